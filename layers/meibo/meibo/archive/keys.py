@@ -1,0 +1,91 @@
+"""Keys in the archive bucket: Hive-style, so that Athena, DuckDB and Spark read it as it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from meibo.errors import EventError
+
+_RUN_ID = re.compile(r"\d{8}T\d{6}Z")
+
+
+def run_id_of(moment: datetime) -> str:
+    """Return the id of the run that was scheduled for ``moment`` (aware), for example ``20261121T180000Z``."""
+    return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def run_moment(run_id: str) -> datetime:
+    """Return the moment that a run was scheduled for, raising EventError where the id has another form."""
+    try:
+        if not _RUN_ID.fullmatch(run_id):
+            raise ValueError
+        return datetime.strptime(run_id, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        raise EventError("run_id must be a UTC time of the form 20261121T180000Z") from None
+
+
+def _dt(run_id: str) -> str:
+    return run_moment(run_id).strftime("%Y-%m-%d")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportAddress:
+    """Where all archives of one export live; each run adds one folder below."""
+
+    provider: str
+    source: str
+    dataset: str
+    format: str
+    scope: str
+
+    @property
+    def export_id(self) -> str:
+        """The export's name within a run, for people and for failure records."""
+        return f"{self.source}/{self.dataset}/{self.format}/{self.scope}"
+
+    @property
+    def prefix(self) -> str:
+        """Prefix of every archive of this export, ending with a slash."""
+        return (
+            f"archive/provider={self.provider}/source={self.source}/dataset={self.dataset}"
+            f"/format={self.format}/scope={self.scope}/"
+        )
+
+    def folder(self, run_id: str) -> str:
+        """Prefix of this export's archive in one run, ending with a slash."""
+        return f"{self.prefix}dt={_dt(run_id)}/run={run_id}/"
+
+    def object_key(self, run_id: str, *, gzip: bool) -> str:
+        """Key of the archived file."""
+        return f"{self.folder(run_id)}{self.dataset}.{self.format}{'.gz' if gzip else ''}"
+
+    def manifest_key(self, run_id: str) -> str:
+        """Key of the manifest beside the archived file."""
+        return f"{self.folder(run_id)}_manifest.json"
+
+
+def run_folder(run_id: str) -> str:
+    """Prefix of everything that belongs to a run as a whole, ending with a slash."""
+    return f"runs/dt={_dt(run_id)}/run={run_id}/"
+
+
+def plan_key(run_id: str) -> str:
+    """Key of the run's plan."""
+    return f"{run_folder(run_id)}_plan.json"
+
+
+def attempt_key(run_id: str, attempt: int) -> str:
+    """Key of the list of exports that one attempt of a run works through."""
+    return f"{run_folder(run_id)}_attempt-{attempt}.json"
+
+
+def run_manifest_key(run_id: str, attempt: int) -> str:
+    """Key of the run's manifest; a repair adds its own, because nothing is ever overwritten."""
+    return f"{run_folder(run_id)}_manifest.json" if attempt == 1 else f"{run_folder(run_id)}_manifest-{attempt}.json"
+
+
+def failure_key(run_id: str, attempt: int, export_id: str) -> str:
+    """Key of the record that says why one export failed in one attempt."""
+    return f"{run_folder(run_id)}_failures/attempt={attempt}/{export_id}.json"

@@ -1,0 +1,157 @@
+"""The archive as a store of JSON documents beside objects: S3, and an in-memory twin for tests.
+
+Every write is conditional, so nothing is ever overwritten; both stores pass one test suite.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from botocore.exceptions import ClientError
+
+from meibo.errors import ArchiveConflictError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+# 409 is answered when a conditional write meets another one under way on the same key:
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+_TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectLock:
+    """Object Lock retention for each written object."""
+
+    mode: Literal["GOVERNANCE", "COMPLIANCE"]
+    days: int
+
+    def retain_until(self, now: datetime) -> datetime:
+        """Return the moment until which an object written ``now`` is kept."""
+        return now + timedelta(days=self.days)
+
+
+class ArchiveStore(Protocol):
+    """What Meibo needs of the bucket apart from the copy itself."""
+
+    def put_json(self, key: str, document: Any) -> bool:
+        """Write the document where the key is free; return whether it was written by this call."""
+        ...
+
+    def get_json(self, key: str) -> Any | None:
+        """Return the document, or None where there is none."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Tell whether the key holds an object."""
+        ...
+
+    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        """Yield the keys below a prefix in order, those greater than ``after`` only."""
+        ...
+
+
+def encode(document: Any) -> bytes:
+    """Return the stored form of a JSON document: readable in a console, UTF-8, one newline at the end."""
+    return (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+class S3ArchiveStore:
+    """The archive bucket."""
+
+    def __init__(self, client: S3Client, bucket: str, *, lock: ObjectLock | None = None) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._lock = lock
+
+    def put_json(self, key: str, document: Any) -> bool:
+        """Write the document where the key is free; return whether it was written by this call."""
+        extra: dict[str, Any] = {}
+        if self._lock:
+            extra = {
+                "ObjectLockMode": self._lock.mode,
+                "ObjectLockRetainUntilDate": self._lock.retain_until(datetime.now(UTC)),
+            }
+        try:
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=encode(document),
+                ContentType="application/json",
+                IfNoneMatch="*",
+                ChecksumAlgorithm="SHA256",
+                **extra,
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _TAKEN:
+                return False
+            raise
+        return True
+
+    def get_json(self, key: str) -> Any | None:
+        """Return the document, or None where there is none."""
+        try:
+            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING:
+                return None
+            raise
+        return _decode(key, body)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether the key holds an object."""
+        try:
+            self._client.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING:
+                return False
+            raise
+        return True
+
+    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        """Yield the keys below a prefix in order, those greater than ``after`` only."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix, StartAfter=after
+        )
+        for page in pages:
+            for entry in page.get("Contents", []):
+                yield entry["Key"]
+
+
+class MemoryArchiveStore:
+    """The in-memory twin of the bucket."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def put_json(self, key: str, document: Any) -> bool:
+        """Write the document where the key is free; return whether it was written by this call."""
+        if key in self.objects:
+            return False
+        self.objects[key] = encode(document)
+        return True
+
+    def get_json(self, key: str) -> Any | None:
+        """Return the document, or None where there is none."""
+        body = self.objects.get(key)
+        return None if body is None else _decode(key, body)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether the key holds an object."""
+        return key in self.objects
+
+    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
+        """Yield the keys below a prefix in order, those greater than ``after`` only."""
+        yield from (key for key in sorted(self.objects) if key.startswith(prefix) and key > after)
+
+
+def _decode(key: str, body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        raise ArchiveConflictError(f"{key} does not hold JSON; someone else wrote to the archive") from None

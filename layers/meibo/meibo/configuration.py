@@ -1,0 +1,237 @@
+"""The sources document: which directories are exported, and how.
+
+One JSON document lists the sources; secrets are named, never inlined. The JSON Schema that is generated from
+these models is kept in ``docs/configuration.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from meibo.auth0.fields import DEFAULT_FIELDS, check_fields
+from meibo.errors import ConfigurationError
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Lower-case letters, digits and hyphens; part of every key in the bucket.",
+    ),
+]
+SecretName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$",
+        description="Name of the Secrets Manager secret that holds the credentials.",
+    ),
+]
+ConnectionId = Annotated[str, Field(pattern=r"^con_[A-Za-z0-9]{16}$")]
+OrganizationId = Annotated[str, Field(pattern=r"^org_[A-Za-z0-9]{16}$")]
+
+
+class _Model(BaseModel):
+    # hide_input_in_errors: a secret pasted into the wrong place must not come back in a message.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class ExportField(_Model):
+    """One field of an Auth0 users export."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, description="For example email or user_metadata.country")]
+    export_as: Annotated[str | None, Field(min_length=1, max_length=100, description="Its name in the file")] = None
+
+
+class Auth0UsersExport(_Model):
+    """Users of one Auth0 tenant: of one connection, of an organization's connections, or of all."""
+
+    dataset: Literal["users"]
+    format: Literal["ndjson", "csv"] = "ndjson"
+    connection_id: ConnectionId | None = None
+    organization_id: Annotated[
+        OrganizationId | None, Field(description="Every connection enabled for it, one export each")
+    ] = None
+    limit: Annotated[int | None, Field(ge=1, strict=True, description="At most so many users; all where absent")] = None
+    fields: Annotated[
+        list[str | ExportField] | None, Field(min_length=1, description="A predefined set where absent")
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_scope(self) -> Auth0UsersExport:
+        if self.connection_id and self.organization_id:
+            raise ValueError("give connection_id or organization_id, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _fields_that_auth0_accepts(self) -> Auth0UsersExport:
+        try:
+            check_fields(self.format, self.request_fields())
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def scope(self) -> str:
+        """The part of the tenant that this export covers; an organization stands for its connections."""
+        return self.connection_id or self.organization_id or "all"
+
+    def request_fields(self) -> list[dict[str, str]]:
+        """Return the fields as Auth0's request spells them: ``name`` and, where given, ``export_as``."""
+        if self.fields is None:
+            return [dict(field) for field in DEFAULT_FIELDS]
+        return [
+            {"name": field}
+            if isinstance(field, str)
+            else {key: value for key, value in field.model_dump().items() if value is not None}
+            for field in self.fields
+        ]
+
+
+class CybozuUsersExport(_Model):
+    """Users of one cybozu.com domain."""
+
+    dataset: Literal["users"]
+    format: Literal["csv", "ndjson"] = "csv"
+    ids: Annotated[list[Annotated[str, Field(pattern=r"^\d{1,19}$")]] | None, Field(min_length=1)] = None
+    codes: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]] | None, Field(min_length=1)] = None
+
+    @model_validator(mode="after")
+    def _one_filter(self) -> CybozuUsersExport:
+        if self.ids and self.codes:
+            raise ValueError("give ids or codes, not both: cybozu.com refuses a request with both")
+        if self.format == "csv" and (self.ids or self.codes):
+            raise ValueError("ids and codes filter the ndjson format only; user.csv is always the whole directory")
+        return self
+
+    @property
+    def scope(self) -> str:
+        """The part of the domain that this export covers.
+
+        A filtered export is not the directory: it must not be compared with one, nor taken for one.
+        """
+        return "selected" if self.ids or self.codes else "all"
+
+
+class Auth0Source(_Model):
+    """One Auth0 tenant."""
+
+    provider: Literal["auth0"]
+    name: Name
+    domain: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
+            description="Host name of the tenant, without https://, for example acme.jp.auth0.com",
+        ),
+    ]
+    secret: SecretName
+    exports: Annotated[list[Auth0UsersExport], Field(min_length=1)]
+
+
+class CybozuSource(_Model):
+    """One cybozu.com domain."""
+
+    provider: Literal["cybozu"]
+    name: Name
+    base_url: Annotated[
+        str,
+        Field(
+            pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
+            description="For example https://example.cybozu.com, without a path",
+        ),
+    ]
+    secret: SecretName
+    exports: Annotated[list[CybozuUsersExport], Field(min_length=1)]
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _without_slash(cls, value: Any) -> Any:
+        return value.removesuffix("/") if isinstance(value, str) else value
+
+
+Source = Annotated[Auth0Source | CybozuSource, Field(discriminator="provider")]
+
+
+class Configuration(_Model):
+    """The whole document."""
+
+    sources: Annotated[list[Source], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_once(self) -> Configuration:
+        first: dict[str, int] = {}
+        for index, source in enumerate(self.sources):
+            if source.name in first:
+                raise ValueError(
+                    f"sources[{index}].name: {source.name!r} is the name of sources[{first[source.name]}] already;"
+                    " names are part of the keys in the bucket, so each must be used once"
+                )
+            first[source.name] = index
+        return self
+
+    @model_validator(mode="after")
+    def _keys_once(self) -> Configuration:
+        for index, source in enumerate(self.sources):
+            first: dict[tuple[str, str, str], int] = {}
+            for position, export in enumerate(source.exports):
+                identity = (export.dataset, export.format, export.scope)
+                if identity in first:
+                    raise ValueError(
+                        f"sources[{index}].exports[{position}]: has the dataset, format and scope of"
+                        f" exports[{first[identity]}] of the same source, so both would write the same key"
+                    )
+                first[identity] = position
+        return self
+
+    def source(self, name: str) -> Auth0Source | CybozuSource | None:
+        """Return the source of that name, or None where it is not configured (any more)."""
+        return next((source for source in self.sources if source.name == name), None)
+
+
+def parse_configuration(text: str) -> Configuration:
+    """Parse the sources document, raising one ConfigurationError that names the path of every fault."""
+    try:
+        document = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ConfigurationError(f"the configuration is not valid JSON{where}") from None
+    try:
+        return Configuration.model_validate(document)
+    except ValidationError as error:
+        faults = [_describe(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors(include_input=False)]
+        raise ConfigurationError("the configuration is not valid: " + "; ".join(faults)) from None
+
+
+def configuration_schema() -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of the sources document."""
+    schema = Configuration.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Meibo configuration",
+        **{key: value for key, value in schema.items() if key != "title"},
+    }
+
+
+# Labels that pydantic puts into a location for the chosen member of a union; they are not part of the document.
+_UNION_LABELS = frozenset({"auth0", "cybozu", "str", "ExportField"})
+
+
+def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    path = ""
+    for step in location:
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif step not in _UNION_LABELS:
+            path += f".{step}" if path else step
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return f"{path}.provider: must be 'auth0' or 'cybozu'"
+    if kind == "extra_forbidden":
+        return f"{path}: is not a known key; remove it or check its spelling"
+    if kind == "missing":
+        return f"{path}: is missing"
+    message = message.removeprefix("Value error, ")
+    if message.startswith("sources["):
+        return message
+    return f"{path or 'the document'}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,129 @@
+"""Archive one export: copy its file into the bucket, judge it, write its manifest. The work of ``archive_export``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import meibo
+from meibo.archive.copy import CopyResult
+from meibo.archive.manifest import MANIFEST_VERSION, judge, previous_manifest, timestamp
+from meibo.archive.store import ArchiveStore
+from meibo.errors import ArchiveConflictError
+from meibo.exports.plan import PlannedExport
+from meibo.observability import logger
+
+
+class Delivery(Protocol):
+    """One export's file on its way from the provider into the bucket."""
+
+    gzip: bool
+    """Whether the archived file is gzip data; it is part of the key."""
+
+    def copy_to(self, key: str) -> CopyResult:
+        """Copy the file to the key, all of it verified, or raise and leave nothing there."""
+        ...
+
+    def read_back(self, key: str) -> CopyResult:
+        """Read an object that an earlier try completed, and return the result that the try could not."""
+        ...
+
+    def notes(self) -> Mapping[str, Any]:
+        """Return what the manifest says of this delivery beyond the file: counts only."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archiver:
+    """Archives exports; ``deliver`` opens the provider's delivery of one export."""
+
+    store: ArchiveStore
+    bucket: str
+    deliver: Callable[[PlannedExport], Delivery]
+    suspect_share: float
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def archive(self, run_id: str, export: PlannedExport) -> dict[str, Any]:
+        """Archive one export of a run and return its counts and verdict.
+
+        Done once: where the manifest is there, it is the answer. An object without a manifest was completed by a
+        try that ended before its last step. It was verified before it became visible, so it is read back and
+        given its manifest, instead of being fetched into a key that can hold only one file.
+        """
+        manifest_key = export.address.manifest_key(run_id)
+        manifest = self.store.get_json(manifest_key)
+        if manifest is None:
+            manifest = self._archive(run_id, export, manifest_key)
+        else:
+            logger.info("archived already", extra={"export_id": export.export_id})
+        return {
+            "export_id": export.export_id,
+            "rows": manifest["content"]["rows"],
+            "bytes": manifest["object"]["bytes"],
+            "verdict": manifest["sanity"]["verdict"],
+        }
+
+    def _archive(self, run_id: str, export: PlannedExport, manifest_key: str) -> Mapping[str, Any]:
+        delivery = self.deliver(export)
+        key = export.address.object_key(run_id, gzip=delivery.gzip)
+        started = self.now()
+        adopted = self.store.exists(key)
+        result = delivery.read_back(key) if adopted else delivery.copy_to(key)
+        previous = previous_manifest(self.store, export.address, run_id)
+        manifest = {
+            "manifest_version": MANIFEST_VERSION,
+            "run_id": run_id,
+            "export_id": export.export_id,
+            "provider": export.provider,
+            "source": export.source,
+            "dataset": export.dataset,
+            "format": export.format,
+            "scope": export.scope,
+            "request": dict(export.request),
+            "job": {"id": export.job.id, "created_at": export.job.created_at} if export.job else None,
+            "object": {
+                "bucket": self.bucket,
+                "key": key,
+                "version_id": result.version_id,
+                "bytes": result.bytes,
+                "sha256": result.sha256,
+                "checksum": {
+                    "algorithm": result.checksum_algorithm,
+                    "type": result.checksum_type,
+                    "value": result.checksum,
+                },
+            },
+            "content": {
+                "gzip": result.gzip,
+                "rows": result.rows,
+                "uncompressed_bytes": result.expanded_bytes,
+                "columns": list(result.columns) if isinstance(result.columns, tuple) else result.columns,
+                **delivery.notes(),
+            },
+            "sanity": judge(result.rows, previous, suspect_share=self.suspect_share),
+            "archived": {
+                "started_at": timestamp(started),
+                "finished_at": timestamp(self.now()),
+                "meibo_version": meibo.__version__,
+                "read_back": adopted or result.already_there,
+            },
+        }
+        if not self.store.put_json(manifest_key, manifest):
+            # Another invocation of the same export was quicker. Its manifest counts if it speaks of the same file.
+            written = self.store.get_json(manifest_key)
+            if written is None or written["object"]["sha256"] != result.sha256:
+                raise ArchiveConflictError(f"{manifest_key} describes another file than the one at {key}")
+            return dict(written)
+        logger.info(
+            "archived",
+            extra={
+                "export_id": export.export_id,
+                "rows": result.rows,
+                "bytes": result.bytes,
+                "sha256": result.sha256,
+                "verdict": manifest["sanity"]["verdict"],
+            },
+        )
+        return manifest

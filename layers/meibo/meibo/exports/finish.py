@@ -1,0 +1,199 @@
+"""Finish a run: what is archived, what is missing, what is suspect. The work of ``finish_run``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import meibo
+from meibo import errors
+from meibo.archive.keys import attempt_key, failure_key, plan_key, run_manifest_key
+from meibo.archive.manifest import MANIFEST_VERSION, timestamp
+from meibo.archive.store import ArchiveStore
+from meibo.errors import EventError
+from meibo.exports.plan import PlannedExport
+from meibo.observability import MetricUnit, logger, metrics
+
+_PARALLEL_READS = 16
+
+# EventBridge takes 256 KiB an entry; a hundred ids of each kind stay far below it, the manifest has them all.
+# https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
+_NAMED_IN_EVENT = 100
+
+EVENT_SOURCE = "meibo"
+EVENT_DETAIL_TYPE = "Meibo Run Finished"
+
+
+class EventBus(Protocol):
+    """Where the end of a run is announced."""
+
+    def announce(self, detail: Mapping[str, Any]) -> None:
+        """Put one event on the bus."""
+        ...
+
+
+class EventBridgeBus:
+    """The EventBridge bus that the template names."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def announce(self, detail: Mapping[str, Any]) -> None:
+        """Put one event on the bus, raising where EventBridge did not take it."""
+        entry = {
+            "Source": EVENT_SOURCE,
+            "DetailType": EVENT_DETAIL_TYPE,
+            "Detail": json.dumps(detail),
+            "EventBusName": self._name,
+        }
+        answer = self._client.put_events(Entries=[entry])
+        if answer["FailedEntryCount"]:
+            code = answer["Entries"][0].get("ErrorCode", "unknown")
+            raise errors.UnexpectedError(f"EventBridge did not take the event of the run's end ({code})")
+
+
+def record_failure(
+    store: ArchiveStore, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write down why one export failed; ``error`` is what the workflow caught (``Error`` and ``Cause``)."""
+    name, reason = _reason(error)
+    document = {"export_id": export.export_id, "attempt": attempt, "error": name, "reason": reason}
+    store.put_json(failure_key(run_id, attempt, export.export_id), document)
+    logger.error("export failed", extra={**document, "run_id": run_id})
+    return {"export_id": export.export_id, "recorded": True}
+
+
+def _reason(error: Mapping[str, Any]) -> tuple[str, str]:
+    name = str(error.get("Error", "Unknown"))
+    known = getattr(errors, name, None)
+    if not (isinstance(known, type) and issubclass(known, errors.MeiboError)):
+        # Not our words: they could hold anything, so they are left where they were said.
+        return name, "see the function's log and the execution's history in Step Functions"
+    cause = str(error.get("Cause", ""))
+    try:
+        cause = json.loads(cause)["errorMessage"]
+    except (ValueError, TypeError, KeyError):
+        # A refusal from the plan comes with the plain message.
+        pass
+    return name, cause or (known.__doc__ or name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinisher:
+    """Ends the attempts of runs."""
+
+    store: ArchiveStore
+    bus: EventBus
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def finish(self, run_id: str, attempt: int) -> dict[str, Any]:
+        """Write the run's manifest, count its metrics and announce its end; return ``complete`` and counts.
+
+        What counts is what is in the bucket: an export is archived when its manifest is there. Called again, the
+        manifest of the first call stands and is announced again.
+        """
+        key = run_manifest_key(run_id, attempt)
+        document = self.store.get_json(key)
+        if document is None:
+            document = self._document(run_id, attempt)
+            if not self.store.put_json(key, document):
+                document = self.store.get_json(key) or document
+        summary = {
+            "run_id": run_id,
+            "attempt": attempt,
+            "complete": document["complete"],
+            **document["counts"],
+        }
+        self._count(document)
+        self.bus.announce(
+            {
+                **summary,
+                "manifest_key": key,
+                "missing": [one["export_id"] for one in document["missing"]][:_NAMED_IN_EVENT],
+                "suspect": [one["export_id"] for one in document["exports"] if one["verdict"] == "suspect"][
+                    :_NAMED_IN_EVENT
+                ],
+            }
+        )
+        logger.info("run finished", extra=summary)
+        return summary
+
+    def _document(self, run_id: str, attempt: int) -> dict[str, Any]:
+        plan = self.store.get_json(plan_key(run_id))
+        if plan is None:
+            raise EventError(f"there is no plan of a run {run_id}")
+        exports = self._exports(run_id, attempt, plan)
+        with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+            manifests = list(pool.map(lambda export: self.store.get_json(export.address.manifest_key(run_id)), exports))
+        archived = [
+            {
+                "export_id": export.export_id,
+                "manifest_key": export.address.manifest_key(run_id),
+                "key": manifest["object"]["key"],
+                "bytes": manifest["object"]["bytes"],
+                "sha256": manifest["object"]["sha256"],
+                "rows": manifest["content"]["rows"],
+                "verdict": manifest["sanity"]["verdict"],
+            }
+            for export, manifest in zip(exports, manifests, strict=True)
+            if manifest is not None
+        ]
+        missing = [
+            self._missing(run_id, attempt, export)
+            for export, manifest in zip(exports, manifests, strict=True)
+            if manifest is None
+        ]
+        return {
+            "manifest_version": MANIFEST_VERSION,
+            "run_id": run_id,
+            "attempt": attempt,
+            "scheduled_time": plan["scheduled_time"],
+            "finished_at": timestamp(self.now()),
+            "meibo_version": meibo.__version__,
+            "complete": not missing,
+            "counts": {
+                "planned": len(exports),
+                "archived": len(archived),
+                "missing": len(missing),
+                "suspect": sum(one["verdict"] == "suspect" for one in archived),
+                "bytes": sum(one["bytes"] for one in archived),
+                "rows": sum(one["rows"] or 0 for one in archived),
+            },
+            "exports": archived,
+            "missing": missing,
+        }
+
+    def _exports(self, run_id: str, attempt: int, plan: Mapping[str, Any]) -> list[PlannedExport]:
+        exports = {export.export_id: export for export in (PlannedExport.from_json(entry) for entry in plan["exports"])}
+        # What earlier attempts and this one resolved stands in for the refused export that it came from.
+        for number in range(2, attempt + 1):
+            for entry in self.store.get_json(attempt_key(run_id, number)) or []:
+                export = PlannedExport.from_json(entry)
+                if export.resolved_from and not export.refused:
+                    exports.pop(export.resolved_from, None)
+                exports[export.export_id] = export
+        return list(exports.values())
+
+    def _missing(self, run_id: str, attempt: int, export: PlannedExport) -> dict[str, Any]:
+        failure = self.store.get_json(failure_key(run_id, attempt, export.export_id))
+        if failure:
+            return {"export_id": export.export_id, "error": failure["error"], "reason": failure["reason"]}
+        return {
+            "export_id": export.export_id,
+            "error": "Unknown",
+            "reason": "the workflow ended before it could say why; see the execution's history in Step Functions",
+        }
+
+    def _count(self, document: Mapping[str, Any]) -> None:
+        counts = document["counts"]
+        metrics.add_metric("CompleteRuns", MetricUnit.Count, 1 if document["complete"] else 0)
+        metrics.add_metric("ArchivedExports", MetricUnit.Count, counts["archived"])
+        metrics.add_metric("MissingExports", MetricUnit.Count, counts["missing"])
+        metrics.add_metric("SuspectExports", MetricUnit.Count, counts["suspect"])
+        metrics.add_metric("ArchivedBytes", MetricUnit.Bytes, counts["bytes"])
+        metrics.add_metric("ArchivedRows", MetricUnit.Count, counts["rows"])

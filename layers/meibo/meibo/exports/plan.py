@@ -1,0 +1,131 @@
+"""The plan of a run: its list of exports, written before anything is fetched."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from meibo.archive.keys import ExportAddress
+from meibo.errors import EventError
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """The provider's job that was created for an export.
+
+    ``created_at`` is the time of our own clock, so that a provider's clock cannot move the deadline.
+    ``number`` counts the jobs created for this export in this attempt, from 1.
+    """
+
+    id: str
+    created_at: str
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why an export was refused before any job could be created."""
+
+    error: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedExport:
+    """One export of a plan, with all that the workflow's functions need to know of it.
+
+    ``endpoint`` is the Auth0 domain or the cybozu.com base URL, ``secret`` the secret's name, ``request`` what the
+    provider is asked for. ``resolved_from`` is the export_id of the refused export of an earlier attempt that this
+    one replaces.
+    """
+
+    provider: str
+    source: str
+    dataset: str
+    format: str
+    scope: str
+    endpoint: str
+    secret: str
+    request: Mapping[str, Any]
+    job: Job | None = None
+    refused: Refusal | None = None
+    resolved_from: str | None = None
+
+    @property
+    def address(self) -> ExportAddress:
+        """Where this export's archives live."""
+        return ExportAddress(
+            provider=self.provider, source=self.source, dataset=self.dataset, format=self.format, scope=self.scope
+        )
+
+    @property
+    def export_id(self) -> str:
+        """The export's name within its run."""
+        return self.address.export_id
+
+    def with_job(self, job: Job) -> PlannedExport:
+        """Return this export with a newly created job."""
+        return dataclasses.replace(self, job=job)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form: what the plan holds and what travels through the workflow."""
+        document: dict[str, Any] = {
+            "export_id": self.export_id,
+            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+        }
+        document["request"] = dict(self.request)
+        for name in ("job", "refused"):
+            value = document[name]
+            document[name] = None if value is None else dataclasses.asdict(value)
+        return {key: value for key, value in document.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Self:
+        """Read the JSON form, raising EventError that names what is wrong with it."""
+        if not isinstance(document, Mapping):
+            raise EventError("export must be an object, as the plan holds it")
+        values: dict[str, Any] = {}
+        for name in ("provider", "source", "dataset", "format", "scope", "endpoint", "secret"):
+            values[name] = _text(document, name)
+        if values["provider"] not in ("auth0", "cybozu"):
+            raise EventError("export.provider must be 'auth0' or 'cybozu'")
+        if not isinstance(document.get("request"), Mapping):
+            raise EventError("export.request must be an object")
+        values["request"] = dict(document["request"])
+        values["resolved_from"] = document.get("resolved_from")
+        if (job := document.get("job")) is not None:
+            number = job.get("number") if isinstance(job, Mapping) else None
+            if not isinstance(number, int) or number < 1:
+                raise EventError("export.job must be an object with id, created_at and number (from 1)")
+            values["job"] = Job(
+                id=_text(job, "id", "export.job"), created_at=_text(job, "created_at", "export.job"), number=number
+            )
+        if (refused := document.get("refused")) is not None:
+            if not isinstance(refused, Mapping):
+                raise EventError("export.refused must be an object with error and message")
+            values["refused"] = Refusal(
+                error=_text(refused, "error", "export.refused"), message=_text(refused, "message", "export.refused")
+            )
+        return cls(**values)
+
+
+def _text(document: Mapping[str, Any], name: str, parent: str = "export") -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or not value:
+        raise EventError(f"{parent}.{name} must be a text that is not empty")
+    return value
+
+
+def plan_document(run_id: str, scheduled_time: str, exports: list[PlannedExport], *, version: str) -> dict[str, Any]:
+    """Return the plan as it is written to the bucket."""
+    return {
+        "plan_version": PLAN_VERSION,
+        "run_id": run_id,
+        "scheduled_time": scheduled_time,
+        "meibo_version": version,
+        "exports": [export.to_json() for export in exports],
+    }

@@ -1,0 +1,56 @@
+"""The export workflow: one Step Functions execution for each attempt of a run, named after both."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from mypy_boto3_stepfunctions import SFNClient
+
+ExecutionStatus = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED", "PENDING_REDRIVE", "NEVER_STARTED"]
+
+
+class Workflow(Protocol):
+    """Starts executions and knows what became of them."""
+
+    def status(self, run_id: str, attempt: int) -> ExecutionStatus:
+        """Return the state of the attempt's execution."""
+        ...
+
+    def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
+        """Start the attempt's execution; where it is started already, change nothing."""
+        ...
+
+
+def execution_name(run_id: str, attempt: int) -> str:
+    """Return the name that makes an attempt start at most once."""
+    return f"{run_id}-{attempt}"
+
+
+class StepFunctionsWorkflow:
+    """The state machine that the template names."""
+
+    def __init__(self, client: SFNClient, state_machine_arn: str) -> None:
+        self._client = client
+        self._arn = state_machine_arn
+
+    def status(self, run_id: str, attempt: int) -> ExecutionStatus:
+        """Return the state of the attempt's execution."""
+        arn = f"{self._arn.replace(':stateMachine:', ':execution:', 1)}:{execution_name(run_id, attempt)}"
+        try:
+            return self._client.describe_execution(executionArn=arn)["status"]
+        except self._client.exceptions.ExecutionDoesNotExist:
+            return "NEVER_STARTED"
+
+    def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
+        """Start the attempt's execution; where it is started already, change nothing."""
+        document = {"run_id": run_id, "attempt": attempt, "items": {"bucket": bucket, "key": items_key}}
+        # StartExecution with the same name and input is idempotent while it runs, and refused once it ended:
+        # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
+        try:
+            self._client.start_execution(
+                stateMachineArn=self._arn, name=execution_name(run_id, attempt), input=json.dumps(document)
+            )
+        except self._client.exceptions.ExecutionAlreadyExists:
+            return

@@ -1,0 +1,59 @@
+"""Logs and metrics, and the door through which errors leave a function.
+
+Quiet about people: messages and logs hold ids, counts and timings. What Meibo did not foresee could hold
+anything, so only its type and place get out.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from meibo.errors import MeiboError, UnexpectedError
+
+__all__ = ["MetricUnit", "guarded", "logger", "metrics"]
+
+logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "meibo"), log_uncaught_exceptions=False)
+# One metric set for the application: the alarms look for its dimension, so it is not a function's own name.
+metrics = Metrics(namespace="Meibo", service="meibo")
+
+Handler = Callable[[Any, Any], dict[str, Any]]
+
+
+def guarded(handler: Handler) -> Handler:
+    """Let Meibo's own errors pass, and turn every other one into an UnexpectedError without its message."""
+
+    @functools.wraps(handler)
+    def call(event: Any, context: Any) -> dict[str, Any]:
+        try:
+            return handler(event, context)
+        except MeiboError as error:
+            logger.error("failed", extra={"error": type(error).__name__, "reason": str(error)})
+            raise
+        except Exception as error:  # noqa: BLE001  # the door: whatever it is, its message must not get out
+            places = [
+                f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119  # a frame's name need not be a path
+                for frame in traceback.extract_tb(error.__traceback__)
+            ]
+            kind = _kind(error)
+            logger.error("failed unexpectedly", extra={"error": kind, "places": places})
+            raise UnexpectedError(
+                f"{kind} at {places[-1]}; see the function's log for the places that led there"
+            ) from None
+
+    return call
+
+
+def _kind(error: Exception) -> str:
+    # botocore's errors are told apart by the service's code, which is public vocabulary.
+    code = getattr(error, "response", {}).get("Error", {}).get("Code") if hasattr(error, "response") else None
+    operation = getattr(error, "operation_name", None)
+    if isinstance(code, str) and isinstance(operation, str):
+        return f"{type(error).__name__} ({operation}: {code})"
+    return type(error).__name__

@@ -1,0 +1,152 @@
+"""What the template tells a function through its environment, one frozen dataclass a function.
+
+Nothing is read at import: a handler calls ``from_env()``, and every variable that is missing or malformed is
+named in one :class:`~meibo.errors.ConfigurationError`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
+
+from meibo.errors import ConfigurationError
+
+T = TypeVar("T")
+
+GIB = 1024**3
+MIB = 1024**2
+
+ObjectLockMode = Literal["NONE", "GOVERNANCE", "COMPLIANCE"]
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return value.strip()
+
+
+def _names(value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(",") if name.strip())
+    if not names:
+        raise ValueError("must be a comma-separated list with at least one entry")
+    return names
+
+
+def _flag(value: str) -> bool:
+    lowered = value.strip().lower()
+    if lowered not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return lowered == "true"
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        number = int(value) if value.strip().isdecimal() else None
+        if number is None or not low <= number <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _share(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError("must be a number from 0 to 1")
+    return number
+
+
+_LOCK_MODES: dict[str, ObjectLockMode] = {mode: mode for mode in get_args(ObjectLockMode)}
+
+
+def _lock_mode(value: str) -> ObjectLockMode:
+    if value not in _LOCK_MODES:
+        raise ValueError("must be NONE, GOVERNANCE or COMPLIANCE")
+    return _LOCK_MODES[value]
+
+
+def variable(name: str, parse: Callable[[str], T], default: str | None = None) -> T:
+    """Declare a settings field that is read from the environment variable ``name``."""
+    # A dataclass field is typed by its value, so the declaration claims to be one.
+    field: Any = dataclasses.field(metadata={"name": name, "parse": parse, "default": default})
+    declared: T = field
+    return declared
+
+
+class EnvironmentSettings:
+    """Base of the settings: reads every declared variable and reports all faults at once."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read the settings, raising one ConfigurationError that names every faulty variable."""
+        environment = os.environ if environment is None else environment
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for field in dataclasses.fields(cls):
+            name, parse, default = (field.metadata[key] for key in ("name", "parse", "default"))
+            text = environment.get(name, default)
+            if text is None:
+                faults.append(f"{name} is not set")
+                continue
+            try:
+                values[field.name] = parse(text)
+            except ValueError as error:
+                faults.append(f"{name} {error}")
+        if faults:
+            raise ConfigurationError("the function's environment is not valid: " + "; ".join(faults))
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectLockSettings(EnvironmentSettings):
+    """Retention that is put on every written object, on top of the bucket's own rule."""
+
+    mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", _lock_mode, "NONE")
+    days: int = variable("MEIBO_OBJECT_LOCK_DAYS", _whole(0, 36_500), "0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateExportsSettings(EnvironmentSettings):
+    """Environment of ``create_exports``."""
+
+    bucket: str = variable("MEIBO_BUCKET", _text)
+    configuration_parameter: str = variable("MEIBO_CONFIGURATION", _text)
+    state_machine_arn: str = variable("MEIBO_STATE_MACHINE_ARN", _text)
+    max_jobs: int = variable("MEIBO_MAX_JOBS", _whole(1, 20), "3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckExportSettings(EnvironmentSettings):
+    """Environment of ``check_export``."""
+
+    job_deadline_seconds: int = variable("MEIBO_JOB_DEADLINE_SECONDS", _whole(60, 82_800), "21600")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveExportSettings(EnvironmentSettings):
+    """Environment of ``archive_export``; sizes are in bytes once read."""
+
+    bucket: str = variable("MEIBO_BUCKET", _text)
+    location_hosts: tuple[str, ...] = variable("MEIBO_LOCATION_HOSTS", _names)
+    suspect_share: float = variable("MEIBO_SUSPECT_SHARE", _share, "0.5")
+    copy_lanes: int = variable("MEIBO_COPY_LANES", _whole(1, 64), "16")
+    copy_part_mib: int = variable("MEIBO_COPY_PART_MIB", _whole(5, 512), "8")
+    copy_decode: bool = variable("MEIBO_COPY_DECODE", _flag, "true")
+    max_expanded_gib: int = variable("MEIBO_MAX_EXPANDED_GIB", _whole(1, 100_000), "1024")
+    cybozu_concurrency: int = variable("MEIBO_CYBOZU_CONCURRENCY", _whole(1, 50), "4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishRunSettings(EnvironmentSettings):
+    """Environment of ``finish_run``."""
+
+    bucket: str = variable("MEIBO_BUCKET", _text)
+    event_bus: str = variable("MEIBO_EVENT_BUS", _text, "default")
