@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -75,11 +76,9 @@ def _reason(error: Mapping[str, Any]) -> tuple[str, str]:
         # Not our words: they could hold anything, so they are left where they were said.
         return name, "see the function's log and the execution's history in Step Functions"
     cause = str(error.get("Cause", ""))
-    try:
+    # A refusal from the plan comes with the plain message, a function's error within JSON.
+    with contextlib.suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause)["errorMessage"]
-    except (ValueError, TypeError, KeyError):
-        # A refusal from the plan comes with the plain message.
-        pass
     return name, cause or (known.__doc__ or name)
 
 

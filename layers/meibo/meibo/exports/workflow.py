@@ -31,9 +31,10 @@ def execution_name(run_id: str, attempt: int) -> str:
 class StepFunctionsWorkflow:
     """The state machine that the template names."""
 
-    def __init__(self, client: SFNClient, state_machine_arn: str) -> None:
+    def __init__(self, client: SFNClient, state_machine_arn: str, *, max_parallel_exports: int) -> None:
         self._client = client
         self._arn = state_machine_arn
+        self._max_parallel_exports = max_parallel_exports
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
         """Return the state of the attempt's execution."""
@@ -45,7 +46,12 @@ class StepFunctionsWorkflow:
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
         """Start the attempt's execution; where it is started already, change nothing."""
-        document = {"run_id": run_id, "attempt": attempt, "items": {"bucket": bucket, "key": items_key}}
+        document = {
+            "run_id": run_id,
+            "attempt": attempt,
+            "items": {"bucket": bucket, "key": items_key},
+            "max_parallel_exports": self._max_parallel_exports,
+        }
         # StartExecution with the same name and input is idempotent while it runs, and refused once it ended:
         # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
         try:
