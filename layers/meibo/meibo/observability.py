@@ -19,9 +19,9 @@ from meibo.errors import MeiboError, UnexpectedError
 
 __all__ = ["MetricUnit", "guarded", "logger", "metrics"]
 
-logger = Logger(service=os.environ.get("POWERTOOLS_SERVICE_NAME", "meibo"), log_uncaught_exceptions=False)
-# One metric set for the application: the alarms look for its dimension, so it is not a function's own name.
-metrics = Metrics(namespace="Meibo", service="meibo")
+# The service is the stack's name, from POWERTOOLS_SERVICE_NAME; the alarms look for it as the metrics' dimension.
+logger = Logger(log_uncaught_exceptions=False)
+metrics = Metrics(namespace="Meibo")
 
 Handler = Callable[[Any, Any], dict[str, Any]]
 

@@ -58,17 +58,6 @@ class EventBridgeBus:
             raise errors.UnexpectedError(f"EventBridge did not take the event of the run's end ({code})")
 
 
-def record_failure(
-    store: ArchiveStore, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Write down why one export failed; ``error`` is what the workflow caught (``Error`` and ``Cause``)."""
-    name, reason = _reason(error)
-    document = {"export_id": export.export_id, "attempt": attempt, "error": name, "reason": reason}
-    store.put_json(failure_key(run_id, attempt, export.export_id), document)
-    logger.error("export failed", extra={**document, "run_id": run_id})
-    return {"export_id": export.export_id, "recorded": True}
-
-
 def _reason(error: Mapping[str, Any]) -> tuple[str, str]:
     name = str(error.get("Error", "Unknown"))
     known = getattr(errors, name, None)
@@ -121,6 +110,16 @@ class RunFinisher:
         )
         logger.info("run finished", extra=summary)
         return summary
+
+    def record_failure(
+        self, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Write down why one export failed; ``error`` is what the workflow caught (``Error`` and ``Cause``)."""
+        name, reason = _reason(error)
+        document = {"export_id": export.export_id, "attempt": attempt, "error": name, "reason": reason}
+        self.store.put_json(failure_key(run_id, attempt, export.export_id), document)
+        logger.error("export failed", extra={**document, "run_id": run_id})
+        return {"export_id": export.export_id, "recorded": True}
 
     def _document(self, run_id: str, attempt: int) -> dict[str, Any]:
         plan = self.store.get_json(plan_key(run_id))

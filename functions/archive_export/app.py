@@ -1,0 +1,19 @@
+"""Copy the file of one export into the archive, verified, and write its manifest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meibo.exports.entry import archiver
+from meibo.exports.events import export_event
+from meibo.observability import guarded, logger
+from meibo.settings import ArchiveExportSettings, ObjectLockSettings
+
+
+@logger.inject_lambda_context
+@guarded
+def handler(event: Any, context: Any) -> dict[str, Any]:
+    """Return the archived export's counts and verdict."""
+    asked = export_event(event)
+    settings, lock = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env()
+    return archiver(settings, lock, context).archive(asked.run_id, asked.export)
