@@ -34,9 +34,18 @@ class CredentialsRefusedError(MeiboError):
 class ScopeMissingError(MeiboError):
     """The credentials are valid but lack a permission, which the message names (403)."""
 
+    def __init__(self, message: str, *, scopes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.scopes = scopes
+
 
 class RequestRefusedError(MeiboError):
     """The provider refuses the request as it is, for example because a connection does not exist (400, 404)."""
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class LocationRefusedError(MeiboError):
@@ -47,7 +56,16 @@ class LocationRefusedError(MeiboError):
 
 
 class ProviderBusyError(MeiboError):
-    """The provider still answers 429 or 5xx, or resets connections, after the waits this invocation has time for."""
+    """The provider still answers 429 or 5xx, or resets connections, after the waits this invocation has time for.
+
+    ``retry_after`` is what is left to wait, in seconds, where the provider told it. ``uncertain`` says that a
+    request which must not be sent twice may have been carried out.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, uncertain: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.uncertain = uncertain
 
 
 # -- the copy broke: a fresh location, then on or again --------------------------------------------------------
