@@ -80,7 +80,7 @@ class Auth0UsersExport(_Model):
     def request_fields(self) -> list[dict[str, str]]:
         """Return the fields as Auth0's request spells them: ``name`` and, where given, ``export_as``."""
         if self.fields is None:
-            return [dict(field) for field in DEFAULT_FIELDS]
+            return [dict(field) for field in DEFAULT_FIELDS[self.format]]
         return [
             {"name": field}
             if isinstance(field, str)

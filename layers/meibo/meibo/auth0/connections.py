@@ -1,0 +1,45 @@
+"""The connections of a tenant and of an organization."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from meibo.auth0.client import Auth0Client
+from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.exchange import segment
+
+ENABLED_SCOPE: Final = "read:organization_connections"
+# An organization has at most ten (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/
+# entity-limit-policy), and whether this endpoint pages at all is not documented: one page holds them all.
+ENABLED_PER_PAGE: Final = 50
+
+
+def enabled_connections(client: Auth0Client, organization_id: str) -> list[dict[str, Any]]:
+    """Return the enabled connections of an organization as Auth0 describes them; there may be none.
+
+    Raises RequestRefusedError with ``status`` 404 where there is no such organization (any more).
+    """
+    document = client.get(
+        f"organizations/{segment(organization_id)}/enabled_connections",
+        params=(("per_page", str(ENABLED_PER_PAGE)), ("page", "0"), ("include_totals", "true")),
+        subject=f"the connections of organization {organization_id}",
+        scope=ENABLED_SCOPE,
+        bucket="enabled_connections",
+    )
+    # "limit" in the answer is the number of items, so neither it nor "total" says whether there is more.
+    rows = document.get("enabled_connections") if isinstance(document, dict) else document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WrongFormatError(f"{client.name} answered no list of connections for organization {organization_id}")
+    return rows
+
+
+def organization_connections(client: Auth0Client, organization_id: str) -> list[str]:
+    """Return the ids of an organization's connections; raises RequestRefusedError where it has none."""
+    rows = enabled_connections(client, organization_id)
+    ids = [row["connection_id"] for row in rows if isinstance(row.get("connection_id"), str)]
+    if not ids:
+        raise RequestRefusedError(
+            f"{client.name}: organization {organization_id} has no enabled connection, so it has no users to export;"
+            " enable one or take the organization out of the configuration"
+        )
+    return list(dict.fromkeys(ids))
