@@ -1,0 +1,99 @@
+"""The users of a cybozu.com domain, as the CSV file or as one line of JSON each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+from urllib.parse import quote
+
+from meibo.cybozu.client import CybozuClient
+from meibo.cybozu.paging import PAGE_SIZE, Listing, PagingReport, check_concurrency, pages, rows
+from meibo.cybozu.slices import Item
+from meibo.errors import ConfigurationError, WrongFormatError
+from meibo.exchange import Parameters
+
+USERS_CSV: Final = "/v1/csv/user.csv"
+USERS_JSON: Final = "/v1/users.json"
+# https://cybozu.dev/ja/common/docs/user-api/users/get-users/: at most so many ids or codes a request.
+MOST_FILTERED: Final = 100
+# The longest URL is not documented for this API; the platform advises another way above 4 KB.
+LONGEST_QUERY: Final = 3500
+
+
+def stream_users_csv(client: CybozuClient) -> Iterator[bytes]:
+    """Yield ``user.csv`` as delivered; needs a cybozu.com Administrator or an API token.
+
+    It holds everyone except the built-in account ``Administrator`` and has no header row.
+    """
+    return client.stream_csv(USERS_CSV)
+
+
+def stream_users_ndjson(
+    client: CybozuClient,
+    *,
+    ids: Sequence[str] = (),
+    codes: Sequence[str] = (),
+    concurrency: int = 4,
+    report: PagingReport | None = None,
+) -> Iterator[bytes]:
+    """Yield users as received, one a line, each id once.
+
+    Users that come or go during the walk shift the pages: who is met twice is dropped and counted in ``report``.
+    """
+    if ids and codes:
+        raise ConfigurationError("give ids or codes, not both: cybozu.com refuses a request with both")
+    check_concurrency(concurrency)
+    report = PagingReport() if report is None else report
+    if ids or codes:
+        found = _filtered(client, "ids" if ids else "codes", ids or codes, report)
+    else:
+        found = pages(client, Listing(USERS_JSON, "users"), concurrency=concurrency, report=report)
+    return unique_lines(client, found, report)
+
+
+def unique_lines(client: CybozuClient, found: Iterable[list[Item]], report: PagingReport) -> Iterator[bytes]:
+    """Yield the lines of each page as one piece of NDJSON, dropping ids that were there before."""
+    seen: set[str] = set()
+    for page in found:
+        lines = []
+        for item in page:
+            # Documented as a string, of more digits than a float holds; a number is the same id.
+            identity = item.value.get("id")
+            if not isinstance(identity, str) or not identity:
+                raise WrongFormatError(f"{client.name} answered a row without an id")
+            if identity in seen:
+                report.duplicates += 1
+                continue
+            seen.add(identity)
+            lines.append(item.line)
+        report.rows += len(lines)
+        if lines:
+            yield ("\n".join(lines) + "\n").encode()
+
+
+def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: PagingReport) -> Iterator[list[Item]]:
+    for params in _chunks(name, list(dict.fromkeys(values))):
+        offset = 0
+        while offset < len(params):
+            # Who is not there is left out silently, so a short answer may also be the domain's own page size.
+            paging = (("offset", str(offset)), ("size", str(PAGE_SIZE)))
+            page = rows(client, USERS_JSON, "users", (*params, *paging))
+            report.pages += 1
+            if not page:
+                break
+            yield page
+            offset += len(page)
+
+
+def _chunks(name: str, values: Sequence[str]) -> Iterator[Parameters]:
+    chunk: list[tuple[str, str]] = []
+    length = 0
+    for value in values:
+        cost = len(quote(f"{name}[{len(chunk)}]={value}&", safe="="))
+        if chunk and (len(chunk) == MOST_FILTERED or length + cost > LONGEST_QUERY):
+            yield tuple(chunk)
+            chunk, length = [], 0
+        chunk.append((f"{name}[{len(chunk)}]", value))
+        length += cost
+    if chunk:
+        yield tuple(chunk)
