@@ -1,0 +1,154 @@
+"""One kept-alive HTTP connection of a lane, read into and written from the lane's own memory."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import urllib3.exceptions
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from urllib3 import BaseHTTPResponse
+
+    from meibo.archive.copy.model import CopyOptions
+
+SEND_BYTES = 256 * 1024
+"""A send call may take as long as a stall, so it must not be a whole part."""
+
+BROKEN = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+"""What a connection raises when it breaks; TLS errors and timeouts are OSErrors."""
+
+DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+def trust() -> ssl.SSLContext:
+    """Return the platform's trust (SSL_CERT_FILE is honoured)."""
+    return ssl.create_default_context()
+
+
+class Body:
+    """The body of a response, read one system call at a time: a break loses no byte that was received."""
+
+    def __init__(self, response: BaseHTTPResponse) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        original: http.client.HTTPResponse = response._original_response  # type: ignore[attr-defined]
+        self._original = original
+        self.length: int | None = original.length
+
+    def readinto(self, view: memoryview) -> int:
+        """Read what is there, at most ``len(view)`` bytes; 0 at the end, also where that is too early."""
+        if self.length is None:
+            return self._original.readinto(view)  # chunked, or until the server closes
+        if self.length == 0:
+            return 0
+        count: int = self._original.fp.readinto1(view[: self.length])
+        self.length -= count
+        if self.length == 0:
+            self._original.close()  # the connection may be used again
+        return count
+
+    def text(self, limit: int = 65536) -> bytes:
+        """Read a short body, such as an error's."""
+        buffer = bytearray(limit)
+        view = memoryview(buffer)
+        filled = 0
+        while filled < limit and (count := self.readinto(view[filled:])):
+            filled += count
+        return bytes(buffer[:filled])
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left, so that the connection can be used again."""
+        return self._original.isclosed()
+
+
+class Connection:
+    """Sends requests one after the other, connecting when it has to; another thread may interrupt it."""
+
+    def __init__(self, options: CopyOptions, tls: ssl.SSLContext) -> None:
+        self._options = options
+        self._tls = tls
+        self._origin: tuple[str, str, int] | None = None
+        self._connection: HTTPConnection | None = None
+        self._last: Body | None = None
+        self._interrupted = False
+
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: memoryview | None = None) -> Body:
+        """Send a request and return its response with the body unread."""
+        parts = urlsplit(url)
+        origin = (parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme, 0))
+        if self._last is not None and not self._last.ended:
+            self.close()
+        if origin != self._origin:
+            self.close()
+            self._connection, self._origin = self._make(*origin), origin
+        connection = self._connection
+        assert connection is not None  # noqa: S101  (told to mypy)
+        if connection.sock is None:
+            connection.timeout = self._options.connect_seconds
+            connection.connect()
+            connection.timeout = self._options.stall_seconds
+        if self._interrupted:
+            raise ConnectionAbortedError("interrupted")
+        target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        length = {} if body is None else {"Content-Length": str(len(body))}
+        try:
+            connection.request(
+                method,
+                target,
+                body=None if body is None else slices(body),
+                headers={**headers, **length},
+                preload_content=False,
+                decode_content=False,
+            )
+        except (BrokenPipeError, ConnectionResetError):
+            if body is None:
+                raise
+            # A server that refuses early closes its reading side; its answer tells why.
+        self._last = Body(connection.getresponse())
+        return self._last
+
+    def _make(self, scheme: str, host: str, port: int) -> HTTPConnection:
+        if scheme == "https":
+            return HTTPSConnection(host, port, ssl_context=self._tls, timeout=self._options.stall_seconds)
+        return HTTPConnection(host, port, timeout=self._options.stall_seconds)
+
+    def interrupt(self) -> None:
+        """Make the thread that sits in a call of this connection fail at once."""
+        self._interrupted = True
+        connection = self._connection
+        sock = connection.sock if connection is not None else None
+        if sock is not None:
+            with suppress(OSError):
+                # Not the TLS layer's: that one would take part in the conversation.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Drop the connection; the next request makes a new one."""
+        self._last = None
+        if self._connection is not None:
+            self._connection.close()
+
+
+def slices(body: memoryview) -> Iterable[Any]:
+    """Cut a body into what one send call takes."""
+    return (body[at : at + SEND_BYTES] for at in range(0, len(body), SEND_BYTES))
+
+
+def told(error: BaseException) -> str:
+    """Name an error without its text, which may hold a signed URL."""
+    return type(error).__name__
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After where it is a number of seconds."""
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None

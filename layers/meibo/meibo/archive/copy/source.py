@@ -1,0 +1,279 @@
+"""Where the bytes come from: a short-lived location, or an iterator of the caller's."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from meibo.archive.copy.connection import BROKEN, Connection, retry_after, told
+from meibo.archive.copy.stop import Patience
+from meibo.errors import CopyBrokenError, LocationRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from meibo.archive.copy.connection import Body
+    from meibo.archive.copy.model import CopyOptions, Counts
+    from meibo.archive.copy.stop import Stop
+
+EXPIRED = frozenset({400, 401, 403, 404, 410})
+"""S3 answers an expired signature with 403, and with 400 where the signer's own token expired."""
+
+CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class ChangedError(Exception):
+    """The file behind the location is not the one that the copy began with; never leaves the package."""
+
+
+class LocationSource:
+    """A short-lived URL that serves byte ranges, perhaps.
+
+    ``fetch`` returns a fresh URL that the caller has vetted; it is called once at the start and again when
+    a URL is refused. Its exceptions pass through.
+    """
+
+    def __init__(self, fetch: Callable[[], str], *, headers: Mapping[str, str] | None = None) -> None:
+        self._fetch = fetch
+        self.headers = dict(headers or {})
+
+    def __repr__(self) -> str:
+        return "LocationSource(…)"
+
+    def fetch(self) -> str:
+        """Ask for a fresh URL."""
+        return self._fetch()
+
+
+class StreamSource:
+    """Bytes from an iterator: one pass, no ranges, nothing to resume. Its exceptions pass through."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks: Iterator[bytes] = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def __repr__(self) -> str:
+        return "StreamSource(…)"
+
+    def readinto(self, view: memoryview) -> int:
+        """Copy the next bytes; 0 at the end."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        count = min(len(view), len(self._rest))
+        view[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+class Location:
+    """The location that all lanes share; one of them refreshes it for all."""
+
+    def __init__(self, source: LocationSource, options: CopyOptions, counts: Counts) -> None:
+        self._source = source
+        self._tries = options.tries
+        self._counts = counts
+        self._lock = threading.Lock()
+        self._url: str | None = None
+        self._generation = 0
+        self._refused = 0
+        self.headers = source.headers
+
+    def current(self) -> tuple[str, int]:
+        """Return the URL and its generation."""
+        with self._lock:
+            if self._url is None:
+                self._url = self._source.fetch()
+                self._counts.fetches += 1
+            return self._url, self._generation
+
+    def served(self) -> None:
+        """Note that the current URL works."""
+        self._refused = 0
+
+    def refused(self, generation: int, status: int) -> None:
+        """Get a fresh URL, unless another lane already did since ``generation``."""
+        with self._lock:
+            if generation != self._generation:
+                return
+            self._refused += 1
+            if self._refused >= self._tries:
+                raise CopyBrokenError(
+                    f"{self._refused} fresh locations in a row were refused, last with {status}"
+                )
+            self._url = None
+            self._url = self._source.fetch()
+            self._generation += 1
+            self._counts.fetches += 1
+            self._counts.refreshes += 1
+
+
+@dataclass(frozen=True)
+class Version:
+    """What tells the file behind a location from another: every range has to agree with it."""
+
+    size: int | None
+    etag: str | None
+    ranged: bool
+
+
+class Download:
+    """Reads one file over one connection and goes on from the exact byte after a break.
+
+    With ranges each call of ``fill`` is one request; without, one response is read on and on.
+    """
+
+    def __init__(
+        self, location: Location, options: CopyOptions, stop: Stop, counts: Counts, tls: ssl.SSLContext
+    ) -> None:
+        self._location = location
+        self._options = options
+        self._stop = stop
+        self._counts = counts
+        self.connection = Connection(options, tls)
+        stop.on_set(self.connection.interrupt)
+        self._patience = Patience("the source", options, stop, counts)
+        self._body: Body | None = None
+        self._at = 0
+        self.version: Version | None = None
+
+    def begin(self, part_bytes: int, *, ranges: bool = True) -> Version:
+        """Ask for the first part and learn the file's size and version from the answer."""
+        while True:
+            body = self._request({"Range": f"bytes=0-{part_bytes - 1}"} if ranges else {})
+            etag = strong(body.headers.get("ETag"))
+            if body.status == 206:
+                size = self._range_of(body, 0)
+                if etag is None and size > part_bytes:
+                    ranges = False  # without a strong ETag nothing proves that two ranges are of one file
+                    continue
+                self.version = Version(size, etag, ranged=True)
+            elif body.status == 200:
+                self.version = Version(body.length, etag, ranged=False)
+            else:
+                ranges = False  # 416: S3 has no first byte of an empty file
+                continue
+            self._body, self._at = body, 0
+            return self.version
+
+    def fill(self, view: memoryview, offset: int) -> int:
+        """Fill the view with the file's bytes from offset; fewer only where a file of unknown size ends."""
+        assert self.version is not None  # noqa: S101  (told to mypy)
+        filled = 0
+        while filled < len(view):
+            at = offset + filled
+            try:
+                if self._body is None or self._at != at:
+                    self._open(at, offset + len(view))
+                assert self._body is not None  # noqa: S101  (told to mypy)
+                count = self._body.readinto(view[filled:])
+            except BROKEN as error:
+                self._drop()
+                self._broke(told(error))
+                continue
+            if count:
+                filled += count
+                self._at += count
+                self._patience.progress()
+                self._location.served()
+                self._stop.check()
+                continue
+            self._body = None
+            if self.version.size is None:
+                break
+            if not self.version.ranged:
+                self._drop()
+                self._broke("a short body")
+        return filled
+
+    def _broke(self, why: str, *, wait: float | None = None) -> None:
+        if self.version is not None and self.version.etag is None and self._at:
+            raise ChangedError
+        self._patience.broke(why, wait=wait)
+
+    def _drop(self) -> None:
+        self._body = None
+        self.connection.close()
+
+    def _open(self, at: int, until: int) -> None:
+        """Request from a byte on; the end of the part with ranges, the end of the file without."""
+        version = self.version
+        assert version is not None  # noqa: S101  (told to mypy)
+        headers = {}
+        if version.etag is not None:
+            headers["If-Match"] = version.etag
+        if version.ranged:
+            headers["Range"] = f"bytes={at}-{until - 1}"
+        elif at:
+            headers["Range"] = f"bytes={at}-"
+        body = self._request(headers)
+        etag = strong(body.headers.get("ETag"))
+        if body.status in {412, 416} or etag != version.etag:
+            raise ChangedError
+        if body.status == 206:
+            if self._range_of(body, at) != version.size:
+                raise ChangedError
+        elif version.ranged:
+            raise ChangedError
+        else:
+            self._skip(body, at)
+        self._body, self._at = body, at
+
+    def _skip(self, body: Body, count: int) -> None:
+        """Read over bytes that are here already, where the server refuses ranges."""
+        scratch = memoryview(bytearray(min(count, 256 * 1024) or 1))
+        while count:
+            read = body.readinto(scratch[: min(count, len(scratch))])
+            if not read:
+                raise ConnectionResetError("a short body")
+            count -= read
+            self._stop.check()
+
+    def _range_of(self, body: Body, at: int) -> int:
+        """Check where a 206 begins and return the size of the whole file."""
+        match = CONTENT_RANGE.fullmatch(body.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != at:
+            raise CopyBrokenError("the source answered a range request with another range")
+        return int(match[3])
+
+    def _request(self, headers: Mapping[str, str]) -> Body:
+        """Send a GET until it is answered with 200, 206, 412 or 416."""
+        while True:
+            self._stop.check()
+            url, generation = self._location.current()
+            self._counts.gets += 1
+            try:
+                body = self.connection.send(
+                    "GET", url, {"Accept-Encoding": "identity", **self._location.headers, **headers}
+                )
+            except ssl.SSLCertVerificationError:
+                host = urlsplit(url).hostname
+                raise LocationRefusedError(f"the TLS certificate of {host} is not trusted") from None
+            except BROKEN as error:
+                self._drop()
+                self._patience.broke(told(error))
+                continue
+            if body.status in {200, 206, 412, 416}:
+                return body
+            self._drop()
+            if 300 <= body.status < 400:
+                raise LocationRefusedError(
+                    f"the location redirects ({body.status}); redirects are not followed"
+                )
+            if body.status in EXPIRED:
+                self._location.refused(generation, body.status)
+            elif body.status in {408, 429} or body.status >= 500:
+                self._patience.broke(f"status {body.status}", wait=retry_after(body.headers) or 0.001)
+            else:
+                raise CopyBrokenError(f"the source answered {body.status}")
+
+
+def strong(etag: str | None) -> str | None:
+    """Return an ETag that If-Match can use; weak ones never match (RFC 9110, 13.1.1)."""
+    return None if not etag or etag.startswith("W/") else etag

@@ -1,0 +1,102 @@
+"""Gzip is decoded to its trailer with bounded output; what cannot be the asked file is refused."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from meibo.archive.copy.content import Facts, Inspection
+from meibo.archive.copy.gunzip import OUTPUT_BYTES, Gunzip
+from meibo.archive.copy.model import MIB, Content
+from meibo.errors import BadFileError, CorruptFileError, FileTooLargeError, WrongFormatError
+
+
+def inspect(data: bytes, content: Content, size: int = 1000) -> Facts:
+    inspection = Inspection(content)
+    for at in range(0, len(data), size):
+        inspection.feed(memoryview(data)[at : at + size])
+    return inspection.finish()
+
+
+@given(
+    members=st.lists(st.binary(max_size=2000), min_size=1, max_size=3),
+    padding=st.integers(0, 5),
+    size=st.integers(1, 3000),
+)
+def test_every_member_is_decoded(members: list[bytes], padding: int, size: int) -> None:
+    data = b"".join(map(gzip.compress, members)) + b"\0" * padding
+    facts = inspect(data, Content("opaque", "required"), size)
+    assert facts == Facts(gzip=True, rows=None, columns=None, expanded_bytes=sum(map(len, members)))
+
+
+@given(data=st.binary(min_size=1, max_size=2000), cut=st.integers(1, 30), size=st.integers(1, 3000))
+def test_a_file_that_ends_early_is_corrupt(data: bytes, cut: int, size: int) -> None:
+    zipped = gzip.compress(data)
+    with pytest.raises(BadFileError):
+        inspect(zipped[: -min(cut, len(zipped))], Content("opaque", "required"), size)
+
+
+@given(data=st.binary(min_size=1, max_size=500), at=st.integers(0, 7), flip=st.integers(1, 255))
+def test_a_wrong_trailer_is_corrupt(data: bytes, at: int, flip: int) -> None:
+    zipped = bytearray(gzip.compress(data))
+    zipped[-1 - at] ^= flip
+    with pytest.raises(CorruptFileError):
+        inspect(bytes(zipped), Content("opaque", "required"))
+
+
+def test_bytes_after_the_last_member_are_corrupt() -> None:
+    with pytest.raises(CorruptFileError):
+        inspect(gzip.compress(b"x") + b"rubbish", Content("opaque", "required"))
+
+
+def test_a_bomb_is_decoded_in_bounded_chunks_and_refused() -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(bytes(MIB)) for _ in range(100)) + packer.flush()
+
+    chunks = Gunzip().feed(memoryview(bomb))
+
+    assert max(map(len, chunks)) <= OUTPUT_BYTES
+    with pytest.raises(FileTooLargeError, match="400 times"):
+        inspect(bomb, Content("opaque", "required"))
+    with pytest.raises(FileTooLargeError, match="more than 1000 bytes"):
+        inspect(bomb, Content("opaque", "required", max_expanded_bytes=1000))
+
+
+def test_plain_bytes_where_gzip_is_required_are_refused() -> None:
+    with pytest.raises(CorruptFileError, match="not gzip"):
+        inspect(b"a,b\n", Content("csv", "required"))
+    with pytest.raises(WrongFormatError, match="HTML"):
+        inspect(b"<html>", Content("csv", "required"))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize("data", [b"<html></html>", b"\xef\xbb\xbf  \n<html>", b"<"])
+def test_html_is_refused_however_it_is_cut(data: bytes, size: int) -> None:
+    with pytest.raises(WrongFormatError):
+        inspect(data, Content("csv", "never"), size)
+    with pytest.raises(WrongFormatError):
+        inspect(gzip.compress(data), Content("ndjson"), size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_rows_are_counted_behind_gzip_and_in_plain(size: int) -> None:
+    data = b'id,name\r\n1,"\xff\x00\n"\r\n'
+    expected = Facts(gzip=False, rows=1, columns=("id", "name"), expanded_bytes=len(data))
+    assert inspect(data, Content("csv", header=True), size) == expected
+    assert inspect(gzip.compress(data), Content("csv", header=True), size).rows == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"1", b"\n"])
+def test_short_plain_files_are_seen_whole(data: bytes) -> None:
+    facts = inspect(data, Content("csv", "never"), 1)
+    assert (facts.rows, facts.expanded_bytes) == (int(data == b"1"), len(data))
+
+
+def test_nothing_is_decoded_when_that_is_switched_off() -> None:
+    facts = inspect(gzip.compress(b"<html>")[:-9], Content("csv", "required", decode=False))
+    assert facts == Facts(gzip=True, rows=None, columns=None, expanded_bytes=None)
+    with pytest.raises(CorruptFileError):
+        inspect(b"a,b\n", Content("csv", "required", decode=False))
