@@ -37,6 +37,7 @@ class Body:
     """The body of a response, read one system call at a time: a break loses no byte that was received."""
 
     def __init__(self, response: BaseHTTPResponse) -> None:
+        self._response = response  # it closes the original when it is collected
         self.status = response.status
         self.headers = response.headers
         original: http.client.HTTPResponse = response._original_response  # type: ignore[attr-defined]
