@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from meibo.errors import EventError
 
-_RUN_ID = re.compile(r"\d{8}T\d{6}Z")
+_RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 
 
 def run_id_of(moment: datetime) -> str:

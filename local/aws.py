@@ -1,0 +1,311 @@
+"""AWS on one machine, built from ``template.yaml``.
+
+The SAM transform turns the template into CloudFormation, moto creates from that what the application needs, and
+moto's interpreter runs the real workflow file. What moto cannot do is done here and nowhere else:
+
+- the state machine is created through the API, because the interpreter does not see one made by CloudFormation;
+- ``lambda:Invoke`` goes to the real handlers in this process, with the environment that the template gives them;
+- S3 is also served over HTTP on loopback, because presigned URLs are not boto3 calls that moto could intercept;
+- the schedule's tick is fired by :meth:`LocalAws.tick`, with the input that the template's schedule has.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import urllib.parse
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import botocore.handlers
+import botocore.session
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from moto import mock_aws
+from moto.server import ThreadedMotoServer
+
+from local.environ import overlaid_environ
+from local.functions import LambdaService, LocalFunction, Observer, Outcome, load_handler
+from local.template import ROOT, of_type, read_template, translate
+from meibo import aws as meibo_aws
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REGION = "ap-northeast-1"
+STACK = "meibo"
+
+# Never sent anywhere: signatures are made with them, and nothing on this machine checks those.
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",  # noqa: S105
+    "AWS_SESSION_TOKEN": "",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_ENDPOINT_URL": "",
+    "AWS_PROFILE": "",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "POWERTOOLS_METRICS_NAMESPACE": "Meibo",
+    "POWERTOOLS_SERVICE_NAME": STACK,
+}
+
+
+@dataclass
+class LocalAws:
+    """The application's stack on this machine."""
+
+    bucket: str
+    state_machine_arn: str
+    configuration_parameter: str
+    s3_endpoint: str
+    schedule_input: str
+    create_exports: str
+    service: LambdaService
+    template: dict[str, Any] = field(repr=False)
+
+    def configure(self, document: Any, secrets: Mapping[str, Any]) -> None:
+        """Write the configuration and the secrets where the functions look for them."""
+        text = document if isinstance(document, str) else json.dumps(document)
+        boto3.client("ssm").put_parameter(
+            Name=self.configuration_parameter, Value=text, Type="String", Tier="Advanced", Overwrite=True
+        )
+        client = boto3.client("secretsmanager")
+        for name, secret in secrets.items():
+            value = secret if isinstance(secret, str) else json.dumps(secret)
+            try:
+                client.create_secret(Name=name, SecretString=value)
+            except client.exceptions.ResourceExistsException:
+                client.put_secret_value(SecretId=name, SecretString=value)
+
+    def tick(self, scheduled_time: datetime | None = None) -> Outcome:
+        """Fire the schedule once, as EventBridge Scheduler would."""
+        moment = (scheduled_time or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return self.invoke_raw(
+            self.create_exports, self.schedule_input.replace("<aws.scheduler.scheduled-time>", moment).encode()
+        )
+
+    def invoke(self, event: Any) -> Outcome:
+        """Invoke ``create_exports`` by hand."""
+        return self.invoke_raw(self.create_exports, json.dumps(event).encode())
+
+    def invoke_raw(self, name: str, payload: bytes) -> Outcome:
+        """Invoke a function by name or ARN through the Lambda API."""
+        answer = boto3.client("lambda").invoke(FunctionName=name, Payload=payload)
+        return Outcome(json.loads(answer["Payload"].read()), failed="FunctionError" in answer)
+
+    def execution(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
+        """Return the workflow's execution of one attempt."""
+        arn = f"{self.state_machine_arn.replace(':stateMachine:', ':execution:')}:{run_id}-{attempt}"
+        description: dict[str, Any] = dict(boto3.client("stepfunctions").describe_execution(executionArn=arn))
+        return description
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Return the keys in the archive bucket, in order."""
+        pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def read(self, key: str) -> bytes:
+        """Return an object of the archive bucket."""
+        return boto3.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def read_json(self, key: str) -> Any:
+        """Return a JSON object of the archive bucket."""
+        return json.loads(self.read(key))
+
+    def download(self, folder: Path) -> int:
+        """Copy the bucket to a folder under the bucket's keys; return the number of files."""
+        client = boto3.client("s3")
+        keys = self.keys()
+        for key in keys:
+            path = folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                client.download_fileobj(self.bucket, key, file)
+        return len(keys)
+
+
+@contextmanager
+def local_aws(
+    *,
+    parameters: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+    observer: Observer | None = None,
+    root: Path = ROOT,
+) -> Iterator[LocalAws]:
+    """Bring the template's stack up on this machine, and take it down again.
+
+    ``parameters`` are the stack's; ``environment`` is added to every function's, for what AWS would provide
+    otherwise, such as which certificates are trusted.
+    """
+    source = read_template(root / "template.yaml")
+    with ExitStack() as stack:
+        stack.enter_context(_variables({**_CREDENTIALS, **(environment or {})}))
+        stack.enter_context(overlaid_environ())
+        stack.enter_context(
+            mock_aws(config={"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}})
+        )
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        stack.callback(server.stop)
+        host, port = server.get_host_and_port()
+        stack.enter_context(_variables({"AWS_ENDPOINT_URL_S3": f"http://{host}:{port}"}))
+        meibo_aws.forget_clients()
+        stack.callback(meibo_aws.forget_clients)
+        invocations = _Invocations()
+        stack.enter_context(_hook("before-send.lambda.Invoke", invocations.answer))
+        yield _create(source, dict(parameters or {}), invocations, observer, f"http://{host}:{port}", root)
+
+
+def _create(
+    source: dict[str, Any],
+    parameters: dict[str, str],
+    invocations: _Invocations,
+    observer: Observer | None,
+    endpoint: str,
+    root: Path,
+) -> LocalAws:
+    translated = translate(source, parameters)
+    # moto notes each type of resource that it has no support for; this system does without those knowingly.
+    _put_artifact()
+    client = boto3.client("cloudformation")
+    client.create_stack(
+        StackName=STACK,
+        TemplateBody=json.dumps(translated),
+        Capabilities=["CAPABILITY_IAM"],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+    )
+    resources = {
+        resource["LogicalResourceId"]: resource["PhysicalResourceId"]
+        for resource in client.describe_stack_resources(StackName=STACK)["StackResources"]
+        if "LogicalResourceId" in resource
+    }
+    functions = _functions(source, resources, root)
+    service = invocations.service = LambdaService(functions, observer)
+    arns = {function.logical_id: function.arn for function in functions}
+    by_id = {function.logical_id: function for function in functions}
+    schedule = next(iter(of_type(translated, "AWS::Scheduler::Schedule").values()))
+    return LocalAws(
+        bucket=resources["ArchiveBucket"],
+        state_machine_arn=_create_state_machine(source, by_id["CreateExports"], arns, root),
+        configuration_parameter=by_id["CreateExports"].environment["MEIBO_CONFIGURATION"],
+        s3_endpoint=endpoint,
+        schedule_input=schedule["Properties"]["Target"]["Input"],
+        create_exports=by_id["CreateExports"].name,
+        service=service,
+        template=translated,
+    )
+
+
+def _functions(source: dict[str, Any], resources: Mapping[str, str], root: Path) -> list[LocalFunction]:
+    client = boto3.client("lambda")
+    functions = []
+    for logical_id, resource in of_type(source, "AWS::Serverless::Function").items():
+        made = client.get_function_configuration(FunctionName=resources[logical_id])
+        functions.append(
+            LocalFunction(
+                logical_id=logical_id,
+                name=made["FunctionName"],
+                arn=made["FunctionArn"],
+                handler=load_handler(resource["Properties"]["CodeUri"], made["Handler"], root),
+                environment=made["Environment"]["Variables"],
+                timeout_seconds=made["Timeout"],
+                memory_mb=made["MemorySize"],
+            )
+        )
+    return functions
+
+
+def _create_state_machine(
+    source: dict[str, Any], create_exports: LocalFunction, arns: Mapping[str, str], root: Path
+) -> str:
+    client = boto3.client("stepfunctions")
+    properties = next(iter(of_type(source, "AWS::Serverless::StateMachine").values()))["Properties"]
+    definition = (root / properties["DefinitionUri"]).read_text(encoding="utf-8")
+    for name, value in properties["DefinitionSubstitutions"].items():
+        logical_id, attribute = value["Fn::GetAtt"]
+        if attribute != "Arn":
+            raise ValueError(f"the substitution {name} is not the ARN of a function")
+        definition = definition.replace(f"${{{name}}}", arns[logical_id])
+    # The function was told this ARN by the template; the state machine must answer to it.
+    arn = create_exports.environment["MEIBO_STATE_MACHINE_ARN"]
+    for machine in client.list_state_machines()["stateMachines"]:
+        client.delete_state_machine(stateMachineArn=machine["stateMachineArn"])
+    made = client.create_state_machine(
+        name=arn.rsplit(":", 1)[-1], definition=definition, roleArn="arn:aws:iam::123456789012:role/local"
+    )
+    if made["stateMachineArn"] != arn:
+        raise ValueError(f"the template calls the workflow {arn}, but it is {made['stateMachineArn']}")
+    return arn
+
+
+def _put_artifact() -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("app.py", "")
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="meibo-local-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION})
+    client.put_object(Bucket="meibo-local-artifacts", Key="artifact.zip", Body=archive.getvalue())
+
+
+class _Invocations:
+    """Answers lambda:Invoke calls of any boto3 client in this process."""
+
+    def __init__(self) -> None:
+        self.service: LambdaService | None = None
+
+    def answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        """Hand the invocation to the handler; the signature is that of botocore's before-send event."""
+        if self.service is None:
+            return None
+        name = urllib.parse.unquote(urllib.parse.urlsplit(request.url).path.split("/")[3])
+        body = request.body or b""
+        outcome = self.service.invoke(name, body.encode() if isinstance(body, str) else body)
+        headers = {"Content-Type": "application/json"}
+        if outcome.failed:
+            headers["X-Amz-Function-Error"] = "Unhandled"
+        return AWSResponse(request.url, 200, headers, _Raw(json.dumps(outcome.payload).encode()))
+
+
+class _Raw(io.BytesIO):
+    """A response's body as botocore reads it."""
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        yield self.read()
+
+
+@contextmanager
+def _hook(event: str, handler: Any) -> Iterator[None]:
+    # Sessions take their handlers from this list, so clients that others make (moto's interpreter) are covered.
+    entry = (event, handler)
+    botocore.handlers.BUILTIN_HANDLERS.append(entry)
+    boto3.DEFAULT_SESSION = None
+    try:
+        yield
+    finally:
+        botocore.handlers.BUILTIN_HANDLERS.remove(entry)
+        boto3.DEFAULT_SESSION = None
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    for name, value in values.items():
+        if value:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old

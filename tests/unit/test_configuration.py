@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from meibo.configuration import Auth0Source, Auth0UsersExport, parse_configuration
+from meibo.errors import ConfigurationError
+
+VALID: dict[str, Any] = {
+    "sources": [
+        {
+            "provider": "auth0",
+            "name": "acme",
+            "domain": "acme.jp.auth0.com",
+            "secret": "meibo/acme",
+            "exports": [
+                {
+                    "dataset": "users",
+                    "format": "ndjson",
+                    "fields": ["user_id", {"name": "identities[0].connection", "export_as": "provider"}],
+                },
+                {"dataset": "users", "format": "csv", "connection_id": "con_0000000000000001", "limit": 1000},
+                {"dataset": "users", "organization_id": "org_0000000000000001"},
+            ],
+        },
+        {
+            "provider": "cybozu",
+            "name": "example",
+            "base_url": "https://example.cybozu.com",
+            "secret": "meibo/example",
+            "exports": [{"dataset": "users", "format": "csv"}, {"dataset": "users", "format": "ndjson"}],
+        },
+    ]
+}
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def changed(change: Change) -> str:
+    document = copy.deepcopy(VALID)
+    change(document)
+    return json.dumps(document)
+
+
+def auth0(document: dict[str, Any]) -> dict[str, Any]:
+    source: dict[str, Any] = document["sources"][0]
+    return source
+
+
+def cybozu(document: dict[str, Any]) -> dict[str, Any]:
+    source: dict[str, Any] = document["sources"][1]
+    return source
+
+
+def test_the_documented_example_is_valid() -> None:
+    configuration = parse_configuration(json.dumps(VALID))
+
+    assert [source.name for source in configuration.sources] == ["acme", "example"]
+    source = configuration.source("acme")
+    assert isinstance(source, Auth0Source)
+    assert source.exports[0].request_fields() == [
+        {"name": "user_id"},
+        {"name": "identities[0].connection", "export_as": "provider"},
+    ]
+
+
+def test_fields_are_always_named_in_the_request() -> None:
+    export = Auth0UsersExport(dataset="users", format="csv")
+
+    assert {"name": "user_id"} in [{"name": field["name"]} for field in export.request_fields()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: auth0(d).update(provider="okta"), "sources[0].provider: must be 'auth0' or 'cybozu'"),
+        (lambda d: auth0(d).pop("provider"), "sources[0].provider: must be 'auth0' or 'cybozu'"),
+        (lambda d: auth0(d).pop("domain"), "sources[0].domain: is missing"),
+        (lambda d: auth0(d).update(domain="https://acme.auth0.com"), "sources[0].domain: "),
+        (lambda d: auth0(d).update(client_secret="hunter2"), "sources[0].client_secret: is not a known key"),
+        (lambda d: cybozu(d).update(name="acme"), "sources[1].name: 'acme' is the name of sources[0] already"),
+        (lambda d: cybozu(d).update(name="Example!"), "sources[1].name: "),
+        (lambda d: cybozu(d).update(base_url="http://example.cybozu.com"), "sources[1].base_url: "),
+        (lambda d: auth0(d)["exports"][0].update(dataset="logs"), "sources[0].exports[0].dataset: "),
+        (lambda d: auth0(d)["exports"][0].update(format="xml"), "sources[0].exports[0].format: "),
+        (lambda d: auth0(d)["exports"][1].update(limit=0), "sources[0].exports[1].limit: "),
+        (lambda d: auth0(d)["exports"][1].update(connection_id="con_1"), "sources[0].exports[1].connection_id: "),
+        (
+            lambda d: auth0(d)["exports"][1].update(organization_id="org_0000000000000001"),
+            "sources[0].exports[1]: give connection_id or organization_id, not both",
+        ),
+        (
+            lambda d: auth0(d)["exports"][1].update(fields=[f"user_metadata.f{n}" for n in range(31)]),
+            "sources[0].exports[1]: ",
+        ),
+        (lambda d: auth0(d)["exports"][1].update(fields=["app_metadata"]), "sources[0].exports[1]: "),
+        (
+            lambda d: cybozu(d)["exports"][1].update(ids=["1"], codes=["a"]),
+            "sources[1].exports[1]: give ids or codes, not both",
+        ),
+        (lambda d: cybozu(d)["exports"][0].update(ids=["1"]), "sources[1].exports[0]: ids and codes filter the ndjson"),
+        (
+            lambda d: auth0(d)["exports"].append(dict(auth0(d)["exports"][0])),
+            "sources[0].exports[3]: has the dataset, format and scope of exports[0]",
+        ),
+        (lambda d: d.update(sources=[]), "sources: "),
+    ],
+)
+def test_a_fault_is_named_by_its_path(change: Change, message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse_configuration(changed(change))
+
+    assert message in str(raised.value)
+
+
+def test_31_csv_fields_are_refused_with_the_limit() -> None:
+    fields = [f"user_metadata.f{number}" for number in range(31)]
+
+    with pytest.raises(ConfigurationError, match="30"):
+        parse_configuration(changed(lambda d: auth0(d)["exports"][1].update(fields=fields)))
+
+
+def test_whole_metadata_in_csv_is_refused_by_name() -> None:
+    with pytest.raises(ConfigurationError, match="app_metadata"):
+        parse_configuration(changed(lambda d: auth0(d)["exports"][1].update(fields=["app_metadata"])))
+
+
+def test_a_value_in_the_wrong_place_is_not_repeated() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse_configuration(changed(lambda d: auth0(d).update(secret={"client_secret": "hunter2"})))
+
+    assert "sources[0].secret" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    def change(document: dict[str, Any]) -> None:
+        auth0(document).update(name="Ä", domain="no domain")
+
+    with pytest.raises(ConfigurationError) as raised:
+        parse_configuration(changed(change))
+
+    assert "sources[0].name" in str(raised.value)
+    assert "sources[0].domain" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
+def test_what_is_not_json_is_said_to_be_so(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="not valid JSON"):
+        parse_configuration(text)
+
+
+def test_a_filtered_export_is_not_taken_for_the_directory() -> None:
+    configuration = parse_configuration(changed(lambda d: cybozu(d)["exports"][1].update(codes=["sato"])))
+
+    assert [export.scope for export in configuration.sources[1].exports] == ["all", "selected"]
