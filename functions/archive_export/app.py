@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from meibo.exports.entry import archiver
+from meibo.exports.archive import archiver
 from meibo.exports.events import export_event
+from meibo.invocation import time_left
 from meibo.observability import guarded, logger
 from meibo.settings import ArchiveExportSettings, ObjectLockSettings
 
@@ -15,5 +16,5 @@ from meibo.settings import ArchiveExportSettings, ObjectLockSettings
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the archived export's counts and verdict."""
     asked = export_event(event)
-    settings, lock = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env()
-    return archiver(settings, lock, context).archive(asked.run_id, asked.export)
+    settings, lock = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env().lock()
+    return archiver(settings, lock, time_left(context)).archive(asked.run_id, asked.export)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from meibo.exports.check import check
-from meibo.exports.entry import job_reader
 from meibo.exports.events import export_event
+from meibo.exports.providers import Providers
+from meibo.invocation import time_left
 from meibo.observability import guarded, logger
 from meibo.settings import CheckExportSettings
 
@@ -17,4 +18,5 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the job's status and when to ask again, never its location."""
     asked = export_event(event)
     settings = CheckExportSettings.from_env()
-    return check(asked.export, job_reader(context), deadline_seconds=settings.job_deadline_seconds)
+    providers = Providers(deadline=time_left(context))
+    return check(asked.export, providers.read_job, deadline_seconds=settings.job_deadline_seconds)

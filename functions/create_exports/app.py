@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from meibo.exports.entry import run_creator
+from meibo.exports.create import run_creator
 from meibo.exports.events import Repair, Tick, create_event
+from meibo.invocation import time_left
 from meibo.observability import guarded, logger
-from meibo.settings import CreateExportsSettings
+from meibo.settings import CreateExportsSettings, ObjectLockSettings
 
 
 @logger.inject_lambda_context
@@ -15,7 +16,8 @@ from meibo.settings import CreateExportsSettings
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer a tick, a repair or one export; the three shapes are in meibo.exports.events."""
     asked = create_event(event)
-    creator = run_creator(CreateExportsSettings.from_env(), context)
+    settings, lock = CreateExportsSettings.from_env(), ObjectLockSettings.from_env().lock()
+    creator = run_creator(settings, lock, time_left(context))
     if isinstance(asked, Tick):
         return creator.begin(asked.scheduled_time)
     if isinstance(asked, Repair):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
+from meibo.archive.store import ObjectLock
 from meibo.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -110,7 +111,11 @@ class ObjectLockSettings(EnvironmentSettings):
     """Retention that is put on every written object, on top of the bucket's own rule."""
 
     mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", _lock_mode, "NONE")
-    days: int = variable("MEIBO_OBJECT_LOCK_DAYS", _whole(0, 36_500), "0")
+    days: int = variable("MEIBO_OBJECT_LOCK_DAYS", _whole(1, 36_500), "365")
+
+    def lock(self) -> ObjectLock | None:
+        """Return the retention for each written object, or None where there is none."""
+        return None if self.mode == "NONE" else ObjectLock(mode=self.mode, days=self.days)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,17 +10,23 @@ from typing import Any, Protocol
 import meibo
 from meibo.archive.copy import CopyResult
 from meibo.archive.manifest import MANIFEST_VERSION, judge, previous_manifest, timestamp
-from meibo.archive.store import ArchiveStore
+from meibo import aws
+from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
+from meibo.exports.delivery import Deliveries
 from meibo.exports.plan import PlannedExport
+from meibo.exports.providers import Deadline, Providers
 from meibo.observability import logger
+from meibo.settings import ArchiveExportSettings
 
 
 class Delivery(Protocol):
     """One export's file on its way from the provider into the bucket."""
 
-    gzip: bool
-    """Whether the archived file is gzip data; it is part of the key."""
+    @property
+    def gzip(self) -> bool:
+        """Whether the archived file is gzip data; it is part of the key."""
+        ...
 
     def copy_to(self, key: str) -> CopyResult:
         """Copy the file to the key, all of it verified, or raise and leave nothing there."""
@@ -127,3 +133,16 @@ class Archiver:
             },
         )
         return manifest
+
+
+def archiver(settings: ArchiveExportSettings, lock: ObjectLock | None, time_left: Deadline) -> Archiver:
+    """Return the archiver that the settings describe, on the real bucket and providers."""
+    deliveries = Deliveries(
+        providers=Providers(deadline=time_left), settings=settings, lock=lock, client=aws.s3()
+    )
+    return Archiver(
+        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        bucket=settings.bucket,
+        deliver=deliveries,
+        suspect_share=settings.suspect_share,
+    )

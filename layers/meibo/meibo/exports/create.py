@@ -9,14 +9,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import meibo
+from meibo import aws
 from meibo.archive.keys import attempt_key, plan_key, run_folder, run_id_of, run_moment
-from meibo.archive.store import ArchiveStore
-from meibo.configuration import Configuration
+from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import EventError, JobsExhaustedError, MeiboError
 from meibo.exports.plan import Job, PlannedExport, plan_document
+from meibo.exports.providers import Deadline, Providers
 from meibo.exports.resolve import Connections, resolve, resolve_again
-from meibo.exports.workflow import Workflow
+from meibo.exports.workflow import StepFunctionsWorkflow, Workflow
 from meibo.observability import logger
+from meibo.secrets import read_configuration
+from meibo.settings import CreateExportsSettings
 
 # Kept back for writing the attempt's list and starting the workflow.
 RESERVED_SECONDS = 60.0
@@ -39,7 +43,7 @@ class RunCreator:
     connections: Connections
     create_job: Callable[[PlannedExport], str]
     max_jobs: int
-    time_left: Callable[[], float]
+    time_left: Deadline
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
@@ -152,3 +156,20 @@ def _as_configured_now(export: PlannedExport, configuration: Configuration) -> P
 
 def _exports_of(plan: Any) -> list[PlannedExport]:
     return [PlannedExport.from_json(export) for export in plan["exports"]]
+
+
+def run_creator(settings: CreateExportsSettings, lock: ObjectLock | None, time_left: Deadline) -> RunCreator:
+    """Return the creator that the settings describe, on the real bucket, workflow and providers."""
+    providers = Providers(deadline=time_left)
+    return RunCreator(
+        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        workflow=StepFunctionsWorkflow(
+            aws.step_functions(), settings.state_machine_arn, max_parallel_exports=settings.max_parallel_exports
+        ),
+        bucket=settings.bucket,
+        configuration=lambda: parse_configuration(read_configuration(settings.configuration_parameter)),
+        connections=providers.connections,
+        create_job=providers.create_job,
+        max_jobs=settings.max_jobs,
+        time_left=time_left,
+    )

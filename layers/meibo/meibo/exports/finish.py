@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import meibo
-from meibo import errors
+from meibo import aws, errors
 from meibo.archive.keys import attempt_key, failure_key, plan_key, run_manifest_key
 from meibo.archive.manifest import MANIFEST_VERSION, timestamp
-from meibo.archive.store import ArchiveStore
+from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.errors import EventError
 from meibo.exports.plan import PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
+from meibo.settings import FinishRunSettings
 
 _PARALLEL_READS = 16
 
@@ -195,3 +196,11 @@ class RunFinisher:
         metrics.add_metric("SuspectExports", MetricUnit.Count, counts["suspect"])
         metrics.add_metric("ArchivedBytes", MetricUnit.Bytes, counts["bytes"])
         metrics.add_metric("ArchivedRows", MetricUnit.Count, counts["rows"])
+
+
+def run_finisher(settings: FinishRunSettings, lock: ObjectLock | None) -> RunFinisher:
+    """Return the finisher that the settings describe, on the real bucket and event bus."""
+    return RunFinisher(
+        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        bus=EventBridgeBus(aws.event_bridge(), settings.event_bus),
+    )
