@@ -20,30 +20,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import botocore.handlers
 import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from meibo import aws as meibo_aws
+from botocore.compat import HTTPHeaders
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
 from local.environ import overlaid_environ
 from local.functions import LambdaService, LocalFunction, Observer, Outcome, load_handler
 from local.template import ROOT, of_type, read_template, translate
-from meibo import aws as meibo_aws
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-REGION = "ap-northeast-1"
+REGION: Final = "ap-northeast-1"
 STACK = "meibo"
 
 # Never sent anywhere: signatures are made with them, and nothing on this machine checks those.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local",  # noqa: S105
+    "AWS_SECRET_ACCESS_KEY": "local",
     "AWS_SESSION_TOKEN": "",
     "AWS_DEFAULT_REGION": REGION,
     "AWS_REGION": REGION,
@@ -160,11 +161,19 @@ def local_aws(
         stack.callback(meibo_aws.forget_clients)
         invocations = _Invocations()
         stack.enter_context(_hook("before-send.lambda.Invoke", invocations.answer))
-        yield _create(source, dict(parameters or {}), invocations, observer, f"http://{host}:{port}", root)
+        yield _create(
+            source,
+            parameters=dict(parameters or {}),
+            invocations=invocations,
+            observer=observer,
+            endpoint=f"http://{host}:{port}",
+            root=root,
+        )
 
 
 def _create(
     source: dict[str, Any],
+    *,
     parameters: dict[str, str],
     invocations: _Invocations,
     observer: Observer | None,
@@ -265,9 +274,10 @@ class _Invocations:
         if self.service is None:
             return None
         name = urllib.parse.unquote(urllib.parse.urlsplit(request.url).path.split("/")[3])
-        body = request.body or b""
-        outcome = self.service.invoke(name, body.encode() if isinstance(body, str) else body)
-        headers = {"Content-Type": "application/json"}
+        body = request.body
+        outcome = self.service.invoke(name, bytes(body) if isinstance(body, bytes | bytearray) else b"")
+        headers = HTTPHeaders()
+        headers["Content-Type"] = "application/json"
         if outcome.failed:
             headers["X-Amz-Function-Error"] = "Unhandled"
         return AWSResponse(request.url, 200, headers, _Raw(json.dumps(outcome.payload).encode()))

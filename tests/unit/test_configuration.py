@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from meibo.configuration import Auth0Source, Auth0UsersExport, parse_configuration
 from meibo.errors import ConfigurationError
 

@@ -7,6 +7,7 @@ these models is kept in ``docs/configuration.schema.json``.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -175,7 +176,8 @@ class Configuration(_Model):
     def _keys_once(self) -> Configuration:
         for index, source in enumerate(self.sources):
             first: dict[tuple[str, str, str], int] = {}
-            for position, export in enumerate(source.exports):
+            exports: Sequence[Auth0UsersExport | CybozuUsersExport] = source.exports
+            for position, export in enumerate(exports):
                 identity = (export.dataset, export.format, export.scope)
                 if identity in first:
                     raise ValueError(

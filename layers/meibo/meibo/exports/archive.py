@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import meibo
+from meibo import aws
 from meibo.archive.copy import CopyResult
 from meibo.archive.manifest import MANIFEST_VERSION, judge, previous_manifest, timestamp
-from meibo import aws
 from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
 from meibo.exports.delivery import Deliveries
@@ -78,7 +78,7 @@ class Archiver:
         adopted = self.store.exists(key)
         result = delivery.read_back(key) if adopted else delivery.copy_to(key)
         previous = previous_manifest(self.store, export.address, run_id)
-        manifest = {
+        manifest: dict[str, Any] = {
             "manifest_version": MANIFEST_VERSION,
             "run_id": run_id,
             "export_id": export.export_id,
@@ -137,9 +137,7 @@ class Archiver:
 
 def archiver(settings: ArchiveExportSettings, lock: ObjectLock | None, time_left: Deadline) -> Archiver:
     """Return the archiver that the settings describe, on the real bucket and providers."""
-    deliveries = Deliveries(
-        providers=Providers(deadline=time_left), settings=settings, lock=lock, client=aws.s3()
-    )
+    deliveries = Deliveries(providers=Providers(deadline=time_left), settings=settings, lock=lock, client=aws.s3())
     return Archiver(
         store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
         bucket=settings.bucket,

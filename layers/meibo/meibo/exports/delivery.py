@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from meibo.archive import copy as copying
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target
+from meibo.archive.read_back import read_back
 from meibo.archive.store import ObjectLock
 from meibo.cybozu.paging import PagingReport
 from meibo.cybozu.users import stream_users_csv, stream_users_ndjson
@@ -50,15 +51,11 @@ class CopyDelivery:
             content_type="application/gzip" if self.gzip else _CONTENT_TYPES[self.content.format],
             object_lock=lock,
         )
-        return copying.copy(
-            self.source(), target, content=self.content, options=self.options, deadline=self.deadline
-        )
+        return copying.copy(self.source(), target, content=self.content, options=self.options, deadline=self.deadline)
 
     def read_back(self, key: str) -> CopyResult:
         """Read an object that an earlier try completed, and return the result that the try could not."""
-        return copying.read_back(
-            self.client, self.bucket, key, content=self.content, deadline=self.deadline
-        )
+        return read_back(self.client, self.bucket, key, content=self.content, deadline=self.deadline)
 
     def notes(self) -> Mapping[str, Any]:
         """Return what paging met: users that were met twice because the directory moved."""
@@ -129,8 +126,6 @@ class Deliveries:
         header: bool,
         report: PagingReport | None = None,
     ) -> CopyDelivery:
-        if export.format != "csv" and export.format != "ndjson":  # noqa: PLR1714  # mypy narrows != only
-            raise EventError("export.format must be 'ndjson' or 'csv'")
         content = Content(
             format=export.format,
             gzip="required" if gzip else "never",

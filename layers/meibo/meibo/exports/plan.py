@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from meibo.archive.keys import ExportAddress
 from meibo.errors import EventError
 
 PLAN_VERSION = 1
+
+Provider = Literal["auth0", "cybozu"]
+ExportFormat = Literal["ndjson", "csv"]
+
+_PROVIDERS: dict[str, Provider] = {name: name for name in get_args(Provider)}
+_FORMATS: dict[str, ExportFormat] = {name: name for name in get_args(ExportFormat)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +49,10 @@ class PlannedExport:
     one replaces.
     """
 
-    provider: str
+    provider: Provider
     source: str
     dataset: str
-    format: str
+    format: ExportFormat
     scope: str
     endpoint: str
     secret: str
@@ -89,10 +95,10 @@ class PlannedExport:
         if not isinstance(document, Mapping):
             raise EventError("export must be an object, as the plan holds it")
         values: dict[str, Any] = {}
-        for name in ("provider", "source", "dataset", "format", "scope", "endpoint", "secret"):
+        for name in ("source", "dataset", "scope", "endpoint", "secret"):
             values[name] = _text(document, name)
-        if values["provider"] not in ("auth0", "cybozu"):
-            raise EventError("export.provider must be 'auth0' or 'cybozu'")
+        values["provider"] = _one_of(_PROVIDERS, document, "provider")
+        values["format"] = _one_of(_FORMATS, document, "format")
         if not isinstance(document.get("request"), Mapping):
             raise EventError("export.request must be an object")
         values["request"] = dict(document["request"])
@@ -111,6 +117,13 @@ class PlannedExport:
                 error=_text(refused, "error", "export.refused"), message=_text(refused, "message", "export.refused")
             )
         return cls(**values)
+
+
+def _one_of(known: Mapping[str, str], document: Mapping[str, Any], name: str) -> str:
+    value = document.get(name)
+    if not isinstance(value, str) or value not in known:
+        raise EventError(f"export.{name} must be {' or '.join(map(repr, known))}")
+    return known[value]
 
 
 def _text(document: Mapping[str, Any], name: str, parent: str = "export") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.connections import organization_connections
@@ -14,7 +14,7 @@ from meibo.auth0.jobs import JobStatus, create_users_export, get_job
 from meibo.auth0.location import fresh_location
 from meibo.cybozu.client import CybozuClient
 from meibo.cybozu.credentials import CybozuCredentials
-from meibo.errors import CredentialsRefusedError, EventError, ScopeMissingError
+from meibo.errors import CredentialsRefusedError, ScopeMissingError
 from meibo.exports.plan import PlannedExport
 from meibo.secrets import read_secret
 
@@ -55,7 +55,7 @@ class Providers:
             job = create_users_export(
                 client,
                 connection_id=request.get("connection_id"),
-                format=_format(export),
+                format=export.format,
                 limit=request.get("limit"),
                 fields=request["fields"],
             )
@@ -89,9 +89,3 @@ class Providers:
         except (CredentialsRefusedError, ScopeMissingError):
             _auth0_clients.pop(key, None)
             raise
-
-
-def _format(export: PlannedExport) -> Literal["ndjson", "csv"]:
-    if export.format == "ndjson" or export.format == "csv":  # noqa: PLR1714  # mypy narrows == only
-        return export.format
-    raise EventError("export.format must be 'ndjson' or 'csv'")
