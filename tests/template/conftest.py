@@ -1,0 +1,145 @@
+"""The template as CloudFormation sees it: translated from SAM, its parameters and conditions resolved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+from samtranslator.yaml_helper import yaml_parse
+
+ROOT = Path(__file__).parents[2]
+PSEUDO_PARAMETERS = {
+    "AWS::AccountId": "123456789012",
+    "AWS::Partition": "aws",
+    "AWS::Region": "eu-central-1",
+    "AWS::StackName": "meibo",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+NO_VALUE = object()
+
+Resource = dict[str, Any]
+
+
+class Template:
+    """A translated template with everything resolved that CloudFormation resolves before it creates resources.
+
+    References to other resources are left as text: ``Logical`` for a Ref and ``Logical.Attribute`` for a GetAtt.
+    """
+
+    def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+        defaults = {name: declared["Default"] for name, declared in document["Parameters"].items()}
+        self._values: dict[str, Any] = {**PSEUDO_PARAMETERS, **defaults, **parameters}
+        self._conditions = document["Conditions"]
+        self.resources: dict[str, Resource] = {
+            name: self._resolve(resource)
+            for name, resource in document["Resources"].items()
+            if "Condition" not in resource or self._holds({"Condition": resource["Condition"]})
+        }
+
+    def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the properties of every resource of a type, by logical id."""
+        return {name: found["Properties"] for name, found in self.resources.items() if found["Type"] == kind}
+
+    def properties(self, name: str) -> dict[str, Any]:
+        """Return the properties of one resource."""
+        found: dict[str, Any] = self.resources[name]["Properties"]
+        return found
+
+    def statements(self, role: str) -> Iterator[dict[str, Any]]:
+        """Yield the statements of a role's policies with Action and Resource as lists."""
+        for policy in self.properties(role).get("Policies", ()):
+            for statement in policy["PolicyDocument"]["Statement"]:
+                yield {**statement, "Action": _list(statement["Action"]), "Resource": _list(statement["Resource"])}
+
+    def _holds(self, condition: Any) -> bool:
+        ((function, value),) = condition.items()
+        if function == "Condition":
+            return self._holds(self._conditions[value])
+        if function == "Fn::Equals":
+            left, right = (self._resolve(side) for side in value)
+            return str(left) == str(right)
+        holds = [self._holds(part) for part in value]
+        return {"Fn::Not": not holds[0], "Fn::Or": any(holds), "Fn::And": all(holds)}[str(function)]
+
+    def _resolve(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [item for item in map(self._resolve, value) if item is not NO_VALUE]
+        if not isinstance(value, dict):
+            return value
+        if len(value) == 1:
+            ((function, argument),) = value.items()
+            if function == "Ref":
+                return NO_VALUE if argument == "AWS::NoValue" else self._values.get(argument, argument)
+            if function == "Fn::GetAtt":
+                return argument if isinstance(argument, str) else ".".join(argument)
+            if function == "Fn::If":
+                return self._resolve(argument[1 if self._holds({"Condition": argument[0]}) else 2])
+            if function == "Fn::Sub":
+                return self._substitute(argument)
+            if function == "Fn::Join":
+                return argument[0].join(self._resolve(argument[1]))
+        resolved = {key: self._resolve(item) for key, item in value.items()}
+        return {key: item for key, item in resolved.items() if item is not NO_VALUE}
+
+    def _substitute(self, text: str) -> str:
+        parts = text.split("${")
+        done = [parts[0]]
+        for part in parts[1:]:
+            name, _, rest = part.partition("}")
+            done.append(f"{self._values.get(name, name)}{rest}")
+        return "".join(done)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+@pytest.fixture(scope="session")
+def source_text() -> str:
+    """The template as it is written."""
+    return (ROOT / "template.yaml").read_text()
+
+
+@pytest.fixture(scope="session")
+def source(source_text: str) -> dict[str, Any]:
+    """The template as SAM reads it."""
+    parsed: dict[str, Any] = yaml_parse(source_text)
+    return parsed
+
+
+@pytest.fixture(scope="session")
+def workflow() -> dict[str, Any]:
+    """The definition of the export workflow."""
+    definition: dict[str, Any] = json.loads((ROOT / "statemachines/export.asl.json").read_text())
+    return definition
+
+
+@pytest.fixture(scope="session")
+def translate(source_text: str) -> Callable[..., Template]:
+    """Translate the template with parameters of choice, the defaults for the others."""
+
+    def translated(**parameters: str | int) -> Template:
+        document = yaml_parse(source_text)
+        for resource in document["Resources"].values():
+            # `sam package` puts these into a bucket; what is in them makes no difference here.
+            for name in ("CodeUri", "ContentUri", "DefinitionUri"):
+                if name in resource["Properties"]:
+                    resource["Properties"][name] = f"s3://packaged/{resource['Properties'][name]}"
+        values = {**PSEUDO_PARAMETERS, **{name: str(value) for name, value in parameters.items()}}
+        session = boto3.session.Session(region_name=PSEUDO_PARAMETERS["AWS::Region"])
+        translator = Translator(managed_policy_map={}, sam_parser=Parser(), boto_session=session)
+        return Template(translator.translate(document, parameter_values=values), parameters)
+
+    return translated
+
+
+@pytest.fixture(scope="session")
+def template(translate: Callable[..., Template]) -> Template:
+    """The template with every default."""
+    return translate()

@@ -1,0 +1,150 @@
+"""The bucket keeps what it is given: private, encrypted, versioned, never overwritten, retained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import Template
+
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+
+
+def _rules(template: Template) -> dict[str, dict[str, Any]]:
+    rules = template.properties("ArchiveBucket")["LifecycleConfiguration"]["Rules"]
+    return {rule["Id"]: rule for rule in rules}
+
+
+def _policy(template: Template) -> dict[str, dict[str, Any]]:
+    statements = template.properties("ArchiveBucketPolicy")["PolicyDocument"]["Statement"]
+    return {statement["Sid"]: statement for statement in statements}
+
+
+def test_bucket_outlives_the_stack(template: Template) -> None:
+    bucket = template.resources["ArchiveBucket"]
+
+    assert bucket["DeletionPolicy"] == "Retain"
+    assert bucket["UpdateReplacePolicy"] == "Retain"
+
+
+def test_bucket_keeps_versions(template: Template) -> None:
+    assert template.properties("ArchiveBucket")["VersioningConfiguration"] == {"Status": "Enabled"}
+
+
+def test_bucket_is_private(template: Template) -> None:
+    properties = template.properties("ArchiveBucket")
+
+    assert properties["PublicAccessBlockConfiguration"] == {
+        "BlockPublicAcls": True,
+        "BlockPublicPolicy": True,
+        "IgnorePublicAcls": True,
+        "RestrictPublicBuckets": True,
+    }
+    assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+
+
+@pytest.mark.parametrize("sid", ["TlsOnly", "RecentTlsOnly"])
+def test_bucket_is_reached_over_tls_only(template: Template, sid: str) -> None:
+    statement = _policy(template)[sid]
+
+    assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
+    assert statement["Resource"] == ["ArchiveBucket.Arn", "ArchiveBucket.Arn/*"]
+    assert statement["Condition"] in (
+        {"Bool": {"aws:SecureTransport": "false"}},
+        {"NumericLessThan": {"s3:TlsVersion": "1.2"}},
+    )
+
+
+def test_archived_objects_cannot_be_overwritten(template: Template) -> None:
+    statement = _policy(template)["NeverOverwrite"]
+
+    assert statement["Effect"] == "Deny"
+    assert statement["Action"] == "s3:PutObject"
+    assert statement["Resource"] == "ArchiveBucket.Arn/archive/*"
+    # An upload's start and its parts create no object and cannot carry the header.
+    assert statement["Condition"] == {
+        "Null": {"s3:if-none-match": "true"},
+        "Bool": {"s3:ObjectCreationOperation": "true"},
+    }
+
+
+def test_bucket_policy_grants_nothing(template: Template) -> None:
+    assert {statement["Effect"] for statement in _policy(template).values()} == {"Deny"}
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("", {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}),
+        (
+            KEY,
+            {
+                "BucketKeyEnabled": True,
+                "ServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY},
+            },
+        ),
+    ],
+)
+def test_bucket_is_encrypted_with_the_customers_key_or_that_of_s3(
+    translate: Callable[..., Template], key: str, expected: dict[str, Any]
+) -> None:
+    properties = translate(CustomerKeyArn=key).properties("ArchiveBucket")
+
+    assert properties["BucketEncryption"] == {"ServerSideEncryptionConfiguration": [expected]}
+
+
+def test_by_default_only_broken_uploads_are_cleaned_up(template: Template) -> None:
+    assert _rules(template) == {
+        "AbortIncompleteUploads": {
+            "Id": "AbortIncompleteUploads",
+            "Status": "Enabled",
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+        }
+    }
+
+
+def test_lifecycle_follows_its_parameters(translate: Callable[..., Template]) -> None:
+    # given
+    template = translate(TransitionDays=30, TransitionStorageClass="DEEP_ARCHIVE", RetentionDays=400, NoncurrentDays=90)
+
+    # when
+    rules = _rules(template)
+
+    # then
+    assert rules["Transition"]["Transitions"] == [{"StorageClass": "DEEP_ARCHIVE", "TransitionInDays": 30}]
+    assert rules["Expire"]["ExpirationInDays"] == 400
+    assert rules["ExpireNoncurrent"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 90}
+    assert {rules["Transition"]["Prefix"], rules["Expire"]["Prefix"]} == {"archive/"}
+
+
+def test_manifests_stay_readable_when_exports_move_to_a_colder_class(translate: Callable[..., Template]) -> None:
+    rule = _rules(translate(TransitionDays=1))["Transition"]
+
+    assert int(rule["ObjectSizeGreaterThan"]) == 128 * 1024
+
+
+def test_object_lock_can_be_turned_on_without_replacing_the_bucket(template: Template) -> None:
+    properties = template.properties("ArchiveBucket")
+
+    assert properties["ObjectLockEnabled"] is True
+    assert "ObjectLockConfiguration" not in properties
+
+
+@pytest.mark.parametrize("function", ["CreateExports", "ArchiveExport", "FinishRun"])
+def test_writers_are_told_to_lock_objects(translate: Callable[..., Template], function: str) -> None:
+    template = translate(ObjectLockMode="COMPLIANCE", ObjectLockDays=30)
+
+    variables = template.properties(function)["Environment"]["Variables"]
+
+    assert (variables["MEIBO_OBJECT_LOCK_MODE"], variables["MEIBO_OBJECT_LOCK_DAYS"]) == ("COMPLIANCE", 30)
+
+
+def test_access_is_logged_where_a_bucket_for_it_is_given(
+    template: Template, translate: Callable[..., Template]
+) -> None:
+    logging = translate(AccessLogBucket="access-logs").properties("ArchiveBucket")["LoggingConfiguration"]
+
+    assert logging == {"DestinationBucketName": "access-logs", "LogFilePrefix": "meibo/"}
+    assert "LoggingConfiguration" not in template.properties("ArchiveBucket")

@@ -1,0 +1,156 @@
+"""The functions run as their code expects: environment, time, memory, logs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from meibo import settings
+
+from .conftest import ROOT, Template
+
+FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun")
+SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {
+    "CreateExports": (settings.CreateExportsSettings, settings.ObjectLockSettings),
+    "CheckExport": (settings.CheckExportSettings,),
+    "ArchiveExport": (settings.ArchiveExportSettings, settings.ObjectLockSettings),
+    "FinishRun": (settings.FinishRunSettings, settings.ObjectLockSettings),
+}
+# Who calls a provider; FinishRun looks at the archive only.
+CALLS_A_PROVIDER = ("CreateExports", "CheckExport", "ArchiveExport")
+
+
+def _environment(template: Template, function: str) -> dict[str, str]:
+    variables = template.properties(function)["Environment"]["Variables"]
+    return {name: str(value) for name, value in variables.items()}
+
+
+def test_these_are_all_the_functions(template: Template) -> None:
+    assert set(template.of_type("AWS::Lambda::Function")) == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_code_is_where_the_template_says(source: dict[str, Any], function: str) -> None:
+    folder = ROOT / source["Resources"][function]["Properties"]["CodeUri"]
+
+    assert "def handler(" in (folder / "app.py").read_text()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_environment_is_what_the_settings_read_and_nothing_else(template: Template, function: str) -> None:
+    read = {field.metadata["name"] for kind in SETTINGS[function] for field in dataclasses.fields(kind)}
+
+    given = {name for name in _environment(template, function) if name.startswith("MEIBO_")}
+
+    assert given == read
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_settings_accept_the_defaults(template: Template, function: str) -> None:
+    environment = _environment(template, function)
+
+    for kind in SETTINGS[function]:
+        kind.from_env(environment)
+
+
+@pytest.mark.parametrize("bound", ["MinValue", "MaxValue"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_settings_accept_all_that_the_parameters_allow(
+    source: dict[str, Any], translate: Callable[..., Template], function: str, bound: str
+) -> None:
+    parameters = {name: declared[bound] for name, declared in source["Parameters"].items() if bound in declared}
+
+    environment = _environment(translate(**parameters, ObjectLockMode="COMPLIANCE"), function)
+
+    for kind in SETTINGS[function]:
+        kind.from_env(environment)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_function_has_its_own_log_group_with_retention(template: Template, function: str) -> None:
+    properties = template.properties(function)
+
+    group = template.properties(properties["LoggingConfig"]["LogGroup"])
+
+    assert properties["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": f"{function}Logs"}
+    assert group["RetentionInDays"] == 90
+
+
+def test_every_log_group_has_a_retention(template: Template) -> None:
+    groups = template.of_type("AWS::Logs::LogGroup")
+
+    assert all("RetentionInDays" in group for group in groups.values())
+
+
+@pytest.mark.parametrize(
+    ("function", "seconds"), [("CreateExports", 900), ("CheckExport", 60), ("ArchiveExport", 900), ("FinishRun", 300)]
+)
+def test_function_has_a_time_out(template: Template, function: str, seconds: int) -> None:
+    assert template.properties(function)["Timeout"] == seconds
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_function_is_traced(template: Template, function: str) -> None:
+    assert template.properties(function)["TracingConfig"] == {"Mode": "Active"}
+
+
+def test_memory_holds_the_buffers_of_a_copy_at_its_defaults(template: Template) -> None:
+    # The buffers, and about 200 MB of interpreter, libraries and decoder beside them.
+    environment = _environment(template, "ArchiveExport")
+    buffers = int(environment["MEIBO_COPY_LANES"]) * int(environment["MEIBO_COPY_PART_MIB"])
+
+    assert template.properties("ArchiveExport")["MemorySize"] >= buffers + 200
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_concurrency_is_reserved_only_where_asked_and_where_a_provider_is_called(
+    template: Template, translate: Callable[..., Template], function: str
+) -> None:
+    # given
+    reserving = translate(ReservedConcurrency=5)
+
+    # then
+    assert "ReservedConcurrentExecutions" not in template.properties(function)
+    reserved = reserving.properties(function).get("ReservedConcurrentExecutions")
+    assert reserved == (5 if function in CALLS_A_PROVIDER else None)
+
+
+def test_a_run_is_bounded_in_how_many_exports_it_works_on(template: Template, workflow: dict[str, Any]) -> None:
+    # given: the workflow takes the bound from its input, which CreateExports writes from its environment
+    assert workflow["States"]["Exports"]["MaxConcurrencyPath"] == "$.max_parallel_exports"
+
+    # then
+    assert _environment(template, "CreateExports")["MEIBO_MAX_PARALLEL_EXPORTS"] == "10"
+
+
+@pytest.mark.parametrize(("architecture", "layer"), [("x86_64", "MeiboLayer"), ("arm64", "MeiboLayerArm64")])
+def test_layer_is_built_for_the_functions_architecture(
+    translate: Callable[..., Template], architecture: str, layer: str
+) -> None:
+    # when
+    template = translate(Architecture=architecture)
+
+    # then
+    (translated,) = template.of_type("AWS::Lambda::LayerVersion").items()
+    assert translated[0].startswith(layer)
+    assert translated[1]["CompatibleArchitectures"] == [architecture]
+    for function in FUNCTIONS:
+        assert template.properties(function)["Architectures"] == [architecture]
+        assert template.properties(function)["Layers"] == [translated[0]]
+
+
+def test_makefile_builds_every_layer(source: dict[str, Any]) -> None:
+    makefile = (ROOT / "layers/meibo/Makefile").read_text()
+    layers = [name for name, found in source["Resources"].items() if found["Type"] == "AWS::Serverless::LayerVersion"]
+
+    for layer in layers:
+        assert f"build-{layer}: processor := " in makefile
+
+
+def test_tick_that_keeps_failing_is_kept(template: Template) -> None:
+    (invoke,) = template.of_type("AWS::Lambda::EventInvokeConfig").values()
+
+    assert invoke["FunctionName"] == "CreateExports"
+    assert invoke["DestinationConfig"] == {"OnFailure": {"Destination": "ScheduleDeadLetters.Arn"}}

@@ -1,0 +1,71 @@
+"""Every knob is a parameter that explains itself and refuses what cannot work."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from samtranslator.yaml_helper import yaml_parse
+
+from .conftest import ROOT
+
+PARAMETERS: dict[str, dict[str, Any]] = yaml_parse((ROOT / "template.yaml").read_text())["Parameters"]
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+LONGEST_DESCRIPTION = 4000
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_has_type_default_and_description(name: str) -> None:
+    declared = PARAMETERS[name]
+
+    assert {"Type", "Default", "Description"} <= declared.keys()
+    assert declared["Description"].strip().endswith(".")
+    assert len(declared["Description"]) <= LONGEST_DESCRIPTION
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_is_bounded(name: str) -> None:
+    declared = PARAMETERS[name]
+
+    bounded = "AllowedValues" in declared or (
+        {"MinValue", "MaxValue"} <= declared.keys() if declared["Type"] == "Number" else "AllowedPattern" in declared
+    )
+
+    assert bounded, f"{name} takes anything"
+    assert "AllowedPattern" not in declared or "ConstraintDescription" in declared
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_default_is_within_its_bounds(name: str) -> None:
+    declared = PARAMETERS[name]
+    default = declared["Default"]
+
+    if "AllowedValues" in declared:
+        assert default in declared["AllowedValues"]
+    if "AllowedPattern" in declared:
+        assert re.search(declared["AllowedPattern"], default)
+    if "MinValue" in declared:
+        assert declared["MinValue"] <= default <= declared["MaxValue"]
+
+
+def test_parameters_are_grouped_and_labelled_once_each(source: dict[str, Any]) -> None:
+    interface = source["Metadata"]["AWS::CloudFormation::Interface"]
+
+    grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]
+
+    assert sorted(grouped) == sorted(PARAMETERS)
+    assert sorted(interface["ParameterLabels"]) == sorted(PARAMETERS)
+
+
+def test_every_parameter_is_used(source_text: str) -> None:
+    body = source_text.split("\nRules:", 1)[1]
+
+    unused = [name for name in PARAMETERS if not re.search(rf"!Ref {name}\b|\$\{{{name}\}}", body)]
+
+    assert unused == []
+
+
+@pytest.mark.parametrize("wrong", ["user-exports.auth0.com;evil.example", "pus3-*.s3.us-east-2.amazonaws.com", "*", ""])
+def test_location_host_patterns_have_no_wildcard_but_a_leading_label(wrong: str) -> None:
+    assert not re.search(PARAMETERS["LocationHosts"]["AllowedPattern"], wrong)

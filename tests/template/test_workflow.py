@@ -1,0 +1,137 @@
+"""The workflow is wired to its functions, and the schedule to the workflow's first."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from meibo import errors
+
+from .conftest import ROOT, Template
+
+# Names that Step Functions and Lambda raise themselves:
+# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+SERVICE_ERRORS = re.compile(r"(States|Lambda|Sandbox)\.[A-Za-z]+")
+
+
+def _states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, state in definition["States"].items():
+        yield name, state
+        if "ItemProcessor" in state:
+            yield from _states(state["ItemProcessor"])
+
+
+def _tasks(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: state for name, state in _states(definition) if state["Type"] == "Task"}
+
+
+def test_definition_names_exactly_what_the_template_substitutes(
+    source: dict[str, Any], workflow: dict[str, Any]
+) -> None:
+    given = set(source["Resources"]["ExportWorkflow"]["Properties"]["DefinitionSubstitutions"])
+
+    named = set(re.findall(r"\$\{(\w+)\}", json.dumps(workflow)))
+
+    assert named == given
+
+
+def test_workflow_invokes_only_functions_of_the_template(source: dict[str, Any], workflow: dict[str, Any]) -> None:
+    substitutions = source["Resources"]["ExportWorkflow"]["Properties"]["DefinitionSubstitutions"]
+
+    for name, task in _tasks(workflow).items():
+        placeholder = task["Parameters"]["FunctionName"].strip("${}")
+        assert substitutions[placeholder] == {"Fn::GetAtt": [placeholder.removesuffix("Arn"), "Arn"]}, name
+
+
+def test_every_step_waits_longer_than_its_function_may_run(template: Template, workflow: dict[str, Any]) -> None:
+    for name, task in _tasks(workflow).items():
+        function = task["Parameters"]["FunctionName"].strip("${}").removesuffix("Arn")
+        if name == "RecordFailure":
+            continue  # writes one small object; the time of a whole run's end would only hide that it hangs
+        assert task["TimeoutSeconds"] > template.properties(function)["Timeout"], name
+
+
+def test_every_error_name_is_ours_or_the_services(workflow: dict[str, Any]) -> None:
+    ours = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
+
+    unknown = {
+        name
+        for _, state in _states(workflow)
+        for handler in (*state.get("Retry", ()), *state.get("Catch", ()))
+        for name in handler["ErrorEquals"]
+        if name not in ours and not SERVICE_ERRORS.fullmatch(name)
+    }
+
+    assert unknown == set()
+
+
+def test_every_next_state_exists(workflow: dict[str, Any]) -> None:
+    def check(definition: dict[str, Any]) -> None:
+        names = set(definition["States"])
+        assert definition["StartAt"] in names
+        for state in definition["States"].values():
+            targets = [state.get("Next"), state.get("Default")]
+            targets += [branch.get("Next") for branch in (*state.get("Choices", ()), *state.get("Catch", ()))]
+            assert {target for target in targets if target} <= names
+            if "ItemProcessor" in state:
+                check(state["ItemProcessor"])
+
+    check(workflow)
+
+
+def test_functions_start_the_workflow_under_the_name_it_has(template: Template) -> None:
+    (machine,) = template.of_type("AWS::StepFunctions::StateMachine").values()
+    arn = template.properties("CreateExports")["Environment"]["Variables"]["MEIBO_STATE_MACHINE_ARN"]
+
+    assert machine["StateMachineType"] == "STANDARD"
+    assert arn == f"arn:aws:states:eu-central-1:123456789012:stateMachine:{machine['StateMachineName']}"
+
+
+def test_workflow_logs_errors_without_data(template: Template) -> None:
+    (machine,) = template.of_type("AWS::StepFunctions::StateMachine").values()
+
+    logging = machine["LoggingConfiguration"]
+
+    assert (logging["Level"], logging["IncludeExecutionData"]) == ("ERROR", False)
+    assert logging["Destinations"] == [{"CloudWatchLogsLogGroup": {"LogGroupArn": "ExportWorkflowLogs.Arn"}}]
+
+
+def test_schedule_follows_its_parameters(source: dict[str, Any], template: Template) -> None:
+    schedule = template.properties("Schedule")
+
+    for parameter, name in (
+        ("ScheduleExpression", "ScheduleExpression"),
+        ("ScheduleTimezone", "ScheduleExpressionTimezone"),
+        ("ScheduleState", "State"),
+    ):
+        assert schedule[name] == source["Parameters"][parameter]["Default"]
+    assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+
+
+def test_schedule_passes_the_scheduled_time_to_create_exports(template: Template) -> None:
+    target = template.properties("Schedule")["Target"]
+
+    assert target["Arn"] == "CreateExports.Arn"
+    assert json.loads(target["Input"]) == {"scheduled_time": "<aws.scheduler.scheduled-time>"}
+
+
+def test_tick_is_tried_again_and_kept_when_it_cannot_be_delivered(template: Template) -> None:
+    target = template.properties("Schedule")["Target"]
+
+    assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
+    assert target["DeadLetterConfig"] == {"Arn": "ScheduleDeadLetters.Arn"}
+
+
+@pytest.mark.parametrize("output", ["ArchiveBucketName", "ExportWorkflowArn", "CreateExportsName"])
+def test_stack_tells_what_a_first_run_needs(source: dict[str, Any], output: str) -> None:
+    assert source["Outputs"][output]["Description"]
+
+
+def test_definition_is_indented_json_that_diffs_well() -> None:
+    text = (ROOT / "statemachines/export.asl.json").read_text()
+
+    assert text == json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n"
