@@ -26,8 +26,8 @@ import boto3
 import botocore.handlers
 import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from meibo import aws as meibo_aws
 from botocore.compat import HTTPHeaders
+from meibo import aws as meibo_aws
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
