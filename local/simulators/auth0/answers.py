@@ -1,0 +1,96 @@
+"""Auth0's error bodies, word for word where a recording exists."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from flask import Response
+
+
+class ApiError(Exception):
+    """An answer that refuses the request. Some of Auth0's own have no ``code``."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        *,
+        attributes: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+        rate_headers: bool = True,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.attributes = attributes
+        self.headers = headers or {}
+        self.rate_headers = rate_headers
+
+    def response(self) -> Response:
+        """Return the JSON answer."""
+        body: dict[str, Any] = {"statusCode": self.status, "error": HTTPStatus(self.status).phrase}
+        body["message"] = self.message
+        if self.attributes is not None:
+            body["attributes"] = self.attributes
+        if self.code is not None:
+            body["errorCode"] = self.code
+        return answer(body, self.status, self.headers)
+
+
+class OAuthError(Exception):
+    """An answer of the token endpoint, which has a form of its own."""
+
+    def __init__(
+        self, status: int, error: str, description: str, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(description)
+        self.status = status
+        self.body = {"error": error, "error_description": description}
+        self.headers = headers or {}
+
+    def response(self) -> Response:
+        """Return the JSON answer."""
+        return answer(self.body, self.status, self.headers)
+
+
+def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return JSON as Auth0 writes it: compact, UTF-8, not escaped."""
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    response = Response(text, status, content_type="application/json; charset=utf-8")
+    response.headers.extend(headers or {})
+    return response
+
+
+def no_content() -> Response:
+    """Return 204."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
+
+
+def body_error(message: str) -> ApiError:
+    """Return the refusal of a body; validation errors carry no rate-limit headers."""
+    return ApiError(400, message, "invalid_body", rate_headers=False)
+
+
+CONNECTION_MISSING = "The connection does not exist."
+ORGANIZATION_MISSING = "No organization found by that id or name"
+
+
+def organization_missing() -> ApiError:
+    """Return the 404 of an organization, which has no errorCode."""
+    return ApiError(404, ORGANIZATION_MISSING)
+
+
+def user_missing() -> ApiError:
+    """Return the 404 of a user."""
+    return ApiError(404, "The user does not exist.", "inexistent_user")
+
+
+def job_missing() -> ApiError:
+    """Return the 404 of a job; whether it has an errorCode is not known."""
+    return ApiError(404, "Job not found.")

@@ -1,0 +1,1 @@
+"""A simulator of a cybozu.com domain: its User API."""

@@ -1,0 +1,154 @@
+"""Serve a WSGI application over HTTPS with keep-alive, and break connections on request.
+
+werkzeug's development server closes every connection and waits 10 ms after each answer; with TLS on two cores
+that would measure the server instead of the client. So only its server loop and environ are used.
+"""
+
+from __future__ import annotations
+
+import http
+import io
+import socket
+import ssl
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+LARGEST_BODY = 4 << 20
+IDLE_SECONDS = 75
+
+
+class ConnectionBrokenError(Exception):
+    """Raised by an application or its body to end the connection where it is.
+
+    ``reset`` sends a TCP reset; otherwise the connection is closed in order, as a proxy does that gave up.
+    """
+
+    def __init__(self, *, reset: bool) -> None:
+        super().__init__("reset" if reset else "closed")
+        self.reset = reset
+
+
+class _Handler(WSGIRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = IDLE_SECONDS
+    server_version = "simulator"
+
+    def setup(self) -> None:
+        context = self.server.ssl_context
+        if context is None:
+            raise RuntimeError("a simulator serves HTTPS only")
+        # The handshake is done in this connection's thread, so that a client stalling in it stops no other.
+        self.request.settimeout(IDLE_SECONDS)
+        self.request = context.wrap_socket(self.request, server_side=True)
+        super().setup()
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        finally:
+            self.request.close()
+
+    def run_wsgi(self) -> None:
+        """Answer one request; keep the connection unless the body's end is unknown."""
+        if self.headers.get("Expect", "").strip().lower() == "100-continue":
+            self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        environ = self._environ_with_body()
+        answer: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            answer[:] = [(status, headers)]
+            return None
+
+        try:
+            body = self.server.app(environ, start_response)
+            try:
+                self._send(body, answer, environ["REQUEST_METHOD"])
+            finally:
+                close = getattr(body, "close", None)
+                if close is not None:
+                    close()
+        except ConnectionBrokenError as broken:
+            self.close_connection = True
+            if broken.reset:
+                # Linger 0 makes close() send RST instead of FIN.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+        except (ConnectionError, TimeoutError, ssl.SSLError):
+            self.close_connection = True
+
+    def _environ_with_body(self) -> WSGIEnvironment:
+        environ = self.make_environ()
+        if not environ.get("wsgi.input_terminated"):
+            length = int(environ.get("CONTENT_LENGTH") or 0)
+            if length > LARGEST_BODY:
+                self.close_connection = True
+            environ["wsgi.input"] = io.BytesIO(self.rfile.read(min(length, LARGEST_BODY)))
+        return environ
+
+    def _send(
+        self, body: Iterable[bytes], answer: list[tuple[str, list[tuple[str, str]]]], method: str
+    ) -> None:
+        iterator = iter(body)
+        first = next(iterator, b"")
+        status, headers = answer[0]
+        code = int(status.split(" ", 1)[0])
+        self.send_response_only(code, http.HTTPStatus(code).phrase)
+        self.send_header("Date", self.date_time_string())
+        sized = False
+        for name, value in headers:
+            sized = sized or name.lower() == "content-length"
+            self.send_header(name, value)
+        bare = method == "HEAD" or code < 200 or code in {204, 304}
+        chunked = not sized and not bare
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if bare:
+            return
+        while True:
+            if first:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(first), first) if chunked else first)
+            following = next(iterator, None)
+            if following is None:
+                break
+            first = following
+        if chunked:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
+        """Say nothing: a request line can hold a signature."""
+
+
+class HttpsServer:
+    """One application on one port of 127.0.0.1, served by threads of this process."""
+
+    def __init__(self, app: WSGIApplication, context: ssl.SSLContext, port: int = 0) -> None:
+        self._server = ThreadedWSGIServer("127.0.0.1", port, app, _Handler)
+        self._server.ssl_context = context
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """Return the port that the system gave."""
+        return self._server.port
+
+    def start(self) -> None:
+        """Serve until ``stop``."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop accepting; connections that are open end with their threads."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
