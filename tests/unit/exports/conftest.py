@@ -1,0 +1,131 @@
+"""Fakes for the pieces around the exports: a workflow and a provider that live in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from meibo.archive.store import MemoryArchiveStore
+from meibo.configuration import Auth0Source, Configuration, parse_configuration
+from meibo.errors import MeiboError, RequestRefusedError
+from meibo.exports.create import RunCreator
+from meibo.exports.plan import PlannedExport
+from meibo.exports.workflow import ExecutionStatus
+
+TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
+RUN = "20261121T180000Z"
+
+ORGANIZATIONS = {
+    "org_0000000000000001": ["con_0000000000000001", "con_000000000000000S"],
+    "org_0000000000000002": ["con_000000000000000S"],
+}
+
+
+@dataclass
+class FakeWorkflow:
+    """Executions by (run, attempt); a started one runs until a test says otherwise."""
+
+    executions: dict[tuple[str, int], ExecutionStatus] = field(default_factory=dict)
+    starts: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def status(self, run_id: str, attempt: int) -> ExecutionStatus:
+        return self.executions.get((run_id, attempt), "NEVER_STARTED")
+
+    def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
+        if (run_id, attempt) not in self.executions:
+            self.executions[run_id, attempt] = "RUNNING"
+            self.starts.append((run_id, attempt, items_key))
+
+
+@dataclass
+class FakeProviders:
+    """Counts what is asked of the providers; ``fails`` makes the job of an export fail."""
+
+    fails: dict[str, MeiboError] = field(default_factory=dict)
+    jobs: list[str] = field(default_factory=list)
+
+    def connections(self, source: Auth0Source, organization_id: str) -> list[str]:
+        if organization_id not in ORGANIZATIONS:
+            raise RequestRefusedError(f"organization {organization_id} has no enabled connection")
+        return ORGANIZATIONS[organization_id]
+
+    def create_job(self, export: PlannedExport) -> str:
+        if export.export_id in self.fails:
+            raise self.fails[export.export_id]
+        self.jobs.append(export.export_id)
+        return f"job_{len(self.jobs):016d}"
+
+
+def auth0_source(*exports: dict[str, Any], name: str = "acme") -> dict[str, Any]:
+    return {
+        "provider": "auth0",
+        "name": name,
+        "domain": f"{name}.jp.auth0.com",
+        "secret": f"meibo/{name}",
+        "exports": list(exports),
+    }
+
+
+def cybozu_source(*exports: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "provider": "cybozu",
+        "name": "example",
+        "base_url": "https://example.cybozu.com",
+        "secret": "meibo/example",
+        "exports": list(exports),
+    }
+
+
+def configuration_of(*sources: dict[str, Any]) -> Configuration:
+    return parse_configuration(json.dumps({"sources": sources}))
+
+
+@dataclass
+class World:
+    """All that surrounds a RunCreator, and the creator itself."""
+
+    configuration: Configuration
+    store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
+    workflow: FakeWorkflow = field(default_factory=FakeWorkflow)
+    providers: FakeProviders = field(default_factory=FakeProviders)
+    seconds_left: float = 900.0
+    max_jobs: int = 3
+
+    @property
+    def creator(self) -> RunCreator:
+        return RunCreator(
+            store=self.store,
+            workflow=self.workflow,
+            bucket="archive",
+            configuration=lambda: self.configuration,
+            connections=self.providers.connections,
+            create_job=self.providers.create_job,
+            max_jobs=self.max_jobs,
+            time_left=lambda: self.seconds_left,
+            now=lambda: TICK,
+        )
+
+
+@pytest.fixture
+def world() -> World:
+    return World(
+        configuration_of(
+            auth0_source(
+                {"dataset": "users", "connection_id": "con_0000000000000001"},
+                {"dataset": "users", "format": "csv", "connection_id": "con_0000000000000002", "limit": 5},
+            ),
+            cybozu_source({"dataset": "users", "format": "csv"}),
+        )
+    )
+
+
+WorldOf = Callable[..., World]
+
+
+@pytest.fixture
+def world_of() -> WorldOf:
+    return lambda *sources: World(configuration_of(*sources))

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from meibo.errors import EventError
+from meibo.exports.events import (
+    EndOfRun,
+    FailedExport,
+    OneExport,
+    Repair,
+    Tick,
+    create_event,
+    export_event,
+    finish_event,
+)
+from meibo.exports.plan import PlannedExport
+
+from tests.unit.exports.conftest import RUN, TICK
+from tests.unit.exports.test_check import EXPORT
+
+ONE = {"run_id": RUN, "attempt": 1, "export": EXPORT.to_json()}
+
+
+def test_a_tick_a_repair_and_one_export_are_told_apart() -> None:
+    assert create_event({"scheduled_time": "2026-11-22T03:00:00+09:00"}) == Tick(TICK)
+    assert create_event({"run_id": RUN, "repair": True}) == Repair(RUN)
+    assert create_event(ONE) == OneExport(RUN, 1, EXPORT)
+
+
+def test_the_end_of_a_run_and_a_failed_export_are_told_apart() -> None:
+    error = {"Error": "BadFileError", "Cause": "…"}
+
+    assert finish_event({"run_id": RUN, "attempt": 2}) == EndOfRun(RUN, 2)
+    assert finish_event({**ONE, "error": error}) == FailedExport(RUN, 1, EXPORT, error)
+
+
+def test_an_export_travels_through_json_unchanged() -> None:
+    assert PlannedExport.from_json(EXPORT.to_json()) == EXPORT
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (None, "the event must be"),
+        ([], "the event must be"),
+        ({}, "the event must be"),
+        ({"scheduled_time": "yesterday"}, "scheduled_time must be a time such as"),
+        ({"scheduled_time": 5}, "scheduled_time must be a time such as"),
+        ({"scheduled_time": "2026-11-21T18:00:00"}, "must say its time zone"),
+        ({"scheduled_time": "2026-11-21T18:00:00Z", "dry": 1}, "unknown key"),
+        ({"run_id": RUN, "repair": "yes"}, "repair must be true"),
+        ({"run_id": "today", "repair": True}, "run_id must be a UTC time"),
+        ({"repair": True}, "run_id must be a UTC time"),
+    ],
+)
+def test_a_wrong_event_of_create_exports_says_what_is_accepted(event: Any, message: str) -> None:
+    with pytest.raises(EventError, match=message):
+        create_event(event)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attempt": 0}, "attempt must be a whole number from 1"),
+        ({"attempt": True}, "attempt must be a whole number from 1"),
+        ({"export": None}, "export must be an object"),
+        ({"export": {**EXPORT.to_json(), "provider": "okta"}}, "export.provider must be 'auth0' or 'cybozu'"),
+        ({"export": {**EXPORT.to_json(), "format": "xml"}}, "export.format must be 'ndjson' or 'csv'"),
+        ({"export": {**EXPORT.to_json(), "secret": ""}}, "export.secret must be a text"),
+        ({"export": {**EXPORT.to_json(), "request": None}}, "export.request must be an object"),
+        ({"export": {**EXPORT.to_json(), "job": {"id": "job_1"}}}, "export.job must be an object"),
+        ({"export": {**EXPORT.to_json(), "refused": "no"}}, "export.refused must be an object"),
+    ],
+)
+def test_a_wrong_event_about_an_export_names_the_fault(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(EventError, match=message):
+        export_event({**ONE, **change})
+
+
+def test_an_error_without_its_name_is_refused() -> None:
+    with pytest.raises(EventError, match="error must be what the workflow caught"):
+        finish_event({**ONE, "error": {}})

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from meibo import errors
+from meibo.errors import EventError
+from meibo.exports.finish import RunFinisher
+from meibo.exports.plan import PlannedExport
+
+from tests.unit.exports.conftest import RUN, TICK, World
+
+FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
+
+
+@dataclass
+class FakeBus:
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def announce(self, detail: Mapping[str, Any]) -> None:
+        self.events.append(detail)
+
+
+@dataclass
+class Finish:
+    world: World
+    bus: FakeBus = field(default_factory=FakeBus)
+
+    @property
+    def finisher(self) -> RunFinisher:
+        return RunFinisher(store=self.world.store, bus=self.bus, now=lambda: TICK)
+
+    def exports(self) -> list[PlannedExport]:
+        plan = self.world.store.get_json(FOLDER + "_plan.json")
+        assert plan is not None
+        return [PlannedExport.from_json(entry) for entry in plan["exports"]]
+
+    def archive(self, export: PlannedExport, *, rows: int = 10, verdict: str = "ok") -> None:
+        self.world.store.put_json(
+            export.address.manifest_key(RUN),
+            {
+                "object": {"key": "k", "bytes": 100, "sha256": "ab"},
+                "content": {"rows": rows},
+                "sanity": {"verdict": verdict},
+            },
+        )
+
+
+@pytest.fixture
+def run(world: World) -> Finish:
+    world.creator.begin(TICK)
+    return Finish(world)
+
+
+def test_a_run_whose_exports_are_all_archived_is_complete(run: Finish) -> None:
+    for export in run.exports():
+        run.archive(export)
+
+    summary = run.finisher.finish(RUN, 1)
+
+    assert summary["complete"] is True
+    assert (summary["planned"], summary["archived"], summary["missing"], summary["rows"]) == (3, 3, 0, 30)
+    assert run.bus.events[0]["missing"] == []
+
+
+def test_what_is_missing_is_named_with_its_reason(run: Finish) -> None:
+    first, second, third = run.exports()
+    run.archive(first)
+    cause = json.dumps({"errorMessage": "the client secret is wrong", "errorType": "CredentialsRefusedError"})
+    run.finisher.record_failure(RUN, 1, second, {"Error": "CredentialsRefusedError", "Cause": cause})
+
+    summary = run.finisher.finish(RUN, 1)
+
+    assert summary["complete"] is False
+    manifest = run.world.store.get_json(FOLDER + "_manifest.json")
+    assert manifest is not None
+    assert manifest["missing"] == [
+        {
+            "export_id": second.export_id,
+            "error": "CredentialsRefusedError",
+            "reason": "the client secret is wrong",
+        },
+        {
+            "export_id": third.export_id,
+            "error": "Unknown",
+            "reason": "the workflow ended before it could say why; see the execution's history in Step Functions",
+        },
+    ]
+    assert run.bus.events[0]["missing"] == [second.export_id, third.export_id]
+
+
+def test_a_failure_that_is_not_ours_keeps_its_words_to_itself(run: Finish) -> None:
+    export = run.exports()[0]
+    run.finisher.record_failure(RUN, 1, export, {"Error": "KeyError", "Cause": '{"errorMessage": "taro@example.jp"}'})
+
+    run.finisher.finish(RUN, 1)
+
+    manifest = run.world.store.get_json(FOLDER + "_manifest.json")
+    assert manifest is not None
+    assert manifest["missing"][0]["error"] == "KeyError"
+    assert "taro" not in json.dumps(manifest)
+
+
+def test_suspect_exports_are_counted_and_named(run: Finish) -> None:
+    for index, export in enumerate(run.exports()):
+        run.archive(export, verdict="suspect" if index == 1 else "ok")
+
+    summary = run.finisher.finish(RUN, 1)
+
+    assert summary["complete"] is True
+    assert summary["suspect"] == 1
+    assert run.bus.events[0]["suspect"] == [run.exports()[1].export_id]
+
+
+def test_finishing_twice_keeps_the_first_manifest(run: Finish) -> None:
+    first = run.finisher.finish(RUN, 1)
+    for export in run.exports():
+        run.archive(export)
+
+    assert run.finisher.finish(RUN, 1) == first
+
+
+def test_a_repair_has_its_own_manifest_and_can_complete_the_run(run: Finish) -> None:
+    first, *others = run.exports()
+    run.archive(first)
+    run.finisher.finish(RUN, 1)
+    run.world.workflow.executions[RUN, 1] = "FAILED"
+    run.world.creator.repair(RUN)
+    for export in others:
+        run.archive(export)
+
+    assert run.finisher.finish(RUN, 2)["complete"] is True
+    assert run.world.store.exists(FOLDER + "_manifest-2.json")
+    manifest = run.world.store.get_json(FOLDER + "_manifest.json")
+    assert manifest is not None
+    assert manifest["complete"] is False
+
+
+def test_a_run_without_a_plan_is_a_wrong_event() -> None:
+    with pytest.raises(EventError, match="there is no plan"):
+        RunFinisher(store=World(None).store, bus=FakeBus()).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
+
+
+def test_every_error_of_ours_is_recorded_with_a_reason(run: Finish) -> None:
+    names = [name for name, kind in vars(errors).items() if isinstance(kind, type) and name.endswith("Error")]
+    for name, export in zip(names, run.exports() * len(names), strict=False):
+        run.world.store.objects = {k: v for k, v in run.world.store.objects.items() if "_failures" not in k}
+
+        run.finisher.record_failure(RUN, 1, export, {"Error": name})
+
+        (record,) = [k for k in run.world.store.objects if "_failures" in k]
+        document = run.world.store.get_json(record)
+        assert document is not None
+        assert document["reason"]
