@@ -7,12 +7,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# aws-sam-cli pins much, so it has an environment of its own.
+SAM_VENV := .venv-sam
+SAM := $(SAM_VENV)/bin/sam
+SAM_READY := $(SAM_VENV)/.ready
+SCHEMA := docs/configuration.schema.json
 
 export PYTHONPATH := layers/meibo:.
 
 .PHONY: help
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,6 +42,39 @@ lint: $(READY) ## ruff: rules and format
 .PHONY: types
 types: $(READY) ## mypy --strict
 	$(BIN)/mypy
+
+.PHONY: schema
+schema: $(READY) ## write the configuration's JSON Schema again from the models
+	$(BIN)/python -c '$(PRINT_SCHEMA)' > $(SCHEMA)
+
+.PHONY: schema-check
+schema-check: $(READY) ## the configuration's JSON Schema is what the models say
+	@$(BIN)/python -c '$(PRINT_SCHEMA)' | diff -u $(SCHEMA) - || \
+	  { echo "$(SCHEMA) differs from the models in meibo.configuration. Run: make schema" >&2; exit 1; }
+	@echo "$(SCHEMA) is up to date"
+
+PRINT_SCHEMA := import json; from meibo.configuration import configuration_schema; \
+  print(json.dumps(configuration_schema(), indent=2, ensure_ascii=False))
+
+$(SAM_READY): requirements/sam.txt
+	@echo "setting up $(SAM_VENV) (once; a minute or two)"
+	$(PYTHON) -m venv $(SAM_VENV)
+	@# The lock names every dependency; --no-deps, because pip does not see that a pinned package pins its extras too.
+	$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sam.txt
+	@touch $@
+
+.PHONY: validate
+validate: $(SAM_READY) ## sam validate --lint
+	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint
+
+# The layer is built by a make of its own, which takes nothing from this one but the Python whose pip fetches wheels.
+.PHONY: build
+build: $(SAM_READY) ## sam build: the layers for Lambda's Python and processors
+	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON=$(abspath $(SAM_VENV))/bin/python $(SAM) build
+
+.PHONY: e2e
+e2e: $(READY) build ## every function in a Lambda container with sam local invoke (needs Docker)
+	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: lock
 lock: ## write the lock files again (needs uv)
