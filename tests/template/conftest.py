@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
 
-ROOT = Path(__file__).parents[2]
+from local.template import ROOT, read_template
+from local.template import translate as sam_translate
+
 PSEUDO_PARAMETERS = {
     "AWS::AccountId": "123456789012",
     "AWS::Partition": "aws",
@@ -107,10 +104,9 @@ def source_text() -> str:
 
 
 @pytest.fixture(scope="session")
-def source(source_text: str) -> dict[str, Any]:
+def source() -> dict[str, Any]:
     """The template as SAM reads it."""
-    parsed: dict[str, Any] = yaml_parse(source_text)
-    return parsed
+    return read_template()
 
 
 @pytest.fixture(scope="session")
@@ -121,22 +117,15 @@ def workflow() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def translate(source_text: str) -> Callable[..., Template]:
+def translate(source: dict[str, Any]) -> Iterator[Callable[..., Template]]:
     """Translate the template with parameters of choice, the defaults for the others."""
 
     def translated(**parameters: str | int) -> Template:
-        document = yaml_parse(source_text)
-        for resource in document["Resources"].values():
-            # `sam package` puts these into a bucket; what is in them makes no difference here.
-            for name in ("CodeUri", "ContentUri", "DefinitionUri"):
-                if name in resource["Properties"]:
-                    resource["Properties"][name] = f"s3://packaged/{resource['Properties'][name]}"
-        values = {**PSEUDO_PARAMETERS, **{name: str(value) for name, value in parameters.items()}}
-        session = boto3.session.Session(region_name=PSEUDO_PARAMETERS["AWS::Region"])
-        translator = Translator(managed_policy_map={}, sam_parser=Parser(), boto_session=session)
-        return Template(translator.translate(document, parameter_values=values), parameters)
+        return Template(sam_translate(source, parameters), parameters)
 
-    return translated
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", PSEUDO_PARAMETERS["AWS::Region"])
+        yield translated
 
 
 @pytest.fixture(scope="session")

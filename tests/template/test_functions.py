@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from meibo import settings
 
-from .conftest import ROOT, Template
+from local.template import ROOT
+
+from .conftest import Template
 
 FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun")
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {

@@ -6,7 +6,7 @@ import pytest
 from cfnlint.api import lint_file
 from cfnlint.config import ManualArgs
 
-from .conftest import ROOT
+from local.template import ROOT
 
 
 @pytest.mark.parametrize("region", ["ap-northeast-1", "eu-central-1", "us-east-1"])

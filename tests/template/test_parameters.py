@@ -6,11 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from samtranslator.yaml_helper import yaml_parse
 
-from .conftest import ROOT
+from local.template import read_template
 
-PARAMETERS: dict[str, dict[str, Any]] = yaml_parse((ROOT / "template.yaml").read_text())["Parameters"]
+PARAMETERS: dict[str, dict[str, Any]] = read_template()["Parameters"]
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
 LONGEST_DESCRIPTION = 4000
 

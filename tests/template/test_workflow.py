@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from meibo import errors
 
-from .conftest import ROOT, Template
+from local.template import ROOT
+
+from .conftest import Template
 
 # Names that Step Functions and Lambda raise themselves:
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
