@@ -1,0 +1,128 @@
+"""The whole system in one process: the real template, handlers and workflow, the providers over HTTPS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from local.aws import LocalAws, local_aws
+from local.functions import Outcome
+from local.simulators import Auth0Tenant, CybozuDomain, Simulators
+from meibo.exports.providers import forget_clients
+
+TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
+RUN = "20261121T180000Z"
+FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
+
+
+@dataclass
+class Invocations:
+    """What was invoked, in order: (function, event, outcome)."""
+
+    calls: list[tuple[str, Any, Outcome]] = field(default_factory=list)
+
+    def invoked(self, function: str, event: Any) -> None:
+        pass
+
+    def returned(self, function: str, event: Any, outcome: Outcome) -> None:
+        self.calls.append((function, event, outcome))
+
+    def count(self, function: str) -> int:
+        return sum(name == function for name, _, _ in self.calls)
+
+
+@dataclass
+class System:
+    """Everything a test of the pipeline touches."""
+
+    aws: LocalAws
+    simulators: Simulators
+    invocations: Invocations
+
+    @property
+    def tenant(self) -> Auth0Tenant:
+        return self.simulators.auth0["acme"]
+
+    @property
+    def domain(self) -> CybozuDomain:
+        return self.simulators.cybozu["example"]
+
+    def auth0_source(self, *exports: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "provider": "auth0",
+            "name": "acme",
+            "domain": self.tenant.domain,
+            "secret": "meibo/acme",
+            "exports": list(exports),
+        }
+
+    def cybozu_source(self, *exports: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "provider": "cybozu",
+            "name": "example",
+            "base_url": self.domain.base_url,
+            "secret": "meibo/example",
+            "exports": list(exports),
+        }
+
+    def configure(self, *sources: dict[str, Any], secrets: dict[str, Any] | None = None) -> None:
+        defaults = {"meibo/acme": self.tenant.credentials(), "meibo/example": self.domain.credentials()}
+        self.aws.configure({"sources": sources}, {**defaults, **(secrets or {})})
+
+    def run(self, *, days: int = 0) -> dict[str, Any]:
+        """Fire a tick, wait for its workflow and return the run's manifest."""
+        moment = TICK + timedelta(days=days)
+        outcome = self.aws.tick(moment)
+        assert not outcome.failed, outcome.payload
+        return self.finished(outcome.payload["run_id"], outcome.payload["attempt"])
+
+    def repair(self, run_id: str = RUN) -> dict[str, Any]:
+        outcome = self.aws.invoke({"run_id": run_id, "repair": True})
+        assert not outcome.failed, outcome.payload
+        return self.finished(run_id, outcome.payload["attempt"])
+
+    def finished(self, run_id: str, attempt: int) -> dict[str, Any]:
+        wait_for(lambda: self.aws.execution(run_id, attempt)["status"] != "RUNNING")
+        name = "_manifest.json" if attempt == 1 else f"_manifest-{attempt}.json"
+        day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
+        manifest: dict[str, Any] = self.aws.read_json(f"runs/dt={day}/run={run_id}/{name}")
+        status = self.aws.execution(run_id, attempt)["status"]
+        assert (status == "SUCCEEDED") == manifest["complete"]
+        return manifest
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    """Poll until the condition holds; what comes from other threads has no event to wait for."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError("the condition did not come about")
+        time.sleep(0.05)
+
+
+@contextmanager
+def running_system(tenant: Auth0Tenant, domain: CybozuDomain, **parameters: str) -> Iterator[System]:
+    """Bring everything up around a tenant and a domain."""
+    invocations = Invocations()
+    with Simulators([tenant], [domain]) as simulators:
+        forget_clients()
+        defaults = {"LocationHosts": ",".join(tenant.allowed_hosts)}
+        with local_aws(
+            parameters={**defaults, **parameters}, environment=simulators.environment(), observer=invocations
+        ) as aws:
+            yield System(aws, simulators, invocations)
+        forget_clients()
+
+
+@pytest.fixture
+def system() -> Iterator[System]:
+    tenant = Auth0Tenant("acme", users=300)
+    domain = CybozuDomain("example", users=230)
+    with running_system(tenant, domain) as running:
+        yield running

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+
+from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION
+from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System
+
+
+def test_a_tick_archives_every_configured_directory(system: System) -> None:
+    # given: two connections in both formats, and a domain in both formats
+    fields = ["user_id", "email", {"name": "user_metadata.country", "export_as": "country"}]
+    system.configure(
+        system.auth0_source(
+            {"dataset": "users", "format": "ndjson", "connection_id": FIRST_CONNECTION},
+            {"dataset": "users", "format": "csv", "connection_id": SECOND_CONNECTION, "fields": fields},
+        ),
+        system.cybozu_source({"dataset": "users", "format": "csv"}, {"dataset": "users", "format": "ndjson"}),
+    )
+
+    # when
+    manifest = system.run()
+
+    # then: all four are there, and each is what its manifest says
+    assert manifest["complete"] is True
+    assert manifest["counts"]["archived"] == 4
+    rows = {}
+    for export in manifest["exports"]:
+        body = system.aws.read(export["key"])
+        assert hashlib.sha256(body).hexdigest() == export["sha256"]
+        rows[export["export_id"]] = export["rows"]
+    assert rows == {
+        f"acme/users/ndjson/{FIRST_CONNECTION}": system.tenant.expected_rows(FIRST_CONNECTION),
+        f"acme/users/csv/{SECOND_CONNECTION}": system.tenant.expected_rows(SECOND_CONNECTION),
+        "example/users/csv/all": 230,
+        # the built-in Administrator is in the JSON and not in the CSV
+        "example/users/ndjson/all": 231,
+    }
+
+
+def test_what_is_archived_is_what_the_provider_delivered(system: System) -> None:
+    system.configure(system.auth0_source({"dataset": "users", "format": "csv"}))
+
+    manifest = system.run()
+
+    (export,) = manifest["exports"]
+    own = system.aws.read_json(export["manifest_key"])
+    delivered = system.tenant.expected_file(own["job"]["id"])
+    assert system.aws.read(export["key"]) == delivered.path.read_bytes()
+    text = gzip.decompress(system.aws.read(export["key"])).decode()
+    table = list(csv.reader(io.StringIO(text, newline="")))
+    assert own["content"]["columns"] == table[0]
+    assert own["content"]["rows"] == len(table) - 1 == 300
+
+
+def test_a_tick_that_is_delivered_twice_archives_once(system: System) -> None:
+    system.configure(system.cybozu_source({"dataset": "users"}))
+    system.run()
+    before = system.aws.keys()
+
+    outcome = system.aws.tick(TICK)
+
+    assert outcome.payload["status"] == "already_started"
+    assert system.aws.keys() == before
+    assert system.invocations.count("ArchiveExport") == 1
+
+
+def test_the_state_of_the_workflow_holds_no_location_and_no_person(system: System) -> None:
+    system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
+    system.run()
+
+    passed = json.dumps([(event, outcome.payload) for _, event, outcome in system.invocations.calls])
+    emails = [user["email"] for user in system.tenant.expected_users()]
+    assert "Signature" not in passed
+    assert "X-Amz" not in passed
+    assert not any(email in passed for email in emails)
+    assert system.tenant.credentials()["client_secret"] not in passed
+
+
+def test_one_export_that_fails_does_not_stop_the_others_and_a_repair_completes_the_run(system: System) -> None:
+    # given: the domain's password is wrong
+    system.configure(
+        system.auth0_source({"dataset": "users"}),
+        system.cybozu_source({"dataset": "users"}),
+        secrets={"meibo/example": {"login": "Administrator", "password": "wrong"}},
+    )
+
+    manifest = system.run()
+
+    assert manifest["complete"] is False
+    assert [export["export_id"] for export in manifest["exports"]] == ["acme/users/ndjson/all"]
+    assert manifest["missing"][0]["export_id"] == "example/users/csv/all"
+    assert manifest["missing"][0]["error"] == "CredentialsRefusedError"
+
+    # when: it is corrected and the run repaired
+    system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
+    repaired = system.repair()
+
+    # then: only what lacked was fetched
+    assert repaired["complete"] is True
+    assert repaired["counts"]["archived"] == 2
+    jobs = [request for request in system.tenant.requests if request.path.endswith("/jobs/users-exports")]
+    assert len(jobs) == 1
+    assert f"{FOLDER}_manifest-2.json" in system.aws.keys()
+    assert system.aws.execution(RUN, 1)["status"] == "FAILED"
