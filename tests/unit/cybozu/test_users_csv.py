@@ -112,7 +112,7 @@ REFUSALS = [
     (Reply(520, json={"code": "CB_VA01"}), RequestRefusedError, "520, CB_VA01"),
     (Reply(401, body=GATE, headers={"content-type": "text/html"}), CredentialsRefusedError, "basic_user"),
     (
-        Reply(302, headers={"Location": "https://example.cybozu.com/login?saml=canary"}),
+        Reply(302, headers={"Location": "https://x.cybozu.com/login?saml=canary"}),
         CredentialsRefusedError,
         "log in",
     ),
