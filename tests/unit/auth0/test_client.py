@@ -31,6 +31,7 @@ def ask(client: Auth0Client) -> object:
         params=(("email", "canary@example.com"),),
         subject="a user by e-mail",
         scope="read:users",
+        bucket="users",
     )
 
 
@@ -199,7 +200,7 @@ def test_what_must_not_be_done_twice_is_not_repeated_when_its_outcome_is_unknown
     auth0.on("POST", "/api/v2/things", failure)
 
     with pytest.raises(ProviderBusyError) as caught:
-        client.post("things", json={}, subject="a thing", scope="create:things", repeatable=False)
+        client.post("things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False)
 
     assert caught.value.uncertain
     assert len(auth0.calls("POST", "/api/v2/things")) == 1
@@ -218,7 +219,10 @@ def test_what_surely_did_not_happen_is_repeated(
 ) -> None:
     auth0.on("POST", "/api/v2/things", failure, Reply(204))
 
-    assert client.post("things", json={}, subject="a thing", scope="create:things", repeatable=False) is None
+    assert (
+        client.post("things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False)
+        is None
+    )
 
 
 def test_credentials_of_the_machine_are_not_sent(

@@ -67,25 +67,22 @@ class Auth0Client:
     def deadline(self, deadline: Deadline | None) -> None:
         self._exchange.pacer.deadline = deadline
 
-    def get(self, path: str, *, subject: str, scope: str, params: Parameters = (), bucket: str | None = None) -> Any:
+    def get(self, path: str, *, subject: str, scope: str, bucket: str, params: Parameters = ()) -> Any:
         """Return the parsed answer.
 
         ``path`` follows /api/v2/, with ids quoted. ``subject`` says what is asked for in messages ("the job
-        job_…"), ``scope`` what the token needs for it. ``bucket`` names the rate limit, by default the path's
-        first word.
+        job_…"), ``scope`` what the token needs for it. ``bucket`` names the rate limit that it counts against.
         """
         return self._call("GET", path, subject, scope, params=params, bucket=bucket)
 
-    def post(
-        self, path: str, *, json: Any, subject: str, scope: str, bucket: str | None = None, repeatable: bool = True
-    ) -> Any:
+    def post(self, path: str, *, json: Any, subject: str, scope: str, bucket: str, repeatable: bool = True) -> Any:
         """Send a JSON body and return the parsed answer, or None where it is empty.
 
         With ``repeatable`` False a request whose outcome is unknown (5xx, reset) is not sent again.
         """
         return self._call("POST", path, subject, scope, json=json, bucket=bucket, repeatable=repeatable)
 
-    def delete(self, path: str, *, json: Any = None, subject: str, scope: str, bucket: str | None = None) -> Any:
+    def delete(self, path: str, *, json: Any = None, subject: str, scope: str, bucket: str) -> Any:
         """Delete, with an optional JSON body, and return the parsed answer, or None where it is empty."""
         return self._call("DELETE", path, subject, scope, json=json, bucket=bucket)
 
@@ -98,7 +95,7 @@ class Auth0Client:
         *,
         params: Parameters = (),
         json: Any = None,
-        bucket: str | None = None,
+        bucket: str,
         repeatable: bool = True,
     ) -> Any:
         def send() -> Answer:
@@ -106,7 +103,7 @@ class Auth0Client:
                 Call(
                     method,
                     f"https://{self.domain}/api/v2/{path}",
-                    bucket=f"{method} {bucket or path.partition('/')[0]}",
+                    bucket=bucket,
                     max_bytes=LONGEST_ANSWER_BYTES,
                     headers={"Authorization": f"Bearer {self._token.token()}", "Accept": "application/json"},
                     params=params,
