@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,9 @@ class Instrumented:
 
         def recording(status: str, headers: Headers, exc_info: Any = None) -> Any:
             record(int(status.split(" ", 1)[0]))
+            if not any(name.lower() == "date" for name, _ in headers):
+                # The clock that limits and expiries go by; clients read those against this header.
+                headers = [*headers, ("Date", formatdate(self.clock(), usegmt=True))]
             return start_response(status, headers)
 
         fault = self._faults.take(environ)
@@ -211,9 +215,7 @@ def reset(*, after_processing: bool = False) -> Action:
 def break_body(after_bytes: int, *, reset: bool = True) -> Action:
     """Announce the whole body, send this much of it, then reset or close the connection."""
 
-    def action(
-        environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication
-    ) -> Iterator[bytes]:
+    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
         left = after_bytes
         for chunk in app(environ, start_response):
             if len(chunk) >= left:
@@ -229,9 +231,7 @@ def stall(seconds: float, *, after_bytes: int = 0, stop: threading.Event | None 
     """Go silent after so many bytes of the body (0: before the headers), then go on."""
     wait = stop.wait if stop is not None else time.sleep
 
-    def action(
-        environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication
-    ) -> Iterator[bytes]:
+    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
         if not after_bytes:
             wait(seconds)
         left = after_bytes
@@ -251,9 +251,7 @@ def drip(bytes_per_second: float, *, stop: threading.Event | None = None) -> Act
     """Send the body a byte at a time."""
     wait = stop.wait if stop is not None else time.sleep
 
-    def action(
-        environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication
-    ) -> Iterator[bytes]:
+    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
         for chunk in app(environ, start_response):
             for position in range(len(chunk)):
                 yield chunk[position : position + 1]
@@ -304,9 +302,7 @@ def empty() -> Action:
 def headers(extra: dict[str, str]) -> Action:
     """Add headers to the answer, or replace them."""
 
-    def action(
-        environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication
-    ) -> Iterable[bytes]:
+    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterable[bytes]:
         replaced = {name.lower() for name in extra}
 
         def changed(status: str, given: Headers, exc_info: Any = None) -> Any:
@@ -321,9 +317,7 @@ def headers(extra: dict[str, str]) -> Action:
 def endless(chunk: bytes = b"\0" * 65536, content_type: str = "application/octet-stream") -> Action:
     """Answer 200 with a body that never ends."""
 
-    def action(
-        environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication
-    ) -> Iterator[bytes]:
+    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
         start_response(_status_line(200), [("Content-Type", content_type)])
         while True:
             yield chunk

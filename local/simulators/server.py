@@ -94,19 +94,18 @@ class _Handler(WSGIRequestHandler):
             environ["wsgi.input"] = io.BytesIO(self.rfile.read(min(length, LARGEST_BODY)))
         return environ
 
-    def _send(
-        self, body: Iterable[bytes], answer: list[tuple[str, list[tuple[str, str]]]], method: str
-    ) -> None:
+    def _send(self, body: Iterable[bytes], answer: list[tuple[str, list[tuple[str, str]]]], method: str) -> None:
         iterator = iter(body)
         first = next(iterator, b"")
         status, headers = answer[0]
         code = int(status.split(" ", 1)[0])
         self.send_response_only(code, http.HTTPStatus(code).phrase)
-        self.send_header("Date", self.date_time_string())
-        sized = False
+        names = {name.lower() for name, _ in headers}
+        if "date" not in names:
+            self.send_header("Date", self.date_time_string())
         for name, value in headers:
-            sized = sized or name.lower() == "content-length"
             self.send_header(name, value)
+        sized = "content-length" in names
         bare = method == "HEAD" or code < 200 or code in {204, 304}
         chunked = not sized and not bare
         if chunked:
@@ -134,9 +133,7 @@ class HttpsServer:
     def __init__(self, app: WSGIApplication, context: ssl.SSLContext, port: int = 0) -> None:
         self._server = ThreadedWSGIServer("127.0.0.1", port, app, _Handler)
         self._server.ssl_context = context
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
     def port(self) -> int:
