@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tenant.switches.polls_until_completed = options.polls
     tenant.switches.location_ttl = options.location_ttl
     tenant.switches.rate_tier = options.rate_tier
-    domain = CybozuDomain(
-        options.cybozu, users=options.cybozu_users, seed=options.seed, port=options.cybozu_port
-    )
+    domain = CybozuDomain(options.cybozu, users=options.cybozu_users, seed=options.seed, port=options.cybozu_port)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

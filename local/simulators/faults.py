@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http import HTTPStatus
+from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 from local.simulators.clock import SYSTEM_CLOCK, Clock
@@ -149,8 +149,13 @@ class Instrumented:
 # -- actions ------------------------------------------------------------------------------------------------
 
 
+def _reason(status: int) -> str:
+    # cybozu.com's 520 is in no registry.
+    return responses.get(status, "Unknown Error")
+
+
 def _status_line(status: int) -> str:
-    return f"{status} {HTTPStatus(status).phrase}"
+    return f"{status} {_reason(status)}"
 
 
 def respond(status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> Action:
@@ -167,7 +172,7 @@ def respond(status: int, body: bytes | str = b"", headers: dict[str, str] | None
 
 def html(status: int = 502, text: str | None = None) -> Action:
     """Answer with a gateway's error page."""
-    page = HTML_ERROR.format(reason=text or HTTPStatus(status).phrase)
+    page = HTML_ERROR.format(reason=text or _reason(status))
     return respond(status, page, {"Content-Type": "text/html; charset=utf-8"})
 
 

@@ -6,7 +6,6 @@ that would measure the server instead of the client. So only its server loop and
 
 from __future__ import annotations
 
-import http
 import io
 import socket
 import ssl
@@ -98,8 +97,9 @@ class _Handler(WSGIRequestHandler):
         iterator = iter(body)
         first = next(iterator, b"")
         status, headers = answer[0]
-        code = int(status.split(" ", 1)[0])
-        self.send_response_only(code, http.HTTPStatus(code).phrase)
+        number, _, reason = status.partition(" ")
+        code = int(number)
+        self.send_response_only(code, reason)
         names = {name.lower() for name, _ in headers}
         if "date" not in names:
             self.send_header("Date", self.date_time_string())
@@ -127,11 +127,16 @@ class _Handler(WSGIRequestHandler):
         """Say nothing: a request line can hold a signature."""
 
 
+class _Server(ThreadedWSGIServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of clients that do not trust the certificate or leave in the middle."""
+
+
 class HttpsServer:
     """One application on one port of 127.0.0.1, served by threads of this process."""
 
     def __init__(self, app: WSGIApplication, context: ssl.SSLContext, port: int = 0) -> None:
-        self._server = ThreadedWSGIServer("127.0.0.1", port, app, _Handler)
+        self._server = _Server("127.0.0.1", port, app, _Handler)
         self._server.ssl_context = context
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 

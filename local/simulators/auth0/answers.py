@@ -44,9 +44,7 @@ class ApiError(Exception):
 class OAuthError(Exception):
     """An answer of the token endpoint, which has a form of its own."""
 
-    def __init__(
-        self, status: int, error: str, description: str, headers: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, error: str, description: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(description)
         self.status = status
         self.body = {"error": error, "error_description": description}

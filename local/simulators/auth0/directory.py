@@ -100,9 +100,7 @@ class Directory:
         with self._lock:
             others = [*self._changed, *self._added]
         found += [self.get(user_id) for user_id in others]
-        unique = {
-            profile["user_id"]: profile for profile in found if profile and profile.get("email") == email
-        }
+        unique = {profile["user_id"]: profile for profile in found if profile and profile.get("email") == email}
         return list(unique.values())
 
     def put(self, connection_id: str, profile: Profile) -> None:
@@ -134,9 +132,7 @@ class Directory:
         total = 0
         for connection in self._chosen(connection_id):
             total += connection.end - connection.start
-            total -= sum(
-                1 for index in gone if index is not None and connection.start <= index < connection.end
-            )
+            total -= sum(1 for index in gone if index is not None and connection.start <= index < connection.end)
             total += added.count(connection.id)
         return total
 
@@ -154,9 +150,7 @@ class Directory:
                 added = [profile for where, profile in self._added.values() if where == connection.id]
             yield from copy.deepcopy(added)
 
-    def rows(
-        self, layout: Layout, connection_id: str | None, limit: int | None
-    ) -> Iterator[tuple[bytes, int]]:
+    def rows(self, layout: Layout, connection_id: str | None, limit: int | None) -> Iterator[tuple[bytes, int]]:
         """Yield pieces of an export's content, and how many users each holds."""
         left = self.count(connection_id) if limit is None else limit
         with self._lock:

@@ -78,9 +78,7 @@ class Files:
         self._deposits: dict[str, Deposit] = {}
         self._expiry: dict[str, float] = {}
 
-    def build(
-        self, layout: Layout, connection_id: str | None, limit: int | None, *, edition: int = 0
-    ) -> ExportFile:
+    def build(self, layout: Layout, connection_id: str | None, limit: int | None, *, edition: int = 0) -> ExportFile:
         """Write the export's file, or return the one that holds the same; an ``edition`` differs in bytes."""
         zipped = self._switches.gzip_files
         key = (layout, connection_id, limit, edition, zipped, self._directory.version)
@@ -91,9 +89,7 @@ class Files:
                 self._written[key] = self._write(layout, connection_id, limit, edition)
             return self._written[key]
 
-    def _write(
-        self, layout: Layout, connection_id: str | None, limit: int | None, edition: int
-    ) -> ExportFile:
+    def _write(self, layout: Layout, connection_id: str | None, limit: int | None, edition: int) -> ExportFile:
         zipped = self._switches.gzip_files
         # Another edition: the same rows in other bytes, as if the file had been made a second time.
         level = (1, 0, 2, 3)[edition % 4]
@@ -211,9 +207,7 @@ class Files:
             headers["Accept-Ranges"] = "bytes"
         wanted = request.headers.get("If-Match")
         if wanted is not None and switches.file_etag and wanted not in ("*", file.etag):
-            return s3_error(
-                412, "PreconditionFailed", "At least one of the preconditions you specified did not hold."
-            )
+            return s3_error(412, "PreconditionFailed", "At least one of the preconditions you specified did not hold.")
         if switches.file_etag and request.headers.get("If-None-Match") == file.etag:
             return Response(status=304, headers=headers)
         start, end, status = 0, file.size, 200

@@ -105,9 +105,7 @@ class Jobs:
             },
         )
         job.layout = layout
-        job.path = f"/{job.id}/{tenant.name}.{job.body['format']}" + (
-            ".gz" if tenant.switches.gzip_files else ""
-        )
+        job.path = f"/{job.id}/{tenant.name}.{job.body['format']}" + (".gz" if tenant.switches.gzip_files else "")
         self._write(job, body)
         return job.body
 
@@ -237,9 +235,7 @@ class Jobs:
         if job.layout is None or job.path is None:
             raise ValueError(f"{job_id} has no file")
         body = job.body
-        file = self._tenant.files.build(
-            job.layout, body.get("connection_id"), body.get("limit"), edition=edition
-        )
+        file = self._tenant.files.build(job.layout, body.get("connection_id"), body.get("limit"), edition=edition)
         self._tenant.files.deposit(job.path, file)
         return file
 

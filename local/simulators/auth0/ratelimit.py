@@ -118,7 +118,6 @@ class RateLimits:
         message = (
             "Global limit has been reached"
             if name == GLOBAL
-            else "Too many requests. "
-            "Check the X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset headers."
+            else "Too many requests. Check the X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset headers."
         )
         return ApiError(429, message, "too_many_requests", headers=headers)

@@ -136,9 +136,7 @@ class Layout:
             return json.dumps(value)
         if field.name in GENERATED_DATES:
             return str(value)
-        text = (
-            value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-        )
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         doubled = text.replace('"', '""')
         return f'"\'{doubled}"'
 

@@ -25,9 +25,7 @@ class Switches:
     """How many of the answers after those say ``processing``, a state seen in third-party documents only."""
     job_seconds: float = 0.0
     """A job completes no earlier than this after its creation."""
-    job_fate: Literal["completed", "failed", "expired", "error", "stuck", "vanished", "unheard_of"] = (
-        "completed"
-    )
+    job_fate: Literal["completed", "failed", "expired", "error", "stuck", "vanished", "unheard_of"] = "completed"
     """What becomes of jobs for which ``jobs.fates`` names nothing else."""
     job_ttl: float = DAY
     progress: bool = False

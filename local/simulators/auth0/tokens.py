@@ -95,9 +95,7 @@ class Tokens:
         client = self._authenticate(form)
         grant_type = form.get("grant_type")
         if grant_type != "client_credentials":
-            raise OAuthError(
-                403, "unauthorized_client", f"Grant type '{grant_type}' not allowed for the client."
-            )
+            raise OAuthError(403, "unauthorized_client", f"Grant type '{grant_type}' not allowed for the client.")
         audience = form.get("audience")
         wanted = f"https://{self._domain()}/api/v2/"
         if audience != wanted:
@@ -207,9 +205,7 @@ class Tokens:
             message = "Expired token received for JSON Web Token validation"
             raise ApiError(401, message, attributes={"error": message})
         if scopes and not grant.scopes.intersection(scopes):
-            raise ApiError(
-                403, f"Insufficient scope, expected any of: {','.join(scopes)}", "insufficient_scope"
-            )
+            raise ApiError(403, f"Insufficient scope, expected any of: {','.join(scopes)}", "insufficient_scope")
         return grant
 
     @staticmethod

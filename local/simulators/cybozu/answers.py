@@ -62,9 +62,7 @@ class PageError(Exception):
 
     def response(self) -> Response:
         """Return the page."""
-        page = (
-            f"<!DOCTYPE html><html><head><title>{self.title}</title></head><body>{self.title}</body></html>"
-        )
+        page = f"<!DOCTYPE html><html><head><title>{self.title}</title></head><body>{self.title}</body></html>"
         return Response(page, self.status, self.headers, content_type="text/html; charset=utf-8")
 
 

@@ -39,10 +39,7 @@ class Routes:
         def register(view: View) -> View:
             @wraps(view)
             def checked() -> Response:
-                if (
-                    request.method == "POST"
-                    and request.headers.get("X-HTTP-Method-Override", "").upper() != "GET"
-                ):
+                if request.method == "POST" and request.headers.get("X-HTTP-Method-Override", "").upper() != "GET":
                     return PageError(405, "Method Not Allowed").response()
                 return self._run(view)
 

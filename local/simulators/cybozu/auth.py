@@ -66,9 +66,7 @@ class Access:
         kind, _, value = authorization.partition(" ")
         bearer = kind.lower() == "bearer"
         listed = switches.allowed_ips is not None and address in switches.allowed_ips
-        passed_basic = (
-            switches.basic is not None and kind.lower() == "basic" and _pair(value) == switches.basic
-        )
+        passed_basic = switches.basic is not None and kind.lower() == "basic" and _pair(value) == switches.basic
         # Basic is asked of callers from outside the listed addresses, and lets them in.
         if switches.allowed_ips is not None and not listed and switches.basic is None:
             raise PageError(403, "Error")

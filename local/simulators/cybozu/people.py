@@ -58,17 +58,12 @@ def user(seed: int, index: int, organizations: int) -> dict[str, Any]:
         "callto": f"skype:{index}" if index % 13 == 0 else None,
         "url": f"https://people.example.invalid/{index}" if index % 17 == 0 else None,
         "employeeNumber": f"{index:07d}",
-        "birthDate": f"19{random_.randrange(60, 100)}-02-{random_.randrange(1, 29):02d}"
-        if index % 2
-        else None,
+        "birthDate": f"19{random_.randrange(60, 100)}-02-{random_.randrange(1, 29):02d}" if index % 2 else None,
         "joinDate": f"20{random_.randrange(10, 25)}-04-01" if index % 3 else None,
-        "primaryOrganization": str(random_.randrange(organizations) + 1)
-        if organizations and index % 10
-        else None,
+        "primaryOrganization": str(random_.randrange(organizations) + 1) if organizations and index % 10 else None,
         "sortOrder": index if index % 6 else None,
         "customItemValues": [
-            {"code": item, "value": random_.choice(("", "正社員", "A-1", 'say "hi"'))}
-            for item in CUSTOM_ITEMS
+            {"code": item, "value": random_.choice(("", "正社員", "A-1", 'say "hi"'))} for item in CUSTOM_ITEMS
         ],
     }
 
@@ -102,10 +97,7 @@ def csv_row(person: dict[str, Any], new_code: str, password: str, *, delete_colu
     row += [text(name) for name in ("surName", "givenName", "surNameReading", "givenNameReading")]
     row += [text("localName"), text("localNameLocale"), text("email"), "1" if person["valid"] else "0"]
     row += [text(name) for name in ("locale", "timezone", "phone", "extensionNumber", "mobilePhone", "url")]
-    row += [
-        text(name)
-        for name in ("employeeNumber", "joinDate", "birthDate", "description", "sortOrder", "callto")
-    ]
+    row += [text(name) for name in ("employeeNumber", "joinDate", "birthDate", "description", "sortOrder", "callto")]
     if delete_column:
         row.append("")
     return row + [item["value"] for item in person["customItemValues"]]

@@ -1,0 +1,264 @@
+"""A simulated domain answers as cybozu.com's User API, errors included."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import threading
+from typing import Any
+
+import pytest
+
+from local.simulators import faults
+from tests.integration.simulators.conftest import Domain, FakeClock, password
+
+
+def pages(domain: Domain, size: int = 100) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        page = domain.get("/v1/users.json", params={"offset": len(found), "size": size}).json()["users"]
+        if not page:
+            return found
+        found += page
+
+
+def test_pages_hold_everyone_in_order(domain: Domain) -> None:
+    users = pages(domain)
+    assert users == domain.domain.expected_users()
+    assert len(users) == 251
+    assert [int(user["id"]) for user in users] == sorted(int(user["id"]) for user in users)
+    assert len(users[0]) == 27
+
+
+def test_ids_are_text_and_may_exceed_a_float(simulators: Any) -> None:
+    domain = simulators.cybozu["example"]
+    for _ in range(300):
+        domain.directory.insert(domain.directory.count())
+    last = domain.expected_users()[-1]["id"]
+    assert isinstance(last, str)
+    assert int(last) > 2**53
+
+
+def test_administrator_is_in_json_and_not_in_csv(domain: Domain) -> None:
+    users = domain.get("/v1/users.json", params={"codes[0]": "Administrator"}).json()["users"]
+    assert [(user["code"], user["valid"], user["customItemValues"]) for user in users] == [("Administrator", False, [])]
+    rows = list(csv.reader(io.StringIO(domain.get("/v1/csv/user.csv").text, newline="")))
+    assert len(rows) == 250
+    assert "Administrator" not in {row[0] for row in rows}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "ids[0]=3&ids[1]=5",
+        "ids%5B0%5D=3&ids%5B1%5D=5",
+        "ids[1]=5&ids[0]=3&query=ignored",
+        "codes[0]=u1-000001&codes[1]=u1-000003",
+    ],
+)
+def test_filters_are_read_in_every_encoding(domain: Domain, query: str) -> None:
+    users = domain.get(f"/v1/users.json?{query}").json()["users"]
+    assert [user["id"] for user in users] == ["3", "5"]
+
+
+def test_unindexed_id_is_a_list_of_one(domain: Domain) -> None:
+    assert [user["id"] for user in domain.get("/v1/users.json?ids=3").json()["users"]] == ["3"]
+
+
+def test_body_on_get_and_method_override_are_read(domain: Domain) -> None:
+    body = {"ids": [], "codes": ["u1-000001"], "size": 100, "offset": 0}
+    by_get = domain.get("/v1/users.json", json=body)
+    url = f"{domain.domain.base_url}/v1/users.json"
+    headers = {**password(domain.domain.credentials()), "X-HTTP-Method-Override": "GET"}
+    by_post = domain.session.post(url, json={"ids": [3]}, headers=headers, timeout=10)
+    assert [answer.json()["users"][0]["id"] for answer in (by_get, by_post)] == ["3", "3"]
+
+
+def test_unknown_ids_are_silently_missing(domain: Domain) -> None:
+    assert domain.get("/v1/users.json?ids[0]=3&ids[1]=99999").json()["users"][1:] == []
+
+
+def test_both_filters_are_refused(domain: Domain) -> None:
+    answer = domain.get("/v1/users.json?ids[0]=3&codes[0]=x")
+    assert (answer.status_code, answer.json()["code"]) == (400, "CB_VA01")
+    assert answer.headers["X-Cybozu-Error"] == "CB_VA01"
+
+
+def test_more_than_a_hundred_ids_are_refused(domain: Domain) -> None:
+    query = "&".join(f"ids[{n}]={n}" for n in range(101))
+    assert domain.get(f"/v1/users.json?{query}").status_code == 400
+
+
+@pytest.mark.parametrize(("switch", "status"), [("clamp", 200), ("refuse", 400)])
+def test_size_over_the_limit_follows_the_switch(domain: Domain, switch: Any, status: int) -> None:
+    domain.domain.switches.size_over_limit = switch
+    answer = domain.get("/v1/users.json?size=10000")
+    assert answer.status_code == status
+    if status == 200:
+        assert len(answer.json()["users"]) == 100
+
+
+@pytest.mark.parametrize("query", ["size=0", "size=x", "offset=-1"])
+def test_senseless_paging_is_refused(domain: Domain, query: str) -> None:
+    assert domain.get(f"/v1/users.json?{query}").status_code == 400
+
+
+def test_directory_can_move_between_pages(domain: Domain) -> None:
+    directory = domain.domain.directory
+    domain.domain.between_pages.extend([lambda: directory.insert(0), lambda: directory.remove(0)])
+    ids = [user["id"] for user in pages(domain)]
+    assert len(ids) - len(set(ids)) == 1
+
+
+def test_unset_texts_follow_the_switch(domain: Domain) -> None:
+    domain.domain.switches.unset = "empty"
+    user = domain.get("/v1/users.json?ids[0]=1").json()["users"][0]
+    assert (user["phone"], user["birthDate"]) == ("", None)
+
+
+# -- CSV
+
+
+def test_csv_is_as_expected(domain: Domain) -> None:
+    answer = domain.get("/v1/csv/user.csv")
+    assert answer.content == domain.domain.expected_csv()
+    rows = list(csv.reader(io.StringIO(answer.content.decode(), newline="")))
+    assert {len(row) for row in rows} == {27}
+    assert {(row[3], row[24]) for row in rows} == {("*", "")}
+    assert answer.content.startswith(b'"u1-000000@example.jp",')
+    assert answer.content.endswith(b'"\r\n')
+
+
+def test_csv_choices_are_switches(domain: Domain) -> None:
+    switches = domain.domain.switches
+    switches.csv_bom, switches.csv_quoting, switches.csv_line_end = True, "minimal", "\n"
+    switches.csv_delete_column, switches.csv_new_code, switches.csv_sized = False, "same", False
+    answer = domain.get("/v1/csv/user.csv")
+    assert answer.content.startswith(b"\xef\xbb\xbfu1-000000@example.jp,")
+    assert "Content-Length" not in answer.headers
+    row = next(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"), newline="")))
+    assert (len(row), row[2]) == (26, row[0])
+
+
+def test_csv_needs_an_administrator(domain: Domain) -> None:
+    answer = domain.get("/v1/csv/user.csv", password(domain.domain.plain_credentials()))
+    assert (answer.status_code, answer.json()["code"]) == (403, "CB_NO02")
+    assert domain.get("/v1/users.json", password(domain.domain.plain_credentials())).status_code == 200
+
+
+def test_domain_without_csv_api_answers_html(domain: Domain) -> None:
+    domain.domain.switches.csv_api = False
+    answer = domain.get("/v1/csv/user.csv")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
+
+
+# -- access
+
+
+@pytest.mark.parametrize(("legacy", "status"), [(False, 401), (True, 520)])
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({}, "CB_AU01"),
+        (password({"login": "hr-export", "password": "wrong"}), "CB_WA01"),
+        ({"X-Cybozu-Authorization": "not base64!"}, "CB_WA01"),
+        ({"Authorization": "Bearer cy.s.api1.a.b.c"}, "CB_AU01"),
+    ],
+    ids=["nothing", "password", "garbage", "token"],
+)
+def test_failed_authentication(domain: Domain, headers: dict[str, str], code: str, legacy: bool, status: int) -> None:
+    domain.domain.switches.legacy_auth_520 = legacy
+    answer = domain.get("/v1/users.json", headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_token_works_for_csv_until_it_expires(domain: Domain, clock: FakeClock) -> None:
+    token = domain.domain.token_credentials(lifetime=60)["api_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert domain.get("/v1/csv/user.csv", headers).status_code == 200
+    clock.advance(60)
+    assert domain.get("/v1/csv/user.csv", headers).status_code == 401
+
+
+def test_token_comes_before_the_password(domain: Domain) -> None:
+    headers = {**password(domain.domain.credentials()), "Authorization": "Bearer nonsense"}
+    assert domain.get("/v1/users.json", headers).status_code == 401
+
+
+def test_needless_basic_is_ignored(domain: Domain) -> None:
+    headers = {**password(domain.domain.credentials()), "Authorization": "Basic eDp5"}
+    assert domain.get("/v1/users.json", headers).status_code == 200
+
+
+def test_basic_gate_answers_html(domain: Domain) -> None:
+    domain.domain.switches.basic = ("shared", "gate:word")
+    credentials = domain.domain.credentials()
+    assert credentials["basic_user"] == "shared"
+    answer = domain.get("/v1/users.json", password(credentials))
+    assert answer.status_code == 401
+    assert "<title>Unauthorized</title>" in answer.text
+    basic = base64.b64encode(b"shared:gate:word").decode()
+    headers = {**password(credentials), "Authorization": f"Basic {basic}"}
+    assert domain.get("/v1/users.json", headers).status_code == 200
+
+
+@pytest.mark.parametrize(("addresses", "status"), [(("127.0.0.1",), 200), (("192.0.2.1",), 403)])
+def test_address_gate(domain: Domain, addresses: tuple[str, ...], status: int) -> None:
+    domain.domain.switches.allowed_ips = addresses
+    answer = domain.get("/v1/users.json")
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"].startswith("text/html" if status == 403 else "application/json")
+
+
+def test_login_redirect(domain: Domain) -> None:
+    domain.domain.switches.login_redirect = True
+    answer = domain.get("/v1/users.json", {})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/login?saml=on")
+
+
+def test_messages_follow_the_language_and_may_be_absent(domain: Domain) -> None:
+    domain.domain.switches.language = "en"
+    assert domain.get("/v1/users.json", {}).json()["message"] == "Please login."
+    domain.domain.switches.error_message = False
+    assert "message" not in domain.get("/v1/users.json", {}).json()
+
+
+def test_malformed_json_is_refused(domain: Domain) -> None:
+    headers = {**password(domain.domain.credentials()), "Content-Type": "application/json"}
+    answer = domain.get("/v1/users.json", headers, data=b"{")
+    assert (answer.status_code, answer.json()["code"]) == (400, "CB_IJ01")
+
+
+def test_too_many_at_once_are_refused(domain: Domain) -> None:
+    domain.domain.switches.concurrency_limit = 1
+    domain.domain.switches.page_seconds = 0.3
+    statuses: list[int] = []
+
+    def ask() -> None:
+        other = Domain(domain.domain, domain.session.verify)  # type: ignore[arg-type]  # a path either way
+        statuses.append(other.get("/v1/users.json").status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 429, 429]
+    assert domain.domain.most_at_once >= 2
+
+
+def test_overload_page_and_truncated_csv(domain: Domain) -> None:
+    domain.domain.faults.add("GET /v1/*", faults.html(502, "一時的な過負荷かメンテナンス"))
+    assert domain.get("/v1/users.json").status_code == 502
+    domain.domain.faults.add("GET /v1/csv/*", faults.truncate(10))
+    assert len(domain.get("/v1/csv/user.csv").content) == 10
+
+
+def test_record_holds_no_query_and_no_credentials(domain: Domain) -> None:
+    domain.get("/v1/users.json?codes[0]=somebody@example.jp")
+    record = json.dumps([vars(request) for request in domain.domain.requests])
+    assert "somebody" not in record
+    assert domain.domain.account.password not in record
+    assert json.loads(record)[0]["path"] == "/v1/users.json"

@@ -1,0 +1,179 @@
+"""Connections, bodies and rates can be broken, one request at a time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from local.simulators import faults
+from local.simulators.auth0.answers import ApiError
+from local.simulators.auth0.ratelimit import RateLimits
+from local.simulators.auth0.switches import Switches
+from tests.integration.simulators.conftest import Api, Domain, FakeClock, trusting
+
+MISSING = "/jobs/job_0000000000000000"
+
+
+def test_fault_meets_only_what_it_is_for(api: Api, tenant: Any) -> None:
+    tenant.faults.add("GET /api/v2/jobs/*", faults.respond(500), after=1, times=2)
+    tenant.faults.add("POST *", faults.respond(503))
+    assert [api.get(MISSING).status_code for _ in range(4)] == [404, 500, 500, 404]
+    assert [api.post("/jobs/users-exports", {}).status_code for _ in range(2)] == [503, 200]
+
+
+def test_rate_limit_answers_with_and_without_headers(api: Api, tenant: Any) -> None:
+    tenant.faults.add("GET *", faults.too_many_requests())
+    tenant.faults.add("GET *", faults.too_many_requests(retry_after=3, reset=1_800_000_000))
+    bare, told = api.get(MISSING), api.get(MISSING)
+    assert bare.json()["errorCode"] == "too_many_requests"
+    assert "Retry-After" not in bare.headers
+    assert (told.headers["Retry-After"], told.headers["x-ratelimit-reset"]) == ("3", "1800000000")
+
+
+def test_reset_before_the_answer_may_follow_the_effect(api: Api, tenant: Any) -> None:
+    tenant.faults.add("POST *", faults.reset())
+    tenant.faults.add("POST *", faults.reset(after_processing=True))
+    for created in (0, 1):
+        with pytest.raises(requests.ConnectionError):
+            api.post("/jobs/users-exports", {})
+        assert tenant.jobs.created == created
+    assert [request.status for request in list(tenant.requests)[-2:]] == [0, 0]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_body_ends_before_its_announced_length(api: Api, tenant: Any, reset: bool) -> None:
+    location = api.completed()["location"]
+    tenant.faults.add("GET /job_*", faults.break_body(1000, reset=reset))
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="1000 bytes read"):
+        api.download(location)
+    assert api.download(location).status_code == 200
+
+
+def test_stall_and_drip_keep_the_client_waiting(api: Api, tenant: Any) -> None:
+    location = api.completed()["location"]
+    tenant.faults.add("GET /job_*", faults.stall(2, after_bytes=100, stop=tenant.stopping))
+    tenant.faults.add("GET /job_*", faults.drip(2, stop=tenant.stopping))
+    session = trusting(Path(str(api.session.verify)))
+    for _ in range(2):
+        with pytest.raises(requests.ConnectionError):
+            session.get(location, timeout=0.2).content  # noqa: B018 - reading is the point
+
+
+def test_endless_body_and_added_headers(api: Api, tenant: Any) -> None:
+    tenant.faults.add("GET *", faults.endless())
+    session = trusting(Path(str(api.session.verify)))
+    with session.get(f"{api.base}/x", timeout=5, stream=True) as answer:
+        size = sum(len(chunk) for chunk in itertools.islice(answer.iter_content(65536), 50))
+    assert size == 50 * 65536
+    tenant.faults.add("GET *", faults.headers({"X-Large": "x" * 5000}))
+    assert len(api.get(MISSING).headers["X-Large"]) == 5000
+
+
+def test_connections_are_kept(api: Api, tenant: Any) -> None:
+    ports = set()
+    tenant.api.hook = lambda environ: ports.add(environ["REMOTE_PORT"])
+    for _ in range(5):
+        api.get(MISSING)
+    assert len(ports) == 1
+
+
+# -- rate limits
+
+
+def limits(tier: Any, clock: FakeClock, **switches: Any) -> RateLimits:
+    return RateLimits(Switches(rate_tier=tier, **switches), lambda: clock)
+
+
+def taken(limited: RateLimits, endpoint: str) -> int:
+    count = 0
+    while True:
+        try:
+            limited.take(endpoint)
+        except ApiError:
+            return count
+        count += 1
+
+
+@pytest.mark.parametrize(
+    ("tier", "endpoint", "burst"),
+    [("free", "jobs", 2), ("essentials", "jobs", 10), ("essentials", "enabled_connections", 5)],
+)
+def test_burst_is_the_buckets_size(clock: FakeClock, tier: str, endpoint: str, burst: int) -> None:
+    assert taken(limits(tier, clock), endpoint) == burst
+
+
+def test_global_bucket_comes_before_the_endpoints(clock: FakeClock) -> None:
+    limited = limits("enterprise", clock)
+    assert taken(limited, "write_members") == 20
+    assert taken(limited, "jobs") == 30
+
+
+@pytest.mark.parametrize("refill", ["second", "window"])
+def test_sustained_rate_is_kept_over_minutes(clock: FakeClock, refill: str) -> None:
+    limited = limits("essentials", clock, rate_refill=refill)
+    taken(limited, "write_members")
+    total = 0
+    for _ in range(300):
+        clock.advance(1)
+        total += taken(limited, "write_members")
+    assert total == (1000 if refill == "second" else 100)
+
+
+def test_reset_is_when_a_token_comes(clock: FakeClock) -> None:
+    limited = limits("essentials", clock)
+    taken(limited, "enabled_connections")
+    with pytest.raises(ApiError) as refused:
+        limited.take("enabled_connections")
+    reset = int(refused.value.headers["x-ratelimit-reset"])
+    clock.now = reset - 0.01
+    with pytest.raises(ApiError):
+        limited.take("enabled_connections")
+    clock.now = float(reset)
+    limited.take("enabled_connections")
+
+
+def test_headers_come_with_answers_but_not_with_validation_errors(api: Api, tenant: Any) -> None:
+    tenant.switches.rate_tier = "essentials"
+    answer = api.get(MISSING)
+    assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]) == ("10", "9")
+    assert "x-ratelimit-limit" not in api.post("/jobs/users-exports", {"limit": 0}).headers
+    for _ in range(8):
+        api.get(MISSING)
+    refused = api.get(MISSING)
+    assert (refused.status_code, refused.headers["x-ratelimit-remaining"]) == (429, "0")
+    assert tenant.limits.refused == 1
+
+
+# -- a process of its own
+
+
+def test_own_process_serves_until_its_input_closes() -> None:
+    command = [sys.executable, "-m", "local.simulators", "--users", "50", "--cybozu-users", "5"]
+    with subprocess.Popen(  # noqa: S603 - our own module
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
+    ) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        acme = told["auth0"]["acme"]
+        session = trusting(Path(told["ca_file"]))
+        form = {"grant_type": "client_credentials", "audience": f"https://{acme['domain']}/api/v2/"}
+        answer = session.post(f"https://{acme['domain']}/oauth/token", data={**form, **acme["credentials"]}, timeout=10)
+        assert answer.status_code == 200
+        assert told["cybozu"]["example"]["users"] == 5
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_domain_is_quiet_about_itself(api: Api, domain: Domain) -> None:
+    texts = f"{api.tenant!r} {domain.domain!r} {domain.domain.account!r} {api.tenant.client!r}"
+    assert domain.domain.account.password not in texts
+    assert str(api.tenant.client.secret) not in texts
