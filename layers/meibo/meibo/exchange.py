@@ -27,7 +27,7 @@ from meibo.errors import (
     RequestRefusedError,
     WrongFormatError,
 )
-from meibo.pacing import PATIENCE_SECONDS, Clock, Deadline, Pacer
+from meibo.pacing import PATIENCE_SECONDS, Clock, Deadline, Gate, Pacer
 
 CONNECT_SECONDS: Final = 6.0
 READ_SECONDS: Final = 30.0
@@ -106,6 +106,7 @@ class Exchange:
         self._clock = clock
         self._user_agent = user_agent
         self._busy = busy
+        self._gate = Gate(connections)
 
     def send(self, call: Call) -> Answer:
         """Return the first answer that is not "busy"; raises ProviderBusyError when time is too short."""
@@ -131,7 +132,8 @@ class Exchange:
         while True:
             self.pacer.wait_for_turn(call.bucket)
             headers: Mapping[str, str] = {}
-            outcome = self._once(call, stream=stream)
+            with self._gate:
+                outcome = self._once(call, stream=stream)
             if isinstance(outcome, _Failure):
                 failure = outcome
             else:
@@ -142,6 +144,8 @@ class Exchange:
                     return response, body
                 response.close()
                 refused = response.status_code == 429
+                if refused:
+                    self._gate.narrow()
                 failure = _Failure(f"answers {response.status_code}", nothing_happened=refused)
             unknown_host += failure.unknown_host
             if failure.never or unknown_host >= UNKNOWN_HOST_ATTEMPTS:

@@ -180,6 +180,33 @@ class Pacer:
                 self._offset = seen
 
 
+class Gate:
+    """Lets so many requests be under way at once, and fewer after each 429.
+
+    Where the limit is on requests that run together, waiting alone helps nobody: all would return together.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._inside = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._inside < self._width)
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def narrow(self) -> None:
+        """Let fewer be under way from now on: as many as now, after the refused request has left."""
+        with self._changed:
+            self._width = max(1, min(self._width - 1, self._inside))
+
+
 def _number(text: str | None) -> float | None:
     if text is None or len(text) > 20:
         return None
