@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from local.simulators import Auth0Tenant, CybozuDomain, Simulators
+from tests.clock import FakeClock
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Start at the machine's time, because certificates are checked against that."""
+    return FakeClock(time.time())
+
+
+@pytest.fixture
+def simulators(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulators]:
+    tenant = Auth0Tenant("acme", users=40)
+    domain = CybozuDomain("example", users=730)
+    with Simulators([tenant], [domain], clock=clock.now) as running:
+        for name, value in running.environment().items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+@pytest.fixture
+def tenant(simulators: Simulators) -> Auth0Tenant:
+    return simulators.auth0["acme"]
+
+
+@pytest.fixture
+def domain(simulators: Simulators) -> CybozuDomain:
+    return simulators.cybozu["example"]
