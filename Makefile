@@ -30,6 +30,14 @@ $(READY): requirements/dev.txt
 .PHONY: setup
 setup: $(READY) ## create .venv with the locked dependencies
 
+USERS ?= 50000
+CYBOZU_USERS ?= 1000
+SOURCES ?=
+
+.PHONY: run
+run: $(READY) ## archive simulated directories into ./archive/ (USERS=…), or real ones (SOURCES=sources.json)
+	@$(BIN)/python -m local $(if $(SOURCES),--sources '$(SOURCES)',--users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)')
+
 .PHONY: test
 test: $(READY) ## unit, integration and template tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -29,10 +29,10 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from meibo import aws as meibo_aws
 from moto import mock_aws
-from moto.server import ThreadedMotoServer
 
 from local.environ import overlaid_environ
 from local.functions import LambdaService, LocalFunction, Observer, Outcome, load_handler
+from local.s3 import Received, serve_s3
 from local.template import ROOT, of_type, read_template, translate
 
 if TYPE_CHECKING:
@@ -132,16 +132,25 @@ class LocalAws:
         """Return a JSON object of the archive bucket."""
         return json.loads(self.read(key))
 
+    def write(self, key: str, body: bytes) -> None:
+        """Put an object into the archive bucket."""
+        boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
+
     def download(self, folder: Path) -> int:
-        """Copy the bucket to a folder under the bucket's keys; return the number of files."""
+        """Copy what a folder lacks of the bucket to it, under the bucket's keys; return the number of files.
+
+        A file appears whole or not at all, and one that is there is left as it is.
+        """
         client = boto3.client("s3")
-        keys = self.keys()
-        for key in keys:
+        missing = [key for key in self.keys() if not (folder / key).exists()]
+        for key in missing:
             path = folder / key
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
+            partial = path.with_name(f".{path.name}.partial")
+            with partial.open("wb") as file:
                 client.download_fileobj(self.bucket, key, file)
-        return len(keys)
+            partial.replace(path)
+        return len(missing)
 
 
 @contextmanager
@@ -150,12 +159,13 @@ def local_aws(
     parameters: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
     observer: Observer | None = None,
+    received: Received | None = None,
     root: Path = ROOT,
 ) -> Iterator[LocalAws]:
     """Bring the template's stack up on this machine, and take it down again.
 
     ``parameters`` are the stack's; ``environment`` is added to every function's, for what AWS would provide
-    otherwise, such as which certificates are trusted.
+    otherwise, such as which certificates are trusted. ``received`` is told the bytes that arrive for each key.
     """
     source = read_template(root / "template.yaml")
     with ExitStack() as stack:
@@ -164,11 +174,8 @@ def local_aws(
         stack.enter_context(
             mock_aws(config={"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}})
         )
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        stack.callback(server.stop)
-        host, port = server.get_host_and_port()
-        stack.enter_context(_variables({"AWS_ENDPOINT_URL_S3": f"http://{host}:{port}"}))
+        endpoint = stack.enter_context(serve_s3(received))
+        stack.enter_context(_variables({"AWS_ENDPOINT_URL_S3": endpoint}))
         meibo_aws.forget_clients()
         stack.callback(meibo_aws.forget_clients)
         invocations = _Invocations()
@@ -178,7 +185,7 @@ def local_aws(
             parameters=dict(parameters or {}),
             invocations=invocations,
             observer=observer,
-            endpoint=f"http://{host}:{port}",
+            endpoint=endpoint,
             root=root,
         )
 
@@ -226,9 +233,7 @@ def _create(
 
 def _for_moto(translated: dict[str, Any]) -> dict[str, Any]:
     resources = {
-        name: resource
-        for name, resource in translated["Resources"].items()
-        if resource["Type"] not in _UNKNOWN_TO_MOTO
+        name: resource for name, resource in translated["Resources"].items() if resource["Type"] not in _UNKNOWN_TO_MOTO
     }
     return {key: value for key, value in translated.items() if key != "Outputs"} | {"Resources": resources}
 

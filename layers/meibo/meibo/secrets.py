@@ -1,4 +1,4 @@
-"""Credentials from AWS Secrets Manager and the configuration from SSM Parameter Store, cached between invocations."""
+"""Credentials from AWS Secrets Manager and the configuration from SSM Parameter Store."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterEr
 
 from meibo.errors import ConfigurationError, SecretError
 
-# Long enough that a poll does not pay for a call, short enough that a rotated secret is used within a run.
-_MAX_AGE_SECONDS = 300
 
+def read_secret(name: str) -> dict[str, Any]:
+    """Return a secret's JSON object, raising SecretError where it is missing or not one.
 
-def read_secret(name: str, *, fresh: bool = False) -> dict[str, Any]:
-    """Return a secret's JSON object, raising SecretError where it is missing or not one."""
+    Not cached: clients are kept with their tokens, and a corrected secret must count at once.
+    """
     try:
-        text = parameters.get_secret(name, max_age=_MAX_AGE_SECONDS, force_fetch=fresh)
+        text = parameters.get_secret(name, force_fetch=True)
     except GetParameterError as error:
         raise SecretError(
             f"the secret {name!r} cannot be read ({_code(error)}); create it in Secrets Manager in this region,"
@@ -35,7 +35,7 @@ def read_secret(name: str, *, fresh: bool = False) -> dict[str, Any]:
 def read_configuration(name: str) -> str:
     """Return the text of the configuration, raising ConfigurationError where the parameter is missing."""
     try:
-        return str(parameters.get_parameter(name, max_age=0, force_fetch=True))
+        return str(parameters.get_parameter(name, force_fetch=True))
     except GetParameterError as error:
         raise ConfigurationError(
             f"the SSM parameter {name!r} cannot be read ({_code(error)}); write the sources document there"

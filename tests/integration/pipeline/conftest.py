@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from meibo.exports.providers import forget_clients
 
 from local.aws import LocalAws, local_aws
 from local.functions import Outcome
 from local.simulators import Auth0Tenant, CybozuDomain, Simulators
-from meibo.exports.providers import forget_clients
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"

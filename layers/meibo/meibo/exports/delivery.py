@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -98,19 +98,20 @@ class Deliveries:
     def _cybozu_users(self, export: PlannedExport) -> CopyDelivery:
         report = PagingReport()
 
-        def chunks() -> Iterable[bytes]:
-            client = self.providers.cybozu(export)
-            if export.format == "csv":
-                return stream_users_csv(client)
-            return gzipped(
-                stream_users_ndjson(
-                    client,
-                    ids=export.request.get("ids", ()),
-                    codes=export.request.get("codes", ()),
-                    concurrency=self.settings.cybozu_concurrency,
-                    report=report,
+        def chunks() -> Iterator[bytes]:
+            with self.providers.cybozu(export) as client:
+                if export.format == "csv":
+                    yield from stream_users_csv(client)
+                    return
+                yield from gzipped(
+                    stream_users_ndjson(
+                        client,
+                        ids=export.request.get("ids", ()),
+                        codes=export.request.get("codes", ()),
+                        concurrency=self.settings.cybozu_concurrency,
+                        report=report,
+                    )
                 )
-            )
 
         paged = export.format == "ndjson"
         return self._delivery(

@@ -119,6 +119,7 @@ class RunFinisher:
         name, reason = _reason(error)
         document = {"export_id": export.export_id, "attempt": attempt, "error": name, "reason": reason}
         self.store.put_json(failure_key(run_id, attempt, export.export_id), document)
+        metrics.add_metric("FailedExports", MetricUnit.Count, 1)
         logger.error("export failed", extra={**document, "run_id": run_id})
         return {"export_id": export.export_id, "recorded": True}
 

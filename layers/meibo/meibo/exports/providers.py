@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.connections import organization_connections
 from meibo.auth0.credentials import Auth0Credentials
 from meibo.auth0.jobs import JobStatus, create_users_export, get_job
 from meibo.auth0.location import fresh_location
+from meibo.cybozu.client import CONNECTIONS as CYBOZU_CONNECTIONS
 from meibo.cybozu.client import CybozuClient
 from meibo.cybozu.credentials import CybozuCredentials
 from meibo.errors import CredentialsRefusedError, ScopeMissingError
+from meibo.exchange import new_session
 from meibo.exports.plan import PlannedExport
 from meibo.secrets import read_secret
 
 if TYPE_CHECKING:
     from meibo.configuration import Auth0Source
 
+T = TypeVar("T")
+
 Deadline = Callable[[], float]
 
-# A kept client has a token; whoever changes a secret must not have to wait for the process's end.
 _auth0_clients: dict[tuple[str, str], Auth0Client] = {}
 
 
@@ -36,7 +39,8 @@ def forget_clients() -> None:
 class Providers:
     """What the exports ask of the providers.
 
-    Clients of Auth0 tenants are kept with their tokens for the life of the process. ``deadline`` returns the
+    Clients of Auth0 tenants are kept with their tokens for the life of the process. Where a kept one is refused, its
+    secret may have been rotated since: it is read again, and the question asked once more. ``deadline`` returns the
     seconds that the invocation at hand has left.
     """
 
@@ -45,47 +49,53 @@ class Providers:
 
     def connections(self, source: Auth0Source, organization_id: str) -> list[str]:
         """Return the ids of the connections that are enabled for an organization."""
-        with self._auth0(source.domain, source.secret) as client:
-            return organization_connections(client, organization_id)
+        return self._ask_auth0(
+            source.domain, source.secret, lambda client: organization_connections(client, organization_id)
+        )
 
     def create_job(self, export: PlannedExport) -> str:
         """Create the job of one Auth0 export and return its id."""
         request = export.request
-        with self._auth0(export.endpoint, export.secret) as client:
-            job = create_users_export(
+        job = self._ask_auth0(
+            export.endpoint,
+            export.secret,
+            lambda client: create_users_export(
                 client,
                 connection_id=request.get("connection_id"),
                 format=export.format,
                 limit=request.get("limit"),
                 fields=request["fields"],
-            )
+            ),
+        )
         return job.id
 
     def read_job(self, export: PlannedExport, job_id: str) -> JobStatus:
         """Return the state of an export's job."""
-        with self._auth0(export.endpoint, export.secret) as client:
-            return get_job(client, job_id)
+        return self._ask_auth0(export.endpoint, export.secret, lambda client: get_job(client, job_id))
 
     def location(self, export: PlannedExport, job_id: str, allowed_hosts: tuple[str, ...]) -> str:
         """Return a fresh location of the job's file, vetted. It is a secret."""
-        with self._auth0(export.endpoint, export.secret) as client:
-            return fresh_location(client, job_id, allowed_hosts)
-
-    def cybozu(self, export: PlannedExport) -> CybozuClient:
-        """Return a client of an export's cybozu.com domain; it holds nothing that is worth keeping."""
-        credentials = CybozuCredentials.from_secret(self.secret(export.secret))
-        return CybozuClient(export.endpoint, credentials, deadline=self.deadline)
+        return self._ask_auth0(
+            export.endpoint, export.secret, lambda client: fresh_location(client, job_id, allowed_hosts)
+        )
 
     @contextmanager
-    def _auth0(self, domain: str, secret: str) -> Iterator[Auth0Client]:
+    def cybozu(self, export: PlannedExport) -> Iterator[CybozuClient]:
+        """Give a client of an export's cybozu.com domain, whose connections end with it."""
+        credentials = CybozuCredentials.from_secret(self.secret(export.secret))
+        with new_session(CYBOZU_CONNECTIONS) as session:
+            yield CybozuClient(export.endpoint, credentials, session=session, deadline=self.deadline)
+
+    def _ask_auth0(self, domain: str, secret: str, question: Callable[[Auth0Client], T]) -> T:
         key = (domain, secret)
-        client = _auth0_clients.get(key)
-        if client is None:
-            client = Auth0Client(domain, Auth0Credentials.from_secret(self.secret(secret)))
-            _auth0_clients[key] = client
-        client.deadline = self.deadline
-        try:
-            yield client
-        except (CredentialsRefusedError, ScopeMissingError):
-            _auth0_clients.pop(key, None)
-            raise
+        kept = _auth0_clients.get(key)
+        if kept is not None:
+            kept.deadline = self.deadline
+            try:
+                return question(kept)
+            except (CredentialsRefusedError, ScopeMissingError):
+                _auth0_clients.pop(key, None)
+        client = Auth0Client(domain, Auth0Credentials.from_secret(self.secret(secret)), deadline=self.deadline)
+        answer = question(client)
+        _auth0_clients[key] = client
+        return answer

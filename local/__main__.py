@@ -1,0 +1,51 @@
+"""Run the main job on this machine: ``python -m local --users 50000``, or ``--sources sources.json``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from meibo.errors import MeiboError
+
+from local.runner import console_of_terminal, run
+from local.sources import real_sources, simulated_sources
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 when everything is archived and proven, 1 when something is missing, 2 for a wrong configuration."""
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
+    parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
+    parser.add_argument("--sources", type=Path, help="a configuration of real sources, instead of simulated ones")
+    parser.add_argument("--archive", type=Path, default=Path("archive"), help="the folder that receives the archive")
+    parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="what the functions log")
+    options = parser.parse_args(argv)
+    console = console_of_terminal()
+    try:
+        with contextlib.ExitStack() as stack:
+            if options.sources:
+                sources = real_sources(options.sources)
+            else:
+                console.print(
+                    f"Simulating an Auth0 tenant of {options.users:,} users and a cybozu.com domain of"
+                    f" {options.cybozu_users:,}, over HTTPS on this machine"
+                )
+                sources = stack.enter_context(simulated_sources(users=options.users, cybozu_users=options.cybozu_users))
+            return run(sources, options.archive, console, options.log)
+    except MeiboError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        return 2
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be a whole number from 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())
