@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 SEND_BYTES = 256 * 1024
 """A send call may take as long as a stall, so it must not be a whole part."""
 
+CHUNKED_BYTES = 64 * 1024
+"""What a break may cost of a body of unknown length, whose bytes are counted a call later."""
+
 BROKEN = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 """What a connection raises when it breaks; TLS errors and timeouts are OSErrors."""
 
@@ -43,11 +46,12 @@ class Body:
         original: http.client.HTTPResponse = response._original_response  # type: ignore[attr-defined]
         self._original = original
         self.length: int | None = original.length
+        self.chunked = original.chunked
 
     def readinto(self, view: memoryview) -> int:
         """Read what is there, at most ``len(view)`` bytes; 0 at the end, also where that is too early."""
         if self.length is None:
-            return self._original.readinto(view)  # chunked, or until the server closes
+            return self._original.readinto(view[:CHUNKED_BYTES])
         if self.length == 0:
             return 0
         count: int = self._original.fp.readinto1(view[: self.length])
@@ -93,6 +97,8 @@ class Connection:
             self._connection, self._origin = self._make(*origin), origin
         connection = self._connection
         assert connection is not None  # noqa: S101  (told to mypy)
+        if self._interrupted:
+            raise ConnectionAbortedError("interrupted")
         if connection.sock is None:
             connection.timeout = self._options.connect_seconds
             connection.connect()

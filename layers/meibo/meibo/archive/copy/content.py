@@ -99,10 +99,7 @@ class Inspection:
         limits = self._content
         if self._expanded_bytes > limits.max_expanded_bytes:
             raise FileTooLargeError(f"the file expands to more than {limits.max_expanded_bytes} bytes")
-        if (
-            self._expanded_bytes > RATIO_MATTERS_FROM
-            and self._expanded_bytes > self._raw_bytes * limits.max_ratio
-        ):
+        if self._expanded_bytes > RATIO_MATTERS_FROM and self._expanded_bytes > self._raw_bytes * limits.max_ratio:
             raise FileTooLargeError(f"the file expands to more than {limits.max_ratio} times its size")
 
     def finish(self) -> Facts:

@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from meibo.archive.copy.connection import trust
 from meibo.archive.copy.content import Inspection
 from meibo.archive.copy.digest import FileDigest, best_checksum
-from meibo.archive.copy.model import MAX_PARTS, Content, CopyOptions, CopyResult, Counts
-from meibo.archive.copy.source import ChangedError, Download, Location, LocationSource, StreamSource
+from meibo.archive.copy.lanes import Lanes, Piece
+from meibo.archive.copy.model import Content, CopyOptions, CopyResult, Counts
+from meibo.archive.copy.order import InOrder
+from meibo.archive.copy.source import ChangedError, LocationOrigin, LocationSource, StreamOrigin, StreamSource
 from meibo.archive.copy.stop import Stop
-from meibo.archive.copy.target import Object, Sender
-from meibo.errors import FileTooLargeError, SourceChangedError
+from meibo.archive.copy.target import Object, PartSender, Written
+from meibo.errors import CopyBrokenError, SourceChangedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meibo.archive.copy.content import Facts
+    from meibo.archive.copy.lanes import Origin
     from meibo.archive.copy.model import Target
-    from meibo.archive.copy.target import Part
 
     Source = LocationSource | StreamSource
 
+LOOK_BYTES = 256 * 1024
+"""How much of a part is decoded between two looks at the clock: a bomb makes a quarter of a GiB of it."""
 
-class Reader(Protocol):
-    """Fills a view with the file's bytes from an offset; fewer only at the file's end."""
-
-    def fill(self, view: memoryview, offset: int) -> int: ...
-
-
-class StreamReader:
-    """Reads the caller's iterator in order."""
-
-    def __init__(self, source: StreamSource) -> None:
-        self._source = source
-
-    def fill(self, view: memoryview, offset: int) -> int:  # noqa: ARG002  (an iterator has one place)
-        filled = 0
-        while filled < len(view) and (count := self._source.readinto(view[filled:])):
-            filled += count
-        return filled
+CLOSE_SECONDS = 3.0
+"""How long a lane that sits in the caller's code is waited for, well inside the reserve."""
 
 
 def copy(
@@ -56,87 +46,108 @@ def copy(
     source's callables raise.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
-    stop = Stop(options, deadline)
     while True:
-        try:
-            return _attempt(source, target, content, options, counts, stop)
-        except ChangedError:
-            counts.restarts += 1
-            if counts.restarts > options.restarts:
-                raise SourceChangedError(
-                    f"the file changed {counts.restarts} times during the copy"
-                ) from None
-
-
-def _attempt(  # noqa: PLR0917  (rewritten with the lanes)
-    source: Source, target: Target, content: Content, options: CopyOptions, counts: Counts, stop: Stop
-) -> CopyResult:
-    checksum = best_checksum()
-    digest, inspection = FileDigest(checksum), Inspection(content)
-    target_object = Object(target, checksum)
-    reader: Reader
-    if isinstance(source, LocationSource):
-        download = Download(
-            Location(source, options, counts), options, stop, counts, options.source_tls or trust()
-        )
-        version = download.begin(options.part_bytes)
-        size, reader = version.size, download
-    else:
-        size, reader = None, StreamReader(source)
-    buffer, spare = memoryview(bytearray(options.part_bytes)), memoryview(bytearray(options.part_bytes))
-    parts: list[Part] = []
-    try:
-        count = reader.fill(buffer[: len(buffer) if size is None else min(len(buffer), size)], 0)
-        offset, single, sender = count, False, None
-        while True:
-            following = 0
-            if size is None or offset < size:
-                want = len(spare) if size is None else min(len(spare), size - offset)
-                following = reader.fill(spare[:want], offset)
-            crc = checksum.update(buffer[:count])
-            digest.add(buffer[:count], crc)
-            inspection.feed(buffer[:count])
-            single = not following and not parts
-            if single:
-                break
-            if sender is None:
-                target_object.begin()
-                sender = Sender(target_object, options, stop, counts, options.target_tls or trust())
-            parts.append(sender.send(len(parts) + 1, buffer[:count], checksum.encode(crc)))
-            if not following:
-                break
-            check_parts(len(parts), options)
-            buffer, spare, count = spare, buffer, following
-            offset += following
-        facts = inspection.finish()
-        stop.check()
-        if single:
-            counts.puts += 1
-            counts.parts += 1
-            written = target_object.put(buffer[:count], digest)
+        stop = Stop(options, deadline)
+        origin: Origin
+        if isinstance(source, LocationSource):
+            # A file that changes again and again is read in one go: fewer requests that can disagree.
+            origin = LocationOrigin(source, options, stop, counts, ranges=counts.restarts < 2)
         else:
-            written = target_object.complete(parts, digest)
-    except BaseException:
-        target_object.abort()
-        raise
-    return CopyResult(
-        bytes=digest.bytes,
-        sha256=digest.sha256,
-        checksum=digest.checksum,
-        checksum_algorithm=checksum.name,
-        checksum_type="FULL_OBJECT",
-        etag=written.etag,
-        version_id=written.version_id,
-        gzip=facts.gzip,
-        rows=facts.rows,
-        columns=facts.columns,
-        expanded_bytes=facts.expanded_bytes,
-        already_there=written.already_there,
-        counts=counts,
-    )
+            origin = StreamOrigin(source)
+        changed = None
+        try:
+            return Attempt(origin, target, content, options=options, stop=stop, counts=counts).run()
+        except ChangedError as error:
+            changed = str(error)
+        counts.restarts += 1
+        if counts.restarts > options.restarts:
+            raise SourceChangedError(f"the copy started over {options.restarts} times, and again: {changed}")
 
 
-def check_parts(count: int, options: CopyOptions) -> None:
-    """Raise if an upload would need one part more than S3 takes."""
-    if count == MAX_PARTS:
-        raise FileTooLargeError(f"the file has more than {MAX_PARTS} parts of {options.part_bytes} bytes")
+class Attempt:
+    """One try to copy the whole file, from nothing to an object or to nothing."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        target: Target,
+        content: Content,
+        *,
+        options: CopyOptions,
+        stop: Stop,
+        counts: Counts,
+    ) -> None:
+        checksum = best_checksum()
+        self._checksum = checksum
+        self._stop = stop
+        self._counts = counts
+        self._digest = FileDigest(checksum)
+        self._inspection = Inspection(content)
+        self._object = target_object = Object(target, checksum)
+        self._followers = [InOrder("digest", self._add, stop), InOrder("decode", self._look, stop)]
+        tls = options.target_tls or trust()
+        self._lanes = Lanes(
+            origin,
+            lambda: PartSender(target_object, options, stop, counts, tls),
+            self._followers,
+            checksum=checksum,
+            options=options,
+            stop=stop,
+            counts=counts,
+        )
+
+    def run(self) -> CopyResult:
+        """Copy; what fails leaves no upload behind."""
+        try:
+            count = self._lanes.run()
+            for follower in self._followers:
+                follower.finish(count)
+            self._stop.raise_reason()
+            facts = self._inspection.finish()
+            self._stop.check_time()
+            self._stop.raise_reason()
+            written = self._write()
+        except BaseException as error:
+            self._stop.set(error)
+            self._lanes.close(CLOSE_SECONDS)
+            self._object.abort()
+            raise
+        self._lanes.close(CLOSE_SECONDS)
+        return self._result(facts, written)
+
+    def _add(self, piece: Piece) -> None:
+        self._digest.add(piece.view, piece.crc)
+
+    def _look(self, piece: Piece) -> None:
+        for at in range(0, len(piece.view), LOOK_BYTES):
+            self._stop.check()
+            self._inspection.feed(piece.view[at : at + LOOK_BYTES])
+
+    def _write(self) -> Written:
+        """Make the object visible."""
+        if self._lanes.size not in {None, self._digest.bytes}:
+            raise CopyBrokenError(f"{self._digest.bytes} bytes arrived of {self._lanes.size}")
+        only = self._lanes.only
+        if only is None:
+            parts = self._lanes.parts
+            return self._object.complete([parts[index] for index in range(len(parts))], self._digest)
+        self._counts.puts += 1
+        self._counts.parts += 1
+        return self._object.put(only.view, self._digest)
+
+    def _result(self, facts: Facts, written: Written) -> CopyResult:
+        return CopyResult(
+            bytes=self._digest.bytes,
+            sha256=self._digest.sha256,
+            checksum=self._digest.checksum,
+            checksum_algorithm=self._checksum.name,
+            checksum_type="FULL_OBJECT",
+            etag=written.etag,
+            version_id=written.version_id,
+            gzip=facts.gzip,
+            rows=facts.rows,
+            columns=facts.columns,
+            expanded_bytes=facts.expanded_bytes,
+            already_there=written.already_there,
+            counts=self._counts,
+        )

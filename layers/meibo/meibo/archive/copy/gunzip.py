@@ -49,9 +49,7 @@ class Gunzip:
             try:
                 chunk = self._member.decompress(piece, OUTPUT_BYTES)
             except igzip_lib.IsalError as error:  # type: ignore[misc]  # an exception class that has no stub
-                raise CorruptFileError(
-                    f"the gzip data is broken in member {self._members + 1}: {error}"
-                ) from None
+                raise CorruptFileError(f"the gzip data is broken in member {self._members + 1}: {error}") from None
             if chunk:
                 yield chunk
             if self._member.eof:

@@ -46,23 +46,35 @@ class Stop:
         for interrupt in interrupts:
             interrupt()
 
+    @property
+    def is_set(self) -> bool:
+        """Whether the copy has to end."""
+        return self._event.is_set()
+
+    def raise_reason(self) -> None:
+        """Raise what ended the copy, if it ended."""
+        if self.reason is not None:
+            raise self.reason
+
     def seconds_left(self) -> float | None:
         """Seconds of work that are left, less the reserve; None means no end."""
-        return None if self._deadline is None else self._deadline() - self._reserve
+        return None if self._deadline is None else max(0.0, self._deadline() - self._reserve)
+
+    def check_time(self) -> None:
+        """End the copy if its time is over."""
+        if self.seconds_left() == 0:
+            self.set(OutOfTimeError("the invocation's time ends before the copy does"))
 
     def check(self) -> None:
         """Raise if the copy has to end."""
+        self.check_time()
         if self._event.is_set():
             raise StoppedError
-        left = self.seconds_left()
-        if left is not None and left <= 0:
-            raise OutOfTimeError("the invocation's time ends before the copy does")
 
     def wait(self, seconds: float) -> None:
         """Sleep, but no longer than the copy lives."""
         left = self.seconds_left()
-        if self._event.wait(seconds if left is None else max(0.0, min(seconds, left))):
-            raise StoppedError
+        self._event.wait(seconds if left is None else min(seconds, left))
         self.check()
 
 

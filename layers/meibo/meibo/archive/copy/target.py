@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,6 +59,7 @@ class Object:
         self._client = target.client
         self._checksum = checksum
         self._upload_id: str | None = None
+        self._beginning = threading.Lock()
         # In the older regions boto3 presigns with SigV2, which S3 refuses for KMS keys and cannot cover a
         # checksum.
         self._client.meta.events.register(
@@ -82,7 +84,12 @@ class Object:
         return {f"Checksum{self._checksum.name}": value}
 
     def begin(self) -> None:
-        """Create the multipart upload."""
+        """Create the multipart upload, once."""
+        with self._beginning:
+            if self._upload_id is None:
+                self._upload_id = self._create()
+
+    def _create(self) -> str:
         try:
             answer = self._client.create_multipart_upload(
                 **self._name,
@@ -92,7 +99,7 @@ class Object:
             )
         except (ClientError, BotoCoreError) as error:
             raise _named("CreateMultipartUpload", error) from error
-        self._upload_id = answer["UploadId"]
+        return answer["UploadId"]
 
     def sign(self, number: int, checksum: str) -> tuple[str, dict[str, str]]:
         """Presign the upload of a part with its checksum; return the URL and the headers that it signs."""
@@ -111,8 +118,7 @@ class Object:
     def complete(self, parts: Sequence[Part], digest: FileDigest) -> Written:
         """Make the object visible if its key is free, and have S3 check its size and checksum."""
         listed: list[Any] = [
-            {"PartNumber": part.number, "ETag": part.etag, **self._checksum_parameter(part.checksum)}
-            for part in parts
+            {"PartNumber": part.number, "ETag": part.etag, **self._checksum_parameter(part.checksum)} for part in parts
         ]
         try:
             answer: Mapping[str, Any] = self._client.complete_multipart_upload(
@@ -176,16 +182,12 @@ class Object:
                 same = self._sha256_there() == digest.sha256
         except ClientError as missing:
             if _status(missing) == 404:
-                raise CopyBrokenError(
-                    f"{call} failed with {_code(error)} and no object is there"
-                ) from missing
+                raise CopyBrokenError(f"{call} failed with {_code(error)} and no object is there") from missing
             raise _named("HeadObject", missing) from missing
         except BotoCoreError as broken:
             raise _named("HeadObject", broken) from broken
         if not same:
-            raise ArchiveConflictError(
-                f"another object is already at {self._target.key}; it was left as it is"
-            )
+            raise ArchiveConflictError(f"another object is already at {self._target.key}; it was left as it is")
         return Written(there["ETag"].strip('"'), _version(there), already_there=True)
 
     def _sha256_there(self) -> str:
@@ -196,31 +198,37 @@ class Object:
         return digest.hexdigest()
 
 
-class Sender:
+class PartSender:
     """Uploads parts over one connection."""
 
-    def __init__(
-        self, target: Object, options: CopyOptions, stop: Stop, counts: Counts, tls: ssl.SSLContext
-    ) -> None:
+    def __init__(self, target: Object, options: CopyOptions, stop: Stop, counts: Counts, tls: ssl.SSLContext) -> None:
         self._target = target
         self._counts = counts
         self._stop = stop
-        self.connection = Connection(options, tls)
-        stop.on_set(self.connection.interrupt)
+        self._connection = Connection(options, tls)
+        stop.on_set(self._connection.interrupt)
         self._patience = Patience("the archive", options, stop, counts)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
     def send(self, number: int, data: memoryview, checksum: str) -> Part:
         """Upload one part until S3 has it."""
         while True:
             self._stop.check()
+            self._target.begin()
             url, headers = self._target.sign(number, checksum)
             self._counts.puts += 1
+            broken = None
             try:
-                body = self.connection.send("PUT", url, headers, data)
-                answer = body.text() if body.status != 200 or body.length != 0 else b""
+                body = self._connection.send("PUT", url, headers, data)
+                answer = body.text()
             except BROKEN as error:
-                self.connection.close()
-                self._patience.broke(told(error))
+                broken = told(error)
+            if broken is not None:
+                self._connection.close()
+                self._patience.broke(broken)
                 continue
             if body.status == 200:
                 self._patience.progress()
@@ -228,17 +236,11 @@ class Sender:
                 return Part(number, body.headers["ETag"], checksum)
             found = CODE.search(answer)
             code = found[1].decode() if found else f"status {body.status}"
-            if (
-                body.status in {408, 409, 429}
-                or body.status >= 500
-                or code in {"BadDigest", "RequestTimeout"}
-            ):
+            if body.status in {408, 409, 429} or body.status >= 500 or code in {"BadDigest", "RequestTimeout"}:
                 self._patience.broke(code, wait=retry_after(body.headers) or 0.001)
                 continue
             if code in REFUSED:
-                raise ConfigurationError(
-                    f"S3 refuses UploadPart with {code}: check the function's role and bucket"
-                )
+                raise ConfigurationError(f"S3 refuses UploadPart with {code}: check the function's role and bucket")
             raise CopyBrokenError(f"S3 refuses UploadPart with {code}")
 
 
@@ -259,9 +261,7 @@ def _named(call: str, error: ClientError | BotoCoreError) -> ConfigurationError 
     if isinstance(error, ClientError):
         code = _code(error)
         if code in REFUSED or _status(error) == 403:
-            return ConfigurationError(
-                f"S3 refuses {call} with {code}: check the function's role and the bucket"
-            )
+            return ConfigurationError(f"S3 refuses {call} with {code}: check the function's role and the bucket")
         return CopyBrokenError(f"S3 answered {call} with {code}")
     return CopyBrokenError(f"{call} failed with {told(error)}")
 

@@ -1,0 +1,448 @@
+"""Whatever breaks, the archived bytes are the source's, or nothing is visible."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import random
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target, copy
+from meibo.errors import (
+    ArchiveConflictError,
+    ConfigurationError,
+    CopyBrokenError,
+    CorruptFileError,
+    LocationRefusedError,
+    OutOfTimeError,
+    SourceChangedError,
+    WrongFormatError,
+)
+from tests.integration.archive.faulty import Fault, File, crc64
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+    from tests.integration.archive.faulty import Server, Store
+
+PART = 50_000
+
+
+def content_of(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+class Bench:
+    """Everything that a copy needs, with small parts and short waits."""
+
+    def __init__(self, source: Server, sink: Server, client: S3Client, tls: ssl.SSLContext) -> None:
+        self.source, self.sink, self.client = source, sink, client
+        self.options = CopyOptions(
+            lanes=4,
+            part_bytes=PART,
+            stall_seconds=5,
+            backoff_seconds=0.001,
+            max_backoff_seconds=0.05,
+            source_tls=tls,
+            target_tls=tls,
+        )
+        self.target = Target(client, "archive", "runs/dt=1/名簿 1.csv")
+
+    def serve(self, data: bytes, **how: object) -> File:
+        self.sink.empty()
+        return self.source.serve(File(data, **how))  # type: ignore[arg-type]
+
+    @property
+    def store(self) -> Store:
+        return self.sink.store
+
+    @property
+    def archived(self) -> bytes | None:
+        found = self.store.objects.get(f"/archive/{self.target.key}")
+        return None if found is None else found[0]
+
+    def copy(self, content: Content | None = None, **options: object) -> CopyResult:
+        return copy(
+            LocationSource(self.source.location),
+            self.target,
+            content=content,
+            options=dataclasses.replace(self.options, **options),  # type: ignore[arg-type]
+        )
+
+    def check(self, result: CopyResult, data: bytes) -> None:
+        assert self.archived == data
+        assert result.bytes == len(data)
+        assert result.sha256 == hashlib.sha256(data).hexdigest()
+        assert result.checksum == crc64(data)
+        assert not self.store.uploads
+
+
+@pytest.fixture(scope="session")
+def bench(source: Server, sink: Server, client: S3Client, tls: ssl.SSLContext) -> Bench:
+    return Bench(source, sink, client, tls)
+
+
+sizes = st.one_of(
+    st.integers(0, 3),
+    st.builds(lambda parts, more: max(0, parts * PART + more), st.integers(0, 7), st.integers(-2, 2)),
+    st.integers(0, 8 * PART),
+)
+source_faults = st.dictionaries(
+    st.integers(0, 12),
+    st.one_of(
+        st.builds(Fault, st.sampled_from(["reset", "short"]), st.integers(0, PART)),
+        st.builds(Fault, st.just("status"), status=st.sampled_from([500, 503, 429, 403, 401])),
+    ),
+    max_size=4,
+)
+sink_faults = st.dictionaries(
+    st.integers(0, 10),
+    st.one_of(
+        st.builds(Fault, st.just("reset"), st.integers(0, PART)),
+        st.builds(Fault, st.just("status"), status=st.sampled_from([500, 503])),
+        st.just(Fault("lost")),
+        st.just(Fault("status", status=400, code="BadDigest")),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    size=sizes,
+    ranges=st.booleans(),
+    etag=st.sampled_from(['"v1"', '"v1"', 'W/"v1"', None]),
+    chunked=st.booleans(),
+    uses=st.sampled_from([1, 2, 5, 1 << 30]),
+    faults=source_faults,
+    put_faults=sink_faults,
+    change_at=st.none() | st.integers(1, 8),
+    slow=st.booleans(),
+)
+def test_the_archived_bytes_are_the_sources_or_nothing_is_visible(
+    bench: Bench,
+    size: int,
+    ranges: bool,
+    etag: str | None,
+    chunked: bool,
+    uses: int,
+    faults: dict[int, Fault],
+    put_faults: dict[int, Fault],
+    change_at: int | None,
+    slow: bool,
+) -> None:
+    # given a source and an S3 that break in every way at once
+    first, second = content_of(size), content_of(size + 1, seed=2)
+    changes = {} if change_at is None else {change_at: (second, '"v2"' if etag else None)}
+    bench.serve(first, ranges=ranges, etag=etag, chunked=chunked, uses=uses, faults=faults, changes=changes)
+    bench.store.faults = put_faults
+    if slow:
+        bench.store.gate = threading.Event()
+        threading.Timer(0.02, bench.store.gate.set).start()
+
+    # when
+    try:
+        result = bench.copy()
+
+    # then
+    except CopyBrokenError:
+        assert etag != '"v1"' or change_at is not None  # nothing else is beyond repair
+        assert bench.archived is None
+        assert not bench.store.uploads
+    else:
+        bench.check(result, second if bench.archived == second else first)
+
+
+def test_calls_are_counted_and_none_is_made_twice(bench: Bench) -> None:
+    data = content_of(7 * PART + 1)
+    file = bench.serve(data)
+
+    result = bench.copy()
+
+    bench.check(result, data)
+    assert file.locations == 1
+    assert len(file.requests) == 8
+    assert sorted(bench.store.puts) == list(range(1, 9))
+    assert bench.store.calls == ["CreateMultipartUpload", "CompleteMultipartUpload"]
+    assert (result.counts.gets, result.counts.puts, result.counts.parts) == (8, 8, 8)
+    assert (result.counts.refreshes, result.counts.breaks, result.counts.restarts) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, PART])
+def test_a_file_of_one_part_is_one_put_object(bench: Bench, size: int) -> None:
+    data = content_of(size)
+    bench.serve(data)
+
+    result = bench.copy()
+
+    bench.check(result, data)
+    assert bench.store.calls == ["PutObject"]
+    assert result.counts.parts == 1
+
+
+def test_every_range_after_the_first_carries_the_version(bench: Bench) -> None:
+    file = bench.serve(content_of(3 * PART))
+    bench.copy()
+    assert [("if-match" in request, "range" in request) for request in file.requests[1:]] == [(True, True)] * 2
+
+
+def test_nothing_but_what_http_needs_is_sent_to_a_location(bench: Bench) -> None:
+    file = bench.serve(content_of(1))
+    bench.copy()
+    assert set(file.requests[0]) == {"host", "user-agent", "accept-encoding", "range"}
+
+
+def test_a_refused_range_is_one_stream(bench: Bench) -> None:
+    data = content_of(6 * PART)
+    file = bench.serve(data, ranges=False)
+    bench.check(bench.copy(), data)
+    assert len(file.requests) == 1
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("kind", ["reset", "short"])
+@pytest.mark.parametrize("at", [0, 1, 12_345])
+def test_a_broken_download_goes_on_from_the_exact_byte(bench: Bench, ranges: bool, kind: str, at: int) -> None:
+    data = content_of(PART - 5)
+    file = bench.serve(data, ranges=ranges, faults={0: Fault(kind, at)})
+    result = bench.copy()
+    bench.check(result, data)
+    assert len(file.requests) == 2
+    # A reset overtakes bytes that the client has not read yet; an end in good order does not.
+    if kind == "short":
+        wanted = f"bytes={at}-{len(data) - 1 if ranges else ''}"
+        assert file.requests[1].get("range") == (wanted if ranges or at else None)
+    assert result.counts.breaks == 1
+
+
+def test_an_expired_location_is_fetched_again_once_for_all_lanes(bench: Bench) -> None:
+    data = content_of(12 * PART)
+    file = bench.serve(data, uses=4)
+    result = bench.copy()
+    bench.check(result, data)
+    assert file.locations == 1 + result.counts.refreshes
+    assert len(file.requests) - file.expired == 12
+    assert result.counts.refreshes <= 4
+
+
+def test_locations_that_are_refused_again_and_again_end_the_copy(bench: Bench) -> None:
+    bench.serve(content_of(10), uses=0)
+    with pytest.raises(CopyBrokenError, match="8 fresh locations in a row were refused, last with 403"):
+        bench.copy()
+
+
+def test_an_error_of_the_providers_client_passes_through(bench: Bench) -> None:
+    bench.serve(content_of(10))
+
+    def fetch() -> str:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        copy(LocationSource(fetch), bench.target, options=bench.options)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_stall_is_a_break(bench: Bench, ranges: bool) -> None:
+    data = content_of(2 * PART)
+    bench.serve(data, ranges=ranges, faults={0: Fault("stall", 1000)})
+    bench.store.faults = {0: Fault("stall")}
+    result = bench.copy(stall_seconds=0.2)
+    bench.check(result, data)
+    assert result.counts.breaks == 2
+
+
+def test_a_redirect_is_not_followed(bench: Bench) -> None:
+    bench.serve(content_of(10), faults={0: Fault("status", status=302)})
+    with pytest.raises(LocationRefusedError, match="302"):
+        bench.copy()
+
+
+def test_an_untrusted_certificate_is_refused_at_once(bench: Bench) -> None:
+    file = bench.serve(content_of(10))
+    with pytest.raises(LocationRefusedError, match="certificate of localhost"):
+        bench.copy(source_tls=ssl.create_default_context())
+    assert not file.requests
+
+
+def test_a_changed_source_starts_over(bench: Bench) -> None:
+    before, after = content_of(5 * PART), content_of(4 * PART, seed=2)
+    bench.serve(before, changes={2: (after, '"v2"')})
+    result = bench.copy()
+    bench.check(result, after)
+    assert result.counts.restarts == 1
+    assert bench.store.aborted <= 1
+
+
+def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
+    changes = {number: (content_of(5 * PART, seed=number), f'"{number}"') for number in range(60)}
+    bench.serve(b"", changes=changes, ranges=True, faults={n: Fault("reset", 10) for n in range(60)})
+    with pytest.raises(SourceChangedError, match="started over 3 times"):
+        bench.copy()
+    assert bench.archived is None
+
+
+def test_no_part_is_lost_or_sent_twice_without_a_cause(bench: Bench) -> None:
+    data = content_of(5 * PART)
+    bench.serve(data)
+    bench.store.faults = {1: Fault("lost"), 3: Fault("status", status=503, retry_after="0")}
+    result = bench.copy()
+    bench.check(result, data)
+    assert (result.counts.parts, result.counts.puts, result.counts.breaks) == (5, 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault("status", status=403, code="AccessDenied"), ConfigurationError),
+        (Fault("status", status=404, code="NoSuchUpload"), CopyBrokenError),
+        (Fault("status", status=503), CopyBrokenError),
+    ],
+)
+def test_an_s3_that_keeps_refusing_ends_the_copy_and_the_upload(
+    bench: Bench, fault: Fault, error: type[Exception]
+) -> None:
+    bench.serve(content_of(5 * PART))
+    bench.store.faults = dict.fromkeys(range(100), fault)
+    with pytest.raises(error, match=fault.code):
+        bench.copy()
+    assert bench.archived is None
+    assert not bench.store.uploads
+
+
+@pytest.mark.parametrize("size", [10, 3 * PART])
+def test_the_same_file_twice_is_a_success_and_another_is_a_conflict(bench: Bench, size: int) -> None:
+    data = content_of(size)
+    bench.serve(data)
+    first = bench.copy()
+
+    again = bench.copy()
+    assert again.already_there
+    assert again.sha256 == first.sha256
+    assert not bench.store.uploads
+
+    bench.source.serve(File(content_of(size, seed=9)))
+    with pytest.raises(ArchiveConflictError):
+        bench.copy()
+    assert bench.archived == data
+    assert not bench.store.uploads
+
+
+@pytest.mark.parametrize("size", [1000, 5 * PART])
+def test_a_bad_end_leaves_nothing(bench: Bench, size: int) -> None:
+    zipped = gzip.compress(content_of(size))
+    bench.serve(zipped[:-1])
+    with pytest.raises(CorruptFileError, match="ends early"):
+        bench.copy(Content("opaque", "required"))
+    assert bench.archived is None
+    assert not bench.store.uploads
+
+
+def test_a_bad_start_ends_the_copy_before_its_end(bench: Bench) -> None:
+    file = bench.serve(b"<html>" + content_of(100 * PART))
+    with pytest.raises(WrongFormatError, match="HTML"):
+        bench.copy(Content("csv", "never"))
+    assert len(file.requests) < 100
+    assert bench.archived is None
+
+
+def test_rows_are_counted_on_the_way(bench: Bench) -> None:
+    rows = b"".join(b'"auth0|%d","line\nbreak"\r\n' % number for number in range(20_000))
+    data = gzip.compress(b"id,note\r\n" + rows)
+    bench.serve(data)
+    result = bench.copy(Content("csv", "required", header=True), part_bytes=7_000)
+    bench.check(result, data)
+    assert (result.rows, result.columns, result.gzip) == (20_000, ("id", "note"), True)
+    assert result.expanded_bytes == len(rows) + 9
+
+
+@pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 6 * PART])
+def test_an_iterator_is_archived_too(bench: Bench, size: int) -> None:
+    data = content_of(size)
+    bench.sink.empty()
+    chunks = (data[at : at + 7_001] for at in range(0, size, 7_001))
+    result = copy(StreamSource(chunks), bench.target, options=bench.options)
+    bench.check(result, data)
+    assert bench.store.calls[0] == ("CreateMultipartUpload" if size > PART else "PutObject")
+
+
+def test_an_iterator_that_raises_leaves_nothing(bench: Bench) -> None:
+    bench.sink.empty()
+
+    def chunks() -> Iterator[bytes]:
+        yield content_of(3 * PART)
+        raise CopyBrokenError("the body is short")
+
+    with pytest.raises(CopyBrokenError, match="the body is short"):
+        copy(StreamSource(chunks()), bench.target, options=bench.options)
+    assert bench.archived is None
+    assert not bench.store.uploads
+
+
+def test_the_copy_ends_in_good_order_before_its_time_does(bench: Bench) -> None:
+    # given an S3 that never acknowledges, and an invocation whose time ends soon
+    bench.serve(content_of(40 * PART))
+    bench.store.gate = threading.Event()
+    end = time.monotonic() + 1.4
+    try:
+        with pytest.raises(OutOfTimeError):
+            copy(
+                LocationSource(bench.source.location),
+                bench.target,
+                options=dataclasses.replace(bench.options, reserve_seconds=1),
+                deadline=lambda: end - time.monotonic(),
+            )
+    finally:
+        bench.store.gate.set()
+    assert bench.archived is None
+    assert bench.store.aborted == 1
+
+
+def test_a_slow_sink_holds_the_source_back(bench: Bench) -> None:
+    # given an S3 that acknowledges nothing yet
+    data = content_of(40 * PART)
+    file = bench.serve(data)
+    gate = bench.store.gate = threading.Event()
+    results: list[CopyResult] = []
+    copying = threading.Thread(target=lambda: results.append(bench.copy()))
+    copying.start()
+
+    # when every lane has a part that it cannot get rid of
+    for _ in range(200):
+        if len(bench.store.puts) == bench.options.lanes:
+            break
+        copying.join(0.02)
+
+    # then no part beyond the lanes' buffers was asked for
+    assert len(file.requests) == bench.options.lanes
+    gate.set()
+    copying.join(20)
+    bench.check(results[0], data)
+
+
+def test_checksums_are_signed_and_object_lock_is_set(bench: Bench) -> None:
+    bench.serve(content_of(2 * PART))
+    bench.copy()
+    assert "x-amz-checksum-crc64nvme" in bench.store.headers[0]
+    properties = bench.store.objects[f"/archive/{bench.target.key}"][1]
+    assert properties["x-amz-checksum-type"] == "FULL_OBJECT"
+
+
+@pytest.mark.parametrize("etag", ['"v1"', None])
+def test_no_error_tells_the_location(bench: Bench, etag: str | None) -> None:
+    bench.serve(content_of(10), etag=etag, faults=dict.fromkeys(range(100), Fault("reset", 0)))
+    with pytest.raises(CopyBrokenError) as caught:
+        bench.copy()
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "token" not in str(error)
+        error = error.__cause__ or error.__context__
