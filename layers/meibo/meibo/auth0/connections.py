@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from meibo.auth0.client import Auth0Client
+from meibo.auth0.paging import Listing, Page, checkpoint_pages
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.exchange import segment
 
@@ -12,6 +14,21 @@ ENABLED_SCOPE: Final = "read:organization_connections"
 # An organization has at most ten (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/
 # entity-limit-policy), and whether this endpoint pages at all is not documented: one page holds them all.
 ENABLED_PER_PAGE: Final = 50
+
+CONNECTIONS: Final = Listing(
+    path="connections",
+    key="connections",
+    subject="the list of connections",
+    scope="read:connections",
+    bucket="connections",
+    # Not the options: they hold secrets of other systems, and nothing here needs them.
+    params=(("fields", "id,name,strategy"), ("include_fields", "true")),
+)
+
+
+def list_connections(client: Auth0Client, cursor: str | None = None) -> Iterator[Page]:
+    """Yield id, name and strategy of every connection by pages, from the beginning or from a cursor."""
+    return checkpoint_pages(client, CONNECTIONS, cursor)
 
 
 def enabled_connections(client: Auth0Client, organization_id: str) -> list[dict[str, Any]]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import quote
 
 from meibo.cybozu.client import CybozuClient
-from meibo.cybozu.paging import PAGE_SIZE, Listing, PagingReport, check_concurrency, pages, rows
+from meibo.cybozu.directory import stream_csv
+from meibo.cybozu.paging import PAGE_SIZE, Listing, PagingReport, check_concurrency, lines, pages, rows, unique
 from meibo.cybozu.slices import Item
-from meibo.errors import ConfigurationError, WrongFormatError
+from meibo.errors import ConfigurationError
 from meibo.exchange import Parameters
 
-USERS_CSV: Final = "/v1/csv/user.csv"
 USERS_JSON: Final = "/v1/users.json"
 # https://cybozu.dev/ja/common/docs/user-api/users/get-users/: at most so many ids or codes a request.
 MOST_FILTERED: Final = 100
@@ -25,7 +25,7 @@ def stream_users_csv(client: CybozuClient) -> Iterator[bytes]:
 
     It holds everyone except the built-in account ``Administrator`` and has no header row.
     """
-    return client.stream_csv(USERS_CSV)
+    return stream_csv(client, "users")
 
 
 def stream_users_ndjson(
@@ -48,27 +48,7 @@ def stream_users_ndjson(
         found = _filtered(client, "ids" if ids else "codes", ids or codes, report)
     else:
         found = pages(client, Listing(USERS_JSON, "users"), concurrency=concurrency, report=report)
-    return unique_lines(client, found, report)
-
-
-def unique_lines(client: CybozuClient, found: Iterable[list[Item]], report: PagingReport) -> Iterator[bytes]:
-    """Yield the lines of each page as one piece of NDJSON, dropping ids that were there before."""
-    seen: set[str] = set()
-    for page in found:
-        lines = []
-        for item in page:
-            # Documented as a string, of more digits than a float holds; a number is the same id.
-            identity = item.value.get("id")
-            if not isinstance(identity, str) or not identity:
-                raise WrongFormatError(f"{client.name} answered a row without an id")
-            if identity in seen:
-                report.duplicates += 1
-                continue
-            seen.add(identity)
-            lines.append(item.line)
-        report.rows += len(lines)
-        if lines:
-            yield ("\n".join(lines) + "\n").encode()
+    return lines(unique(client, found, report))
 
 
 def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: PagingReport) -> Iterator[list[Item]]:

@@ -1,0 +1,74 @@
+"""Checkpoint paging of the Management API: ``take`` and ``from``, without the offset's limit of 1,000 records.
+
+https://auth0.com/docs/manage-users/organizations/configure-organizations/retrieve-organizations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from meibo.auth0.client import Auth0Client
+from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.exchange import Parameters
+
+MOST_TAKEN: Final = 100
+# An empty page with a cursor behind it is not documented; so many in a row are not a list any more.
+MOST_EMPTY_PAGES: Final = 10
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows, and the cursor to go on from: None after the last page. Auth0 keeps a cursor for 24 hours."""
+
+    rows: list[dict[str, Any]] = field(repr=False)
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A list of the API: its path, the key of its rows, and how messages and limits name it."""
+
+    path: str
+    key: str
+    subject: str
+    scope: str
+    bucket: str
+    params: Parameters = ()
+
+
+def checkpoint_pages(client: Auth0Client, listing: Listing, cursor: str | None = None) -> Iterator[Page]:
+    """Yield pages from the beginning or from a cursor; a caller may stop and go on from a page's ``next``.
+
+    Both ends are known: members' pages had a cursor up to an empty page, others have none on their last page. A
+    cursor that repeats would never end; it raises RequestRefusedError.
+    """
+    seen = {cursor}
+    empty = 0
+    while True:
+        params = (*listing.params, ("take", str(MOST_TAKEN)), *((("from", cursor),) if cursor else ()))
+        document = client.get(
+            listing.path, params=params, subject=listing.subject, scope=listing.scope, bucket=listing.bucket
+        )
+        page = _page(client, listing, document)
+        yield page
+        if page.next is None:
+            return
+        empty = 0 if page.rows else empty + 1
+        if page.next in seen or empty >= MOST_EMPTY_PAGES:
+            raise RequestRefusedError(
+                f"{client.name} does not come to an end of {listing.subject}: its cursor"
+                f" {'repeats' if page.next in seen else 'leads to empty pages only'}; try again later"
+            )
+        seen.add(page.next)
+        cursor = page.next
+
+
+def _page(client: Auth0Client, listing: Listing, document: Any) -> Page:
+    # A bare list has no cursor: some endpoints answer so where they take no notice of ``take``.
+    rows = document.get(listing.key) if isinstance(document, dict) else document
+    following = document.get("next") if isinstance(document, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WrongFormatError(f"{client.name} answered something other than {listing.subject}")
+    return Page(rows, following if isinstance(following, str) and following else None)
