@@ -15,8 +15,8 @@ from typing import Any
 
 from meibo.archive.keys import run_manifest_key
 from meibo.exports.plan import PlannedExport
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.filesize import decimal
 from rich.table import Table
 
 from local.aws import LocalAws, local_aws
@@ -25,6 +25,9 @@ from local.sources import Sources
 
 _POLL_SECONDS = 0.1
 _READ_BYTES = 1024 * 1024
+
+_WIDE = 150
+_SHORT_DIGEST = 12
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         aws.download(archive)
         manifest = aws.read_json(run_manifest_key(run_id, attempt))
     checked = [_check(export, archive, sources) for export in manifest["exports"]]
-    console.print(_summary(manifest, checked))
+    console.print(_summary(manifest, checked, console.width))
     for missing in manifest["missing"]:
         console.print(f"[red]missing[/] {missing['export_id']}: {missing['error']}: {missing['reason']}")
     good = manifest["complete"] and all(one.ok for one in checked)
@@ -120,18 +123,22 @@ def _check(export: Mapping[str, Any], archive: Path, sources: Sources) -> Checke
     )
 
 
-def _summary(manifest: Mapping[str, Any], checked: list[Checked]) -> Table:
+def _summary(manifest: Mapping[str, Any], checked: list[Checked], width: int) -> Table:
     counts = manifest["counts"]
     table = Table(
         title=f"run {manifest['run_id']}: {counts['archived']} of {counts['planned']} exports archived",
         title_justify="left",
+        box=SIMPLE_HEAD,
         show_footer=True,
+        pad_edge=False,
     )
-    table.add_column("export", "total", overflow="fold", min_width=32)
-    table.add_column("rows", f"{counts['rows']:,}", justify="right")
-    table.add_column("bytes", decimal(counts["bytes"]), justify="right")
-    table.add_column("SHA-256", no_wrap=True, overflow="ellipsis", min_width=9)
-    table.add_column("checked")
+    table.add_column("export", "total", overflow="fold")
+    table.add_column("rows", f"{counts['rows']:,}", justify="right", no_wrap=True)
+    table.add_column("bytes", f"{counts['bytes']:,}", justify="right", no_wrap=True)
+    table.add_column("SHA-256", no_wrap=True)
+    table.add_column("checked", no_wrap=True)
+    # The whole digest where the terminal has room for it; the manifest has it anyway.
+    digits = None if width >= _WIDE else _SHORT_DIGEST
     for one in checked:
         export = one.export
         notes = ["[green]digest[/]" if one.sha256_is_right else "[red]digest wrong[/]"]
@@ -141,7 +148,7 @@ def _summary(manifest: Mapping[str, Any], checked: list[Checked]) -> Table:
         if export["verdict"] == "suspect":
             notes.append("[yellow]suspect[/]")
         rows = "not counted" if export["rows"] is None else f"{export['rows']:,}"
-        table.add_row(export["export_id"], rows, f"{export['bytes']:,}", export["sha256"], ", ".join(notes))
+        table.add_row(export["export_id"], rows, f"{export['bytes']:,}", export["sha256"][:digits], ", ".join(notes))
     return table
 
 
