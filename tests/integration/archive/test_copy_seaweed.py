@@ -1,0 +1,125 @@
+"""The full path against an S3 that nobody of us wrote, which refuses what is wrong by itself."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import ssl
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from botocore.exceptions import ClientError
+
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, Target, copy, engine
+from meibo.archive.copy.digest import Crc64Nvme
+from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError
+from tests.integration.archive.faulty import Fault, File
+
+if TYPE_CHECKING:
+    from tests.integration.archive.conftest import Seaweed
+    from tests.integration.archive.faulty import Server
+
+pytestmark = pytest.mark.xdist_group("seaweed")
+
+PART = 5 * 1024 * 1024
+SIZES = [0, 1000, PART, 3 * PART + 1]
+
+
+class Archive:
+    """A key of its own in SeaweedFS, and a source to fill it from."""
+
+    def __init__(self, seaweed: Seaweed, source: Server, tls: ssl.SSLContext) -> None:
+        self.client = seaweed.client
+        self.source = source
+        self.target = Target(seaweed.client, "archive", f"dt=2026-11-21/名簿 {uuid.uuid4()}.csv", "text/csv")
+        self.options = CopyOptions(
+            lanes=4,
+            part_bytes=PART,
+            tries=2,
+            backoff_seconds=0.001,
+            source_tls=tls,
+            target_tls=seaweed.tls,
+        )
+
+    def copy(self, data: bytes, content: Content | None = None, **faults: Fault) -> CopyResult:
+        self.source.serve(File(data, faults={int(at[1:]): fault for at, fault in faults.items()}))
+        return copy(
+            LocationSource(self.source.location), self.target, content=content, options=self.options
+        )
+
+    def nothing_is_left(self) -> bool:
+        found = self.client.list_objects_v2(Bucket="archive", Prefix=self.target.key)
+        uploads = self.client.list_multipart_uploads(Bucket="archive", Prefix=self.target.key)
+        return not found.get("Contents") and not uploads.get("Uploads")
+
+
+@pytest.fixture
+def archive(seaweed: Seaweed, source: Server, tls: ssl.SSLContext) -> Archive:
+    return Archive(seaweed, source, tls)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_is_archived_is_what_was_served(archive: Archive, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+
+    result = archive.copy(data, _1=Fault("reset", 70_000))
+
+    there = archive.client.get_object(Bucket="archive", Key=archive.target.key, ChecksumMode="ENABLED")
+    assert hashlib.sha256(there["Body"].read()).hexdigest() == result.sha256
+    assert there["ChecksumCRC64NVME"] == result.checksum
+    assert there["ContentType"] == "text/csv"
+
+
+@pytest.mark.parametrize("size", [1000, 2 * PART])
+def test_a_wrong_checksum_is_refused_by_the_server(
+    archive: Archive, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Wrong(Crc64Nvme):
+        def encode(self, value: int) -> str:
+            return super().encode(value ^ 1)
+
+    monkeypatch.setattr(engine, "best_checksum", Wrong)
+    with pytest.raises(CopyBrokenError, match="BadDigest"):
+        archive.copy(bytes(size))
+    assert archive.nothing_is_left()
+
+
+@pytest.mark.parametrize("size", [1000, 2 * PART])
+def test_a_second_archive_is_refused_by_the_server(archive: Archive, size: int) -> None:
+    # given
+    first = archive.copy(b"a" * size)
+
+    # when the same file comes again, then that is a success that changed nothing
+    again = archive.copy(b"a" * size)
+    assert (again.already_there, again.etag) == (True, first.etag)
+
+    # and another file is refused, by us and by the server
+    with pytest.raises(ArchiveConflictError):
+        archive.copy(b"b" * size)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        archive.client.put_object(Bucket="archive", Key=archive.target.key, Body=b"b", IfNoneMatch="*")
+    head = archive.client.head_object(Bucket="archive", Key=archive.target.key)
+    assert head["ETag"].strip('"') == first.etag
+
+
+def test_a_bad_end_leaves_neither_object_nor_upload(archive: Archive) -> None:
+    with pytest.raises(CorruptFileError):
+        archive.copy(b"\x1f\x8b\x08\0\0\0\0\0\0\3" + bytes(2 * PART), Content("opaque", "required"))
+    assert archive.nothing_is_left()
+
+
+def test_retention_is_asked_for_with_the_object(archive: Archive) -> None:
+    seen: list[dict[str, str]] = []
+    events = archive.client.meta.events
+    for call in ("CreateMultipartUpload", "PutObject"):
+        events.register_last(f"before-send.s3.{call}", lambda request, **_: seen.append(dict(request.headers)))
+    until = datetime.now(UTC) + timedelta(days=1)
+    archive.target = Target(
+        archive.client, "archive", archive.target.key, object_lock=ObjectLock("GOVERNANCE", until)
+    )
+    for size in (10, 2 * PART):
+        with pytest.raises(CopyBrokenError, match="InvalidRequest|ObjectLock"):
+            archive.copy(bytes(size))
+    assert [bool(headers.get("x-amz-object-lock-retain-until-date")) for headers in seen] == [True, True]
