@@ -1,0 +1,115 @@
+"""Invitations of people who are not in the tenant.
+
+https://auth0.com/docs/api/management/v2/organizations/post-invitations
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meibo.auth0.client import Auth0Client
+from meibo.errors import WrongFormatError
+from meibo.exchange import segment
+
+INVITATIONS_PER_PAGE: Final = 50
+# The offset ends at 1,000 records.
+MOST_PAGES: Final = 20
+LONGEST_TTL_SECONDS: Final = 2_592_000
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """An invitation, without its URL: who has that can accept it."""
+
+    id: str
+    expires_at: str | None
+
+
+def create_invitation(
+    client: Auth0Client,
+    organization_id: str,
+    *,
+    email: str,
+    client_id: str,
+    inviter: str,
+    roles: Sequence[str] = (),
+    ttl_sec: int | None = None,
+    connection_id: str | None = None,
+    send_email: bool = False,
+) -> Invitation:
+    """Invite a person to an organization, with an e-mail only where it is asked for.
+
+    Not idempotent: invited twice, a person has two invitations, and perhaps two e-mails. A request with an
+    unknown outcome is therefore not repeated; it raises ProviderBusyError with ``uncertain``, and
+    ``find_invitation`` tells what came of it.
+    """
+    body: dict[str, Any] = {
+        "inviter": {"name": inviter},
+        "invitee": {"email": email},
+        "client_id": client_id,
+        "send_invitation_email": send_email,
+    }
+    if roles:
+        body["roles"] = list(roles)
+    if ttl_sec is not None:
+        body["ttl_sec"] = ttl_sec
+    if connection_id is not None:
+        body["connection_id"] = connection_id
+    subject = f"an invitation to organization {organization_id}"
+    document = client.post(
+        _path(organization_id),
+        json=body,
+        subject=subject,
+        scope="create:organization_invitations",
+        bucket="write_invitations",
+        repeatable=False,
+    )
+    if not isinstance(document, dict) or not isinstance(document.get("id"), str):
+        raise WrongFormatError(f"{client.name} answered {subject} without its id")
+    return _invitation(document)
+
+
+def find_invitation(client: Auth0Client, organization_id: str, *, email: str, client_id: str) -> Invitation | None:
+    """Return the newest open invitation of a person to an organization, or None."""
+    for page in range(MOST_PAGES):
+        rows = _page(client, organization_id, page)
+        for row in rows:
+            invitee = row.get("invitee")
+            invited = invitee.get("email") if isinstance(invitee, dict) else None
+            if (
+                isinstance(invited, str)
+                and invited.casefold() == email.casefold()
+                and row.get("client_id") == client_id
+                and isinstance(row.get("id"), str)
+            ):
+                return _invitation(row)
+        # "limit" in the answer counts the items, and a short page need not be the last: only an empty one is.
+        if not rows:
+            break
+    return None
+
+
+def _page(client: Auth0Client, organization_id: str, page: int) -> list[dict[str, Any]]:
+    subject = f"the invitations to organization {organization_id}"
+    document = client.get(
+        _path(organization_id),
+        params=(("page", str(page)), ("per_page", str(INVITATIONS_PER_PAGE)), ("sort", "created_at:-1")),
+        subject=subject,
+        scope="read:organization_invitations",
+        bucket="invitations",
+    )
+    rows = document.get("invitations") if isinstance(document, dict) else document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WrongFormatError(f"{client.name} answered something other than {subject}")
+    return rows
+
+
+def _path(organization_id: str) -> str:
+    return f"organizations/{segment(organization_id)}/invitations"
+
+
+def _invitation(document: dict[str, Any]) -> Invitation:
+    expires_at = document.get("expires_at")
+    return Invitation(document["id"], expires_at if isinstance(expires_at, str) else None)
