@@ -1,58 +1,19 @@
-"""The routes of the Management API and of the token endpoint."""
+"""The WSGI application of a tenant: the token endpoint, export jobs, and the routes of the other modules."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
+from local.simulators.auth0 import import_routes, invitations, member_routes, organization_routes, user_routes
 from local.simulators.auth0.answers import ApiError, OAuthError, answer
-from local.simulators.auth0.validation import parse_body
+from local.simulators.auth0.routing import Routes, json_body
 
 if TYPE_CHECKING:
     from local.simulators.auth0.tenant import Auth0Tenant
     from local.simulators.auth0.tokens import Grant
-
-View = Callable[..., Response]
-
-
-class Routes:
-    """Registers views that are authenticated first, then counted, then validated."""
-
-    def __init__(self, tenant: Auth0Tenant, app: Flask) -> None:
-        self.tenant = tenant
-        self.app = app
-
-    def add(self, method: str, path: str, *scopes: str, limit: str = "other") -> Callable[[View], View]:
-        """Register a view under a path of /api/v2; any of the scopes is enough."""
-
-        def register(view: View) -> View:
-            @wraps(view)
-            def checked(**arguments: str) -> Response:
-                grant = self.tenant.tokens.check(request.headers.get("Authorization"), scopes)
-                headers = self.tenant.limits.take(limit)
-                try:
-                    response: Response = view(grant, **arguments)
-                except ApiError as error:
-                    if error.rate_headers:
-                        error.headers = {**headers, **error.headers}
-                    raise
-                response.headers.extend(headers)
-                return response
-
-            endpoint = f"{method} {path}"
-            self.app.add_url_rule(f"/api/v2{path}", endpoint, checked, methods=[method])
-            return view
-
-        return register
-
-
-def json_body() -> Any:
-    """Return the request's body."""
-    return parse_body(request.get_data(), request.content_type or "", dict(request.form))
 
 
 def make_application(tenant: Auth0Tenant) -> Flask:
@@ -87,4 +48,6 @@ def make_application(tenant: Auth0Tenant) -> Flask:
     def get_job(_grant: Grant, job_id: str) -> Response:
         return answer(tenant.jobs.get(job_id))
 
+    for module in (organization_routes, member_routes, invitations, user_routes, import_routes):
+        module.register(routes)
     return app

@@ -84,6 +84,7 @@ class Jobs:
         self.all: dict[str, Job] = {}
         self.fates: dict[int, str] = {}
         self.created = 0
+        self.completion_emails = 0
 
     def create_export(self, body: Any) -> dict[str, Any]:
         """Validate a request for an export and create its job."""

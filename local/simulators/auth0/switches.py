@@ -64,6 +64,8 @@ class Switches:
     """A hostile case: the cursor never advances."""
     members_shuffled: bool = True
     """Rows inside a members page are not sorted."""
+    enabled_connections_paged: bool = False
+    """Whether page and per_page have an effect there: with False, every page is the same, for ever."""
     enabled_connections_limit_is_length: bool = True
     eventual_consistency: float = 0.0
     """Seconds until a members list shows a change."""

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from local.simulators.auth0.api import make_application
 from local.simulators.auth0.directory import Connection, Directory
 from local.simulators.auth0.files import Files
+from local.simulators.auth0.invitations import Invitations
 from local.simulators.auth0.jobs import Jobs
+from local.simulators.auth0.organizations import Memberships, Organizations
 from local.simulators.auth0.ratelimit import RateLimits
 from local.simulators.auth0.switches import Switches
 from local.simulators.auth0.tokens import Client, Tokens, key_pair
@@ -51,6 +53,7 @@ class Auth0Tenant:
     """One tenant. Make it, change its switches, and hand it to ``Simulators``, which gives it its ports.
 
     ``connections`` maps ids to a number of users, None for an equal share of ``users``, or a ``Connection``.
+    ``organizations`` says how many there are, ``members`` how many each has on the average.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Auth0Tenant:
         name: str = "acme",
         *,
         users: int = 0,
+        organizations: int = 0,
+        members: int = 20,
         connections: Mapping[str, int | Connection | None] | None = None,
         seed: int = 1,
         port: int = 0,
@@ -83,6 +88,11 @@ class Auth0Tenant:
             ],
             users,
         )
+        self.organizations = Organizations(
+            self.directory, self.switches, self._now, self.new_id, count=organizations, members=members
+        )
+        self.memberships = Memberships(self.organizations)
+        self.invitations = Invitations()
         self.tokens = Tokens(self.switches, self._now, lambda: self.domain)
         self.files = Files(self.directory, self.switches, self._now, self._temporary)
         self.limits = RateLimits(self.switches, self._now)

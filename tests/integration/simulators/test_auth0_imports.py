@@ -1,0 +1,94 @@
+"""Users are imported by the rules of the import schema."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import requests
+
+from local.simulators import FIRST_CONNECTION
+from tests.integration.simulators.conftest import Api
+
+
+def send(api: Api, users: Any, **form: str) -> requests.Response:
+    data = users if isinstance(users, bytes) else json.dumps(users).encode()
+    fields = {"connection_id": FIRST_CONNECTION, "send_completion_email": "false", **form}
+    return api.call("POST", "/jobs/users-imports", data=fields, files={"users": ("users.json", data)})
+
+
+def finish(api: Api, job: dict[str, Any]) -> dict[str, Any]:
+    for _ in range(3):
+        job = api.get(f"/jobs/{job['id']}").json()
+    return job
+
+
+def test_users_are_imported_under_their_prefix(api: Api, tenant: Any) -> None:
+    answer = send(api, [{"email": "New@Example.jp", "user_id": "abc", "user_metadata": {"x": 1}, "password_hash": "h"}])
+    assert answer.status_code == 202
+    job = answer.json()
+    assert list(job) == ["type", "status", "connection_id", "connection", "created_at", "id"]
+    assert finish(api, job)["summary"] == {"failed": 0, "updated": 0, "inserted": 1, "total": 1}
+    profile = tenant.directory.get("auth0|abc")
+    assert profile["email"] == "new@example.jp"
+    assert "password_hash" not in profile
+    assert api.get(f"/jobs/{job['id']}/errors").status_code == 204
+    assert tenant.jobs.completion_emails == 0
+
+
+def test_prefixed_ids_get_a_second_prefix(api: Api, tenant: Any) -> None:
+    send(api, [{"email": "new@example.jp", "user_id": "auth0|abc"}])
+    assert tenant.directory.get("auth0|auth0|abc") is not None
+
+
+def test_failed_rows_are_told_and_the_job_completes(api: Api, tenant: Any) -> None:
+    there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
+    rows = [{"email": there["email"]}, {"name": "nobody"}, {"email": "x@example.jp", "identities": []}, {"email": 5}]
+    job = finish(api, send(api, rows).json())
+    assert (job["status"], job["summary"]["failed"]) == ("completed", 4)
+    answer = api.get(f"/jobs/{job['id']}/errors")
+    assert answer.headers["Content-Type"] == "application/json"
+    codes = [row["errors"][0]["code"] for row in answer.json()]
+    assert codes == ["DUPLICATED_USER", "OBJECT_REQUIRED", "NOT_PASSED", "INVALID_TYPE"]
+
+
+def test_upsert_replaces_metadata_and_leaves_the_rest(api: Api, tenant: Any) -> None:
+    there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
+    own_id = there["user_id"].removeprefix("auth0|")
+    row = {
+        "email": there["email"],
+        "user_id": own_id,
+        "user_metadata": {"only": 1},
+        "blocked": not there.get("blocked"),
+    }
+    job = finish(api, send(api, [row], upsert="true").json())
+    assert job["summary"]["updated"] == 1
+    changed = tenant.directory.get(there["user_id"])
+    assert changed["user_metadata"] == {"only": 1}
+    assert changed.get("blocked") == there.get("blocked")
+
+
+def test_third_job_at_once_is_refused(api: Api) -> None:
+    jobs = [send(api, [{"email": f"{n}@example.jp"}]) for n in range(3)]
+    assert [job.status_code for job in jobs] == [202, 202, 429]
+    assert "2 active import users jobs" in jobs[2].json()["message"]
+    finish(api, jobs[0].json())
+    assert send(api, [{"email": "3@example.jp"}]).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("users", "form", "status", "message"),
+    [
+        (b"", {}, 400, "Users file must not be empty."),
+        (b"[" + b" " * 520_000 + b"]", {}, 413, "Payload content length greater than maximum allowed: 512000"),
+        ([], {"connection_id": "con_9999999999999999"}, 400, "The connection does not exist."),
+        ([], {"connection_id": ""}, 400, "Must provide 'connection_id' as multipart part."),
+        ([], {"connection_id": "con_1"}, 400, "String does not match pattern"),
+    ],
+)
+def test_impossible_import_is_refused(api: Api, users: Any, form: dict[str, str], status: int, message: str) -> None:
+    answer = send(api, users, **form)
+    assert answer.status_code == status
+    assert message in answer.json()["message"]
+    assert api.post("/jobs/users-imports", {}).status_code == 400

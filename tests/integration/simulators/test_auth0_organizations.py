@@ -1,0 +1,307 @@
+"""Organizations, members, roles and invitations answer as recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION, Auth0Tenant, Connection, Simulators
+from tests.integration.simulators.conftest import Api, FakeClock
+
+MISSING = "org_0000000000000000"
+
+
+@pytest.fixture
+def simulators(clock: FakeClock) -> Iterator[Simulators]:
+    connections: dict[str, int | Connection | None] = {
+        FIRST_CONNECTION: 500,
+        "con_0000000000000003": Connection("con_0000000000000003", strategy="google-oauth2", users=0),
+    }
+    tenant = Auth0Tenant("acme", connections=connections, organizations=130, members=20)
+    with Simulators([tenant], clock=clock) as started:
+        yield started
+
+
+def walk(api: Api, path: str, name: str, take: int, **parameters: Any) -> list[list[Any]]:
+    pages, start = [], None
+    while True:
+        query = {"take": take, **parameters, **({} if start is None else {"from": start})}
+        body = api.get(path, **query).json()
+        pages.append(body[name])
+        start = body.get("next")
+        if start is None:
+            return pages
+
+
+def user_path(user_id: str) -> str:
+    return quote(user_id, safe="")
+
+
+# -- organizations
+
+
+def test_checkpoint_walk_shows_every_organization_once(api: Api, tenant: Any) -> None:
+    pages = walk(api, "/organizations", "organizations", 50)
+    assert [len(page) for page in pages] == [50, 50, 30]
+    assert [one["id"] for page in pages for one in page] == tenant.organizations.ids()
+    assert {"id", "name", "display_name"} <= set(pages[0][0])
+
+
+def test_full_last_page_has_no_next(api: Api) -> None:
+    assert [len(page) for page in walk(api, "/organizations", "organizations", 65)] == [65, 65]
+
+
+def test_deleted_organizations_do_not_disturb_a_walk(api: Api, tenant: Any) -> None:
+    first = api.get("/organizations", take=10).json()
+    tenant.organizations.remove(first["organizations"][-1]["id"])
+    second = api.get("/organizations", **{"take": 10, "from": first["next"]}).json()
+    assert second["organizations"][0]["id"] == tenant.organizations.ids()[9]
+
+
+def test_offset_ends_at_a_thousand(api: Api) -> None:
+    page = api.get("/organizations", page=1, per_page=100, include_totals="true").json()
+    assert (page["start"], page["limit"], page["total"], len(page["organizations"])) == (100, 100, 130, 30)
+    refused = api.get("/organizations", page=10, per_page=100)
+    assert (refused.status_code, refused.json()["errorCode"]) == (400, "invalid_paging")
+    assert refused.json()["message"] == "Requesting page exceeds the allowed maximum of 1000 records."
+
+
+@pytest.mark.parametrize(
+    "query", [{"take": 101}, {"take": 0}, {"take": "x"}, {"per_page": 101}, {"sort": "id:1"}, {"from": "?"}]
+)
+def test_senseless_query_is_refused(api: Api, query: dict[str, Any]) -> None:
+    answer = api.get("/organizations", **query)
+    assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_query_string")
+
+
+def test_missing_and_malformed_organizations(api: Api, tenant: Any) -> None:
+    answer = api.get(f"/organizations/{MISSING}")
+    assert answer.json() == {
+        "statusCode": 404,
+        "error": "Not Found",
+        "message": "No organization found by that id or name",
+    }
+    assert api.get("/organizations/nonsense").json()["errorCode"] == "invalid_uri"
+    vanished = tenant.organizations.ids()[3]
+    tenant.organizations.vanished.add(vanished)
+    assert vanished in {one["id"] for one in api.get("/organizations", take=10).json()["organizations"]}
+    assert api.get(f"/organizations/{vanished}/members").status_code == 404
+
+
+def test_ten_thousand_organizations_are_listed_quickly(clock: FakeClock) -> None:
+    large = Auth0Tenant("large", users=5000, organizations=10_000)
+    with Simulators([large], clock=clock) as simulators:
+        api = Api(large, simulators.ca_file)
+        start = time.monotonic()
+        pages = walk(api, "/organizations", "organizations", 100)
+        assert sum(len(page) for page in pages) == 10_000
+        assert time.monotonic() - start < 30  # a guard against quadratic work, not a measurement
+
+
+# -- enabled connections and connections
+
+
+def test_limit_of_enabled_connections_is_their_number(api: Api, tenant: Any) -> None:
+    organization = tenant.organizations.ids()[0]
+    path = f"/organizations/{organization}/enabled_connections"
+    body = api.get(path, per_page=50, include_totals="true").json()
+    assert (body["start"], body["limit"], body["total"]) == (0, 2, 2)
+    assert "is_signup_enabled" in body["enabled_connections"][0]
+    assert "is_signup_enabled" not in body["enabled_connections"][1]
+    assert api.get(path, page=1, per_page=50, include_totals="true").json() == body
+    none = api.get(f"/organizations/{tenant.organizations.ids()[9]}/enabled_connections", include_totals="true").json()
+    assert none == {"enabled_connections": [], "start": 0, "limit": 0, "total": 0}
+
+
+def test_connections_hide_their_options_from_most(api: Api, tenant: Any) -> None:
+    body = api.get("/connections", take=1).json()
+    assert [one["id"] for one in body["connections"]] == [FIRST_CONNECTION]
+    assert "options" not in body["connections"][0]
+    assert "next" not in api.get("/connections", **{"take": 1, "from": body["next"]}).json()
+    rich = Api(
+        tenant, Path(str(api.session.verify)), tenant.limited_client("read:connections", "read:connections_options")
+    )
+    assert "options" in rich.get("/connections").json()[0]
+    assert set(api.get("/connections", fields="id").json()[0]) == {"id", "is_domain_connection"}
+    assert api.get("/connections", page=10, per_page=100).json()["errorCode"] == "invalid_paging"
+
+
+# -- members
+
+
+@pytest.mark.parametrize(("always", "ends"), [(True, [7, 7, 4, 0]), (False, [7, 7, 4])])
+def test_members_end_in_both_ways(api: Api, tenant: Any, always: bool, ends: list[int]) -> None:
+    tenant.switches.members_always_next = always
+    organization = tenant.organizations.ids()[0]
+    tenant.organizations.add_members(organization, [tenant.directory.user_id(400 + n) for n in range(8)])
+    assert len(tenant.memberships[organization]) == 18
+    pages = walk(api, f"/organizations/{organization}/members", "members", 7)
+    assert [len(page) for page in pages] == ends
+    assert {one["user_id"] for page in pages for one in page} == tenant.memberships[organization]
+    assert set(pages[0][0]) == {"user_id", "email", "picture", "name"}
+
+
+def test_cursor_can_repeat(api: Api, tenant: Any) -> None:
+    tenant.switches.members_repeat_cursor = True
+    path = f"/organizations/{tenant.organizations.ids()[0]}/members"
+    first = api.get(path, take=2).json()["next"]
+    assert api.get(path, **{"take": 2, "from": first}).json()["next"] == first
+
+
+def test_roles_of_members_need_their_scope(api: Api, tenant: Any) -> None:
+    path = f"/organizations/{tenant.organizations.ids()[0]}/members"
+    members = api.get(path, take=100, fields="user_id,roles").json()["members"]
+    assert {bool(one["roles"]) for one in members} == {True, False}
+    assert set(members[0]) == {"user_id", "roles"}
+    poor = Api(tenant, Path(str(api.session.verify)), tenant.limited_client("read:organization_members"))
+    answer = poor.get(path, fields="user_id,roles")
+    assert answer.json()["message"] == "Insufficient scope, expected any of: read:organization_member_roles"
+    wrong = api.get(path, fields="user_id,phone").json()["message"]
+    assert "Must be a comma separated list of the following values: user_id,email,picture,name,roles" in wrong
+
+
+def test_members_by_offset(api: Api, tenant: Any) -> None:
+    path = f"/organizations/{tenant.organizations.ids()[0]}/members"
+    body = api.get(path, per_page=4, include_totals="true").json()
+    assert (len(body["members"]), body["limit"], body["total"]) == (4, 4, 10)
+    assert api.get(path, page=20, per_page=50).json()["errorCode"] == "invalid_paging"
+
+
+# -- changes
+
+
+def test_members_are_added_and_removed_idempotently(api: Api, tenant: Any) -> None:
+    organization = tenant.organizations.ids()[8]
+    path = f"/organizations/{organization}/members"
+    people = [tenant.directory.user_id(number) for number in range(10)]
+    for _ in range(2):
+        answer = api.post(path, {"members": people})
+        assert (answer.status_code, answer.content) == (204, b"")
+    assert tenant.memberships[organization] == set(people)
+    for _ in range(2):
+        assert api.delete(path, {"members": people[:4]}).status_code == 204
+    assert tenant.memberships[organization] == set(people[4:])
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"members": ["auth0|x"] * 11}, "'Array is too long (11), maximum 10' on property members"),
+        ({"members": []}, "'Array is too short (0), minimum 1' on property members"),
+        ({}, "'Missing required property: members'."),
+        ({"members": "auth0|x"}, "'Expected type array but found type string' on property members"),
+        ([], "'Expected type object but found type array'."),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_invalid_members_are_refused(api: Api, tenant: Any, method: str, body: Any, message: str) -> None:
+    answer = api.call(method, f"/organizations/{tenant.organizations.ids()[0]}/members", json=body)
+    assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_body")
+    assert message in answer.json()["message"]
+
+
+@pytest.mark.parametrize(("switch", "status", "added"), [("refuse", 400, 0), ("ignore", 204, 1)])
+def test_unknown_member_follows_the_switch(api: Api, tenant: Any, switch: Any, status: int, added: int) -> None:
+    tenant.switches.unknown_member = switch
+    organization = tenant.organizations.ids()[8]
+    body = {"members": [tenant.directory.user_id(1), "auth0|ffffffffffffffffffffffff"]}
+    assert api.post(f"/organizations/{organization}/members", body).status_code == status
+    assert len(tenant.memberships[organization]) == added
+
+
+def test_list_can_be_behind(api: Api, tenant: Any, clock: FakeClock) -> None:
+    tenant.switches.eventual_consistency = 5
+    path = f"/organizations/{tenant.organizations.ids()[8]}/members"
+    people = [tenant.directory.user_id(number) for number in range(2)]
+    api.post(path, {"members": people})
+    assert api.get(path).json() == []
+    clock.advance(6)
+    assert len(api.get(path).json()) == 2
+    api.delete(path, {"members": people[:1]})
+    assert len(api.get(path).json()) == 2
+
+
+def test_roles_are_assigned_and_removed(api: Api, tenant: Any) -> None:
+    organization = tenant.organizations.ids()[8]
+    user_id = tenant.directory.user_id(1)
+    roles = list(tenant.organizations.roles)
+    path = f"/organizations/{organization}/members/{user_path(user_id)}/roles"
+    assert api.post(path, {"roles": roles[:1]}).status_code == 404
+    api.post(f"/organizations/{organization}/members", {"members": [user_id]})
+    assert api.post(path, {"roles": roles[:2]}).status_code == 204
+    body = api.get(path, include_totals="true", per_page=100).json()
+    assert ([one["id"] for one in body["roles"]], body["limit"], body["total"]) == (roles[:2], 100, 2)
+    for _ in range(2):
+        assert api.delete(path, {"roles": roles[:1]}).status_code == 204
+    assert [one["id"] for one in api.get(path).json()] == roles[1:2]
+    gone = api.delete(path, {"roles": ["rol_0000000000000000"]})
+    assert gone.json() == {
+        "statusCode": 404,
+        "error": "Not Found",
+        "message": "No such role with id: rol_0000000000000000",
+    }
+    assert "'Additional properties not allowed: x'" in api.post(path, {"roles": roles, "x": 1}).json()["message"]
+
+
+def test_more_than_fifty_roles_are_refused(api: Api, tenant: Any) -> None:
+    organization = tenant.organizations.ids()[0]
+    member = tenant.organizations.members(organization)[0]
+    many = {f"rol_{n:016d}": {"id": f"rol_{n:016d}", "name": str(n), "description": ""} for n in range(51)}
+    tenant.organizations.roles.update(many)
+    path = f"/organizations/{organization}/members/{user_path(member)}/roles"
+    assert api.post(path, {"roles": list(many)}).status_code == 409
+
+
+def test_invitation_is_created_as_recorded(api: Api, tenant: Any) -> None:
+    path = f"/organizations/{tenant.organizations.ids()[0]}/invitations"
+    body = {"inviter": {"name": "人事"}, "invitee": {"email": "new@example.jp"}, "client_id": "portal"}
+    answer = api.post(path, {**body, "ttl_sec": 60, "send_invitation_email": False})
+    assert answer.status_code == 201
+    made = answer.json()
+    assert made["id"].startswith("uinv_")
+    assert made["invitation_url"].endswith("&organization_name=org-000000")
+    assert tenant.invitations.emails == 0
+    api.post(path, body)
+    assert tenant.invitations.emails == 1
+    listed = api.get(path, include_totals="true").json()
+    assert (listed["limit"], listed["start"], "total" in listed) == (2, 0, False)
+    assert listed["invitations"][1] == made
+    assert api.get(f"{path}/uinv_0000000000000000").json()["errorCode"] == "inexistent_invitation"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"client_id": "nobody"}, "The specified client_id does not exist."),
+        ({"client_id": "meibo-acme"}, "The specified client_id does not allow organizations."),
+        ({"connection_id": SECOND_CONNECTION}, "The specified connection does not exist."),
+        ({"roles": ["rol_x", "rol_y"]}, "One or more of the specified roles do not exist: rol_x, rol_y"),
+        ({"ttl_sec": 2_592_001}, "Value 2592001 is greater than maximum 2592000"),
+        ({"invitee": {"email": "nobody"}}, "Object didn't pass validation for format email: nobody"),
+    ],
+    ids=str,
+)
+def test_impossible_invitation_is_refused(api: Api, tenant: Any, change: dict[str, Any], message: str) -> None:
+    body = {"inviter": {"name": "HR"}, "invitee": {"email": "new@example.jp"}, "client_id": "portal", **change}
+    answer = api.post(f"/organizations/{tenant.organizations.ids()[0]}/invitations", body)
+    assert answer.status_code == 400
+    assert message in answer.json()["message"]
+
+
+# -- users
+
+
+def test_users_are_found_by_id_and_address(api: Api, tenant: Any) -> None:
+    expected = next(iter(tenant.expected_users()))
+    assert api.get(f"/users/{user_path(expected['user_id'])}").json() == expected
+    assert api.get("/users-by-email", email=expected["email"]).json() == [expected]
+    assert api.get("/users-by-email", email=expected["email"].upper()).json() == []
+    missing = api.get("/users/auth0%7Cnobody").json()
+    assert (missing["message"], missing["errorCode"]) == ("The user does not exist.", "inexistent_user")
+    assert api.get("/users", per_page=3, include_totals="true").json()["total"] == 500
