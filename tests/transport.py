@@ -44,7 +44,10 @@ class Seen:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; ``json`` is written as its body. ``breaks_after`` cuts the body after so many bytes."""
+    """An answer; ``json`` is written as its body. ``breaks_after`` cuts the body after so many bytes.
+
+    ``stream`` is read in place of the body, however it behaves.
+    """
 
     status: int = 200
     json: Any = None
@@ -52,6 +55,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     breaks_after: int | None = None
     length: bool = True
+    stream: io.RawIOBase | None = None
 
 
 Answering = Reply | Exception | Callable[[Seen], "Reply | Exception"]
@@ -114,11 +118,11 @@ def _raw(reply: Reply, method: str) -> urllib3.HTTPResponse:
     body, headers = reply.body, {"content-type": "application/octet-stream"}
     if reply.json is not None:
         body, headers = json.dumps(reply.json).encode(), {"content-type": "application/json; charset=utf-8"}
-    if reply.length:
+    if reply.length and reply.stream is None:
         headers["content-length"] = str(len(body))
     headers |= {name.lower(): value for name, value in reply.headers.items()}
     return urllib3.HTTPResponse(
-        body=io.BytesIO(body[: reply.breaks_after]),
+        body=reply.stream or io.BytesIO(body[: reply.breaks_after]),
         headers=headers,
         status=reply.status,
         preload_content=False,

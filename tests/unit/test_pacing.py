@@ -12,9 +12,9 @@ from tests.clock import FakeClock
 from tests.transport import at
 
 
-def pacer(clock: FakeClock, *, seconds: float | None = None, jitter: float = 1.0) -> Pacer:
+def pacer(clock: FakeClock, *, seconds: float | None = None, jitter: float = 1.0, headroom: int = 0) -> Pacer:
     deadline = None if seconds is None else clock.deadline(seconds)
-    return Pacer("Auth0 (acme.test)", clock, deadline=deadline, jitter=lambda: jitter)
+    return Pacer("Auth0 (acme.test)", clock, deadline=deadline, headroom=headroom, jitter=lambda: jitter)
 
 
 def test_an_empty_bucket_is_waited_for_before_the_next_request() -> None:
@@ -213,3 +213,33 @@ def test_the_pace_uses_nearly_the_whole_limit(burst: int, per_minute: int) -> No
     possible = burst + (clock.now() - start) / 60 * per_minute
     assert bucket.refused == 0
     assert 0.95 * possible <= 2000
+
+
+@pytest.mark.parametrize(("burst", "per_minute"), [(5, 50), (20, 200), (10, 100), (40, 500), (50, 960)])
+@pytest.mark.parametrize("clients", [2, 3, 4])
+def test_clients_side_by_side_share_a_limit_with_few_refusals(burst: int, per_minute: int, clients: int) -> None:
+    shared = FakeClock()
+    bucket = Bucket(shared, burst=burst, per_minute=per_minute, skew=0)
+    clocks = [FakeClock() for _ in range(clients)]
+    pacers = [pacer(clock, headroom=clients) for clock in clocks]
+    ready = [False] * clients
+    start, done, end = shared.now(), 0, shared.now() + 600
+
+    # Whoever is earliest goes next, either to wait for its turn or, when it came, to send.
+    while min(clock.time for clock in clocks) < end:
+        number = min(range(clients), key=lambda one: clocks[one].time)
+        if not ready[number]:
+            pacers[number].wait_for_turn("members")
+            ready[number] = True
+            continue
+        ready[number] = False
+        shared.time = max(shared.time, clocks[number].time)
+        status, headers = bucket.answer()
+        clocks[number].time += 0.08
+        pacers[number].learn("members", headers)
+        done += status == 200
+        if status == 429:
+            pacers[number].hold("members", pacers[number].busy_wait(headers, 0))
+
+    assert bucket.refused <= 10
+    assert done >= 0.95 * (burst + (shared.now() - start) / 60 * per_minute) - clients * 5

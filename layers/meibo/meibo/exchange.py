@@ -7,6 +7,7 @@ answers, and waiting as the provider's headers say. What an answer means is the 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,9 +100,10 @@ class Exchange:
         user_agent: str,
         busy: Callable[[int], bool],
         connections: int = 4,
+        headroom: int = 0,
     ) -> None:
         self.provider = provider
-        self.pacer = Pacer(provider, clock, deadline=deadline)
+        self.pacer = Pacer(provider, clock, deadline=deadline, headroom=headroom)
         self._session = session or new_session(connections)
         self._clock = clock
         self._user_agent = user_agent
@@ -128,7 +130,7 @@ class Exchange:
             response.close()
 
     def _repeat(self, call: Call, *, stream: bool) -> tuple[requests.Response, bytes | None]:
-        attempt, unknown_host, busy_seconds = 0, 0, 0.0
+        attempt, unknown_host, since = 0, 0, self._clock.now()
         while True:
             self.pacer.wait_for_turn(call.bucket)
             headers: Mapping[str, str] = {}
@@ -157,8 +159,7 @@ class Exchange:
                 )
             wait = self.pacer.busy_wait(headers, attempt)
             attempt += 1
-            busy_seconds += wait
-            if busy_seconds > PATIENCE_SECONDS:
+            if self._clock.now() - since + wait > PATIENCE_SECONDS:
                 raise ProviderBusyError(
                     f"{self.provider} {failure.reason}, also at attempt {attempt}; it is tried again later",
                     retry_after=wait,
@@ -188,13 +189,13 @@ class Exchange:
             return _failure(error)
 
     def _read(self, response: requests.Response, max_bytes: int) -> bytes:
-        started, body = self._clock.now(), bytearray()
+        body, end = bytearray(), self._clock.now() + self._time_out(ANSWER_SECONDS)
         with response:
             for part in _chunks(response):
                 body += part
                 if len(body) > max_bytes:
                     raise WrongFormatError(f"{self.provider} answered more than {max_bytes} bytes where a page was due")
-                if self._clock.now() - started > ANSWER_SECONDS:
+                if self._clock.now() > end:
                     raise urllib3.exceptions.TimeoutError
         return bytes(body)
 
@@ -228,6 +229,8 @@ class _NoOtherCredentials(AuthBase):
 
 def new_session(connections: int) -> requests.Session:
     """Make a session that keeps no cookies and never repeats or redirects on its own."""
+    # At DEBUG urllib3 logs each address, and an address may hold an e-mail address or a signature.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     session = requests.Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=connections, max_retries=0))

@@ -62,7 +62,9 @@ class _Bucket:
 class Pacer:
     """Keeps one provider's requests inside the limits that its answers tell.
 
-    One per client; threads may share it. ``provider`` names the host in messages.
+    One per client; threads may share it. ``provider`` names the host in messages. ``headroom`` is how many
+    requests are left to others who share the limit: where so many clients with that headroom run side by side,
+    none takes the last request from another that has just seen it.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Pacer:
         clock: Clock,
         *,
         deadline: Deadline | None = None,
+        headroom: int = 0,
         jitter: Callable[[], float] = _CHANCE.random,
     ) -> None:
         self.provider = provider
         self.deadline = deadline
         self.waited = 0.0
         self._clock = clock
+        self._headroom = headroom
         self._jitter = jitter
         self._buckets: dict[str, _Bucket] = {}
         self._lock = threading.Lock()
@@ -106,10 +110,12 @@ class Pacer:
         self._learn_time(headers)
         remaining = _number(headers.get("x-ratelimit-remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
-        if remaining is None or reset is None or remaining > 0:
+        if remaining is None or reset is None or remaining > self._headroom:
             return
         wait = min(reset - self.provider_now(), LONGEST_TRUSTED_RESET_SECONDS)
-        self._hold(bucket, wait)
+        if wait > 0:
+            # At the reset one request comes back; a second more for each that is missing beyond it.
+            self._hold(bucket, wait + self._headroom - remaining)
 
     def busy_wait(self, headers: Mapping[str, str], attempt: int) -> float:
         """Return the seconds to wait after a 429 or 5xx, or after no answer at all (no headers).

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import traceback
 
 import pytest
@@ -191,6 +192,44 @@ def test_an_endless_answer_is_not_kept_in_memory(auth0: Transport, client: Auth0
 
     with pytest.raises(WrongFormatError, match="more than"):
         ask(client)
+
+
+class SlowBody(io.RawIOBase):
+    """Gives a byte a second, without end."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    def readable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1) -> bytes:
+        self.clock.time += 1
+        return b" "
+
+
+def test_an_answer_that_drips_ends_with_the_invocation(
+    auth0: Transport, make_client: MakeClient, clock: FakeClock
+) -> None:
+    auth0.on("GET", PATH, lambda _: Reply(stream=SlowBody(clock)))
+    start = clock.now()
+
+    with pytest.raises(ProviderBusyError):
+        ask(make_client(seconds=400))
+
+    assert clock.now() - start < 400
+
+
+def test_an_answer_that_drips_is_given_up_without_a_deadline_too(
+    auth0: Transport, client: Auth0Client, clock: FakeClock
+) -> None:
+    auth0.on("GET", PATH, lambda _: Reply(stream=SlowBody(clock)))
+    start = clock.now()
+
+    with pytest.raises(ProviderBusyError):
+        ask(client)
+
+    assert clock.now() - start < 600
 
 
 @pytest.mark.parametrize("failure", [Reply(500), requests.ReadTimeout("late")])

@@ -26,7 +26,8 @@ class Auth0Client:
     """The Management API of one tenant.
 
     ``domain`` is the tenant's own host name, with a port for a local system. ``deadline`` tells how many seconds
-    the invocation has left; it may be replaced when the client is kept for the next invocation.
+    the invocation has left; it may be replaced when the client is kept for the next invocation. ``headroom`` is
+    how many requests of each limit are left to others, at least as many as clients run side by side.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Auth0Client:
         clock: Clock | None = None,
         deadline: Deadline | None = None,
         user_agent: str = f"meibo/{__version__}",
+        headroom: int = 0,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", domain, re.IGNORECASE):
             raise ConfigurationError("the domain of an Auth0 source must be a host name like acme.jp.auth0.com")
@@ -50,6 +52,7 @@ class Auth0Client:
             deadline=deadline,
             user_agent=user_agent,
             busy=lambda status: status in BUSY_STATUSES or status >= 500,
+            headroom=headroom,
         )
         self._token = TokenSource(self.domain, credentials, self._exchange, clock)
 
@@ -98,25 +101,26 @@ class Auth0Client:
         bucket: str,
         repeatable: bool = True,
     ) -> Any:
-        def send() -> Answer:
+        def send(token: str) -> Answer:
             return self._exchange.send(
                 Call(
                     method,
                     f"https://{self.domain}/api/v2/{path}",
                     bucket=bucket,
                     max_bytes=LONGEST_ANSWER_BYTES,
-                    headers={"Authorization": f"Bearer {self._token.token()}", "Accept": "application/json"},
+                    headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
                     params=params,
                     json=json,
                     repeatable=repeatable,
                 )
             )
 
-        answer = send()
+        token = self._token.token()
+        answer = send(token)
         if answer.status == 401:
             # Tokens end early when the tenant's signing key is rotated; a fresh one tells that from bad credentials.
-            self._token.drop()
-            answer = send()
+            self._token.drop(token)
+            answer = send(self._token.token())
         if answer.status == 401:
             raise CredentialsRefusedError(
                 f"{self.name} refuses the token that it has just given (401); check that the domain is the"

@@ -6,6 +6,7 @@ https://auth0.com/docs/secure/tokens/access-tokens/management-api-access-tokens/
 from __future__ import annotations
 
 import re
+import threading
 import uuid
 from typing import Any, Final
 
@@ -45,17 +46,21 @@ class TokenSource:
         self._clock = clock
         self._token: str | None = None
         self._good_until = 0.0
+        self._lock = threading.Lock()
 
     def token(self) -> str:
         """Return a token that is good for a while; asks Auth0 for it where there is none."""
-        if self._token is None or self._clock.now() >= self._good_until:
-            self._token, lifetime = self._ask()
-            self._good_until = self._clock.now() + max(lifetime - RENEW_BEFORE_SECONDS, lifetime / 2)
-        return self._token
+        with self._lock:
+            if self._token is None or self._clock.now() >= self._good_until:
+                self._token, lifetime = self._ask()
+                self._good_until = self._clock.now() + max(lifetime - RENEW_BEFORE_SECONDS, lifetime / 2)
+            return self._token
 
-    def drop(self) -> None:
-        """Forget the token, because the API refused it."""
-        self._token = None
+    def drop(self, token: str) -> None:
+        """Forget a token that the API refused, unless another thread has replaced it already."""
+        with self._lock:
+            if self._token == token:
+                self._token = None
 
     def _ask(self) -> tuple[str, float]:
         answer = self._send()
