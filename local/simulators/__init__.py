@@ -94,6 +94,7 @@ class Simulators:
                     "allowed_hosts": tenant.allowed_hosts,
                     "credentials": tenant.credentials(),
                     "key_credentials": tenant.key_credentials(),
+                    "organizations": tenant.organizations.count(),
                     "connections": {
                         connection.id: {"name": connection.name, "users": connection.users}
                         for connection in tenant.directory.connections.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ssl
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,20 @@ if TYPE_CHECKING:
 NAMES = ("localhost", "127.0.0.1", "::1")
 
 
-def make_certificates(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """Make an authority and a server certificate; return the server's context and the authority's PEM file.
-
-    The authority's key never leaves this process, so nothing that trusts the file can be deceived later.
-    """
+@functools.cache
+def _authority() -> tuple[ssl.SSLContext, bytes]:
     authority = trustme.CA(organization_name="Meibo simulators")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*NAMES).configure_cert(context)
+    return context, authority.cert_pem.bytes()
+
+
+def make_certificates(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return the server's context and the PEM file of the authority that it is to be trusted by.
+
+    The authority is this process's own and its key never leaves it, so the file deceives nobody later.
+    """
+    context, certificate = _authority()
     ca_file = directory / "ca.pem"
-    authority.cert_pem.write_to_path(str(ca_file))
+    ca_file.write_bytes(certificate)
     return context, ca_file

@@ -40,6 +40,19 @@ class Directory:
         for index in order:
             yield self.user(index)
 
+    def numbers(self) -> list[int]:
+        """Return the numbers of the users, in the order of a listing."""
+        with self._lock:
+            return list(self._order)
+
+    def number(self, code: str) -> int | None:
+        """Return the number of the user with a login name."""
+        for index in self.numbers():
+            changed = self._changed.get(index)
+            if code == (people.user_code(self.seed, index) if changed is None else changed["code"]):
+                return index
+        return None
+
     def page(self, offset: int, size: int, *, administrator: bool) -> list[User]:
         """Return a page of the listing, in which the Administrator comes first."""
         with self._lock:

@@ -12,6 +12,7 @@ from local.simulators.cybozu.auth import READ, Access, Account
 from local.simulators.cybozu.csvs import render
 from local.simulators.cybozu.directory import Directory
 from local.simulators.cybozu.people import administrator, csv_row
+from local.simulators.cybozu.structure import Structure
 from local.simulators.cybozu.switches import Switches
 from local.simulators.faults import Faults, Instrumented, Request
 from local.simulators.server import HttpsServer
@@ -25,7 +26,16 @@ if TYPE_CHECKING:
 class CybozuDomain:
     """One domain. Make it, change its switches, and hand it to ``Simulators``, which gives it its port."""
 
-    def __init__(self, name: str = "example", *, users: int = 0, seed: int = 1, port: int = 0) -> None:
+    def __init__(
+        self,
+        name: str = "example",
+        *,
+        users: int = 0,
+        organizations: int = 12,
+        groups: int = 6,
+        seed: int = 1,
+        port: int = 0,
+    ) -> None:
         self.name = name
         self.seed = seed
         self.switches = Switches()
@@ -33,7 +43,8 @@ class CybozuDomain:
         self.requests: deque[Request] = deque(maxlen=1_000_000)
         self.clock: Clock = SYSTEM_CLOCK
         self.stopping = threading.Event()
-        self.directory = Directory(seed, users)
+        self.directory = Directory(seed, users, organizations)
+        self.structure = Structure(self.directory, self.switches, organizations=organizations, groups=groups)
         self.access = Access(self.switches, lambda: self.clock)
         self.account = Account("hr-export", f"simulated:{name}:pässwörd", administrator=True)
         self.plain_account = Account("someone", f"simulated:{name}:plain", administrator=False)
@@ -79,8 +90,10 @@ class CybozuDomain:
         first = [administrator()] if self.switches.administrator_in_json else []
         return [self.shown(user) for user in (*first, *self.directory.users())]
 
-    def expected_csv(self) -> bytes:
-        """Return user.csv."""
+    def expected_csv(self, name: str = "user") -> bytes:
+        """Return a CSV export: ``user``, ``organization``, ``userGroups``, …"""
+        if name != "user":
+            return b"".join(render(self.structure.rows(name), self.switches))
         rows = (
             csv_row(
                 user,

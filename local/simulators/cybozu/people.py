@@ -26,6 +26,16 @@ def user_code(seed: int, index: int) -> str:
     return f"{name}@example.jp" if index % 5 == 0 else name
 
 
+def places(index: int, organizations: int) -> list[tuple[int, int | None]]:
+    """Return the numbers of somebody's organizations and titles: none for one in ten, several for some."""
+    if not organizations or index % 10 == 0:
+        return []
+    first = index * 7 % organizations
+    where: list[tuple[int, int | None]] = [(first, index % 5 if index % 3 else None)]
+    others = {(first + step * 3) % organizations for step in range(1, index % 4)} - {first}
+    return where + [(number, None if number % 2 else number % 5) for number in sorted(others)]
+
+
 @lru_cache(maxsize=8192)
 def user(seed: int, index: int, organizations: int) -> dict[str, Any]:
     """Return a user as users.json shows it, None where nothing was ever set."""
@@ -34,6 +44,7 @@ def user(seed: int, index: int, organizations: int) -> dict[str, Any]:
     code = user_code(seed, index)
     reading = random_.choice(READING) if random_.random() < 0.6 else None
     created = f"20{random_.randrange(12, 25)}-{random_.randrange(1, 13):02d}-{random_.randrange(1, 29):02d}"
+    where = places(index, organizations)
     awkward = AWKWARD[index] if index < len(AWKWARD) else None
     return {
         "id": user_id(index),
@@ -60,7 +71,7 @@ def user(seed: int, index: int, organizations: int) -> dict[str, Any]:
         "employeeNumber": f"{index:07d}",
         "birthDate": f"19{random_.randrange(60, 100)}-02-{random_.randrange(1, 29):02d}" if index % 2 else None,
         "joinDate": f"20{random_.randrange(10, 25)}-04-01" if index % 3 else None,
-        "primaryOrganization": str(random_.randrange(organizations) + 1) if organizations and index % 10 else None,
+        "primaryOrganization": str(where[0][0] + 1) if where else None,
         "sortOrder": index if index % 6 else None,
         "customItemValues": [
             {"code": item, "value": random_.choice(("", "正社員", "A-1", 'say "hi"'))} for item in CUSTOM_ITEMS

@@ -1,0 +1,116 @@
+"""Organizations, titles, groups and services of a simulated domain, in JSON and in CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+import pytest
+
+from tests.integration.simulators.conftest import Domain, password
+
+
+def rows(domain: Domain, name: str) -> list[list[str]]:
+    answer = domain.get(f"/v1/csv/{name}.csv")
+    assert answer.content == domain.domain.expected_csv(name)
+    return list(csv.reader(io.StringIO(answer.content.decode(), newline="")))
+
+
+def everything(domain: Domain, path: str, key: str, **parameters: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while True:
+        query = {"size": 50, "offset": len(found), **parameters}
+        page = domain.get(path, params=query).json()[key]
+        if not page:
+            return found
+        found += page
+
+
+@pytest.mark.parametrize(("name", "columns"), [("organization", 7), ("title", 5), ("group", 6)])
+def test_fixed_columns(domain: Domain, name: str, columns: int) -> None:
+    assert {len(row) for row in rows(domain, name)} == {columns}
+
+
+def test_parents_come_before_their_children(domain: Domain) -> None:
+    seen = {""}
+    for row in rows(domain, "organization"):
+        assert row[5] in seen
+        seen.add(row[0])
+
+
+@pytest.mark.parametrize("name", ["userOrganizations", "userGroups", "userServices"])
+def test_membership_rows_are_ragged(domain: Domain, name: str) -> None:
+    found = rows(domain, name)
+    assert len(found) == 250
+    assert len({len(row) for row in found}) > 2
+    assert "Administrator" not in {row[0] for row in found}
+    if name == "userOrganizations":
+        assert {len(row) % 2 for row in found} == {1}
+        assert "" in {row[2] for row in found if len(row) > 2}
+
+
+def test_group_types_are_in_csv_only(domain: Domain) -> None:
+    assert {row[3] for row in rows(domain, "group")} == {"static", "dynamic"}
+    groups = everything(domain, "/v1/groups.json", "groups")
+    assert {"everyone", "Administrators"} <= {group["code"] for group in groups}
+    assert set(groups[0]) == {"id", "code", "name", "description"}
+
+
+def test_json_and_csv_agree_on_organizations(domain: Domain) -> None:
+    found = everything(domain, "/v1/organizations.json", "organizations")
+    assert [one["code"] for one in found] == [row[0] for row in rows(domain, "organization")]
+    assert found[0]["parentCode"] is None
+    one = domain.get("/v1/organizations.json?codes[0]=org-0003").json()["organizations"]
+    assert [organization["id"] for organization in one] == ["4"]
+
+
+def test_members_of_organizations_agree_with_csv(domain: Domain) -> None:
+    expected: dict[str, set[str]] = {}
+    for row in rows(domain, "userOrganizations"):
+        for code in row[1::2]:
+            expected.setdefault(code, set()).add(row[0])
+    for code, people in expected.items():
+        found = everything(domain, "/v1/organization/users.json", "userTitles", code=code)
+        assert {one["user"]["code"] for one in found} == people
+        assert len(found) == len(people)
+
+
+def test_organizations_of_a_user_start_with_the_primary_one(domain: Domain) -> None:
+    user = domain.get("/v1/users.json?codes[0]=u1-000007").json()["users"][0]
+    places = domain.get("/v1/user/organizations.json?code=u1-000007").json()["organizationTitles"]
+    assert places[0]["organization"]["id"] == user["primaryOrganization"]
+    assert len(places) > 1
+
+
+def test_title_may_be_null(domain: Domain) -> None:
+    found = domain.get("/v1/user/organizations.json?code=u1-000003").json()["organizationTitles"]
+    assert found[0]["title"] is None
+
+
+def test_groups_of_users_and_users_of_groups_agree(domain: Domain) -> None:
+    members = everything(domain, "/v1/group/users.json", "users", code="group-002")
+    assert members
+    groups = domain.get("/v1/user/groups.json", params={"code": members[0]["code"]}).json()["groups"]
+    assert {"group-002", "everyone"} <= {group["code"] for group in groups}
+
+
+def test_services_leave_the_administrator_out(domain: Domain) -> None:
+    found = everything(domain, "/v1/users/services.json", "users")
+    assert len(found) == 250
+    assert [] in [one["services"] for one in found]
+    assert found[1] == {"code": "u1-000001", "services": ["kintone"]}
+
+
+@pytest.mark.parametrize(("switch", "status"), [("refuse", 400), ("empty", 200)])
+@pytest.mark.parametrize("path", ["user/organizations", "user/groups", "organization/users", "group/users"])
+def test_unknown_code_follows_the_switch(domain: Domain, path: str, switch: Any, status: int) -> None:
+    domain.domain.switches.unknown_code = switch
+    assert domain.get(f"/v1/{path}.json?code=nobody").status_code == status
+    assert domain.get(f"/v1/{path}.json").json()["code"] == "CB_VA01"
+
+
+def test_files_need_an_administrator(domain: Domain) -> None:
+    plain = password(domain.domain.plain_credentials())
+    assert domain.get("/v1/csv/userGroups.csv", plain).status_code == 403
+    assert domain.get("/v1/groups.json", plain).status_code == 200
