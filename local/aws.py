@@ -16,7 +16,7 @@ import json
 import os
 import urllib.parse
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -160,12 +160,14 @@ def local_aws(
     environment: Mapping[str, str] | None = None,
     observer: Observer | None = None,
     received: Received | None = None,
+    serve: Callable[[list[LocalFunction], str], LambdaService] | None = None,
     root: Path = ROOT,
 ) -> Iterator[LocalAws]:
     """Bring the template's stack up on this machine, and take it down again.
 
     ``parameters`` are the stack's; ``environment`` is added to every function's, for what AWS would provide
     otherwise, such as which certificates are trusted. ``received`` is told the bytes that arrive for each key.
+    ``serve`` makes the service that calls the functions, of them and the endpoint where AWS answers over HTTP.
     """
     source = read_template(root / "template.yaml")
     with ExitStack() as stack:
@@ -184,7 +186,7 @@ def local_aws(
             source,
             parameters=dict(parameters or {}),
             invocations=invocations,
-            observer=observer,
+            serve=serve or (lambda functions, _: LambdaService(functions, observer)),
             endpoint=endpoint,
             root=root,
         )
@@ -195,7 +197,7 @@ def _create(
     *,
     parameters: dict[str, str],
     invocations: _Invocations,
-    observer: Observer | None,
+    serve: Callable[[list[LocalFunction], str], LambdaService],
     endpoint: str,
     root: Path,
 ) -> LocalAws:
@@ -215,7 +217,7 @@ def _create(
         if "LogicalResourceId" in resource and "PhysicalResourceId" in resource
     }
     functions = _functions(source, resources, root)
-    service = invocations.service = LambdaService(functions, observer)
+    service = invocations.service = serve(functions, endpoint)
     arns = {function.logical_id: function.arn for function in functions}
     by_id = {function.logical_id: function for function in functions}
     schedule = next(iter(of_type(translated, "AWS::Scheduler::Schedule").values()))

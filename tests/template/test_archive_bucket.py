@@ -57,12 +57,12 @@ def test_bucket_is_reached_over_tls_only(template: Template, sid: str) -> None:
     )
 
 
-def test_archived_objects_cannot_be_overwritten(template: Template) -> None:
+def test_objects_cannot_be_overwritten(template: Template) -> None:
     statement = _policy(template)["NeverOverwrite"]
 
     assert statement["Effect"] == "Deny"
     assert statement["Action"] == "s3:PutObject"
-    assert statement["Resource"] == "ArchiveBucket.Arn/archive/*"
+    assert statement["Resource"] == "ArchiveBucket.Arn/*"
     # An upload's start and its parts create no object and cannot carry the header.
     assert statement["Condition"] == {
         "Null": {"s3:if-none-match": "true"},

@@ -1,0 +1,58 @@
+"""The whole system with every function in a Lambda container: what ``sam build`` made, as AWS would run it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.aws import local_aws
+from local.functions import LocalFunction
+from local.simulators import Auth0Tenant, CybozuDomain, Simulators
+from local.template import ROOT
+from tests.e2e.relay import relayed
+from tests.e2e.sam_functions import BUILT, SAM, SamFunctions
+from tests.integration.pipeline.conftest import Invocations, System
+
+FOLDER = ROOT / ".local/e2e"
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """What sam build made; a test of it without it would test nothing."""
+    if not (SAM.exists() and BUILT.exists()):
+        pytest.fail("nothing is built here; run: make e2e", pytrace=False)
+    return BUILT
+
+
+@pytest.fixture(scope="session")
+def system(built: Path) -> Iterator[System]:
+    """A tenant, a domain, AWS, and the functions in containers."""
+    tenant = Auth0Tenant("acme", users=300)
+    domain = CybozuDomain("example", users=130)
+    invocations = Invocations()
+
+    with Simulators([tenant], [domain]) as simulators:
+
+        def serve(functions: list[LocalFunction], endpoint: str) -> SamFunctions:
+            return SamFunctions(functions, invocations, FOLDER, endpoint, simulators.ca_file)
+
+        with local_aws(
+            parameters={"LocationHosts": ",".join(tenant.allowed_hosts)},
+            environment=simulators.environment(),
+            serve=serve,
+        ) as aws:
+            service = aws.service
+            assert isinstance(service, SamFunctions)
+            addresses = [aws.s3_endpoint, tenant.domain, tenant.file_host, domain.base_url]
+            folders = [service.code_folder(function) for function in service.functions]
+            with relayed(folders, [int(address.rsplit(":", 1)[1]) for address in addresses]):
+                yield System(aws, simulators, invocations)
+
+
+@pytest.fixture(scope="session")
+def containers(system: System) -> SamFunctions:
+    """The service that calls the functions."""
+    assert isinstance(system.aws.service, SamFunctions)
+    return system.aws.service

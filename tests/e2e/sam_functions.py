@@ -1,0 +1,149 @@
+"""The functions as ``sam build`` made them, each call in a Lambda container of its own by ``sam local invoke``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from samtranslator.yaml_helper import yaml_parse
+
+from local.aws import REGION
+from local.functions import LambdaService, LocalFunction, Observer, Outcome
+from local.template import ROOT, of_type
+from tests.e2e import relay
+
+SAM = ROOT / ".venv-sam/bin/sam"
+BUILT = ROOT / ".aws-sam/build/template.yaml"
+# For a machine that can pull no image: one that stands for Lambda's, if it is there.
+STAND_IN_IMAGE = "lambda-python:3.13"
+# A container takes a few seconds to start, and the functions here have little to do.
+LONGEST_CALL_SECONDS = 240
+# Where a function's folder is in its container.
+TASK_ROOT = "/var/task"
+_NOT_PASSED_ON = ("AWS_", "MEIBO_", "POWERTOOLS_", "PYTHON", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+@dataclass
+class SamFunctions(LambdaService):
+    """Answers lambda:Invoke with ``sam local invoke``; keeps what the containers logged.
+
+    ``endpoint`` is where the functions find AWS, through the relay like the providers; ``ca_file`` is what they trust.
+    """
+
+    functions: list[LocalFunction]
+    observer: Observer | None
+    folder: Path
+    endpoint: str
+    ca_file: Path
+    logs: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__(self.functions, self.observer)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.layer = BUILT.parent / "MeiboLayer"
+        self._template = self._write_template()
+        self._image = _image_options()
+
+    def ask(self, logical_id: str, event: Any) -> Outcome:
+        """Invoke a function by its logical id."""
+        (name,) = (function.name for function in self.functions if function.logical_id == logical_id)
+        return self.invoke(name, json.dumps(event).encode())
+
+    def _write_template(self) -> Path:
+        """Write the built template with the environment that AWS would give each function.
+
+        ``sam local`` resolves no names of resources, and passes on only variables that the template has. What was
+        built is untouched; a certificate lies beside the handler, and a layer with the relay beside Meibo's.
+        """
+        template = yaml_parse(BUILT.read_text())
+        for layer in of_type(template, "AWS::Serverless::LayerVersion").values():
+            layer["Properties"]["ContentUri"] = str(BUILT.parent / layer["Properties"]["ContentUri"])
+        template["Resources"]["Relay"] = {
+            "Type": "AWS::Serverless::LayerVersion",
+            "Properties": {"ContentUri": str(self._write_relay())},
+        }
+        template["Globals"]["Function"]["Layers"].append({"Ref": "Relay"})
+        resources = of_type(template, "AWS::Serverless::Function")
+        for function in self.functions:
+            properties = resources[function.logical_id]["Properties"]
+            code = self.code_folder(function)
+            shutil.copytree(
+                BUILT.parent / properties["CodeUri"],
+                code,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("__pycache__"),
+            )
+            shutil.copy(self.ca_file, code / "ca.pem")
+            properties["CodeUri"] = str(code)
+            properties["Environment"] = {"Variables": self._environment(function)}
+        path = self.folder / "template.json"
+        path.write_text(json.dumps(template, indent=2))
+        return path
+
+    def code_folder(self, function: LocalFunction) -> Path:
+        """Return the folder that is the function's code in its container."""
+        return self.folder / function.logical_id
+
+    def _write_relay(self) -> Path:
+        layer = self.folder / "relay"
+        extension = layer / "extensions" / Path(relay.__file__).name
+        extension.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(relay.__file__, extension)
+        extension.chmod(0o755)
+        return layer
+
+    def _environment(self, function: LocalFunction) -> dict[str, str]:
+        ca_file = f"{TASK_ROOT}/ca.pem"
+        return {
+            **function.environment,
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "SSL_CERT_FILE": ca_file,
+            "REQUESTS_CA_BUNDLE": ca_file,
+        }
+
+    def _call(self, function: LocalFunction, event: Any) -> Outcome:
+        command = [str(SAM), "local", "invoke", function.logical_id, "--template", str(self._template), "--event", "-"]
+        command += ["--region", REGION, *self._image]
+        done = subprocess.run(  # noqa: S603  # our own command
+            command,
+            input=json.dumps(event),
+            env=_command_environment(),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_CALL_SECONDS,
+            check=False,
+        )
+        self.logs.append(done.stderr)
+        print(done.stderr)  # noqa: T201  # pytest shows it where a test fails
+        lines = done.stdout.strip().splitlines()
+        if done.returncode or not lines:
+            raise RuntimeError(f"sam local invoke {function.logical_id} ended with {done.returncode}:\n{done.stderr}")
+        payload = json.loads(lines[-1])
+        failed = isinstance(payload, dict) and "errorType" in payload
+        return Outcome(payload, failed=failed)
+
+
+def _image_options() -> list[str]:
+    docker = shutil.which("docker")
+    if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:  # noqa: S603
+        raise RuntimeError("sam local invoke needs Docker, and no Docker engine answers; start one")
+    found = subprocess.run([docker, "image", "inspect", STAND_IN_IMAGE], capture_output=True, check=False)  # noqa: S603
+    return ["--skip-pull-image", "--invoke-image", STAND_IN_IMAGE] if found.returncode == 0 else []
+
+
+def _command_environment() -> Mapping[str, str]:
+    # sam local prefers a variable of its own environment over the one of that name in the template.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
+    return {
+        **kept,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "SAM_CLI_TELEMETRY": "0",
+    }

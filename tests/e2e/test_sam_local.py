@@ -1,0 +1,121 @@
+"""Every function runs in a Lambda container as ``sam build`` packaged it, on its sample events."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.simulators import FIRST_CONNECTION
+from local.template import ROOT, of_type, read_template
+from tests.e2e.sam_functions import SamFunctions
+from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System, wait_for
+
+EVENTS = sorted((ROOT / "events").glob("*.json"))
+FUNCTIONS = {
+    Path(resource["Properties"]["CodeUri"]).name: logical_id
+    for logical_id, resource in of_type(read_template(), "AWS::Serverless::Function").items()
+}
+# Containers start one after the other on two cores.
+LONGEST_RUN_SECONDS = 300
+
+pytestmark = pytest.mark.timeout(LONGEST_RUN_SECONDS + 60)
+
+
+@pytest.fixture(scope="module")
+def archived(system: System) -> System:
+    """The system after one run, every step of it in a container of its own."""
+    fields = ["user_id", "email", {"name": "user_metadata.country", "export_as": "country"}]
+    system.configure(
+        system.auth0_source(
+            {"dataset": "users", "format": "ndjson", "connection_id": FIRST_CONNECTION, "fields": fields}
+        ),
+        system.cybozu_source({"dataset": "users", "format": "csv"}, {"dataset": "users", "format": "ndjson"}),
+    )
+    outcome = system.aws.tick(TICK)
+    assert not outcome.failed, outcome.payload
+    wait_for(lambda: system.aws.execution(RUN)["status"] != "RUNNING", LONGEST_RUN_SECONDS)
+    return system
+
+
+def _adapted(document: dict[str, Any], system: System) -> dict[str, Any]:
+    """Return a sample event with the simulators' addresses, and a job that exists, in place of its own."""
+    export = document.get("export")
+    if not export:
+        return document
+    endpoint = system.tenant.domain if export["provider"] == "auth0" else system.domain.base_url
+    export = {**export, "endpoint": endpoint}
+    if "job" in export:
+        (created,) = (item for item in system.aws.read_json(f"{FOLDER}_attempt-1.json") if "job" in item)
+        export["job"] = created["job"]
+    return {**document, "export": export}
+
+
+def test_every_function_has_a_sample_event() -> None:
+    assert {path.name.split(".")[0] for path in EVENTS} == set(FUNCTIONS)
+
+
+def test_a_run_in_lambda_containers_archives_every_export(archived: System) -> None:
+    # then: the run is complete, by every function of the template
+    manifest = archived.aws.read_json(f"{FOLDER}_manifest.json")
+    assert archived.aws.execution(RUN)["status"] == "SUCCEEDED"
+    assert manifest["complete"] is True
+    assert {name for name, _, _ in archived.invocations.calls} == set(FUNCTIONS.values())
+
+    # and: each object is what its manifest says, with the rows that the providers hold
+    rows = {}
+    for export in manifest["exports"]:
+        assert hashlib.sha256(archived.aws.read(export["key"])).hexdigest() == export["sha256"]
+        rows[export["export_id"]] = export["rows"]
+    assert rows == {
+        f"acme/users/ndjson/{FIRST_CONNECTION}": archived.tenant.expected_rows(FIRST_CONNECTION),
+        "example/users/csv/all": 130,
+        "example/users/ndjson/all": 131,
+    }
+
+
+@pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
+def test_sample_event_is_answered(archived: System, containers: SamFunctions, path: Path) -> None:
+    # given
+    logical_id = FUNCTIONS[path.name.split(".")[0]]
+    event = _adapted(json.loads(path.read_text()), archived)
+    before = archived.aws.keys("archive/")
+
+    # when: what the run did is asked for once more
+    outcome = containers.ask(logical_id, event)
+
+    # then
+    assert not outcome.failed, outcome.payload
+    assert archived.aws.keys("archive/") == before
+
+
+def test_a_wrong_event_is_refused_by_name(containers: SamFunctions) -> None:
+    outcome = containers.ask("CheckExport", {"run_id": RUN, "attempt": 1, "export": {}})
+
+    assert outcome.failed
+    assert outcome.payload["errorType"] == "EventError"
+
+
+def test_layer_has_bytecode_for_the_containers_python(containers: SamFunctions) -> None:
+    sources = [path for path in (containers.layer / "python/meibo").rglob("*.py") if path.stat().st_size]
+
+    assert sources
+    for source in sources:
+        assert (source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc").exists()
+
+
+def test_no_log_line_of_the_containers_shows_a_person_or_a_secret(archived: System, containers: SamFunctions) -> None:
+    # given
+    logged = "\n".join(containers.logs)
+    assert "archived" in logged
+
+    # then
+    users = list(archived.tenant.expected_users(FIRST_CONNECTION))
+    forbidden = {user["email"] for user in users}
+    forbidden |= {archived.tenant.credentials()["client_secret"], archived.domain.credentials()["password"]}
+    assert [text for text in forbidden if text in logged] == []
+    assert "Signature=" not in logged
+    assert "Bearer " not in logged
