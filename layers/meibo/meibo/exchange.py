@@ -282,7 +282,7 @@ def _failure(error: BaseException) -> _Failure:
         )
     unconnected = kinds & {"NewConnectionError", "ConnectTimeout", "ConnectTimeoutError"}
     return _Failure(
-        f"does not answer ({type(error).__name__})",
+        f"does not answer properly ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})",
         nothing_happened=bool(unconnected),
     )
 
