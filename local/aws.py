@@ -132,6 +132,10 @@ class LocalAws:
         """Return a JSON object of the archive bucket."""
         return json.loads(self.read(key))
 
+    def unfinished_uploads(self) -> int:
+        """Return the number of multipart uploads that were neither completed nor aborted."""
+        return len(boto3.client("s3").list_multipart_uploads(Bucket=self.bucket).get("Uploads", []))
+
     def write(self, key: str, body: bytes) -> None:
         """Put an object into the archive bucket."""
         boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from meibo.archive.copy import CopyOptions
 from meibo.exports.providers import forget_clients
 
 from local.aws import LocalAws, local_aws
@@ -123,6 +125,19 @@ def running_system(tenant: Auth0Tenant, domain: CybozuDomain, **parameters: str)
 @pytest.fixture
 def system() -> Iterator[System]:
     tenant = Auth0Tenant("acme", users=300)
+    # Jobs are done at once, so that no test waits for a poll that it is not about.
+    tenant.switches.polls_until_completed = 0
     domain = CybozuDomain("example", users=230)
     with running_system(tenant, domain) as running:
         yield running
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the waits between retries take no time; how often the workflow and the copy retry stays their own."""
+    monkeypatch.setattr(
+        "meibo.exports.delivery.CopyOptions", partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
+    )
+    monkeypatch.setattr(
+        "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time.sleep", lambda _seconds: None
+    )

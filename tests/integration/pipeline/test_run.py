@@ -104,5 +104,5 @@ def test_one_export_that_fails_does_not_stop_the_others_and_a_repair_completes_t
     assert repaired["counts"]["archived"] == 2
     jobs = [request for request in system.tenant.requests if request.path.endswith("/jobs/users-exports")]
     assert len(jobs) == 1
-    assert f"{FOLDER}_manifest-2.json" in list(system.aws.keys())
+    assert f"{FOLDER}_manifest-2.json" in system.aws.keys("runs/")
     assert system.aws.execution(RUN, 1)["status"] == "FAILED"
