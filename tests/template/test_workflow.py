@@ -71,6 +71,49 @@ def test_every_error_name_is_ours_or_the_services(workflow: dict[str, Any]) -> N
     assert unknown == set()
 
 
+# What trying again can mend: by the workflow's Retry, or by its Catch that creates a new job.
+TRIED_AGAIN = {"ProviderBusyError", "CopyBrokenError", "SourceChangedError", "OutOfTimeError", "JobGoneError"}
+# What it cannot: recorded at once with its message. Bases are never raised themselves.
+RECORDED_AT_ONCE = {
+    "MeiboError",
+    "ConfigurationError",
+    "EventError",
+    "SecretError",
+    "CredentialsRefusedError",
+    "ScopeMissingError",
+    "RequestRefusedError",
+    "LocationRefusedError",
+    "BadFileError",
+    "CorruptFileError",
+    "WrongFormatError",
+    "FileTooLargeError",
+    "ArchiveConflictError",
+    "JobsExhaustedError",
+    "UnexpectedError",
+}
+
+
+def test_each_error_is_tried_again_or_recorded_at_once_on_purpose(workflow: dict[str, Any]) -> None:
+    ours = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
+    assert ours == TRIED_AGAIN | RECORDED_AT_ONCE
+
+    named = {
+        name
+        for _, state in _states(workflow)
+        for handler in (*state.get("Retry", ()), *state.get("Catch", ()))
+        for name in handler["ErrorEquals"]
+        if not SERVICE_ERRORS.fullmatch(name)
+    }
+    assert named == TRIED_AGAIN
+
+
+def test_whatever_a_step_of_an_export_raises_is_recorded(workflow: dict[str, Any]) -> None:
+    for name, task in _tasks(workflow["States"]["Exports"]["ItemProcessor"]).items():
+        last = task["Catch"][-1]
+        assert last["ErrorEquals"] == ["States.ALL"], name
+        assert last["Next"] == ("Archived" if name == "RecordFailure" else "RecordFailure"), name
+
+
 def test_every_next_state_exists(workflow: dict[str, Any]) -> None:
     def check(definition: dict[str, Any]) -> None:
         names = set(definition["States"])
