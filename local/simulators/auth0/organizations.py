@@ -131,7 +131,7 @@ class Organizations:
         if number % 2:
             body["branding"] = {
                 "logo_url": f"https://cdn.example.invalid/{number}.png",
-                "colors": {"primary": "#0a0a0a"},
+                "colors": {"primary": "#0a0a0a", "page_background": "#ffffff"},
             }
         if number % 3:
             body["metadata"] = {"region": "日本" if number % 2 else "EMEA", "tier": str(number % 4)}

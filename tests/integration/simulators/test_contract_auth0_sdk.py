@@ -1,0 +1,188 @@
+"""Auth0's own Python SDK works against a simulated tenant: its models accept every answer, its pagers end.
+
+A simulator that only our client has talked to may share our client's misunderstandings.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from auth0.authentication import GetToken
+from auth0.authentication.exceptions import Auth0Error
+from auth0.management import ManagementClient
+from auth0.management.errors import (
+    BadRequestError,
+    ForbiddenError,
+    NotFoundError,
+    TooManyRequestsError,
+    UnauthorizedError,
+)
+
+from local.simulators import FIRST_CONNECTION, Auth0Tenant, Simulators, faults
+
+ONCE: Any = {"max_retries": 0}
+
+
+@pytest.fixture
+def simulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulators]:
+    # The SDK knows no other clock than the system's, and takes its authorities from the environment.
+    tenant = Auth0Tenant("acme", users=300, organizations=70, members=20)
+    with Simulators([tenant]) as started:
+        for name, value in started.environment().items():
+            monkeypatch.setenv(name, value)
+        yield started
+
+
+@pytest.fixture
+def sdk(tenant: Auth0Tenant) -> ManagementClient:
+    return client(tenant, tenant.credentials())
+
+
+def client(tenant: Auth0Tenant, credentials: dict[str, str]) -> ManagementClient:
+    return ManagementClient(
+        domain=tenant.domain,
+        client_id=credentials["client_id"],
+        client_secret=credentials["client_secret"],
+        timeout=10,
+    )
+
+
+def audience(tenant: Auth0Tenant) -> str:
+    return f"https://{tenant.domain}/api/v2/"
+
+
+def test_token_by_secret(tenant: Auth0Tenant) -> None:
+    credentials = tenant.credentials()
+    token = GetToken(tenant.domain, credentials["client_id"], client_secret=credentials["client_secret"])
+    assert token.client_credentials(audience(tenant))["token_type"] == "Bearer"
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256"])
+def test_token_by_private_key(tenant: Auth0Tenant, algorithm: str) -> None:
+    credentials = tenant.key_credentials(algorithm)
+    token = GetToken(
+        tenant.domain,
+        credentials["client_id"],
+        client_assertion_signing_key=credentials["private_key"],
+        client_assertion_signing_alg=algorithm,
+    )
+    assert token.client_credentials(audience(tenant))["expires_in"] == 86400
+
+
+def test_wrong_secret_is_the_sdks_error(tenant: Auth0Tenant) -> None:
+    token = GetToken(tenant.domain, tenant.client.id, client_secret="wrong")
+    with pytest.raises(Auth0Error) as refused:
+        token.client_credentials(audience(tenant))
+    assert (refused.value.status_code, refused.value.error_code) == (401, "access_denied")
+
+
+def test_export_job_to_its_file(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    made = sdk.jobs.users_exports.create(
+        connection_id=FIRST_CONNECTION,
+        format="json",
+        fields=[{"name": "user_id"}, {"name": "name"}],
+    )
+    assert (made.status, made.type, made.connection_id) == ("pending", "users_export", FIRST_CONNECTION)
+    assert made.id is not None
+    job = sdk.jobs.get(made.id)
+    while job.status != "completed":
+        job = sdk.jobs.get(made.id)
+    assert job.location is not None
+    data = httpx.get(job.location).content
+    rows = [json.loads(line) for line in gzip.decompress(data).decode().split("\n")[:-1]]
+    assert len(rows) == tenant.expected_rows(FIRST_CONNECTION) == 150
+
+
+@pytest.mark.parametrize("size", [10, 35, 100])
+def test_pager_walks_the_organizations(tenant: Auth0Tenant, sdk: ManagementClient, size: int) -> None:
+    assert [one.id for one in sdk.organizations.list(take=size)] == tenant.organizations.ids()
+
+
+@pytest.mark.parametrize("always_next", [True, False])
+def test_pager_walks_the_members(tenant: Auth0Tenant, sdk: ManagementClient, always_next: bool) -> None:
+    tenant.switches.members_always_next = always_next
+    organization = tenant.organizations.ids()[1]
+    found = list(sdk.organizations.members.list(organization, take=4, fields="user_id,roles"))
+    assert {one.user_id for one in found} == tenant.memberships[organization]
+    assert any(one.roles for one in found)
+
+
+def test_organization_and_its_connections(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    organization = tenant.organizations.ids()[0]
+    assert sdk.organizations.get(organization).id == organization
+    enabled = sdk.organizations.enabled_connections.list(organization, per_page=50)
+    assert [one.connection_id for one in enabled.items or []] == tenant.organizations.connections(organization)
+    assert [one.id for one in sdk.connections.list(take=1)] == list(tenant.directory.connections)
+
+
+def test_members_and_roles_change(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    organization = tenant.organizations.ids()[8]
+    people = [tenant.directory.user_id(number) for number in range(3)]
+    roles = list(tenant.organizations.roles)[:2]
+    sdk.organizations.members.create(organization, members=people)
+    sdk.organizations.members.roles.assign(organization, people[0], roles=roles)
+    sdk.organizations.members.delete(organization, members=people[1:])
+    assert tenant.memberships[organization] == {people[0]}
+    assert [one.id for one in sdk.organizations.members.roles.list(organization, people[0])] == roles
+    sdk.organizations.members.roles.delete(organization, people[0], roles=roles)
+    assert tenant.organizations.member_roles(organization, people[0]) == []
+
+
+def test_invitation(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    made = sdk.organizations.invitations.create(
+        tenant.organizations.ids()[0],
+        inviter={"name": "HR"},
+        invitee={"email": "new@example.jp"},
+        client_id="portal",
+        send_invitation_email=False,
+    )
+    assert made.id is not None
+    assert made.id.startswith("uinv_")
+    assert [one.id for one in sdk.organizations.invitations.list(tenant.organizations.ids()[0])] == [made.id]
+
+
+def test_users(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    for expected in list(tenant.expected_users())[:80]:
+        assert sdk.users.get(expected["user_id"]).email == expected["email"]
+    found = sdk.users.list_users_by_email(email=expected["email"])
+    assert [one.user_id for one in found] == [expected["user_id"]]
+
+
+def test_import(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    data = json.dumps([{"email": "a@example.jp"}, {"name": "no address"}]).encode()
+    made = sdk.jobs.users_imports.create(
+        users=("users.json", data), connection_id=FIRST_CONNECTION, send_completion_email=False
+    )
+    for _ in range(2):
+        job = sdk.jobs.get(made.id)
+    assert job.summary is not None
+    assert (job.summary.inserted, job.summary.failed) == (1, 1)
+    assert sdk.jobs.errors.get(made.id)
+    assert tenant.jobs.completion_emails == 0
+
+
+def test_refusals_are_the_sdks_errors(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    organization = tenant.organizations.ids()[0]
+    with pytest.raises(BadRequestError, match="Array is too long"):
+        sdk.organizations.members.create(organization, members=[f"auth0|{n}" for n in range(11)])
+    with pytest.raises(NotFoundError, match="No organization found by that id or name"):
+        sdk.organizations.get("org_0000000000000000")
+    with pytest.raises(ForbiddenError, match="read:organizations"):
+        client(tenant, tenant.limited_client("read:users")).organizations.get(organization)
+    tenant.tokens.revoke()
+    with pytest.raises(UnauthorizedError, match="Expired token"):
+        sdk.organizations.get(organization)
+
+
+def test_rate_limit_is_waited_for_or_told(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+    organization = tenant.organizations.ids()[0]
+    tenant.faults.add("GET *", faults.too_many_requests(retry_after=1))
+    assert sdk.organizations.get(organization).id == organization
+    tenant.faults.add("GET *", faults.too_many_requests(retry_after=1))
+    with pytest.raises(TooManyRequestsError):
+        sdk.organizations.get(organization, request_options=ONCE)
