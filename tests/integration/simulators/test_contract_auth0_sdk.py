@@ -39,16 +39,22 @@ def simulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulators]:
 
 
 @pytest.fixture
-def sdk(tenant: Auth0Tenant) -> ManagementClient:
-    return client(tenant, tenant.credentials())
+def http(simulators: Simulators) -> Iterator[httpx.Client]:
+    with httpx.Client(timeout=10) as opened:
+        yield opened
 
 
-def client(tenant: Auth0Tenant, credentials: dict[str, str]) -> ManagementClient:
+@pytest.fixture
+def sdk(tenant: Auth0Tenant, http: httpx.Client) -> ManagementClient:
+    return client(tenant, tenant.credentials(), http)
+
+
+def client(tenant: Auth0Tenant, credentials: dict[str, str], http: httpx.Client) -> ManagementClient:
     return ManagementClient(
         domain=tenant.domain,
         client_id=credentials["client_id"],
         client_secret=credentials["client_secret"],
-        timeout=10,
+        httpx_client=http,
     )
 
 
@@ -166,14 +172,14 @@ def test_import(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
     assert tenant.jobs.completion_emails == 0
 
 
-def test_refusals_are_the_sdks_errors(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_refusals_are_the_sdks_errors(tenant: Auth0Tenant, sdk: ManagementClient, http: httpx.Client) -> None:
     organization = tenant.organizations.ids()[0]
     with pytest.raises(BadRequestError, match="Array is too long"):
         sdk.organizations.members.create(organization, members=[f"auth0|{n}" for n in range(11)])
     with pytest.raises(NotFoundError, match="No organization found by that id or name"):
         sdk.organizations.get("org_0000000000000000")
     with pytest.raises(ForbiddenError, match="read:organizations"):
-        client(tenant, tenant.limited_client("read:users")).organizations.get(organization)
+        client(tenant, tenant.limited_client("read:users"), http).organizations.get(organization)
     tenant.tokens.revoke()
     with pytest.raises(UnauthorizedError, match="Expired token"):
         sdk.organizations.get(organization)
