@@ -1,0 +1,110 @@
+"""The main job as a stranger starts it: its exit status, its table, its files, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from local.template import ROOT
+
+# What begins like a token, a signed URL or an address.
+LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated-[0-9a-f]{8}")
+
+
+@dataclass
+class Command:
+    status: int
+    output: str
+    folder: Path
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "run.log").read_text(encoding="utf-8")
+
+    def manifests(self) -> list[Path]:
+        return sorted((self.folder / "archive").glob("archive/**/_manifest.json"))
+
+
+def run(folder: Path, *arguments: str, **variables: str) -> Command:
+    command = [sys.executable, "-m", "local", "--archive", str(folder / "archive"), "--log", str(folder / "run.log")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT}",
+        "COLUMNS": "160",
+        **variables,
+    }
+    done = subprocess.run(  # noqa: S603  # our own module
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    return Command(done.returncode, done.stdout + done.stderr, folder)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    return run(tmp_path_factory.mktemp("run"), "--users", "400", "--cybozu-users", "120")
+
+
+def test_it_ends_well_with_a_table(command: Command) -> None:
+    assert command.status == 0, command.output
+    assert "complete; the archive is in" in command.output
+    assert "digest, rows" in command.output
+
+
+def test_every_file_on_disk_has_the_digest_of_its_manifest(command: Command) -> None:
+    assert command.manifests()
+    for path in command.manifests():
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        body = (command.folder / "archive" / manifest["object"]["key"]).read_bytes()
+        assert hashlib.sha256(body).hexdigest() == manifest["object"]["sha256"]
+        assert len(body) == manifest["object"]["bytes"]
+
+
+def test_no_token_location_or_address_is_in_what_was_logged_or_shown(command: Command) -> None:
+    assert '"message":"archived"' in command.log
+    for text in (command.log, command.output):
+        assert LEAKS.findall(text) == []
+
+
+def test_what_is_looked_for_is_there_to_be_found(command: Command) -> None:
+    (users, *_) = (command.folder / "archive").glob("archive/provider=auth0/**/users.ndjson.gz")
+
+    assert LEAKS.search(gzip.decompress(users.read_bytes()).decode())
+
+
+def test_nothing_but_archives_holds_a_person(command: Command) -> None:
+    for path in (command.folder / "archive").rglob("_*.json"):
+        assert LEAKS.findall(path.read_text(encoding="utf-8")) == [], path
+
+
+def test_real_sources_without_credentials_say_which_to_set(tmp_path: Path) -> None:
+    sources = tmp_path / "sources.json"
+    source = {
+        "provider": "auth0",
+        "name": "acme-jp",
+        "domain": "acme.jp.auth0.com",
+        "secret": "meibo/acme",
+        "exports": [{"dataset": "users"}],
+    }
+    sources.write_text(json.dumps({"sources": [source]}), encoding="utf-8")
+
+    command = run(tmp_path, "--sources", str(sources))
+
+    assert command.status == 2
+    assert "MEIBO_ACME_JP_" in command.output
+    assert "Traceback" not in command.output
+
+
+def test_a_wrong_configuration_file_is_told_apart(tmp_path: Path) -> None:
+    missing = run(tmp_path, "--sources", str(tmp_path / "none.json"))
+
+    assert missing.status == 2
+    assert "cannot be read" in missing.output
