@@ -84,6 +84,10 @@ build: $(SAM_READY) ## sam build: the layers for Lambda's Python and processors
 e2e: $(READY) build ## every function in a Lambda container with sam local invoke (needs Docker)
 	$(BIN)/python -m pytest tests/e2e
 
+.PHONY: hooks
+hooks: $(READY) ## install the git hooks that run the checks before a commit and a push
+	$(BIN)/pre-commit install
+
 .PHONY: lock
 lock: ## write the lock files again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/dev.in -o requirements/dev.txt

@@ -16,7 +16,7 @@ import http.client
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 NAME = Path(__file__).name
@@ -38,8 +38,13 @@ async def _join(near: Streams, far: Streams) -> None:
     try:
         await asyncio.gather(_pump(near[0], far[1]), _pump(far[0], near[1]))
     finally:
-        for _, writer in (near, far):
-            writer.close()
+        await _close(far[1])
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 def _socket_of(folder: Path, port: int) -> Path:
@@ -49,11 +54,15 @@ def _socket_of(folder: Path, port: int) -> Path:
 @contextlib.asynccontextmanager
 async def _listening_in_folder(folder: Path, port: int) -> AsyncIterator[None]:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await _join((reader, writer), await asyncio.open_connection("127.0.0.1", port))
+        try:
+            await _join((reader, writer), await asyncio.open_connection("127.0.0.1", port))
+        finally:
+            await _close(writer)
 
     # A socket's path may have some 100 characters only; one that goes through a descriptor is always short.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
+        _socket_of(folder, port).unlink(missing_ok=True)
         path = f"/proc/self/fd/{descriptor}/{_socket_of(folder, port).name}"
         async with await asyncio.start_unix_server(accept, path):
             yield
@@ -62,43 +71,41 @@ async def _listening_in_folder(folder: Path, port: int) -> AsyncIterator[None]:
         _socket_of(folder, port).unlink(missing_ok=True)
 
 
-async def _serve_host(folders: Iterable[Path], ports: Iterable[int], ready: threading.Event) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        for folder in folders:
-            for port in ports:
-                _socket_of(folder, port).unlink(missing_ok=True)
-                await stack.enter_async_context(_listening_in_folder(folder, port))
-        ready.set()
-        await asyncio.Event().wait()
-
-
 @contextlib.contextmanager
-def relayed(folders: list[Path], ports: list[int]) -> Iterator[None]:
+def relayed(folders: Iterable[Path], ports: list[int]) -> Iterator[None]:
     """Offer ports of this machine's loopback in each of the folders."""
-    loop = asyncio.new_event_loop()
     ready = threading.Event()
-    task = loop.create_task(_serve_host(folders, ports, ready))
+    ends: list[Callable[[], object]] = []
 
-    def run() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
-        loop.close()
+    async def serve() -> None:
+        end = asyncio.Event()
+        async with contextlib.AsyncExitStack() as stack:
+            for folder in folders:
+                for port in ports:
+                    await stack.enter_async_context(_listening_in_folder(folder, port))
+            loop = asyncio.get_running_loop()
+            ends.append(lambda: loop.call_soon_threadsafe(end.set))
+            ready.set()
+            await end.wait()
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
     thread.start()
     if not ready.wait(10):
         raise RuntimeError("the relay did not start")
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        ends[0]()
         thread.join(10)
 
 
 async def _serve_container() -> None:
     async def listen(path: Path) -> None:
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await _join((reader, writer), await asyncio.open_unix_connection(str(path)))
+            try:
+                await _join((reader, writer), await asyncio.open_unix_connection(str(path)))
+            finally:
+                await _close(writer)
 
         await asyncio.start_server(accept, "127.0.0.1", int(path.stem))
 
