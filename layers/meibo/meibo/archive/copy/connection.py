@@ -6,14 +6,14 @@ import http.client
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import urllib3.exceptions
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from urllib3 import BaseHTTPResponse
 
@@ -37,9 +37,9 @@ def trust() -> ssl.SSLContext:
 
 
 class Body:
-    """The body of a response, read one system call at a time: a break loses no byte that was received."""
+    """The body of a response, read straight from the TLS layer into the lane's memory."""
 
-    def __init__(self, response: BaseHTTPResponse) -> None:
+    def __init__(self, response: BaseHTTPResponse, sock: socket.socket | None) -> None:
         self._response = response  # it closes the original when it is collected
         self.status = response.status
         self.headers = response.headers
@@ -47,27 +47,53 @@ class Body:
         self._original = original
         self.length: int | None = original.length
         self.chunked = original.chunked
+        self.filled = 0
+        self._receive: Callable[[int, memoryview], int] | None = None
+        if isinstance(sock, ssl.SSLSocket):
+            self._receive = cast("Callable[[int, memoryview], int]", sock.read)  # with a buffer it counts
+        elif sock is not None:
+            self._receive = lambda size, view: sock.recv_into(view, size)
+        self._buffered = True
 
     def readinto(self, view: memoryview) -> int:
-        """Read what is there, at most ``len(view)`` bytes; 0 at the end, also where that is too early."""
+        """Fill the view; fewer bytes only at the end, also where that is too early.
+
+        ``filled`` tells what arrived, also when this raises: a break loses no byte that was received.
+        """
+        self.filled = 0
         if self.length is None:
-            return self._original.readinto(view[:CHUNKED_BYTES])
-        if self.length == 0:
-            return 0
-        count: int = self._original.fp.readinto1(view[: self.length])
-        self.length -= count
+            # Chunks are http.client's to undo; it forgets what it read when it raises, so it reads little.
+            while self.filled < len(view):
+                count = self._original.readinto(view[self.filled : self.filled + CHUNKED_BYTES])
+                if not count:
+                    break
+                self.filled += count
+            return self.filled
+        size = min(len(view), self.length)
+        filled = 0
+        try:
+            while filled < size:
+                if self._buffered:
+                    count = self._original.fp.readinto1(view[filled:size])
+                    # What came with the headers is used up when less than asked for is there.
+                    self._buffered = self._receive is None or count == size - filled
+                else:
+                    count = self._receive(size - filled, view[filled:size])  # type: ignore[misc]
+                if not count:
+                    break
+                filled += count
+        finally:
+            self.filled = filled
+            self.length -= filled
         if self.length == 0:
             self._original.close()  # the connection may be used again
-        return count
+        return filled
 
     def text(self, limit: int = 65536) -> bytes:
         """Read a short body, such as an error's."""
         buffer = bytearray(limit)
         view = memoryview(buffer)
-        filled = 0
-        while filled < limit and (count := self.readinto(view[filled:])):
-            filled += count
-        return bytes(buffer[:filled])
+        return bytes(buffer[: self.readinto(view)])
 
     @property
     def ended(self) -> bool:
@@ -120,7 +146,7 @@ class Connection:
             if body is None:
                 raise
             # A server that refuses early closes its reading side; its answer tells why.
-        self._last = Body(connection.getresponse())
+        self._last = Body(connection.getresponse(), connection.sock)
         return self._last
 
     def _make(self, scheme: str, host: str, port: int) -> HTTPConnection:

@@ -176,29 +176,32 @@ class Download:
 
     def fill(self, view: memoryview, offset: int, arrived: Callable[[int], None]) -> int:
         """Fill the view with the file's bytes from offset; fewer only where a file of unknown size ends."""
-        filled, told_of = len(self._ahead), 0
+        filled = len(self._ahead)
         view[:filled], self._ahead = self._ahead, b""
         while filled < len(view):
             broken = None
+            body, count = self._body, 0
+            until = min(filled + HOT_BYTES, len(view))
             try:
-                if self._body is None or self._at != offset + filled:
-                    self._open(offset + filled, offset + len(view))
-                assert self._body is not None  # noqa: S101  (told to mypy)
-                count = self._body.readinto(view[filled:])
+                if body is None or body.length == 0 or self._at != offset + filled:
+                    body = None  # what it counted last is not to be counted again
+                    body = self._open(offset + filled, offset + len(view))
+                count = body.readinto(view[filled:until])
             except BROKEN as error:
                 broken = told(error)
-            if broken is None and count:
-                filled += count
-                self._at += count
+                count = 0 if body is None else body.filled
+            self._at += count
+            filled += count
+            if count:
                 self._patience.progress()
-                if filled - told_of >= HOT_BYTES:
-                    arrived(filled)
-                    told_of = filled
-            elif broken is None and self.version.size is None:
-                break
-            else:
+                arrived(filled)
+            if broken is None and filled < until:
+                if self.version.size is None:
+                    break
+                broken = "a short body"
+            if broken is not None:
                 self._drop()
-                self._broke(broken or "a short body")
+                self._broke(broken)
         arrived(filled)
         return filled
 
@@ -223,7 +226,7 @@ class Download:
         self._body = None
         self._connection.close()
 
-    def _open(self, at: int, until: int) -> None:
+    def _open(self, at: int, until: int) -> Body:
         """Request from a byte on; to the end of the part with ranges, of the file without."""
         version = self.version
         headers = {}
@@ -245,6 +248,7 @@ class Download:
         else:
             self._skip(body, at)
         self._body, self._at = body, at
+        return body
 
     def _skip(self, body: Body, count: int) -> None:
         """Read over bytes that are here already, where the server refuses ranges."""
