@@ -65,3 +65,22 @@ def test_a_foreign_object_is_told_apart_from_ours(store: ArchiveStore) -> None:
 
     with pytest.raises(ArchiveConflictError, match=r"runs/a\.json"):
         store.get_json("runs/a.json")
+
+
+def test_lines_come_back_as_they_were_written(store: ArchiveStore) -> None:
+    lines = [{"member": "auth0|名簿"}, {"reason": "two\nlines and\u2028a separator"}]
+
+    assert store.put_lines("changes/a.ndjson", lines) is True
+
+    assert store.get_lines("changes/a.ndjson") == lines
+
+
+def test_lines_are_never_overwritten(store: ArchiveStore) -> None:
+    store.put_lines("changes/a.ndjson", [{"first": True}])
+
+    assert store.put_lines("changes/a.ndjson", [{"first": False}]) is False
+    assert store.get_lines("changes/a.ndjson") == [{"first": True}]
+
+
+def test_lines_that_are_missing_are_none(store: ArchiveStore) -> None:
+    assert store.get_lines("changes/missing.ndjson") is None

@@ -6,7 +6,7 @@ Every write is conditional, so nothing is ever overwritten; both stores pass one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -47,6 +47,14 @@ class ArchiveStore(Protocol):
         """Return the document, or None where there is none."""
         ...
 
+    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
+        """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
+        ...
+
+    def get_lines(self, key: str) -> list[Any] | None:
+        """Return the documents of an NDJSON object, or None where there is none."""
+        ...
+
     def exists(self, key: str) -> bool:
         """Tell whether the key holds an object."""
         ...
@@ -61,6 +69,13 @@ def encode(document: Any) -> bytes:
     return (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode()
 
 
+def encode_lines(documents: Sequence[Any]) -> bytes:
+    """Return the stored form of NDJSON: UTF-8, a newline after each document."""
+    return "".join(
+        json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n" for document in documents
+    ).encode()
+
+
 class S3ArchiveStore:
     """The archive bucket."""
 
@@ -71,6 +86,13 @@ class S3ArchiveStore:
 
     def put_json(self, key: str, document: Any) -> bool:
         """Write the document where the key is free; return whether it was written by this call."""
+        return self._put(key, encode(document), "application/json")
+
+    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
+        """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
+        return self._put(key, encode_lines(documents), "application/x-ndjson")
+
+    def _put(self, key: str, body: bytes, content_type: str) -> bool:
         extra: dict[str, Any] = {}
         if self._lock:
             extra = {
@@ -81,8 +103,8 @@ class S3ArchiveStore:
             self._client.put_object(
                 Bucket=self._bucket,
                 Key=key,
-                Body=encode(document),
-                ContentType="application/json",
+                Body=body,
+                ContentType=content_type,
                 IfNoneMatch="*",
                 ChecksumAlgorithm="SHA256",
                 **extra,
@@ -95,13 +117,21 @@ class S3ArchiveStore:
 
     def get_json(self, key: str) -> Any | None:
         """Return the document, or None where there is none."""
+        body = self._get(key)
+        return None if body is None else _decode(key, body)
+
+    def get_lines(self, key: str) -> list[Any] | None:
+        """Return the documents of an NDJSON object, or None where there is none."""
+        body = self._get(key)
+        return None if body is None else _decode_lines(key, body)
+
+    def _get(self, key: str) -> bytes | None:
         try:
-            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except ClientError as error:
             if error.response["Error"]["Code"] in _MISSING:
                 return None
             raise
-        return _decode(key, body)
 
     def exists(self, key: str) -> bool:
         """Tell whether the key holds an object."""
@@ -141,6 +171,18 @@ class MemoryArchiveStore:
         body = self.objects.get(key)
         return None if body is None else _decode(key, body)
 
+    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
+        """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
+        if key in self.objects:
+            return False
+        self.objects[key] = encode_lines(documents)
+        return True
+
+    def get_lines(self, key: str) -> list[Any] | None:
+        """Return the documents of an NDJSON object, or None where there is none."""
+        body = self.objects.get(key)
+        return None if body is None else _decode_lines(key, body)
+
     def exists(self, key: str) -> bool:
         """Tell whether the key holds an object."""
         return key in self.objects
@@ -155,3 +197,8 @@ def _decode(key: str, body: bytes) -> Any:
         return json.loads(body)
     except ValueError:
         raise ArchiveConflictError(f"{key} does not hold JSON; someone else wrote to the archive") from None
+
+
+def _decode_lines(key: str, body: bytes) -> list[Any]:
+    # Not splitlines(): U+2028 and its like are line ends to it, and plain text inside a JSON string.
+    return [_decode(key, line) for line in body.split(b"\n") if line]
