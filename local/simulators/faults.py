@@ -319,6 +319,20 @@ def headers(extra: dict[str, str]) -> Action:
     return action
 
 
+def stream(
+    chunks: Callable[[], Iterable[bytes]], headers: dict[str, str] | None = None, *, status: int = 200
+) -> Action:
+    """Answer with a body that is made while it is sent, for bodies too large to be held."""
+
+    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
+        start_response(
+            _status_line(status), list({"Content-Type": "application/octet-stream", **(headers or {})}.items())
+        )
+        yield from chunks()
+
+    return action
+
+
 def endless(chunk: bytes = b"\0" * 65536, content_type: str = "application/octet-stream") -> Action:
     """Answer 200 with a body that never ends."""
 

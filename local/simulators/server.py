@@ -6,6 +6,7 @@ that would measure the server instead of the client. So only its server loop and
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 import ssl
@@ -48,13 +49,21 @@ class _Handler(WSGIRequestHandler):
         # The handshake is done in this connection's thread, so that a client stalling in it stops no other.
         self.request.settimeout(IDLE_SECONDS)
         self.request = context.wrap_socket(self.request, server_side=True)
+        self._own_server.opened(self.request)
         super().setup()
 
     def finish(self) -> None:
         try:
             super().finish()
         finally:
+            self._own_server.closed(self.request)
             self.request.close()
+
+    @property
+    def _own_server(self) -> _Server:
+        if not isinstance(self.server, _Server):
+            raise TypeError("a handler of the simulators' own server")
+        return self.server
 
     def run_wsgi(self) -> None:
         """Answer one request; keep the connection unless the body's end is unknown."""
@@ -128,6 +137,30 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadedWSGIServer):
+    def __init__(self, port: int, app: WSGIApplication, context: ssl.SSLContext) -> None:
+        super().__init__("127.0.0.1", port, app, _Handler)
+        self.ssl_context = context
+        self._open: set[socket.socket] = set()
+        self._open_lock = threading.Lock()
+
+    def opened(self, connection: socket.socket) -> None:
+        """Remember a connection, so that it can be ended when the server stops."""
+        with self._open_lock:
+            self._open.add(connection)
+
+    def closed(self, connection: socket.socket) -> None:
+        """Forget a connection."""
+        with self._open_lock:
+            self._open.discard(connection)
+
+    def end_connections(self) -> None:
+        """Shut every connection down: a kept one would else be answered by a simulator that is gone."""
+        with self._open_lock:
+            connections = list(self._open)
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that do not trust the certificate or leave in the middle."""
 
@@ -136,8 +169,7 @@ class HttpsServer:
     """One application on one port of 127.0.0.1, served by threads of this process."""
 
     def __init__(self, app: WSGIApplication, context: ssl.SSLContext, port: int = 0) -> None:
-        self._server = _Server("127.0.0.1", port, app, _Handler)
-        self._server.ssl_context = context
+        self._server = _Server(port, app, context)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property
@@ -150,7 +182,8 @@ class HttpsServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop accepting; connections that are open end with their threads."""
+        """Stop accepting, and end the connections that are open."""
         self._server.shutdown()
         self._thread.join()
+        self._server.end_connections()
         self._server.server_close()

@@ -35,8 +35,9 @@ def make_application(tenant: Auth0Tenant) -> Flask:
 
     @app.post("/oauth/token")
     def token() -> Response:
+        headers = tenant.limits.take_for_token()
         form = json_body()
-        return answer(tenant.tokens.issue(form if isinstance(form, dict) else {}))
+        return answer(tenant.tokens.issue(form if isinstance(form, dict) else {}), 200, headers)
 
     routes = Routes(tenant, app)
 

@@ -13,10 +13,13 @@ from local.simulators.people import (
     auth0_index,
     auth0_person,
     auth0_person_id,
+    auth0_shape,
+    block_number,
+    fill,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from local.simulators.auth0.rows import Layout
 
@@ -85,6 +88,26 @@ class Directory:
         if index is None or connection is None:
             return None
         return auth0_person(self.seed, index, connection.name)
+
+    def exists(self, user_id: str) -> bool:
+        """Say whether there is such a user."""
+        return self.properties(user_id, ("user_id",)) is not None
+
+    def properties(self, user_id: str, names: Sequence[str]) -> Profile | None:
+        """Return some root properties of a user, in the order asked for, or None."""
+        with self._lock:
+            special = user_id in self._removed or user_id in self._changed or user_id in self._added
+        if special:
+            profile = self.get(user_id)
+        else:
+            index = auth0_index(self.seed, user_id)
+            connection = None if index is None else self._connection_of(index)
+            if index is None or connection is None:
+                return None
+            shape = auth0_shape(self.seed, index % BLOCK, connection.name)
+            number = block_number(index)
+            return {name: fill(shape[name], number) for name in names if name in shape}
+        return None if profile is None else {name: profile[name] for name in names if name in profile}
 
     def by_email(self, email: str) -> list[Profile]:
         """Return the users with exactly this address; generated addresses tell their number."""

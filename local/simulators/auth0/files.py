@@ -115,6 +115,14 @@ class Files:
                 put(compressor.flush())
         return ExportFile(path, size, rows, sha256.hexdigest(), f'"{md5.hexdigest()}"', self._clock()())
 
+    def damaged(self, file: ExportFile, change: Callable[[bytes], bytes]) -> ExportFile:
+        """Write what ``change`` makes of a file; its size and ETag are told truly."""
+        data = change(file.read())
+        path = self._folder() / f"export-{secrets.token_hex(8)}"
+        path.write_bytes(data)
+        etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+        return ExportFile(path, len(data), file.rows, hashlib.sha256(data).hexdigest(), etag, file.modified)
+
     def deposit(self, path: str, file: ExportFile) -> None:
         """Put a file under a path of the host; a file that is there is exchanged."""
         with self._lock:

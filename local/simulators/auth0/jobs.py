@@ -13,6 +13,8 @@ from local.simulators.auth0.validation import check
 from local.simulators.clock import timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from local.simulators.auth0.files import ExportFile
     from local.simulators.auth0.tenant import Auth0Tenant
 
@@ -186,7 +188,10 @@ class Jobs:
             if status == "completed" and job.path is not None and job.file is not None:
                 file = job.file.result()
                 if self._tenant.files.deposited(job.path) is None:
-                    self._tenant.files.deposit(job.path, file)
+                    damage = self._tenant.switches.file_damage
+                    self._tenant.files.deposit(
+                        job.path, file if damage is None else self._tenant.files.damaged(file, damage)
+                    )
                 body["location"] = self._tenant.location(job.path)
                 if self._tenant.switches.summary:
                     body["summary"] = {"failed": 0, "updated": 0, "inserted": 0, "total": file.rows}
@@ -237,6 +242,15 @@ class Jobs:
             raise ValueError(f"{job_id} has no file")
         body = job.body
         file = self._tenant.files.build(job.layout, body.get("connection_id"), body.get("limit"), edition=edition)
+        self._tenant.files.deposit(job.path, file)
+        return file
+
+    def damage_file(self, job_id: str, change: Callable[[bytes], bytes]) -> ExportFile:
+        """Change the bytes of a completed job's file where its location leads."""
+        job = self.all[job_id]
+        if job.path is None:
+            raise ValueError(f"{job_id} has no file")
+        file = self._tenant.files.damaged(self.file(job_id), change)
         self._tenant.files.deposit(job.path, file)
         return file
 

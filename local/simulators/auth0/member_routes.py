@@ -73,7 +73,7 @@ def register(routes: Routes) -> None:
         rows = tenant.organizations.listed(organization.id)
 
         def shown(user_ids: list[str]) -> list[dict[str, Any]]:
-            return [_member(tenant, organization.id, user_id, fields) for user_id in user_ids]
+            return [shown_member(tenant, organization.id, user_id, fields) for user_id in user_ids]
 
         if "take" in query or "from" in query:
             return answer(_checkpoint(tenant, query, rows, shown))
@@ -92,7 +92,7 @@ def register(routes: Routes) -> None:
         check(body, ADD_SCHEMA)
         organization = existing(tenant, organization_id)
         members = body["members"]
-        unknown = [user_id for user_id in members if tenant.directory.get(user_id) is None]
+        unknown = [user_id for user_id in members if not tenant.directory.exists(user_id)]
         if unknown and tenant.switches.unknown_member == "refuse":
             raise body_error("One or more of the specified users do not exist.")
         tenant.organizations.add_members(organization.id, [one for one in members if one not in unknown])
@@ -172,9 +172,9 @@ def _fields(query: dict[str, Any], grant: Grant) -> list[str]:
     return fields
 
 
-def _member(tenant: Auth0Tenant, organization_id: str, user_id: str, fields: list[str]) -> dict[str, Any]:
-    profile = tenant.directory.get(user_id) or {"user_id": user_id}
-    member = {name: profile[name] for name in fields if name in profile}
+def shown_member(tenant: Auth0Tenant, organization_id: str, user_id: str, fields: list[str]) -> dict[str, Any]:
+    """Return a member as a list with these fields shows it."""
+    member = tenant.directory.properties(user_id, fields) or {"user_id": user_id}
     if "roles" in fields:
         member["roles"] = [
             {"id": role_id, "name": tenant.organizations.roles[role_id]["name"]}

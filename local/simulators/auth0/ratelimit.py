@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from local.simulators.auth0.answers import ApiError
+from local.simulators.auth0.answers import ApiError, OAuthError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +49,11 @@ TIERS: dict[str, dict[str, Limit]] = {
 TIERS["enterprise_nonproduction"] = {**TIERS["enterprise"], GLOBAL: (10, 2, 1)}
 
 
+# Requests of the Authentication API have limits of their own.
+TOKENS: dict[str, Limit] = {"free": (30, 5, 1), "essentials": (25, 25, 1), "enterprise": (100, 100, 1)}
+TOKENS["enterprise_nonproduction"] = TOKENS["enterprise"]
+
+
 @dataclass
 class _Bucket:
     burst: int
@@ -85,6 +90,21 @@ class RateLimits:
                 # The endpoint's own bucket is the last, and its headers are the ones sent.
                 headers = self._headers(bucket, limits[name])
         return headers
+
+    def take_for_token(self) -> dict[str, str]:
+        """Take a token of the token endpoint's bucket; return the headers or raise the 429."""
+        tier = self._switches.rate_tier
+        if tier is None:
+            return {}
+        limit = TOKENS[tier]
+        with self._lock:
+            bucket = self._filled(tier, "token", limit)
+            if bucket.tokens < 1:
+                self.refused += 1
+                headers = self._headers(bucket, limit)
+                raise OAuthError(429, "too_many_requests", "Global limit has been reached", headers)
+            bucket.tokens -= 1
+            return self._headers(bucket, limit)
 
     def _filled(self, tier: str, name: str, limit: Limit) -> _Bucket:
         burst, tokens, seconds = limit

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from local.simulators.auth0.tenant import Auth0Tenant
 
 View = Callable[..., Response]
+# https://auth0.com/docs/api/management/v2
+LARGEST_PAYLOAD = 1 << 20
 
 
 class Routes:
@@ -32,6 +34,8 @@ class Routes:
             def checked(**arguments: str) -> Response:
                 grant = self.tenant.tokens.check(request.headers.get("Authorization"), scopes)
                 headers = self.tenant.limits.take(limit)
+                if (request.content_length or 0) > LARGEST_PAYLOAD:
+                    raise ApiError(413, f"Payload content length greater than maximum allowed: {LARGEST_PAYLOAD}")
                 try:
                     response: Response = view(grant, **arguments)
                 except ApiError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +50,8 @@ class Switches:
     file_sized: bool = True
     """Whether the file is sent with a Content-Length, or chunked."""
     gzip_files: bool = True
+    file_damage: Callable[[bytes], bytes] | None = None
+    """Changes a job's file once and for all, so that every range of it tells the same lie."""
 
     # formats
     nested_subfields: bool = False

@@ -12,6 +12,7 @@ from local.simulators.auth0.directory import Connection, Directory
 from local.simulators.auth0.files import Files
 from local.simulators.auth0.invitations import Invitations
 from local.simulators.auth0.jobs import Jobs
+from local.simulators.auth0.member_routes import MEMBER_FIELDS, shown_member
 from local.simulators.auth0.organizations import Memberships, Organizations
 from local.simulators.auth0.ratelimit import RateLimits
 from local.simulators.auth0.switches import Switches
@@ -159,6 +160,19 @@ class Auth0Tenant:
         """Yield the profiles that an export is made from, in its order."""
         return self.directory.users(connection_id)
 
+    def expected_organizations(self) -> Iterator[dict[str, Any]]:
+        """Yield every organization as GET /organizations shows it."""
+        for organization_id in self.organizations.ids():
+            found = self.organizations.find(organization_id)
+            if found is not None:
+                yield found.body
+
+    def expected_members(self, organization_id: str, *, roles: bool = False) -> list[dict[str, Any]]:
+        """Return the members of an organization as their list shows them, in the order of joining."""
+        fields = list(MEMBER_FIELDS if roles else MEMBER_FIELDS[:-1])
+        ids = self.organizations.members(organization_id)
+        return [shown_member(self, organization_id, user_id, fields) for user_id in ids]
+
     def expected_file(self, job_id: str) -> ExportFile:
         """Return the job's file: ``.sha256``, ``.size``, ``.rows``, ``.read()``, ``.content()``."""
         return self.jobs.file(job_id)
@@ -180,8 +194,8 @@ class Auth0Tenant:
     def stop(self) -> None:
         """Close the ports."""
         self.stopping.set()
-        for server in self._servers:
-            server.stop()
+        while self._servers:
+            self._servers.pop().stop()
         self.jobs.close()
 
     def location(self, path: str) -> str:

@@ -135,3 +135,4 @@ class CybozuDomain:
         self.stopping.set()
         if self._server is not None:
             self._server.stop()
+            self._server = None

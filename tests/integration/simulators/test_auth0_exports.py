@@ -205,6 +205,11 @@ def test_malformed_job_id_is_refused(api: Api) -> None:
     assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_uri")
 
 
+def test_payload_has_a_limit(api: Api) -> None:
+    answer = api.post("/jobs/users-exports", {"format": "x" * (1 << 20)})
+    assert answer.status_code == 413
+
+
 # -- locations
 
 
@@ -304,3 +309,16 @@ def test_file_can_be_broken_in_every_way(api: Api, tenant: Any) -> None:
     assert api.download(job["location"]).content == b""
     assert api.download(job["location"]).headers["Content-Type"].startswith("text/html")
     assert api.download(job["location"]).content == whole
+
+
+def test_damaged_file_is_the_same_in_every_range(api: Api, tenant: Any) -> None:
+    tenant.switches.file_damage = lambda data: data[:-8]
+    job = api.completed(format="json")
+    whole = api.download(job["location"]).content
+    assert whole == tenant.expected_file(job["id"]).read()
+    part = api.download(job["location"], Range="bytes=100-")
+    assert (part.status_code, part.content) == (206, whole[100:])
+    with pytest.raises(EOFError):
+        gzip.decompress(whole)
+    tenant.jobs.damage_file(job["id"], lambda data: data + b"more")
+    assert api.download(job["location"]).content == whole + b"more"

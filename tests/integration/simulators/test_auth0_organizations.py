@@ -134,6 +134,16 @@ def test_connections_hide_their_options_from_most(api: Api, tenant: Any) -> None
 # -- members
 
 
+def test_expectations_are_what_is_served(api: Api, tenant: Any) -> None:
+    tenant.switches.members_shuffled = False
+    assert list(tenant.expected_organizations()) == api.get("/organizations", take=100).json()["organizations"] + (
+        api.get("/organizations", page=1, per_page=100).json()
+    )
+    organization = tenant.organizations.ids()[1]
+    listed = api.get(f"/organizations/{organization}/members", take=100, fields="user_id,email,picture,name,roles")
+    assert listed.json()["members"] == tenant.expected_members(organization, roles=True)
+
+
 @pytest.mark.parametrize(("always", "ends"), [(True, [7, 7, 4, 0]), (False, [7, 7, 4])])
 def test_members_end_in_both_ways(api: Api, tenant: Any, always: bool, ends: list[int]) -> None:
     tenant.switches.members_always_next = always

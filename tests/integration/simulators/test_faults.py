@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +77,26 @@ def test_endless_body_and_added_headers(api: Api, tenant: Any) -> None:
     assert size == 50 * 65536
     tenant.faults.add("GET *", faults.headers({"X-Large": "x" * 5000}))
     assert len(api.get(MISSING).headers["X-Large"]) == 5000
+
+
+def test_body_can_be_made_while_it_is_sent(api: Api, tenant: Any) -> None:
+    tenant.faults.add("GET *", faults.stream(lambda: itertools.repeat(b"x" * 1000, 3), {"X-Made": "up"}))
+    answer = api.get(MISSING)
+    assert (answer.content, answer.headers["X-Made"]) == (b"x" * 3000, "up")
+
+
+def test_stopped_simulator_answers_nobody(simulators: Any, api: Api) -> None:
+    host, _, port = api.tenant.domain.partition(":")
+    context = ssl.create_default_context(cafile=simulators.ca_file)
+    plain = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
+    with context.wrap_socket(plain, server_hostname=host) as kept:
+        kept.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert kept.recv(12) == b"HTTP/1.1 404"
+        simulators.stop()
+        while kept.recv(4096):
+            pass
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(port)), timeout=5)
 
 
 def test_connections_are_kept(api: Api, tenant: Any) -> None:
@@ -150,6 +172,13 @@ def test_headers_come_with_answers_but_not_with_validation_errors(api: Api, tena
     refused = api.get(MISSING)
     assert (refused.status_code, refused.headers["x-ratelimit-remaining"]) == (429, "0")
     assert tenant.limits.refused == 1
+
+
+def test_tokens_have_a_limit_of_their_own(api: Api, tenant: Any) -> None:
+    tenant.switches.rate_tier = "essentials"
+    statuses = [api.token(tenant.credentials()).status_code for _ in range(26)]
+    assert statuses == [200] * 25 + [429]
+    assert api.get(MISSING).status_code == 404
 
 
 # -- a process of its own
