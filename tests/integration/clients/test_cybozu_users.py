@@ -79,6 +79,17 @@ def test_a_moving_directory_gives_nobody_twice(domain: CybozuDomain, client: Cyb
     assert report.duplicates == 3
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_whoever_stays_is_not_missed_because_others_leave(
+    domain: CybozuDomain, client: CybozuClient, concurrency: int
+) -> None:
+    domain.between_pages.extend([lambda: domain.directory.remove(5)] * 6)
+
+    found = {user["id"] for user in lines(client, concurrency=concurrency)}
+
+    assert {user["id"] for user in domain.expected_users()} <= found
+
+
 def test_a_filter_finds_whom_it_names(domain: CybozuDomain, client: CybozuClient) -> None:
     everyone = domain.expected_users()
     wanted = everyone[3:240]

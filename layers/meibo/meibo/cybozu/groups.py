@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from meibo.cybozu.client import CybozuClient
-from meibo.cybozu.paging import Listing, PagingReport, lines, pages, unique
+from meibo.cybozu.paging import Listing, PagingReport, lines
+from meibo.cybozu.walk import walk
 
 GROUPS: Final = Listing("/v1/groups.json", "groups")
 
@@ -19,5 +20,4 @@ def stream_groups_ndjson(
     Whether a group is static or dynamic is in the CSV file only.
     """
     report = PagingReport() if report is None else report
-    found = pages(client, GROUPS, concurrency=concurrency, report=report)
-    return lines(unique(client, found, report))
+    return lines(walk(client, GROUPS, concurrency=concurrency, report=report))

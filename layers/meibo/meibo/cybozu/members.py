@@ -14,17 +14,9 @@ from typing import Final, Literal
 from meibo.cybozu.client import CybozuClient
 from meibo.cybozu.groups import GROUPS
 from meibo.cybozu.organizations import ORGANIZATIONS
-from meibo.cybozu.paging import (
-    PAGE_SIZE,
-    Listing,
-    PagingReport,
-    check_concurrency,
-    in_order,
-    page_at,
-    pages,
-    unique,
-)
+from meibo.cybozu.paging import PAGE_SIZE, Listing, PagingReport, check_concurrency
 from meibo.cybozu.slices import Item
+from meibo.cybozu.walk import Walk, in_order, walk
 from meibo.errors import RequestRefusedError, WrongFormatError
 
 
@@ -34,12 +26,12 @@ class _Kind:
     owners: Listing
     path: str
     key: str
-    user_id: str
+    user_id: tuple[str, ...]
 
 
 KINDS: Final = (
-    _Kind("organization", ORGANIZATIONS, "/v1/organization/users.json", "userTitles", "user.id"),
-    _Kind("group", GROUPS, "/v1/group/users.json", "users", "id"),
+    _Kind("organization", ORGANIZATIONS, "/v1/organization/users.json", "userTitles", ("user", "id")),
+    _Kind("group", GROUPS, "/v1/group/users.json", "users", ("id",)),
 )
 
 
@@ -64,39 +56,40 @@ def stream_members_ndjson(
 
 
 def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report: PagingReport) -> Iterator[bytes]:
-    def beginning(owner: _Owner) -> list[list[Item]] | None:
-        # Two pages tell whether there is more, and most organizations are smaller than one: reading these side
-        # by side is what makes thousands of them fast.
+    def beginning(owner: _Owner) -> tuple[Walk, list[Item], bool] | None:
+        # Most organizations fit into a page. Reading these side by side, each with the request that proves its
+        # end, is what makes thousands of them fast. A longer one is left to be read by pages.
+        reading = Walk(client, owner.members, PagingReport())
         try:
-            first = page_at(client, owner.members, 0)
-            return [first, page_at(client, owner.members, PAGE_SIZE)] if first else [first]
+            page = reading.first_page()
+            if len(page) < PAGE_SIZE:
+                return reading, [item for part in reading.one_by_one(page) for item in part], True
         except RequestRefusedError as error:
             # Not documented which it is. A 404 without a code says that the endpoint is missing, not the code.
             if error.code == "CB_VA01" or (error.status == 404 and error.code is not None):
                 return None
             raise
+        return reading, page, False
 
-    everyone = list(_owners(client, kind, concurrency))
-    for owner, known in zip(everyone, in_order(beginning, everyone, concurrency), strict=True):
-        if known is None:
+    owners = list(_owners(client, kind, concurrency))
+    for owner, begun in zip(owners, in_order(beginning, owners, concurrency), strict=True):
+        if begun is None:
             report.gone.append(owner.id)
             continue
-        walk = 1 if not known[-1] else concurrency
-        found = pages(client, owner.members, concurrency=walk, report=report, known=known)
+        reading, rows, whole = begun
         head = json.dumps({"id": owner.id, "code": owner.code}, ensure_ascii=False, separators=(",", ":"))
-        for page in unique(client, found, report, kind.user_id):
+        for page in (rows,) if whole else reading.pages(concurrency, first=rows):
             if page:
-                lines = (f'{{"{kind.name}":{head},"member":{item.line}}}\n' for item in page)
-                yield "".join(lines).encode()
+                yield "".join(f'{{"{kind.name}":{head},"member":{item.line}}}\n' for item in page).encode()
+        report.add(reading.report)
 
 
 def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Owner]:
     # A report of its own: these rows are another dataset's.
     report = PagingReport()
-    found = pages(client, kind.owners, concurrency=concurrency, report=report)
-    for page in unique(client, found, report):
+    for page in walk(client, kind.owners, concurrency=concurrency, report=report):
         for item in page:
             identity, code = item.value["id"], item.value.get("code")
             if not isinstance(code, str) or not code:
                 raise WrongFormatError(f"{client.name} answered the {kind.name} {identity} without its code")
-            yield _Owner(identity, code, Listing(kind.path, kind.key, (("code", code),)))
+            yield _Owner(identity, code, Listing(kind.path, kind.key, (("code", code),), kind.user_id))

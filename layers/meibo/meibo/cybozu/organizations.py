@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from meibo.cybozu.client import CybozuClient
-from meibo.cybozu.paging import Listing, PagingReport, lines, pages, unique
+from meibo.cybozu.paging import Listing, PagingReport, lines
+from meibo.cybozu.walk import walk
 
 ORGANIZATIONS: Final = Listing("/v1/organizations.json", "organizations")
 
@@ -16,5 +17,4 @@ def stream_organizations_ndjson(
 ) -> Iterator[bytes]:
     """Yield organizations as received, each id once. A root has a ``parentCode`` of null."""
     report = PagingReport() if report is None else report
-    found = pages(client, ORGANIZATIONS, concurrency=concurrency, report=report)
-    return lines(unique(client, found, report))
+    return lines(walk(client, ORGANIZATIONS, concurrency=concurrency, report=report))

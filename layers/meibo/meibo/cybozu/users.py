@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 from meibo.cybozu.client import CybozuClient
 from meibo.cybozu.directory import stream_csv
-from meibo.cybozu.paging import PAGE_SIZE, Listing, PagingReport, check_concurrency, lines, pages, rows, unique
+from meibo.cybozu.paging import Listing, PagingReport, check_concurrency, identity_of, lines, page_at
 from meibo.cybozu.slices import Item
+from meibo.cybozu.walk import walk
 from meibo.errors import ConfigurationError
 from meibo.exchange import Parameters
 
-USERS_JSON: Final = "/v1/users.json"
+USERS: Final = Listing("/v1/users.json", "users")
 # https://cybozu.dev/ja/common/docs/user-api/users/get-users/: at most so many ids or codes a request.
 MOST_FILTERED: Final = 100
 # The longest URL is not documented for this API; the platform advises another way above 4 KB.
@@ -38,7 +39,8 @@ def stream_users_ndjson(
 ) -> Iterator[bytes]:
     """Yield users as received, one a line, each id once.
 
-    Users that come or go during the walk shift the pages: who is met twice is dropped and counted in ``report``.
+    Users that come or go during the walk move the others: who is met twice is dropped and counted in ``report``,
+    who was there all the time is not missed.
     """
     if ids and codes:
         raise ConfigurationError("give ids or codes, not both: cybozu.com refuses a request with both")
@@ -47,21 +49,26 @@ def stream_users_ndjson(
     if ids or codes:
         found = _filtered(client, "ids" if ids else "codes", ids or codes, report)
     else:
-        found = pages(client, Listing(USERS_JSON, "users"), concurrency=concurrency, report=report)
-    return lines(unique(client, found, report))
+        found = walk(client, USERS, concurrency=concurrency, report=report)
+    return lines(found)
 
 
 def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: PagingReport) -> Iterator[list[Item]]:
+    seen: set[str] = set()
     for params in _chunks(name, list(dict.fromkeys(values))):
         offset = 0
         while offset < len(params):
             # Who is not there is left out silently, so a short answer may also be the domain's own page size.
-            paging = (("offset", str(offset)), ("size", str(PAGE_SIZE)))
-            page = rows(client, USERS_JSON, "users", (*params, *paging))
+            page = page_at(client, Listing(USERS.path, USERS.key, params), offset)
             report.pages += 1
             if not page:
                 break
-            yield page
+            fresh = {identity_of(client, USERS, item): item for item in page}
+            found = [item for identity, item in fresh.items() if identity not in seen]
+            seen |= fresh.keys()
+            report.rows += len(found)
+            report.duplicates += len(page) - len(found)
+            yield found
             offset += len(page)
 
 

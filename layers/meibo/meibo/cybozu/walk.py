@@ -1,0 +1,165 @@
+"""A walk through a whole list, several pages in flight, that neither repeats nor misses what stays in the list.
+
+The API has no snapshot and no cursor: whoever joins or leaves meanwhile moves everybody behind. So each page is
+asked for from the last row of the page before. A page that holds a row that is known already connects to what was
+read, because rows keep their order: nothing that stays in the list lies between. A page that holds none does not;
+then the rows between are read one page after the other until it does.
+
+The API also does not tell the end: a short page need not be the last, an empty one proves nothing where rows moved
+towards the beginning. The end is where the last known row stands alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count, islice
+from typing import Final, TypeVar
+
+from meibo.cybozu.client import CybozuClient
+from meibo.cybozu.paging import PAGE_SIZE, Listing, PagingReport, check_concurrency, identity_of, page_at
+from meibo.cybozu.slices import Item
+from meibo.errors import ProviderBusyError
+
+# One row less than a page holds, for the row that two pages share.
+STRIDE: Final = PAGE_SIZE - 1
+# So many pages in a row without a new row happen only where a list changes faster than it can be read.
+MOST_FUTILE_PAGES: Final = 50
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Walk:
+    """One walk through one list. Rows come in the list's order, each id once."""
+
+    def __init__(self, client: CybozuClient, listing: Listing, report: PagingReport) -> None:
+        self.report = report
+        self._client = client
+        self._listing = listing
+        self._seen: set[str] = set()
+        self._last = ""
+        self._end = 0
+        self._longest = 0
+
+    def first_page(self) -> list[Item]:
+        """Return the first page as it is, for ``pages`` or ``one_by_one`` to go on from."""
+        return self._fetch_counted(0)
+
+    def one_by_one(self, first: list[Item]) -> Iterator[list[Item]]:
+        """Yield the new rows of each page, one page in flight: the way of fewest requests for a short list."""
+        if first:
+            yield self._take(first, 0)
+            yield from self._onwards()
+
+    def pages(self, concurrency: int, *, first: list[Item] | None = None) -> Iterator[list[Item]]:
+        """Yield the new rows of each page; ``first`` is the first page, where the caller has it already.
+
+        At most ``concurrency`` pages are in flight or wait to be taken, which bounds memory. Those behind the end
+        were asked for in vain and are not looked at.
+        """
+        check_concurrency(concurrency)
+
+        def numbered(number: int) -> list[Item]:
+            return first if number == 0 and first is not None else self._fetch(number * STRIDE)
+
+        for number, page in enumerate(in_order(numbered, count(), concurrency)):
+            self.report.pages += number > 0 or first is None
+            if not page:
+                break
+            if number == 0 or self._connects(page):
+                self._count_duplicates(page)
+            else:
+                self.report.gaps += 1
+                yield from self._up_to(page)
+            yield self._take(page, number * STRIDE)
+        if self._seen:
+            before = self.report.rows
+            yield from self._onwards()
+            self.report.gaps += self.report.rows > before
+
+    def _up_to(self, page: list[Item]) -> Iterator[list[Item]]:
+        for rows in self._onwards():
+            yield rows
+            if self._connects(page):
+                return
+
+    def _onwards(self) -> Iterator[list[Item]]:
+        """Yield the new rows behind the last one, page after page, until it stands alone."""
+        futile = 0
+        while True:
+            position, page = self._from_the_last()
+            if not page or (len(page) == 1 and self._identity(page[0]) == self._last):
+                return
+            rows = self._take(page, position)
+            futile = 0 if rows else futile + 1
+            if futile > MOST_FUTILE_PAGES:
+                raise ProviderBusyError(
+                    f"{self._client.name} changes {self._listing.path} faster than it can be read; it is tried again"
+                    " later"
+                )
+            yield rows
+
+    def _from_the_last(self) -> tuple[int, list[Item]]:
+        position = self._end - 1
+        page = self._fetch_counted(position)
+        # Rows that left in front of the last one moved it towards the beginning; any row that is known will do.
+        while position > 0 and not self._connects(page):
+            position = max(0, position - max(1, self._longest - 1))
+            page = self._fetch_counted(position)
+        return position, page
+
+    def _connects(self, page: list[Item]) -> bool:
+        return any(self._identity(item) in self._seen for item in page)
+
+    def _count_duplicates(self, page: list[Item]) -> None:
+        known = [identity for item in page if (identity := self._identity(item)) in self._seen]
+        # The row that both pages share was asked for twice on purpose.
+        self.report.duplicates += len(known) - (self._last in known)
+
+    def _take(self, page: list[Item], position: int) -> list[Item]:
+        fresh: dict[str, Item] = {}
+        for item in page:
+            self._last = self._identity(item)
+            if self._last in fresh:
+                self.report.duplicates += 1
+            elif self._last not in self._seen:
+                fresh[self._last] = item
+        self._seen |= fresh.keys()
+        self._longest = max(self._longest, len(page))
+        self._end = position + len(page)
+        self.report.rows += len(fresh)
+        return list(fresh.values())
+
+    def _fetch_counted(self, offset: int) -> list[Item]:
+        self.report.pages += 1
+        return self._fetch(offset)
+
+    def _fetch(self, offset: int) -> list[Item]:
+        return page_at(self._client, self._listing, offset)
+
+    def _identity(self, item: Item) -> str:
+        return identity_of(self._client, self._listing, item)
+
+
+def walk(client: CybozuClient, listing: Listing, *, concurrency: int, report: PagingReport) -> Iterator[list[Item]]:
+    """Yield the rows of a whole list by pages, each id once; what it met is told in ``report``."""
+    return Walk(client, listing, report).pages(concurrency)
+
+
+def in_order(work: Callable[[T], R], subjects: Iterable[T], concurrency: int) -> Iterator[R]:
+    """Yield the results of work on each subject in the subjects' order, so many at a time."""
+    waiting: deque[Future[R]] = deque()
+    following = iter(subjects)
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="pages") as pool:
+        try:
+            while True:
+                for subject in islice(following, concurrency - len(waiting)):
+                    waiting.append(pool.submit(work, subject))
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        finally:
+            # Also when the caller stops early or a page fails: nothing new starts, what runs is waited for.
+            pool.shutdown(wait=False, cancel_futures=True)
