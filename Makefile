@@ -7,10 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# aws-sam-cli pins much, so it has an environment of its own.
-SAM_VENV := .venv-sam
-SAM := $(SAM_VENV)/bin/sam
-SAM_READY := $(SAM_VENV)/.ready
+SAM := .venv-sam/bin/sam
 SCHEMA := docs/configuration.schema.json
 
 export PYTHONPATH := layers/meibo:.
@@ -64,21 +61,26 @@ schema-check: $(READY) ## the configuration's JSON Schema is what the models say
 PRINT_SCHEMA := import json; from meibo.configuration import configuration_schema; \
   print(json.dumps(configuration_schema(), indent=2, ensure_ascii=False))
 
-$(SAM_READY): requirements/sam.txt
-	@echo "setting up $(SAM_VENV) (once; a minute or two)"
-	$(PYTHON) -m venv $(SAM_VENV)
-	@# The lock names every dependency; --no-deps, because pip does not see that a pinned package pins its extras too.
-	$(SAM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/sam.txt
+# Tools that pin much, each in an environment of its own. The lock names every dependency; --no-deps, because pip does
+# not see that a pinned package pins its extras too.
+.venv-%/.ready: requirements/%.txt
+	@echo "setting up .venv-$* (once; a minute or two)"
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 .PHONY: validate
-validate: $(SAM_READY) ## sam validate --lint
+validate: .venv-sam/.ready ## sam validate --lint
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint
+
+.PHONY: scan
+scan: .venv-scan/.ready ## checkov: the template against its rules; what is left out says why in .checkov.yaml
+	.venv-scan/bin/checkov --config-file .checkov.yaml
 
 # The layer is built by a make of its own, which takes nothing from this one but the Python whose pip fetches wheels.
 .PHONY: build
-build: $(SAM_READY) ## sam build: the layers for Lambda's Python and processors
-	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON=$(abspath $(SAM_VENV))/bin/python $(SAM) build
+build: .venv-sam/.ready ## sam build: the layers for Lambda's Python and processors
+	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON=$(abspath .venv-sam)/bin/python $(SAM) build
 
 .PHONY: e2e
 e2e: $(READY) build ## every function in a Lambda container with sam local invoke (needs Docker)
@@ -93,3 +95,4 @@ lock: ## write the lock files again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/dev.in -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt layers/meibo/requirements.in -o layers/meibo/requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/sam.in -o requirements/sam.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/scan.in -o requirements/scan.txt
