@@ -70,6 +70,11 @@ class Directory:
                 return connection
         return None
 
+    def _index(self, user_id: str) -> int | None:
+        # An id of this seed's making may belong to nobody here: a tenant restored from another's archive.
+        index = auth0_index(self.seed, user_id)
+        return None if index is None or self._connection_of(index) is None else index
+
     def user_id(self, index: int) -> str:
         """Return the id of the generated user of that number."""
         return auth0_person_id(self.seed, index)
@@ -133,7 +138,7 @@ class Directory:
             self.version += 1
             if user_id in self._added or self.get(user_id) is None:
                 self._removed.discard(user_id)
-                if auth0_index(self.seed, user_id) is None:
+                if self._index(user_id) is None:
                     self._added[user_id] = (connection_id, copy.deepcopy(profile))
                     return
             self._changed[user_id] = copy.deepcopy(profile)
@@ -144,7 +149,7 @@ class Directory:
             self.version += 1
             self._added.pop(user_id, None)
             self._changed.pop(user_id, None)
-            if auth0_index(self.seed, user_id) is not None:
+            if self._index(user_id) is not None:
                 self._removed.add(user_id)
 
     def count(self, connection_id: str | None = None) -> int:
@@ -177,7 +182,7 @@ class Directory:
         """Yield pieces of an export's content, and how many users each holds."""
         left = self.count(connection_id) if limit is None else limit
         with self._lock:
-            special = {auth0_index(self.seed, user_id) for user_id in (*self._removed, *self._changed)}
+            special = {self._index(user_id) for user_id in (*self._removed, *self._changed)}
         blocks = {index // BLOCK for index in special if index is not None}
         for connection in self._chosen(connection_id):
             start = connection.start

@@ -214,7 +214,7 @@ class Files:
         if switches.file_ranges:
             headers["Accept-Ranges"] = "bytes"
         wanted = request.headers.get("If-Match")
-        if wanted is not None and switches.file_etag and wanted not in ("*", file.etag):
+        if wanted is not None and switches.file_if_match and wanted not in ("*", file.etag):
             return s3_error(412, "PreconditionFailed", "At least one of the preconditions you specified did not hold.")
         if switches.file_etag and request.headers.get("If-None-Match") == file.etag:
             return Response(status=304, headers=headers)

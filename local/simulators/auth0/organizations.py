@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from local.simulators.people import auth0_index, auth0_person_id
 
@@ -36,6 +36,16 @@ class Organization:
     number: int
     created: float
     body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One accepted request that changed members, kept for tests: what was asked, not what it altered."""
+
+    time: float
+    organization_id: str
+    action: Literal["add", "remove"]
+    user_ids: tuple[str, ...]
 
 
 @dataclass
@@ -71,6 +81,7 @@ class Organizations:
         self._generated = lru_cache(maxsize=256)(self._generate)
         self._connections: dict[str, list[str]] = {}
         self._roles: dict[tuple[str, str], list[str]] = {}
+        self.changes: list[Change] = []
         #: Organizations that a list still shows but that were deleted when they are read.
         self.vanished: set[str] = set()
         self.roles = {
@@ -208,6 +219,7 @@ class Organizations:
         """Add members; one who is a member stays one."""
         with self._lock:
             members, now = self._own(organization_id), self._clock()()
+            self.changes.append(Change(now, organization_id, "add", tuple(user_ids)))
             for position, user_id in enumerate(user_ids):
                 if user_id not in members.joined:
                     members.joined[user_id] = round(now + position * JOINED, 3)
@@ -217,6 +229,7 @@ class Organizations:
         """Remove members with their roles; one who is none stays none."""
         with self._lock:
             members, now = self._own(organization_id), self._clock()()
+            self.changes.append(Change(now, organization_id, "remove", tuple(user_ids)))
             for user_id in user_ids:
                 joined = members.joined.pop(user_id, None)
                 self._roles.pop((organization_id, user_id), None)

@@ -44,6 +44,8 @@ class Switches:
     redirect_files_to: str | None = None
     file_ranges: bool = True
     file_if_range: bool = True
+    file_if_match: bool = True
+    """Without it, a part of an exchanged file comes as if nothing had happened, only its ETag tells."""
     file_etag: bool = True
     file_content_type: str = "application/octet-stream"
     file_content_encoding: str | None = None

@@ -76,6 +76,9 @@ class Routes:
 
     def _run(self, view: Callable[[Caller], Response]) -> Response:
         domain = self.domain
+        longest = domain.switches.longest_url
+        if longest is not None and len(request.environ["REQUEST_URI"]) > longest:
+            raise PageError(414, "Request-URI Too Large")
         caller = domain.access.check(request.headers.get, request.remote_addr or "")
         limit = domain.switches.concurrency_limit
         with self._lock:

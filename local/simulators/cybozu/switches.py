@@ -26,6 +26,9 @@ class Switches:
     """Some gateways' errors have only a ``reason``."""
     language: Literal["ja", "en"] = "ja"
 
+    longest_url: int | None = 8192
+    """Longer ones are answered 414; the documents say to use X-HTTP-Method-Override above 4 or 8 KB."""
+
     # JSON
     size_over_limit: Literal["clamp", "refuse"] = "clamp"
     unset: Literal["null", "empty"] = "null"

@@ -284,6 +284,9 @@ def test_exchanged_file_is_noticed_by_its_etag(api: Api, tenant: Any) -> None:
     tenant.jobs.exchange_file(job["id"])
     etag = before.headers["ETag"]
     assert api.download(job["location"], Range="bytes=5-", **{"If-Match": etag}).status_code == 412
+    tenant.switches.file_if_match = False
+    unnoticed = api.download(job["location"], Range="bytes=5-", **{"If-Match": etag})
+    assert (unnoticed.status_code, unnoticed.headers["ETag"] == etag) == (206, False)
     after = api.download(job["location"], Range="bytes=5-", **{"If-Range": etag})
     assert after.status_code == 200
     assert after.headers["ETag"] != etag

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import requests
 
-from local.simulators import FIRST_CONNECTION
-from tests.integration.simulators.conftest import Api
+from local.simulators import FIRST_CONNECTION, Auth0Tenant, Simulators
+from tests.integration.simulators.conftest import Api, FakeClock
 
 
 def send(api: Api, users: Any, **form: str) -> requests.Response:
@@ -75,6 +75,21 @@ def test_third_job_at_once_is_refused(api: Api) -> None:
     assert "2 active import users jobs" in jobs[2].json()["message"]
     finish(api, jobs[0].json())
     assert send(api, [{"email": "3@example.jp"}]).status_code == 202
+
+
+def test_another_tenant_takes_an_exports_people(api: Api, tenant: Any, clock: FakeClock) -> None:
+    empty = Auth0Tenant("empty", connections={FIRST_CONNECTION: 0})
+    kept = ("email", "name", "nickname", "picture", "user_metadata", "app_metadata", "email_verified")
+    rows = [
+        {"user_id": user["user_id"].removeprefix("auth0|"), **{name: user[name] for name in kept if name in user}}
+        for user in tenant.expected_users(FIRST_CONNECTION)
+    ]
+    with Simulators([empty], clock=clock) as simulators:
+        other = Api(empty, simulators.ca_file)
+        assert finish(other, send(other, rows).json())["summary"]["inserted"] == 100
+        job = other.completed(format="json", fields=[{"name": "user_id"}, *({"name": name} for name in kept)])
+        restored = [json.loads(line) for line in empty.expected_file(job["id"]).content().decode().split("\n")[:-1]]
+    assert [{**row, "user_id": row["user_id"].removeprefix("auth0|")} for row in restored] == rows
 
 
 @pytest.mark.parametrize(

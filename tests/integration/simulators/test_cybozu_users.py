@@ -91,6 +91,15 @@ def test_more_than_a_hundred_ids_are_refused(domain: Domain) -> None:
     assert domain.get(f"/v1/users.json?{query}").status_code == 400
 
 
+def test_long_queries_need_the_method_override(domain: Domain) -> None:
+    codes = [f"{'長' * 20}-{number}" for number in range(100)]
+    query = {f"codes[{number}]": code for number, code in enumerate(codes)}
+    assert domain.get("/v1/users.json", params=query).status_code == 414
+    headers = {**password(domain.domain.credentials()), "X-HTTP-Method-Override": "GET"}
+    url = f"{domain.domain.base_url}/v1/users.json"
+    assert domain.session.post(url, json={"codes": codes}, headers=headers, timeout=10).json() == {"users": []}
+
+
 @pytest.mark.parametrize(("switch", "status"), [("clamp", 200), ("refuse", 400)])
 def test_size_over_the_limit_follows_the_switch(domain: Domain, switch: Any, status: int) -> None:
     domain.domain.switches.size_over_limit = switch
