@@ -8,6 +8,7 @@ import hmac
 import re
 import secrets
 import threading
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import formatdate
@@ -230,9 +231,26 @@ class Files:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
         if switches.file_sized:
             headers["Content-Length"] = str(end - start)
-        response = Response(_slices(file.path, start, end), status, headers)
+        response = Response(self._slices(file.path, start, end), status, headers)
         response.headers["Content-Type"] = switches.file_content_type
         return response
+
+    def _slices(self, path: Path, start: int, end: int) -> Iterator[bytes]:
+        rate = self._switches.file_bytes_per_second
+        # Real time on purpose: these settings are for measurements, which a fake clock would make meaningless.
+        begun = time.monotonic() + self._switches.file_seconds_to_first_byte
+        position = start
+        with path.open("rb") as file:
+            file.seek(start)
+            while position < end:
+                due = begun + ((position - start) / rate if rate else 0)
+                if due > time.monotonic():
+                    time.sleep(max(0.0, due - time.monotonic()))
+                chunk = file.read(min(CHUNK, end - position))
+                if not chunk:
+                    return
+                position += len(chunk)
+                yield chunk
 
     def _asked_range(self, file: ExportFile) -> tuple[int, int] | None:
         match = _RANGE.match(request.headers.get("Range", ""))
@@ -245,17 +263,6 @@ class Files:
         if not first:
             return max(0, file.size - int(last)), file.size if int(last) else 0
         return int(first), min(file.size, int(last) + 1) if last else file.size
-
-
-def _slices(path: Path, start: int, end: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while start < end:
-            chunk = file.read(min(CHUNK, end - start))
-            if not chunk:
-                return
-            start += len(chunk)
-            yield chunk
 
 
 def s3_error(status: int, code: str, message: str) -> Response:

@@ -51,6 +51,9 @@ class Switches:
     file_content_encoding: str | None = None
     file_sized: bool = True
     """Whether the file is sent with a Content-Length, or chunked."""
+    file_seconds_to_first_byte: float = 0.0
+    file_bytes_per_second: float | None = None
+    """How fast one connection is served; real storage gives one connection a part of what several get."""
     gzip_files: bool = True
     file_damage: Callable[[bytes], bytes] | None = None
     """Changes a job's file once and for all, so that every range of it tells the same lie."""

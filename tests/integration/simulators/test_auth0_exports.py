@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -325,3 +326,11 @@ def test_damaged_file_is_the_same_in_every_range(api: Api, tenant: Any) -> None:
         gzip.decompress(whole)
     tenant.jobs.damage_file(job["id"], lambda data: data + b"more")
     assert api.download(job["location"]).content == whole + b"more"
+
+
+def test_connections_can_be_slow(api: Api, tenant: Any) -> None:
+    tenant.switches.file_seconds_to_first_byte = 0.2
+    job = api.completed(format="json")
+    start = time.monotonic()
+    assert api.download(job["location"]).content == tenant.expected_file(job["id"]).read()
+    assert time.monotonic() - start >= 0.2
