@@ -125,9 +125,12 @@ def test_manifests_stay_readable_when_exports_move_to_a_colder_class(translate: 
     assert int(rule["ObjectSizeGreaterThan"]) == 128 * 1024
 
 
-def test_object_lock_can_be_turned_on_without_replacing_the_bucket(template: Template) -> None:
+def test_object_lock_follows_its_parameter_without_a_change_of_the_bucket(
+    template: Template, translate: Callable[..., Template]
+) -> None:
     properties = template.properties("ArchiveBucket")
 
+    assert properties == translate(ObjectLockMode="COMPLIANCE").properties("ArchiveBucket")
     assert properties["ObjectLockEnabled"] is True
     assert "ObjectLockConfiguration" not in properties
 
