@@ -6,6 +6,7 @@ moto's interpreter runs the real workflow file. What moto cannot do is done here
 - the state machine is created through the API, because the interpreter does not see one made by CloudFormation;
 - ``lambda:Invoke`` goes to the real handlers in this process, with the environment that the template gives them;
 - S3 is also served over HTTP on loopback, because presigned URLs are not boto3 calls that moto could intercept;
+- the event source mapping of the queue of changes is played by :mod:`local.queue`, from the template's numbers;
 - the schedule's tick is fired by :meth:`LocalAws.tick`, with the input that the template's schedule has.
 """
 
@@ -30,8 +31,10 @@ from botocore.compat import HTTPHeaders
 from meibo import aws as meibo_aws
 from moto import mock_aws
 
+from local.changes import LocalChanges
 from local.environ import overlaid_environ
 from local.functions import LambdaService, LocalFunction, Observer, Outcome, load_handler
+from local.queue import EventSource, SqsQueue
 from local.s3 import Received, serve_s3
 from local.template import ROOT, of_type, read_template, translate
 
@@ -47,6 +50,8 @@ _UNKNOWN_TO_MOTO: Final = frozenset(
     {
         "AWS::CloudWatch::Alarm",
         "AWS::Lambda::EventInvokeConfig",
+        # moto knows it and would invoke the function at each message that is sent.
+        "AWS::Lambda::EventSourceMapping",
         "AWS::S3::BucketPolicy",
         "AWS::SQS::QueuePolicy",
         "AWS::Scheduler::Schedule",
@@ -81,6 +86,7 @@ class LocalAws:
     schedule_input: str
     create_exports: str
     service: LambdaService
+    changes: LocalChanges
     template: dict[str, Any] = field(repr=False)
 
     def configure(self, document: Any, secrets: Mapping[str, Any]) -> None:
@@ -233,6 +239,7 @@ def _create(
         schedule_input=schedule["Properties"]["Target"]["Input"],
         create_exports=by_id["CreateExports"].name,
         service=service,
+        changes=_changes(translated, resources, parameters, by_id["ChangeMembers"], service),
         template=translated,
     )
 
@@ -262,6 +269,28 @@ def _functions(source: dict[str, Any], resources: Mapping[str, str], root: Path)
             )
         )
     return functions
+
+
+def _changes(
+    translated: dict[str, Any],
+    resources: Mapping[str, str],
+    parameters: Mapping[str, str],
+    function: LocalFunction,
+    service: LambdaService,
+) -> LocalChanges:
+    (mapping,) = (found["Properties"] for found in of_type(translated, "AWS::Lambda::EventSourceMapping").values())
+    queue, dead_letters = resources["ChangesQueue"], resources["ChangesDeadLetters"]
+    client = boto3.client("sqs")
+    concurrency = mapping["ScalingConfig"]["MaximumConcurrency"]["Ref"]
+    source = EventSource(
+        SqsQueue(client, queue),
+        client.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"],
+        lambda event: service.invoke(function.name, json.dumps(event).encode()),
+        batch_size=mapping["BatchSize"],
+        concurrency=int(parameters.get(concurrency, translated["Parameters"][concurrency]["Default"])),
+        reports_failures="ReportBatchItemFailures" in mapping["FunctionResponseTypes"],
+    )
+    return LocalChanges(client, queue, dead_letters, source)
 
 
 def _create_state_machine(

@@ -79,6 +79,8 @@ class Template:
                 return self._resolve(argument[1 if self._holds({"Condition": argument[0]}) else 2])
             if function == "Fn::Sub":
                 return self._substitute(argument)
+            if function == "Fn::Split":
+                return str(self._resolve(argument[1])).split(argument[0])
             if function == "Fn::Join":
                 return argument[0].join(self._resolve(argument[1]))
         resolved = {key: self._resolve(item) for key, item in value.items()}

@@ -20,6 +20,9 @@ WEEK = 7 * 24 * 3600
         ("SilenceAlarm", "breaching"),
         ("SuspectExportsAlarm", "notBreaching"),
         ("ScheduleDeadLettersAlarm", "notBreaching"),
+        ("ChangesDeadLettersAlarm", "notBreaching"),
+        ("ChangesAgeAlarm", "notBreaching"),
+        ("RejectedMembersAlarm", "notBreaching"),
     ],
 )
 def test_alarm_says_what_missing_data_means(template: Template, alarm: str, missing: str) -> None:
@@ -32,6 +35,9 @@ def test_these_are_all_the_alarms(template: Template) -> None:
         "SilenceAlarm",
         "SuspectExportsAlarm",
         "ScheduleDeadLettersAlarm",
+        "ChangesDeadLettersAlarm",
+        "ChangesAgeAlarm",
+        "RejectedMembersAlarm",
     }
 
 
@@ -91,7 +97,7 @@ def test_every_queue_is_encrypted_and_reached_over_tls_only(template: Template) 
         queue
         for policy in template.of_type("AWS::SQS::QueuePolicy").values()
         for statement in policy["PolicyDocument"]["Statement"]
-        if statement["Effect"] == "Deny" and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        if statement["Effect"] == "Deny" and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
         for queue in policy["Queues"]
     }
 

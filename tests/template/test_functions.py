@@ -13,14 +13,16 @@ from local.template import ROOT
 
 from .conftest import Template
 
-FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun")
+FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers")
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {
     "CreateExports": (settings.CreateExportsSettings, settings.ObjectLockSettings),
     "CheckExport": (settings.CheckExportSettings,),
     "ArchiveExport": (settings.ArchiveExportSettings, settings.ObjectLockSettings),
     "FinishRun": (settings.FinishRunSettings, settings.ObjectLockSettings),
+    "ChangeMembers": (settings.ChangeMembersSettings, settings.ObjectLockSettings),
 }
-# Who calls a provider; FinishRun looks at the archive only.
+# Whom a schedule makes call a provider. FinishRun looks at the archive only; ChangeMembers is bounded by its queue,
+# because an invocation that Lambda throttles would count against its messages.
 CALLS_A_PROVIDER = ("CreateExports", "CheckExport", "ArchiveExport")
 
 
@@ -87,7 +89,8 @@ def test_every_log_group_has_a_retention(template: Template) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "seconds"), [("CreateExports", 900), ("CheckExport", 60), ("ArchiveExport", 900), ("FinishRun", 300)]
+    ("function", "seconds"),
+    [("CreateExports", 900), ("CheckExport", 60), ("ArchiveExport", 900), ("FinishRun", 300), ("ChangeMembers", 300)],
 )
 def test_function_has_a_time_out(template: Template, function: str, seconds: int) -> None:
     assert template.properties(function)["Timeout"] == seconds

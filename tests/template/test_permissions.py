@@ -16,6 +16,7 @@ ROLES = (
     "CheckExportRole",
     "ArchiveExportRole",
     "FinishRunRole",
+    "ChangeMembersRole",
     "ExportWorkflowRole",
     "ScheduleRole",
 )
@@ -75,6 +76,18 @@ GRANTED = {
             "arn:aws:states:eu-central-1:123456789012:execution:meibo-export/*",
         ],
     },
+    "ChangeMembersRole": {
+        "ssm:GetParameter": ["arn:aws:ssm:eu-central-1:123456789012:parameter/meibo/sources"],
+        "secretsmanager:GetSecretValue": ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:meibo/*"],
+        "s3:PutObject": ["ArchiveBucket.Arn/changes/*"],
+        "s3:GetObject": ["ArchiveBucket.Arn/changes/*"],
+        "s3:ListBucket": ["ArchiveBucket.Arn"],
+        "sqs:ReceiveMessage": ["ChangesQueue.Arn"],
+        "sqs:DeleteMessage": ["ChangesQueue.Arn"],
+        "sqs:ChangeMessageVisibility": ["ChangesQueue.Arn"],
+        "sqs:GetQueueAttributes": ["ChangesQueue.Arn"],
+        "sqs:SendMessage": ["ChangesDeadLetters.Arn"],
+    },
     "ScheduleRole": {
         "lambda:InvokeFunction": ["CreateExports.Arn"],
         "sqs:SendMessage": ["ScheduleDeadLetters.Arn"],
@@ -127,12 +140,13 @@ def test_no_action_is_a_wildcard_and_none_deletes(everything_on: Template, role:
     actions = set(_granted(everything_on, role))
 
     assert [action for action in actions if "*" in action] == []
-    # A log delivery is where Step Functions sends its logs; it holds none.
-    assert [action for action in actions if "Delete" in action and action != "logs:DeleteLogDelivery"] == []
+    # A log delivery is where Step Functions sends its logs; it holds none. Lambda deletes a message that is done.
+    allowed = {"logs:DeleteLogDelivery", "sqs:DeleteMessage"}
+    assert [action for action in actions if "Delete" in action and action not in allowed] == []
     assert actions.isdisjoint({"s3:BypassGovernanceRetention", "s3:PutLifecycleConfiguration", "s3:PutBucketPolicy"})
 
 
-@pytest.mark.parametrize("function", ["CreateExports", "CheckExport", "ArchiveExport", "FinishRun"])
+@pytest.mark.parametrize("function", ["CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers"])
 def test_function_writes_its_own_log_group_only(template: Template, function: str) -> None:
     granted = _granted(template, f"{function}Role")
 
@@ -140,7 +154,7 @@ def test_function_writes_its_own_log_group_only(template: Template, function: st
     assert template.properties(function)["Role"] == f"{function}Role.Arn"
 
 
-@pytest.mark.parametrize("role", ["CreateExportsRole", "ArchiveExportRole", "FinishRunRole"])
+@pytest.mark.parametrize("role", ["CreateExportsRole", "ArchiveExportRole", "FinishRunRole", "ChangeMembersRole"])
 def test_listing_is_bounded_to_the_prefixes_in_use(template: Template, role: str) -> None:
     (statement,) = (found for found in template.statements(role) if "s3:ListBucket" in found["Action"])
 
@@ -148,7 +162,7 @@ def test_listing_is_bounded_to_the_prefixes_in_use(template: Template, role: str
     prefixes = condition["s3:prefix"]
 
     assert operator == "StringLikeIfExists"
-    assert set([prefixes] if isinstance(prefixes, str) else prefixes) <= {"runs/*", "archive/*"}
+    assert set([prefixes] if isinstance(prefixes, str) else prefixes) <= {"runs/*", "archive/*", "changes/*"}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -180,6 +194,7 @@ def test_retention_is_granted_only_where_objects_are_written_and_locked(
         ("CheckExportRole", "lambda.amazonaws.com"),
         ("ArchiveExportRole", "lambda.amazonaws.com"),
         ("FinishRunRole", "lambda.amazonaws.com"),
+        ("ChangeMembersRole", "lambda.amazonaws.com"),
         ("ExportWorkflowRole", "states.amazonaws.com"),
         ("ScheduleRole", "scheduler.amazonaws.com"),
     ],

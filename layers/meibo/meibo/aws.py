@@ -11,6 +11,7 @@ from botocore.config import Config
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
 # Standard mode retries throttling and 5xx with backoff; ten tries outlast the S3 503s that a burst can meet.
@@ -35,7 +36,13 @@ def event_bridge() -> EventBridgeClient:
     return boto3.client("events", config=Config(retries=_RETRIES))
 
 
+@cache
+def sqs() -> SQSClient:
+    """Return the SQS client."""
+    return boto3.client("sqs", config=Config(retries=_RETRIES))
+
+
 def forget_clients() -> None:
     """Drop the kept clients, for a process whose endpoints or credentials change (tests, the local system)."""
-    for made in (s3, step_functions, event_bridge):
+    for made in (s3, step_functions, event_bridge, sqs):
         made.cache_clear()

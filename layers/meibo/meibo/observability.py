@@ -17,7 +17,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from meibo.errors import MeiboError, UnexpectedError
 
-__all__ = ["MetricUnit", "guarded", "logger", "metrics"]
+__all__ = ["MetricUnit", "guarded", "kind_of", "logger", "metrics"]
 
 # The service is the stack's name, from POWERTOOLS_SERVICE_NAME; the alarms look for it as the metrics' dimension.
 logger = Logger(log_uncaught_exceptions=False)
@@ -41,7 +41,7 @@ def guarded(handler: Handler) -> Handler:
                 f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119  # a frame's name need not be a path
                 for frame in traceback.extract_tb(error.__traceback__)
             ]
-            kind = _kind(error)
+            kind = kind_of(error)
             logger.error("failed unexpectedly", extra={"error": kind, "places": places})
             raise UnexpectedError(
                 f"{kind} at {places[-1]}; see the function's log for the places that led there"
@@ -50,7 +50,8 @@ def guarded(handler: Handler) -> Handler:
     return call
 
 
-def _kind(error: Exception) -> str:
+def kind_of(error: Exception) -> str:
+    """Return what an error is without its message, which could hold anything."""
     # botocore's errors are told apart by the service's code, which is public vocabulary.
     code = getattr(error, "response", {}).get("Error", {}).get("Code") if hasattr(error, "response") else None
     operation = getattr(error, "operation_name", None)

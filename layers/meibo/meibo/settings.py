@@ -156,3 +156,15 @@ class FinishRunSettings(EnvironmentSettings):
 
     bucket: str = variable("MEIBO_BUCKET", _text)
     event_bus: str = variable("MEIBO_EVENT_BUS", _text, "default")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeMembersSettings(EnvironmentSettings):
+    """Environment of ``change_members``."""
+
+    bucket: str = variable("MEIBO_BUCKET", _text)
+    configuration_parameter: str = variable("MEIBO_CONFIGURATION", _text)
+    queue_url: str = variable("MEIBO_CHANGES_QUEUE_URL", _text)
+    dead_letters_url: str = variable("MEIBO_CHANGES_DEAD_LETTERS_URL", _text)
+    max_removals: int = variable("MEIBO_MAX_REMOVALS", _whole(0, 1000), "50")
+    concurrency: int = variable("MEIBO_CHANGES_CONCURRENCY", _whole(2, 100), "2")

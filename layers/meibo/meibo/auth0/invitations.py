@@ -5,7 +5,7 @@ https://auth0.com/docs/api/management/v2/organizations/post-invitations
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,22 +73,25 @@ def create_invitation(
 
 def find_invitation(client: Auth0Client, organization_id: str, *, email: str, client_id: str) -> Invitation | None:
     """Return the newest open invitation of a person to an organization, or None."""
+    for invited, application, invitation in open_invitations(client, organization_id):
+        if invited.casefold() == email.casefold() and application == client_id:
+            return invitation
+    return None
+
+
+def open_invitations(client: Auth0Client, organization_id: str) -> Iterator[tuple[str, str, Invitation]]:
+    """Yield (e-mail address, client id, invitation) of an organization, the newest first, at most 1,000."""
     for page in range(MOST_PAGES):
         rows = _page(client, organization_id, page)
         for row in rows:
             invitee = row.get("invitee")
             invited = invitee.get("email") if isinstance(invitee, dict) else None
-            if (
-                isinstance(invited, str)
-                and invited.casefold() == email.casefold()
-                and row.get("client_id") == client_id
-                and isinstance(row.get("id"), str)
-            ):
-                return _invitation(row)
+            application = row.get("client_id")
+            if isinstance(invited, str) and isinstance(application, str) and isinstance(row.get("id"), str):
+                yield invited, application, _invitation(row)
         # "limit" in the answer counts the items, and a short page need not be the last: only an empty one is.
         if not rows:
-            break
-    return None
+            return
 
 
 def _page(client: Auth0Client, organization_id: str, page: int) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""Changes of organization memberships that arrive on the queue."""

@@ -1,0 +1,65 @@
+"""The messages of one invocation, as Lambda hands them over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from meibo.errors import EventError
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One message, perhaps not for the first time."""
+
+    message_id: str
+    receipt: str = field(repr=False)
+    body: str = field(repr=False)
+    group_id: str
+    sent_at: datetime
+    receive_count: int
+
+    @property
+    def dt(self) -> str:
+        """The UTC day on which the message was sent, which no redelivery changes."""
+        return self.sent_at.strftime("%Y-%m-%d")
+
+
+def deliveries(event: Any) -> list[Delivery]:
+    """Read the event of an SQS FIFO queue; raises EventError for anything else."""
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    if not isinstance(records, list) or not records:
+        raise EventError("change_members is invoked by its queue: the event must have Records of an SQS FIFO queue")
+    return [_delivery(record) for record in records]
+
+
+def _delivery(record: Any) -> Delivery:
+    try:
+        attributes = record["attributes"]
+        return Delivery(
+            message_id=str(record["messageId"]),
+            receipt=str(record["receiptHandle"]),
+            body=str(record["body"]),
+            group_id=str(attributes["MessageGroupId"]),
+            sent_at=datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
+            receive_count=int(attributes["ApproximateReceiveCount"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise EventError(
+            f"a record of the event lacks what an SQS FIFO queue gives it ({type(error).__name__} at {error})"
+            if isinstance(error, KeyError)
+            else "a record of the event is not one of an SQS FIFO queue"
+        ) from None
+
+
+def by_group(found: list[Delivery]) -> list[list[Delivery]]:
+    """Return the messages of each group in their order, the most often delivered group first.
+
+    Whose time did not come in one invocation is first in the next, so nothing waits for ever behind others.
+    """
+    groups: dict[str, list[Delivery]] = {}
+    for delivery in found:
+        groups.setdefault(delivery.group_id, []).append(delivery)
+    return sorted(groups.values(), key=lambda group: -group[0].receive_count)

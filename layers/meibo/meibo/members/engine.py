@@ -1,0 +1,218 @@
+"""Carry out the changes of one invocation: the work of ``change_members``.
+
+For each organization in turn: merge, send, write the outcomes, bury what was rejected, and only then let go of the
+message. What cannot be finished is handed back in order, with what was done of it on record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from meibo.archive.store import ArchiveStore
+from meibo.errors import (
+    CredentialsRefusedError,
+    MeiboError,
+    OutOfTimeError,
+    ProviderBusyError,
+    ScopeMissingError,
+)
+from meibo.members.change import Reading, read_change
+from meibo.members.deadletters import letter_of_members, letter_of_message
+from meibo.members.delivery import Delivery, by_group
+from meibo.members.merge import merge
+from meibo.members.outcomes import Outcome, Record
+from meibo.members.queue import ChangeQueue
+from meibo.members.sending import Sender
+from meibo.members.tenants import Tenant
+from meibo.observability import kind_of, logger
+from meibo.pacing import Deadline
+
+# Kept back for writing the records and dead letters of ten messages.
+FINISH_SECONDS: Final = 15.0
+# How long a message that nothing could be done for stays hidden, the first time and at most. The longest wait, the
+# queue's maxReceiveCount and its retention belong together: docs/changes.md has the arithmetic.
+FIRST_WAIT_SECONDS: Final = 30
+LONGEST_WAIT_SECONDS: Final = 900
+
+
+@dataclass
+class Entry:
+    """One message while it is worked on."""
+
+    delivery: Delivery
+    reading: Reading
+    record: Record
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Whose outcomes the message needs; where it names nobody, its own stands under no member."""
+        if self.reading.change:
+            return self.reading.change.members
+        named = self.reading.document.get("members")
+        usable = (one for one in named if isinstance(one, str) and one) if isinstance(named, list) else ()
+        return tuple(dict.fromkeys(usable)) or ("",)
+
+    @property
+    def todo(self) -> list[str]:
+        """The members without an outcome."""
+        return [member for member in self.members if not self.record.settled(member)]
+
+
+@dataclass
+class ChangeEngine:
+    """Carries out changes.
+
+    ``tenant`` finds a source's tenant, ``forget`` drops one whose credentials were refused, ``time_left`` tells the
+    seconds of the invocation. ``counts`` is what became of members whose messages were let go.
+    """
+
+    tenant: Callable[[str], Tenant | None]
+    forget: Callable[[str], None]
+    store: ArchiveStore
+    queue: ChangeQueue
+    max_removals: int
+    time_left: Deadline
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    counts: Counter[str] = field(default_factory=Counter)
+    _progress: int = 0
+    _senders: dict[str, Sender | None] = field(default_factory=dict)
+    # The sources that are left alone for the rest of the invocation.
+    _stopped: dict[str, MeiboError] = field(default_factory=dict)
+
+    def handle(self, found: list[Delivery]) -> list[Delivery]:
+        """Work through the messages and return those that are handed back, in order within each group."""
+        handed_back: list[Delivery] = []
+        for group in by_group(found):
+            handed_back += self._group(group)
+        return handed_back
+
+    def _group(self, group: list[Delivery]) -> list[Delivery]:
+        entries: list[Entry] = []
+        done: list[Entry] = []
+        stop = self._guarded(lambda: self._work(group, entries))
+        stop = self._guarded(lambda: self._finish(entries, done)) or stop
+        left = group[len(done) :]
+        if left:
+            seconds = self._wait(left[0], stop)
+            logger.info("handed back", extra={"group": left[0].group_id, "messages": len(left), "seconds": seconds})
+            self._guarded(lambda: self.queue.hide(left, seconds))
+        return left
+
+    def _guarded(self, work: Callable[[], None]) -> Exception | None:
+        """Do what may fail for one group without failing the others; return why it stopped, if it did."""
+        try:
+            work()
+        except (ProviderBusyError, OutOfTimeError) as error:
+            logger.info("stopped for now", extra={"reason": str(error)})
+            return error
+        except MeiboError as error:
+            logger.error("failed", extra={"error": type(error).__name__, "reason": str(error)})
+            self.counts["failures"] += 1
+            return error
+        except Exception as error:  # noqa: BLE001  # whatever it is, the other organizations' changes go on
+            logger.error("failed unexpectedly", extra={"error": kind_of(error)})
+            self.counts["failures"] += 1
+            return error
+        return None
+
+    def _wait(self, first: Delivery, stop: Exception | None) -> int:
+        told = min(math.ceil(getattr(stop, "retry_after", None) or 0.0), LONGEST_WAIT_SECONDS)
+        if self._progress and isinstance(stop, (ProviderBusyError, OutOfTimeError)):
+            # The time was well spent and ran out; the next invocation goes on at once.
+            return told
+        doublings = max(0, min(first.receive_count - 1, 10))
+        return max(told, min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS << doublings))
+
+    # -- working
+
+    def _work(self, group: list[Delivery], entries: list[Entry]) -> None:
+        if self.time_left() < FINISH_SECONDS:
+            raise OutOfTimeError("the invocation's time is over before this group's turn")
+        for delivery in group:
+            entries.append(self._open(delivery))  # noqa: PERF401  # those before one that fails are needed too
+        changes = {index: entry.reading.change for index, entry in enumerate(entries) if entry.reading.change}
+        for step in merge([(index, change, entries[index].todo) for index, change in changes.items()]):
+            sender = self._sender(step.source)
+            if sender is None:
+                continue
+            try:
+                for index, outcome in sender.take(group[0].group_id, step, changes):
+                    entries[index].record.add(outcome)
+                    self._progress += 1
+            except MeiboError as error:
+                self._stop(step.source, error)
+                raise
+            for entry in entries:
+                if not entry.todo:
+                    entry.record.write()
+
+    def _open(self, delivery: Delivery) -> Entry:
+        reading = read_change(delivery.body, max_removals=self.max_removals, group_id=delivery.group_id)
+        entry = Entry(delivery, reading, Record(self.store, delivery, reading.document))
+        change = reading.change
+        if change is None:
+            self._reject(entry, "invalid", reading.reason)
+        elif entry.todo and self._sender(change.source) is None:
+            self._reject(entry, "unknown_source", f"$.source: the configuration has no Auth0 source {change.source}")
+        return entry
+
+    def _reject(self, entry: Entry, code: str, reason: str) -> None:
+        for member in entry.todo:
+            entry.record.add(Outcome(member, "rejected", self.now(), code, reason))
+
+    def _sender(self, source: str) -> Sender | None:
+        if source in self._stopped:
+            raise self._stopped[source]
+        if source not in self._senders:
+            try:
+                tenant = self.tenant(source)
+            except MeiboError as error:
+                self._stop(source, error)
+                raise
+            self._senders[source] = None if tenant is None else Sender(tenant, self.now)
+        return self._senders[source]
+
+    def _stop(self, source: str, error: MeiboError) -> None:
+        self._stopped[source] = error
+        if isinstance(error, (CredentialsRefusedError, ScopeMissingError)):
+            self.forget(source)
+
+    # -- finishing
+
+    def _finish(self, entries: Sequence[Entry], done: list[Entry]) -> None:
+        # What was done goes on record first, also for messages that are handed back.
+        for entry in entries:
+            entry.record.write()
+        for entry in entries:
+            if entry.todo:
+                return
+            self._bury(entry)
+            done.append(entry)
+
+    def _bury(self, entry: Entry) -> None:
+        """Send the rejected members of a finished message to the dead-letter queue, and count its outcomes."""
+        recorded = entry.record.outcomes
+        outcomes = [recorded[member] for member in entry.members]
+        rejected = [outcome for outcome in outcomes if outcome.kind == "rejected"]
+        change = entry.reading.change
+        if change is None and len(rejected) == len(outcomes):
+            self.queue.bury(letter_of_message(entry.delivery, rejected[0].reason or ""))
+        elif rejected and not (change and change.dry_run):
+            self.queue.bury(letter_of_members(entry.delivery, entry.reading.document, rejected))
+        kinds = Counter[str](outcome.kind for outcome in outcomes)
+        self.counts.update(kinds)
+        self.counts["messages"] += 1
+        logger.info(
+            "done",
+            extra={
+                "change_id": change.change_id if change else None,
+                "message_id": entry.delivery.message_id,
+                "organization_id": entry.delivery.group_id,
+                **kinds,
+            },
+        )

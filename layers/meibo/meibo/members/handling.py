@@ -1,0 +1,43 @@
+"""One invocation of ``change_members``: from the event to the partial batch response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meibo import aws
+from meibo.archive.store import ObjectLock, S3ArchiveStore
+from meibo.configuration import parse_configuration
+from meibo.members.delivery import Delivery
+from meibo.members.engine import FINISH_SECONDS, ChangeEngine
+from meibo.members.queue import SqsChangeQueue
+from meibo.members.tenants import Tenants
+from meibo.observability import MetricUnit, metrics
+from meibo.pacing import Deadline
+from meibo.secrets import read_configuration
+from meibo.settings import ChangeMembersSettings
+
+# Counts by the names that the alarms watch.
+_METRICS = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "failures": "FailedChangeGroups"}
+
+
+def change_members(
+    settings: ChangeMembersSettings, lock: ObjectLock | None, time_left: Deadline, found: list[Delivery]
+) -> dict[str, Any]:
+    """Carry out the messages' changes and return which messages stay on the queue."""
+    tenants = Tenants(
+        configuration=lambda: parse_configuration(read_configuration(settings.configuration_parameter)),
+        deadline=lambda: time_left() - FINISH_SECONDS,
+        headroom=settings.concurrency,
+    )
+    engine = ChangeEngine(
+        tenant=tenants,
+        forget=tenants.forget,
+        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),
+        max_removals=settings.max_removals,
+        time_left=time_left,
+    )
+    handed_back = engine.handle(found)
+    for kind, name in _METRICS.items():
+        metrics.add_metric(name=name, unit=MetricUnit.Count, value=engine.counts[kind])
+    return {"batchItemFailures": [{"itemIdentifier": delivery.message_id} for delivery in handed_back]}

@@ -1,0 +1,175 @@
+"""Send one step to a tenant and tell what became of each member."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from meibo.errors import RequestRefusedError
+from meibo.members.change import Change, InvitationTerms
+from meibo.members.merge import Step
+from meibo.members.outcomes import Kind, Outcome
+from meibo.members.tenants import Tenant
+
+# What a refusal of the ids themselves looks like. Any other (a redirect, say) is no judgement about them.
+ABOUT_THE_REQUEST: Final = frozenset({400, 404, 409, 413, 422})
+
+# The index of a change in the step's list of changes, and the outcome of one of its members.
+Found = tuple[int, Outcome]
+
+
+@dataclass
+class Sender:
+    """Sends the steps of one source for the time of one invocation."""
+
+    tenant: Tenant
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _organizations: dict[str, bool] = field(default_factory=dict)
+    _invited: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+    _missing_roles: dict[tuple[str, ...], str] = field(default_factory=dict)
+
+    def take(self, organization_id: str, step: Step, changes: Mapping[int, Change]) -> Iterator[Found]:
+        """Send the step; yields outcomes as they become final.
+
+        Raises ProviderBusyError when time or the provider's patience ends, and what says that we are wrong. A
+        refusal of ids is no error here: it is their outcome.
+        """
+        for portion in step.requests():
+            if not step.alone:
+                yield from self._send(organization_id, step, changes, portion)
+                continue
+            (index,) = step.members[portion[0]]
+            change = changes[index]
+            look = self._look_up if change.dry_run else self._invite
+            yield index, look(change, portion[0])
+
+    # -- members
+
+    def _send(
+        self, organization_id: str, step: Step, changes: Mapping[int, Change], members: Sequence[str]
+    ) -> Iterator[Found]:
+        if not self._organizations.get(organization_id, True):
+            yield from self._all(step, members, lambda member: self._no_organization(organization_id, member))
+            return
+        change = self.tenant.add if step.action == "add" else self.tenant.remove
+        try:
+            change(organization_id, members)
+        except RequestRefusedError as error:
+            yield from self._refused(organization_id, step, changes, members, error)
+            return
+        for member in members:
+            for index in step.members[member]:
+                yield index, self._with_roles(changes[index], member)
+
+    def _refused(
+        self,
+        organization_id: str,
+        step: Step,
+        changes: Mapping[int, Change],
+        members: Sequence[str],
+        error: RequestRefusedError,
+    ) -> Iterator[Found]:
+        """Find out whom a refusal is about: halves are sent until the bad ids stand alone."""
+        if error.status not in ABOUT_THE_REQUEST:
+            raise error
+        if error.status == 404 and not self._organization_exists(organization_id):
+            yield from self._all(step, members, lambda member: self._no_organization(organization_id, member))
+        elif len(members) == 1:
+            yield from self._all(step, members, lambda one: self._outcome(one, "rejected", "refused", str(error)))
+        else:
+            middle = len(members) // 2
+            yield from self._send(organization_id, step, changes, members[:middle])
+            yield from self._send(organization_id, step, changes, members[middle:])
+
+    @staticmethod
+    def _all(step: Step, members: Sequence[str], outcome: Callable[[str], Outcome]) -> Iterator[Found]:
+        for member in members:
+            for index in step.members[member]:
+                yield index, outcome(member)
+
+    def _with_roles(self, change: Change, member: str) -> Outcome:
+        if change.action != "add" or not change.roles:
+            return self._outcome(member, "applied")
+        reason = self._missing_roles.get(change.roles)
+        if reason is None:
+            try:
+                self.tenant.add_roles(change.organization_id, member, change.roles)
+            except RequestRefusedError as error:
+                if error.status not in ABOUT_THE_REQUEST:
+                    raise
+                reason = str(error)
+                if "no such role" in reason:
+                    # It is so for every member; asking for each would only cost requests.
+                    self._missing_roles[change.roles] = reason
+            else:
+                return self._outcome(member, "applied")
+        return self._outcome(
+            member, "rejected", "roles_refused", f"is a member now, without the roles asked for: {reason}"
+        )
+
+    # -- invitations and dry runs
+
+    def _invite(self, change: Change, email: str) -> Outcome:
+        terms = change.invitation or InvitationTerms("", "")
+        refused = self._not_to_be_invited(change, email)
+        if refused:
+            return refused
+        # Invitations are not idempotent at the provider, so one that is open already is the one asked for.
+        invited = self._invitations(change.organization_id)
+        key = (email.casefold(), terms.client_id)
+        if key not in invited:
+            try:
+                invited[key] = self.tenant.invite(change.organization_id, email, terms, change.roles)
+            except RequestRefusedError as error:
+                if error.status not in ABOUT_THE_REQUEST:
+                    raise
+                return self._outcome(email, "rejected", "refused", str(error))
+        return self._outcome(email, "applied", invitation_id=invited[key])
+
+    def _not_to_be_invited(self, change: Change, email: str) -> Outcome | None:
+        if not self._organization_exists(change.organization_id):
+            return self._no_organization(change.organization_id, email)
+        users = self.tenant.users_of(email)
+        if users:
+            reason = f"is a user of the tenant already: send the action add with {' or '.join(users)}"
+            return self._outcome(email, "rejected", "already_a_user", reason)
+        return None
+
+    def _look_up(self, change: Change, member: str) -> Outcome:
+        if change.action == "invite":
+            return self._not_to_be_invited(change, member) or self._outcome(member, "dry_run")
+        if not self._organization_exists(change.organization_id):
+            return self._no_organization(change.organization_id, member)
+        if self.tenant.user_exists(member):
+            return self._outcome(member, "dry_run")
+        if change.action == "remove":
+            return self._outcome(member, "dry_run", None, "the tenant has no such user, so there is nobody to remove")
+        return self._outcome(member, "rejected", "unknown_user", "the tenant has no such user")
+
+    # -- what is asked once
+
+    def _organization_exists(self, organization_id: str) -> bool:
+        if organization_id not in self._organizations:
+            self._organizations[organization_id] = self.tenant.organization_exists(organization_id)
+        return self._organizations[organization_id]
+
+    def _invitations(self, organization_id: str) -> dict[tuple[str, str], str]:
+        if organization_id not in self._invited:
+            self._invited[organization_id] = dict(self.tenant.invitations(organization_id))
+        return self._invited[organization_id]
+
+    def _no_organization(self, organization_id: str, member: str) -> Outcome:
+        reason = f"the tenant has no organization {organization_id}"
+        return self._outcome(member, "rejected", "unknown_organization", reason)
+
+    def _outcome(
+        self,
+        member: str,
+        kind: Kind,
+        code: str | None = None,
+        reason: str | None = None,
+        invitation_id: str | None = None,
+    ) -> Outcome:
+        return Outcome(member, kind, self.now(), code, reason, invitation_id)

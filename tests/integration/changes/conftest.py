@@ -1,0 +1,87 @@
+"""The queue, the real function and a tenant with organizations over HTTPS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from meibo.members.tenants import forget_clients
+
+from local.aws import LocalAws, local_aws
+from local.simulators import Auth0Tenant, Simulators
+
+
+@dataclass
+class Queue:
+    """Everything a test of changes touches."""
+
+    aws: LocalAws
+    tenant: Auth0Tenant
+
+    def __post_init__(self) -> None:
+        self.organizations = self.tenant.organizations.ids()
+        self.organization = self.organizations[0]
+        self.people = [user["user_id"] for user in self.tenant.expected_users()]
+        self.roles = list(self.tenant.organizations.roles)
+
+    def change(self, *members: str, action: str = "add", **more: Any) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "change_id": "hr-1",
+            "source": "acme",
+            "organization_id": self.organization,
+            "action": action,
+            "members": list(members),
+            **more,
+        }
+
+    def send(self, *members: str, **more: Any) -> str:
+        return self.aws.changes.send(self.change(*members, **more))
+
+    def drain(self, seconds: float = 60) -> None:
+        assert self.aws.changes.source.drain(seconds)
+
+    def lines(self, message_id: str | None = None) -> list[dict[str, Any]]:
+        found = [
+            json.loads(line) for key in self.aws.keys("changes/") for line in self.aws.read(key).decode().splitlines()
+        ]
+        return [line for line in found if message_id in (None, line["message_id"])]
+
+    def outcomes(self, message_id: str) -> dict[str, str]:
+        lines = self.lines(message_id)
+        outcomes = {line["member"]: line["outcome"] for line in lines}
+        assert len(outcomes) == len(lines), "a member has two outcomes"
+        return outcomes
+
+    def members(self) -> frozenset[str]:
+        return self.tenant.memberships[self.organization]
+
+    def writes(self) -> list[tuple[str, int]]:
+        """Return method and status of each request that changes members."""
+        path = f"/api/v2/organizations/{self.organization}/members"
+        return [(one.method, one.status) for one in self.tenant.requests if one.path == path and one.method != "GET"]
+
+
+@pytest.fixture
+def tenant() -> Auth0Tenant:
+    return Auth0Tenant("acme", users=120, organizations=4, members=0)
+
+
+@pytest.fixture
+def queue(tenant: Auth0Tenant) -> Iterator[Queue]:
+    with Simulators([tenant], []) as simulators:
+        forget_clients()
+        with local_aws(environment=simulators.environment()) as aws:
+            source = {
+                "provider": "auth0",
+                "name": "acme",
+                "domain": tenant.domain,
+                "secret": "meibo/acme",
+                "exports": [{"dataset": "users"}],
+            }
+            aws.configure({"sources": [source]}, {"meibo/acme": tenant.credentials()})
+            yield Queue(aws, tenant)
+        forget_clients()

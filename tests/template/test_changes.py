@@ -1,0 +1,151 @@
+"""The queue of membership changes: order kept, nothing lost, only named senders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from meibo.members.deadletters import LONGEST_BODY_BYTES, LONGEST_REASON
+from meibo.members.engine import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
+
+from .conftest import Template
+
+SENDERS = "arn:aws:iam::123456789012:role/hr-sync,arn:aws:iam::210987654321:user/ops"
+
+
+def _mapping(template: Template) -> dict[str, Any]:
+    (mapping,) = template.of_type("AWS::Lambda::EventSourceMapping").values()
+    return mapping
+
+
+def _policy(template: Template, name: str) -> dict[str, dict[str, Any]]:
+    return {found["Sid"]: found for found in template.properties(name)["PolicyDocument"]["Statement"]}
+
+
+def test_queues_are_fifo_and_named(template: Template) -> None:
+    names = {name: template.properties(name)["QueueName"] for name in ("ChangesQueue", "ChangesDeadLetters")}
+
+    assert names == {"ChangesQueue": "meibo-changes.fifo", "ChangesDeadLetters": "meibo-changes-dead-letters.fifo"}
+    assert all(template.properties(name)["FifoQueue"] is True for name in names)
+
+
+def test_organizations_do_not_slow_each_other_down(template: Template) -> None:
+    properties = template.properties("ChangesQueue")
+
+    assert (properties["DeduplicationScope"], properties["FifoThroughputLimit"]) == (
+        "messageGroup",
+        "perMessageGroupId",
+    )
+
+
+def test_batches_of_ten_answer_message_by_message(template: Template) -> None:
+    mapping = _mapping(template)
+
+    assert mapping["EventSourceArn"] == "ChangesQueue.Arn"
+    assert mapping["BatchSize"] == 10
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+@pytest.mark.parametrize("concurrency", [2, 7])
+def test_concurrency_is_bounded_at_the_queue_and_the_function_knows_it(
+    translate: Callable[..., Template], concurrency: int
+) -> None:
+    # when
+    template = translate(ChangesConcurrency=concurrency, ReservedConcurrency=5)
+
+    # then
+    variables = template.properties("ChangeMembers")["Environment"]["Variables"]
+    assert _mapping(template)["ScalingConfig"] == {"MaximumConcurrency": concurrency}
+    assert variables["MEIBO_CHANGES_CONCURRENCY"] == concurrency
+    assert "ReservedConcurrentExecutions" not in template.properties("ChangeMembers")
+
+
+def test_message_stays_hidden_for_six_times_the_functions_time(template: Template) -> None:
+    timeout = template.properties("ChangeMembers")["Timeout"]
+
+    assert template.properties("ChangesQueue")["VisibilityTimeout"] == 6 * timeout
+
+
+def test_good_change_outlives_any_rate_limit_and_reaches_the_dead_letters_before_it_expires(
+    template: Template,
+) -> None:
+    # given: how long a change for which nothing can be done is hidden after each receive
+    properties = template.properties("ChangesQueue")
+    receives = properties["RedrivePolicy"]["maxReceiveCount"]
+    waits = [min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**number) for number in range(receives)]
+
+    # when
+    at_least = sum(waits)
+    at_most = at_least + receives * template.properties("ChangeMembers")["Timeout"]
+
+    # then
+    assert at_least > 10 * 86400
+    assert at_most < properties["MessageRetentionPeriod"]
+
+
+def test_rejected_changes_are_kept_as_long_as_sqs_keeps_anything(template: Template) -> None:
+    properties = template.properties("ChangesDeadLetters")
+
+    assert template.properties("ChangesQueue")["RedrivePolicy"]["deadLetterTargetArn"] == "ChangesDeadLetters.Arn"
+    assert properties["MessageRetentionPeriod"] == 14 * 86400
+    assert properties["RedriveAllowPolicy"] == {
+        "redrivePermission": "byQueue",
+        "sourceQueueArns": ["arn:aws:sqs:eu-central-1:123456789012:meibo-changes.fifo"],
+    }
+
+
+def test_dead_letter_always_fits(template: Template) -> None:
+    # given
+    smallest = 262_144
+    most = template.properties("ChangesQueue")["MaximumMessageSize"]
+
+    # then: UTF-8 takes at most four bytes a character, and the attribute has a name and a type
+    assert most + 4 * LONGEST_REASON + 100 <= smallest
+    assert smallest >= LONGEST_BODY_BYTES + 4 * LONGEST_REASON + 100
+
+
+def test_nobody_may_send_until_somebody_is_named(template: Template) -> None:
+    policy = _policy(template, "ChangesQueuePolicy")
+
+    assert policy.keys() == {"TlsOnly", "NoSenders"}
+    assert policy["NoSenders"]["Effect"] == "Deny"
+    assert "Condition" not in policy["NoSenders"]
+
+
+def test_only_named_principals_may_send(translate: Callable[..., Template]) -> None:
+    policy = _policy(translate(ChangeSenders=SENDERS), "ChangesQueuePolicy")
+
+    assert policy["NamedSenders"]["Principal"] == {"AWS": SENDERS.split(",")}
+    assert policy["NoOtherSenders"]["Effect"] == "Deny"
+    assert policy["NoOtherSenders"]["Action"] == "sqs:SendMessage"
+    assert policy["NoOtherSenders"]["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": SENDERS.split(",")}}
+
+
+def test_only_the_function_writes_dead_letters(template: Template) -> None:
+    denied = _policy(template, "ChangesDeadLettersPolicy")["NoOtherSenders"]
+
+    assert (denied["Effect"], denied["Action"]) == ("Deny", "sqs:SendMessage")
+    assert denied["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": "ChangeMembersRole.Arn"}}
+
+
+@pytest.mark.parametrize(
+    ("alarm", "metric", "queue"),
+    [
+        ("ChangesDeadLettersAlarm", "ApproximateNumberOfMessagesVisible", "ChangesDeadLetters"),
+        ("ChangesAgeAlarm", "ApproximateAgeOfOldestMessage", "ChangesQueue"),
+    ],
+)
+def test_queue_is_watched(template: Template, alarm: str, metric: str, queue: str) -> None:
+    properties = template.properties(alarm)
+
+    assert (properties["Namespace"], properties["MetricName"]) == ("AWS/SQS", metric)
+    assert properties["Dimensions"] == [{"Name": "QueueName", "Value": f"{queue}.QueueName"}]
+
+
+def test_rejections_are_watched_where_the_function_counts_them(template: Template) -> None:
+    variables = template.properties("ChangeMembers")["Environment"]["Variables"]
+    properties = template.properties("RejectedMembersAlarm")
+
+    assert (properties["Namespace"], properties["MetricName"]) == ("Meibo", "RejectedMembers")
+    assert properties["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
