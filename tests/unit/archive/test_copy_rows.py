@@ -49,6 +49,26 @@ def test_csv_records_are_counted_as_written(
     assert rows.finish() == (len(records), len(records[0]))
 
 
+@given(
+    records=st.lists(st.lists(values, min_size=1, max_size=3), min_size=1, max_size=12),
+    blanks=st.lists(st.integers(0, 12), max_size=6),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    size=st.integers(1, 30),
+)
+def test_blank_lines_between_csv_records_do_not_count(
+    records: list[list[str]], blanks: list[int], line_end: str, size: int
+) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=csv.QUOTE_MINIMAL, lineterminator=line_end)
+    for number, record in enumerate(records):
+        text.write(line_end * blanks.count(number))
+        writer.writerow(record)
+    rows = CsvRows(header=False, max_row_bytes=MUCH)
+    for piece in cut(text.getvalue().encode(), size):
+        rows.feed(piece)
+    assert rows.finish() == (len(records), len(records[0]))
+
+
 def test_csv_header_is_not_a_row_and_names_the_columns() -> None:
     rows = CsvRows(header=True, max_row_bytes=MUCH)
     rows.feed(b'\xef\xbb\xbf"user\nid","e-mail"\r\n"1","a@example.com"\r\n\r\n')

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x1f\x8b"
 INPUT_BYTES = 64 * 1024
-OUTPUT_BYTES = 256 * 1024
+OUTPUT_BYTES = 128 * 1024
+"""Small enough to stay in the CPU's cache and in the allocator's: larger ones cost a page fault each 4 KiB."""
 
 
 class Gunzip:
@@ -34,7 +35,7 @@ class Gunzip:
         return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
 
     def feed(self, data: memoryview) -> Iterator[bytes]:
-        """Decode more bytes into chunks of at most 256 KiB."""
+        """Decode more bytes into chunks of at most 128 KiB."""
         for start in range(0, len(data), INPUT_BYTES):
             yield from self._decode(data[start : start + INPUT_BYTES])
 

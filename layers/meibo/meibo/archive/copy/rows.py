@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import operator
+from contextlib import suppress
 from typing import Protocol
 
 from meibo.errors import CorruptFileError, FileTooLargeError, WrongFormatError
 
 BOM = b"\xef\xbb\xbf"
 BRACE = ord("{")
+NEITHER_QUOTE_NOR_NEWLINE = bytes(byte for byte in range(256) if byte not in b'"\n')
+first_byte = operator.itemgetter(0)
 KEY_ROWS = 1000
 """Rows of NDJSON whose keys are noted: parsing all of them costs more than the whole copy."""
 
@@ -41,8 +45,9 @@ def check_start(format_name: str, start: bytes) -> None:
 class CsvRows:
     """Records of a CSV file; a newline inside a quoted field is not the end of one.
 
-    A quote inside a quoted field is doubled (RFC 4180), so a physical line with an even number of quotes
-    ends in the same state as it began. Only lines with an odd number need a look.
+    A quote inside a quoted field is doubled (RFC 4180), so a newline ends a record if the number of quotes before it
+    is even. Two quotes with no newline between them change nothing and are taken out, which leaves one newline a
+    record and little else.
     """
 
     def __init__(self, *, header: bool, max_row_bytes: int) -> None:
@@ -50,71 +55,69 @@ class CsvRows:
         self._max_row_bytes = max_row_bytes
         self._records = 0
         self._inside = False
-        self._tail: list[bytes] = []  # the unfinished physical line
-        self._tail_bytes = 0
-        self._row_bytes = 0  # of the unfinished record, without the unfinished line
-        self._first: list[bytes] | None = []  # physical lines of the first record
+        self._line_begun = False  # whether the unfinished line has something in it
+        self._row_bytes = 0  # of the unfinished record, at least
+        self._first: bytes | None = b""  # the bytes up to the end of the first record
+        self._columns: tuple[str, ...] = ()
 
     def feed(self, chunk: bytes) -> None:
         """Count the records that end in this chunk."""
-        lines = chunk.split(b"\n")
-        last = lines.pop()
-        if not lines:
-            self._tail.append(last)
-            self._tail_bytes += len(last)
-            self._check()
-            return
-        if self._tail:
-            self._tail.append(lines[0])
-            lines[0] = b"".join(self._tail)
-        self._tail, self._tail_bytes = ([last], len(last)) if last else ([], 0)
         if self._first is not None:
-            self._begin(lines)
-        odd = [number for number, line in enumerate(lines) if line.count(b'"') & 1]
-        if not odd and not self._inside:
+            self._begin(chunk)
+        before = self._records
+        marks = chunk.translate(None, NEITHER_QUOTE_NOR_NEWLINE)
+        if b"\n\n" in marks or (marks.startswith(b"\n") and not self._line_begun):
+            self._by_line(chunk)  # there are lines without quotes, which may be blank
+        else:
+            self._by_mark(marks.replace(b'""', b""))
+        end = chunk.rfind(b"\n") + 1
+        self._line_begun = (self._line_begun and not end) or chunk[end:] not in {b"", b"\r"}
+        self._row_bytes = len(chunk) - end if self._records > before else self._row_bytes + len(chunk)
+        if self._row_bytes > self._max_row_bytes:
+            raise FileTooLargeError(f"a CSV record is larger than {self._max_row_bytes} bytes")
+
+    def _by_mark(self, marks: bytes) -> None:
+        if not self._inside and b'"' not in marks:
+            self._records += len(marks)
+            return
+        for number, newlines in enumerate(marks.split(b'"')):
+            if number:
+                self._inside = not self._inside
+            if not self._inside:
+                self._records += len(newlines)
+
+    def _by_line(self, chunk: bytes) -> None:
+        *lines, rest = chunk.split(b"\n")
+        if lines and self._line_begun:
+            lines[0] += b" "  # whatever it is, it is not blank
+        if not self._inside and b'"' not in chunk:
             self._records += len(lines) - lines.count(b"") - lines.count(b"\r")
             return
-        self._walk(lines, odd)
-
-    def _walk(self, lines: list[bytes], odd: list[int]) -> None:
-        """Count lines while the state changes at each odd one."""
-        position = 0
-        for number in [*odd, len(lines)]:
-            even = lines[position:number]
-            if self._inside:
-                self._row_bytes += sum(map(len, even))
-            else:
-                self._records += len(even) - even.count(b"") - even.count(b"\r")
-            if number < len(lines):
-                self._inside = not self._inside
-                self._row_bytes = self._row_bytes + len(lines[number]) if self._inside else 0
-                self._records += not self._inside
-            position = number + 1
-        self._check()
-
-    def _check(self) -> None:
-        if self._row_bytes + self._tail_bytes > self._max_row_bytes:
-            raise FileTooLargeError(f"a CSV record is larger than {self._max_row_bytes} bytes")
-
-    def _begin(self, lines: list[bytes]) -> None:
-        """Keep the physical lines of the first record for its column names."""
-        assert self._first is not None  # noqa: S101  (told to mypy)
-        if sum(map(len, self._first)) > self._max_row_bytes:
-            raise FileTooLargeError(f"a CSV record is larger than {self._max_row_bytes} bytes")
         for line in lines:
-            if not self._first and not line.strip():
-                continue
-            self._first.append(line)
-            if sum(part.count(b'"') for part in self._first) % 2 == 0:
-                self._columns = self._parse(b"\n".join(self._first))
-                self._first = None
-                return
+            if line.count(b'"') & 1:
+                self._inside = not self._inside
+            if not self._inside and line not in {b"", b"\r"}:
+                self._records += 1
+        if rest.count(b'"') & 1:
+            self._inside = not self._inside
 
-    _columns: tuple[str, ...] = ()
+    def _begin(self, chunk: bytes, *, ended: bool = False) -> None:
+        """Keep the first record until it is whole, for its column names."""
+        assert self._first is not None  # noqa: S101  (told to mypy)
+        self._first += chunk
+        if len(self._first) > self._max_row_bytes + len(chunk):
+            raise FileTooLargeError(f"a CSV record is larger than {self._max_row_bytes} bytes")
+        text = self._first.removeprefix(BOM).lstrip(b"\r\n")
+        end = text.find(b"\n")
+        while end >= 0 and text.count(b'"', 0, end) & 1:
+            end = text.find(b"\n", end + 1)
+        if end >= 0 or ended:
+            self._columns = self._parse(text[:end] if end >= 0 else text)
+            self._first = None
 
     @staticmethod
     def _parse(record: bytes) -> tuple[str, ...]:
-        text = record.removeprefix(BOM).decode("utf-8", "replace").rstrip("\r\n")
+        text = record.decode("utf-8", "replace").rstrip("\r\n")
         limit = csv.field_size_limit(len(text) + 1)
         try:
             return tuple(next(csv.reader(io.StringIO(text, newline="")), ()))
@@ -125,10 +128,12 @@ class CsvRows:
 
     def finish(self) -> tuple[int, tuple[str, ...] | int]:
         """Return rows without the header, and its names or the number of columns."""
-        if self._tail:
-            self.feed(b"\n")
         if self._inside:
             raise CorruptFileError("the CSV ends inside a quoted field")
+        if self._line_begun:
+            self._records += 1
+        if self._first is not None:
+            self._begin(b"", ended=True)
         if self._header:
             return max(self._records - 1, 0), self._columns
         return self._records, len(self._columns)
@@ -146,31 +151,23 @@ class NdjsonRows:
 
     def feed(self, chunk: bytes) -> None:
         """Count the rows that end in this chunk."""
-        end = chunk.rfind(b"\n")
-        if end < 0:
-            self._tail.append(chunk)
-            self._tail_bytes += len(chunk)
+        lines = chunk.split(b"\n")
+        rest = lines.pop()
+        if not lines:
+            self._tail.append(rest)
+            self._tail_bytes += len(rest)
             if self._tail_bytes > self._max_row_bytes:
                 raise FileTooLargeError(f"a row is larger than {self._max_row_bytes} bytes")
             return
         if self._tail:
-            begin = chunk.find(b"\n")
-            self._lines([b"".join([*self._tail, chunk[:begin]])])
-        else:
-            begin = -1
-        rest = chunk[end + 1 :]
+            lines[0] = b"".join([*self._tail, lines[0]])
         self._tail, self._tail_bytes = ([rest], len(rest)) if rest else ([], 0)
-        newlines = chunk.count(b"\n", begin + 1, end)
-        if (
-            begin < end
-            and self._rows >= KEY_ROWS
-            and chunk[begin + 1] == BRACE
-            and chunk.count(b"\n{", begin + 1, end) == newlines
-        ):
-            self._rows += newlines + 1
-            return
-        if begin < end:
-            self._lines(chunk[begin + 1 : end].split(b"\n"))
+        if self._rows >= KEY_ROWS:
+            with suppress(IndexError):  # a blank line has no first byte
+                if set(map(first_byte, lines)) == {BRACE}:
+                    self._rows += len(lines)
+                    return
+        self._lines(lines)
 
     def _lines(self, lines: list[bytes]) -> None:
         for line in lines:
