@@ -8,16 +8,17 @@ import hashlib
 import io
 import json
 import re
-import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION, faults
 from local.simulators.auth0.rows import PREDEFINED, Field, Layout
 from local.simulators.people import AWKWARD
-from tests.integration.simulators.conftest import Api, FakeClock
+from tests.integration.simulators.conftest import Api, FakeClock, trusting
 
 FIELDS = [{"name": "user_id"}, {"name": "name"}, {"name": "identities[0].connection", "export_as": "Connection"}]
 
@@ -329,8 +330,10 @@ def test_damaged_file_is_the_same_in_every_range(api: Api, tenant: Any) -> None:
 
 
 def test_connections_can_be_slow(api: Api, tenant: Any) -> None:
-    tenant.switches.file_seconds_to_first_byte = 0.2
     job = api.completed(format="json")
-    start = time.monotonic()
+    tenant.switches.file_seconds_to_first_byte = 0.9
+    with pytest.raises(requests.Timeout, match="Read timed out"):
+        trusting(Path(str(api.session.verify))).get(job["location"], timeout=(5, 0.1))
+    tenant.switches.file_seconds_to_first_byte = 0
+    tenant.switches.file_bytes_per_second = 10_000_000
     assert api.download(job["location"]).content == tenant.expected_file(job["id"]).read()
-    assert time.monotonic() - start >= 0.2
