@@ -78,7 +78,7 @@ def test_function_has_its_own_log_group_with_retention(template: Template, funct
 
     group = template.properties(properties["LoggingConfig"]["LogGroup"])
 
-    assert properties["LoggingConfig"] == {"LogFormat": "JSON", "LogGroup": f"{function}Logs"}
+    assert properties["LoggingConfig"] == {"LogFormat": "Text", "LogGroup": f"{function}Logs"}
     assert group["RetentionInDays"] == 90
 
 
