@@ -95,13 +95,21 @@ def test_bucket_is_encrypted_with_the_customers_key_or_that_of_s3(
     assert properties["BucketEncryption"] == {"ServerSideEncryptionConfiguration": [expected]}
 
 
-def test_by_default_only_broken_uploads_are_cleaned_up(template: Template) -> None:
+def test_by_default_only_broken_uploads_and_parts_are_cleaned_up(template: Template) -> None:
     assert _rules(template) == {
         "AbortIncompleteUploads": {
             "Id": "AbortIncompleteUploads",
             "Status": "Enabled",
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
-        }
+        },
+        # Parts of exports that outlast an invocation; what is archived is not among them.
+        "ExpireParts": {
+            "Id": "ExpireParts",
+            "Status": "Enabled",
+            "Prefix": "parts/",
+            "ExpirationInDays": 7,
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 1},
+        },
     }
 
 
