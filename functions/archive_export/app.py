@@ -14,7 +14,7 @@ from meibo.settings import ArchiveExportSettings, ObjectLockSettings
 @logger.inject_lambda_context
 @guarded
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return the archived export's counts and verdict."""
+    """Return the archived export's counts and verdict, or how far it has come."""
     asked = export_event(event)
     settings, lock = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env().lock()
-    return archiver(settings, lock, time_left(context)).archive(asked.run_id, asked.export)
+    return archiver(settings, lock, time_left(context)).archive(asked)

@@ -104,7 +104,7 @@ def test_fields_are_always_named_in_the_request() -> None:
         (lambda d: cybozu(d)["exports"][0].update(ids=["1"]), "sources[1].exports[0]: ids and codes filter the ndjson"),
         (
             lambda d: auth0(d)["exports"].append(dict(auth0(d)["exports"][0])),
-            "sources[0].exports[3]: has the dataset, format and scope of exports[0]",
+            "sources[0].exports[3]: has the dataset, format and scope (users, ndjson, all) of exports[0]",
         ),
         (lambda d: d.update(sources=[]), "sources: "),
     ],

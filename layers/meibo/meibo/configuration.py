@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from meibo.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.errors import ConfigurationError
@@ -31,6 +32,8 @@ SecretName = Annotated[
 ]
 ConnectionId = Annotated[str, Field(pattern=r"^con_[A-Za-z0-9]{16}$")]
 OrganizationId = Annotated[str, Field(pattern=r"^org_[A-Za-z0-9]{16}$")]
+
+CSV_ONLY = Literal["titles", "user_organizations", "user_groups", "user_services"]
 
 
 class _Model(BaseModel):
@@ -90,6 +93,22 @@ class Auth0UsersExport(_Model):
         ]
 
 
+class Auth0OrganizationsExport(_Model):
+    """Every organization of the tenant, each with its enabled connections."""
+
+    dataset: Literal["organizations"]
+    format: Literal["ndjson"] = "ndjson"
+    scope: ClassVar[str] = "all"
+
+
+class Auth0MembersExport(_Model):
+    """Every member of every organization of the tenant, with roles where the token may read them."""
+
+    dataset: Literal["members"]
+    format: Literal["ndjson"] = "ndjson"
+    scope: ClassVar[str] = "all"
+
+
 class CybozuUsersExport(_Model):
     """Users of one cybozu.com domain."""
 
@@ -115,6 +134,51 @@ class CybozuUsersExport(_Model):
         return "selected" if self.ids or self.codes else "all"
 
 
+class CybozuListExport(_Model):
+    """Organizations or groups of one cybozu.com domain."""
+
+    dataset: Literal["organizations", "groups"]
+    format: Literal["csv", "ndjson"] = "csv"
+    scope: ClassVar[str] = "all"
+
+
+class CybozuCsvExport(_Model):
+    """What cybozu.com lists as CSV only: titles, and which user has which organizations, groups and services."""
+
+    dataset: CSV_ONLY
+    format: Literal["csv"] = "csv"
+    scope: ClassVar[str] = "all"
+
+
+class CybozuMembersExport(_Model):
+    """Members of every organization and group, for domains without the CSV API, such as kintone.com."""
+
+    dataset: Literal["members"]
+    format: Literal["ndjson"] = "ndjson"
+    scope: ClassVar[str] = "all"
+
+
+class CybozuDirectoryExport(_Model):
+    """Short for every dataset of a domain that there is in the format, users among them."""
+
+    dataset: Literal["directory"]
+    format: Literal["csv", "ndjson"] = "csv"
+
+    def datasets(self) -> list[CybozuExport]:
+        """Return the exports that this one is short for."""
+        users = CybozuUsersExport(dataset="users", format=self.format)
+        lists = [CybozuListExport(dataset=name, format=self.format) for name in ("organizations", "groups")]
+        if self.format == "ndjson":
+            return [users, *lists, CybozuMembersExport(dataset="members")]
+        titles, *belongings = (CybozuCsvExport(dataset=name) for name in get_args(CSV_ONLY))
+        return [users, lists[0], titles, lists[1], *belongings]
+
+
+Auth0Export = Auth0UsersExport | Auth0OrganizationsExport | Auth0MembersExport
+CybozuExport = CybozuUsersExport | CybozuListExport | CybozuCsvExport | CybozuMembersExport
+AnyExport = Auth0Export | CybozuExport
+
+
 class Auth0Source(_Model):
     """One Auth0 tenant."""
 
@@ -128,7 +192,11 @@ class Auth0Source(_Model):
         ),
     ]
     secret: SecretName
-    exports: Annotated[list[Auth0UsersExport], Field(min_length=1)]
+    exports: Annotated[list[Annotated[Auth0Export, Field(discriminator="dataset")]], Field(min_length=1)]
+
+    def exports_by_entry(self) -> list[list[Auth0Export]]:
+        """Return, for each entry of ``exports``, the exports that it means."""
+        return [[entry] for entry in self.exports]
 
 
 class CybozuSource(_Model):
@@ -144,7 +212,13 @@ class CybozuSource(_Model):
         ),
     ]
     secret: SecretName
-    exports: Annotated[list[CybozuUsersExport], Field(min_length=1)]
+    exports: Annotated[
+        list[Annotated[CybozuExport | CybozuDirectoryExport, Field(discriminator="dataset")]], Field(min_length=1)
+    ]
+
+    def exports_by_entry(self) -> list[list[CybozuExport]]:
+        """Return, for each entry of ``exports``, the exports that it means."""
+        return [entry.datasets() if isinstance(entry, CybozuDirectoryExport) else [entry] for entry in self.exports]
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -176,13 +250,14 @@ class Configuration(_Model):
     def _keys_once(self) -> Configuration:
         for index, source in enumerate(self.sources):
             first: dict[tuple[str, str, str], int] = {}
-            exports: Sequence[Auth0UsersExport | CybozuUsersExport] = source.exports
-            for position, export in enumerate(exports):
+            entries: Sequence[Sequence[AnyExport]] = source.exports_by_entry()
+            for position, export in ((number, export) for number, entry in enumerate(entries) for export in entry):
                 identity = (export.dataset, export.format, export.scope)
                 if identity in first:
                     raise ValueError(
-                        f"sources[{index}].exports[{position}]: has the dataset, format and scope of"
-                        f" exports[{first[identity]}] of the same source, so both would write the same key"
+                        f"sources[{index}].exports[{position}]: has the dataset, format and scope"
+                        f" ({', '.join(identity)}) of exports[{first[identity]}] of the same source, so both would"
+                        " write the same key"
                     )
                 first[identity] = position
         return self
@@ -202,7 +277,7 @@ def parse_configuration(text: str) -> Configuration:
     try:
         return Configuration.model_validate(document)
     except ValidationError as error:
-        faults = [_describe(fault["loc"], fault["type"], fault["msg"]) for fault in error.errors(include_input=False)]
+        faults = [_describe(fault) for fault in error.errors(include_input=False)]
         raise ConfigurationError("the configuration is not valid: " + "; ".join(faults)) from None
 
 
@@ -217,23 +292,31 @@ def configuration_schema() -> dict[str, Any]:
 
 
 # Labels that pydantic puts into a location for the chosen member of a union; they are not part of the document.
-_UNION_LABELS = frozenset({"auth0", "cybozu", "str", "ExportField"})
+_UNION_LABELS = frozenset(
+    {
+        *("auth0", "cybozu", "str", "ExportField"),
+        *("users", "organizations", "members", "groups", "directory", *get_args(CSV_ONLY)),
+    }
+)
 
 
-def _describe(location: tuple[int | str, ...], kind: str, message: str) -> str:
+def _describe(fault: ErrorDetails) -> str:
     path = ""
-    for step in location:
+    for step in fault["loc"]:
         if isinstance(step, int):
             path += f"[{step}]"
         elif step not in _UNION_LABELS:
             path += f".{step}" if path else step
+    kind = fault["type"]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return f"{path}.provider: must be 'auth0' or 'cybozu'"
+        key = fault["ctx"]["discriminator"].strip("'")
+        known = fault["ctx"].get("expected_tags", "'auth0', 'cybozu'" if key == "provider" else "")
+        return f"{path}.{key}: must be {' or '.join(known.rsplit(', ', 1))}" if known else f"{path}.{key}: is missing"
     if kind == "extra_forbidden":
         return f"{path}: is not a known key; remove it or check its spelling"
     if kind == "missing":
         return f"{path}: is missing"
-    message = message.removeprefix("Value error, ")
+    message = fault["msg"].removeprefix("Value error, ")
     if message.startswith("sources["):
         return message
     return f"{path or 'the document'}: {message[0].lower()}{message[1:]}"

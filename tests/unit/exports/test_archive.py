@@ -9,6 +9,7 @@ from meibo.archive.copy import CopyResult, Counts
 from meibo.archive.store import MemoryArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError
 from meibo.exports.archive import Archiver
+from meibo.exports.events import OneExport
 
 from tests.unit.exports.conftest import RUN, TICK
 from tests.unit.exports.test_check import EXPORT
@@ -72,7 +73,7 @@ class World:
         archiver = Archiver(
             store=self.store, bucket="archive", deliver=lambda _: self.delivery, suspect_share=0.5, now=lambda: TICK
         )
-        return archiver.archive(run_id, EXPORT)
+        return archiver.archive(OneExport(run_id, 1, EXPORT))
 
 
 def test_the_manifest_is_written_beside_the_object() -> None:
@@ -80,7 +81,15 @@ def test_the_manifest_is_written_beside_the_object() -> None:
 
     answer = world.archive()
 
-    assert answer == {"export_id": "acme/users/ndjson/all", "rows": 10, "bytes": 123, "verdict": "ok"}
+    assert answer == {
+        "export_id": "acme/users/ndjson/all",
+        "status": "archived",
+        "wait_seconds": 0,
+        "progress": None,
+        "rows": 10,
+        "bytes": 123,
+        "verdict": "ok",
+    }
     manifest = world.store.get_json(MANIFEST)
     assert manifest is not None
     assert manifest["object"] == {

@@ -89,3 +89,11 @@ def run_manifest_key(run_id: str, attempt: int) -> str:
 def failure_key(run_id: str, attempt: int, export_id: str) -> str:
     """Key of the record that says why one export failed in one attempt."""
     return f"{run_folder(run_id)}_failures/attempt={attempt}/{export_id}.json"
+
+
+def parts_folder(run_id: str, attempt: int, export_id: str) -> str:
+    """Prefix of what one attempt has collected of an export that outlasts an invocation, ending with a slash.
+
+    A prefix of its own, so that a lifecycle rule can expire it: once the export is archived nothing reads it.
+    """
+    return f"parts/dt={_dt(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"

@@ -18,6 +18,7 @@ from meibo.errors import ArchiveConflictError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_CHUNK_BYTES = 1024 * 1024
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 # 409 is answered when a conditional write meets another one under way on the same key:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
@@ -55,6 +56,14 @@ class ArchiveStore(Protocol):
         """Return the documents of an NDJSON object, or None where there is none."""
         ...
 
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
+        """Write the bytes where the key is free; return as ``put_json`` does."""
+        ...
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes of an object, raising ArchiveConflictError where there is none."""
+        ...
+
     def exists(self, key: str) -> bool:
         """Tell whether the key holds an object."""
         ...
@@ -86,13 +95,14 @@ class S3ArchiveStore:
 
     def put_json(self, key: str, document: Any) -> bool:
         """Write the document where the key is free; return whether it was written by this call."""
-        return self._put(key, encode(document), "application/json")
+        return self.put_bytes(key, encode(document), content_type="application/json")
 
     def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
         """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
-        return self._put(key, encode_lines(documents), "application/x-ndjson")
+        return self.put_bytes(key, encode_lines(documents), content_type="application/x-ndjson")
 
-    def _put(self, key: str, body: bytes, content_type: str) -> bool:
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
+        """Write the bytes where the key is free; return as ``put_json`` does."""
         extra: dict[str, Any] = {}
         if self._lock:
             extra = {
@@ -133,6 +143,16 @@ class S3ArchiveStore:
                 return None
             raise
 
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes of an object, raising ArchiveConflictError where there is none."""
+        try:
+            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _MISSING:
+                raise _gone(key) from None
+            raise
+        yield from body.iter_chunks(_CHUNK_BYTES)
+
     def exists(self, key: str) -> bool:
         """Tell whether the key holds an object."""
         try:
@@ -161,9 +181,13 @@ class MemoryArchiveStore:
 
     def put_json(self, key: str, document: Any) -> bool:
         """Write the document where the key is free; return whether it was written by this call."""
+        return self.put_bytes(key, encode(document), content_type="application/json")
+
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # bytes have no type here
+        """Write the bytes where the key is free; return as ``put_json`` does."""
         if key in self.objects:
             return False
-        self.objects[key] = encode(document)
+        self.objects[key] = body
         return True
 
     def get_json(self, key: str) -> Any | None:
@@ -173,15 +197,18 @@ class MemoryArchiveStore:
 
     def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
         """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
-        if key in self.objects:
-            return False
-        self.objects[key] = encode_lines(documents)
-        return True
+        return self.put_bytes(key, encode_lines(documents), content_type="application/x-ndjson")
 
     def get_lines(self, key: str) -> list[Any] | None:
         """Return the documents of an NDJSON object, or None where there is none."""
         body = self.objects.get(key)
         return None if body is None else _decode_lines(key, body)
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the bytes of an object, raising ArchiveConflictError where there is none."""
+        if key not in self.objects:
+            raise _gone(key)
+        yield self.objects[key]
 
     def exists(self, key: str) -> bool:
         """Tell whether the key holds an object."""
@@ -190,6 +217,10 @@ class MemoryArchiveStore:
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
         """Yield the keys below a prefix in order, those greater than ``after`` only."""
         yield from (key for key in sorted(self.objects) if key.startswith(prefix) and key > after)
+
+
+def _gone(key: str) -> ArchiveConflictError:
+    return ArchiveConflictError(f"{key} is not there any more; repair the run to fetch it again")
 
 
 def _decode(key: str, body: bytes) -> Any:

@@ -57,12 +57,39 @@ def checkpoint_pages(client: Auth0Client, listing: Listing, cursor: str | None =
             return
         empty = 0 if page.rows else empty + 1
         if page.next in seen or empty >= MOST_EMPTY_PAGES:
-            raise RequestRefusedError(
-                f"{client.name} does not come to an end of {listing.subject}: its cursor"
-                f" {'repeats' if page.next in seen else 'leads to empty pages only'}; try again later"
-            )
+            raise _endless(listing.subject, client.name, repeats=page.next in seen)
         seen.add(page.next)
         cursor = page.next
+
+
+@dataclass(frozen=True)
+class CursorWatch:
+    """Notices a list without an end across invocations, for who takes one page at a time.
+
+    Only one cursor is remembered, at distances that double (Brent's algorithm), so a cycle of any length is found
+    after at most three rounds of it, and what travels from one invocation to the next stays small.
+    """
+
+    mark: str | None = field(default=None, repr=False)
+    steps: int = 0
+    until: int = 1
+    empty: int = 0
+
+    def after(self, page: Page, *, subject: str, provider: str) -> CursorWatch:
+        """Return the watch that has seen this page; raises RequestRefusedError where there is no end."""
+        empty = 0 if page.rows else self.empty + 1
+        if page.next == self.mark or empty >= MOST_EMPTY_PAGES:
+            raise _endless(subject, provider, repeats=page.next == self.mark)
+        if self.steps + 1 == self.until:
+            return CursorWatch(page.next, 0, self.until * 2, empty)
+        return CursorWatch(self.mark, self.steps + 1, self.until, empty)
+
+
+def _endless(subject: str, provider: str, *, repeats: bool) -> RequestRefusedError:
+    return RequestRefusedError(
+        f"{provider} does not come to an end of {subject}: its cursor"
+        f" {'repeats' if repeats else 'leads to empty pages only'}; try again later"
+    )
 
 
 def _page(client: Auth0Client, listing: Listing, document: Any) -> Page:

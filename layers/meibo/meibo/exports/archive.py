@@ -13,7 +13,9 @@ from meibo.archive.copy import CopyResult
 from meibo.archive.manifest import MANIFEST_VERSION, judge, previous_manifest, timestamp
 from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
+from meibo.exports.collect import Collector, Unfinished
 from meibo.exports.delivery import Deliveries
+from meibo.exports.events import OneExport
 from meibo.exports.plan import PlannedExport
 from meibo.exports.providers import Deadline, Providers
 from meibo.observability import logger
@@ -43,36 +45,50 @@ class Delivery(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Archiver:
-    """Archives exports; ``deliver`` opens the provider's delivery of one export."""
+    """Archives exports; ``deliver`` opens the provider's delivery of one export, or says that it goes on later."""
 
     store: ArchiveStore
     bucket: str
-    deliver: Callable[[PlannedExport], Delivery]
+    deliver: Callable[[OneExport], Delivery | Unfinished]
     suspect_share: float
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def archive(self, run_id: str, export: PlannedExport) -> dict[str, Any]:
+    def archive(self, asked: OneExport) -> dict[str, Any]:
         """Archive one export of a run and return its counts and verdict.
+
+        Where it outlasts the invocation the ``status`` is ``continue``: the workflow waits ``wait_seconds`` and
+        invokes again with the ``progress``.
 
         Done once: where the manifest is there, it is the answer. An object without a manifest was completed by a
         try that ended before its last step. It was verified before it became visible, so it is read back and
         given its manifest, instead of being fetched into a key that can hold only one file.
         """
+        run_id, export = asked.run_id, asked.export
         manifest_key = export.address.manifest_key(run_id)
         manifest = self.store.get_json(manifest_key)
         if manifest is None:
-            manifest = self._archive(run_id, export, manifest_key)
+            delivery = self.deliver(asked)
+            if isinstance(delivery, Unfinished):
+                return {
+                    "export_id": export.export_id,
+                    "status": "continue",
+                    "wait_seconds": delivery.wait_seconds,
+                    "progress": delivery.progress.to_json(),
+                }
+            manifest = self._archive(run_id, export, delivery, manifest_key)
         else:
             logger.info("archived already", extra={"export_id": export.export_id})
         return {
             "export_id": export.export_id,
+            "status": "archived",
+            "wait_seconds": 0,
+            "progress": None,
             "rows": manifest["content"]["rows"],
             "bytes": manifest["object"]["bytes"],
             "verdict": manifest["sanity"]["verdict"],
         }
 
-    def _archive(self, run_id: str, export: PlannedExport, manifest_key: str) -> Mapping[str, Any]:
-        delivery = self.deliver(export)
+    def _archive(self, run_id: str, export: PlannedExport, delivery: Delivery, manifest_key: str) -> Mapping[str, Any]:
         key = export.address.object_key(run_id, gzip=delivery.gzip)
         started = self.now()
         adopted = self.store.exists(key)
@@ -137,10 +153,14 @@ class Archiver:
 
 def archiver(settings: ArchiveExportSettings, lock: ObjectLock | None, time_left: Deadline) -> Archiver:
     """Return the archiver that the settings describe, on the real bucket and providers."""
-    deliveries = Deliveries(providers=Providers(deadline=time_left), settings=settings, lock=lock, client=aws.s3())
+    providers = Providers(deadline=time_left)
+    # No retention for the parts: they are temporary, and a lifecycle rule expires them.
+    collector = Collector(store=S3ArchiveStore(aws.s3(), settings.bucket), tenant=providers.tenant, time_left=time_left)
     return Archiver(
         store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
         bucket=settings.bucket,
-        deliver=deliveries,
+        deliver=Deliveries(
+            providers=providers, settings=settings, lock=lock, client=aws.s3(), collect=collector.collect
+        ),
         suspect_share=settings.suspect_share,
     )

@@ -88,7 +88,7 @@ class RunCreator:
 
     def create(self, export: PlannedExport) -> dict[str, Any]:
         """Create the job of one export, the first or the next one, within the bounded number."""
-        if export.provider == "cybozu":
+        if not export.has_job:
             return export.to_json()
         number = export.job.number + 1 if export.job else 1
         if number > self.max_jobs:
@@ -103,7 +103,7 @@ class RunCreator:
     def _with_jobs(self, exports: list[PlannedExport]) -> list[PlannedExport]:
         created: list[PlannedExport] = []
         for export in exports:
-            if export.provider == "cybozu" or export.refused or self.time_left() < RESERVED_SECONDS:
+            if not export.has_job or export.refused or self.time_left() < RESERVED_SECONDS:
                 created.append(export)
                 continue
             try:

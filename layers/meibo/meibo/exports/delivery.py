@@ -11,9 +11,15 @@ from meibo.archive import copy as copying
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target
 from meibo.archive.read_back import read_back
 from meibo.archive.store import ObjectLock
+from meibo.cybozu.directory import stream_csv
+from meibo.cybozu.groups import stream_groups_ndjson
+from meibo.cybozu.members import stream_members_ndjson
+from meibo.cybozu.organizations import stream_organizations_ndjson
 from meibo.cybozu.paging import PagingReport
-from meibo.cybozu.users import stream_users_csv, stream_users_ndjson
+from meibo.cybozu.users import stream_users_ndjson
 from meibo.errors import EventError
+from meibo.exports.collect import Collected, Unfinished
+from meibo.exports.events import OneExport
 from meibo.exports.gzipping import gzipped
 from meibo.exports.plan import PlannedExport
 from meibo.exports.providers import Providers
@@ -22,6 +28,13 @@ from meibo.settings import GIB, MIB, ArchiveExportSettings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+# How each dataset of a cybozu.com domain is read page by page; its CSV files are all read in the same way.
+_CYBOZU_NDJSON: Mapping[str, Callable[..., Iterator[bytes]]] = {
+    "users": stream_users_ndjson,
+    "organizations": stream_organizations_ndjson,
+    "groups": stream_groups_ndjson,
+    "members": stream_members_ndjson,
+}
 _CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 
 
@@ -37,7 +50,7 @@ class CopyDelivery:
     options: CopyOptions
     lock: ObjectLock | None
     deadline: Callable[[], float]
-    report: PagingReport | None = None
+    tell: Callable[[], Mapping[str, Any]] = dict
 
     def copy_to(self, key: str) -> CopyResult:
         """Copy the file to the key, all of it verified, or raise and leave nothing there."""
@@ -58,10 +71,8 @@ class CopyDelivery:
         return read_back(self.client, self.bucket, key, content=self.content, deadline=self.deadline)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return what paging met: users that were met twice because the directory moved."""
-        if self.report is None:
-            return {}
-        return {"pages": self.report.pages, "duplicates_dropped": self.report.duplicates}
+        """Return what the reading met, for the manifest: counts, and ids of what was deleted meanwhile."""
+        return self.tell()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +83,7 @@ class Deliveries:
     settings: ArchiveExportSettings
     lock: ObjectLock | None
     client: S3Client
+    collect: Callable[[OneExport], Collected | Unfinished]
     options: CopyOptions = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,11 +91,12 @@ class Deliveries:
         options = CopyOptions(lanes=self.settings.copy_lanes, part_bytes=self.settings.copy_part_mib * MIB)
         object.__setattr__(self, "options", options)
 
-    def __call__(self, export: PlannedExport) -> CopyDelivery:
-        """Return the delivery; nothing is fetched yet."""
-        if export.dataset != "users":
-            raise EventError(f"export.dataset must be 'users', not {export.dataset[:40]!r}")
-        return self._auth0_users(export) if export.provider == "auth0" else self._cybozu_users(export)
+    def __call__(self, asked: OneExport) -> CopyDelivery | Unfinished:
+        """Return the delivery; what is read call by call is collected first, and may outlast the invocation."""
+        export = asked.export
+        if export.provider == "cybozu":
+            return self._cybozu(export)
+        return self._auth0_users(export) if export.has_job else self._auth0_collected(asked)
 
     def _auth0_users(self, export: PlannedExport) -> CopyDelivery:
         job = export.job
@@ -95,28 +108,38 @@ class Deliveries:
 
         return self._delivery(export, lambda: LocationSource(fetch), gzip=True, header=export.format == "csv")
 
-    def _cybozu_users(self, export: PlannedExport) -> CopyDelivery:
+    def _auth0_collected(self, asked: OneExport) -> CopyDelivery | Unfinished:
+        collected = self.collect(asked)
+        if isinstance(collected, Unfinished):
+            return collected
+        return self._delivery(
+            asked.export, lambda: StreamSource(collected.chunks()), gzip=True, header=False, tell=collected.notes
+        )
+
+    def _cybozu(self, export: PlannedExport) -> CopyDelivery:
         report = PagingReport()
+        stream = _CYBOZU_NDJSON.get(export.dataset)
+        paged = export.format == "ndjson"
+        if paged and stream is None:
+            raise EventError(f"export.dataset {export.dataset[:40]!r} is not read as NDJSON from cybozu.com")
 
         def chunks() -> Iterator[bytes]:
             with self.providers.cybozu(export) as client:
-                if export.format == "csv":
-                    yield from stream_users_csv(client)
+                if stream is None or not paged:
+                    yield from stream_csv(client, export.dataset)
                     return
                 yield from gzipped(
-                    stream_users_ndjson(
-                        client,
-                        ids=export.request.get("ids", ()),
-                        codes=export.request.get("codes", ()),
-                        concurrency=self.settings.cybozu_concurrency,
-                        report=report,
-                    )
+                    stream(client, concurrency=self.settings.cybozu_concurrency, report=report, **export.request)
                 )
 
-        paged = export.format == "ndjson"
-        return self._delivery(
-            export, lambda: StreamSource(chunks()), gzip=paged, header=False, report=report if paged else None
-        )
+        def tell() -> Mapping[str, Any]:
+            counts: dict[str, Any] = {"pages": report.pages, "duplicates_dropped": report.duplicates}
+            if export.dataset == "members":
+                # Deleted between the list and the reading of them.
+                counts["skipped"] = {"count": len(report.gone), "ids": list(report.gone)}
+            return counts if paged else {}
+
+        return self._delivery(export, lambda: StreamSource(chunks()), gzip=paged, header=False, tell=tell)
 
     def _delivery(
         self,
@@ -125,7 +148,7 @@ class Deliveries:
         *,
         gzip: bool,
         header: bool,
-        report: PagingReport | None = None,
+        tell: Callable[[], Mapping[str, Any]] = dict,
     ) -> CopyDelivery:
         content = Content(
             format=export.format,
@@ -143,5 +166,5 @@ class Deliveries:
             options=self.options,
             lock=self.lock,
             deadline=self.providers.deadline,
-            report=report,
+            tell=tell,
         )

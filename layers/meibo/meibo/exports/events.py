@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,12 +32,33 @@ class Repair:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far an export that outlasts an invocation has come: counts, and the last of its parts.
+
+    The part leads to the cursor: it is kept with the part, because cursors of members hold user ids, which are
+    e-mail addresses at some connections, and the workflow's state is kept for 90 days. ``moved_at`` is when the
+    provider last gave something.
+    """
+
+    part: int
+    rows: int
+    organizations: int
+    skipped: int
+    moved_at: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that travels through the workflow."""
+        return {**asdict(self), "moved_at": self.moved_at.isoformat()}
+
+
+@dataclass(frozen=True)
 class OneExport:
-    """One export of an attempt, from the workflow: ``{"run_id", "attempt", "export"}``."""
+    """One export of an attempt, from the workflow: ``{"run_id", "attempt", "export"}``, and its ``progress`` if any."""
 
     run_id: str
     attempt: int
     export: PlannedExport
+    progress: Progress | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -74,8 +95,9 @@ def create_event(event: Any) -> Tick | Repair | OneExport:
 def export_event(event: Any) -> OneExport:
     """Read an event about one export, raising EventError that names what is wrong."""
     fields = _object(event, '{"run_id": …, "attempt": …, "export": {…}}')
-    _only(fields, {"run_id", "attempt", "export"})
-    return OneExport(_run_id(fields), _attempt(fields), PlannedExport.from_json(fields.get("export")))
+    _only(fields, {"run_id", "attempt", "export", "progress"})
+    export = PlannedExport.from_json(fields.get("export"))
+    return OneExport(_run_id(fields), _attempt(fields), export, progress=_progress(fields.get("progress")))
 
 
 def finish_event(event: Any) -> EndOfRun | FailedExport:
@@ -118,11 +140,27 @@ def _attempt(fields: Mapping[str, Any]) -> int:
     return attempt
 
 
-def _moment(value: Any) -> datetime:
+def _progress(value: Any) -> Progress | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise EventError("progress must be what the last invocation returned, or null")
+    counts = {name: _count(value, name) for name in ("part", "rows", "organizations", "skipped")}
+    return Progress(**counts, moved_at=_moment(value.get("moved_at"), "progress.moved_at"))
+
+
+def _count(progress: Mapping[str, Any], name: str) -> int:
+    count = progress.get(name)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise EventError(f"progress.{name} must be a whole number from 0")
+    return count
+
+
+def _moment(value: Any, name: str = "scheduled_time") -> datetime:
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise EventError("scheduled_time must be a time such as 2026-11-21T18:00:00Z") from None
+        raise EventError(f"{name} must be a time such as 2026-11-21T18:00:00Z") from None
     if moment.tzinfo is None:
-        raise EventError("scheduled_time must say its time zone, for example 2026-11-21T18:00:00Z")
+        raise EventError(f"{name} must say its time zone, for example 2026-11-21T18:00:00Z")
     return moment.astimezone(UTC)

@@ -10,9 +10,14 @@ _LEVEL = 6
 _GZIP_WINDOW_BITS = 31
 
 
+def gzip_member() -> zlib._Compress:
+    """Return the compressor of one gzip member; its header holds no time, so the same rows give the same bytes."""
+    return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW_BITS)
+
+
 def gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the chunks as one gzip member; the same chunks give the same bytes, as the header holds no time."""
-    compressor = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP_WINDOW_BITS)
+    """Yield the chunks as one gzip member."""
+    compressor = gzip_member()
     for chunk in chunks:
         if out := compressor.compress(chunk):
             yield out

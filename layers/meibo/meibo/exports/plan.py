@@ -73,6 +73,11 @@ class PlannedExport:
         """The export's name within its run."""
         return self.address.export_id
 
+    @property
+    def has_job(self) -> bool:
+        """Whether the provider makes this export's file by a job; everything else is read call by call."""
+        return self.provider == "auth0" and self.dataset == "users"
+
     def with_job(self, job: Job) -> PlannedExport:
         """Return this export with a newly created job."""
         return dataclasses.replace(self, job=job)

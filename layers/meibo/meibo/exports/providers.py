@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from meibo.auth0.client import Auth0Client
-from meibo.auth0.connections import organization_connections
+from meibo.auth0.connections import enabled_connections, organization_connections
 from meibo.auth0.credentials import Auth0Credentials
 from meibo.auth0.jobs import JobStatus, create_users_export, get_job
 from meibo.auth0.location import fresh_location
+from meibo.auth0.members import MemberReader
+from meibo.auth0.organizations import organizations
+from meibo.auth0.paging import Page
 from meibo.cybozu.client import CONNECTIONS as CYBOZU_CONNECTIONS
 from meibo.cybozu.client import CybozuClient
 from meibo.cybozu.credentials import CybozuCredentials
@@ -27,12 +30,18 @@ T = TypeVar("T")
 
 Deadline = Callable[[], float]
 
+OpenAuth0 = Callable[[str, Auth0Credentials, Deadline], Auth0Client]
+
 _auth0_clients: dict[tuple[str, str], Auth0Client] = {}
 
 
 def forget_clients() -> None:
     """Drop the kept clients, for a process whose providers change (tests, the local system)."""
     _auth0_clients.clear()
+
+
+def _open_auth0(domain: str, credentials: Auth0Credentials, deadline: Deadline) -> Auth0Client:
+    return Auth0Client(domain, credentials, deadline=deadline)
 
 
 @dataclass(frozen=True)
@@ -46,17 +55,18 @@ class Providers:
 
     deadline: Deadline
     secret: Callable[[str], Mapping[str, Any]] = read_secret
+    open_auth0: OpenAuth0 = _open_auth0
 
     def connections(self, source: Auth0Source, organization_id: str) -> list[str]:
         """Return the ids of the connections that are enabled for an organization."""
-        return self._ask_auth0(
+        return self.ask_auth0(
             source.domain, source.secret, lambda client: organization_connections(client, organization_id)
         )
 
     def create_job(self, export: PlannedExport) -> str:
         """Create the job of one Auth0 export and return its id."""
         request = export.request
-        job = self._ask_auth0(
+        job = self.ask_auth0(
             export.endpoint,
             export.secret,
             lambda client: create_users_export(
@@ -71,13 +81,17 @@ class Providers:
 
     def read_job(self, export: PlannedExport, job_id: str) -> JobStatus:
         """Return the state of an export's job."""
-        return self._ask_auth0(export.endpoint, export.secret, lambda client: get_job(client, job_id))
+        return self.ask_auth0(export.endpoint, export.secret, lambda client: get_job(client, job_id))
 
     def location(self, export: PlannedExport, job_id: str, allowed_hosts: tuple[str, ...]) -> str:
         """Return a fresh location of the job's file, vetted. It is a secret."""
-        return self._ask_auth0(
+        return self.ask_auth0(
             export.endpoint, export.secret, lambda client: fresh_location(client, job_id, allowed_hosts)
         )
+
+    def tenant(self, export: PlannedExport, deadline: Deadline) -> Auth0Tenant:
+        """Return what answers the questions of a walk through an export's tenant."""
+        return Auth0Tenant(replace(self, deadline=deadline), export)
 
     @contextmanager
     def cybozu(self, export: PlannedExport) -> Iterator[CybozuClient]:
@@ -86,7 +100,8 @@ class Providers:
         with new_session(CYBOZU_CONNECTIONS) as session:
             yield CybozuClient(export.endpoint, credentials, session=session, deadline=self.deadline)
 
-    def _ask_auth0(self, domain: str, secret: str, question: Callable[[Auth0Client], T]) -> T:
+    def ask_auth0(self, domain: str, secret: str, question: Callable[[Auth0Client], T]) -> T:
+        """Ask one question of a tenant's client."""
         key = (domain, secret)
         kept = _auth0_clients.get(key)
         if kept is not None:
@@ -95,7 +110,40 @@ class Providers:
                 return question(kept)
             except (CredentialsRefusedError, ScopeMissingError):
                 _auth0_clients.pop(key, None)
-        client = Auth0Client(domain, Auth0Credentials.from_secret(self.secret(secret)), deadline=self.deadline)
+        client = self.open_auth0(domain, Auth0Credentials.from_secret(self.secret(secret)), self.deadline)
         answer = question(client)
         _auth0_clients[key] = client
         return answer
+
+
+@dataclass(frozen=True)
+class Auth0Tenant:
+    """The questions of a walk, each one call: a secret that was rotated on a long way does not end it."""
+
+    providers: Providers
+    export: PlannedExport
+
+    @property
+    def name(self) -> str:
+        """How messages name the tenant."""
+        return f"Auth0 ({self.export.endpoint})"
+
+    def organizations(self, cursor: str | None) -> Page:
+        """Return a page of the list of organizations."""
+        return self._ask(lambda client: next(organizations(client, cursor)))
+
+    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
+        """Return an organization's enabled connections."""
+        return self._ask(lambda client: enabled_connections(client, organization_id))
+
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        """Return a page of an organization's members, and whether it has their roles."""
+
+        def question(client: Auth0Client) -> tuple[Page, bool]:
+            reader = MemberReader(client, with_roles=with_roles)
+            return next(reader.pages(organization_id, cursor)), reader.with_roles
+
+        return self._ask(question)
+
+    def _ask(self, question: Callable[[Auth0Client], T]) -> T:
+        return self.providers.ask_auth0(self.export.endpoint, self.export.secret, question)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from meibo.configuration import Auth0Source, Auth0UsersExport, Configuration, CybozuSource, CybozuUsersExport
+from meibo.configuration import AnyExport, Auth0Source, Auth0UsersExport, Configuration, CybozuSource, CybozuUsersExport
 from meibo.errors import ConfigurationError, MeiboError
 from meibo.exports.plan import PlannedExport, Refusal
 
@@ -46,7 +46,12 @@ def resolve_again(
     if source is None:
         return [refused]
     wanted = (refused.dataset, refused.format, refused.scope)
-    exports = [export for export in source.exports if (export.dataset, export.format, export.scope) == wanted]
+    exports = [
+        export
+        for entry in source.exports_by_entry()
+        for export in entry
+        if (export.dataset, export.format, export.scope) == wanted
+    ]
     if not exports:
         return [refused]
     narrowed = configuration.model_copy(update={"sources": [source.model_copy(update={"exports": exports})]})
@@ -54,29 +59,22 @@ def resolve_again(
 
 
 def _of_source(source: Auth0Source | CybozuSource, connections: Connections) -> Iterable[PlannedExport]:
-    for export in source.exports:
+    exports: Iterable[AnyExport] = (export for entry in source.exports_by_entry() for export in entry)
+    for export in exports:
         if isinstance(source, Auth0Source) and isinstance(export, Auth0UsersExport):
             yield from _auth0_users(source, export, connections)
-        elif isinstance(source, CybozuSource) and isinstance(export, CybozuUsersExport):
-            yield _cybozu_users(source, export)
+        elif isinstance(export, CybozuUsersExport):
+            filters = {"ids": export.ids, "codes": export.codes}
+            yield _planned(source, export, {key: value for key, value in filters.items() if value})
+        else:
+            yield _planned(source, export, {})
 
 
 def _auth0_users(source: Auth0Source, export: Auth0UsersExport, connections: Connections) -> Iterable[PlannedExport]:
     def planned(connection_id: str | None, scope: str) -> PlannedExport:
         request: dict[str, Any] = {"connection_id": connection_id, "limit": export.limit}
-        return PlannedExport(
-            provider="auth0",
-            source=source.name,
-            dataset=export.dataset,
-            format=export.format,
-            scope=scope,
-            endpoint=source.domain,
-            secret=source.secret,
-            request={
-                **{key: value for key, value in request.items() if value is not None},
-                "fields": export.request_fields(),
-            },
-        )
+        asked = {key: value for key, value in request.items() if value is not None}
+        return replace(_planned(source, export, {**asked, "fields": export.request_fields()}), scope=scope)
 
     if export.organization_id is None:
         yield planned(export.connection_id, export.scope)
@@ -90,17 +88,16 @@ def _auth0_users(source: Auth0Source, export: Auth0UsersExport, connections: Con
         yield planned(connection_id, connection_id)
 
 
-def _cybozu_users(source: CybozuSource, export: CybozuUsersExport) -> PlannedExport:
-    request = {"ids": export.ids, "codes": export.codes}
+def _planned(source: Auth0Source | CybozuSource, export: AnyExport, request: Mapping[str, Any]) -> PlannedExport:
     return PlannedExport(
-        provider="cybozu",
+        provider=source.provider,
         source=source.name,
         dataset=export.dataset,
         format=export.format,
         scope=export.scope,
-        endpoint=source.base_url,
+        endpoint=source.domain if isinstance(source, Auth0Source) else source.base_url,
         secret=source.secret,
-        request={key: value for key, value in request.items() if value},
+        request=request,
     )
 
 

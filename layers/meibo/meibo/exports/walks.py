@@ -1,0 +1,173 @@
+"""Walks through the organizations of a tenant, call by call, that can stop anywhere and go on from there.
+
+An organization that is deleted between the list and the reading of it is passed over and named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, Self
+
+from meibo.auth0.paging import CursorWatch, Page
+from meibo.errors import ArchiveConflictError, EventError, RequestRefusedError, WrongFormatError
+
+
+class Tenant(Protocol):
+    """What a walk asks of one tenant; each question is one call of its API."""
+
+    @property
+    def name(self) -> str:
+        """How messages name the tenant."""
+        ...
+
+    def organizations(self, cursor: str | None) -> Page:
+        """Return a page of the list of organizations."""
+        ...
+
+    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
+        """Return an organization's enabled connections."""
+        ...
+
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        """Return a page of an organization's members, and whether it has their roles."""
+        ...
+
+
+@dataclass(frozen=True)
+class Inside:
+    """The organization whose members are being read, and the page that comes next."""
+
+    organization_id: str
+    cursor: str | None = field(default=None, repr=False)
+    watch: CursorWatch = field(default_factory=CursorWatch, repr=False)
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a walk stands: a page of the list, which organizations of it are done, and the one at hand.
+
+    ``done`` are ids and no number, because a page shifts when one of its organizations is deleted.
+    """
+
+    cursor: str | None = field(default=None, repr=False)
+    watch: CursorWatch = field(default_factory=CursorWatch, repr=False)
+    done: tuple[str, ...] = ()
+    inside: Inside | None = None
+    with_roles: bool = True
+    had_roles: bool = False
+
+    def past(self, organization_id: str) -> Position:
+        """Return the position after an organization."""
+        return replace(self, done=(*self.done, organization_id), inside=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that is kept with a part."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read the kept form."""
+        try:
+            inside = document["inside"]
+            return cls(
+                cursor=document["cursor"],
+                watch=CursorWatch(**document["watch"]),
+                done=tuple(document["done"]),
+                inside=None if inside is None else Inside(**{**inside, "watch": CursorWatch(**inside["watch"])}),
+                with_roles=document["with_roles"],
+                had_roles=document["had_roles"],
+            )
+        except (KeyError, TypeError):
+            raise ArchiveConflictError("a part is not of this version of Meibo; repair the run to begin anew") from None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one call brought: lines of the file, and the position after it.
+
+    ``finished`` and ``gone`` name the organization that was read to its end, or that is not there any more.
+    """
+
+    lines: tuple[bytes, ...] = field(repr=False)
+    position: Position
+    finished: str | None = None
+    gone: str | None = None
+
+
+Visit = Callable[[Tenant, Mapping[str, Any], Position], Iterator[Step]]
+
+
+def walk(dataset: str, tenant: Tenant, position: Position) -> Iterator[Step]:
+    """Yield a step for each call that brings rows, from a position to the end of the dataset.
+
+    Stops with whatever a call raises; the position of the last step is where to go on.
+    """
+    if dataset not in _VISITS:
+        raise EventError(f"export.dataset must be {' or '.join(_VISITS)}, not {dataset[:40]!r}")
+    visit = _VISITS[dataset]
+    while True:
+        page = tenant.organizations(position.cursor)
+        for row in _rows(page, position):
+            organization_id = row.get("id")
+            if not isinstance(organization_id, str) or not organization_id:
+                raise WrongFormatError(f"{tenant.name} answered an organization without an id")
+            if organization_id in position.done:
+                continue
+            try:
+                for step in visit(tenant, row, position):
+                    position = step.position
+                    yield step
+            except RequestRefusedError as error:
+                if error.status != 404:
+                    raise
+                position = position.past(organization_id)
+                yield Step((), position, gone=organization_id)
+        if page.next is None:
+            return
+        watch = position.watch.after(page, subject="the list of organizations", provider=tenant.name)
+        position = replace(position, cursor=page.next, watch=watch, done=(), inside=None)
+
+
+def _rows(page: Page, position: Position) -> list[dict[str, Any]]:
+    # The organization that was being read comes first: were another one read before it, its place would be lost.
+    if position.inside is None:
+        return page.rows
+    at_hand = position.inside.organization_id
+    rest = [row for row in page.rows if row.get("id") != at_hand]
+    return [{"id": at_hand}, *rest]
+
+
+def _organization(tenant: Tenant, row: Mapping[str, Any], position: Position) -> Iterator[Step]:
+    organization_id = row["id"]
+    line = _line({**row, "enabled_connections": tenant.enabled_connections(organization_id)})
+    yield Step((line,), position.past(organization_id), finished=organization_id)
+
+
+def _members(tenant: Tenant, row: Mapping[str, Any], position: Position) -> Iterator[Step]:
+    organization_id = row["id"]
+    inside = position.inside or Inside(organization_id)
+    while True:
+        page, with_roles = tenant.members(organization_id, inside.cursor, with_roles=position.with_roles)
+        lines = tuple(_line({"organization_id": organization_id, **member}) for member in page.rows)
+        had_roles = position.had_roles or (with_roles and bool(lines))
+        position = replace(position, with_roles=with_roles, had_roles=had_roles)
+        if page.next is None:
+            yield Step(lines, position.past(organization_id), finished=organization_id)
+            return
+        watch = inside.watch.after(page, subject=f"the members of organization {organization_id}", provider=tenant.name)
+        inside = Inside(organization_id, page.next, watch)
+        position = replace(position, inside=inside)
+        yield Step(lines, position)
+
+
+_VISITS: dict[str, Visit] = {"organizations": _organization, "members": _members}
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair is valid JSON only where it is escaped.
+        return (json.dumps(row, separators=(",", ":")) + "\n").encode()
