@@ -147,12 +147,13 @@ class LocalAws:
         boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def download(self, folder: Path) -> int:
-        """Copy what a folder lacks of the bucket to it, under the bucket's keys; return the number of files.
+        """Copy what a folder lacks of the archive to it, under the bucket's keys; return the number of files.
 
         A file appears whole or not at all, and one that is there is left as it is.
         """
         client = boto3.client("s3")
-        missing = [key for key in self.keys() if not (folder / key).exists()]
+        # Parts are temporary: in AWS a lifecycle rule expires them.
+        missing = [key for key in self.keys() if not key.startswith("parts/") and not (folder / key).exists()]
         for key in missing:
             path = folder / key
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,14 @@ from rich.table import Table
 
 from local.functions import Outcome
 
-_STYLES = {"archived": "green", "suspect": "yellow", "failed": "red", "copying": "cyan", "job pending": "magenta"}
+_STYLES = {
+    "archived": "green",
+    "suspect": "yellow",
+    "failed": "red",
+    "copying": "cyan",
+    "job pending": "magenta",
+    "waiting for limits": "magenta",
+}
 
 
 @dataclass
@@ -79,6 +86,10 @@ class Progress:
             self._change(export_id, f"{outcome.payload['errorType']}, trying on")
         elif function == "CheckExport" and outcome.payload["status"] == "gone":
             self._change(export_id, "job gone")
+        elif function == "ArchiveExport" and outcome.payload["status"] == "continue":
+            with self._lock:
+                self._lines.setdefault(export_id, Line()).rows = outcome.payload["progress"]["rows"]
+            self._change(export_id, "waiting for limits")
         elif function == "ArchiveExport":
             with self._lock:
                 line = self._lines.setdefault(export_id, Line())

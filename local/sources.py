@@ -84,6 +84,8 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
                     {"dataset": "users", "format": "ndjson", "connection_id": first},
                     {"dataset": "users", "format": "ndjson", "connection_id": second},
                     {"dataset": "users", "format": "csv", "fields": fields},
+                    {"dataset": "organizations"},
+                    {"dataset": "members"},
                 ],
             },
             {
@@ -91,7 +93,7 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
                 "name": domain_name,
                 "base_url": domain["base_url"],
                 "secret": f"meibo/{domain_name}",
-                "exports": [{"dataset": "users", "format": "csv"}, {"dataset": "users", "format": "ndjson"}],
+                "exports": [{"dataset": "directory", "format": "csv"}, {"dataset": "directory", "format": "ndjson"}],
             },
         ]
     }
@@ -99,9 +101,13 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
     expected = {
         **{f"{tenant_name}/users/ndjson/{connection}": by_connection[connection] for connection in (first, second)},
         f"{tenant_name}/users/csv/all": sum(by_connection.values()),
-        f"{domain_name}/users/csv/all": domain["users"],
-        # The built-in Administrator is in the JSON and not in the CSV.
-        f"{domain_name}/users/ndjson/all": domain["users"] + 1,
+        f"{tenant_name}/organizations/ndjson/all": tenant["organizations"],
+        f"{tenant_name}/members/ndjson/all": tenant["members"],
+        **{
+            f"{domain_name}/{dataset}/{format_name}/all": rows
+            for format_name, datasets in domain["rows"].items()
+            for dataset, rows in datasets.items()
+        },
     }
     ca_file = simulators["ca_file"]
     return Sources(

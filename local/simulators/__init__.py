@@ -95,6 +95,7 @@ class Simulators:
                     "credentials": tenant.credentials(),
                     "key_credentials": tenant.key_credentials(),
                     "organizations": tenant.organizations.count(),
+                    "members": sum(len(members) for members in tenant.memberships.values()),
                     "connections": {
                         connection.id: {"name": connection.name, "users": connection.users}
                         for connection in tenant.directory.connections.values()
@@ -108,6 +109,7 @@ class Simulators:
                     "credentials": domain.credentials(),
                     "token_credentials": domain.token_credentials(),
                     "users": domain.directory.count(),
+                    "rows": domain.expected_rows(),
                 }
                 for name, domain in self.cybozu.items()
             },

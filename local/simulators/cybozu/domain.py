@@ -105,6 +105,31 @@ class CybozuDomain:
         )
         return b"".join(render(rows, self.switches))
 
+    def expected_rows(self) -> dict[str, dict[str, int]]:
+        """Return how many rows each dataset has, by format."""
+        users, structure = self.directory.count(), self.structure
+        listed = users + self.switches.administrator_in_json
+        ours = sum(group["type"] != "system" for group in structure.groups)
+        members = sum(1 for one in structure.organizations for _ in structure.in_organization(one["code"]))
+        members += sum(1 for group in structure.groups for _ in structure.in_group(group))
+        return {
+            "csv": {
+                "users": users,
+                "organizations": len(structure.organizations),
+                "titles": len(structure.titles),
+                "groups": ours,
+                "user_organizations": users,
+                "user_groups": users,
+                "user_services": users,
+            },
+            "ndjson": {
+                "users": listed,
+                "organizations": len(structure.organizations),
+                "groups": len(structure.groups),
+                "members": members,
+            },
+        }
+
     def new_code(self, user: dict[str, Any]) -> str:
         """Return what the third column of user.csv holds."""
         return {"empty": "", "same": str(user["code"]), "star": "*"}[self.switches.csv_new_code]
