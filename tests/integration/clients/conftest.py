@@ -18,7 +18,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def simulators(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulators]:
     tenant = Auth0Tenant("acme", users=400, organizations=230, members=30)
-    domain = CybozuDomain("example", users=730)
+    domain = CybozuDomain("example", users=730, organizations=25, groups=8)
     with Simulators([tenant], [domain], clock=clock.now) as running:
         for name, value in running.environment().items():
             monkeypatch.setenv(name, value)
