@@ -40,6 +40,8 @@ UNKNOWN_HOST_ATTEMPTS: Final = 3
 BUSY_STATUSES: Final = frozenset({408, 425, 429})
 
 Parameters = Sequence[tuple[str, str]]
+# A part's name, and its file name (None for a plain field), content and type.
+Multipart = Mapping[str, tuple[str | None, bytes, str]]
 BROKEN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
 
 
@@ -60,6 +62,7 @@ class Call:
     params: Parameters = field(default=(), repr=False)
     form: Callable[[], Mapping[str, str]] | None = field(default=None, repr=False)
     json: Any = field(default=None, repr=False)
+    multipart: Multipart | None = field(default=None, repr=False)
     repeatable: bool = True
     read_seconds: float = READ_SECONDS
 
@@ -175,6 +178,7 @@ class Exchange:
                 params=list(call.params) or None,
                 data=form,
                 json=call.json,
+                files=call.multipart,
                 headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity", **call.headers},
                 auth=_NoOtherCredentials(),
                 allow_redirects=False,

@@ -15,7 +15,7 @@ from meibo.auth0.credentials import Auth0Credentials
 from meibo.auth0.refusal import refusal
 from meibo.auth0.token import TokenSource
 from meibo.errors import ConfigurationError, CredentialsRefusedError, WrongFormatError
-from meibo.exchange import BUSY_STATUSES, Answer, Call, Exchange, Parameters
+from meibo.exchange import BUSY_STATUSES, Answer, Call, Exchange, Multipart, Parameters
 from meibo.pacing import Clock, Deadline, SystemClock
 
 # Auth0 documents 1 MB for what it takes; what it gives (100 organizations with branding and metadata) may be more.
@@ -78,12 +78,24 @@ class Auth0Client:
         """
         return self._call("GET", path, subject, scope, params=params, bucket=bucket)
 
-    def post(self, path: str, *, json: Any, subject: str, scope: str, bucket: str, repeatable: bool = True) -> Any:
-        """Send a JSON body and return the parsed answer, or None where it is empty.
+    def post(
+        self,
+        path: str,
+        *,
+        subject: str,
+        scope: str,
+        bucket: str,
+        json: Any = None,
+        multipart: Multipart | None = None,
+        repeatable: bool = True,
+    ) -> Any:
+        """Send a JSON or multipart body and return the parsed answer, or None where it is empty.
 
         With ``repeatable`` False a request whose outcome is unknown (5xx, reset) is not sent again.
         """
-        return self._call("POST", path, subject, scope, json=json, bucket=bucket, repeatable=repeatable)
+        return self._call(
+            "POST", path, subject, scope, json=json, multipart=multipart, bucket=bucket, repeatable=repeatable
+        )
 
     def delete(self, path: str, *, json: Any = None, subject: str, scope: str, bucket: str) -> Any:
         """Delete, with an optional JSON body, and return the parsed answer, or None where it is empty."""
@@ -98,6 +110,7 @@ class Auth0Client:
         *,
         params: Parameters = (),
         json: Any = None,
+        multipart: Multipart | None = None,
         bucket: str,
         repeatable: bool = True,
     ) -> Any:
@@ -111,6 +124,7 @@ class Auth0Client:
                     headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
                     params=params,
                     json=json,
+                    multipart=multipart,
                     repeatable=repeatable,
                 )
             )
