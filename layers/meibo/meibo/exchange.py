@@ -86,6 +86,14 @@ class Answer:
         except RecursionError:
             raise ValueError("nested too deep") from None
 
+    def members(self) -> dict[str, Any]:
+        """Return the members of the JSON object that the body should be; none where it is something else."""
+        try:
+            document = self.json()
+        except ValueError:
+            return {}
+        return document if isinstance(document, dict) else {}
+
 
 class Exchange:
     """Sends calls through one session, at the pace of one pacer.

@@ -7,7 +7,7 @@ known to hold no value are passed on.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from meibo.errors import MeiboError, RequestRefusedError, ScopeMissingError
 from meibo.exchange import Answer, error_code
@@ -64,12 +64,7 @@ def refusal(answer: Answer, *, provider: str, subject: str, scope: str) -> Meibo
 
 
 def _body(answer: Answer) -> tuple[str | None, str]:
-    try:
-        document: Any = answer.json()
-    except ValueError:
-        return None, ""
-    if not isinstance(document, dict):
-        return None, ""
+    document = answer.members()
     message = document.get("message")
     return error_code(document.get("errorCode")), message if isinstance(message, str) else ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 import uuid
-from typing import Any, Final
+from typing import Final
 
 from meibo.auth0.credentials import Auth0Credentials
 from meibo.errors import (
@@ -69,11 +69,8 @@ class TokenSource:
             answer = self._send()
         if answer.status != 200:
             raise self._refusal(answer)
-        try:
-            document = answer.json()
-        except ValueError:
-            document = None
-        token = document.get("access_token") if isinstance(document, dict) else None
+        document = answer.members()
+        token = document.get("access_token")
         # It goes into a header: what is not a token must not get there, nor into an error about the header.
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):
             raise WrongFormatError(
@@ -170,11 +167,6 @@ class TokenSource:
 
 
 def _oauth_error(answer: Answer) -> tuple[str | None, str]:
-    try:
-        document: Any = answer.json()
-    except ValueError:
-        return None, ""
-    if not isinstance(document, dict):
-        return None, ""
+    document = answer.members()
     description = document.get("error_description")
     return error_code(document.get("error")), description if isinstance(description, str) else ""

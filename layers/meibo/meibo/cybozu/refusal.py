@@ -6,7 +6,7 @@ A gateway in front of the API answers HTML, or JSON without a code.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from meibo.errors import CredentialsRefusedError, MeiboError, RequestRefusedError, ScopeMissingError
@@ -65,9 +65,4 @@ def _forbidden(provider: str, path: str, told: str, code: str | None) -> MeiboEr
 
 
 def _code(answer: Answer) -> str | None:
-    try:
-        document: Any = answer.json()
-    except ValueError:
-        document = None
-    told = document.get("code") if isinstance(document, dict) else None
-    return error_code(told) or error_code(answer.headers.get("x-cybozu-error"))
+    return error_code(answer.members().get("code")) or error_code(answer.headers.get("x-cybozu-error"))
