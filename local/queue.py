@@ -63,8 +63,7 @@ class SqsQueue:
     def size(self) -> int:
         """Return how many messages the queue holds, hidden ones included."""
         attributes = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])["Attributes"]
-        names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
-        return sum(int(attributes.get(name, 0)) for name in names)
+        return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
 
 @dataclass

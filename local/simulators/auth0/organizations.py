@@ -168,7 +168,7 @@ class Organizations:
 
     def _generate(self, number: int) -> dict[str, float]:
         users = self._directory.generated
-        if not users or number % 10 == 8:
+        if not users or not self._members_each or number % 10 == 8:
             return {}
         # From half to one and a half times as many as asked for; neighbours share some of their members.
         size = min(users, max(1, self._members_each // 2 + number * 7 % (self._members_each + 1)))

@@ -191,6 +191,11 @@ class Auth0Tenant:
             server.start()
         self._domain, self._file_host = (f"localhost:{server.port}" for server in self._servers)
 
+    def attach(self, domain: str, clock: Clock) -> None:
+        """Take a name and a clock without opening ports, for who calls ``api`` as the WSGI application it is."""
+        self._domain, self.clock = domain, clock
+        self.api.clock = self.file_api.clock = clock
+
     def stop(self) -> None:
         """Close the ports."""
         self.stopping.set()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from zlib import crc32
 
 from meibo.errors import EventError
 
@@ -55,11 +56,12 @@ def _delivery(record: Any) -> Delivery:
 
 
 def by_group(found: list[Delivery]) -> list[list[Delivery]]:
-    """Return the messages of each group in their order, the most often delivered group first.
+    """Return the messages of each group in their order, the groups in an order that differs at each delivery.
 
-    Whose time did not come in one invocation is first in the next, so nothing waits for ever behind others.
+    Whose turn did not come in one invocation is soon the first in another, also where one group takes all the time
+    because its organization cannot be reached.
     """
     groups: dict[str, list[Delivery]] = {}
     for delivery in found:
         groups.setdefault(delivery.group_id, []).append(delivery)
-    return sorted(groups.values(), key=lambda group: -group[0].receive_count)
+    return sorted(groups.values(), key=lambda group: crc32(group[0].receipt.encode()))
