@@ -6,7 +6,6 @@ from itertools import count
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from meibo.auth0.paging import CursorWatch, Page
 from meibo.errors import RequestRefusedError
 
