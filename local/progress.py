@@ -50,7 +50,15 @@ class Progress:
         self._lines: dict[str, Line] = {}
         self._folders: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._live = Live(console=console, get_renderable=self.table, refresh_per_second=8, transient=True)
+        # What the functions print goes to the log, not between the lines.
+        self._live = Live(
+            console=console,
+            get_renderable=self.table,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
 
     def __enter__(self) -> Progress:
         """Begin to draw."""
@@ -66,7 +74,7 @@ class Progress:
     def expect(self, export_id: str, folder: str) -> None:
         """Add an export whose objects will be below ``folder``."""
         with self._lock:
-            self._lines[export_id] = Line()
+            self._lines.setdefault(export_id, Line())
             self._folders[folder] = export_id
 
     def invoked(self, function: str, event: Any) -> None:

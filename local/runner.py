@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import sys
 import time
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from meibo.archive.keys import run_manifest_key
+from meibo.archive.keys import attempt_key, run_manifest_key
 from meibo.exports.plan import PlannedExport
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -78,6 +79,9 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         manifest = aws.read_json(run_manifest_key(run_id, attempt))
     checked = [_check(export, archive, sources) for export in manifest["exports"]]
     console.print(_summary(manifest, checked, console.width))
+    for one in checked:
+        if one.export["verdict"] == "suspect":
+            console.print(f"[yellow]suspect[/] {one.export['export_id']}: {_reason(archive, one.export)}")
     for missing in manifest["missing"]:
         console.print(f"[red]missing[/] {missing['export_id']}: {missing['error']}: {missing['reason']}")
     good = manifest["complete"] and all(one.ok for one in checked)
@@ -89,16 +93,12 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
 
 
 def _follow(aws: LocalAws, run_id: str, attempt: int, progress: Progress) -> None:
-    for entry in aws.read_json(_items_key(aws, run_id, attempt)):
+    for entry in aws.read_json(attempt_key(run_id, attempt)):
         export = PlannedExport.from_json(entry)
         progress.expect(export.export_id, export.address.folder(run_id))
     with progress:
         while aws.execution(run_id, attempt)["status"] == "RUNNING":
             time.sleep(_POLL_SECONDS)
-
-
-def _items_key(aws: LocalAws, run_id: str, attempt: int) -> str:
-    return next(key for key in aws.keys("runs/") if key.endswith(f"run={run_id}/_attempt-{attempt}.json"))
 
 
 def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
@@ -107,6 +107,11 @@ def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
     for path in manifests:
         aws.write(path.relative_to(archive).as_posix(), path.read_bytes())
     return len(manifests)
+
+
+def _reason(archive: Path, export: Mapping[str, Any]) -> str:
+    manifest = json.loads((archive / export["manifest_key"]).read_text(encoding="utf-8"))
+    return str(manifest["sanity"]["reason"])
 
 
 def _check(export: Mapping[str, Any], archive: Path, sources: Sources) -> Checked:
