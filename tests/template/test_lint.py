@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
-from cfnlint.api import lint_file
+from cfnlint.api import lint, lint_file
 from cfnlint.config import ManualArgs
 
 from local.template import ROOT
@@ -14,3 +17,24 @@ def test_cfn_lint_finds_nothing(region: str) -> None:
     found = lint_file(ROOT / "template.yaml", config=ManualArgs(regions=[region]))
 
     assert [f"{match.rule.id} line {match.linenumber}: {match.message}" for match in found] == []
+
+
+def _findings_in_workflow(definition: dict[str, Any]) -> list[str]:
+    # The linter reads a definition where it stands in the template, not in a file beside it.
+    properties = {"RoleArn": "arn:aws:iam::123456789012:role/workflow", "Definition": definition}
+    template = {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Resources": {"Workflow": {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}},
+    }
+    return [match.message for match in lint(json.dumps(template), config=ManualArgs(regions=["ap-northeast-1"]))]
+
+
+def test_the_workflow_is_in_the_amazon_states_language(workflow: dict[str, Any]) -> None:
+    assert _findings_in_workflow(workflow) == []
+
+
+def test_a_mistake_in_the_workflow_would_be_found(workflow: dict[str, Any]) -> None:
+    broken = json.loads(json.dumps(workflow))
+    broken["States"]["Complete"]["Type"] = "Succed"
+
+    assert any("Succed" in finding for finding in _findings_in_workflow(broken))

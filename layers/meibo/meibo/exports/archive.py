@@ -104,7 +104,8 @@ class Archiver:
             "format": export.format,
             "scope": export.scope,
             "request": dict(export.request),
-            "job": {"id": export.job.id, "created_at": export.job.created_at} if export.job else None,
+            # Which job an object of an earlier try came from is not known here; the attempts' lists name them all.
+            "job": {"id": export.job.id, "created_at": export.job.created_at} if export.job and not adopted else None,
             "object": {
                 "bucket": self.bucket,
                 "key": key,
