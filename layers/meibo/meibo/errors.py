@@ -40,12 +40,19 @@ class ScopeMissingError(MeiboError):
 
 
 class RequestRefusedError(MeiboError):
-    """The provider refuses the request as it is, for example because a connection does not exist (400, 404)."""
+    """The provider refuses the request as it is, for example because a connection does not exist (400, 404).
 
-    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+    ``foreign`` says that the answer is not the API's own but a page of something in between, so that its 404 does not
+    mean that what was asked for is gone.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, code: str | None = None, foreign: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
+        self.foreign = foreign
 
 
 class LocationRefusedError(MeiboError):

@@ -60,7 +60,9 @@ def refusal(answer: Answer, *, provider: str, subject: str, scope: str) -> Meibo
         )
     reason = _reason(message)
     told = _told(status, code) + (f": {reason}" if reason else "")
-    return RequestRefusedError(f"{provider} refuses {subject} ({told})", status=status, code=code)
+    return RequestRefusedError(
+        f"{provider} refuses {subject} ({told})", status=status, code=code, foreign=not (message or code)
+    )
 
 
 def _body(answer: Answer) -> tuple[str | None, str]:

@@ -85,7 +85,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Step:
-    """What one call brought: lines of the file, and the position after it.
+    """What one call brought: lines of the file, or none where a page of the list ended, and the position after it.
 
     ``finished`` and ``gone`` name the organization that was read to its end, or that is not there any more.
     """
@@ -100,7 +100,7 @@ Visit = Callable[[Tenant, Mapping[str, Any], Position], Iterator[Step]]
 
 
 def walk(dataset: str, tenant: Tenant, position: Position) -> Iterator[Step]:
-    """Yield a step for each call that brings rows, from a position to the end of the dataset.
+    """Yield a step for each call that brings us on, from a position to the end of the dataset.
 
     Stops with whatever a call raises; the position of the last step is where to go on.
     """
@@ -120,7 +120,7 @@ def walk(dataset: str, tenant: Tenant, position: Position) -> Iterator[Step]:
                     position = step.position
                     yield step
             except RequestRefusedError as error:
-                if error.status != 404:
+                if error.status != 404 or error.foreign:
                     raise
                 position = position.past(organization_id)
                 yield Step((), position, gone=organization_id)
@@ -128,6 +128,7 @@ def walk(dataset: str, tenant: Tenant, position: Position) -> Iterator[Step]:
             return
         watch = position.watch.after(page, subject="the list of organizations", provider=tenant.name)
         position = replace(position, cursor=page.next, watch=watch, done=(), inside=None)
+        yield Step((), position)
 
 
 def _rows(page: Page, position: Position) -> list[dict[str, Any]]:
