@@ -9,7 +9,9 @@ from meibo.archive.copy import CopyResult, Counts
 from meibo.archive.store import MemoryArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError
 from meibo.exports.archive import Archiver
-from meibo.exports.events import OneExport
+from meibo.exports.collect import Unfinished
+from meibo.exports.events import OneExport, Progress
+from meibo.exports.plan import PlannedExport
 
 from tests.unit.exports.conftest import RUN, TICK
 from tests.unit.exports.test_check import EXPORT
@@ -66,14 +68,20 @@ class World:
     store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
     rows: int | None = 10
     error: Exception | None = None
+    export: PlannedExport = EXPORT
+    unfinished: Unfinished | None = None
     delivery: FakeDelivery = field(init=False)
 
     def archive(self, run_id: str = RUN) -> dict[str, Any]:
         self.delivery = FakeDelivery(self.store, result(self.rows), self.error)
         archiver = Archiver(
-            store=self.store, bucket="archive", deliver=lambda _: self.delivery, suspect_share=0.5, now=lambda: TICK
+            store=self.store,
+            bucket="archive",
+            deliver=lambda _: self.unfinished or self.delivery,
+            suspect_share=0.5,
+            now=lambda: TICK,
         )
-        return archiver.archive(OneExport(run_id, 1, EXPORT))
+        return archiver.archive(OneExport(run_id, 1, self.export))
 
 
 def test_the_manifest_is_written_beside_the_object() -> None:
@@ -187,6 +195,35 @@ def test_a_suspect_export_names_the_reason_and_the_last_run() -> None:
 
 def test_an_empty_first_export_is_suspect() -> None:
     assert World(rows=0).archive()["verdict"] == "suspect"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "verdict"),
+    [("users", "suspect"), ("user_groups", "suspect"), ("organizations", "ok"), ("members", "ok"), ("titles", "ok")],
+)
+def test_datasets_that_a_directory_need_not_use_may_be_empty(dataset: str, verdict: str) -> None:
+    assert World(rows=0, export=replace(EXPORT, dataset=dataset)).archive()["verdict"] == verdict
+
+
+def test_a_dataset_that_may_be_empty_is_suspect_when_it_becomes_so() -> None:
+    world = World(rows=10, export=replace(EXPORT, dataset="organizations"))
+    world.archive()
+    world.rows = 0
+
+    assert world.archive(NEXT_RUN)["verdict"] == "suspect"
+
+
+def test_an_export_that_goes_on_later_says_how_far_it_came_and_writes_nothing() -> None:
+    progress = Progress(part=3, rows=70, organizations=9, skipped=0, moved_at=TICK)
+    world = World(unfinished=Unfinished(progress=progress, wait_seconds=12))
+
+    assert world.archive() == {
+        "export_id": "acme/users/ndjson/all",
+        "status": "continue",
+        "wait_seconds": 12,
+        "progress": progress.to_json(),
+    }
+    assert list(world.store.objects) == []
 
 
 def test_a_last_export_of_long_ago_is_found_too() -> None:

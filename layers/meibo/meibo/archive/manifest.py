@@ -32,15 +32,17 @@ def previous_manifest(store: ArchiveStore, address: ExportAddress, run_id: str) 
     return None
 
 
-def judge(rows: int | None, previous: Mapping[str, Any] | None, *, suspect_share: float) -> dict[str, Any]:
+def judge(
+    rows: int | None, previous: Mapping[str, Any] | None, *, suspect_share: float, may_be_empty: bool = False
+) -> dict[str, Any]:
     """Return the sanity verdict of an export with so many rows, beside the last one's.
 
-    No rows are always suspect; so are fewer than ``suspect_share`` of the last export's. Where rows were not
-    counted, on this or the last export, there is nothing to compare.
+    No rows are suspect unless they ``may_be_empty``; so are fewer than ``suspect_share`` of the last export's. Where
+    rows were not counted, on this or the last export, there is nothing to compare.
     """
     previous_rows = previous["content"]["rows"] if previous else None
     reason = None
-    if rows == 0:
+    if rows == 0 and not may_be_empty:
         reason = "the export has no rows"
     elif rows is not None and previous_rows is not None and rows < previous_rows * suspect_share:
         reason = f"{rows} rows are fewer than {suspect_share:g} of the {previous_rows} of the last export"

@@ -125,7 +125,7 @@ class Archiver:
                 "columns": list(result.columns) if isinstance(result.columns, tuple) else result.columns,
                 **delivery.notes(),
             },
-            "sanity": judge(result.rows, previous, suspect_share=self.suspect_share),
+            "sanity": judge(result.rows, previous, suspect_share=self.suspect_share, may_be_empty=export.may_be_empty),
             "archived": {
                 "started_at": timestamp(started),
                 "finished_at": timestamp(self.now()),

@@ -17,6 +17,7 @@ ExportFormat = Literal["ndjson", "csv"]
 
 _PROVIDERS: dict[str, Provider] = {name: name for name in get_args(Provider)}
 _FORMATS: dict[str, ExportFormat] = {name: name for name in get_args(ExportFormat)}
+_MAY_BE_EMPTY = frozenset({"organizations", "members", "titles", "groups"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,11 @@ class PlannedExport:
     def has_job(self) -> bool:
         """Whether the provider makes this export's file by a job; everything else is read call by call."""
         return self.provider == "auth0" and self.dataset == "users"
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether no rows are nothing strange: a tenant need not use organizations, but it has users."""
+        return self.dataset in _MAY_BE_EMPTY
 
     def with_job(self, job: Job) -> PlannedExport:
         """Return this export with a newly created job."""
