@@ -109,6 +109,32 @@ def test_fields_are_always_named_in_the_request() -> None:
             "sources[0].exports[3]: has the dataset, format and scope (users, ndjson, all) of exports[0]",
         ),
         (lambda d: d.update(sources=[]), "sources: "),
+        (
+            lambda d: auth0(d)["exports"].append({"dataset": "titles"}),
+            "sources[0].exports[3].dataset: must be 'users', 'organizations' or 'members'",
+        ),
+        (lambda d: auth0(d)["exports"].append({"format": "csv"}), "sources[0].exports[3].dataset: is missing"),
+        (
+            lambda d: auth0(d)["exports"].append({"dataset": "members", "format": "csv"}),
+            "sources[0].exports[3].format: input should be 'ndjson'",
+        ),
+        (
+            lambda d: auth0(d)["exports"].append({"dataset": "organizations", "limit": 5}),
+            "sources[0].exports[3].limit: is not a known key",
+        ),
+        (
+            lambda d: cybozu(d)["exports"].append({"dataset": "user_services", "format": "ndjson"}),
+            "sources[1].exports[2].format: input should be 'csv'",
+        ),
+        (
+            lambda d: cybozu(d)["exports"].append({"dataset": "members", "format": "csv"}),
+            "sources[1].exports[2].format: input should be 'ndjson'",
+        ),
+        (
+            lambda d: cybozu(d)["exports"].append({"dataset": "directory"}),
+            "sources[1].exports[2]: has the dataset, format and scope (users, csv, all) of exports[0]",
+        ),
+        (lambda d: cybozu(d)["exports"].append({"dataset": "people"}), "sources[1].exports[2].dataset: must be"),
     ],
 )
 def test_a_fault_is_named_by_its_path(change: Change, message: str) -> None:
@@ -158,5 +184,43 @@ def test_what_is_not_json_is_said_to_be_so(text: str) -> None:
 def test_a_filtered_export_is_not_taken_for_the_directory() -> None:
     configuration = parse_configuration(changed(lambda d: cybozu(d)["exports"][1].update(codes=["sato"])))
 
-    scopes = [getattr(export, "scope", None) for export in configuration.sources[1].exports]
+    scopes = [export.scope for entry in configuration.sources[1].exports_by_entry() for export in entry]
     assert scopes == ["all", "selected"]
+
+
+@pytest.mark.parametrize(
+    ("format_name", "datasets"),
+    [
+        ("csv", "users organizations titles groups user_organizations user_groups user_services"),
+        ("ndjson", "users organizations groups members"),
+    ],
+)
+def test_directory_is_short_for_every_dataset_of_its_format(format_name: str, datasets: str) -> None:
+    source = parse_configuration(
+        changed(lambda d: cybozu(d).update(exports=[{"dataset": "directory", "format": format_name}]))
+    ).sources[1]
+
+    (exports,) = source.exports_by_entry()
+
+    assert [(export.dataset, export.format, export.scope) for export in exports] == [
+        (dataset, format_name, "all") for dataset in datasets.split()
+    ]
+
+
+def test_directory_is_csv_unless_it_says_otherwise() -> None:
+    (source,) = parse_configuration(
+        changed(lambda d: d.update(sources=[{**cybozu(d), "exports": [{"dataset": "directory"}]}]))
+    ).sources
+
+    assert {export.format for entry in source.exports_by_entry() for export in entry} == {"csv"}
+
+
+def test_every_kind_of_export_resolves_to_a_key_of_its_own() -> None:
+    entries = [{"dataset": "directory", "format": "csv"}, {"dataset": "directory", "format": "ndjson"}]
+    configuration = parse_configuration(changed(lambda d: cybozu(d).update(exports=entries)))
+
+    keys = [
+        (export.dataset, export.format) for entry in configuration.sources[1].exports_by_entry() for export in entry
+    ]
+
+    assert len(keys) == len(set(keys)) == 11

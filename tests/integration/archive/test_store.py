@@ -84,3 +84,17 @@ def test_lines_are_never_overwritten(store: ArchiveStore) -> None:
 
 def test_lines_that_are_missing_are_none(store: ArchiveStore) -> None:
     assert store.get_lines("changes/missing.ndjson") is None
+
+
+def test_bytes_come_back_as_they_were_written_and_are_never_overwritten(store: ArchiveStore) -> None:
+    body = bytes(range(256)) * 8192
+
+    assert store.put_bytes("parts/a.gz", body, content_type="application/gzip") is True
+
+    assert store.put_bytes("parts/a.gz", b"other", content_type="application/gzip") is False
+    assert b"".join(store.chunks("parts/a.gz")) == body
+
+
+def test_the_bytes_of_a_missing_object_are_a_conflict(store: ArchiveStore) -> None:
+    with pytest.raises(ArchiveConflictError, match=r"parts/none\.gz"):
+        list(store.chunks("parts/none.gz"))

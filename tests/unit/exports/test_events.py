@@ -8,6 +8,7 @@ from meibo.exports.events import (
     EndOfRun,
     FailedExport,
     OneExport,
+    Progress,
     Repair,
     Tick,
     create_event,
@@ -33,6 +34,32 @@ def test_the_end_of_a_run_and_a_failed_export_are_told_apart() -> None:
 
     assert finish_event({"run_id": RUN, "attempt": 2}) == EndOfRun(RUN, 2)
     assert finish_event({**ONE, "error": error}) == FailedExport(RUN, 1, EXPORT, error)
+
+
+def test_progress_travels_with_an_export() -> None:
+    progress = Progress(part=2, rows=700, organizations=90, skipped=1, moved_at=TICK)
+
+    assert export_event({**ONE, "progress": progress.to_json()}) == OneExport(RUN, 1, EXPORT, progress=progress)
+    assert export_event({**ONE, "progress": None}) == OneExport(RUN, 1, EXPORT)
+
+
+@pytest.mark.parametrize(
+    ("progress", "message"),
+    [
+        (7, "progress must be"),
+        ({}, "progress.part must be"),
+        ({"part": -1, "rows": 0, "organizations": 0, "skipped": 0, "moved_at": "x"}, "progress.part must be"),
+        ({"part": 1, "rows": True, "organizations": 0, "skipped": 0, "moved_at": "x"}, "progress.rows must be"),
+        ({"part": 1, "rows": 0, "organizations": 0, "skipped": 0}, "progress.moved_at must be a time"),
+        (
+            {"part": 1, "rows": 0, "organizations": 0, "skipped": 0, "moved_at": "2026-11-21T18:00:00"},
+            "progress.moved_at must say its time zone",
+        ),
+    ],
+)
+def test_a_wrong_progress_is_named(progress: Any, message: str) -> None:
+    with pytest.raises(EventError, match=message):
+        export_event({**ONE, "progress": progress})
 
 
 def test_an_export_travels_through_json_unchanged() -> None:
