@@ -153,6 +153,9 @@ class Object:
                 Body=io.BytesIO(data),
                 ContentLength=len(data),
                 IfNoneMatch="*",
+                # Where an object is locked, S3 wants the algorithm named beside the checksum:
+                # https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+                ChecksumAlgorithm=self._checksum.name,
                 **self._checksum_parameter(digest.checksum),
             )
         except ClientError as error:
