@@ -227,6 +227,7 @@ def _create(
         # A resource whose condition does not hold is listed without names.
         if "LogicalResourceId" in resource and "PhysicalResourceId" in resource
     }
+    _complete_buckets(translated, resources)
     functions = _functions(source, resources, root)
     service = invocations.service = serve(functions, endpoint)
     arns = {function.logical_id: function.arn for function in functions}
@@ -250,6 +251,17 @@ def _for_moto(translated: dict[str, Any]) -> dict[str, Any]:
         name: resource for name, resource in translated["Resources"].items() if resource["Type"] not in _UNKNOWN_TO_MOTO
     }
     return {key: value for key, value in translated.items() if key != "Outputs"} | {"Resources": resources}
+
+
+def _complete_buckets(translated: dict[str, Any], resources: Mapping[str, str]) -> None:
+    # moto's CloudFormation makes buckets without these properties.
+    client = boto3.client("s3")
+    for logical_id, bucket in of_type(translated, "AWS::S3::Bucket").items():
+        name, properties = resources[logical_id], bucket["Properties"]
+        if "VersioningConfiguration" in properties:
+            client.put_bucket_versioning(Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"])
+        if properties.get("ObjectLockEnabled"):
+            client.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
 
 
 def _functions(source: dict[str, Any], resources: Mapping[str, str], root: Path) -> list[LocalFunction]:
