@@ -29,15 +29,28 @@ class Template:
     References to other resources are left as text: ``Logical`` for a Ref and ``Logical.Attribute`` for a GetAtt.
     """
 
-    def __init__(self, document: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        pseudo: Mapping[str, str] = PSEUDO_PARAMETERS,
+    ) -> None:
         defaults = {name: declared["Default"] for name, declared in document["Parameters"].items()}
-        self._values: dict[str, Any] = {**PSEUDO_PARAMETERS, **defaults, **parameters}
+        self._values: dict[str, Any] = {**pseudo, **defaults, **parameters}
         self._conditions = document["Conditions"]
         self.resources: dict[str, Resource] = {
             name: self._resolve(resource)
             for name, resource in document["Resources"].items()
             if "Condition" not in resource or self._holds({"Condition": resource["Condition"]})
         }
+
+    @classmethod
+    def deployed(cls, parameters: Mapping[str, Any], *, region: str, stack: str) -> Template:
+        """Return the template as a stack of that name in that region has it."""
+        pseudo = {**PSEUDO_PARAMETERS, "AWS::Region": region, "AWS::StackName": stack}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_DEFAULT_REGION", region)
+            return cls(sam_translate(read_template(), parameters), parameters, pseudo)
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
         """Return the properties of every resource of a type, by logical id."""
@@ -119,15 +132,15 @@ def workflow() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def translate(source: dict[str, Any]) -> Iterator[Callable[..., Template]]:
+def translate() -> Callable[..., Template]:
     """Translate the template with parameters of choice, the defaults for the others."""
 
     def translated(**parameters: str | int) -> Template:
-        return Template(sam_translate(source, parameters), parameters)
+        return Template.deployed(
+            parameters, region=PSEUDO_PARAMETERS["AWS::Region"], stack=PSEUDO_PARAMETERS["AWS::StackName"]
+        )
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_DEFAULT_REGION", PSEUDO_PARAMETERS["AWS::Region"])
-        yield translated
+    return translated
 
 
 @pytest.fixture(scope="session")
