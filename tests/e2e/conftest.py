@@ -29,7 +29,7 @@ def built() -> Path:
 @pytest.fixture(scope="session")
 def system(built: Path) -> Iterator[System]:
     """A tenant, a domain, AWS, and the functions in containers."""
-    tenant = Auth0Tenant("acme", users=300)
+    tenant = Auth0Tenant("acme", users=300, organizations=1)
     domain = CybozuDomain("example", users=130)
     invocations = Invocations()
 
