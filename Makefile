@@ -22,10 +22,12 @@ $(READY): requirements/dev.txt
 	@echo "setting up $(VENV) (once; a minute or two)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@# The command meibo, from these folders as they are.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: setup
-setup: $(READY) ## create .venv with the locked dependencies
+setup: $(READY) ## create .venv with the locked dependencies and the command .venv/bin/meibo
 
 USERS ?= 50000
 CYBOZU_USERS ?= 1000

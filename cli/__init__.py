@@ -1,0 +1,1 @@
+"""The command ``meibo``, for people who hold an archive. Not in the Lambda layer."""

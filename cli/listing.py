@@ -1,0 +1,102 @@
+"""``meibo ls``: what the archive holds, latest first."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from meibo.archive.catalog import Run, runs
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cli.ending import told_plainly
+from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
+from cli.selecting import matching
+from cli.words import age, age_seconds, number, size
+
+_STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One export of one run, archived or missing."""
+
+    run_id: str
+    export_id: str
+    verdict: str
+    rows: int | None = None
+    bytes: int | None = None
+    key: str | None = None
+    sha256: str | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form for programs."""
+        source, dataset, format_, scope = (*self.export_id.split("/", 3), "", "", "")[:4]
+        return {
+            "run_id": self.run_id,
+            "source": source,
+            "dataset": dataset,
+            "format": format_,
+            "scope": scope,
+            **{name: getattr(self, name) for name in ("rows", "bytes", "verdict", "key", "sha256", "reason")},
+            "age_seconds": age_seconds(self.run_id),
+        }
+
+
+def list_archive(
+    export: Annotated[
+        str, typer.Argument(help="Only these: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
+    ] = "",
+    archive: ArchiveOption = DEFAULT_ARCHIVE,
+    newest: Annotated[int, typer.Option("--runs", "-n", min=1, help="How many runs, counted from the latest.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+) -> None:
+    """List runs, sources and datasets, latest first, with rows, bytes, age and verdict."""
+    with told_plainly():
+        lines = [line for run in islice(runs(open_archive(archive)), newest) for line in _lines(run, export)]
+    if as_json:
+        typer.echo(json.dumps([line.to_json() for line in lines], ensure_ascii=False, indent=2))
+        return
+    Console().print(_table(lines) if lines else f"{archive} holds no run that ended")
+
+
+def _lines(run: Run, pattern: str) -> list[Line]:
+    found = [
+        Line(run.run_id, one.export_id, one.verdict, one.rows, one.bytes, one.key, one.sha256)
+        for one in matching(run.exports, pattern)
+    ]
+    wanted = pattern.strip("/")
+    found += [
+        Line(run.run_id, str(one.get("export_id")), "missing", reason=f"{one.get('error')}: {one.get('reason')}")
+        for one in run.missing
+        if not wanted or f"{one.get('export_id')}/".startswith(f"{wanted}/")
+    ]
+    return sorted(found, key=lambda line: line.export_id)
+
+
+def _table(lines: list[Line]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("run", "export"):
+        table.add_column(name, overflow="fold")
+    for name in ("rows", "bytes", "age"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    previous = None
+    for line in lines:
+        if previous not in (None, line.run_id):
+            table.add_section()
+        table.add_row(
+            "" if line.run_id == previous else line.run_id,
+            line.export_id,
+            number(line.rows),
+            "–" if line.bytes is None else size(line.bytes),
+            age(age_seconds(line.run_id)),
+            f"[{_STYLES.get(line.verdict, '')}]{line.verdict}[/]" if line.verdict in _STYLES else line.verdict,
+        )
+        previous = line.run_id
+    return table

@@ -1,0 +1,21 @@
+"""The command ``meibo``: look at an archive, prove it, compare it, bring it back."""
+
+from __future__ import annotations
+
+import typer
+
+from cli import getting, listing
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local values could show people.
+    pretty_exceptions_enable=False,
+    help="Look at an archive of user directories, prove it, compare it and bring it back.",
+)
+app.command("ls")(listing.list_archive)
+app.command("get")(getting.get)
+
+
+if __name__ == "__main__":
+    app()
