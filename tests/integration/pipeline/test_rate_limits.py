@@ -16,15 +16,12 @@ from typing import Any, Literal
 import boto3
 import pytest
 from meibo.archive.store import S3ArchiveStore
-from meibo.auth0.client import Auth0Client
-from meibo.auth0.credentials import Auth0Credentials
 from meibo.exports.archive import Archiver
 from meibo.exports.collect import Collector
 from meibo.exports.delivery import Deliveries
 from meibo.exports.events import export_event
 from meibo.exports.plan import PlannedExport
 from meibo.exports.providers import Providers, forget_clients
-from meibo.pacing import Deadline
 from meibo.settings import ArchiveExportSettings
 from moto import mock_aws
 
@@ -87,11 +84,13 @@ class Hours:
             assert left > 0, "the invocation outlived its time"
             return left
 
-        def open_auth0(domain: str, credentials: Auth0Credentials, deadline: Deadline) -> Auth0Client:
-            session = WsgiAdapter(self.tenant.api, self.clock.sleep, seconds=ANSWER_SECONDS).session()
-            return Auth0Client(domain, credentials, session=session, clock=self.clock, deadline=deadline)
-
-        providers = Providers(time_left, secret=lambda _: self.tenant.credentials(), open_auth0=open_auth0)
+        adapter = WsgiAdapter(self.tenant.api, self.clock.sleep, seconds=ANSWER_SECONDS)
+        providers = Providers(
+            time_left,
+            secret=lambda _: self.tenant.credentials(),
+            session=lambda _: adapter.session(),
+            clock=self.clock,
+        )
         store = S3ArchiveStore(self.client, "archive")
         now = lambda: datetime.fromtimestamp(self.clock.time, UTC)  # noqa: E731  # a clock in one line
         settings = ArchiveExportSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_LOCATION_HOSTS": "none.invalid"})

@@ -17,8 +17,9 @@ from meibo.exports.collect import Collector, Unfinished
 from meibo.exports.delivery import Deliveries
 from meibo.exports.events import OneExport
 from meibo.exports.plan import PlannedExport
-from meibo.exports.providers import Deadline, Providers
+from meibo.exports.providers import Providers
 from meibo.observability import logger
+from meibo.pacing import Deadline
 from meibo.settings import ArchiveExportSettings
 
 

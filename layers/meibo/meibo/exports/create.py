@@ -15,10 +15,11 @@ from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import EventError, JobsExhaustedError, MeiboError
 from meibo.exports.plan import Job, PlannedExport, plan_document
-from meibo.exports.providers import Deadline, Providers
+from meibo.exports.providers import Providers
 from meibo.exports.resolve import Connections, resolve, resolve_again
 from meibo.exports.workflow import StepFunctionsWorkflow, Workflow
 from meibo.observability import logger
+from meibo.pacing import Deadline
 from meibo.secrets import read_configuration
 from meibo.settings import CreateExportsSettings
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import requests
+
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.connections import enabled_connections, organization_connections
 from meibo.auth0.credentials import Auth0Credentials
@@ -21,6 +23,7 @@ from meibo.cybozu.credentials import CybozuCredentials
 from meibo.errors import CredentialsRefusedError, ScopeMissingError
 from meibo.exchange import new_session
 from meibo.exports.plan import PlannedExport
+from meibo.pacing import Clock, Deadline
 from meibo.secrets import read_secret
 
 if TYPE_CHECKING:
@@ -28,9 +31,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Deadline = Callable[[], float]
-
-OpenAuth0 = Callable[[str, Auth0Credentials, Deadline], Auth0Client]
+# Each question waits for the answer to the last one.
+_AUTH0_CONNECTIONS = 1
 
 _auth0_clients: dict[tuple[str, str], Auth0Client] = {}
 
@@ -40,22 +42,19 @@ def forget_clients() -> None:
     _auth0_clients.clear()
 
 
-def _open_auth0(domain: str, credentials: Auth0Credentials, deadline: Deadline) -> Auth0Client:
-    return Auth0Client(domain, credentials, deadline=deadline)
-
-
 @dataclass(frozen=True)
 class Providers:
     """What the exports ask of the providers.
 
     Clients of Auth0 tenants are kept with their tokens for the life of the process. Where a kept one is refused, its
     secret may have been rotated since: it is read again, and the question asked once more. ``deadline`` returns the
-    seconds that the invocation at hand has left.
+    seconds that the invocation at hand has left; ``session`` and ``clock`` are what the clients reach out and wait by.
     """
 
     deadline: Deadline
     secret: Callable[[str], Mapping[str, Any]] = read_secret
-    open_auth0: OpenAuth0 = _open_auth0
+    session: Callable[[int], requests.Session] = new_session
+    clock: Clock | None = None
 
     def connections(self, source: Auth0Source, organization_id: str) -> list[str]:
         """Return the ids of the connections that are enabled for an organization."""
@@ -97,8 +96,8 @@ class Providers:
     def cybozu(self, export: PlannedExport) -> Iterator[CybozuClient]:
         """Give a client of an export's cybozu.com domain, whose connections end with it."""
         credentials = CybozuCredentials.from_secret(self.secret(export.secret))
-        with new_session(CYBOZU_CONNECTIONS) as session:
-            yield CybozuClient(export.endpoint, credentials, session=session, deadline=self.deadline)
+        with self.session(CYBOZU_CONNECTIONS) as session:
+            yield CybozuClient(export.endpoint, credentials, session=session, clock=self.clock, deadline=self.deadline)
 
     def ask_auth0(self, domain: str, secret: str, question: Callable[[Auth0Client], T]) -> T:
         """Ask one question of a tenant's client."""
@@ -110,7 +109,13 @@ class Providers:
                 return question(kept)
             except (CredentialsRefusedError, ScopeMissingError):
                 _auth0_clients.pop(key, None)
-        client = self.open_auth0(domain, Auth0Credentials.from_secret(self.secret(secret)), self.deadline)
+        client = Auth0Client(
+            domain,
+            Auth0Credentials.from_secret(self.secret(secret)),
+            session=self.session(_AUTH0_CONNECTIONS),
+            clock=self.clock,
+            deadline=self.deadline,
+        )
         answer = question(client)
         _auth0_clients[key] = client
         return answer
