@@ -77,8 +77,7 @@ class World:
 
 
 def rows(collected: Collected) -> list[dict[str, Any]]:
-    text = gzip.decompress(b"".join(collected.chunks())).decode()
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in gzip.decompress(b"".join(collected.chunks())).splitlines()]
 
 
 @pytest.mark.parametrize("dataset", ["organizations", "members"])
