@@ -15,7 +15,7 @@ from rich.table import Table
 
 from cli.ending import told_plainly
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
-from cli.selecting import matching
+from cli.selecting import matches, matching
 from cli.words import age, age_seconds, number, size
 
 _STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
@@ -70,11 +70,10 @@ def _lines(run: Run, pattern: str) -> list[Line]:
         Line(run.run_id, one.export_id, one.verdict, one.rows, one.bytes, one.key, one.sha256)
         for one in matching(run.exports, pattern)
     ]
-    wanted = pattern.strip("/")
     found += [
         Line(run.run_id, str(one.get("export_id")), "missing", reason=f"{one.get('error')}: {one.get('reason')}")
         for one in run.missing
-        if not wanted or f"{one.get('export_id')}/".startswith(f"{wanted}/")
+        if matches(str(one.get("export_id")), pattern)
     ]
     return sorted(found, key=lambda line: line.export_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import getting, listing
+from cli import getting, listing, verifying
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 app.command("ls")(listing.list_archive)
 app.command("get")(getting.get)
+app.command("verify")(verifying.verify)
 
 
 if __name__ == "__main__":

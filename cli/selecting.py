@@ -30,15 +30,16 @@ def named_run(archive: ArchiveReader, name: str) -> Run:
     return run
 
 
-def matching(exports: list[ArchivedExport], *patterns: str) -> Iterator[ArchivedExport]:
-    """Yield the exports that a pattern matches: a whole id (``acme/users/ndjson/all``), or its first parts."""
-    for export in exports:
-        for pattern in patterns or ("",):
-            wanted = pattern.strip("/")
-            beginning = "/".join(export.export_id.split("/")[: wanted.count("/") + 1])
-            if not wanted or fnmatchcase(beginning, wanted):
-                yield export
-                break
+def matches(export_id: str, pattern: str) -> bool:
+    """Tell whether a pattern names an export: its whole id (``acme/users/ndjson/all``), or its first parts."""
+    wanted = pattern.strip("/")
+    beginning = "/".join(export_id.split("/")[: wanted.count("/") + 1])
+    return not wanted or fnmatchcase(beginning, wanted)
+
+
+def matching(exports: list[ArchivedExport], pattern: str) -> Iterator[ArchivedExport]:
+    """Yield the exports that a pattern names."""
+    yield from (export for export in exports if matches(export.export_id, pattern))
 
 
 def one_export(run: Run, pattern: str) -> ArchivedExport:

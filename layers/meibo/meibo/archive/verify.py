@@ -1,0 +1,367 @@
+"""Verify archived exports: what is stored against what the manifests say, and the manifests against each other.
+
+The run manifest repeats key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change of either
+shows. Who changes the object and both manifests alike is not found by reading; see docs/reading.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, cast
+
+from meibo.archive.catalog import ArchivedExport, Folder, Run, find_run, run_ids
+from meibo.archive.copy.content import Facts, Inspection
+from meibo.archive.copy.model import Content, Format
+from meibo.archive.keys import plan_key, run_folder, run_moment
+from meibo.archive.reading import ArchiveReader, Listed, Stat, read_document
+from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, WrongFormatError
+
+Damage = Literal[
+    "missing object",
+    "missing manifest",
+    "missing run manifest",
+    "altered manifest",
+    "altered run manifest",
+    "truncated",
+    "longer",
+    "other version",
+    "other checksum",
+    "other digest",
+    "broken content",
+    "other rows",
+    "unexpected extra",
+]
+
+MANIFEST_NAME: Final = "_manifest.json"
+_MAY_STILL_GO = timedelta(days=1)
+"""A run this young without a manifest may still be under way: Auth0 keeps a job for a day."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One damage: what kind, where, and what is the matter. Never a row's content."""
+
+    damage: Damage
+    key: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One export's folder of one run to verify: what is listed in it, and the run manifest's entry if it has one."""
+
+    folder: Folder
+    listed: tuple[Listed, ...]
+    entry: ArchivedExport | None
+    run_ended: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """How much there is to read."""
+        return sum(one.bytes for one in self.listed if not one.key.endswith(MANIFEST_NAME))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be verified, and what was found while it was put together."""
+
+    tasks: tuple[Task, ...]
+    findings: tuple[Finding, ...]
+    runs: int
+    under_way: tuple[str, ...] = ()
+
+
+@dataclass
+class _Damages:
+    found: list[Finding] = field(default_factory=list)
+
+    def add(self, damage: Damage, key: str, detail: str) -> None:
+        self.found.append(Finding(damage, key, detail))
+
+
+def plan_runs(
+    archive: ArchiveReader,
+    ids: Iterable[str],
+    *,
+    wanted: Callable[[Folder], bool] = lambda _: True,
+    now: datetime | None = None,
+) -> Plan:
+    """Plan the verification of some runs by what their manifests list; each export's folder is listed."""
+    damages = _Damages()
+    tasks: list[Task] = []
+    chosen = sorted(set(ids))
+    under_way = []
+    for run_id in chosen:
+        run = find_run(archive, run_id)
+        if run is None and _may_still_go(archive, run_id, now):
+            under_way.append(run_id)
+            continue
+        entries = _entries(archive, run_id, run, damages)
+        for folder in sorted({*entries, *_planned(archive, run_id)}, key=lambda one: one.key):
+            if wanted(folder):
+                listed = tuple(archive.list(folder.key))
+                if listed or folder in entries:
+                    tasks.append(Task(folder, listed, entries.get(folder), run is not None))
+    return Plan(tuple(tasks), tuple(damages.found), len(chosen), tuple(under_way))
+
+
+def plan_everything(
+    archive: ArchiveReader,
+    *,
+    prefixes: Iterable[str] = ("archive/",),
+    wanted: Callable[[Folder], bool] = lambda _: True,
+    now: datetime | None = None,
+) -> Plan:
+    """Plan the verification of all that lies below the prefixes, so that what belongs to no run is found too."""
+    damages = _Damages()
+    folders: dict[Folder, list[Listed]] = defaultdict(list)
+    for prefix in prefixes:
+        for one in archive.list(prefix):
+            folder = Folder.of(one.key)
+            if folder is not None:
+                folders[folder].append(one)
+            else:
+                damages.add("unexpected extra", one.key, "lies in no folder of an export")
+    entries: dict[Folder, ArchivedExport] = {}
+    ended: set[str] = set()
+    under_way: set[str] = set()
+    ids = {*run_ids(archive), *(folder.run_id for folder in folders)}
+    for run_id in sorted(ids):
+        run = find_run(archive, run_id)
+        if run is not None:
+            ended.add(run_id)
+        elif _may_still_go(archive, run_id, now):
+            under_way.add(run_id)
+            continue
+        entries |= _entries(archive, run_id, run, damages)
+    tasks = [
+        Task(folder, tuple(folders.get(folder, ())), entries.get(folder), folder.run_id in ended)
+        for folder in sorted({*folders, *entries}, key=lambda one: one.key)
+        if wanted(folder) and folder.run_id not in under_way
+    ]
+    return Plan(tuple(tasks), tuple(damages.found), len(ids), tuple(sorted(under_way)))
+
+
+def _may_still_go(archive: ArchiveReader, run_id: str, now: datetime | None) -> bool:
+    young = (now or datetime.now(UTC)) - run_moment(run_id) < _MAY_STILL_GO
+    return young and next(archive.list(f"{run_folder(run_id)}{MANIFEST_NAME}"), None) is None
+
+
+def _planned(archive: ArchiveReader, run_id: str) -> Iterator[Folder]:
+    plan = read_document(archive, plan_key(run_id)) or {}
+    for export in plan.get("exports", ()):
+        names = ("provider", "source", "dataset", "format", "scope")
+        if isinstance(export, dict) and all(isinstance(export.get(name), str) for name in names):
+            address = "/".join(f"{name}={export[name]}" for name in names)
+            day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
+            folder = Folder.of(f"archive/{address}/dt={day}/run={run_id}/")
+            if folder is not None:
+                yield folder
+
+
+def _entries(
+    archive: ArchiveReader, run_id: str, run: Run | None, damages: _Damages
+) -> dict[Folder, ArchivedExport]:
+    if run is None:
+        spoiled = [one.key for one in archive.list(f"{run_folder(run_id)}{MANIFEST_NAME}")]
+        if spoiled:
+            damages.add("altered run manifest", spoiled[0], "holds no JSON object")
+        else:
+            damages.add(
+                "missing run manifest",
+                f"{run_folder(run_id)}{MANIFEST_NAME}",
+                "the run never ended, or its manifest is gone",
+            )
+        return {}
+    exports = run.exports
+    counts = run.document.get("counts")
+    told = counts if isinstance(counts, dict) else {}
+    real = {
+        "archived": len(exports),
+        "missing": len(run.missing),
+        "bytes": sum(one.bytes for one in exports),
+        "rows": sum(one.rows or 0 for one in exports),
+        "suspect": sum(one.verdict == "suspect" for one in exports),
+    }
+    for name, value in real.items():
+        if told.get(name) != value:
+            damages.add("altered run manifest", run.manifest_key, f"counts {told.get(name)} {name}, lists {value}")
+    if run.document.get("run_id") != run_id:
+        damages.add("altered run manifest", run.manifest_key, "names another run than the folder it lies in")
+    return {export.folder: export for export in exports if export.folder.run_id == run_id}
+
+
+class Verifier:
+    """Verifies one folder at a time; safe to share between threads."""
+
+    def __init__(
+        self,
+        archive: ArchiveReader,
+        *,
+        quick: bool = False,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._archive = archive
+        self._quick = quick
+        self._advance = advance
+
+    def verify(self, task: Task) -> list[Finding]:
+        """Return what is wrong with one archived export; ``quick`` reads no object, only what the storage knows."""
+        damages = _Damages()
+        manifest_key = task.folder.address.manifest_key(task.folder.run_id)
+        manifest = _Manifest.read(self._archive, manifest_key, damages)
+        keys = {one.key for one in task.listed}
+        key = manifest.key if manifest else (task.entry.key if task.entry else None)
+        if manifest_key not in keys and self._archive.stat(manifest_key) is None:
+            damages.add("missing manifest", manifest_key, "an object counts only with its manifest")
+        if manifest:
+            _compare(task, manifest, manifest_key, damages)
+        for extra in sorted(keys - {manifest_key, key}):
+            if manifest or task.entry or task.run_ended:
+                damages.add("unexpected extra", extra, "no manifest names it")
+        if manifest:
+            self._object(manifest, damages)
+        elif key is not None and key not in keys:
+            damages.add("missing object", key, "the run manifest names it")
+        return damages.found
+
+    def _object(self, manifest: _Manifest, damages: _Damages) -> None:
+        key = manifest.key
+        stat = self._archive.stat(key)
+        if stat is None:
+            damages.add("missing object", key, "its manifest is there")
+            return
+        self._stat(key, stat, manifest, damages)
+        if self._quick:
+            return
+        version = manifest.version_id if stat.version_id is not None else None
+        if version is not None and version != stat.version_id and self._archive.stat(key, version) is None:
+            damages.add("missing object", key, "the version that its manifest names is gone")
+            return
+        self._content(key, version, manifest, damages)
+
+    def _stat(self, key: str, stat: Stat, manifest: _Manifest, damages: _Damages) -> None:
+        if stat.bytes != manifest.bytes:
+            damage: Damage = "truncated" if stat.bytes < manifest.bytes else "longer"
+            damages.add(damage, key, f"has {stat.bytes:,} bytes, its manifest says {manifest.bytes:,}")
+        if stat.version_id and manifest.version_id and stat.version_id != manifest.version_id:
+            damages.add("other version", key, "the current version is not the one that its manifest names")
+        comparable = stat.checksum_type in (None, manifest.checksum_type)
+        if stat.checksum_algorithm == manifest.checksum_algorithm and comparable and stat.checksum != manifest.checksum:
+            damages.add("other checksum", key, f"S3 knows another {stat.checksum_algorithm} than its manifest")
+
+    def _content(self, key: str, version: str | None, manifest: _Manifest, damages: _Damages) -> None:
+        digest, count = hashlib.sha256(), 0
+        inspection: Inspection | None = Inspection(manifest.content)
+        facts: Facts | None = None
+        broken: str | None = None
+        for chunk in self._archive.chunks(key, version):
+            digest.update(chunk)
+            count += len(chunk)
+            if inspection is not None:
+                try:
+                    inspection.feed(memoryview(chunk))
+                except (CorruptFileError, WrongFormatError, FileTooLargeError) as error:
+                    inspection, broken = None, str(error)
+            self._advance(len(chunk))
+        if inspection is not None:
+            try:
+                facts = inspection.finish()
+            except MeiboError as error:
+                broken = str(error)
+        known = any(one.damage in ("truncated", "longer") for one in damages.found)
+        if count != manifest.bytes and not known:
+            damage: Damage = "truncated" if count < manifest.bytes else "longer"
+            damages.add(damage, key, f"ended after {count:,} bytes of {manifest.bytes:,}")
+        if digest.hexdigest() != manifest.sha256:
+            damages.add("other digest", key, "does not have the SHA-256 of its manifest")
+        if broken is not None:
+            damages.add("broken content", key, broken)
+        if facts is None:
+            return
+        if manifest.gzip is not None and facts.gzip != manifest.gzip:
+            damages.add("broken content", key, f"is {'' if facts.gzip else 'not '}gzip data, its manifest says otherwise")
+        if manifest.rows is not None and facts.rows != manifest.rows:
+            damages.add("other rows", key, f"has {facts.rows:,} rows, its manifest says {manifest.rows:,}")
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    document: Mapping[str, Any]
+    key: str
+    version_id: str | None
+    bytes: int
+    sha256: str
+    checksum_algorithm: str | None
+    checksum_type: str | None
+    checksum: str | None
+    gzip: bool | None
+    rows: int | None
+    content: Content
+
+    @classmethod
+    def read(cls, archive: ArchiveReader, key: str, damages: _Damages) -> _Manifest | None:
+        document = read_document(archive, key)
+        if document is None:
+            if archive.stat(key) is not None:
+                damages.add("altered manifest", key, "holds no JSON object")
+            return None
+        try:
+            told, content = document["object"], document["content"]
+            checksum = told.get("checksum") or {}
+            columns = content["columns"]
+            return cls(
+                document=document,
+                key=str(told["key"]),
+                version_id=told["version_id"],
+                bytes=int(told["bytes"]),
+                sha256=str(told["sha256"]),
+                checksum_algorithm=checksum.get("algorithm"),
+                checksum_type=checksum.get("type"),
+                checksum=checksum.get("value"),
+                gzip=content["gzip"],
+                rows=content["rows"],
+                content=Content(
+                    format=cast("Format", document["format"] if document["format"] in ("csv", "ndjson") else "opaque"),
+                    # Names of columns are known where the first record is a header.
+                    header=document["format"] == "csv" and isinstance(columns, list),
+                    decode=content["uncompressed_bytes"] is not None,
+                ),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            damages.add("altered manifest", key, "lacks what every manifest has")
+            return None
+
+
+def _compare(task: Task, manifest: _Manifest, manifest_key: str, damages: _Damages) -> None:
+    folder = task.folder
+    address = folder.address
+    for name, value in (
+        ("run_id", folder.run_id),
+        ("export_id", address.export_id),
+        *((name, getattr(address, name)) for name in ("provider", "source", "dataset", "format", "scope")),
+    ):
+        if manifest.document.get(name) != value:
+            damages.add("altered manifest", manifest_key, f"its {name} is not the one of the folder it lies in")
+    if not manifest.key.startswith(folder.key):
+        damages.add("altered manifest", manifest_key, "names an object outside its folder")
+    if task.entry is None:
+        if task.run_ended:
+            damages.add("unexpected extra", manifest_key, "the run manifest does not list this export")
+        return
+    sanity = manifest.document.get("sanity")
+    said = {
+        "key": manifest.key,
+        "bytes": manifest.bytes,
+        "sha256": manifest.sha256,
+        "rows": manifest.rows,
+        "verdict": sanity.get("verdict") if isinstance(sanity, dict) else None,
+    }
+    for name, value in said.items():
+        if value != getattr(task.entry, name):
+            damages.add("altered manifest", manifest_key, f"its {name} differs from the one in the run manifest")
+
