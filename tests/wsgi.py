@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 
+@dataclass(frozen=True)
+class Instead:
+    """An answer that comes in place of the application's."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
 class WsgiAdapter(HTTPAdapter):
     """Calls the application where a socket would be; ``pause`` is told how long the way there and back takes."""
 
@@ -26,8 +36,8 @@ class WsgiAdapter(HTTPAdapter):
         self._application = application
         self._pause = pause
         self._seconds = seconds
-        #: Called before each request; raises what breaks the connection.
-        self.before: Callable[[requests.PreparedRequest], None] = lambda _request: None
+        #: Called before each request; may answer itself, or raise what breaks the connection.
+        self.before: Callable[[requests.PreparedRequest], Instead | None] = lambda _request: None
         #: Called after the application has answered and before the client sees it.
         self.after: Callable[[requests.PreparedRequest], None] = lambda _request: None
 
@@ -46,7 +56,9 @@ class WsgiAdapter(HTTPAdapter):
         proxies: Any = None,
     ) -> requests.Response:
         self._pause(self._seconds / 2)
-        self.before(request)
+        instead = self.before(request)
+        if instead is not None:
+            return self._response(request, instead.status, dict(instead.headers), instead.body)
         url = urlsplit(str(request.url))
         body = request.body or b""
         builder = EnvironBuilder(
@@ -64,10 +76,15 @@ class WsgiAdapter(HTTPAdapter):
             raise requests.ConnectionError from None
         self._pause(self._seconds / 2)
         self.after(request)
+        return self._response(request, int(status.split(" ", 1)[0]), dict(headers), content)
+
+    def _response(
+        self, request: requests.PreparedRequest, status: int, headers: dict[str, str], body: bytes
+    ) -> requests.Response:
         answer = urllib3.HTTPResponse(
-            body=io.BytesIO(content),
-            headers=dict(headers),
-            status=int(status.split(" ", 1)[0]),
+            body=io.BytesIO(body),
+            headers=headers,
+            status=status,
             preload_content=False,
             request_method=request.method,
         )

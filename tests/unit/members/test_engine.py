@@ -44,13 +44,13 @@ def test_user_ends_as_the_last_message_says(world: World, people: list[str]) -> 
     world.send(people[0], people[1])
     world.send(people[0], action="remove")
     world.send(people[2], people[0], change_id="hr-2")
-    world.send(people[1], people[0], action="remove", change_id="hr-3")
+    world.send(people[1], people[2], action="remove", change_id="hr-3")
 
     # when
     world.drain()
 
     # then
-    assert world.members() == {people[2]}
+    assert world.members() == {people[0]}
     assert [line["outcome"] for line in world.lines()] == ["applied"] * 7
 
 

@@ -70,6 +70,30 @@ def test_organization_that_fails_keeps_its_changes_in_order_and_stops_no_other(w
     assert world.members() == {people[1], people[2]}
 
 
+def test_later_message_that_is_done_waits_for_an_earlier_one_that_is_not(world: World, people: list[str]) -> None:
+    # given: the additions are sent together and first, then the removal finds the provider busy
+    first = world.send(people[0])
+    stuck = world.send(people[1], action="remove")
+    last = world.send(people[2])
+    fault = world.tenant.faults.add(MEMBERS.replace("POST", "DELETE"), too_many_requests(retry_after=900), times=1)
+
+    # when
+    world.source().poll()
+    waiting = [message.id for message in world.queue.messages]
+    recorded = [world.outcomes(message) for message in (first, stuck, last)]
+    world.drain()
+
+    # then
+    assert fault.hits == 1
+    assert waiting == [stuck, last]
+    assert recorded == [{people[0]: "applied"}, {}, {people[2]: "applied"}]
+    assert [world.outcomes(message) for message in (first, stuck, last)] == [
+        {people[number]: "applied"} for number in range(3)
+    ]
+    # what was on record was not sent again
+    assert world.requests("POST") == [204]
+
+
 def test_message_longer_than_an_invocation_goes_on_where_it_was(world: World, people: list[str]) -> None:
     # given: 190 requests of 2 s for the roles alone
     world.adapter._seconds = 2.0
