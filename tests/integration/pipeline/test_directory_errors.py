@@ -1,0 +1,387 @@
+"""What each call of the directory datasets may answer in place of its rows, and what becomes of the export."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import boto3
+import pytest
+from meibo.archive.keys import run_id_of
+from meibo.archive.store import S3ArchiveStore
+from meibo.errors import (
+    CredentialsRefusedError,
+    MeiboError,
+    ProviderBusyError,
+    RequestRefusedError,
+    ScopeMissingError,
+    WrongFormatError,
+)
+from meibo.exports.archive import Archiver
+from meibo.exports.collect import Collector
+from meibo.exports.delivery import Deliveries
+from meibo.exports.events import OneExport
+from meibo.exports.plan import ExportFormat, PlannedExport
+from meibo.exports.providers import Providers, forget_clients
+from meibo.settings import ArchiveExportSettings
+from moto import mock_aws
+
+from local.s3 import serve_s3
+from local.simulators import Auth0Tenant, CybozuDomain, Simulators, faults
+from tests.clock import FakeClock
+from tests.integration.pipeline.conftest import TICK
+
+# The calls of each dataset: the path, and what a missing permission is called.
+AUTH0_CALLS = {
+    "the list of organizations": ("organizations", "/api/v2/organizations", "read:organizations"),
+    "an organization's connections": (
+        "organizations",
+        "/api/v2/organizations/*/enabled_connections",
+        "read:organization_connections",
+    ),
+    "the list of organizations, for members": ("members", "/api/v2/organizations", "read:organizations"),
+    "an organization's members": ("members", "/api/v2/organizations/*/members", "read:organization_members"),
+}
+CYBOZU_CALLS: dict[str, tuple[str, ExportFormat, str]] = {
+    **{
+        f"{file}.csv": (dataset, "csv", f"/v1/csv/{file}.csv")
+        for dataset, file in {
+            "organizations": "organization",
+            "titles": "title",
+            "groups": "group",
+            "user_organizations": "userOrganizations",
+            "user_groups": "userGroups",
+            "user_services": "userServices",
+        }.items()
+    },
+    "organizations.json": ("organizations", "ndjson", "/v1/organizations.json"),
+    "groups.json": ("groups", "ndjson", "/v1/groups.json"),
+    "organization/users.json": ("members", "ndjson", "/v1/organization/users.json"),
+    "group/users.json": ("members", "ndjson", "/v1/group/users.json"),
+    "organizations.json, for members": ("members", "ndjson", "/v1/organizations.json"),
+}
+ALL_SCOPES = (
+    "read:organizations",
+    "read:organization_connections",
+    "read:organization_members",
+    "read:organization_member_roles",
+)
+
+_days = count(1)
+
+
+@dataclass
+class Bench:
+    """A tenant, a domain and a bucket that several tests share; every test has a day of its own."""
+
+    tenant: Auth0Tenant
+    domain: CybozuDomain
+    client: Any
+    clock: FakeClock = field(default_factory=FakeClock)
+    secrets: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+
+    def archive(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
+        """Archive as one invocation of the function does; return its answer."""
+        deadline = self.clock.deadline(900)
+        providers = Providers(deadline, secret=self.secrets.__getitem__, clock=self.clock)
+        store = S3ArchiveStore(self.client, "archive")
+        settings = ArchiveExportSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_LOCATION_HOSTS": "none.invalid"})
+        collector = Collector(store=store, tenant=providers.tenant, time_left=deadline)
+        deliveries = Deliveries(
+            providers=providers, settings=settings, lock=None, client=self.client, collect=collector.collect
+        )
+        archiver = Archiver(store=store, bucket="archive", deliver=deliveries, suspect_share=0.5)
+        return archiver.archive(OneExport(self.run_id, 1, self.export(provider, dataset, export_format)))
+
+    def export(self, provider: str, dataset: str, export_format: ExportFormat) -> PlannedExport:
+        return PlannedExport(
+            provider="auth0" if provider == "auth0" else "cybozu",
+            source="acme",
+            dataset=dataset,
+            format=export_format,
+            scope="all",
+            endpoint=self.tenant.domain if provider == "auth0" else self.domain.base_url,
+            secret=provider,
+            request={},
+        )
+
+    def manifest(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
+        key = self.export(provider, dataset, export_format).address.manifest_key(self.run_id)
+        document: dict[str, Any] = json.loads(self.read(key))
+        return document
+
+    def read(self, key: str) -> bytes:
+        body: bytes = self.client.get_object(Bucket="archive", Key=key)["Body"].read()
+        return body
+
+    def archived(self) -> list[str]:
+        """Return the keys of this test's day in the archive."""
+        found = self.client.list_objects_v2(Bucket="archive", Prefix="archive/").get("Contents", [])
+        return [entry["Key"] for entry in found if f"run={self.run_id}/" in entry["Key"]]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Bench]:
+    tenant = Auth0Tenant("acme", users=130, organizations=12, members=4)
+    domain = CybozuDomain("example", users=40, organizations=5, groups=3)
+    with pytest.MonkeyPatch.context() as patch, Simulators([tenant], [domain]) as simulators, mock_aws():
+        for name, value in {
+            **simulators.environment(),
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        with serve_s3() as endpoint:
+            client = boto3.client("s3", endpoint_url=endpoint)
+            client.create_bucket(Bucket="archive")
+            yield Bench(tenant, domain, client)
+
+
+@pytest.fixture
+def bench(shared: Bench) -> Iterator[Bench]:
+    forget_clients()
+    shared.clock = FakeClock()
+    shared.run_id = run_id_of(TICK + timedelta(days=next(_days)))
+    shared.secrets = {"auth0": shared.tenant.credentials(), "cybozu": shared.domain.credentials()}
+    yield shared
+    for site in (shared.tenant, shared.domain):
+        site.faults.clear()
+    shared.tenant.organizations.vanished.clear()
+    shared.domain.switches.csv_api = True
+    forget_clients()
+
+
+WRONG: dict[str, tuple[faults.Action, type[MeiboError]]] = {
+    "401": (faults.respond(401, "{}", {"Content-Type": "application/json"}), CredentialsRefusedError),
+    "401 of a gateway": (faults.html(401), CredentialsRefusedError),
+    "403 of a gateway": (faults.html(403), ScopeMissingError),
+    "400": (faults.respond(400, "{}", {"Content-Type": "application/json"}), RequestRefusedError),
+    "404 of a gateway": (faults.html(404), RequestRefusedError),
+    "a redirect": (faults.redirect("https://elsewhere.invalid/"), RequestRefusedError),
+    "HTML": (faults.html(200), WrongFormatError),
+}
+BUSY: dict[str, faults.Action] = {
+    "429 with Retry-After": faults.too_many_requests(retry_after=2),
+    "429 without a word": faults.too_many_requests(),
+    "500": faults.respond(500, "{}", {"Content-Type": "application/json"}),
+    "502 with HTML": faults.html(502),
+    "503": faults.respond(503),
+    "504 with HTML": faults.html(504),
+    "a reset": faults.reset(),
+}
+
+
+# -- Auth0 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("call", AUTH0_CALLS)
+def test_a_wrong_answer_of_auth0_fails_the_export_and_archives_nothing(bench: Bench, call: str, what: str) -> None:
+    dataset, path, _ = AUTH0_CALLS[call]
+    fault, error = WRONG[what]
+    bench.tenant.faults.add(f"GET {path}", fault, times=None)
+
+    with pytest.raises(error):
+        bench.archive("auth0", dataset)
+
+    assert bench.archived() == []
+
+
+@pytest.mark.parametrize("call", AUTH0_CALLS)
+def test_a_missing_scope_of_auth0_is_named(bench: Bench, call: str) -> None:
+    dataset, _, scope = AUTH0_CALLS[call]
+    others = [one for one in ALL_SCOPES if one != scope]
+    bench.secrets["auth0"] = bench.tenant.limited_client(*others, client_id=scope.replace(":", "-"))
+
+    with pytest.raises(ScopeMissingError, match=scope):
+        bench.archive("auth0", dataset)
+
+
+@pytest.mark.parametrize("what", BUSY)
+@pytest.mark.parametrize("call", AUTH0_CALLS)
+def test_a_busy_auth0_is_waited_for(bench: Bench, call: str, what: str) -> None:
+    dataset, path, _ = AUTH0_CALLS[call]
+    bench.tenant.faults.add(f"GET {path}", BUSY[what], times=3)
+
+    assert bench.archive("auth0", dataset)["status"] == "archived"
+    assert len(bench.clock.slept) >= 3
+
+
+@pytest.mark.parametrize("what", BUSY)
+@pytest.mark.parametrize("call", AUTH0_CALLS)
+def test_an_auth0_that_stays_busy_does_not_fail_the_export(bench: Bench, call: str, what: str) -> None:
+    dataset, path, _ = AUTH0_CALLS[call]
+    fault = bench.tenant.faults.add(f"GET {path}", BUSY[what], times=None)
+
+    answer = bench.archive("auth0", dataset)
+
+    assert answer["status"] == "continue"
+    assert answer["wait_seconds"] > 0
+    assert bench.archived() == []
+    assert fault.hits > 3
+
+
+@pytest.mark.parametrize("dataset", ["organizations", "members"])
+def test_an_organization_deleted_between_the_list_and_the_read_is_named_in_the_manifest(
+    bench: Bench, dataset: str
+) -> None:
+    gone = bench.tenant.organizations.ids()[3]
+    bench.tenant.organizations.vanished.add(gone)
+
+    bench.archive("auth0", dataset)
+
+    content = bench.manifest("auth0", dataset)["content"]
+    assert content["skipped_organizations"] == {"count": 1, "ids": [gone]}
+    assert content["organizations"] == 11
+    (key,) = (key for key in bench.archived() if key.endswith(".gz"))
+    assert gone.encode() not in gzip.decompress(bench.read(key))
+
+
+def test_members_come_without_roles_where_the_token_may_not_read_them(bench: Bench) -> None:
+    scopes = [one for one in ALL_SCOPES if one != "read:organization_member_roles"]
+    bench.secrets["auth0"] = bench.tenant.limited_client(*scopes, client_id="without-roles")
+
+    bench.archive("auth0", "members")
+
+    manifest = bench.manifest("auth0", "members")
+    assert manifest["content"]["roles"] == {
+        "included": "no",
+        "reason": "the token lacks the scope read:organization_member_roles",
+    }
+    assert "roles" not in manifest["content"]["columns"]
+    assert manifest["content"]["rows"] == sum(len(members) for members in bench.tenant.memberships.values())
+
+
+@pytest.mark.parametrize("always_next", [True, False])
+def test_both_endings_of_members_paging_give_every_member(bench: Bench, always_next: bool) -> None:
+    bench.tenant.switches.members_always_next = always_next
+
+    rows = bench.archive("auth0", "members")["rows"]
+
+    bench.tenant.switches.members_always_next = False
+    assert rows == sum(len(members) for members in bench.tenant.memberships.values())
+
+
+def test_a_cursor_of_members_that_repeats_ends_with_an_error(bench: Bench) -> None:
+    # given: more members than a page holds
+    one = bench.tenant.organizations.ids()[0]
+    people = [user["user_id"] for user in bench.tenant.expected_users()]
+    assert len(people) > 100
+    bench.tenant.switches.members_repeat_cursor = bench.tenant.switches.members_always_next = True
+    bench.tenant.organizations.add_members(one, people)
+
+    try:
+        with pytest.raises(RequestRefusedError, match="repeats"):
+            bench.archive("auth0", "members")
+    finally:
+        bench.tenant.switches.members_repeat_cursor = bench.tenant.switches.members_always_next = False
+
+    assert bench.archived() == []
+
+
+def test_a_secret_that_is_rotated_on_the_way_does_not_end_it(bench: Bench) -> None:
+    # given: the token is refused half way, and so is the client it was got with; the secret names a new one
+    old = bench.tenant.limited_client(*ALL_SCOPES, client_id="old")
+    new = bench.tenant.limited_client(*ALL_SCOPES, client_id="new")
+    bench.secrets["auth0"] = old
+    seen = 0
+
+    def rotate(environ: dict[str, Any]) -> bool:
+        nonlocal seen
+        seen += environ["PATH_INFO"].endswith("/members")
+        if seen == 6:
+            bench.secrets["auth0"] = new
+            bench.tenant.tokens.clients.pop("old", None)
+            return True
+        return False
+
+    bench.tenant.faults.add(rotate, faults.respond(401, "{}"), times=1)
+
+    assert bench.archive("auth0", "members")["status"] == "archived"
+
+
+# -- cybozu.com ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("call", CYBOZU_CALLS)
+def test_a_wrong_answer_of_cybozu_fails_the_export_and_archives_nothing(bench: Bench, call: str, what: str) -> None:
+    dataset, export_format, path = CYBOZU_CALLS[call]
+    fault, error = WRONG[what]
+    bench.domain.faults.add(f"GET {path}", fault, times=None)
+
+    with pytest.raises(error):
+        bench.archive("cybozu", dataset, export_format)
+
+    assert bench.archived() == []
+
+
+@pytest.mark.parametrize("call", [call for call in CYBOZU_CALLS if call.endswith(".csv")])
+def test_csv_without_an_administrator_names_who_is_needed(bench: Bench, call: str) -> None:
+    dataset, export_format, _ = CYBOZU_CALLS[call]
+    bench.secrets["cybozu"] = bench.domain.plain_credentials()
+
+    with pytest.raises(ScopeMissingError, match=r"cybozu\.com Administrator"):
+        bench.archive("cybozu", dataset, export_format)
+
+
+@pytest.mark.parametrize("call", CYBOZU_CALLS)
+@pytest.mark.parametrize("status", [401, 520])
+def test_a_wrong_password_is_told(bench: Bench, call: str, status: int) -> None:
+    dataset, export_format, _ = CYBOZU_CALLS[call]
+    bench.secrets["cybozu"] = {"login": "hr-export", "password": "wrong"}
+    bench.domain.switches.legacy_auth_520 = status == 520
+
+    try:
+        with pytest.raises(CredentialsRefusedError, match=str(status)):
+            bench.archive("cybozu", dataset, export_format)
+    finally:
+        bench.domain.switches.legacy_auth_520 = False
+
+
+@pytest.mark.parametrize("what", BUSY)
+@pytest.mark.parametrize("call", CYBOZU_CALLS)
+def test_a_busy_cybozu_is_waited_for(bench: Bench, call: str, what: str) -> None:
+    dataset, export_format, path = CYBOZU_CALLS[call]
+    bench.domain.faults.add(f"GET {path}", BUSY[what], times=3)
+
+    assert bench.archive("cybozu", dataset, export_format)["status"] == "archived"
+
+
+@pytest.mark.parametrize("call", CYBOZU_CALLS)
+def test_a_cybozu_that_stays_busy_is_left_to_the_workflows_retry(bench: Bench, call: str) -> None:
+    dataset, export_format, path = CYBOZU_CALLS[call]
+    bench.domain.faults.add(f"GET {path}", faults.html(503), times=None)
+
+    with pytest.raises(ProviderBusyError):
+        bench.archive("cybozu", dataset, export_format)
+
+    assert bench.archived() == []
+
+
+@pytest.mark.parametrize("call", [call for call in CYBOZU_CALLS if call.endswith(".csv")])
+def test_a_domain_without_the_csv_api_is_told_what_to_configure(bench: Bench, call: str) -> None:
+    dataset, export_format, _ = CYBOZU_CALLS[call]
+    bench.domain.switches.csv_api = False
+
+    with pytest.raises(RequestRefusedError, match='"format": "ndjson"'):
+        bench.archive("cybozu", dataset, export_format)
+
+
+@pytest.mark.parametrize("path", ["/v1/organization/users.json", "/v1/group/users.json"])
+def test_what_was_deleted_between_the_list_and_the_read_is_named(bench: Bench, path: str) -> None:
+    refusal = json.dumps({"message": "…", "id": "x", "code": "CB_VA01", "errors": {"code": {"messages": ["…"]}}})
+    # An owner whose members are read in pages is asked for once when it is not there.
+    bench.domain.faults.add(f"GET {path}", faults.respond(400, refusal, {"X-Cybozu-Error": "CB_VA01"}), times=1)
+
+    bench.archive("cybozu", "members")
+
+    skipped = bench.manifest("cybozu", "members")["content"]["skipped"]
+    assert skipped["count"] == len(skipped["ids"]) == 1
