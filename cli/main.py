@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import getting, listing, verifying
+from cli import differing, getting, listing, verifying
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command("ls")(listing.list_archive)
 app.command("get")(getting.get)
 app.command("verify")(verifying.verify)
+app.command("diff")(differing.diff)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""An archived export as a file of JSON objects that DuckDB reads: one row a line, whatever its format was."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from isal import igzip
+from meibo.archive.catalog import ArchivedExport
+from meibo.archive.reading import ArchiveReader, read_document
+from meibo.errors import ConfigurationError, WrongFormatError
+
+from cli.download import download
+
+# Columns of cybozu.com's files, which have no header row.
+# https://cybozu.dev/ja/common/docs/user-api/csv/csv-format/
+CYBOZU_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "users": (
+        *("code", "name", "newCode", "password", "surName", "givenName", "surNameReading", "givenNameReading"),
+        *("localName", "localNameLocale", "email", "valid", "locale", "timezone", "phone", "extensionNumber"),
+        *("mobilePhone", "url", "employeeNumber", "joinDate", "birthDate", "description", "sortOrder", "callto"),
+        "delete",
+    ),
+    "organizations": ("code", "name", "newCode", "localName", "localNameLocale", "parentCode", "description"),
+    "titles": ("code", "name", "newCode", "description", "delete"),
+    "groups": ("code", "name", "newCode", "type", "description", "delete"),
+    "user_organizations": ("code",),
+    "user_groups": ("code",),
+    "user_services": ("code",),
+}
+# What tells one row from another, by provider and dataset; the first name that the file has.
+_KEYS: Final[Mapping[tuple[str, str], tuple[tuple[str, ...], ...]]] = {
+    ("auth0", "users"): (("user_id",), ("Id",), ("email",)),
+    ("auth0", "members"): (("organization_id", "user_id"),),
+    # A row is of an organization or of a group, so two of the four are there.
+    ("cybozu", "members"): (("organization.id", "group.id", "member.user.id", "member.id"),),
+    **{("cybozu", name): (("id",), ("code",)) for name in ("users", "organizations", "groups")},
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file of JSON objects on this machine, one a line, gzip or not, and what its rows are known by.
+
+    ``key`` names values, with dots between the levels.
+    """
+
+    path: Path
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+
+
+def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, key: Sequence[str] = ()) -> Rows:
+    """Bring an export here with its digest checked, CSV turned into JSON objects."""
+    address = export.folder.address
+    target = folder / f"{export.folder.run_id}.{address.format}"
+    download(archive, export, target)
+    manifest = read_document(archive, export.manifest_key) or {}
+    if address.format == "csv":
+        path = folder / f"{export.folder.run_id}.rows.ndjson"
+        columns = _from_csv(target, path, address.provider, address.dataset)
+        target.unlink()
+    else:
+        path = target
+        told = manifest.get("content", {}).get("columns")
+        columns = tuple(told) if isinstance(told, list) else ()
+    return Rows(path, tuple(key) or _key(export, manifest, columns), columns)
+
+
+def _key(export: ArchivedExport, manifest: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
+    address = export.folder.address
+    fields = manifest.get("request", {}).get("fields") or []
+    exported: dict[str, str] = {
+        field["name"]: field.get("export_as", field["name"]) for field in fields if isinstance(field, dict)
+    }
+    default = (("id",), ("code",), ("user_id",))
+    for names in _KEYS.get((address.provider, address.dataset), default):
+        found = tuple(exported.get(name, name) for name in names)
+        if not columns or any(name.partition(".")[0] in columns for name in found):
+            return found
+    raise ConfigurationError(
+        f"{export.export_id} has no column that tells its rows apart; name one with --key: {', '.join(columns[:40])}"
+    )
+
+
+def text_of(path: Path) -> Any:
+    """Open a file of UTF-8 text, gzip or not; its line ends stay as they are."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped:
+        return io.TextIOWrapper(igzip.IGzipFile(path), encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def csv_rows(path: Path, provider: str, dataset: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Yield the columns and the values of each record; Auth0's values without their leading apostrophe."""
+    csv.field_size_limit(sys.maxsize)
+    with text_of(path) as file:
+        records = csv.reader(file)
+        try:
+            if provider == "auth0":
+                columns = tuple(_bare(name) for name in next(records, []))
+                for record in records:
+                    yield columns, [_bare(value) for value in record]
+                return
+            known = CYBOZU_COLUMNS.get(dataset, ())
+            for record in records:
+                more = tuple(f"column_{number}" for number in range(len(known) + 1, len(record) + 1))
+                yield (*known[: len(record)], *more), record
+        except csv.Error as error:
+            raise WrongFormatError(f"the CSV cannot be read: {error}") from None
+
+
+def _bare(value: str) -> str:
+    # Auth0 writes an apostrophe before every string, against spreadsheets that run formulas. Exactly one is its own.
+    return value[1:] if value.startswith("'") else value
+
+
+def _from_csv(source: Path, target: Path, provider: str, dataset: str) -> tuple[str, ...]:
+    columns: tuple[str, ...] = ()
+    with target.open("x", encoding="utf-8") as out:
+        for names, values in csv_rows(source, provider, dataset):
+            columns = names if len(names) > len(columns) else columns
+            out.write(json.dumps(dict(zip(names, values, strict=False)), ensure_ascii=False) + "\n")
+    return columns

@@ -1,0 +1,171 @@
+"""``meibo diff``: what differs is counted and named, whatever the order; what only looks different is not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cli.compare import Comparison
+from cli.files import Rows
+from tests.archives import EARLIER, RUN, STAFF, STAFF_CSV, USERS, USERS_CSV, Folder, Maker, ndjson
+from tests.integration.reading.conftest import Meibo
+
+pytestmark = pytest.mark.usefixtures("account")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Any:
+    return Folder(tmp_path / "held")
+
+
+def people(count: int = 20) -> list[dict[str, Any]]:
+    return [
+        {
+            "user_id": f"auth0|{n}",
+            "email": f"{n}@example.jp",
+            "name": f"名 {n}\u2028",
+            "user_metadata": {"country": "JP", "n": n},
+            "identities": [{"connection": "c"}],
+        }
+        for n in range(count)
+    ]
+
+
+def counts(export: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(export[name] for name in ("added", "removed", "changed", "unchanged", "duplicates"))
+
+
+def test_rows_are_counted_and_fields_named(maker: Maker, meibo: Meibo) -> None:
+    before = people()
+    after = people(22)[1:]
+    after[4]["email"] = "new@example.jp"
+    after[5]["user_metadata"] = {"country": "BR", "n": 6, "new": None}
+    after[6]["email"] = ""
+    del after[7]["name"]
+    after = after[7:] + after[:7]
+    after = [dict(reversed(row.items())) for row in after]
+    maker.run({USERS: ndjson(before)}, EARLIER)
+    maker.run({USERS: ndjson(after, zipped=False)})
+
+    done = meibo("diff", EARLIER, RUN, "--json")
+
+    (export,) = done.json()["exports"]
+    assert counts(export) == (2, 1, 4, 15, 0)
+    assert export["fields"] == {"email": 2, "user_metadata.country": 1, "name": 1}
+    told = meibo("diff", "previous", "latest", "--fields").output
+    assert "2 added, 1 removed, 4 changed, 15 unchanged" in told
+    assert "user_metadata.country" in told
+    assert "new@example.jp" not in told
+
+
+def test_every_row_that_differs_is_written_as_csv(maker: Maker, meibo: Meibo) -> None:
+    maker.run({USERS: ndjson(people(3))}, EARLIER)
+    maker.run({USERS: ndjson([*people(2), {"user_id": "auth0|x"}, {**people(3)[2], "name": "1", "email": "2"}][1:])})
+
+    done = meibo("diff", EARLIER, RUN, "--csv", "changes.csv")
+
+    assert done.status == 0
+    rows = list(csv.reader(Path("changes.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows == [
+        ["export", "change", "key", "fields"],
+        ["acme/users/ndjson/all", "removed", "auth0|0", ""],
+        ["acme/users/ndjson/all", "added", "auth0|x", ""],
+        ["acme/users/ndjson/all", "changed", "auth0|2", "email name"],
+    ]
+    assert meibo("diff", EARLIER, RUN, "--csv", "changes.csv").status == 2
+
+
+@pytest.mark.parametrize("address", [STAFF, USERS])
+def test_nothing_and_an_empty_text_are_one_for_cybozu_only(maker: Maker, meibo: Meibo, address: Any) -> None:
+    name = "id" if address is STAFF else "user_id"
+    maker.run({address: ndjson([{name: "9223372036854775807", "phone": None, "url": ""}])}, EARLIER)
+    maker.run({address: ndjson([{name: "9223372036854775807", "phone": "", "url": None}])})
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert export["changed"] == (0 if address is STAFF else 1)
+
+
+def test_an_auth0_csv_is_compared_by_its_columns(maker: Maker, meibo: Meibo) -> None:
+    def file(*rows: str) -> bytes:
+        return gzip.compress(("\r\n".join(("user_id,email,name", *rows)) + "\r\n").encode())
+
+    maker.run({USERS_CSV: file('\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""', "'auth0|2,'b@x.jp,")}, EARLIER, header=True)
+    maker.run({USERS_CSV: file("'auth0|2,'c@x.jp,", '\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""')}, header=True)
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 1, 0)
+    assert export["fields"] == {"email": 1}
+
+
+def test_a_cybozu_csv_has_no_header_and_may_be_ragged(maker: Maker, meibo: Meibo) -> None:
+    maker.run({STAFF_CSV: '\ufeff"u1","名",""\r\n"u2","b"\r\n'.encode()}, EARLIER)
+    maker.run({STAFF_CSV: b'"u2","b","",""\r\n"u1","other","",""\r\n'})
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 1, 0)
+    assert export["fields"] == {"name": 1}
+
+
+def test_rows_that_share_a_key_are_paired(maker: Maker, meibo: Meibo) -> None:
+    row = {"user_id": "auth0|1"}
+    maker.run({USERS: ndjson([{**row, "n": 1}, {**row, "n": 2}])}, EARLIER)
+    maker.run({USERS: ndjson([{**row, "n": 2}, {**row, "n": 1}, {**row, "n": 3}])})
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert export["duplicates"] == 3
+    assert export["added"] + export["changed"] >= 1
+
+
+def test_an_export_of_one_run_only_is_told(maker: Maker, meibo: Meibo) -> None:
+    maker.run({USERS: ndjson(people(1))}, EARLIER)
+    maker.run({STAFF: ndjson([{"id": "1"}])})
+
+    assert f"acme/users/ndjson/all: only in {EARLIER}" in meibo("diff", EARLIER, RUN).output
+    assert meibo("diff", EARLIER, RUN, "nobody").status == 2
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2))
+DIRECTORY = st.dictionaries(
+    st.text(alphabet="abc名 '\"\\", min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from(["x", "y", "z w"]), VALUES, max_size=3),
+    max_size=6,
+)
+
+
+@settings(max_examples=25)
+@given(before=DIRECTORY, after=DIRECTORY)
+def test_it_agrees_with_a_comparison_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.mktemp("diff")
+    sides = []
+    for name, directory in (("a", before), ("b", after)):
+        path = folder / f"{name}.ndjson"
+        rows = [{"id": key, **row} for key, row in directory.items()] or [{"id": "only to have a row"}]
+        path.write_bytes(ndjson(rows, zipped=False))
+        sides.append(Rows(path, ("id",), ()))
+
+    with Comparison(sides[0], sides[1], folder, blank_is_null=False) as comparison:
+        changes = list(comparison.changes())
+
+    def kept(row: dict[str, Any]) -> str:
+        return json.dumps({name: value for name, value in row.items() if value is not None}, sort_keys=True)
+
+    nobody: dict[str, Any] = {"only to have a row": {}}
+    before, after = before or nobody, after or nobody
+    assert sorted((change.kind, change.key) for change in changes) == sorted(
+        [("removed", key) for key in before.keys() - after.keys()]
+        + [("added", key) for key in after.keys() - before.keys()]
+        + [("changed", key) for key in before.keys() & after.keys() if kept(before[key]) != kept(after[key])]
+    )
