@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from local.queue import EventSource
+from local.queue import EventSource, SqsQueue
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -30,24 +29,20 @@ class LocalChanges:
             group = change.get("organization_id", "none") if isinstance(change, dict) else "none"
         return self.client.send_message(QueueUrl=self.queue_url, MessageBody=body, MessageGroupId=group)["MessageId"]
 
-    def dead_letters(self) -> list[MessageTypeDef]:
-        """Return what is on the dead-letter queue, and leave it there."""
+    def dead_letter_count(self) -> int:
+        """Return how many dead letters wait."""
+        return SqsQueue(self.client, self.dead_letters_url).size()
+
+    def take_dead_letters(self) -> list[MessageTypeDef]:
+        """Take every dead letter off its queue.
+
+        A FIFO queue cannot be looked through: while one letter of a group is out, the next stays in.
+        """
         found: list[MessageTypeDef] = []
         while messages := self._receive():
             found += messages
-        for message in found:
-            self.client.change_message_visibility(
-                QueueUrl=self.dead_letters_url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-            )
+            SqsQueue(self.client, self.dead_letters_url).delete([message["ReceiptHandle"] for message in messages])
         return found
-
-    def dead_changes(self) -> Iterator[Any]:
-        """Yield the dead letters that are JSON."""
-        for message in self.dead_letters():
-            try:
-                yield json.loads(message["Body"])
-            except ValueError:
-                continue
 
     def _receive(self) -> list[MessageTypeDef]:
         return self.client.receive_message(

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from local.aws import LocalAws, local_aws
 from local.progress import Progress
+from local.rehearsal import rehearse
 from local.sources import Sources
 
 _POLL_SECONDS = 0.1
@@ -49,8 +50,8 @@ class Checked:
 def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
     """Archive the sources into a folder under the bucket's keys; return the exit status.
 
-    0 means that every export is there and every file on disk has its manifest's SHA-256, 1 that something is missing
-    or wrong; the table says what. What the functions log goes to ``log``.
+    0 means that every export is there, every file on disk has its manifest's SHA-256 and every change its outcome,
+    1 that something is missing or wrong; the table says what. What the functions log goes to ``log``.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(console)
@@ -77,6 +78,11 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         _follow(aws, run_id, attempt, progress)
         aws.download(archive)
         manifest = aws.read_json(run_manifest_key(run_id, attempt))
+        rehearsal = None
+        if sources.changes:
+            console.print(f"Sending {len(sources.changes)} membership changes, good ones and bad ones, to the queue")
+            rehearsal = rehearse(aws, sources.changes)
+            aws.download(archive)
     checked = [_check(export, archive, sources) for export in manifest["exports"]]
     console.print(_summary(manifest, checked, console.width))
     for one in checked:
@@ -84,7 +90,9 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
             console.print(f"[yellow]suspect[/] {one.export['export_id']}: {_reason(archive, one.export)}")
     for missing in manifest["missing"]:
         console.print(f"[red]missing[/] {missing['export_id']}: {missing['error']}: {missing['reason']}")
-    good = manifest["complete"] and all(one.ok for one in checked)
+    if rehearsal:
+        console.print(rehearsal.table())
+    good = manifest["complete"] and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)
     console.print(
         f"run {run_id}: {'[green]complete[/]' if good else '[red]not complete[/]'};"
         f" the archive is in [bold]{archive}/[/], what the functions logged in {log}"

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from dotenv import dotenv_values
 from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import ConfigurationError, SecretError
 
+from local.rehearsal import Planned, plan_changes
 from local.template import ROOT
 
 _AUTH0_KEYS = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
@@ -29,7 +30,8 @@ _START_SECONDS = 60
 class Sources:
     """A configuration with its secrets, and what must surround it on this machine.
 
-    ``expected_rows`` holds, by export_id, what is known beforehand of the directories.
+    ``expected_rows`` holds, by export_id, what is known beforehand of the directories. ``changes`` are sent through
+    the queue once the run is over; there are none for real sources.
     """
 
     configuration: Configuration
@@ -38,6 +40,7 @@ class Sources:
     parameters: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     expected_rows: Mapping[str, int] = field(default_factory=dict)
+    changes: Sequence[Planned] = ()
 
 
 @contextmanager
@@ -117,6 +120,7 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
         parameters={"LocationHosts": ",".join(tenant["allowed_hosts"])},
         environment={"SSL_CERT_FILE": ca_file, "REQUESTS_CA_BUNDLE": ca_file},
         expected_rows=expected,
+        changes=plan_changes(tenant_name, tenant["organization_ids"], tenant["user_ids"], tenant["role_ids"]),
     )
 
 

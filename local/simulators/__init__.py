@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,9 @@ class Simulators:
                     "credentials": tenant.credentials(),
                     "key_credentials": tenant.key_credentials(),
                     "organizations": tenant.organizations.count(),
+                    "organization_ids": tenant.organizations.ids()[:100],
+                    "role_ids": list(tenant.organizations.roles),
+                    "user_ids": [user["user_id"] for user in islice(tenant.expected_users(), 500)],
                     "members": sum(len(members) for members in tenant.memberships.values()),
                     "connections": {
                         connection.id: {"name": connection.name, "users": connection.users}

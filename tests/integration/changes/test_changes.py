@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from local.rehearsal import plan_changes, rehearse
+
 from .conftest import Queue
 
 
@@ -19,7 +21,7 @@ def test_members_are_added_and_each_has_its_outcome(queue: Queue) -> None:
     assert queue.members() == frozenset(people)
     assert queue.outcomes(message) == dict.fromkeys(people, "applied")
     assert queue.writes() == [("POST", 204)] * 3
-    assert queue.aws.changes.dead_letters() == []
+    assert queue.aws.changes.take_dead_letters() == []
 
 
 def test_unknown_id_is_rejected_alone_and_becomes_a_dead_letter(queue: Queue) -> None:
@@ -33,7 +35,7 @@ def test_unknown_id_is_rejected_alone_and_becomes_a_dead_letter(queue: Queue) ->
     # then
     assert queue.members() == frozenset(good)
     assert queue.outcomes(message) == {**dict.fromkeys(good, "applied"), bad: "rejected"}
-    (letter,) = queue.aws.changes.dead_changes()
+    (letter,) = (json.loads(found["Body"]) for found in queue.aws.changes.take_dead_letters())
     (rejection,) = letter.pop("rejections")
     assert letter == queue.change(bad)
     assert rejection["members"] == [bad]
@@ -49,10 +51,70 @@ def test_bad_message_goes_to_the_dead_letters_at_once(queue: Queue) -> None:
     queue.drain()
 
     # then
-    bodies = [letter["Body"] for letter in queue.aws.changes.dead_letters()]
-    reasons = {letter["MessageAttributes"]["MeiboReason"]["StringValue"] for letter in queue.aws.changes.dead_letters()}
+    letters = queue.aws.changes.take_dead_letters()
+    bodies = [letter["Body"] for letter in letters]
+    reasons = {letter["MessageAttributes"]["MeiboReason"]["StringValue"] for letter in letters}
     assert sorted(bodies) == sorted([json.dumps({**queue.change("no-prefix"), "surprise": 1}), "{not json"])
     assert any("$.members[0]" in reason and "$.surprise" in reason for reason in reasons)
     assert queue.outcomes(message) == {"no-prefix": "rejected"}
     assert queue.outcomes(broken) == {None: "rejected"}
     assert queue.writes() == []
+
+
+def test_rehearsal_of_make_run_ends_as_planned(queue: Queue) -> None:
+    # given
+    planned = plan_changes("acme", queue.organizations, queue.people, queue.roles, count=70)
+
+    # when
+    rehearsal = rehearse(queue.aws, planned)
+
+    # then
+    assert rehearsal.drained
+    assert rehearsal.found == rehearsal.expected
+    assert rehearsal.found["rejected"] > 0
+    assert rehearsal.found["dead letters"] > 0
+
+
+def test_roles_are_given_after_the_membership(queue: Queue) -> None:
+    # given
+    message = queue.send(*queue.people[:3], roles=queue.roles[:2])
+
+    # when
+    queue.drain()
+
+    # then
+    assert queue.outcomes(message) == dict.fromkeys(queue.people[:3], "applied")
+    for person in queue.people[:3]:
+        assert queue.tenant.organizations.member_roles(queue.organization, person) == queue.roles[:2]
+
+
+def test_person_is_invited_once_and_without_an_email(queue: Queue) -> None:
+    # given: the same change twice, as two messages
+    terms = {"client_id": "portal", "inviter": "人事部", "ttl_sec": 3600}
+    wanted = queue.change("new.person@example.com", action="invite", roles=queue.roles[:1], invitation=terms)
+    messages = [queue.aws.changes.send({**wanted, "change_id": f"hr-{number}"}) for number in range(2)]
+
+    # when
+    queue.drain()
+
+    # then
+    assert [queue.outcomes(message) for message in messages] == [{"new.person@example.com": "applied"}] * 2
+    assert len({line["invitation_id"] for line in queue.lines()}) == 1
+    (invitation,) = queue.tenant.invitations.all[queue.organization].values()
+    assert invitation["roles"] == queue.roles[:1]
+    assert queue.tenant.invitations.emails == 0
+
+
+def test_dry_run_looks_up_and_writes_nothing(queue: Queue) -> None:
+    # given
+    unknown = "auth0|0000000000000000000000ff"
+    message = queue.send(queue.people[0], unknown, dry_run=True)
+
+    # when
+    queue.drain()
+
+    # then
+    assert queue.outcomes(message) == {queue.people[0]: "dry_run", unknown: "rejected"}
+    assert queue.writes() == []
+    assert queue.members() == frozenset()
+    assert queue.aws.changes.take_dead_letters() == []
