@@ -14,6 +14,7 @@ from typing import Any, Final
 from isal import igzip
 from meibo.archive.catalog import ArchivedExport
 from meibo.archive.reading import ArchiveReader, read_document
+from meibo.auth0.fields import DEFAULT_FIELDS, wire_fields
 from meibo.errors import ConfigurationError, WrongFormatError
 
 from cli.download import download
@@ -75,10 +76,7 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
 
 def _key(export: ArchivedExport, manifest: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
     address = export.folder.address
-    fields = manifest.get("request", {}).get("fields") or []
-    exported: dict[str, str] = {
-        field["name"]: field.get("export_as", field["name"]) for field in fields if isinstance(field, dict)
-    }
+    exported = output_names(manifest) if address.provider == "auth0" else {}
     default = (("id",), ("code",), ("user_id",))
     for names in _KEYS.get((address.provider, address.dataset), default):
         found = tuple(exported.get(name, name) for name in names)
@@ -89,12 +87,21 @@ def _key(export: ArchivedExport, manifest: Mapping[str, Any], columns: Sequence[
     )
 
 
+def output_names(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each field of an Auth0 users export is called in its file, by the field's own name."""
+    if manifest.get("dataset") != "users":
+        return {}
+    fields = manifest.get("request", {}).get("fields") or DEFAULT_FIELDS[str(manifest.get("format"))]
+    return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
+
+
 def text_of(path: Path) -> Any:
     """Open a file of UTF-8 text, gzip or not; its line ends stay as they are."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     if zipped:
-        return io.TextIOWrapper(igzip.IGzipFile(path), encoding="utf-8-sig", newline="")
+        unzipped: Any = igzip.open(path, "rb")  # type: ignore[no-untyped-call]  # isal has no types
+        return io.TextIOWrapper(unzipped, encoding="utf-8-sig", newline="")
     return path.open(encoding="utf-8-sig", newline="")
 
 
