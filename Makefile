@@ -98,3 +98,16 @@ lock: ## write the lock files again (needs uv)
 	uv pip compile -q --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt layers/meibo/requirements.in -o layers/meibo/requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/sam.in -o requirements/sam.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/scan.in -o requirements/scan.txt
+
+BENCH := .venv-bench
+BENCH_READY := $(BENCH)/.ready
+
+$(BENCH_READY): requirements/bench.txt
+	@echo "setting up $(BENCH) (once; a minute or two)"
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(READY) $(BENCH_READY) ## compare the copy with its peers; writes docs/performance.md (BENCH_FLAGS="--size 20")
+	env -u PYTHONPATH $(BENCH)/bin/python tests/bench/bench.py $(BENCH_FLAGS)

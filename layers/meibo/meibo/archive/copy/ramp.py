@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WINDOW_SECONDS = 0.1
-"""Long enough for a new connection's handshake beside some bytes, short enough for a file of one second."""
+WARM_SECONDS = 0.1
+"""New connections shake hands in it, so a step is not judged by it."""
 
-GROWTH = 1.15
-"""A step that gains less than this is taken back: each lane costs a connection, memory and CPU."""
+WINDOW_SECONDS = 0.1
+REST_SECONDS = 1.0
+"""A network's rate changes; after this long the next step is tried again."""
 
 STEP = 4
-REST_SECONDS = 4.0
-"""A network's rate changes; after this long another step is tried."""
+GROWTH = 1.1
+LOSS = 0.85
+"""A step that gains nothing is kept, for a lane too many costs little and one too few much; one that harms is not."""
 
 
 class Ramp:
@@ -26,35 +28,40 @@ class Ramp:
         self._most = most
         self._clock = clock
         self.limit = 1
-        self._settled = 1
-        self._rate = 0.0  # of the settled number of lanes
+        self._before = 1  # the limit before the last step
+        self._rate = 0.0  # at that limit
         self._received = 0
         self._since: float | None = None
+        self._from = 0.0
         self._until = 0.0
 
     def arrived(self, count: int) -> bool:
         """Count bytes; return whether the limit rose."""
         now = self._clock()
         if self._since is None:
-            self._open_window(now, WINDOW_SECONDS)
+            self._watch(now, 0.0)
+        if now < self._from:
+            return False
         self._received += count
         if now < self._until:
             return False
-        assert self._since is not None  # noqa: S101  (told to mypy)
-        rate = self._received / max(now - self._since, 1e-9)
+        rate = self._received / max(now - self._from, 1e-9)
         before = self.limit
-        if self.limit == self._settled:  # the rate to beat is known now: try more
-            self._rate = rate
-            self.limit = min(self._settled * STEP, self._most)
-            self._open_window(now, WINDOW_SECONDS)
-        elif rate > self._rate * GROWTH:  # worth it: keep, and try more
-            self._settled, self._rate = self.limit, rate
-            self.limit = min(self._settled * STEP, self._most)
-            self._open_window(now, WINDOW_SECONDS)
+        stepped = self.limit > self._before
+        if stepped and rate < self._rate * LOSS:
+            self.limit = self._before
+            self._watch(now, REST_SECONDS)
+        elif stepped and rate < self._rate * GROWTH:
+            self._before = self.limit
+            self._watch(now, REST_SECONDS)
         else:
-            self.limit = self._settled
-            self._open_window(now, REST_SECONDS)
+            self._before, self._rate = self.limit, rate
+            self.limit = min(self.limit * STEP, self._most)
+            self._watch(now, WARM_SECONDS)
         return self.limit > before
 
-    def _open_window(self, now: float, seconds: float) -> None:
-        self._since, self._until, self._received = now, now + seconds, 0
+    def _watch(self, now: float, warm: float) -> None:
+        """Count from a moment on, for a window."""
+        self._since, self._received = now, 0
+        self._from = now + warm
+        self._until = self._from + WINDOW_SECONDS

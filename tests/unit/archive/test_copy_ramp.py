@@ -1,0 +1,62 @@
+"""Lanes are added while that makes the whole faster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from meibo.archive.copy.ramp import Ramp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Network:
+    """Delivers bytes at a rate that depends on the number of lanes."""
+
+    def __init__(self, rate: Callable[[int], float], most: int = 16) -> None:
+        self.now = 0.0
+        self.rate = rate
+        self.ramp = Ramp(most, lambda: self.now)
+
+    def run(self, seconds: float) -> list[int]:
+        limits = []
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.01
+            self.ramp.arrived(int(self.rate(self.ramp.limit) * 0.01))
+            limits.append(self.ramp.limit)
+        return limits
+
+
+def test_it_begins_with_one_lane() -> None:
+    assert Network(lambda lanes: lanes * 1e6).run(0.05) == [1] * 5
+
+
+def test_lanes_are_added_while_each_brings_its_own_rate() -> None:
+    limits = Network(lambda lanes: lanes * 80e6).run(1)
+    assert limits[-1] == 16
+    assert limits.index(16) < 60
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 16])
+def test_there_are_never_more_than_allowed(most: int) -> None:
+    assert max(Network(lambda lanes: lanes * 80e6, most).run(10)) == most
+
+
+def test_a_step_that_harms_is_taken_back_and_tried_again_later() -> None:
+    network = Network(lambda lanes: 100e6 if lanes == 1 else 50e6)
+    limits = network.run(0.5)
+    assert limits[-1] == 1
+    network.rate = lambda lanes: lanes * 80e6
+    assert network.run(4)[-1] == 16
+
+
+def test_a_handshake_is_not_held_against_a_step() -> None:
+    network = Network(lambda lanes: lanes * 80e6)
+    network.run(0.12)
+    assert network.ramp.limit == 4
+    network.rate = lambda _: 1e6  # while four connections are made
+    network.run(0.08)
+    network.rate = lambda lanes: lanes * 80e6
+    assert network.run(0.4)[-1] == 16
