@@ -110,4 +110,4 @@ $(BENCH_READY): requirements/bench.txt
 
 .PHONY: bench
 bench: $(READY) $(BENCH_READY) ## compare the copy with its peers; writes docs/performance.md (BENCH_FLAGS="--size 20")
-	env -u PYTHONPATH $(BENCH)/bin/python tests/bench/bench.py $(BENCH_FLAGS)
+	PYTHONPATH=. $(BENCH)/bin/python -m tests.bench.bench $(BENCH_FLAGS)

@@ -6,21 +6,24 @@ import http.client
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import urllib3.exceptions
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
+
+from meibo.archive.copy.tls import TlsConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from urllib3 import BaseHTTPResponse
 
     from meibo.archive.copy.model import CopyOptions
 
 SEND_BYTES = 256 * 1024
-"""A send call may take as long as a stall, so it must not be a whole part."""
+"""A send call of plain HTTP may take as long as a stall, so it must not be a whole part."""
 
 CHUNKED_BYTES = 64 * 1024
 """What a break may cost of a body of unknown length, whose bytes are counted a call later."""
@@ -31,8 +34,9 @@ BROKEN = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
+@cache
 def trust() -> ssl.SSLContext:
-    """Return the platform's trust (SSL_CERT_FILE is honoured)."""
+    """Return the platform's trust (SSL_CERT_FILE is honoured), which takes 20 ms and a MiB or two to load."""
     return ssl.create_default_context()
 
 
@@ -48,11 +52,7 @@ class Body:
         self.length: int | None = original.length
         self.chunked = original.chunked
         self.filled = 0
-        self._receive: Callable[[int, memoryview], int] | None = None
-        if isinstance(sock, ssl.SSLSocket):
-            self._receive = cast("Callable[[int, memoryview], int]", sock.read)  # with a buffer it counts
-        elif sock is not None:
-            self._receive = lambda size, view: sock.recv_into(view, size)
+        self._receive = None if sock is None else sock.recv_into
         self._buffered = True
 
     def readinto(self, view: memoryview) -> int:
@@ -78,7 +78,7 @@ class Body:
                     # What came with the headers is used up when less than asked for is there.
                     self._buffered = self._receive is None or count == size - filled
                 else:
-                    count = self._receive(size - filled, view[filled:size])  # type: ignore[misc]
+                    count = self._receive(view[filled:size])  # type: ignore[misc]  # set where it is not buffered
                 if not count:
                     break
                 filled += count
@@ -102,9 +102,13 @@ class Body:
 
 
 class Connection:
-    """Sends requests one after the other, connecting when it has to; another thread may interrupt it."""
+    """Sends requests one after the other, connecting when it has to; another thread may interrupt it.
 
-    def __init__(self, options: CopyOptions, tls: ssl.SSLContext) -> None:
+    ``wire_bytes`` is what it receives at once: much where a file comes in, little where only answers do.
+    """
+
+    def __init__(self, options: CopyOptions, tls: ssl.SSLContext, *, wire_bytes: int) -> None:
+        self._wire_bytes = wire_bytes
         self._options = options
         self._tls = tls
         self._origin: tuple[str, str, int] | None = None
@@ -151,7 +155,9 @@ class Connection:
 
     def _make(self, scheme: str, host: str, port: int) -> HTTPConnection:
         if scheme == "https":
-            return HTTPSConnection(host, port, ssl_context=self._tls, timeout=self._options.stall_seconds)
+            return TlsConnection(
+                host, port, self._tls, timeout=self._options.stall_seconds, wire_bytes=self._wire_bytes
+            )
         return HTTPConnection(host, port, timeout=self._options.stall_seconds)
 
     def interrupt(self) -> None:
@@ -161,8 +167,7 @@ class Connection:
         sock = connection.sock if connection is not None else None
         if sock is not None:
             with suppress(OSError):
-                # Not the TLS layer's: that one would take part in the conversation.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Drop the connection; the next request makes a new one."""

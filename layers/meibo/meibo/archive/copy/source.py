@@ -27,6 +27,8 @@ EXPIRED = frozenset({400, 401, 403, 404, 410})
 HOT_BYTES = 256 * 1024
 """A piece that is still in the CPU's cache when its checksum is computed."""
 
+WIRE_BYTES = 128 * 1024
+
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -143,7 +145,7 @@ class Download:
         self._location = location
         self._stop = stop
         self._counts = counts
-        self._connection = Connection(options, tls)
+        self._connection = Connection(options, tls, wire_bytes=WIRE_BYTES)
         stop.on_set(self._connection.interrupt)
         self._patience = Patience("the source", options, stop, counts)
         self._body: Body | None = None

@@ -1,0 +1,94 @@
+"""Who copies: commands, what they prove, and on how many connections."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+OURS = ROOT / ".venv" / "bin" / "python"
+BIN = Path(sys.executable).parent
+
+CURL = "curl -sS --fail --cacert {ca} {source}/{file}"
+RCLONE = (
+    f"{BIN}/rclone --config /dev/null --ca-cert {{ca}} --s3-provider Other --s3-region us-east-1 --s3-env-auth"
+    " --s3-no-check-bucket --s3-chunk-size 8M --s3-endpoint {sink} --retries 1"
+)
+RCLONE_STREAMS = (
+    f"{RCLONE} copyto --http-url {{source}} :http:{{file}} :s3:archive/{{key}} --no-check-dest"
+    " --multi-thread-cutoff 1M --multi-thread-chunk-size 8M"
+    " --multi-thread-streams {streams} --s3-upload-concurrency {streams}"
+)
+MEIBO = f"{OURS} {HERE}/peers/meibo_copy.py {{source}}/{{file}} {{sink}} {{ca}} {{key}}"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to copy the file, as a shell command with holes for where and what."""
+
+    name: str
+    command: str
+    verifies: str
+    streams: int = 1
+    sha256: bool = False
+    ours: bool = False
+    floor: bool = False
+    s3: bool = True
+
+    def line(self, *, source: str, sink: str, ca: Path, file: str, key: str) -> str:
+        """Fill the holes."""
+        return self.command.format(source=source, sink=sink, ca=ca, file=file, key=key, streams=self.streams)
+
+
+def python(script: str) -> str:
+    """Return the command of a peer that is a Python library."""
+    return f"{BIN}/python {HERE}/peers/{script} {{source}}/{{file}} {{sink}} {{ca}} {{key}}"
+
+
+CONTENDERS = [
+    Contender(
+        "meibo",
+        MEIBO,
+        "SHA-256 of the file; CRC64NVME of each part and the object; size, ETag; If-None-Match",
+        streams=16,
+        sha256=True,
+        ours=True,
+    ),
+    Contender(
+        "curl | aws s3 cp",
+        f"{CURL} | {BIN}/aws s3 cp - s3://archive/{{key}} --endpoint-url {{sink}} --only-show-errors",
+        "CRC64NVME of each part",
+    ),
+    Contender("rclone copyurl", f"{RCLONE} copyurl {{source}}/{{file}} :s3:archive/{{key}}", "MD5 of each part"),
+    Contender("rclone, 8 streams", RCLONE_STREAMS, "MD5 of each part", streams=8),
+    Contender("rclone, 16 streams", RCLONE_STREAMS, "MD5 of each part", streams=16),
+    Contender(
+        "curl | s5cmd pipe",
+        f"{CURL} | {BIN}/s5cmd --endpoint-url {{sink}} pipe s3://archive/{{key}} > /dev/null",
+        "SigV4 payload hash of each part",
+    ),
+    Contender("boto3 upload_fileobj", python("boto3_raw.py"), "CRC32 of each part"),
+    Contender("awscrt + SHA-256", python("awscrt_sha256.py"), "SHA-256 of the file", sha256=True),
+    Contender("obstore + SHA-256", python("obstore_sha256.py"), "SHA-256 of the file", sha256=True),
+    Contender("smart_open", python("smart_open_copy.py"), "CRC32 of each part"),
+    Contender(
+        "curl | curl",
+        f"{CURL} | curl -sS --fail --cacert {{ca}} -T - {{sink}}/archive/{{key}} > /dev/null",
+        "nothing (the floor)",
+        floor=True,
+        s3=False,
+    ),
+]
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test-secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}

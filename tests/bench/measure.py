@@ -1,0 +1,89 @@
+"""Run a command and see what it cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: wall seconds, CPU seconds of all its processes, the largest process's peak memory."""
+
+    seconds: float
+    cpu: float
+    rss: int
+    output: str
+
+
+@dataclass
+class Series:
+    """The runs of one contender."""
+
+    size: int
+    runs: list[Run] = field(default_factory=list)
+    failure: str | None = None
+
+    @property
+    def rates(self) -> list[float]:
+        """MiB a second."""
+        return [self.size / MIB / run.seconds for run in self.runs]
+
+    @property
+    def rate(self) -> float:
+        """The median MiB a second."""
+        return statistics.median(self.rates) if self.runs else 0.0
+
+    @property
+    def cpu(self) -> float:
+        """The median CPU seconds a GiB."""
+        return statistics.median(run.cpu for run in self.runs) / (self.size / GIB)
+
+    def told(self, name: str) -> float:
+        """The median of a number that our own command prints, which is of the copy without its start."""
+        return statistics.median(float(json.loads(run.output)[name]) for run in self.runs)
+
+    @property
+    def rss(self) -> float:
+        """The highest peak in MiB."""
+        return max(run.rss for run in self.runs) / MIB
+
+
+def run(command: str, environment: Mapping[str, str], cpus: str | None, seconds: float) -> Run:
+    """Run a shell command and all that it starts; raise if it fails or takes longer than that."""
+    pinned = ["taskset", "-c", cpus] if cpus else []
+    shell = [*pinned, "timeout", str(seconds), "bash", "-o", "pipefail", "-c", command]
+    begun = time.perf_counter()
+    process = subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(environment))
+    output, errors = process.stdout, process.stderr
+    assert output is not None
+    assert errors is not None
+    said, complained = output.read(), errors.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    taken = time.perf_counter() - begun
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(
+            f"{command.split(maxsplit=1)[0]} ended with {process.returncode}: {complained.decode()[-500:]}"
+        )
+    return Run(taken, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, said.decode())
+
+
+def spread(values: Iterable[float], digits: int = 0) -> str:
+    """Write a median with its range."""
+    values = list(values)
+    if not values:
+        return "–"
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"

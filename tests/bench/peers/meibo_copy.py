@@ -1,0 +1,57 @@
+"""Our copy as a command: URL ENDPOINT CA KEY [--format F] [--no-decode]; prints what it proved."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import ssl
+import time
+
+import boto3
+from botocore.config import Config
+from meibo.archive.copy import Content, CopyOptions, LocationSource, Target, copy
+
+parser = argparse.ArgumentParser()
+parser.add_argument("url")
+parser.add_argument("endpoint")
+parser.add_argument("ca")
+parser.add_argument("key")
+parser.add_argument("--format", default="opaque")
+parser.add_argument("--no-decode", action="store_true")
+parser.add_argument("--lanes", type=int, default=CopyOptions.lanes)
+arguments = parser.parse_args()
+
+client = boto3.client(
+    "s3",
+    endpoint_url=arguments.endpoint,
+    verify=arguments.ca,
+    region_name="us-east-1",
+    aws_access_key_id="test",
+    aws_secret_access_key="test-secret",
+    config=Config(s3={"addressing_style": "path"}),
+)
+tls = ssl.create_default_context(cafile=arguments.ca)
+before = resource.getrusage(resource.RUSAGE_SELF)
+begun = time.perf_counter()
+result = copy(
+    LocationSource(lambda: arguments.url),
+    Target(client, "archive", arguments.key),
+    content=Content(arguments.format, "detect", header=True, decode=not arguments.no_decode),
+    options=CopyOptions(lanes=arguments.lanes, source_tls=tls, target_tls=tls),
+)
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(
+    json.dumps(
+        {
+            "seconds": time.perf_counter() - begun,
+            "sha256": result.sha256,
+            "rows": result.rows,
+            "lanes": result.counts.lanes,
+            "gets": result.counts.gets,
+            "puts": result.counts.puts,
+            "breaks": result.counts.breaks,
+            "cpu": usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime,
+        }
+    )
+)
