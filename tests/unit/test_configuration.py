@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from meibo.configuration import Auth0Source, Auth0UsersExport, parse_configuration
+from meibo.configuration import Auth0Source, Auth0UsersExport, configuration_schema, parse_configuration
 from meibo.errors import ConfigurationError
 
+ROOT = Path(__file__).parents[2]
 VALID: dict[str, Any] = {
     "sources": [
         {
@@ -224,3 +227,25 @@ def test_every_kind_of_export_resolves_to_a_key_of_its_own() -> None:
     ]
 
     assert len(keys) == len(set(keys)) == 11
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+def test_every_documented_configuration_is_valid(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+
+    found = [example for example in re.findall(r"```json\n(.*?)```", text, re.DOTALL) if '"sources"' in example]
+
+    assert found
+    for example in found:
+        assert parse_configuration(example)
+
+
+def test_every_dataset_is_documented() -> None:
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    auth0_text, cybozu_text = text.partition("## cybozu.com")[::2]
+    schema = configuration_schema()["$defs"]
+
+    for name, definition in schema.items():
+        dataset = definition["properties"].get("dataset", {})
+        for one in dataset.get("enum", [dataset["const"]] if "const" in dataset else []):
+            assert f"| `{one}` |" in (auth0_text if name.startswith("Auth0") else cybozu_text)
