@@ -1,0 +1,41 @@
+"""The sample events are what the functions accept, and show every dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from meibo.configuration import parse_configuration
+from meibo.exports.events import create_event, export_event, finish_event
+from meibo.exports.resolve import resolve
+
+from tests.unit.exports.conftest import auth0_source, cybozu_source
+
+EVENTS = Path(__file__).parents[3] / "events"
+DOORS = {
+    "create_exports": create_event,
+    "check_export": export_event,
+    "archive_export": export_event,
+    "finish_run": finish_event,
+}
+OURS = sorted(path for path in EVENTS.glob("*.json") if path.name.split(".")[0] in DOORS)
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.stem)
+def test_a_sample_event_is_accepted(path: Path) -> None:
+    assert DOORS[path.name.split(".")[0]](json.loads(path.read_text()))
+
+
+def test_there_is_a_sample_event_for_every_dataset_in_every_format() -> None:
+    sources = [
+        auth0_source({"dataset": "users"}, {"dataset": "organizations"}, {"dataset": "members"}),
+        cybozu_source({"dataset": "directory"}, {"dataset": "directory", "format": "ndjson"}),
+    ]
+    configured = resolve(parse_configuration(json.dumps({"sources": sources})), lambda *_: [])
+
+    shown = [export_event(json.loads(path.read_text())).export for path in EVENTS.glob("archive_export.*.json")]
+
+    assert {(one.provider, one.dataset, one.format) for one in configured} <= {
+        (one.provider, one.dataset, one.format) for one in shown
+    }
