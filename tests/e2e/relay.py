@@ -16,7 +16,7 @@ import http.client
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 
 NAME = Path(__file__).name
@@ -41,6 +41,22 @@ async def _join(near: Streams, far: Streams) -> None:
         await _close(far[1])
 
 
+def _leading_to(connect: Callable[[], Awaitable[Streams]]) -> Callable[..., Awaitable[None]]:
+    # asyncio itself holds a connection's task so weakly that it can be collected while it waits.
+    running: set[asyncio.Task[None] | None] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        running.add(task)
+        try:
+            await _join((reader, writer), await connect())
+        finally:
+            running.discard(task)
+            await _close(writer)
+
+    return accept
+
+
 async def _close(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
@@ -53,12 +69,7 @@ def _socket_of(folder: Path, port: int) -> Path:
 
 @contextlib.asynccontextmanager
 async def _listening_in_folder(folder: Path, port: int) -> AsyncIterator[None]:
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await _join((reader, writer), await asyncio.open_connection("127.0.0.1", port))
-        finally:
-            await _close(writer)
-
+    accept = _leading_to(lambda: asyncio.open_connection("127.0.0.1", port))
     # A socket's path may have some 100 characters only; one that goes through a descriptor is always short.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -101,12 +112,7 @@ def relayed(folders: Iterable[Path], ports: list[int]) -> Iterator[None]:
 
 async def _serve_container() -> None:
     async def listen(path: Path) -> None:
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                await _join((reader, writer), await asyncio.open_unix_connection(str(path)))
-            finally:
-                await _close(writer)
-
+        accept = _leading_to(lambda: asyncio.open_unix_connection(str(path)))
         await asyncio.start_server(accept, "127.0.0.1", int(path.stem))
 
     for path in TASK_ROOT.glob("*.sock"):
