@@ -95,14 +95,16 @@ def output_names(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
 
-def text_of(path: Path) -> Any:
-    """Open a file of UTF-8 text, gzip or not; its line ends stay as they are."""
+def opened(path: Path) -> Any:
+    """Open a file's bytes, gzip or not."""
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    if zipped:
-        unzipped: Any = igzip.open(path, "rb")  # type: ignore[no-untyped-call]  # isal has no types
-        return io.TextIOWrapper(unzipped, encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+    return igzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[no-untyped-call]  # isal has no types
+
+
+def text_of(path: Path) -> io.TextIOWrapper:
+    """Open a file of UTF-8 text, gzip or not; its line ends stay as they are."""
+    return io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="")
 
 
 def csv_rows(path: Path, provider: str, dataset: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from cli import differing, getting, listing, verifying
+from cli.restore import command as restoring
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +18,7 @@ app.command("ls")(listing.list_archive)
 app.command("get")(getting.get)
 app.command("verify")(verifying.verify)
 app.command("diff")(differing.diff)
+app.command("restore")(restoring.restore)
 
 
 if __name__ == "__main__":
