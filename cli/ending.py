@@ -25,9 +25,9 @@ def told_plainly() -> Iterator[None]:
         _end(f"{type(error).__name__}: {error}")
     except ClientError as error:
         # The code and the operation only: a message of S3 may repeat a signed address.
-        _end(f"S3 answered {error.response['Error']['Code']} to {error.operation_name}")
+        _end(f"AWS answered {error.response['Error']['Code']} to {error.operation_name}")
     except BotoCoreError as error:
-        _end(f"S3 could not be asked: {type(error).__name__}")
+        _end(f"AWS could not be asked: {type(error).__name__}")
     except OSError as error:
         _end(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}")
 

@@ -1,0 +1,85 @@
+"""``meibo changes outcome``: what became of each member of a change."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+from meibo.archive.reading import ArchiveReader
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cli.ending import COULD_NOT, DIFFERENT, told_plainly
+from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
+
+_STYLES = {"applied": "green", "rejected": "red", "dry_run": "yellow"}
+_PARALLEL_READS = 32
+
+
+def outcome(
+    change_id: Annotated[str, typer.Argument(help="The id that the change was sent with.", show_default=False)],
+    archive: ArchiveOption = DEFAULT_ARCHIVE,
+    days: Annotated[int, typer.Option("--days", min=1, help="How many days back the change was sent at most.")] = 14,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Only who was rejected.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="NDJSON, for programs.")] = False,
+) -> None:
+    """Show each member's outcome. Ends with 1 where one was rejected, with 2 where nothing is on record yet."""
+    with told_plainly():
+        lines = sorted(
+            (line for line in _lines(open_archive(archive), days) if line.get("change_id") == change_id),
+            key=lambda line: (line.get("organization_id") or "", line.get("sent_at") or "", line.get("member") or ""),
+        )
+    if not lines:
+        typer.echo(
+            f"{archive} has no outcome of {change_id} in the last {days} days; it may still be on the queue", err=True
+        )
+        raise typer.Exit(COULD_NOT)
+    counts = Counter(line["outcome"] for line in lines)
+    shown = [line for line in lines if not rejected or line["outcome"] == "rejected"]
+    if as_json:
+        for line in shown:
+            typer.echo(json.dumps(line, ensure_ascii=False))
+    else:
+        console = Console()
+        console.print(_table(shown))
+        console.print(", ".join(f"[{_STYLES[kind]}]{counts[kind]:,} {kind}[/]" for kind in _STYLES if counts[kind]))
+    if counts["rejected"]:
+        raise typer.Exit(DIFFERENT)
+
+
+def _lines(archive: ArchiveReader, days: int) -> Iterator[dict[str, Any]]:
+    first = (datetime.now(UTC) - timedelta(days=days)).strftime("dt=%Y-%m-%d")
+    keys = [
+        found.key
+        for source in archive.folders("changes/")
+        for day in archive.folders(source)
+        if day.rstrip("/").rpartition("/")[2] >= first
+        for found in archive.list(day)
+    ]
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        for body in pool.map(archive.read, keys):
+            for line in (body or b"").split(b"\n"):
+                if line:
+                    yield json.loads(line)
+
+
+def _table(lines: list[dict[str, Any]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("organization", "action", "member", "outcome", "reason"):
+        table.add_column(name, overflow="fold")
+    for line in lines:
+        style = _STYLES[line["outcome"]]
+        table.add_row(
+            line.get("organization_id", "–"),
+            line.get("action", "–"),
+            line.get("member") or "–",
+            f"[{style}]{line['outcome']}[/]",
+            line.get("reason", ""),
+        )
+    return table

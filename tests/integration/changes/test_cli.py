@@ -1,0 +1,143 @@
+"""What a person does with changes: send a file, look at outcomes, send repaired dead letters again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+
+from .conftest import Queue
+
+Meibo = Callable[..., Result]
+UNKNOWN = "auth0|0000000000000000000000ff"
+
+
+@pytest.fixture
+def meibo(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("COLUMNS", "200")
+    runner = CliRunner()
+
+    def invoke(*words: str, answer: str | None = None) -> Result:
+        return runner.invoke(app, ["changes", *words], input=answer)
+
+    return invoke
+
+
+def _file(folder: Path, *rows: str, header: str = "organization,action,member,roles") -> str:
+    path = folder / "joiners.csv"
+    path.write_text("\ufeff" + "\r\n".join([header, *rows]) + "\r\n", encoding="utf-8")
+    return str(path)
+
+
+def test_file_is_sent_and_its_outcomes_shown(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+    # given: a user by id, one by e-mail address, one with a role, and somebody who leaves
+    people = list(queue.tenant.expected_users())[:4]
+    first, other = queue.organizations[:2]
+    path = _file(
+        tmp_path,
+        f"{first},add,{people[0]['user_id']},",
+        f"{first},add,{people[1]['email']},",
+        f"{other},add,{people[2]['user_id']},{queue.roles[0]}",
+        f"{other},remove,{people[3]['user_id']},",
+    )
+
+    # when
+    sent = meibo("send", path, "--source", "acme", "--change-id", "hr-7", "--confirm-removals", "1", "--yes")
+    queue.drain()
+    shown = meibo("outcome", "hr-7", "--archive", f"s3://{queue.aws.bucket}")
+
+    # then
+    assert sent.exit_code == 0, sent.output
+    assert "sent 3 messages" in sent.output
+    assert shown.exit_code == 0, shown.output
+    assert "4 applied" in shown.output
+    assert queue.members() == {people[0]["user_id"], people[1]["user_id"]}
+
+
+def test_file_with_a_fault_is_not_sent_at_all(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+    # given
+    good = f"{queue.organization},add,{queue.people[0]},"
+    path = _file(
+        tmp_path,
+        good,
+        good,
+        "org_short,add,auth0|x,",
+        f"{queue.organization},ad,auth0|y,",
+        f"{queue.organization},add,nobody@example.invalid,",
+    )
+
+    # when
+    sent = meibo("send", path, "--source", "acme", "--yes")
+
+    # then
+    assert sent.exit_code == 2
+    told = {line.partition(":")[0]: line for line in sent.output.splitlines()}
+    assert "repeats line 2" in told["line 3"]
+    assert "organization_id: must be org_" in told["line 4"]
+    assert "the action must be" in told["line 5"]
+    assert "no user has this address" in told["line 6"]
+    assert "line 2" not in told
+    assert "nobody@" not in sent.output
+    assert queue.aws.changes.source.queue.size() == 0
+
+
+@pytest.mark.parametrize(("typed", "messages"), [("2\n", 1), ("3\n", 0), ("\n", 0)])
+def test_removals_are_sent_once_their_number_is_typed(
+    queue: Queue, meibo: Meibo, tmp_path: Path, typed: str, messages: int
+) -> None:
+    # given
+    rows = [f"{queue.organization},remove,{person}," for person in queue.people[:2]]
+
+    # when
+    sent = meibo("send", _file(tmp_path, *rows), "--source", "acme", answer=typed)
+
+    # then
+    assert (sent.exit_code == 0) == bool(messages)
+    assert queue.aws.changes.source.queue.size() == messages
+
+
+def test_repaired_dead_letter_is_sent_again(queue: Queue, meibo: Meibo) -> None:
+    # given: somebody who was not in the tenant in time, and a change that nobody can read
+    queue.send(queue.people[0], UNKNOWN)
+    queue.aws.changes.send("{broken", group="none")
+    queue.drain()
+    queue.tenant.switches.unknown_member = "ignore"
+
+    # when
+    moved = meibo("redrive", "--yes")
+    queue.drain()
+
+    # then
+    assert moved.exit_code == 1, moved.output
+    assert "moved 1 back" in moved.output
+    assert "is not valid JSON" in moved.output
+    lines = sorted((line for line in queue.lines() if line["member"] == UNKNOWN), key=lambda line: line["sent_at"])
+    assert [line["outcome"] for line in lines] == ["rejected", "applied"]
+    assert queue.aws.changes.dead_letter_count() == 1
+
+
+def test_letter_that_cannot_be_sent_is_repaired_in_a_file(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+    # given
+    wrong = {**queue.change(queue.people[0]), "version": 2}
+    queue.aws.changes.send(wrong)
+    queue.drain()
+    path = tmp_path / "letters.ndjson"
+
+    # when
+    taken = meibo("redrive", "--take", str(path), "--yes")
+    (line,) = map(json.loads, path.read_text().splitlines())
+    path.write_text(json.dumps({**line, "change": {**line["change"], "version": 1}}))
+    moved = meibo("redrive", "--from", str(path), "--yes")
+    queue.drain()
+
+    # then
+    assert taken.exit_code == 0, taken.output
+    assert "$.version" in line["reason"]
+    assert moved.exit_code == 0, moved.output
+    assert queue.members() == {queue.people[0]}
+    assert queue.aws.changes.dead_letter_count() == 0
