@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from meibo.archive.copy.connection import trust
@@ -59,6 +60,7 @@ def copy(
             return Attempt(origin, target, content, options=options, stop=stop, counts=counts).run()
         except ChangedError as error:
             changed = str(error)
+        gc.collect()  # the buffers of what was tried hang in the error's traceback
         counts.restarts += 1
         if counts.restarts > options.restarts:
             raise SourceChangedError(f"the copy started over {options.restarts} times, and again: {changed}")
@@ -133,6 +135,7 @@ class Attempt:
             return self._object.complete([parts[index] for index in range(len(parts))], self._digest)
         self._counts.puts += 1
         self._counts.parts += 1
+        self._lanes.only = None  # its buffer goes with it
         return self._object.put(only.view, self._digest)
 
     def _result(self, facts: Facts, written: Written) -> CopyResult:

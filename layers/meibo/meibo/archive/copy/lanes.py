@@ -266,6 +266,7 @@ class Lane:
         except BaseException as error:  # noqa: BLE001  (the copy's own thread raises it)
             lanes.stop.set(error)
         finally:
+            self._buffer = None  # now, not when the garbage collector finds lane and lanes holding each other
             for end in (self._reader, self._sender):
                 if end is not None:
                     end.close()

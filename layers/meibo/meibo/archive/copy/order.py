@@ -67,6 +67,8 @@ class InOrder(Generic[Item]):
             pass
         except BaseException as error:  # noqa: BLE001  (the copy's thread raises it)
             self._stop.set(error)
+        finally:
+            self._waiting.clear()
 
     def _take(self) -> Item | None:
         with self._ready:

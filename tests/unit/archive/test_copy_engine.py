@@ -1,0 +1,221 @@
+"""A copy of one part, and what ends one, without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import threading
+import zlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from botocore.exceptions import ClientError
+from meibo.archive.copy import (
+    Content,
+    CopyOptions,
+    Counts,
+    LocationSource,
+    ObjectLock,
+    StreamSource,
+    Target,
+    copy,
+    engine,
+)
+from meibo.archive.copy.digest import Crc32, Crc64Nvme, FileDigest
+from meibo.archive.copy.order import InOrder
+from meibo.archive.copy.stop import Patience, Stop, StoppedError
+from meibo.errors import (
+    ArchiveConflictError,
+    ConfigurationError,
+    CopyBrokenError,
+    CorruptFileError,
+    OutOfTimeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mypy_boto3_s3 import S3Client
+
+
+def refused(code: str, status: int) -> ClientError:
+    answer: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(answer, "PutObject")
+
+
+@dataclass
+class FakeS3:
+    """The calls of a copy of one part, and one object at most."""
+
+    there: bytes | None = None
+    error: ClientError | None = None
+    told_checksum: bool = True
+    puts: list[dict[str, Any]] = field(default_factory=list)
+    meta: Any = field(default_factory=lambda: SimpleNamespace(events=SimpleNamespace(register=lambda *_, **__: None)))
+
+    def put_object(self, **parameters: Any) -> dict[str, str]:
+        self.puts.append(parameters)
+        if self.error is not None:
+            raise self.error
+        if self.there is not None:
+            raise refused("PreconditionFailed", 412)
+        self.there = parameters["Body"].read()
+        return {"ETag": '"tag"', "VersionId": "3"}
+
+    def head_object(self, **_: Any) -> dict[str, Any]:
+        assert self.there is not None
+        told = {"ContentLength": len(self.there), "ETag": '"tag"', "VersionId": "3"}
+        if self.told_checksum:
+            crc = Crc64Nvme()
+            told |= {"ChecksumCRC64NVME": crc.encode(crc.update(self.there)), "ChecksumType": "FULL_OBJECT"}
+        return told
+
+    def get_object(self, **_: Any) -> dict[str, Any]:
+        assert self.there is not None
+        body = io.BytesIO(self.there)
+        return {"Body": SimpleNamespace(iter_chunks=lambda size: iter(lambda: body.read(size), b""))}
+
+
+def target(fake: FakeS3, **more: Any) -> Target:
+    return Target(cast("S3Client", fake), "archive", "users.csv", "text/csv", **more)
+
+
+def test_a_file_of_one_part_is_put_once_with_its_checksum_and_condition() -> None:
+    fake, until = FakeS3(), datetime(2027, 1, 1, tzinfo=UTC)
+
+    result = copy(
+        StreamSource([b"id\n", b"1\n"]),
+        target(fake, object_lock=ObjectLock("COMPLIANCE", until)),
+        content=Content("csv", "never", header=True),
+    )
+
+    assert fake.there == b"id\n1\n"
+    (put,) = fake.puts
+    assert put["IfNoneMatch"] == "*"
+    assert put["ChecksumCRC64NVME"] == result.checksum
+    assert (put["ObjectLockMode"], put["ObjectLockRetainUntilDate"]) == ("COMPLIANCE", until)
+    assert (result.sha256, result.version_id) == (hashlib.sha256(fake.there).hexdigest(), "3")
+    assert (result.rows, result.columns, result.already_there) == (1, ("id",), False)
+
+
+@pytest.mark.parametrize("told_checksum", [True, False])
+def test_the_same_object_is_a_success_even_where_s3_tells_no_checksum(told_checksum: bool) -> None:
+    fake = FakeS3(there=b"same", told_checksum=told_checksum)
+    assert copy(StreamSource([b"same"]), target(fake)).already_there
+    with pytest.raises(ArchiveConflictError, match=r"users\.csv"):
+        copy(StreamSource([b"else"]), target(fake))
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [("AccessDenied", 403, ConfigurationError), ("InternalError", 500, CopyBrokenError)],
+)
+def test_what_no_retry_mends_is_told_from_what_one_may(code: str, status: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match=code):
+        copy(StreamSource([b"x"]), target(FakeS3(error=refused(code, status))))
+
+
+def test_nothing_is_put_when_the_file_is_bad() -> None:
+    fake = FakeS3()
+    with pytest.raises(CorruptFileError):
+        copy(StreamSource([b"\x1f\x8b rubbish"]), target(fake), content=Content("csv", "required"))
+    assert not fake.puts
+
+
+def test_nothing_is_put_when_the_time_is_over() -> None:
+    fake = FakeS3()
+    with pytest.raises(OutOfTimeError):
+        copy(StreamSource([b"x"]), target(fake), deadline=lambda: 9.0)
+    assert not fake.puts
+
+
+def test_an_iterators_own_error_passes_through() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"x"
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        copy(StreamSource(chunks()), target(FakeS3()))
+
+
+def test_crc32_proves_the_object_where_awscrt_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "best_checksum", Crc32)
+    fake = FakeS3()
+    result = copy(StreamSource([b"some bytes"]), target(fake))
+    assert result.checksum_algorithm == "CRC32"
+    assert fake.puts[0]["ChecksumCRC32"] == base64.b64encode(zlib.crc32(b"some bytes").to_bytes(4, "big")).decode()
+
+
+@pytest.mark.parametrize("checksum", [Crc64Nvme(), Crc32()])
+def test_parts_combine_to_the_checksum_of_the_whole(checksum: Crc64Nvme | Crc32) -> None:
+    parts = [b"one", b"", b"two" * 1000]
+    digest = FileDigest(checksum)
+    for part in parts:
+        digest.add(memoryview(part), checksum.update(part))
+    whole = b"".join(parts)
+    assert digest.checksum == checksum.encode(checksum.update(whole))
+    assert digest.sha256 == hashlib.sha256(whole).hexdigest()
+
+
+def test_what_is_secret_is_not_shown() -> None:
+    source = LocationSource(lambda: "https://example.com/?signature=secret")
+    shown = repr([source, StreamSource([b"secret"]), target(FakeS3(there=b"secret")), CopyOptions()])
+    assert "secret" not in shown
+
+
+@dataclass
+class Item:
+    index: int
+    done_with: threading.Event = field(default_factory=threading.Event)
+
+    def done(self) -> None:
+        self.done_with.set()
+
+
+def test_work_is_done_in_order_whatever_order_it_comes_in() -> None:
+    seen: list[int] = []
+    follower = InOrder[Item]("test", lambda item: seen.append(item.index), Stop(CopyOptions(), None))
+    items = [Item(index) for index in range(5)]
+    for index in (3, 1, 0, 4, 2):
+        follower.add(items[index])
+    follower.finish(5)
+    assert seen == [0, 1, 2, 3, 4]
+    assert all(item.done_with.is_set() for item in items)
+
+
+def test_a_failing_work_ends_the_copy() -> None:
+    stop = Stop(CopyOptions(), None)
+
+    def work(_: Item) -> None:
+        raise CorruptFileError("bad")
+
+    follower = InOrder[Item]("test", work, stop)
+    follower.add(Item(0))
+    follower.finish(1)
+    with pytest.raises(CorruptFileError):
+        stop.raise_reason()
+
+
+def test_patience_ends_after_so_many_breaks_in_a_row_only() -> None:
+    options, counts = CopyOptions(tries=3, backoff_seconds=0), Counts()
+    patience = Patience("the source", options, Stop(options, None), counts)
+    for _ in range(5):
+        patience.broke("a reset")
+        patience.broke("a reset")
+        patience.progress()
+    patience.broke("a reset")
+    patience.broke("a reset")
+    with pytest.raises(CopyBrokenError, match="the source broke 3 times in a row, last with: a timeout"):
+        patience.broke("a timeout")
+    assert counts.breaks == 13
+
+
+def test_a_wait_ends_when_the_copy_does() -> None:
+    stop = Stop(CopyOptions(), None)
+    stop.set(CopyBrokenError("elsewhere"))
+    with pytest.raises(StoppedError):
+        stop.wait(60)
