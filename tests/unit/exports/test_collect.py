@@ -239,6 +239,41 @@ def test_of_two_invocations_that_collect_the_same_part_one_wins() -> None:
     assert rows(world.collected(progress)) == world.tenant.lines("members")
 
 
+@given(
+    dataset=st.sampled_from(["organizations", "members"]),
+    count=st.integers(0, 12),
+    at=st.integers(1, 20),
+    calls=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    part_bytes=st.tuples(st.sampled_from([1, 40, 1_000_000]), st.sampled_from([1, 40, 1_000_000])),
+)
+def test_two_invocations_that_run_into_each_other_make_one_file(
+    dataset: str, count: int, at: int, calls: tuple[int, int], part_bytes: tuple[int, int]
+) -> None:
+    # given: another invocation runs while this one is at its nth question, and cuts its parts elsewhere
+    world = World(MemoryTenant(count, calls_left=calls[0]), dataset, part_bytes=part_bytes[0])
+    other = World(MemoryTenant(count, calls_left=calls[1]), dataset, world.store, part_bytes=part_bytes[1])
+    questions = 0
+
+    def run_into(question: str) -> None:
+        nonlocal questions
+        questions += 1
+        if questions == at:
+            other.collect()
+
+    world.tenant.before = run_into
+
+    # when
+    found = world.collect()
+    world.tenant.calls_left = 1_000_000
+    if isinstance(found, Unfinished):
+        found = world.collect(found.progress)
+
+    # then
+    assert isinstance(found, Collected)
+    assert rows(found) == world.tenant.lines(dataset)
+    assert found.parts[-1].last
+
+
 def test_a_large_part_is_written_while_the_invocation_goes_on() -> None:
     world = World(MemoryTenant(20), part_bytes=1)
 

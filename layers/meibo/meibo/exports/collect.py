@@ -112,13 +112,24 @@ class Collector:
         return self._collected(asked, parts, last)
 
     def _go_on(self, asked: OneExport, parts: Parts, last: Part | None) -> tuple[Part | None, ProviderBusyError | None]:
-        draft = Draft(last)
         tenant = self.tenant(asked.export, lambda: self.time_left() - RESERVE_SECONDS)
+        busy = None
+        while busy is None and (last is None or not last.last):
+            last, busy = self._walk(asked.export.dataset, tenant, parts, last)
+        return last, busy
+
+    def _walk(
+        self, dataset: str, tenant: Tenant, parts: Parts, last: Part | None
+    ) -> tuple[Part | None, ProviderBusyError | None]:
+        """Collect up to the end, or up to a part of another invocation that ends elsewhere than ours."""
+        draft = Draft(last)
         try:
-            for step in walk(asked.export.dataset, tenant, draft.position):
+            for step in walk(dataset, tenant, draft.position):
                 draft.add(step)
                 if draft.size >= self.part_bytes:
                     last = parts.add(draft, last=False)
+                    if last.position != draft.position:
+                        return last, None
                     draft = Draft(last)
         except ProviderBusyError as busy:
             return (parts.add(draft, last=False) if draft.moved else last), busy
