@@ -133,11 +133,14 @@ class Deliveries:
                 )
 
         def tell() -> Mapping[str, Any]:
+            # An object that is read back was fetched by an invocation whose report is lost.
+            if not report.pages:
+                return {}
             counts: dict[str, Any] = {"pages": report.pages, "duplicates_dropped": report.duplicates}
             if export.dataset == "members":
                 # Deleted between the list and the reading of them.
                 counts["skipped"] = {"count": len(report.gone), "ids": list(report.gone)}
-            return counts if paged else {}
+            return counts
 
         return self._delivery(export, lambda: StreamSource(chunks()), gzip=paged, header=False, tell=tell)
 
