@@ -84,6 +84,10 @@ scan: .venv-scan/.ready ## checkov: the template against its rules; what is left
 build: .venv-sam/.ready ## sam build: the layers for Lambda's Python and processors
 	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON=$(abspath .venv-sam)/bin/python $(SAM) build
 
+.PHONY: bench-changes
+bench-changes: $(READY) ## drain a queue of changes at the provider's limit, in real time (BENCH_FLAGS="--ids 6000")
+	$(BIN)/python -m tests.bench.bench_changes $(BENCH_FLAGS)
+
 .PHONY: e2e
 e2e: $(READY) build ## every function in a Lambda container with sam local invoke (needs Docker)
 	$(BIN)/python -m pytest tests/e2e

@@ -64,7 +64,9 @@ def _adapted_export(export: dict[str, Any], system: System) -> dict[str, Any]:
 def _adapted_record(record: dict[str, Any], system: System) -> dict[str, Any]:
     (organization_id,) = system.tenant.organizations.ids()
     user_id = next(iter(system.tenant.expected_users()))["user_id"]
-    change = {**json.loads(record["body"]), "organization_id": organization_id, "members": [user_id]}
+    change = {**json.loads(record["body"]), "organization_id": organization_id}
+    if change["action"] != "invite":
+        change["members"] = [user_id]
     attributes = {**record["attributes"], "MessageGroupId": organization_id}
     return {**record, "attributes": attributes, "body": json.dumps(change)}
 
