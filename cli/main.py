@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import changes, differing, getting, listing, verifying
+from cli import changes, differing, getting, listing, querying, verifying
 from cli.restore import command as restoring
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.command("get")(getting.get)
 app.command("verify")(verifying.verify)
 app.command("diff")(differing.diff)
 app.command("restore")(restoring.restore)
+app.command("query")(querying.query)
 app.add_typer(changes.app, name="changes")
 
 

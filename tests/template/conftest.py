@@ -104,7 +104,9 @@ class Template:
         done = [parts[0]]
         for part in parts[1:]:
             name, _, rest = part.partition("}")
-            done.append(f"{self._values.get(name, name)}{rest}")
+            # ${!name} is how Fn::Sub spells a ${name} that is not its own.
+            value = f"${{{name[1:]}}}" if name.startswith("!") else self._values.get(name, name)
+            done.append(f"{value}{rest}")
         return "".join(done)
 
 

@@ -1,0 +1,48 @@
+"""Athena's tables are the ones that ``meibo query`` has, over the keys that the pipeline writes."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+from meibo.archive.keys import ExportAddress
+
+from cli.tables import TABLES, Table
+
+from .conftest import Template
+
+RUN = "20261121T180000Z"
+
+
+def glue(template: Template, table: Table) -> dict[str, Any]:
+    tables = template.of_type("AWS::Glue::Table").values()
+    (found,) = [one["TableInput"] for one in tables if one["TableInput"]["Name"] == table.name]
+    return dict(found)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_columns_are_the_same_here_and_there(template: Template, table: Table) -> None:
+    columns = glue(template, table)["StorageDescriptor"]["Columns"]
+
+    # The catalog keeps names in lower case; SQL does not tell cases apart.
+    assert [(column["Name"], column["Type"]) for column in columns] == [
+        (name.lower(), kind) for name, kind in table.columns.items()
+    ]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+def test_the_projection_finds_the_keys_of_the_pipeline(template: Template, table: Table) -> None:
+    address = ExportAddress(
+        provider=table.provider, source="acme", dataset=table.dataset, format="ndjson", scope="con_1"
+    )
+    parameters = glue(template, table)["Parameters"]
+    found = parameters["storage.location.template"].partition("/archive/")[2]
+    for name, value in (("source", "acme"), ("scope", "con_1"), ("dt", "2026-11-21")):
+        found = found.replace(f"${{{name}}}", value)
+
+    assert address.folder(RUN).startswith(f"archive/{found}")
+    assert fnmatchcase(address.object_key(RUN, gzip=True), table.pattern)
+    assert not fnmatchcase(address.manifest_key(RUN), table.pattern)
+    assert not re.search(r"\$\{", found)
