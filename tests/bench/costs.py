@@ -29,9 +29,6 @@ SMALL_CALLS = 8
 
 USERS = [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]
 
-READY = ["WhatNext", "CheckExport", "JobStatus", "ArchiveExport", "Archived"]
-POLL = ["WaitForJob", "CheckExport", "JobStatus"]
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -49,13 +46,25 @@ def transitions(polls: int) -> int:
     states = next(
         state["ItemProcessor"]["States"] for state in definition["States"].values() if "ItemProcessor" in state
     )
-    path = [READY[0], *READY[1:3], *POLL * polls, *READY[3:]]
-    for state, following in pairwise(path):
-        ways = [states[state].get("Next"), states[state].get("Default")]
-        ways += [choice["Next"] for choice in states[state].get("Choices", [])]
-        if following not in ways:
-            raise SystemExit(f"the workflow has changed: {state} no longer leads to {following}")
-    return len(path) + 1  # the start of the child execution counts too
+
+    def shortest(begin: str, end: str) -> int:
+        """Count the transitions from one state to another on the shortest way."""
+        reached, edge, steps = {begin}, {begin}, 0
+        while end not in edge:
+            steps += 1
+            ways: set[str] = set()
+            for name in edge:
+                state = states[name]
+                ways |= {state.get("Next", ""), state.get("Default", "")}
+                ways |= {choice["Next"] for choice in state.get("Choices", [])}
+            edge = ways - reached - {""}
+            reached |= edge
+            if not edge:
+                raise SystemExit(f"the workflow has changed: {begin} no longer leads to {end}")
+        return steps
+
+    stops = ["WhatNext", "CheckExport", "JobStatus", *["WaitForJob", "JobStatus"] * polls, "ArchiveExport", "Archived"]
+    return 2 + sum(shortest(begin, end) for begin, end in pairwise(stops))  # with the start and the first state
 
 
 def cost(users: int, bytes_a_user: float, mib_a_second: float, polls: int = 3) -> Cost:
