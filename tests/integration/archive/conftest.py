@@ -25,6 +25,7 @@ from tests.integration.archive.faulty import S3Handler, Server, SourceHandler, s
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
     from mypy_boto3_s3 import S3Client
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target, copy
 from meibo.errors import (
     ArchiveConflictError,
@@ -26,6 +25,7 @@ from meibo.errors import (
     SourceChangedError,
     WrongFormatError,
 )
+
 from tests.integration.archive.faulty import Fault, File, crc64
 
 if TYPE_CHECKING:

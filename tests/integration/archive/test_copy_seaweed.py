@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
-
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, Target, copy, engine
 from meibo.archive.copy.digest import Crc64Nvme
 from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError
+
 from tests.integration.archive.faulty import Fault, File
 
 if TYPE_CHECKING:
@@ -45,9 +45,7 @@ class Archive:
 
     def copy(self, data: bytes, content: Content | None = None, **faults: Fault) -> CopyResult:
         self.source.serve(File(data, faults={int(at[1:]): fault for at, fault in faults.items()}))
-        return copy(
-            LocationSource(self.source.location), self.target, content=content, options=self.options
-        )
+        return copy(LocationSource(self.source.location), self.target, content=content, options=self.options)
 
     def nothing_is_left(self) -> bool:
         found = self.client.list_objects_v2(Bucket="archive", Prefix=self.target.key)
@@ -116,10 +114,8 @@ def test_retention_is_asked_for_with_the_object(archive: Archive) -> None:
     for call in ("CreateMultipartUpload", "PutObject"):
         events.register_last(f"before-send.s3.{call}", lambda request, **_: seen.append(dict(request.headers)))
     until = datetime.now(UTC) + timedelta(days=1)
-    archive.target = Target(
-        archive.client, "archive", archive.target.key, object_lock=ObjectLock("GOVERNANCE", until)
-    )
+    archive.target = Target(archive.client, "archive", archive.target.key, object_lock=ObjectLock("GOVERNANCE", until))
     for size in (10, 2 * PART):
-        with pytest.raises(CopyBrokenError, match="InvalidRequest|ObjectLock"):
+        with pytest.raises(CopyBrokenError, match=r"InvalidRequest|ObjectLock"):
             archive.copy(bytes(size))
     assert [bool(headers.get("x-amz-object-lock-retain-until-date")) for headers in seen] == [True, True]

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 import boto3
 import pytest
-from moto import mock_aws
-
 from meibo.archive.store import ArchiveStore, MemoryArchiveStore, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
+from moto import mock_aws
 
 
 @pytest.fixture(params=["memory", "s3"])

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 from meibo.archive.keys import ExportAddress, attempt_key, plan_key, run_id_of, run_manifest_key, run_moment
 from meibo.errors import EventError
 
-ADDRESS = ExportAddress(
-    provider="auth0", source="acme", dataset="users", format="ndjson", scope="con_0000000000000001"
-)
+ADDRESS = ExportAddress(provider="auth0", source="acme", dataset="users", format="ndjson", scope="con_0000000000000001")
 
 
 def test_keys_are_those_of_the_design() -> None:

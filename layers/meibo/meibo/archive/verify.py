@@ -163,9 +163,7 @@ def _planned(archive: ArchiveReader, run_id: str) -> Iterator[Folder]:
                 yield folder
 
 
-def _entries(
-    archive: ArchiveReader, run_id: str, run: Run | None, damages: _Damages
-) -> dict[Folder, ArchivedExport]:
+def _entries(archive: ArchiveReader, run_id: str, run: Run | None, damages: _Damages) -> dict[Folder, ArchivedExport]:
     if run is None:
         spoiled = [one.key for one in archive.list(f"{run_folder(run_id)}{MANIFEST_NAME}")]
         if spoiled:
@@ -284,7 +282,9 @@ class Verifier:
         if facts is None:
             return
         if manifest.gzip is not None and facts.gzip != manifest.gzip:
-            damages.add("broken content", key, f"is {'' if facts.gzip else 'not '}gzip data, its manifest says otherwise")
+            damages.add(
+                "broken content", key, f"is {'' if facts.gzip else 'not '}gzip data, its manifest says otherwise"
+            )
         if manifest.rows is not None and facts.rows != manifest.rows:
             damages.add("other rows", key, f"has {facts.rows:,} rows, its manifest says {manifest.rows:,}")
 
@@ -364,4 +364,3 @@ def _compare(task: Task, manifest: _Manifest, manifest_key: str, damages: _Damag
     for name, value in said.items():
         if value != getattr(task.entry, name):
             damages.add("altered manifest", manifest_key, f"its {name} differs from the one in the run manifest")
-

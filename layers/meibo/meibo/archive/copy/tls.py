@@ -131,9 +131,7 @@ class TlsConnection(HTTPConnection):
 
     default_port = 443  # type: ignore[misc]  # http.client's stubs have it as an instance's; Host leaves it out
 
-    def __init__(
-        self, host: str, port: int, context: ssl.SSLContext, *, timeout: float, wire_bytes: int
-    ) -> None:
+    def __init__(self, host: str, port: int, context: ssl.SSLContext, *, timeout: float, wire_bytes: int) -> None:
         super().__init__(host, port, timeout=timeout)
         self._context = context
         self._wire_bytes = wire_bytes
