@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from meibo.members.tenants import forget_clients
+from meibo.observability import logger
 
 from local.aws import local_aws
 from local.simulators import Auth0Tenant, Simulators
@@ -41,6 +42,7 @@ def main() -> int:
             {"sources": [{**source, "exports": [{"dataset": "users"}]}]}, {"meibo/acme": tenant.credentials()}
         )
         forget_clients()
+        logger.setLevel("ERROR")
         organizations = tenant.organizations.ids()
         messages = 0
         for start in range(0, options.ids, options.ids_a_message):

@@ -28,6 +28,7 @@ class Sender:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _organizations: dict[str, bool] = field(default_factory=dict)
     _invited: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+    _roles: frozenset[str] | None = None
     _missing_roles: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def take(self, organization_id: str, step: Step, changes: Mapping[int, Change]) -> Iterator[Found]:
@@ -138,10 +139,13 @@ class Sender:
         return None
 
     def _look_up(self, change: Change, member: str) -> Outcome:
-        if change.action == "invite":
-            return self._not_to_be_invited(change, member) or self._outcome(member, "dry_run")
         if not self._organization_exists(change.organization_id):
             return self._no_organization(change.organization_id, member)
+        unknown = [role for role in change.roles if role not in self._known_roles()]
+        if unknown:
+            return self._outcome(member, "rejected", "unknown_role", f"the tenant has no role {', '.join(unknown)}")
+        if change.action == "invite":
+            return self._not_to_be_invited(change, member) or self._outcome(member, "dry_run")
         if self.tenant.user_exists(member):
             return self._outcome(member, "dry_run")
         if change.action == "remove":
@@ -154,6 +158,11 @@ class Sender:
         if organization_id not in self._organizations:
             self._organizations[organization_id] = self.tenant.organization_exists(organization_id)
         return self._organizations[organization_id]
+
+    def _known_roles(self) -> frozenset[str]:
+        if self._roles is None:
+            self._roles = self.tenant.roles()
+        return self._roles
 
     def _invitations(self, organization_id: str) -> dict[tuple[str, str], str]:
         if organization_id not in self._invited:

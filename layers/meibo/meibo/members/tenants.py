@@ -11,6 +11,7 @@ from meibo.auth0.client import Auth0Client
 from meibo.auth0.credentials import Auth0Credentials
 from meibo.auth0.invitations import create_invitation, open_invitations
 from meibo.auth0.membership import add_members, add_roles, remove_members
+from meibo.auth0.roles import role_ids
 from meibo.auth0.users import user_exists, users_by_email
 from meibo.configuration import Auth0Source, Configuration
 from meibo.errors import RequestRefusedError
@@ -38,6 +39,8 @@ class Tenant(Protocol):
     def user_exists(self, user_id: str) -> bool: ...
 
     def users_of(self, email: str) -> list[str]: ...
+
+    def roles(self) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,10 @@ class Auth0Tenant:
     def users_of(self, email: str) -> list[str]:
         """Return the ids of the users with this address."""
         return users_by_email(self.client, email)
+
+    def roles(self) -> frozenset[str]:
+        """Return the ids of the tenant's roles."""
+        return role_ids(self.client)
 
 
 # By thread as well: on one machine several invocations share the process, in AWS each has a process of its own.

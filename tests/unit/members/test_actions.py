@@ -1,0 +1,179 @@
+"""Roles, invitations and dry runs; and nothing of it tells about people where it should not."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from local.simulators.faults import reset, respond
+from tests.changes import World
+
+TERMS = {"client_id": "portal", "inviter": "人事部"}
+NEW = "new.person@example.com"
+INVITATIONS = "POST /api/v2/organizations/*/invitations"
+
+
+def test_roles_come_after_the_membership(world: World, people: list[str]) -> None:
+    # given
+    roles = list(world.tenant.organizations.roles)[:2]
+    message = world.send(*people[:12], roles=roles)
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == dict.fromkeys(people[:12], "applied")
+    assert world.requests("POST") == [204, 204]
+    assert world.requests("POST", "roles") == [204] * 12
+    assert world.tenant.organizations.member_roles(world.organizations[0], people[11]) == roles
+
+
+def test_role_that_is_missing_is_asked_for_once(world: World, people: list[str]) -> None:
+    # given
+    message = world.send(*people[:12], roles=["rol_0000000000000404"])
+
+    # when
+    world.drain()
+
+    # then: everybody is a member, nobody has the role, and the letter would give it to all of them
+    assert world.members() == frozenset(people[:12])
+    assert world.outcomes(message) == dict.fromkeys(people[:12], "rejected")
+    assert {line["code"] for line in world.lines(message)} == {"roles_refused"}
+    assert world.requests("POST", "roles") == [404]
+    (letter,) = world.letters()
+    assert letter["members"] == people[:12]
+
+
+def test_member_with_too_many_roles_is_rejected_alone(world: World, people: list[str]) -> None:
+    # given
+    organization = world.organizations[0]
+    many = [f"rol_{number:016d}" for number in range(50)]
+    for role in many:
+        world.tenant.organizations.roles[role] = {"id": role, "name": role, "description": role}
+    world.tenant.organizations.add_members(organization, [people[0]])
+    world.tenant.organizations.set_member_roles(organization, people[0], many)
+    role = next(iter(world.tenant.organizations.roles))
+    message = world.send(*people[:2], roles=[role])
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == {people[0]: "rejected", people[1]: "applied"}
+    (line,) = (line for line in world.lines(message) if line["outcome"] == "rejected")
+    assert "409" in line["reason"]
+
+
+def test_person_is_invited_with_the_terms_asked_for(world: World) -> None:
+    # given
+    role = next(iter(world.tenant.organizations.roles))
+    message = world.send(NEW, action="invite", roles=[role], invitation={**TERMS, "ttl_sec": 3600})
+
+    # when
+    world.drain()
+
+    # then
+    ((identity, invitation),) = world.tenant.invitations.all[world.organizations[0]].items()
+    assert world.outcomes(message) == {NEW: "applied"}
+    assert [line["invitation_id"] for line in world.lines(message)] == [identity]
+    assert invitation["roles"] == [role]
+    assert invitation["invitee"] == {"email": NEW}
+    # the e-mail is opt-in
+    assert world.tenant.invitations.emails == 0
+
+
+def test_email_is_sent_where_it_is_asked_for(world: World) -> None:
+    world.send(NEW, action="invite", invitation={**TERMS, "send_email": True})
+
+    world.drain()
+
+    assert world.tenant.invitations.emails == 1
+
+
+def test_who_is_a_user_already_is_not_invited(world: World) -> None:
+    # given
+    user = next(iter(world.tenant.expected_users()))
+    message = world.send(user["email"], action="invite", invitation=TERMS)
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == {user["email"]: "rejected"}
+    (line,) = world.lines(message)
+    assert line["code"] == "already_a_user"
+    assert user["user_id"] in line["reason"]
+    assert world.tenant.invitations.created == 0
+
+
+def test_invitation_whose_answer_was_lost_is_not_made_twice(world: World) -> None:
+    # given
+    world.tenant.faults.add(INVITATIONS, reset(after_processing=True))
+    message = world.send(NEW, action="invite", invitation={**TERMS, "send_email": True})
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == {NEW: "applied"}
+    assert world.tenant.invitations.created == 1
+    assert world.tenant.invitations.emails == 1
+
+
+def test_application_that_does_not_exist_rejects_the_invitation(world: World) -> None:
+    # given
+    message = world.send(NEW, "b@example.com", action="invite", invitation={**TERMS, "client_id": "nothing"})
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == {NEW: "rejected", "b@example.com": "rejected"}
+    (letter,) = world.letters()
+    assert letter["invitation"]["client_id"] == "nothing"
+
+
+@pytest.mark.parametrize("unknown", ["refuse", "ignore"])
+def test_dry_run_finds_what_is_unknown_and_writes_nothing(world: World, people: list[str], unknown: str) -> None:
+    # given
+    world.tenant.switches.unknown_member = "refuse" if unknown == "refuse" else "ignore"
+    nobody = "auth0|0000000000000000000000ff"
+    add = world.send(people[0], nobody, dry_run=True)
+    remove = world.send(people[0], nobody, action="remove", dry_run=True)
+    role = world.send(people[1], roles=["rol_0000000000000404"], dry_run=True)
+    invite = world.send(NEW, action="invite", invitation=TERMS, dry_run=True)
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(add) == {people[0]: "dry_run", nobody: "rejected"}
+    assert world.outcomes(remove) == {people[0]: "dry_run", nobody: "dry_run"}
+    assert world.outcomes(role) == {people[1]: "rejected"}
+    assert world.outcomes(invite) == {NEW: "dry_run"}
+    assert {one.method for one in world.tenant.requests if one.path.startswith("/api")} == {"GET"}
+    assert world.letters() == []
+
+
+def test_nothing_of_people_is_logged(world: World, people: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    # given: every way in which a change ends
+    caplog.set_level(logging.DEBUG)
+    world.tenant.faults.add("POST /api/v2/organizations/*/members", respond(503, "no " + people[0]), times=2)
+    world.send(people[0], "auth0|0000000000000000000000ff", requested_by="taro.yamada@example.com")
+    world.send(NEW, action="invite", invitation={**TERMS, "client_id": "nothing"}, change_id="hr-2")
+    world.put({**world.change(NEW), "taro.yamada@example.com": 1})
+    world.put({**world.change(people[1]), "source": "other"})
+    forbidden = world.tenant.faults.add("DELETE *", respond(403, "not " + people[2]), times=1)
+    world.send(people[2], action="remove", organization=1)
+
+    # when
+    world.drain()
+
+    # then
+    assert forbidden.hits == 1
+    told = json.dumps([{**record.__dict__, "args": None} for record in caplog.records], default=str, ensure_ascii=False)
+    assert len(caplog.records) > 4
+    for secret in (*people[:3], "0000ff", NEW, "yamada", "人事部"):
+        assert secret not in told
