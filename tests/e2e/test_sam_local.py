@@ -100,13 +100,16 @@ def test_sample_event_is_answered(archived: System, containers: SamFunctions, pa
     logical_id = FUNCTIONS[path.name.split(".")[0]]
     event = _adapted(json.loads(path.read_text()), archived)
     before = archived.aws.keys("archive/")
+    planned = {export["export_id"] for export in archived.aws.read_json(f"{FOLDER}_plan.json")["exports"]}
+    new = logical_id == "ArchiveExport" and event["export"]["export_id"] not in planned
 
-    # when: what the run did is asked for once more
+    # when: what the run did is asked for once more, or a dataset that it did not have
     outcome = containers.ask(logical_id, event)
 
     # then
     assert not outcome.failed, outcome.payload
-    assert archived.aws.keys("archive/") == before
+    added = [key for key in archived.aws.keys("archive/") if key not in before]
+    assert [key.endswith("/_manifest.json") for key in added] == ([True, False] if new else [])
     assert not outcome.payload.get("batchItemFailures")
 
 
