@@ -27,6 +27,17 @@ def test_an_empty_bucket_is_waited_for_before_the_next_request() -> None:
     assert clock.slept == [7]
 
 
+def test_headroom_leaves_a_request_of_a_small_bucket_to_oneself() -> None:
+    clock = FakeClock()
+    paced = pacer(clock, headroom=5)
+    headers = {"x-ratelimit-limit": "2", "x-ratelimit-reset": str(clock.now() + 1)}
+
+    paced.learn("global", {**headers, "x-ratelimit-remaining": "1"})
+    paced.wait_for_turn("global")
+
+    assert clock.slept == [1]
+
+
 def test_a_bucket_with_room_is_not_waited_for() -> None:
     clock = FakeClock()
     paced = pacer(clock)

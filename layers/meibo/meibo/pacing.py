@@ -110,12 +110,17 @@ class Pacer:
         self._learn_time(headers)
         remaining = _number(headers.get("x-ratelimit-remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
-        if remaining is None or reset is None or remaining > self._headroom:
+        if remaining is None or reset is None:
+            return
+        # Of a bucket that holds no more than that, all but one request would be left to others.
+        limit = _number(headers.get("x-ratelimit-limit"))
+        headroom = self._headroom if limit is None else max(0.0, min(self._headroom, limit - 1))
+        if remaining > headroom:
             return
         wait = min(reset - self.provider_now(), LONGEST_TRUSTED_RESET_SECONDS)
         if wait > 0:
             # At the reset one request comes back; a second more for each that is missing beyond it.
-            self._hold(bucket, wait + self._headroom - remaining)
+            self._hold(bucket, wait + headroom - remaining)
 
     def busy_wait(self, headers: Mapping[str, str], attempt: int) -> float:
         """Return the seconds to wait after a 429 or 5xx, or after no answer at all (no headers).
