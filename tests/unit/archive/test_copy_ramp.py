@@ -17,7 +17,7 @@ class Network:
     def __init__(self, rate: Callable[[int], float], most: int = 16) -> None:
         self.now = 0.0
         self.rate = rate
-        self.ramp = Ramp(most, lambda: self.now)
+        self.ramp = Ramp(most, 8 << 20, lambda: self.now)
 
     def run(self, seconds: float) -> list[int]:
         limits = []
@@ -46,10 +46,24 @@ def test_there_are_never_more_than_allowed(most: int) -> None:
 
 def test_a_step_that_harms_is_taken_back_and_tried_again_later() -> None:
     network = Network(lambda lanes: 100e6 if lanes == 1 else 50e6)
-    limits = network.run(0.5)
+    limits = network.run(1.2)
     assert limits[-1] == 1
     network.rate = lambda lanes: lanes * 80e6
     assert network.run(4)[-1] == 16
+
+
+def test_lanes_that_receive_and_send_together_are_judged_over_both() -> None:
+    # given lanes that all receive for 100 ms and then all send for 170 ms
+    network = Network(lambda _: 0)
+    network.rate = lambda lanes: lanes * 80e6 if network.now % 0.27 < 0.1 else 0
+    limits = network.run(4)
+    assert limits[-1] == 16
+    assert 1 not in limits[limits.index(4) :]
+    assert 4 not in limits[limits.index(16) :]
+
+
+def test_a_slow_network_is_judged_too() -> None:
+    assert Network(lambda lanes: lanes * 100e3).run(20)[-1] == 16
 
 
 def test_a_handshake_is_not_held_against_a_step() -> None:

@@ -179,7 +179,7 @@ class Lanes:
             self.part_bytes = max(self.part_bytes, -(-size // MAX_PARTS))
             self._most = max(1, min(self._most, memory // self.part_bytes))
             self._end = max(1, -(-size // self.part_bytes))
-            self._ramp = Ramp(self._most) if ranged else None
+            self._ramp = Ramp(self._most, self.part_bytes) if ranged else None
 
     def length(self, index: int) -> int:
         """Return how many bytes a part has at most."""

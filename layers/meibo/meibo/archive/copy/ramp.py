@@ -12,6 +12,10 @@ WARM_SECONDS = 0.1
 """New connections shake hands in it, so a step is not judged by it."""
 
 WINDOW_SECONDS = 0.1
+SLOW_SECONDS = 2.0
+"""A step is judged when each lane had a part, for lanes that began together receive together and send together; on a
+network that is too slow for that, after this long."""
+
 REST_SECONDS = 1.0
 """A network's rate changes; after this long the next step is tried again."""
 
@@ -24,8 +28,9 @@ LOSS = 0.85
 class Ramp:
     """Decides the number of downloading lanes from the bytes that arrive."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, part_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
+        self._part_bytes = part_bytes
         self._clock = clock
         self.limit = 1
         self._before = 1  # the limit before the last step
@@ -43,7 +48,8 @@ class Ramp:
         if now < self._from:
             return False
         self._received += count
-        if now < self._until:
+        each_had_one = self._received >= self.limit * self._part_bytes
+        if now < self._until or not (each_had_one or now >= self._from + SLOW_SECONDS):
             return False
         rate = self._received / max(now - self._from, 1e-9)
         before = self.limit
