@@ -29,7 +29,7 @@ def built() -> Path:
 @pytest.fixture(scope="session")
 def system(built: Path) -> Iterator[System]:
     """A tenant, a domain, AWS, and the functions in containers."""
-    tenant = Auth0Tenant("acme", users=300, organizations=1)
+    tenant = Auth0Tenant("acme", users=300, organizations=12, members=5)
     domain = CybozuDomain("example", users=130)
     invocations = Invocations()
 
@@ -39,7 +39,8 @@ def system(built: Path) -> Iterator[System]:
             return SamFunctions(functions, invocations, FOLDER, endpoint, simulators.ca_file)
 
         with local_aws(
-            parameters={"LocationHosts": ",".join(tenant.allowed_hosts)},
+            # Each export starts a container; more than two at once only wait for each other on two cores.
+            parameters={"LocationHosts": ",".join(tenant.allowed_hosts), "MaxParallelExports": "2"},
             environment=simulators.environment(),
             serve=serve,
         ) as aws:
