@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.table import Table
@@ -91,6 +92,7 @@ def plan_changes(
 def _planned(
     source: str, organizations: Sequence[str], users: Sequence[str], roles: Sequence[str], count: int
 ) -> Iterator[Planned]:
+    began = datetime.now(UTC)
     for number in range(count):
         organization = organizations[number % len(organizations)]
         start = number * 5 % len(users)
@@ -98,7 +100,7 @@ def _planned(
         members = [users[(start + position) % len(users)] for position in range(size)]
         change: dict[str, Any] = {
             "version": 1,
-            "change_id": f"rehearsal-{number:04d}",
+            "change_id": f"rehearsal-{began:%Y%m%dT%H%M%SZ}-{number:03d}",
             "source": source,
             "organization_id": organization,
             "action": "remove" if number % 3 == 2 else "add",

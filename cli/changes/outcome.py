@@ -71,8 +71,12 @@ def _lines(archive: ArchiveReader, days: int) -> Iterator[dict[str, Any]]:
 
 def _table(lines: list[dict[str, Any]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("organization", "action", "member", "outcome", "reason"):
+    for name in ("organization", "action", "member", "outcome"):
         table.add_column(name, overflow="fold")
+    # The column takes room from the ids, so it is there only where there is a reason.
+    told = any(line.get("reason") for line in lines)
+    if told:
+        table.add_column("reason", overflow="fold")
     for line in lines:
         style = _STYLES[line["outcome"]]
         table.add_row(
@@ -80,6 +84,6 @@ def _table(lines: list[dict[str, Any]]) -> Table:
             line.get("action", "–"),
             line.get("member") or "–",
             f"[{style}]{line['outcome']}[/]",
-            line.get("reason", ""),
+            *([line.get("reason", "")] if told else []),
         )
     return table
