@@ -125,7 +125,18 @@ def test_fault_is_told_by_its_path(document: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", ["", "{", '{"version": 1', '{"version": 1, "version": 1}', "[" * 100_000, "\x00", '"text"']
+    "body",
+    [
+        '{"version": 1, "change_id": "\\ud800"}',
+        "[" * 500 + "]" * 500,
+        "",
+        "{",
+        '{"version": 1',
+        '{"version": 1, "version": 1}',
+        "[" * 100_000,
+        "\x00",
+        '"text"',
+    ],
 )
 def test_what_is_no_json_object_is_a_fault_of_the_whole(body: str) -> None:
     reading = read_change(body, max_removals=50)

@@ -112,6 +112,11 @@ def read_change(body: str, *, max_removals: int, group_id: str | None = None) ->
         return Reading(None, (Fault("$", problem),), {})
     if not isinstance(document, dict):
         return Reading(None, (Fault("$", "must be a JSON object"),), {})
+    try:
+        # Half a surrogate pair can be spelled in JSON and be written nowhere: not to the record, not to a letter.
+        json.dumps(document, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError):
+        return Reading(None, (Fault("$", "holds what is no text in UTF-8, or is nested too deep"),), {})
     faults = tuple(_faults(document, max_removals, group_id))
     return Reading(None if faults else _change(document), faults, document)
 

@@ -36,7 +36,8 @@ def letter_of_members(delivery: Delivery, document: Mapping[str, Any], rejected:
     It is valid as it is: sent again once the cause is repaired, it does exactly what is missing.
     """
     members = [outcome.member for outcome in rejected]
-    change = {**document, "members": members}
+    # The reasons of an earlier death are not the reasons of this one.
+    change = {name: value for name, value in document.items() if name != "rejections"} | {"members": members}
     if "confirm_removals" in change:
         change["confirm_removals"] = len(members)
     reasons: dict[str, list[str]] = {}
@@ -48,8 +49,10 @@ def letter_of_members(delivery: Delivery, document: Mapping[str, Any], rejected:
         # Which member has which reason is in the record under changes/.
         told = [{"reason": reason, "count": len(ids)} for reason, ids in reasons.items()]
         body = _encode({**change, "rejections": told})
-    return DeadLetter(body, delivery.group_id, delivery.message_id, "; ".join(reasons)[:LONGEST_REASON])
+    return DeadLetter(body, delivery.group_id, delivery.message_id, ("; ".join(reasons) or "rejected")[:LONGEST_REASON])
 
 
 def _encode(document: Mapping[str, Any]) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    # Two characters that SQS does not take: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+    return text.replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")

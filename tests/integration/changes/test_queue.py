@@ -1,0 +1,102 @@
+"""The event source mapping on this machine does what Lambda's does, and the function's own calls reach SQS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import boto3
+import pytest
+from meibo.members.deadletters import DeadLetter
+from meibo.members.delivery import deliveries
+from meibo.members.queue import SqsChangeQueue
+from moto import mock_aws
+
+from local.functions import Outcome
+from local.queue import EventSource, SqsQueue
+
+
+@pytest.fixture
+def urls(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+    with mock_aws():
+        client = boto3.client("sqs")
+        attributes: Any = {"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "1800"}
+        yield [
+            client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+            for name in ("changes.fifo", "letters.fifo")
+        ]
+
+
+def _source(url: str, outcome: Outcome, batches: list[Any]) -> EventSource:
+    def invoke(event: dict[str, Any]) -> Outcome:
+        batches.append(event)
+        return outcome
+
+    queue = SqsQueue(boto3.client("sqs"), url)
+    return EventSource(queue, "arn:aws:sqs:r:1:q", invoke, batch_size=10, concurrency=1, reports_failures=True)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "left"),
+    [
+        (Outcome({"batchItemFailures": []}, failed=False), 0),
+        (Outcome(None, failed=False), 0),
+        (Outcome({"batchItemFailures": [{"itemIdentifier": "unheard of"}]}, failed=False), 3),
+        (Outcome({"batchItemFailures": [{}]}, failed=False), 3),
+        (Outcome({"errorType": "UnexpectedError"}, failed=True), 3),
+    ],
+)
+def test_messages_are_deleted_as_the_function_answers(urls: list[str], outcome: Outcome, left: int) -> None:
+    # given
+    for number in range(3):
+        boto3.client("sqs").send_message(QueueUrl=urls[0], MessageBody=str(number), MessageGroupId="a")
+    batches: list[Any] = []
+    source = _source(urls[0], outcome, batches)
+
+    # when
+    polled = source.poll()
+
+    # then
+    assert polled
+    assert [record["body"] for record in batches[0]["Records"]] == ["0", "1", "2"]
+    assert source.queue.size() == left
+
+
+def test_what_is_handed_back_comes_again_in_order(urls: list[str]) -> None:
+    # given
+    client = boto3.client("sqs")
+    for number in range(3):
+        client.send_message(QueueUrl=urls[0], MessageBody=str(number), MessageGroupId="a")
+    batches: list[Any] = []
+    source = _source(urls[0], Outcome({}, failed=True), batches)
+    source.poll()
+    assert not source.poll()
+
+    # when
+    SqsChangeQueue(client, *urls).hide(deliveries(batches[0]), 0)
+    source.poll()
+
+    # then
+    again = deliveries(batches[1])
+    assert [delivery.body for delivery in again] == ["0", "1", "2"]
+    assert {delivery.receive_count for delivery in again} == {2}
+
+
+def test_dead_letter_is_one_message_however_often_it_is_sent(urls: list[str]) -> None:
+    # given
+    client = boto3.client("sqs")
+    letter = DeadLetter("{}", "org_0000000000000001", "m-1", "$: 名簿")
+
+    # when
+    for _ in range(2):
+        SqsChangeQueue(client, *urls).bury(letter)
+
+    # then
+    (message,) = client.receive_message(
+        QueueUrl=urls[1], MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
+    )["Messages"]
+    assert message["Body"] == "{}"
+    assert message["MessageAttributes"]["MeiboReason"]["StringValue"] == "$: 名簿"
+    assert message["Attributes"]["MessageGroupId"] == "org_0000000000000001"
