@@ -92,6 +92,14 @@ bench-changes: $(READY) ## drain a queue of changes at the provider's limit, in 
 e2e: $(READY) build ## every function in a Lambda container with sam local invoke (needs Docker)
 	$(BIN)/python -m pytest tests/e2e
 
+.PHONY: browser
+browser: $(READY) ## the report's page in headless Chromium, with axe-core (needs Node.js and Chromium)
+	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath .) node --test
+
+.PHONY: bench-read
+bench-read: $(READY) ## verify and compare two exports of 1,000,000 users, each in under a minute and 1 GiB
+	$(BIN)/python -m tests.bench.reading $(BENCH_FLAGS)
+
 .PHONY: hooks
 hooks: $(READY) ## install the git hooks that run the checks before a commit and a push
 	$(BIN)/pre-commit install

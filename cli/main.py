@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import changes, differing, getting, listing, querying, verifying
+from cli import changes, differing, getting, listing, querying, reporting, verifying
 from cli.restore import command as restoring
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("verify")(verifying.verify)
 app.command("diff")(differing.diff)
 app.command("restore")(restoring.restore)
 app.command("query")(querying.query)
+app.command("report")(reporting.report)
 app.add_typer(changes.app, name="changes")
 
 

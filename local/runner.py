@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from meibo.archive.keys import attempt_key, run_manifest_key
+from meibo.archive.reading import DiskReader
 from meibo.exports.plan import PlannedExport
+from meibo.report.page import render
+from meibo.report.state import gather
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -77,6 +80,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         run_id, attempt = outcome.payload["run_id"], outcome.payload["attempt"]
         _follow(aws, run_id, attempt, progress)
         aws.download(archive)
+        _write_page(archive)
         manifest = aws.read_json(run_manifest_key(run_id, attempt))
         rehearsal = None
         if sources.changes:
@@ -95,9 +99,16 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
     good = manifest["complete"] and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)
     console.print(
         f"run {run_id}: {'[green]complete[/]' if good else '[red]not complete[/]'};"
-        f" the archive is in [bold]{archive}/[/], what the functions logged in {log}"
+        f" the archive is in [bold]{archive}/[/], its page is {archive}/index.html,"
+        f" what the functions logged is in {log}"
     )
     return 0 if good else 1
+
+
+def _write_page(archive: Path) -> None:
+    # Of all runs in the folder, where the run's own page in the bucket knows of this run only.
+    page = render(gather(DiskReader(archive), datetime.now(UTC)))
+    (archive / "index.html").write_text(page, encoding="utf-8")
 
 
 def _follow(aws: LocalAws, run_id: str, attempt: int, progress: Progress) -> None:

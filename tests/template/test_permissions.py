@@ -58,8 +58,13 @@ GRANTED = {
         "s3:ListBucket": ["ArchiveBucket.Arn"],
     },
     "FinishRunRole": {
-        "s3:PutObject": ["ArchiveBucket.Arn/runs/*"],
-        "s3:GetObject": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/archive/*/_manifest.json"],
+        "s3:PutObject": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/reports/*"],
+        "s3:GetObject": [
+            "ArchiveBucket.Arn/runs/*",
+            "ArchiveBucket.Arn/archive/*/_manifest.json",
+            "ArchiveBucket.Arn/changes/*",
+            "ArchiveBucket.Arn/verifications/*",
+        ],
         "s3:ListBucket": ["ArchiveBucket.Arn"],
         "events:PutEvents": ["arn:aws:events:eu-central-1:123456789012:event-bus/default"],
     },
@@ -162,7 +167,12 @@ def test_listing_is_bounded_to_the_prefixes_in_use(template: Template, role: str
     prefixes = condition["s3:prefix"]
 
     assert operator == "StringLikeIfExists"
-    assert set([prefixes] if isinstance(prefixes, str) else prefixes) <= {"runs/*", "archive/*", "changes/*"}
+    assert set([prefixes] if isinstance(prefixes, str) else prefixes) <= {
+        "runs/*",
+        "archive/*",
+        "changes/*",
+        "verifications/*",
+    }
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -184,8 +194,10 @@ def test_retention_is_granted_only_where_objects_are_written_and_locked(
 ) -> None:
     assert "s3:PutObjectRetention" not in _granted(template, role)
     granted = _granted(everything_on, role)
-    # Parts of exports that outlast an invocation are never locked: a lifecycle rule expires them.
-    kept = [resource for resource in granted.get("s3:PutObject", []) if not resource.endswith("/parts/*")]
+    # Parts of exports that outlast an invocation are never locked: a lifecycle rule expires them. Nor are pages, which
+    # can be written again, or records of verifications.
+    unlocked = ("/parts/*", "/reports/*", "/verifications/*")
+    kept = [resource for resource in granted.get("s3:PutObject", []) if not resource.endswith(unlocked)]
     assert granted.get("s3:PutObjectRetention", []) == kept
 
 

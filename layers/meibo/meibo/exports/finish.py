@@ -14,10 +14,12 @@ import meibo
 from meibo import aws, errors
 from meibo.archive.keys import attempt_key, failure_key, plan_key, run_manifest_key
 from meibo.archive.manifest import MANIFEST_VERSION, timestamp
+from meibo.archive.reading import S3Reader
 from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.errors import EventError
 from meibo.exports.plan import PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
+from meibo.report.write import write_report
 from meibo.settings import FinishRunSettings
 
 _PARALLEL_READS = 16
@@ -78,6 +80,7 @@ class RunFinisher:
 
     store: ArchiveStore
     bus: EventBus
+    report: Callable[[str, int], None] = lambda _run_id, _attempt: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def finish(self, run_id: str, attempt: int) -> dict[str, Any]:
@@ -110,6 +113,7 @@ class RunFinisher:
             }
         )
         logger.info("run finished", extra=summary)
+        self.report(run_id, attempt)
         return summary
 
     def record_failure(
@@ -201,7 +205,11 @@ class RunFinisher:
 
 def run_finisher(settings: FinishRunSettings, lock: ObjectLock | None) -> RunFinisher:
     """Return the finisher that the settings describe, on the real bucket and event bus."""
+    store = S3ArchiveStore(aws.s3(), settings.bucket, lock=lock)
+    # No retention for pages: they can be written again at any time, and a lifecycle rule may expire them.
+    pages, reader = S3ArchiveStore(aws.s3(), settings.bucket), S3Reader(aws.s3(), settings.bucket)
     return RunFinisher(
-        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        store=store,
         bus=EventBridgeBus(aws.event_bridge(), settings.event_bus),
+        report=lambda run_id, attempt: write_report(reader, pages, run_id, attempt, datetime.now(UTC)),
     )

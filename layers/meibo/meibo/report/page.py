@@ -1,0 +1,273 @@
+"""The page itself: one HTML file that asks for nothing outside of it and runs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from html import escape
+from importlib.resources import files
+from typing import Final
+
+from meibo.archive.catalog import Run
+from meibo.archive.keys import run_folder, run_moment
+from meibo.report import charts
+from meibo.report.state import RUNS_SHOWN, Series, State
+
+_RUNS_LISTED: Final = 10
+_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+
+
+_FOOTER: Final = (
+    "<footer><p>Counts and sizes only; nothing of any user is on this page. Times are UTC. What happened after the"
+    " page was written is not on it.</p></footer>"
+)
+
+
+def report_key(run_id: str, attempt: int) -> str:
+    """Key of the page that an attempt of a run writes; nothing is overwritten, so the newest run has the newest."""
+    return f"reports/{run_folder(run_id).removeprefix('runs/')}index{'' if attempt == 1 else f'-{attempt}'}.html"
+
+
+def render(state: State) -> str:
+    """Return the page."""
+    style = files("meibo.report").joinpath("style.css").read_text(encoding="utf-8")
+    body = [
+        _header(state),
+        "<main>",
+        _tiles(state),
+        _trouble(state),
+        *(_source(name, series, state) for name, series in _by_source(state.series).items()),
+        _runs(state),
+        _changes(state),
+        "</main>",
+        _FOOTER,
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="robots" content="noindex">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';"
+        ' img-src data:">\n'
+        '<link rel="icon" href="data:,">\n'
+        f"<title>Meibo: {escape(_verdict(state)[1])}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _header(state: State) -> str:
+    kind, words = _verdict(state)
+    return (
+        f'<header><h1>Meibo <span lang="ja">名簿</span></h1><p class="state {kind}">{escape(words)}</p>'
+        f'<p class="soft">Written {_time(state.written_at)}</p></header>'
+    )
+
+
+def _verdict(state: State) -> tuple[str, str]:
+    if not state.runs:
+        return "missing", "No run has ended yet"
+    run = state.runs[0]
+    missing = len(run.missing)
+    suspect = sum(export.verdict == "suspect" for export in run.exports)
+    if missing:
+        return "missing", f"The latest run lacks {_count(missing, 'export')}"
+    if suspect:
+        return "suspect", f"The latest run is complete, {_count(suspect, 'export')} suspect"
+    return "ok", f"The latest run is complete: {_count(len(run.exports), 'export')}"
+
+
+def _tiles(state: State) -> str:
+    tiles: list[tuple[str, str]] = []
+    if state.runs:
+        run = state.runs[0]
+        tiles = [
+            ("Latest run", _ago(state.written_at, run.run_id)),
+            ("Exports archived", f"{len(run.exports):,}"),
+            ("Rows", f"{sum(export.rows or 0 for export in run.exports):,}"),
+            ("Size", _size(sum(export.bytes for export in run.exports))),
+        ]
+    tiles.append(("Last verification", _verification(state)))
+    return (
+        '<dl class="tiles">'
+        + "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in tiles)
+        + "</dl>"
+    )
+
+
+def _verification(state: State) -> str:
+    told = state.verification
+    if told is None:
+        return '<span class="soft">never</span>'
+    damage = told.get("damage")
+    unchecked = told.get("could_not_check")
+    count = len(damage) if isinstance(damage, list) else 0
+    left = len(unchecked) if isinstance(unchecked, list) else 0
+    exports = told.get("exports")
+    words = f"{exports:,} well" if isinstance(exports, int) else "well"
+    kind = "ok"
+    if count:
+        kind, words = "missing", _count(count, "damage")
+    elif left:
+        kind, words = "suspect", f"{left:,} unchecked"
+    return f'<span class="{kind}">{escape(words)}</span><small class="soft">{escape(str(told.get("at", "")))}</small>'
+
+
+def _trouble(state: State) -> str:
+    if not state.runs:
+        return ""
+    run = state.runs[0]
+    rows = [
+        (_head(str(one.get("export_id"))), _state("missing"), _cell("Why", f"{one.get('error')}: {one.get('reason')}"))
+        for one in run.missing
+    ]
+    rows += [
+        (
+            _head(export.export_id),
+            _state("suspect"),
+            _cell("Why", "empty, or much smaller than the last one; its manifest says why"),
+        )
+        for export in run.exports
+        if export.verdict == "suspect"
+    ]
+    if not rows:
+        return ""
+    return _section("Missing and suspect exports", "trouble", _table("trouble", ("Export", "State", "Why"), rows))
+
+
+def _by_source(series: Iterable[Series]) -> Mapping[str, list[Series]]:
+    found: dict[str, list[Series]] = {}
+    for one in series:
+        found.setdefault(one.address.source, []).append(one)
+    return found
+
+
+def _source(name: str, series: Sequence[Series], state: State) -> str:
+    rows = []
+    for one in series:
+        latest = one.latest
+        address = one.address
+        counted = [point.rows for point in one.points if point.rows is not None]
+        rows.append(
+            (
+                _head(f"{address.dataset} · {address.format} · {address.scope}"),
+                _state(latest.verdict),
+                _cell("Latest", _ago(state.written_at, latest.folder.run_id)),
+                _number("Rows", "not counted" if latest.rows is None else f"{latest.rows:,}"),
+                _raw("Rows over time", charts.line(counted, f"rows of {address.export_id}")),
+                _number("Size", _size(latest.bytes)),
+                _raw(
+                    "Size over time",
+                    charts.line([point.bytes for point in one.points], f"bytes of {address.export_id}"),
+                ),
+            )
+        )
+    provider = {"auth0": "Auth0", "cybozu": "cybozu.com"}.get(series[0].address.provider, series[0].address.provider)
+    names = ("Export", "State", "Latest", "Rows", "Rows over time", "Size", "Size over time")
+    return _section(f"{name} ({provider})", f"source {name}", _table(f"exports of {name}", names, rows))
+
+
+def _runs(state: State) -> str:
+    if not state.runs:
+        return ""
+    rows = [_run(run) for run in state.runs[:_RUNS_LISTED]]
+    note = f'<p class="soft">The charts show the newest {RUNS_SHOWN} runs at most.</p>'
+    names = ("Run", "State", "Archived", "Missing", "Suspect", "Rows", "Size")
+    return _section("Latest runs", "runs", _table("latest runs", names, rows) + note)
+
+
+def _run(run: Run) -> tuple[str, ...]:
+    exports = run.exports
+    suspect = sum(export.verdict == "suspect" for export in exports)
+    return (
+        _head(f"{run_moment(run.run_id):%Y-%m-%d %H:%M}"),
+        _state("missing" if run.missing else "ok", "incomplete" if run.missing else "complete"),
+        _number("Archived", f"{len(exports):,}"),
+        _number("Missing", f"{len(run.missing):,}"),
+        _number("Suspect", f"{suspect:,}"),
+        _number("Rows", f"{sum(export.rows or 0 for export in exports):,}"),
+        _number("Size", _size(sum(export.bytes for export in exports))),
+    )
+
+
+def _changes(state: State) -> str:
+    changes = state.changes
+    if not changes.outcomes:
+        return ""
+    rows = [
+        (
+            _head(source),
+            _number("Applied", f"{counts['applied']:,}"),
+            _number("Rejected", f"{counts['rejected']:,}"),
+            _number("Dry run", f"{counts['dry_run']:,}"),
+        )
+        for source, counts in sorted(changes.outcomes.items())
+    ]
+    more = '<p class="soft">There were more; the newest of each source were counted first.</p>' if changes.more else ""
+    table = _table("membership changes by outcome", ("Source", "Applied", "Rejected", "Dry run"), rows)
+    return _section(f"Membership changes of the last {changes.days} days", "changes", table + more)
+
+
+def _section(title: str, name: str, inner: str) -> str:
+    identity = "".join(letter if letter.isalnum() else "-" for letter in name)
+    return f'<section aria-labelledby="{identity}"><h2 id="{identity}">{escape(title)}</h2>{inner}</section>'
+
+
+def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    numbers = {"Rows", "Size", "Archived", "Missing", "Suspect", "Applied", "Rejected", "Dry run"}
+    head = "".join(f'<th scope="col"{" class=number" if name in numbers else ""}>{escape(name)}</th>' for name in names)
+    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    # What scrolls must be reachable by keyboard.
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="table: {escape(caption)}"><table class="cards">'
+        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _head(text: str) -> str:
+    return f'<th scope="row">{escape(text)}</th>'
+
+
+def _cell(name: str, text: str) -> str:
+    return _raw(name, f"<span>{escape(text)}</span>")
+
+
+def _raw(name: str, html: str) -> str:
+    return f'<td data-name="{escape(name)}">{html}</td>'
+
+
+def _number(name: str, text: str) -> str:
+    return f'<td class="number" data-name="{escape(name)}">{escape(text)}</td>'
+
+
+_MARKS: Final = {"ok": "✓", "suspect": "!", "missing": "✕"}
+
+
+def _state(kind: str, words: str | None = None) -> str:
+    known = kind if kind in _MARKS else "suspect"
+    mark = f'<span aria-hidden="true">{_MARKS[known]}</span>'
+    return f'<td data-name="State"><span class="state {known}">{mark} {escape(words or kind)}</span></td>'
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _time(moment: datetime) -> str:
+    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M}</time>'
+
+
+def _ago(now: datetime, run_id: str) -> str:
+    seconds = int((now - run_moment(run_id)).total_seconds())
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{_count(seconds // length, unit)} ago"
+    return "just now"
+
+
+def _size(value: int) -> str:
+    amount = float(value)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:,.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:,.1f} TB"

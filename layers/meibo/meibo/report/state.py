@@ -1,0 +1,114 @@
+"""What the page says, gathered from run manifests, outcome records and verification records."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Final
+
+from meibo.archive.catalog import ArchivedExport, Run, find_run, run_ids
+from meibo.archive.keys import ExportAddress
+from meibo.archive.reading import ArchiveReader, read_document
+
+# A quarter of daily runs; more would make the small charts unreadable and the page slow to write.
+RUNS_SHOWN: Final = 90
+CHANGE_DAYS: Final = 7
+# One object a message: so many are read, and the page says when there are more.
+MOST_RECORDS: Final = 1000
+VERIFICATIONS: Final = "verifications/"
+_PARALLEL_READS: Final = 16
+_OUTCOMES: Final = ("applied", "rejected", "dry_run")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One export over the runs, oldest first."""
+
+    address: ExportAddress
+    points: tuple[ArchivedExport, ...]
+
+    @property
+    def latest(self) -> ArchivedExport:
+        """The newest archive."""
+        return self.points[-1]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Outcomes of membership changes, by source."""
+
+    days: int
+    outcomes: Mapping[str, Counter[str]]
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """All that the page says. ``runs`` are the newest first."""
+
+    written_at: datetime
+    runs: tuple[Run, ...]
+    series: tuple[Series, ...]
+    changes: Changes
+    verification: Mapping[str, Any] | None
+
+
+def gather(archive: ArchiveReader, now: datetime) -> State:
+    """Read what the page says."""
+    with ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        ids = list(islice(run_ids(archive), RUNS_SHOWN))
+        found = [run for run in pool.map(lambda run_id: find_run(archive, run_id), ids) if run is not None]
+        changes = _changes(archive, now, pool)
+    points: dict[ExportAddress, list[ArchivedExport]] = defaultdict(list)
+    for run in reversed(found):
+        for export in run.exports:
+            points[export.folder.address].append(export)
+    series = [Series(address, tuple(archived)) for address, archived in points.items()]
+    return State(
+        written_at=now,
+        runs=tuple(found),
+        series=tuple(sorted(series, key=lambda one: one.address.export_id)),
+        changes=changes,
+        verification=_newest_verification(archive),
+    )
+
+
+def _changes(archive: ArchiveReader, now: datetime, pool: ThreadPoolExecutor) -> Changes:
+    keys = list(islice(_records(archive, now), MOST_RECORDS + 1))
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    for key, body in zip(keys[:MOST_RECORDS], pool.map(archive.read, keys[:MOST_RECORDS]), strict=True):
+        source = key.split("/")[1].removeprefix("source=")
+        for line in (body or b"").split(b"\n"):
+            outcome = _outcome(line)
+            if outcome is not None:
+                outcomes[source][outcome] += 1
+    return Changes(CHANGE_DAYS, outcomes, more=len(keys) > MOST_RECORDS)
+
+
+def _records(archive: ArchiveReader, now: datetime) -> Iterator[str]:
+    for source in archive.folders("changes/"):
+        for back in range(CHANGE_DAYS):
+            day = now - timedelta(days=back)
+            yield from (one.key for one in archive.list(f"{source}dt={day:%Y-%m-%d}/"))
+
+
+def _outcome(line: bytes) -> str | None:
+    try:
+        outcome = json.loads(line)["outcome"]
+    except (ValueError, TypeError, KeyError):
+        return None
+    return outcome if outcome in _OUTCOMES else None
+
+
+def _newest_verification(archive: ArchiveReader) -> Mapping[str, Any] | None:
+    for day in sorted(archive.folders(VERIFICATIONS), reverse=True):
+        for one in sorted(archive.list(day), key=lambda listed: listed.key, reverse=True):
+            document = read_document(archive, one.key)
+            if document is not None:
+                return document
+    return None

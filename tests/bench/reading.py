@@ -1,0 +1,145 @@
+"""How fast a large archive is verified and compared: ``make bench-read``, two exports of 1,000,000 users each.
+
+The commands run as people run them, in processes of their own, whose time and peak memory are measured. Ends with
+status 1 where one takes more than the promised minute or 1 GiB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from isal import igzip
+from meibo.archive.copy.content import Inspection
+from meibo.archive.copy.model import Content
+from meibo.archive.keys import run_manifest_key
+
+from local.simulators.people import auth0_person
+from local.template import ROOT
+from tests.archives import EARLIER, RUN, USERS
+
+MOST_SECONDS = 60
+MOST_BYTES = 1024**3
+BLOCK = 20_000
+
+
+def lines(count: int, *, later: bool) -> Iterator[bytes]:
+    """Yield users; of the later run one in fifty is changed, one in a thousand gone, as many new, all in reverse."""
+    # The same few shapes again and again under other ids: making a million whole people would take the minutes.
+    shapes = [json.dumps(auth0_person(1, n, "c"), ensure_ascii=False) for n in range(2000)]
+    order = range(count - 1, -1, -1) if later else range(count)
+    for number in order:
+        shape = shapes[number % len(shapes)]
+        if later and number % 1000 == 7:
+            number += count  # noqa: PLW2901  # somebody else in that place
+        elif later and number % 50 == 3:
+            shape = shape.replace('"nickname": "', '"nickname": "x')
+        yield f'{{"user_id":"auth0|{number:024x}","n":{number},{shape[1:]}\n'.replace(
+            '"user_id": "', '"old_id": "'
+        ).encode()
+
+
+def archive(folder: Path, count: int, run_id: str, *, later: bool) -> int:
+    """Write a run with one export and return its uncompressed bytes."""
+    path = folder / USERS.object_key(run_id, gzip=True)
+    path.parent.mkdir(parents=True)
+    with igzip.open(path, "wb", compresslevel=1) as out:  # type: ignore[no-untyped-call]  # isal has no types
+        block: list[bytes] = []
+        for line in lines(count, later=later):
+            block.append(line)
+            if len(block) == BLOCK:
+                out.write(b"".join(block))
+                block.clear()
+        out.write(b"".join(block))
+    digest, inspection = hashlib.sha256(), Inspection(Content(format="ndjson"))
+    with path.open("rb") as file:
+        while chunk := file.read(1024 * 1024):
+            digest.update(chunk)
+            inspection.feed(memoryview(chunk))
+    facts = inspection.finish()
+    sha256, size = digest.hexdigest(), path.stat().st_size
+    names = ("provider", "source", "dataset", "format", "scope")
+    manifest: dict[str, Any] = {
+        "run_id": run_id,
+        "export_id": USERS.export_id,
+        **{name: getattr(USERS, name) for name in names},
+        "request": {},
+        "object": {"key": USERS.object_key(run_id, gzip=True), "version_id": None, "bytes": size, "sha256": sha256},
+        "content": {
+            "gzip": True,
+            "rows": facts.rows,
+            "uncompressed_bytes": facts.expanded_bytes,
+            "columns": list(facts.columns) if isinstance(facts.columns, tuple) else None,
+        },
+        "sanity": {"verdict": "ok"},
+    }
+    (folder / USERS.manifest_key(run_id)).write_text(json.dumps(manifest), encoding="utf-8")
+    entry = {
+        "export_id": USERS.export_id,
+        "manifest_key": USERS.manifest_key(run_id),
+        "key": manifest["object"]["key"],
+        "bytes": size,
+        "sha256": sha256,
+        "rows": facts.rows,
+        "verdict": "ok",
+    }
+    counts = {"archived": 1, "missing": 0, "suspect": 0, "bytes": size, "rows": facts.rows}
+    run = {"run_id": run_id, "counts": counts, "exports": [entry], "missing": []}
+    key = folder / run_manifest_key(run_id, 1)
+    key.parent.mkdir(parents=True)
+    key.write_text(json.dumps(run), encoding="utf-8")
+    return facts.expanded_bytes or 0
+
+
+def measure(*arguments: str) -> tuple[int, str, float, int]:
+    """Run the command and return its status, output, seconds and peak bytes of memory."""
+    began = time.monotonic()
+    with subprocess.Popen(  # our own command
+        [sys.executable, "-m", "cli.main", *arguments],
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT}"},
+        text=True,
+    ) as process:
+        output = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, output, time.monotonic() - began, usage.ru_maxrss * 1024
+
+
+def main() -> int:
+    """Return 0 where everything keeps to the promise."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--users", type=int, default=1_000_000)
+    users = parser.parse_args().users
+    good = True
+    with tempfile.TemporaryDirectory(prefix="meibo-read-") as name:
+        folder = Path(name)
+        for run_id, later in ((EARLIER, False), (RUN, True)):
+            expanded = archive(folder, users, run_id, later=later)
+            print(f"{run_id}: {users:,} users, {expanded / 1e6:,.0f} MB of NDJSON")
+        for arguments in (("verify",), ("verify", "--quick"), ("diff", EARLIER, RUN, "--json")):
+            status, output, seconds, peak = measure(*arguments, "--archive", name)
+            well = status == 0 and seconds < MOST_SECONDS and peak < MOST_BYTES
+            good &= well
+            command = " ".join(argument for argument in arguments if argument != "--json")
+            print(f"meibo {command}: {seconds:.1f} s, {peak / 2**20:,.0f} MiB{'' if well else '  NOT AS PROMISED'}")
+            if arguments[0] == "diff":
+                (one,) = json.loads(output)["exports"]
+                print(
+                    "  " + ", ".join(f"{one[kind]:,} {kind}" for kind in ("added", "removed", "changed", "unchanged"))
+                )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

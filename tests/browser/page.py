@@ -1,0 +1,58 @@
+"""Write the page of a month of made-up runs: ``python -m tests.browser.page FOLDER``."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from meibo.archive.keys import ExportAddress
+from meibo.report.page import render
+from meibo.report.state import gather
+
+from tests.archives import Folder, Maker
+
+DAYS = 30
+LAST = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
+# Rows on the first day, and a row.
+EXPORTS = {
+    ("auth0", "acme", "users", "ndjson", "con_k3Jf8sLq0aWzP2xY"): (2400, b'{"user_id":"u"}\n'),
+    ("auth0", "acme", "users", "ndjson", "con_b7Tn4RvC9mQe1HdU"): (900, b'{"user_id":"u"}\n'),
+    ("auth0", "acme", "organizations", "ndjson", "all"): (40, b'{"id":"o"}\n'),
+    ("auth0", "acme", "members", "ndjson", "all"): (3000, b'{"user_id":"u"}\n'),
+    ("cybozu", "example", "users", "csv", "all"): (380, b'"u","n"\n'),
+    ("cybozu", "example", "organizations", "csv", "all"): (22, b'"o","n"\n'),
+    ("cybozu", "example", "user_organizations", "csv", "all"): (410, b'"u","o"\n'),
+}
+
+
+def write(folder: Path) -> Path:
+    """Write the archive and its page; on the last day one export is suspect and one is missing."""
+    maker = Maker(Folder(folder))
+    for day in range(DAYS):
+        files, suspect, missing = {}, [], []
+        for number, (parts, (rows, row)) in enumerate(EXPORTS.items()):
+            provider, source, dataset, format_, scope = parts
+            address = ExportAddress(provider=provider, source=source, dataset=dataset, format=format_, scope=scope)
+            count = int(rows * (1 + 0.012 * day + 0.01 * ((day * 7 + number * 3) % 5)))
+            last = day == DAYS - 1
+            if last and number == 3:
+                reason = "acme needs the scope read:organization_members"
+                missing = [{"export_id": address.export_id, "error": "ScopeMissingError", "reason": reason}]
+                continue
+            if last and number == 4:
+                suspect, count = [address], count // 3
+            files[address] = row * count
+        run_id = (LAST - timedelta(days=DAYS - 1 - day)).strftime("%Y%m%dT%H%M%SZ")
+        maker.run(files, run_id, suspect=suspect, missing=missing)
+    outcomes = b'{"outcome":"applied"}\n' * 412 + b'{"outcome":"rejected"}\n' * 3
+    maker.storage.put("changes/source=acme/dt=2026-11-20/1.ndjson", outcomes)
+    verified = {"at": "2026-11-21T19:00:00Z", "exports": 67, "damage": [], "could_not_check": []}
+    maker.put_json("verifications/dt=2026-11-21/20261121T190000Z.json", verified)
+    path = folder / "index.html"
+    path.write_text(render(gather(maker.storage.reader(), LAST + timedelta(hours=2))), encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    print(write(Path(sys.argv[1])))

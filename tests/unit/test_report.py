@@ -1,0 +1,177 @@
+"""The page says what the archive holds, in words and charts, and nothing of any user."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from meibo.archive.store import MemoryArchiveStore
+from meibo.report.charts import line
+from meibo.report.page import render, report_key
+from meibo.report.state import gather
+from meibo.report.write import write_report
+
+from tests.archives import EARLIER, RUN, STAFF, USERS, Folder, Maker, ndjson
+
+NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    return Maker(Folder(tmp_path))
+
+
+def page(maker: Maker) -> str:
+    return render(gather(maker.storage.reader(), NOW))
+
+
+def words(html: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<style>.*?</style>|<[^>]+>", " ", html, flags=re.DOTALL))
+
+
+def users(count: int) -> bytes:
+    return ndjson([{"user_id": f"auth0|{n}", "email": f"secret{n}@example.jp"} for n in range(count)])
+
+
+def test_each_export_has_its_latest_archive_and_its_history(maker: Maker) -> None:
+    maker.run({USERS: users(2), STAFF: users(1)}, EARLIER)
+    maker.run({USERS: users(3), STAFF: users(1)})
+
+    html = page(maker)
+
+    assert "The latest run is complete: 2 exports" in html
+    assert "acme (Auth0)" in html
+    assert "example (cybozu.com)" in html
+    assert "3 hours ago" in html
+    assert "rows of acme/users/ndjson/all: 2 to 3 over 2 runs, lowest 2, highest 3" in html
+
+
+def test_what_is_missing_or_suspect_comes_first(maker: Maker) -> None:
+    missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs <Administrator>"}]
+    maker.run({USERS: users(3)}, suspect=[USERS], missing=missing)
+
+    html = page(maker)
+
+    assert "The latest run lacks 1 export" in html
+    assert "needs &lt;Administrator&gt;" in html
+    assert html.index("Missing and suspect exports") < html.index("acme (Auth0)")
+
+
+def test_an_export_that_is_archived_no_more_shows_its_age(maker: Maker) -> None:
+    maker.run({STAFF: users(1)}, "20261001T210000Z")
+    maker.run({USERS: users(1)})
+
+    assert "51 days ago" in page(maker)
+
+
+def test_changes_are_counted_by_outcome(maker: Maker) -> None:
+    maker.run({USERS: users(1)})
+    lines = [{"member": "auth0|secret", "outcome": outcome} for outcome in ("applied", "applied", "rejected", "?")]
+    body = "".join(json.dumps(one) + "\n" for one in lines).encode()
+    maker.storage.put("changes/source=acme/dt=2026-11-20/a.ndjson", body + b"{broken")
+    maker.storage.put("changes/source=acme/dt=2026-11-01/old.ndjson", body)
+
+    html = page(maker)
+
+    assert "acme 2 1 0" in words(html)
+    assert "auth0|" not in html
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"damage": [], "could_not_check": [], "exports": 1200}, "1,200 well"),
+        ({"damage": [{}, {}], "could_not_check": [{}], "exports": 3}, "2 damages"),
+        ({"damage": [], "could_not_check": [{}], "exports": 3}, "1 unchecked"),
+    ],
+)
+def test_the_last_verification_is_told(maker: Maker, record: dict[str, object], expected: str) -> None:
+    maker.run({USERS: users(1)})
+    assert "never" in words(page(maker))
+    maker.put_json(
+        "verifications/dt=2026-11-20/20261120T000000Z.json", {"at": "yesterday", "exports": 9, "damage": [{}]}
+    )
+    maker.put_json("verifications/dt=2026-11-21/20261121T000000Z.json", {"at": "today", **record})
+
+    html = page(maker)
+
+    assert expected in html
+    assert "today" in html
+
+
+def test_nothing_of_a_user_is_on_it_and_nothing_is_fetched(maker: Maker) -> None:
+    maker.run({USERS: users(3)})
+
+    html = page(maker)
+
+    assert "secret" not in html
+    assert "@example" not in html
+    assert "<script" not in html
+    assert not re.search(r"""(?:src|href)=["'](?!data:)""", html)
+    assert "url(" not in html
+
+
+def test_every_element_is_closed_in_its_place(maker: Maker) -> None:
+    maker.run({USERS: users(3)}, EARLIER)
+    maker.run({USERS: users(3)}, suspect=[USERS])
+    opened: list[str] = []
+
+    class Nesting(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag not in ("meta", "link", "br"):
+                opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+        def handle_startendtag(self, tag: str, attrs: object) -> None:
+            pass
+
+    Nesting().feed(page(maker))
+
+    assert opened == []
+
+
+def test_an_archive_without_runs_has_a_page(maker: Maker) -> None:
+    assert "No run has ended yet" in page(maker)
+
+
+def test_a_long_history_is_cut(maker: Maker) -> None:
+    for day in range(100):
+        moment = datetime(2026, 7, 1, tzinfo=UTC) + timedelta(days=day)
+        maker.run({USERS: users(1 + day % 3)}, moment.strftime("%Y%m%dT%H%M%SZ"))
+
+    assert "over 90 runs" in page(maker)
+
+
+@pytest.mark.parametrize("values", [[], [5], [5, 5, 5], [0, 10**12], list(range(90))])
+def test_charts_stay_within_their_frame(values: list[int]) -> None:
+    drawn = line(values, "rows of a<b")
+
+    for x, y in re.findall(r"([\d.]+),([\d.]+)[ \"]", drawn.partition("points=")[2]):
+        assert 0 <= float(x) <= 120
+        assert 0 <= float(y) <= 28
+    assert "a<b" not in drawn
+
+
+def test_each_attempt_writes_a_page_of_its_own_and_overwrites_none(maker: Maker) -> None:
+    maker.run({USERS: users(1)})
+    store = MemoryArchiveStore()
+
+    for attempt in (1, 2, 2):
+        write_report(maker.storage.reader(), store, RUN, attempt, NOW)
+
+    assert sorted(store.objects) == [report_key(RUN, 2), report_key(RUN, 1)]
+    assert report_key(RUN, 2) == f"reports/dt=2026-11-21/run={RUN}/index-2.html"
+
+
+def test_a_page_that_cannot_be_written_fails_no_run(maker: Maker) -> None:
+    class Broken(MemoryArchiveStore):
+        def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
+            raise OSError("full")
+
+    write_report(maker.storage.reader(), Broken(), RUN, 1, NOW)
