@@ -55,4 +55,4 @@ def write(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(write(Path(sys.argv[1])))
+    sys.stdout.write(f"{write(Path(sys.argv[1]))}\n")

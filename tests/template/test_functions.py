@@ -13,13 +13,14 @@ from local.template import ROOT
 
 from .conftest import Template
 
-FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers")
+FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers", "VerifyArchive")
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {
     "CreateExports": (settings.CreateExportsSettings, settings.ObjectLockSettings),
     "CheckExport": (settings.CheckExportSettings,),
     "ArchiveExport": (settings.ArchiveExportSettings, settings.ObjectLockSettings),
     "FinishRun": (settings.FinishRunSettings, settings.ObjectLockSettings),
     "ChangeMembers": (settings.ChangeMembersSettings, settings.ObjectLockSettings),
+    "VerifyArchive": (settings.VerifyArchiveSettings,),
 }
 # Whom a schedule makes call a provider. FinishRun looks at the archive only; ChangeMembers is bounded by its queue,
 # because an invocation that Lambda throttles would count against its messages.
@@ -90,7 +91,14 @@ def test_every_log_group_has_a_retention(template: Template) -> None:
 
 @pytest.mark.parametrize(
     ("function", "seconds"),
-    [("CreateExports", 900), ("CheckExport", 60), ("ArchiveExport", 900), ("FinishRun", 300), ("ChangeMembers", 300)],
+    [
+        ("CreateExports", 900),
+        ("CheckExport", 60),
+        ("ArchiveExport", 900),
+        ("FinishRun", 300),
+        ("ChangeMembers", 300),
+        ("VerifyArchive", 900),
+    ],
 )
 def test_function_has_a_time_out(template: Template, function: str, seconds: int) -> None:
     assert template.properties(function)["Timeout"] == seconds

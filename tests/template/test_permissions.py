@@ -19,6 +19,7 @@ ROLES = (
     "ChangeMembersRole",
     "ExportWorkflowRole",
     "ScheduleRole",
+    "VerifyArchiveRole",
 )
 # Actions that know no resources: https://docs.aws.amazon.com/service-authorization/latest/reference/
 WITHOUT_RESOURCES = {
@@ -94,8 +95,14 @@ GRANTED = {
         "sqs:SendMessage": ["ChangesDeadLetters.Arn"],
     },
     "ScheduleRole": {
-        "lambda:InvokeFunction": ["CreateExports.Arn"],
+        "lambda:InvokeFunction": ["CreateExports.Arn", "VerifyArchive.Arn"],
         "sqs:SendMessage": ["ScheduleDeadLetters.Arn"],
+    },
+    "VerifyArchiveRole": {
+        "s3:PutObject": ["ArchiveBucket.Arn/verifications/*"],
+        "s3:GetObject": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/archive/*"],
+        "s3:GetObjectVersion": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/archive/*"],
+        "s3:ListBucket": ["ArchiveBucket.Arn"],
     },
 }
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}

@@ -159,6 +159,15 @@ class FinishRunSettings(EnvironmentSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VerifyArchiveSettings(EnvironmentSettings):
+    """Environment of ``verify_archive``."""
+
+    bucket: str = variable("MEIBO_BUCKET", _text)
+    newest_runs: int = variable("MEIBO_VERIFY_NEWEST_RUNS", _whole(1, 100), "2")
+    rotation_days: int = variable("MEIBO_VERIFY_ROTATION_DAYS", _whole(1, 366), "30")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChangeMembersSettings(EnvironmentSettings):
     """Environment of ``change_members``."""
 

@@ -18,7 +18,7 @@ from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.model import Content, Format
 from meibo.archive.keys import plan_key, run_folder, run_moment
 from meibo.archive.reading import ArchiveReader, Listed, Stat, read_document
-from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, WrongFormatError
+from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, OutOfTimeError, WrongFormatError
 
 Damage = Literal[
     "missing object",
@@ -202,10 +202,12 @@ class Verifier:
         *,
         quick: bool = False,
         advance: Callable[[int], None] = lambda _: None,
+        deadline: Callable[[], float] | None = None,
     ) -> None:
         self._archive = archive
         self._quick = quick
         self._advance = advance
+        self._deadline = deadline
 
     def verify(self, task: Task) -> list[Finding]:
         """Return what is wrong with one archived export; ``quick`` reads no object, only what the storage knows."""
@@ -266,6 +268,8 @@ class Verifier:
                 except (CorruptFileError, WrongFormatError, FileTooLargeError) as error:
                     inspection, broken = None, str(error)
             self._advance(len(chunk))
+            if self._deadline is not None and self._deadline() < 0:
+                raise OutOfTimeError("the invocation's time ends before the object is read")
         if inspection is not None:
             try:
                 facts = inspection.finish()
