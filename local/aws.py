@@ -49,6 +49,8 @@ STACK = "meibo"
 _UNKNOWN_TO_MOTO: Final = frozenset(
     {
         "AWS::CloudWatch::Alarm",
+        "AWS::Glue::Database",
+        "AWS::Glue::Table",
         "AWS::Lambda::EventInvokeConfig",
         # moto knows it and would invoke the function at each message that is sent.
         "AWS::Lambda::EventSourceMapping",
