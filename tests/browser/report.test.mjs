@@ -93,7 +93,7 @@ test("it prints on white, whatever the screen is", async () => {
 
 if (process.env.SCREENSHOT) {
   test("a screenshot for the README", async () => {
-    const { page } = await opened({ ...dresses.light, viewport: { width: 1000, height: 760 } });
+    const { page } = await opened({ ...dresses.light, viewport: { width: 1100, height: 800 } });
     await page.screenshot({ path: process.env.SCREENSHOT });
   });
 }
