@@ -17,7 +17,7 @@ from .conftest import Template
 
 # Names that Step Functions and Lambda raise themselves:
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
-SERVICE_ERRORS = re.compile(r"(States|Lambda|Sandbox)\.[A-Za-z]+")
+SERVICE_ERRORS = re.compile(r"(States|Lambda|Sandbox|Runtime)\.[A-Za-z]+")
 
 
 def _states(definition: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
