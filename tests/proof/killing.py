@@ -1,0 +1,95 @@
+"""Kill an invocation at one call to the outside, before or after it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .outside import Call, Invocation, InvocationKilled
+
+Moment = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """The nth call of one kind that one function makes in a run."""
+
+    function: str
+    name: str
+    number: int
+    moment: Moment
+
+    def __str__(self) -> str:
+        return f"{self.moment} {self.function}'s {self.name} no. {self.number}"
+
+
+@dataclass
+class Counted:
+    """Counts the calls of a complete run."""
+
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    def before(self, invocation: Invocation, call: Call) -> None:
+        self.calls.append((call.function, call.name))
+
+    def after(self, invocation: Invocation, call: Call) -> None:
+        pass
+
+    def points(self) -> list[Point]:
+        """Return every place where a function can vanish."""
+        seen = Counter[tuple[str, str]]()
+        points: list[Point] = []
+        for function, name in self.calls:
+            seen[function, name] += 1
+            number = seen[function, name]
+            points += [Point(function, name, number, "before"), Point(function, name, number, "after")]
+        return points
+
+
+class Killer:
+    """Lets the invocation vanish at one point."""
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self.reached = False
+        self._seen = 0
+        self._lock = threading.Lock()
+        self._at: Call | None = None
+
+    def before(self, invocation: Invocation, call: Call) -> None:
+        with self._lock:
+            if self.reached or (call.function, call.name) != (self.point.function, self.point.name):
+                return
+            self._seen += 1
+            if self._seen == self.point.number:
+                self._at = call
+                if self.point.moment == "before":
+                    self._kill(invocation)
+
+    def after(self, invocation: Invocation, call: Call) -> None:
+        with self._lock:
+            if not self.reached and call is self._at:
+                self._kill(invocation)
+
+    def _kill(self, invocation: Invocation) -> None:
+        self.reached = True
+        invocation.killed = True
+        raise InvocationKilled
+
+
+def tried(points: list[Point], attempt: Callable[[Point, Killer], None]) -> list[str]:
+    """Try every point and return what went wrong, so that one run of the test tells all of it."""
+    failures: list[str] = []
+    for point in points:
+        killer = Killer(point)
+        try:
+            attempt(point, killer)
+        except Exception as error:  # noqa: BLE001  # told with its point
+            failures.append(f"{point}: {type(error).__name__}: {error}")
+            continue
+        if not killer.reached:
+            failures.append(f"{point}: was never reached")
+    return failures

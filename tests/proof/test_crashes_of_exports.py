@@ -1,0 +1,90 @@
+"""Every call that a run makes to the outside, and the function gone before or after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from typing import Any
+
+import pytest
+
+from local.simulators import FIRST_CONNECTION
+
+from .killing import Counted, Killer, Point, tried
+from .world import Archived, World, world
+
+pytestmark = [
+    pytest.mark.timeout(1200),
+    # What vanishes closes nothing.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:No application metrics to publish"),
+]
+
+# How AWS speaks of an invocation that ended without an answer.
+LAST_WORDS = ("Sandbox.Timedout", "Runtime.ExitError", "Lambda.Unknown")
+# What a manifest cannot tell of an object whose reader vanished between the object and its manifest.
+KNOWN_TO_THE_READER = {"pages", "duplicates_dropped"}
+
+Exports = tuple[list[dict[str, Any]], list[dict[str, Any]]]
+PLANS: dict[str, Exports] = {
+    "a job": ([{"dataset": "users", "connection_id": FIRST_CONNECTION}], []),
+    "parts": ([{"dataset": "members"}], []),
+    "a stream": ([], [{"dataset": "users", "format": "csv"}]),
+    "pages": ([], [{"dataset": "users", "format": "ndjson"}]),
+}
+
+
+@pytest.fixture(scope="module")
+def everything() -> Iterator[World]:
+    with world(users=120, organizations=2, cybozu_users=110) as running:
+        running.tenant.switches.polls_until_completed = 1
+        yield running
+
+
+def _like(found: dict[str, Archived], expected: dict[str, Archived], everything: World) -> None:
+    assert found.keys() == expected.keys()
+    for export_id, archived in found.items():
+        content = dict(expected[export_id].content)
+        if archived.manifest["archived"]["read_back"]:
+            content = {name: told for name, told in content.items() if name not in KNOWN_TO_THE_READER}
+        assert archived.content == content, f"the manifest of {export_id} tells something else"
+        assert archived.manifest["sanity"] == expected[export_id].manifest["sanity"]
+        job = archived.manifest["job"]
+        if job is None:
+            assert archived.body == expected[export_id].body
+        else:
+            assert archived.manifest["object"]["sha256"] == everything.tenant.expected_file(job["id"]).sha256
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_run_is_complete_wherever_a_function_vanishes(
+    everything: World, plan: str, tell: Callable[[str], None]
+) -> None:
+    # given: a run that nothing disturbs, and every call that it makes
+    everything.empty()
+    everything.configure(*PLANS[plan])
+    everything.watch = counted = Counted()
+    run_id = everything.run()
+    expected = everything.archived()
+    assert everything.run_manifest(run_id)["complete"] is True
+    last_words = cycle(LAST_WORDS)
+
+    def attempt(point: Point, killer: Killer) -> None:
+        everything.empty()
+        everything.service.last_words = next(last_words)
+        everything.watch = killer
+        # when
+        run_id = everything.run()
+        # then
+        status = everything.wait(run_id, 1)
+        assert status == "SUCCEEDED", f"the execution ended as {status} after {everything.service.last_words}"
+        manifest = everything.run_manifest(run_id)
+        assert manifest["complete"] is True, manifest["missing"]
+        _like(everything.archived(), expected, everything)
+        assert {one["export_id"] for one in manifest["exports"]} == set(expected)
+
+    points = counted.points()
+    failures = tried(points, attempt)
+
+    tell(f"a run of {plan}: {len(counted.calls)} calls, {len(points)} crash points tried, {len(failures)} failed")
+    assert not failures, "\n".join(failures)
