@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -82,12 +83,18 @@ class WatchedService(LambdaService):
         super().__init__(functions, observer)
         # What AWS says of an invocation that ended without an answer: it timed out, or its process is gone.
         self.last_words = "Sandbox.Timedout"
+        # Each function has sandboxes of its own in AWS, and here they share a process: begin each invocation anew.
+        self.cold = False
+        # Is told what a handler raises.
+        self.raised: Callable[[BaseException], None] | None = None
 
     def _call(self, function: LocalFunction, event: Any) -> Outcome:
         invocation = Invocation(function.logical_id)
+        if self.cold:
+            forget_what_a_sandbox_keeps()
         token = _current.set(invocation)
         try:
-            outcome = super()._call(function, event)
+            outcome = super()._call(replace(function, handler=partial(self._listen, function.handler)), event)
         except InvocationKilled:
             outcome = None
         finally:
@@ -96,6 +103,14 @@ class WatchedService(LambdaService):
             return outcome
         forget_what_a_sandbox_keeps()
         return Outcome({"errorType": self.last_words, "errorMessage": "Task timed out after 900.00 seconds"}, True)
+
+    def _listen(self, handler: Callable[[Any, Any], Any], event: Any, context: Any) -> Any:
+        try:
+            return handler(event, context)
+        except Exception as error:
+            if self.raised is not None:
+                self.raised(error)
+            raise
 
 
 @contextmanager

@@ -38,6 +38,7 @@ PLANS: dict[str, Exports] = {
 def everything() -> Iterator[World]:
     with world(users=120, organizations=2, cybozu_users=110) as running:
         running.tenant.switches.polls_until_completed = 1
+        running.service.cold = True
         yield running
 
 
