@@ -41,6 +41,13 @@ run: $(READY) ## archive simulated directories into ./archive/ (USERS=…), or r
 test: $(READY) ## unit, integration and template tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+SEEDS ?= 100
+SEED ?=
+
+.PHONY: soak
+soak: $(READY) ## runs and changes under random faults (SEEDS=1000), or one of them again (SEED=17)
+	MEIBO_SOAK_SEEDS='$(SEEDS)' MEIBO_SOAK_SEED='$(SEED)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/proof/test_soak.py
+
 .PHONY: lint
 lint: $(READY) ## ruff: rules and format
 	$(BIN)/ruff check .
@@ -76,8 +83,14 @@ validate: .venv-sam/.ready ## sam validate --lint
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint
 
 .PHONY: scan
-scan: .venv-scan/.ready ## checkov: the template against its rules; what is left out says why in .checkov.yaml
+scan: .venv-scan/.ready ## checkov on the template, bandit on the code; what is left out says why
 	.venv-scan/bin/checkov --config-file .checkov.yaml
+	.venv-scan/bin/bandit --quiet --recursive --configfile pyproject.toml layers/meibo/meibo functions local cli
+
+# The database of known vulnerabilities is asked over the network, so this is no part of CI.
+.PHONY: audit
+audit: .venv-scan/.ready ## pip-audit: known vulnerabilities of what the layer holds (needs the network)
+	.venv-scan/bin/pip-audit --require-hashes --disable-pip -r layers/meibo/requirements.txt
 
 # The layer is built by a make of its own, which takes nothing from this one but the Python whose pip fetches wheels.
 .PHONY: build
