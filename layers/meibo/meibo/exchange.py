@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from urllib.parse import quote
 
 import requests
@@ -265,6 +265,14 @@ def segment(value: str) -> str:
     if not value or value in {".", ".."}:
         raise RequestRefusedError("an id is empty or made of dots only; nothing can have this id")
     return quote(value, safe="")
+
+
+def is_id(value: object) -> TypeGuard[str]:
+    """Tell whether what a provider calls an id looks like one: letters, digits, ``_`` and ``-``.
+
+    Ids go into logs, messages and keys of the archive, so nothing else may call itself one there.
+    """
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,100}", value) is not None
 
 
 def error_code(text: object) -> str | None:

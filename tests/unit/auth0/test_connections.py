@@ -46,6 +46,16 @@ def test_an_unknown_organization_is_refused_by_name(auth0: Transport, client: Au
     assert caught.value.status == 404
 
 
+@pytest.mark.parametrize(
+    "connection_id", ["con_1/dt=2020-01-01/run=x", "..", "con 1", "somebody@people.example", "con_1\n", ""]
+)
+def test_an_id_that_would_change_a_key_is_refused(auth0: Transport, client: Auth0Client, connection_id: str) -> None:
+    auth0.on("GET", PATH, Reply(json=[{"connection_id": connection_id}]))
+
+    with pytest.raises(WrongFormatError, match=f"ids of connections for {ORGANIZATION}$"):
+        organization_connections(client, ORGANIZATION)
+
+
 @pytest.mark.parametrize("answer", [{}, {"enabled_connections": None}, ["x"], 7])
 def test_another_answer_is_told(auth0: Transport, client: Auth0Client, answer: object) -> None:
     auth0.on("GET", PATH, Reply(json=answer))

@@ -54,10 +54,12 @@ def test_an_unknown_connection_is_named(auth0: Transport, client: Auth0Client) -
     assert caught.value.status == 400
 
 
-def test_an_answer_without_a_job_is_told(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("POST", EXPORTS, Reply(json={"status": "pending"}))
+@pytest.mark.parametrize("job_id", [None, 7, "", "somebody@people.example", "../users", "job 1", "j" * 101])
+def test_an_answer_without_a_job_is_told(auth0: Transport, client: Auth0Client, job_id: object) -> None:
+    auth0.on("POST", EXPORTS, Reply(json={"status": "pending", "id": job_id}))
 
-    with pytest.raises(WrongFormatError, match="without the id"):
+    # What is no id is not repeated: it could be anything.
+    with pytest.raises(WrongFormatError, match=r"without the id of a job$"):
         create_users_export(client, connection_id=None, format="csv", limit=None, fields=["email"])
 
 

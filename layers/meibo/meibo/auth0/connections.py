@@ -8,7 +8,7 @@ from typing import Any, Final
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.paging import Listing, Page, checkpoint_pages
 from meibo.errors import RequestRefusedError, WrongFormatError
-from meibo.exchange import segment
+from meibo.exchange import is_id, segment
 
 ENABLED_SCOPE: Final = "read:organization_connections"
 # An organization has at most ten (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/
@@ -59,4 +59,7 @@ def organization_connections(client: Auth0Client, organization_id: str) -> list[
             f"{client.name}: organization {organization_id} has no enabled connection, so it has no users to export;"
             " enable one or take the organization out of the configuration"
         )
+    if not all(map(is_id, ids)):
+        # They become part of keys in the archive.
+        raise WrongFormatError(f"{client.name} answered something other than ids of connections for {organization_id}")
     return list(dict.fromkeys(ids))

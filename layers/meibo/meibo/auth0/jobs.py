@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.fields import wire_fields
 from meibo.errors import RequestRefusedError, WrongFormatError
-from meibo.exchange import segment
+from meibo.exchange import is_id, segment
 
 SCOPE: Final = "read:users"
 # Any other state, also one that is not documented, counts as "still running" until the caller's own deadline.
@@ -57,7 +57,7 @@ def create_users_export(
         body["limit"] = limit
     subject = f"an export of connection {connection_id}" if connection_id else "an export of all connections"
     document = client.post("jobs/users-exports", json=body, subject=subject, scope=SCOPE, bucket="jobs")
-    if not isinstance(document, dict) or not isinstance(document.get("id"), str):
+    if not isinstance(document, dict) or not is_id(document.get("id")):
         raise WrongFormatError(f"{client.name} answered {subject} without the id of a job")
     created_at = document.get("created_at")
     return Job(document["id"], created_at if isinstance(created_at, str) else None, str(document.get("status")))

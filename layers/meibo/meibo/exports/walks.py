@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 
 from meibo.auth0.paging import CursorWatch, Page
 from meibo.errors import ArchiveConflictError, EventError, RequestRefusedError, WrongFormatError
+from meibo.exchange import is_id
 
 
 class Tenant(Protocol):
@@ -111,7 +112,7 @@ def walk(dataset: str, tenant: Tenant, position: Position) -> Iterator[Step]:
         page = tenant.organizations(position.cursor)
         for row in _rows(page, position):
             organization_id = row.get("id")
-            if not isinstance(organization_id, str) or not organization_id:
+            if not is_id(organization_id):
                 raise WrongFormatError(f"{tenant.name} answered an organization without an id")
             if organization_id in position.done:
                 continue
