@@ -85,12 +85,12 @@ validate: .venv-sam/.ready ## sam validate --lint
 .PHONY: scan
 scan: .venv-scan/.ready ## checkov on the template, bandit on the code; what is left out says why
 	.venv-scan/bin/checkov --config-file .checkov.yaml
-	.venv-scan/bin/bandit --quiet --recursive --configfile pyproject.toml layers/meibo/meibo functions local cli
+	.venv-scan/bin/bandit --quiet --recursive --configfile .bandit.yaml layers/meibo/meibo functions cli
 
 # The database of known vulnerabilities is asked over the network, so this is no part of CI.
 .PHONY: audit
 audit: .venv-scan/.ready ## pip-audit: known vulnerabilities of what the layer holds (needs the network)
-	.venv-scan/bin/pip-audit --require-hashes --disable-pip -r layers/meibo/requirements.txt
+	.venv-scan/bin/pip-audit --strict --disable-pip --require-hashes -r layers/meibo/requirements.txt
 
 # The layer is built by a make of its own, which takes nothing from this one but the Python whose pip fetches wheels.
 .PHONY: build
