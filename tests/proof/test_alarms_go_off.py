@@ -1,0 +1,220 @@
+"""The condition of each alarm, produced on the local system, and what the operations page says to do about it."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto.backends import get_backend
+
+from local.aws import REGION
+from local.simulators import FIRST_CONNECTION
+from local.template import ROOT, read_template
+from local.template import translate as sam_translate
+from tests.template.conftest import PSEUDO_PARAMETERS, Template
+
+from .world import ACCOUNT, DELIVERIES_OF_A_TICK, World, world
+
+pytestmark = pytest.mark.timeout(300)
+
+WRONG = {"login": "Administrator", "password": "wrong"}
+USERS: list[dict[str, Any]] = [{"dataset": "users", "connection_id": FIRST_CONNECTION}]
+CYBOZU: list[dict[str, Any]] = [{"dataset": "users"}]
+COMPARISONS: dict[str, Callable[[float, float], bool]] = {
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "GreaterThanThreshold": operator.gt,
+    "LessThanThreshold": operator.lt,
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[World]:
+    with world(users=60, organizations=2, cybozu_users=20) as running:
+        yield running
+
+
+@pytest.fixture
+def everything(stack: World) -> World:
+    stack.empty()
+    return stack
+
+
+@pytest.fixture(scope="module")
+def template() -> Template:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_DEFAULT_REGION", PSEUDO_PARAMETERS["AWS::Region"])
+        return Template(sam_translate(read_template(), {}), {})
+
+
+@pytest.fixture
+def metrics(capsys: pytest.CaptureFixture[str]) -> Callable[[str], float]:
+    """What the functions print as metrics, summed up as CloudWatch would, by the alarms' own namespace."""
+    printed: list[dict[str, Any]] = []
+
+    def total(name: str) -> float:
+        lines = capsys.readouterr().out.splitlines()
+        printed.extend(json.loads(line) for line in lines if line.startswith('{"_aws"'))
+        return sum(
+            sum(entry[name])
+            for entry in printed
+            for declared in entry["_aws"]["CloudWatchMetrics"]
+            if declared["Namespace"] == "Meibo"
+            and declared["Dimensions"] == [["service"]]
+            and entry["service"] == "meibo"
+            if name in {metric["Name"] for metric in declared["Metrics"]}
+        )
+
+    return total
+
+
+def goes_off(template: Template, name: str, value: float) -> bool:
+    """Tell whether an alarm of the template goes off at a value of what it watches."""
+    alarm = template.properties(name)
+    return COMPARISONS[alarm["ComparisonOperator"]](value, float(alarm["Threshold"]))
+
+
+def size(queue_url: str) -> int:
+    answer = boto3.client("sqs").get_queue_attributes(
+        QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+
+
+def test_a_run_that_lacks_an_export_fails_and_a_repair_fetches_only_what_is_missing(
+    everything: World, template: Template, metrics: Callable[[str], float]
+) -> None:
+    # given: a domain whose password is wrong
+    everything.configure(USERS, CYBOZU, **{"meibo/example": WRONG})
+
+    # when
+    run_id = everything.run()
+
+    # then: RunFailedAlarm has its failed execution, SilenceAlarm no complete run
+    failed = int(everything.wait(run_id, 1) == "FAILED")
+    assert goes_off(template, "RunFailedAlarm", failed)
+    assert goes_off(template, "SilenceAlarm", metrics("CompleteRuns"))
+    (missing,) = everything.run_manifest(run_id)["missing"]
+    assert missing["error"] == "CredentialsRefusedError"
+
+    # when: it is mended and the run repaired, as the page says
+    everything.configure(USERS, CYBOZU)
+    everything.tenant.requests.clear()
+    outcome = everything.aws.invoke({"run_id": run_id, "repair": True})
+
+    # then: only what was missing is fetched, and the alarms have no reason any more
+    assert everything.wait(run_id, outcome.payload["attempt"]) == "SUCCEEDED"
+    assert not goes_off(template, "SilenceAlarm", metrics("CompleteRuns"))
+    assert list(everything.tenant.requests) == []
+    assert len(everything.archived()) == 2
+
+
+def test_a_tick_that_fails_to_the_end_is_kept_and_can_be_fired_again(everything: World, template: Template) -> None:
+    # given: a configuration that is not valid
+    everything.aws.configure("{", {})
+    moment = everything.next_tick()
+
+    # when: Lambda delivers the tick as often as the template says
+    retries = template.properties("CreateExportsEventInvokeConfig")["MaximumRetryAttempts"]
+    outcomes = [everything.aws.tick(moment) for _ in range(retries + 1)]
+
+    # then: each fails, and the template sends such a tick to the queue that the alarm watches
+    assert retries + 1 == DELIVERIES_OF_A_TICK
+    assert {outcome.payload["errorType"] for outcome in outcomes} == {"ConfigurationError"}
+    kept = template.properties("CreateExportsEventInvokeConfig")["DestinationConfig"]["OnFailure"]["Destination"]
+    (watched,) = template.properties("ScheduleDeadLettersAlarm")["Dimensions"]
+    assert (kept, watched["Value"]) == ("ScheduleDeadLetters.Arn", "ScheduleDeadLetters.QueueName")
+    assert goes_off(template, "ScheduleDeadLettersAlarm", 1)
+
+    # when: it is mended and the tick fired again, as the page says
+    everything.configure([], CYBOZU)
+    run_id = everything.run(moment)
+
+    # then
+    assert everything.run_manifest(run_id)["complete"] is True
+
+
+def test_an_export_that_shrinks_is_suspect(
+    everything: World, template: Template, metrics: Callable[[str], float]
+) -> None:
+    everything.configure(USERS, [])
+    everything.run()
+    assert not goes_off(template, "SuspectExportsAlarm", metrics("SuspectExports"))
+
+    everything.configure([{**USERS[0], "limit": 3}], [])
+    run_id = everything.run()
+
+    assert goes_off(template, "SuspectExportsAlarm", metrics("SuspectExports"))
+    (export,) = everything.run_manifest(run_id)["exports"]
+    sanity = everything.aws.read_json(export["manifest_key"])["sanity"]
+    assert (sanity["verdict"], sanity["previous_rows"]) == ("suspect", 30)
+
+
+def _change(everything: World, *members: str) -> dict[str, Any]:
+    organization = everything.tenant.organizations.ids()[0]
+    change = {"version": 1, "change_id": "hr-1", "source": "acme", "organization_id": organization, "action": "add"}
+    return {**change, "members": list(members)}
+
+
+def test_a_rejected_member_is_counted_and_waits_as_a_dead_letter(
+    everything: World, template: Template, metrics: Callable[[str], float]
+) -> None:
+    # given
+    everything.configure(USERS, [])
+    everything.aws.changes.send(_change(everything, "auth0|0000000000000000000000ff"))
+
+    # when
+    while everything.aws.changes.source.poll():
+        pass
+
+    # then
+    assert goes_off(template, "RejectedMembersAlarm", metrics("RejectedMembers"))
+    assert goes_off(template, "ChangesDeadLettersAlarm", size(everything.aws.changes.dead_letters_url))
+    assert not goes_off(template, "ChangesDeadLettersAlarm", size(everything.aws.changes.queue_url))
+
+
+def test_a_change_that_nothing_can_be_done_for_grows_old_and_is_done_once_that_is_mended(
+    everything: World, template: Template
+) -> None:
+    # given: credentials that are refused
+    wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
+    everything.configure(USERS, [], **{"meibo/acme": wrong})
+    person = next(iter(everything.tenant.expected_users()))["user_id"]
+    everything.aws.changes.send(_change(everything, person))
+    queue = get_backend("sqs")[ACCOUNT][REGION].queues[everything.aws.changes.queue_url.rpartition("/")[2]]
+
+    # when: two hours pass
+    for _ in range(3):
+        assert everything.aws.changes.source.poll()
+        everything.let_time_pass()
+    (message,) = queue._messages
+    sent = time.time() * 1000 - 2 * 3600 * 1000
+    vars(message)["sent_timestamp"] = sent
+
+    # then: it still waits
+    assert goes_off(template, "ChangesAgeAlarm", time.time() - sent / 1000)
+    assert size(everything.aws.changes.dead_letters_url) == 0
+
+    # when: the credentials are mended
+    everything.configure(USERS, [])
+    while everything.aws.changes.source.poll():
+        pass
+
+    # then
+    assert everything.aws.changes.source.queue.size() == 0
+    assert [line["outcome"] for line in everything.lines()] == ["applied"]
+
+
+def test_the_operations_page_has_every_alarm_and_every_error(template: Template) -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    errors = (ROOT / "layers/meibo/meibo/errors.py").read_text(encoding="utf-8")
+    rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| `")}
+
+    assert {f"`{name}`" for name in template.of_type("AWS::CloudWatch::Alarm")} <= rows
+    raised = set(re.findall(r"^class (\w+Error)\(", errors, re.MULTILINE)) - {"MeiboError", "BadFileError"}
+    assert {name for name in raised if f"`{name}`" not in " ".join(rows)} == set()
