@@ -114,6 +114,15 @@ def test_ndjson_rows_and_keys_are_noted(objects: list[dict[str, Any]], blanks: b
     assert set(columns) == {key for item in objects for key in item}
 
 
+def test_an_ndjson_row_that_is_nested_without_reason_is_a_row() -> None:
+    rows = NdjsonRows(max_row_bytes=MUCH)
+
+    rows.feed(b'{"a":1}\n{"b":' + b"[" * 100_000 + b"]" * 100_000 + b'}\n{"c":1}\n')
+
+    # Its bytes are the provider's; only its keys stay unknown.
+    assert rows.finish() == (3, ("a", "c"))
+
+
 @given(extra=st.integers(0, 40), blank_at=st.integers(0, 30), size=st.integers(1, 300))
 def test_ndjson_rows_after_the_noted_ones_are_counted_too(extra: int, blank_at: int, size: int) -> None:
     lines = [b'{"a":1}'] * (KEY_ROWS + extra)

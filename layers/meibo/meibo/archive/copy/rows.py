@@ -189,6 +189,8 @@ class NdjsonRows:
             row = json.loads(text.decode("utf-8", "replace"), strict=False)
         except ValueError:
             raise WrongFormatError(f"row {self._rows + 1} is not valid JSON") from None
+        except RecursionError:
+            return  # nested deeper than Python reads: a row all the same, only its keys stay unknown
         self._keys.update(dict.fromkeys(row))
 
     def finish(self) -> tuple[int, tuple[str, ...]]:
