@@ -85,6 +85,10 @@ class WatchedService(LambdaService):
         self.last_words = "Sandbox.Timedout"
         # Each function has sandboxes of its own in AWS, and here they share a process: begin each invocation anew.
         self.cold = False
+        # Shorter than the template's, for those who wait for the end of the time.
+        self.timeout_seconds: int | None = None
+        # What each invocation had left of its time when it ended by itself.
+        self.seconds_left: list[float] = []
         # Is told what a handler raises.
         self.raised: Callable[[BaseException], None] | None = None
 
@@ -93,8 +97,10 @@ class WatchedService(LambdaService):
         if self.cold:
             forget_what_a_sandbox_keeps()
         token = _current.set(invocation)
+        heard = partial(self._listen, function.handler)
+        timeout_seconds = self.timeout_seconds or function.timeout_seconds
         try:
-            outcome = super()._call(replace(function, handler=partial(self._listen, function.handler)), event)
+            outcome = super()._call(replace(function, handler=heard, timeout_seconds=timeout_seconds), event)
         except InvocationKilled:
             outcome = None
         finally:
@@ -111,6 +117,8 @@ class WatchedService(LambdaService):
             if self.raised is not None:
                 self.raised(error)
             raise
+        finally:
+            self.seconds_left.append(context.get_remaining_time_in_millis() / 1000)
 
 
 @contextmanager
