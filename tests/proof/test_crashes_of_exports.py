@@ -89,3 +89,48 @@ def test_a_run_is_complete_wherever_a_function_vanishes(
 
     tell(f"a run of {plan}: {len(counted.calls)} calls, {len(points)} crash points tried, {len(failures)} failed")
     assert not failures, "\n".join(failures)
+
+
+def test_a_repair_is_complete_wherever_a_function_vanishes(everything: World, tell: Callable[[str], None]) -> None:
+    # given: runs that lack one of two exports, because a password is wrong
+    exports: Exports = ([{"dataset": "organizations"}], [{"dataset": "users", "format": "csv"}])
+    wrong = {"meibo/example": {"login": "Administrator", "password": "wrong"}}
+
+    def incomplete() -> str:
+        everything.empty()
+        everything.configure(*exports, **wrong)
+        run_id = everything.run()
+        assert everything.run_manifest(run_id)["complete"] is False
+        everything.configure(*exports)
+        return run_id
+
+    def repaired(run_id: str) -> None:
+        # Who repairs by hand does it again until he is told that it runs, or that nothing is missing.
+        for _ in range(2):
+            outcome = everything.aws.invoke({"run_id": run_id, "repair": True})
+            if not outcome.failed:
+                break
+        assert outcome.payload["attempt"] == 2, outcome.payload
+        assert everything.wait(run_id, 2) == "SUCCEEDED"
+        assert everything.run_manifest(run_id, 2)["complete"] is True
+
+    run_id = incomplete()
+    everything.watch = counted = Counted()
+    repaired(run_id)
+    expected = everything.archived()
+
+    def attempt(point: Point, killer: Killer) -> None:
+        run_id = incomplete()
+        everything.service.last_words = next(last_words)
+        everything.watch = killer
+        # when
+        repaired(run_id)
+        # then
+        _like(everything.archived(), expected, everything)
+
+    last_words = cycle(LAST_WORDS)
+    points = counted.points()
+    failures = tried(points, attempt)
+
+    tell(f"a repair: {len(counted.calls)} calls, {len(points)} crash points tried, {len(failures)} failed")
+    assert not failures, "\n".join(failures)
