@@ -101,7 +101,7 @@ GRANTED = {
     "VerifyArchiveRole": {
         "s3:PutObject": ["ArchiveBucket.Arn/verifications/*"],
         "s3:GetObject": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/archive/*"],
-        "s3:GetObjectVersion": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/archive/*"],
+        "s3:GetObjectVersion": ["ArchiveBucket.Arn/archive/*"],
         "s3:ListBucket": ["ArchiveBucket.Arn"],
     },
 }
