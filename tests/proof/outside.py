@@ -92,6 +92,10 @@ class WatchedService(LambdaService):
         # Is told what a handler raises.
         self.raised: Callable[[BaseException], None] | None = None
 
+    def functions(self) -> list[LocalFunction]:
+        """Return the functions of the template."""
+        return list(self._functions.values())
+
     def _call(self, function: LocalFunction, event: Any) -> Outcome:
         invocation = Invocation(function.logical_id)
         if self.cold:

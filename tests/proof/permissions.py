@@ -46,6 +46,8 @@ class Recorded:
         if "host" in call.details:
             return
         actions = _ACTIONS.get(call.name, (call.name,))
+        if actions == ("s3:GetObject",) and "VersionId" in call.details:
+            actions = ("s3:GetObjectVersion",)
         if call.name in _WRITES and "ObjectLockMode" in call.details:
             actions = (*actions, "s3:PutObjectRetention")
         for action in actions:

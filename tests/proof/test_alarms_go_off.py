@@ -155,6 +155,21 @@ def test_an_export_that_shrinks_is_suspect(
     assert (sanity["verdict"], sanity["previous_rows"]) == ("suspect", 30)
 
 
+def test_an_object_that_somebody_wrote_over_is_damage(
+    everything: World, template: Template, metrics: Callable[[str], float]
+) -> None:
+    everything.configure([], CYBOZU)
+    everything.run()
+    assert everything.verify()["damaged"] == 0
+    assert not goes_off(template, "DamageAlarm", metrics("DamagedObjects"))
+
+    (archived,) = everything.archived().values()
+    everything.aws.write(archived.manifest["object"]["key"], archived.body[:-1])
+
+    assert everything.verify()["damaged"] == 1
+    assert goes_off(template, "DamageAlarm", metrics("DamagedObjects"))
+
+
 def _change(everything: World, *members: str) -> dict[str, Any]:
     organization = everything.tenant.organizations.ids()[0]
     change = {"version": 1, "change_id": "hr-1", "source": "acme", "organization_id": organization, "action": "add"}

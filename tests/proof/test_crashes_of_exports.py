@@ -94,7 +94,7 @@ def test_a_run_is_complete_wherever_a_function_vanishes(
 def test_a_repair_is_complete_wherever_a_function_vanishes(everything: World, tell: Callable[[str], None]) -> None:
     # given: runs that lack one of two exports, because a password is wrong
     exports: Exports = ([{"dataset": "organizations"}], [{"dataset": "users", "format": "csv"}])
-    wrong = {"meibo/example": {"login": "Administrator", "password": "wrong"}}
+    wrong: dict[str, Any] = {"meibo/example": {"login": "Administrator", "password": "wrong"}}
 
     def incomplete() -> str:
         everything.empty()

@@ -25,13 +25,15 @@ ROLES = {
     "ArchiveExport": "ArchiveExportRole",
     "FinishRun": "FinishRunRole",
     "ChangeMembers": "ChangeMembersRole",
+    "VerifyArchive": "VerifyArchiveRole",
 }
 # Where each function may write; each object belongs to one of them.
 OWN = {
     "CreateExports": ("ArchiveBucket.Arn/runs/",),
     "ArchiveExport": ("ArchiveBucket.Arn/archive/", "ArchiveBucket.Arn/parts/"),
-    "FinishRun": ("ArchiveBucket.Arn/runs/",),
+    "FinishRun": ("ArchiveBucket.Arn/runs/", "ArchiveBucket.Arn/reports/"),
     "ChangeMembers": ("ArchiveBucket.Arn/changes/",),
+    "VerifyArchive": ("ArchiveBucket.Arn/verifications/",),
 }
 # What no call of the function's own uses, and why it is granted all the same.
 USED_BY_OTHERS = {
@@ -46,7 +48,7 @@ USED_BY_OTHERS = {
 # The failure destination of an asynchronous invocation is written by Lambda, as the function's role.
 USED_BY_LAMBDA = {("CreateExports", "sqs:SendMessage")}
 # S3 asks for it where a HEAD or GET misses: 404 for who may list the bucket, 403 for who may not.
-ASKED_BY_A_MISS = {("FinishRun", "s3:ListBucket"), ("ChangeMembers", "s3:ListBucket")}
+ASKED_BY_A_MISS = {("ChangeMembers", "s3:ListBucket")}
 
 
 @dataclass
@@ -86,16 +88,20 @@ def _everything_that_is_done(everything: World) -> None:
     assert not outcome.failed, outcome.payload
     everything.wait(run_id, outcome.payload["attempt"])
     assert everything.run_manifest(run_id, outcome.payload["attempt"])["complete"] is True
+    verified = everything.verify()
+    assert (verified["damaged"], verified["unchecked"]) == (0, 0)
     # Changes: one that is done, one that is rejected, one that is handed back and comes again.
     people = [user["user_id"] for user in tenant.expected_users()]
     change = {"version": 1, "change_id": "c", "source": "acme", "organization_id": organization, "action": "add"}
     everything.aws.changes.send({**change, "members": [*people[:3], "auth0|0000000000000000000000ff"]})
     tenant.faults.add("POST /api/v2/organizations/*", broken.respond(401), times=2)
-    for _ in range(3):
+    for _ in range(8):
         while everything.aws.changes.source.poll():
             pass
         everything.let_time_pass()
-    assert everything.aws.changes.source.queue.size() == 0
+    assert everything.aws.changes.source.queue.size() == 0, everything.recorder.calls[-1]
+    # Whose report tells of the changes and of the verification.
+    everything.run()
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +185,10 @@ def test_each_function_writes_where_its_own_objects_are(observed: Observed, func
     assert not any("s3:DeleteObject" in found["Action"] for found in observed.statements(function))
 
 
-def test_object_lock_is_on_every_request_that_makes_an_archived_object(observed: Observed) -> None:
+def test_object_lock_is_on_every_request_that_makes_a_part_of_the_archive(observed: Observed) -> None:
     locked = {need.resource for need in observed.needs if need.action == "s3:PutObjectRetention"}
     written = {need.resource for need in observed.needs if need.action == "s3:PutObject"}
 
-    # Parts expire by a lifecycle rule.
-    assert {resource for resource in written if not resource.startswith("ArchiveBucket.Arn/parts/")} == locked
+    # Parts expire by a lifecycle rule; reports and verifications tell of the archive and are none of it.
+    free = tuple(f"ArchiveBucket.Arn/{name}/" for name in ("parts", "reports", "verifications"))
+    assert {resource for resource in written if not resource.startswith(free)} == locked
