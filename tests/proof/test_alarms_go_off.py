@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 import pytest
+from meibo import observability
 from moto.backends import get_backend
 
 from local.aws import REGION
@@ -53,24 +54,17 @@ def template() -> Template:
 
 
 @pytest.fixture
-def metrics(capsys: pytest.CaptureFixture[str]) -> Callable[[str], float]:
-    """What the functions print as metrics, summed up as CloudWatch would, by the alarms' own namespace."""
-    printed: list[dict[str, Any]] = []
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], float]:
+    """What the functions count, summed up as CloudWatch would; where it goes is asserted on the template."""
+    counted = Counter[str]()
+    add = observability.metrics.add_metric
 
-    def total(name: str) -> float:
-        lines = capsys.readouterr().out.splitlines()
-        printed.extend(json.loads(line) for line in lines if line.startswith('{"_aws"'))
-        return sum(
-            sum(entry[name])
-            for entry in printed
-            for declared in entry["_aws"]["CloudWatchMetrics"]
-            if declared["Namespace"] == "Meibo"
-            and declared["Dimensions"] == [["service"]]
-            and entry["service"] == "meibo"
-            if name in {metric["Name"] for metric in declared["Metrics"]}
-        )
+    def adding(name: str, unit: Any, value: float) -> None:
+        counted[name] += int(value)
+        add(name=name, unit=unit, value=value)
 
-    return total
+    monkeypatch.setattr(observability.metrics, "add_metric", adding)
+    return lambda name: counted[name]
 
 
 def goes_off(template: Template, name: str, value: float) -> bool:
@@ -208,7 +202,7 @@ def test_a_change_that_nothing_can_be_done_for_grows_old_and_is_done_once_that_i
         assert everything.aws.changes.source.poll()
         everything.let_time_pass()
     (message,) = queue._messages
-    sent = time.time() * 1000 - 2 * 3600 * 1000
+    sent = int(time.time() * 1000) - 2 * 3600 * 1000
     vars(message)["sent_timestamp"] = sent
 
     # then: it still waits
