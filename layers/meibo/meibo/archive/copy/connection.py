@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import ssl
 from contextlib import suppress
@@ -34,9 +35,14 @@ BROKEN = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
-@cache
 def trust() -> ssl.SSLContext:
-    """Return the platform's trust (SSL_CERT_FILE is honoured), which takes 20 ms and a MiB or two to load."""
+    """Return the platform's trust; SSL_CERT_FILE and SSL_CERT_DIR are honoured, also when they change."""
+    return _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
+
+
+@cache
+def _trust(_file: str | None, _folder: str | None) -> ssl.SSLContext:
+    # It takes 20 ms and a MiB or two to load, so it is kept for the variables that it was loaded by.
     return ssl.create_default_context()
 
 

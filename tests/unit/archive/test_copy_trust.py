@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trustme
+
+from meibo.archive.copy.connection import trust
+
+
+def test_trust_follows_the_variable_that_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # given: two authorities, as two systems in one process have them
+    files = [tmp_path / "first.pem", tmp_path / "second.pem"]
+    for file in files:
+        trustme.CA().cert_pem.write_to_path(str(file))
+
+    # when
+    monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+    first = trust()
+    monkeypatch.setenv("SSL_CERT_FILE", str(files[1]))
+    second = trust()
+
+    # then: neither is taken for the other, and none is loaded twice
+    assert first.get_ca_certs(binary_form=True) != second.get_ca_certs(binary_form=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
+    assert trust() is first
