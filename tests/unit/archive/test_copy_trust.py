@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import trustme
-
 from meibo.archive.copy.connection import trust
 
 
