@@ -29,6 +29,7 @@ import botocore.session
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 from meibo import aws as meibo_aws
+from meibo.secrets import forget_providers
 from moto import mock_aws
 
 from local.changes import LocalChanges
@@ -192,7 +193,9 @@ def local_aws(
         endpoint = stack.enter_context(serve_s3(received))
         stack.enter_context(_variables({"AWS_ENDPOINT_URL_S3": endpoint}))
         meibo_aws.forget_clients()
+        forget_providers()
         stack.callback(meibo_aws.forget_clients)
+        stack.callback(forget_providers)
         invocations = _Invocations()
         stack.enter_context(_hook("before-send.lambda.Invoke", invocations.answer))
         yield _create(

@@ -11,6 +11,11 @@ from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterEr
 from meibo.errors import ConfigurationError, SecretError
 
 
+def forget_providers() -> None:
+    """Drop the clients that Powertools keeps, for a process whose AWS changes (tests, the local system)."""
+    parameters.clear_caches()  # type: ignore[no-untyped-call]  # Powertools does not annotate it
+
+
 def read_secret(name: str) -> dict[str, Any]:
     """Return a secret's JSON object, raising SecretError where it is missing or not one.
 

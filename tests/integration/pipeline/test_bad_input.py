@@ -167,25 +167,26 @@ def test_a_location_without_a_scheme_is_taken_as_https(system: System) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
-    ("action", "error"),
+    ("action", "errors"),
     [
-        (broken.truncate(-8), "CorruptFileError"),
-        (broken.truncate(2000), "CorruptFileError"),
-        (broken.corrupt(-6), "CorruptFileError"),
-        (broken.corrupt(3000), "CorruptFileError"),
-        (broken.empty(), "CorruptFileError"),
-        (broken.html(200), "WrongFormatError"),
+        (broken.truncate(-8), {"CorruptFileError"}),
+        (broken.truncate(2000), {"CorruptFileError"}),
+        (broken.corrupt(-6), {"CorruptFileError"}),
+        # what the bit does to the rows may be seen before the checksum is
+        (broken.corrupt(3000), {"CorruptFileError", "WrongFormatError"}),
+        (broken.empty(), {"CorruptFileError"}),
+        (broken.html(200), {"WrongFormatError"}),
     ],
     ids=["no trailer", "truncated", "wrong CRC", "flipped bit", "empty file", "HTML"],
 )
-def test_a_bad_file_is_not_published(system: System, action: broken.Action, error: str) -> None:
+def test_a_bad_file_is_not_published(system: System, action: broken.Action, errors: set[str]) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.switches.file_ranges = False
     system.tenant.faults.add(FILE, action, times=None)
 
     found, reason = failure(system)
 
-    assert found == error
+    assert found in errors
     assert reason
     assert "@" not in reason
 
