@@ -52,6 +52,19 @@ def test_a_step_that_harms_is_taken_back_and_tried_again_later() -> None:
     assert network.run(4)[-1] == 16
 
 
+def test_a_step_that_gains_nothing_is_taken_back_and_tried_ever_more_rarely() -> None:
+    # given a CPU that is the limit, whatever the number of lanes
+    network = Network(lambda _: 300e6)
+    limits = network.run(60)
+    steps = [at for at in range(1, len(limits)) if limits[at] > limits[at - 1]]
+    assert limits.count(1) > len(limits) * 0.9
+    assert 5 < len(steps) < 12
+    # when the network is the limit
+    network.rate = lambda lanes: lanes * 80e6
+    # then
+    assert network.run(12)[-1] == 16
+
+
 def test_lanes_that_receive_and_send_together_are_judged_over_both() -> None:
     # given lanes that all receive for 100 ms and then all send for 170 ms
     network = Network(lambda _: 0)

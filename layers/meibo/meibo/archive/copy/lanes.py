@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from meibo.archive.copy.target import Part
 
 
+LANES_A_DOWNLOAD = 4
+"""So many lanes are at work for each that may download. Sending a part takes about twice as long as receiving it (S3
+acknowledges it late), so three keep up; and where the CPU is the limit, what is sent is still in its cache."""
+
+
 class Reader(Protocol):
     """Reads the source for one lane, or for one lane after the other where it has no ranges."""
 
@@ -150,8 +155,10 @@ class Lanes:
 
     def _dispatch(self) -> None:
         """Give the next parts to lanes; the lock is held."""
-        limit = 1 if self._ramp is None else self._ramp.limit
+        limit, most = (1, self._most) if self._ramp is None else (self._ramp.limit, self._ramp.limit * LANES_A_DOWNLOAD)
         while self._downloading < limit and (self._end is None or self._next < self._end):
+            if len(self._lanes) - len(self._idle) >= most:
+                return
             if self._idle:
                 lane = self._idle.pop()
             elif len(self._lanes) < self._most:

@@ -17,12 +17,12 @@ SLOW_SECONDS = 2.0
 network that is too slow for that, after this long."""
 
 REST_SECONDS = 1.0
-"""A network's rate changes; after this long the next step is tried again."""
+LONGEST_REST_SECONDS = 8.0
+"""A network's rate changes: a step that was taken back is tried again, each time after twice as long."""
 
 STEP = 4
 GROWTH = 1.1
-LOSS = 0.85
-"""A step that gains nothing is kept, for a lane too many costs little and one too few much; one that harms is not."""
+"""A step that gains less is taken back: where the CPU is the limit, 16 threads and buffers only cost more of it."""
 
 
 class Ramp:
@@ -35,6 +35,7 @@ class Ramp:
         self.limit = 1
         self._before = 1  # the limit before the last step
         self._rate = 0.0  # at that limit
+        self._rest = REST_SECONDS
         self._received = 0
         self._since: float | None = None
         self._from = 0.0
@@ -54,13 +55,13 @@ class Ramp:
         rate = self._received / max(now - self._from, 1e-9)
         before = self.limit
         stepped = self.limit > self._before
-        if stepped and rate < self._rate * LOSS:
+        if stepped and rate < self._rate * GROWTH:
             self.limit = self._before
-            self._watch(now, REST_SECONDS)
-        elif stepped and rate < self._rate * GROWTH:
-            self._before = self.limit
-            self._watch(now, REST_SECONDS)
+            self._watch(now, self._rest)
+            self._rest = min(self._rest * 2, LONGEST_REST_SECONDS)
         else:
+            if stepped:
+                self._rest = REST_SECONDS
             self._before, self._rate = self.limit, rate
             self.limit = min(self.limit * STEP, self._most)
             self._watch(now, WARM_SECONDS)
