@@ -41,12 +41,12 @@ run: $(READY) ## archive simulated directories into ./archive/ (USERS=…), or r
 test: $(READY) ## unit, integration and template tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-.PHONY: proof
-proof: $(READY) ## every crash point, hostile files, planted secrets, permissions in use, random faults (minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests/proof
-
 SEEDS ?= 100
 SEED ?=
+
+.PHONY: proof
+proof: $(READY) ## every crash point, hostile files, planted secrets, permissions in use, random faults (minutes)
+	MEIBO_SOAK_SEEDS='$(SEEDS)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/proof
 
 .PHONY: soak
 soak: $(READY) ## runs and changes under random faults (SEEDS=1000), or one of them again (SEED=17)

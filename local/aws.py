@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
@@ -41,6 +42,10 @@ from local.template import ROOT, of_type, read_template, translate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_stepfunctions import SFNClient
 
 REGION: Final = "ap-northeast-1"
 STACK = "meibo"
@@ -92,6 +97,19 @@ class LocalAws:
     changes: LocalChanges
     template: dict[str, Any] = field(repr=False)
 
+    # Kept, because making a client takes longer than what most calls of one take.
+    @cached_property
+    def _s3(self) -> S3Client:
+        return boto3.client("s3")
+
+    @cached_property
+    def _functions(self) -> LambdaClient:
+        return boto3.client("lambda")
+
+    @cached_property
+    def _workflow(self) -> SFNClient:
+        return boto3.client("stepfunctions")
+
     def configure(self, document: Any, secrets: Mapping[str, Any]) -> None:
         """Write the configuration and the secrets where the functions look for them."""
         text = document if isinstance(document, str) else json.dumps(document)
@@ -119,23 +137,27 @@ class LocalAws:
 
     def invoke_raw(self, name: str, payload: bytes) -> Outcome:
         """Invoke a function by name or ARN through the Lambda API."""
-        answer = boto3.client("lambda").invoke(FunctionName=name, Payload=payload)
+        answer = self._functions.invoke(FunctionName=name, Payload=payload)
         return Outcome(json.loads(answer["Payload"].read()), failed="FunctionError" in answer)
 
     def execution(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
         """Return the workflow's execution of one attempt."""
-        arn = f"{self.state_machine_arn.replace(':stateMachine:', ':execution:')}:{run_id}-{attempt}"
-        description: dict[str, Any] = dict(boto3.client("stepfunctions").describe_execution(executionArn=arn))
+        arn = self.execution_arn(run_id, attempt)
+        description: dict[str, Any] = dict(self._workflow.describe_execution(executionArn=arn))
         return description
+
+    def execution_arn(self, run_id: str, attempt: int = 1) -> str:
+        """Return the ARN of the workflow's execution of one attempt."""
+        return f"{self.state_machine_arn.replace(':stateMachine:', ':execution:')}:{run_id}-{attempt}"
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys in the archive bucket, in order."""
-        pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def read(self, key: str) -> bytes:
         """Return an object of the archive bucket."""
-        return boto3.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
     def read_json(self, key: str) -> Any:
         """Return a JSON object of the archive bucket."""
@@ -143,18 +165,17 @@ class LocalAws:
 
     def unfinished_uploads(self) -> int:
         """Return the number of multipart uploads that were neither completed nor aborted."""
-        return len(boto3.client("s3").list_multipart_uploads(Bucket=self.bucket).get("Uploads", []))
+        return len(self._s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", []))
 
     def write(self, key: str, body: bytes) -> None:
         """Put an object into the archive bucket."""
-        boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
+        self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def download(self, folder: Path) -> int:
         """Copy what a folder lacks of the archive to it, under the bucket's keys; return the number of files.
 
         A file appears whole or not at all, and one that is there is left as it is.
         """
-        client = boto3.client("s3")
         # Parts are temporary: in AWS a lifecycle rule expires them.
         missing = [key for key in self.keys() if not key.startswith("parts/") and not (folder / key).exists()]
         for key in missing:
@@ -162,7 +183,7 @@ class LocalAws:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.partial")
             with partial.open("wb") as file:
-                client.download_fileobj(self.bucket, key, file)
+                self._s3.download_fileobj(self.bucket, key, file)
             partial.replace(path)
         return len(missing)
 

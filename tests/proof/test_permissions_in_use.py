@@ -106,8 +106,8 @@ def _everything_that_is_done(everything: World) -> None:
 
 @pytest.fixture(scope="module")
 def observed() -> Iterator[Observed]:
-    parameters = {"ObjectLockMode": "GOVERNANCE"}
-    with world(users=120, organizations=2, cybozu_users=20, **parameters) as everything:
+    lock = "GOVERNANCE"
+    with world(users=120, organizations=2, cybozu_users=20, ObjectLockMode=lock) as everything:
         watch = Recorded(
             {
                 "bucket": everything.aws.bucket,
@@ -120,6 +120,7 @@ def observed() -> Iterator[Observed]:
         _everything_that_is_done(everything)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", PSEUDO_PARAMETERS["AWS::Region"])
+        parameters = {"ObjectLockMode": lock}
         yield Observed(watch.needs, Template(sam_translate(read_template(), parameters), parameters))
 
 

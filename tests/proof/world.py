@@ -16,9 +16,12 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from meibo.archive.copy import CopyOptions
 from moto.backends import get_backend
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.utils import boto_client
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.aws import REGION, LocalAws, local_aws
 from local.functions import LambdaService, LocalFunction, Outcome
@@ -30,6 +33,8 @@ TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 # Lambda repeats an asynchronous invocation twice (the template's MaximumRetryAttempts).
 DELIVERIES_OF_A_TICK = 3
 PART_BYTES = 8 * 1024
+# As moto's interpreter calls functions: once, and without a look at the parameters.
+_AT_ONCE = Config(parameter_validation=False, retries={"total_max_attempts": 1}, read_timeout=900)
 # The account that moto plays.
 ACCOUNT = "123456789012"
 
@@ -118,7 +123,10 @@ class World:
     def wait(self, run_id: str, attempt: int, seconds: float = 60) -> str:
         """Wait for an execution's end and return its status."""
         end = time.monotonic() + seconds
-        while (status := self.aws.execution(run_id, attempt)["status"]) == "RUNNING":
+        # moto is asked itself: a call of its API takes longer than the wait between two looks.
+        machines = stepfunctions_parser_backends[ACCOUNT][REGION]
+        execution = machines.describe_execution(self.aws.execution_arn(run_id, attempt))
+        while (status := execution.status) == "RUNNING":
             assert time.monotonic() < end, f"the execution of {run_id} does not end"
             time.sleep(0.01)
         return str(status)
@@ -163,13 +171,28 @@ class World:
             marker["Key"] for marker in answer.get("DeleteMarkers", [])
         ]
 
+    def invoke(self, function: str, event: Any = None) -> Outcome:
+        """Invoke a function by its logical id."""
+        (name,) = {found.name for found in self.service.functions() if found.logical_id == function}
+        return self.aws.invoke_raw(name, json.dumps(event or {}).encode())
+
     def verify(self) -> dict[str, Any]:
         """Let the archive be verified, as its schedule would."""
-        (name,) = {found.name for found in self.service.functions() if found.logical_id == "VerifyArchive"}
-        outcome = self.aws.invoke_raw(name, b"{}")
+        outcome = self.invoke("VerifyArchive")
         assert not outcome.failed, outcome.payload
         counts: dict[str, Any] = outcome.payload
         return counts
+
+    def versions(self, prefix: str) -> list[tuple[str, str, str]]:
+        """Return key, version and ETag of everything below a prefix."""
+        answer = boto3.client("s3").list_object_versions(Bucket=self.aws.bucket, Prefix=prefix)
+        return [(one["Key"], one["VersionId"], one["ETag"]) for one in answer.get("Versions", [])]
+
+    def forget(self, prefix: str) -> None:
+        """Take everything below a prefix out of the bucket without a trace."""
+        keys = get_backend("s3")[ACCOUNT]["aws"].buckets[self.aws.bucket].keys
+        for key in [one for one in keys if one.startswith(prefix)]:
+            dict.pop(keys, key)
 
     # -- changes
 
@@ -196,6 +219,16 @@ def impatient(patch: pytest.MonkeyPatch) -> None:
         return copy.deepcopy(program), tree
 
     patch.setattr(AmazonStateLanguageParser, "parse", staticmethod(parse_once))
+
+    # And it makes a client for each call of a function.
+    @cache
+    def client_of(service_name: str, region_name: str) -> Any:
+        return boto3.client(service_name, region_name=region_name, config=_AT_ONCE)  # type: ignore[call-overload]  # any service
+
+    def kept(*, service_name: str, region_name: str, **_options: Any) -> Any:
+        return client_of(service_name, region_name)
+
+    patch.setattr(boto_client, "boto3", types.SimpleNamespace(client=kept))
     retry = "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time"
     patch.setattr(retry, types.SimpleNamespace(sleep=lambda _seconds: None))
     wait = "moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function.WaitFunction._wait_interval"
@@ -208,10 +241,18 @@ def impatient(patch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def world(*, users: int = 300, organizations: int = 3, cybozu_users: int = 120, **parameters: str) -> Iterator[World]:
+def world(
+    *,
+    users: int = 300,
+    organizations: int = 3,
+    cybozu_users: int = 120,
+    cybozu_organizations: int = 12,
+    cybozu_groups: int = 6,
+    **parameters: str,
+) -> Iterator[World]:
     """Bring everything up, for as many runs as are wanted."""
     tenant = Auth0Tenant("acme", users=users, organizations=organizations, members=3)
-    domain = CybozuDomain("example", users=cybozu_users)
+    domain = CybozuDomain("example", users=cybozu_users, organizations=cybozu_organizations, groups=cybozu_groups)
     made: list[World] = []
 
     def serve(functions: list[LocalFunction], _endpoint: str) -> LambdaService:
