@@ -26,6 +26,12 @@ class Point:
         return f"{self.moment} {self.function}'s {self.name} no. {self.number}"
 
 
+def service_of(name: str) -> str:
+    """Return which service a call goes to: ``s3``, ``sqs``, …, or ``HTTP`` for a provider's."""
+    service, colon, operation = name.partition(":")
+    return service if colon and operation.isidentifier() else "HTTP"
+
+
 @dataclass
 class Counted:
     """Counts the calls of a complete run."""
@@ -37,6 +43,10 @@ class Counted:
 
     def after(self, invocation: Invocation, call: Call) -> None:
         pass
+
+    def services(self) -> Counter[str]:
+        """Return how many calls went to which service; ``HTTP`` are the providers' own."""
+        return Counter(service_of(name) for _, name in self.calls)
 
     def points(self) -> list[Point]:
         """Return every place where a function can vanish."""
@@ -55,6 +65,9 @@ class Killer:
     def __init__(self, point: Point) -> None:
         self.point = point
         self.reached = False
+        # The multipart uploads that the invocation had begun when it vanished: nobody is left to abort them.
+        self.uploads = 0
+        self._begun = Counter[Invocation]()
         self._seen = 0
         self._lock = threading.Lock()
         self._at: Call | None = None
@@ -71,11 +84,13 @@ class Killer:
 
     def after(self, invocation: Invocation, call: Call) -> None:
         with self._lock:
+            self._begun[invocation] += call.name == "s3:CreateMultipartUpload"
             if not self.reached and call is self._at:
                 self._kill(invocation)
 
     def _kill(self, invocation: Invocation) -> None:
         self.reached = True
+        self.uploads = self._begun[invocation]
         invocation.killed = True
         raise InvocationKilled
 
@@ -93,3 +108,10 @@ def tried(points: list[Point], attempt: Callable[[Point, Killer], None]) -> list
         if not killer.reached:
             failures.append(f"{point}: was never reached")
     return failures
+
+
+def summary(what: str, counted: Counted, failures: list[str]) -> str:
+    """Return what a proof tells: how many calls of which services there were, and how many points were tried."""
+    services = ", ".join(f"{count} {service}" for service, count in sorted(counted.services().items()))
+    tried_points = f"{len(counted.points())} crash points tried"
+    return f"{what}: {len(counted.calls)} calls ({services}), {tried_points}, {len(failures)} failed"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .killing import Counted, Killer, Point, tried
+from .killing import Counted, Killer, Point, summary, tried
 from .world import World, world
 
 pytestmark = [
@@ -113,6 +113,7 @@ def test_no_change_is_lost_wherever_the_function_vanishes(changes: Changes, tell
     changes.world.watch = counted = Counted()
     changes.deliver()
     changes.check()
+    assert counted.services().keys() == {"HTTP", "s3", "secretsmanager", "sqs", "ssm"}
 
     def attempt(point: Point, killer: Killer) -> None:
         changes.begin()
@@ -122,8 +123,7 @@ def test_no_change_is_lost_wherever_the_function_vanishes(changes: Changes, tell
         # then
         changes.check()
 
-    points = counted.points()
-    failures = tried(points, attempt)
+    failures = tried(counted.points(), attempt)
 
-    tell(f"a batch of changes: {len(counted.calls)} calls, {len(points)} crash points tried, {len(failures)} failed")
+    tell(summary("a batch of changes", counted, failures))
     assert not failures, "\n".join(failures)

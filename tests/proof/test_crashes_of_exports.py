@@ -10,7 +10,7 @@ import pytest
 
 from local.simulators import FIRST_CONNECTION
 
-from .killing import Counted, Killer, Point, tried
+from .killing import Counted, Killer, Point, summary, tried
 from .world import Archived, World, world
 
 pytestmark = [
@@ -31,12 +31,17 @@ PLANS: dict[str, Exports] = {
     "parts": ([{"dataset": "members"}], []),
     "a stream": ([], [{"dataset": "users", "format": "csv"}]),
     "pages": ([], [{"dataset": "users", "format": "ndjson"}]),
+    # The other datasets of a domain: lists by pages and as files, and who belongs to what.
+    "lists": ([], [{"dataset": "organizations"}, {"dataset": "groups", "format": "ndjson"}]),
+    "belongings": ([], [{"dataset": "user_services"}, {"dataset": "members", "format": "ndjson"}]),
 }
+# What every run speaks to; a kind of call that was not seen would be a kind that was not tried.
+SERVICES = {"HTTP", "events", "s3", "secretsmanager", "ssm", "stepfunctions"}
 
 
 @pytest.fixture(scope="module")
 def everything() -> Iterator[World]:
-    with world(users=120, organizations=2, cybozu_users=110) as running:
+    with world(users=120, organizations=2, cybozu_users=110, cybozu_organizations=2, cybozu_groups=2) as running:
         running.tenant.switches.polls_until_completed = 1
         running.service.cold = True
         yield running
@@ -57,6 +62,11 @@ def _like(found: dict[str, Archived], expected: dict[str, Archived], everything:
             assert archived.manifest["object"]["sha256"] == everything.tenant.expected_file(job["id"]).sha256
 
 
+def _no_upload_is_left_but_that_of_the_dead(everything: World, killer: Killer) -> None:
+    # A lifecycle rule of the bucket ends what a vanished function began; who lives clears up after himself.
+    assert everything.aws.unfinished_uploads() <= killer.uploads
+
+
 @pytest.mark.parametrize("plan", PLANS)
 def test_a_run_is_complete_wherever_a_function_vanishes(
     everything: World, plan: str, tell: Callable[[str], None]
@@ -68,6 +78,8 @@ def test_a_run_is_complete_wherever_a_function_vanishes(
     run_id = everything.run()
     expected = everything.archived()
     assert everything.run_manifest(run_id)["complete"] is True
+    assert everything.aws.unfinished_uploads() == 0
+    assert counted.services().keys() == SERVICES
     last_words = cycle(LAST_WORDS)
 
     def attempt(point: Point, killer: Killer) -> None:
@@ -83,11 +95,11 @@ def test_a_run_is_complete_wherever_a_function_vanishes(
         assert manifest["complete"] is True, manifest["missing"]
         _like(everything.archived(), expected, everything)
         assert {one["export_id"] for one in manifest["exports"]} == set(expected)
+        _no_upload_is_left_but_that_of_the_dead(everything, killer)
 
-    points = counted.points()
-    failures = tried(points, attempt)
+    failures = tried(counted.points(), attempt)
 
-    tell(f"a run of {plan}: {len(counted.calls)} calls, {len(points)} crash points tried, {len(failures)} failed")
+    tell(summary(f"a run of {plan}", counted, failures))
     assert not failures, "\n".join(failures)
 
 
@@ -101,6 +113,7 @@ def test_a_repair_is_complete_wherever_a_function_vanishes(everything: World, te
         everything.configure(*exports, **wrong)
         run_id = everything.run()
         assert everything.run_manifest(run_id)["complete"] is False
+        assert everything.aws.unfinished_uploads() == 0
         everything.configure(*exports)
         return run_id
 
@@ -127,10 +140,10 @@ def test_a_repair_is_complete_wherever_a_function_vanishes(everything: World, te
         repaired(run_id)
         # then
         _like(everything.archived(), expected, everything)
+        _no_upload_is_left_but_that_of_the_dead(everything, killer)
 
     last_words = cycle(LAST_WORDS)
-    points = counted.points()
-    failures = tried(points, attempt)
+    failures = tried(counted.points(), attempt)
 
-    tell(f"a repair: {len(counted.calls)} calls, {len(points)} crash points tried, {len(failures)} failed")
+    tell(summary("a repair", counted, failures))
     assert not failures, "\n".join(failures)
