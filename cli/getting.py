@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
+from meibo.errors import ConfigurationError
 from rich.console import Console
 from rich.progress import Progress
 
@@ -30,6 +31,8 @@ def get(
         target = output or Path(PurePosixPath(chosen.key).name)
         if target.is_dir():
             target /= PurePosixPath(chosen.key).name
+        if not target.parent.is_dir():
+            raise ConfigurationError(f"there is no folder {target.parent} to write to")
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(target.name, total=chosen.bytes)

@@ -8,9 +8,12 @@ from itertools import islice
 from typing import Annotated, Any
 
 import typer
-from meibo.archive.catalog import Run, runs
+from meibo.archive.catalog import Run, runs, suspicion
+from meibo.archive.reading import ArchiveReader
+from meibo.errors import ConfigurationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cli.ending import told_plainly
@@ -58,16 +61,35 @@ def list_archive(
 ) -> None:
     """List runs, sources and datasets, latest first, with rows, bytes, age and verdict."""
     with told_plainly():
-        lines = [line for run in islice(runs(open_archive(archive)), newest) for line in _lines(run, export)]
+        reader = open_archive(archive)
+        newest_runs = list(islice(runs(reader), newest))
+        lines = [line for run in newest_runs for line in _lines(reader, run, export)]
+        if newest_runs and not lines:
+            raise ConfigurationError(
+                f"no export of {'the latest run' if newest == 1 else f'the latest {newest:,} runs'} matches {export!r}"
+            )
     if as_json:
         typer.echo(json.dumps([line.to_json() for line in lines], ensure_ascii=False, indent=2))
         return
-    Console().print(_table(lines) if lines else f"{archive} holds no run that ended")
+    if not lines:
+        typer.echo(f"{archive} holds no run that ended")
+        return
+    Console().print(_table(lines))
+    told = Console(soft_wrap=True, highlight=False)
+    for line in lines:
+        if line.reason is not None:
+            told.print(
+                f"[{_STYLES.get(line.verdict, '')}]{line.verdict}[/] {escape(line.export_id)} of {line.run_id}:"
+                f" {escape(line.reason)}"
+            )
 
 
-def _lines(run: Run, pattern: str) -> list[Line]:
+def _lines(reader: ArchiveReader, run: Run, pattern: str) -> list[Line]:
     found = [
-        Line(run.run_id, one.export_id, one.verdict, one.rows, one.bytes, one.key, one.sha256)
+        Line(
+            *(run.run_id, one.export_id, one.verdict, one.rows, one.bytes, one.key, one.sha256),
+            reason=suspicion(reader, one) if one.verdict == "suspect" else None,
+        )
         for one in matching(run.exports, pattern)
     ]
     found += [

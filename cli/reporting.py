@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from meibo.errors import ConfigurationError
 from meibo.report.page import render
 from meibo.report.state import gather
 
@@ -22,6 +23,8 @@ def report(
 ) -> None:
     """Write one HTML page: every export's latest archive, freshness, size and rows over time. No user data."""
     with told_plainly():
+        if not output.parent.is_dir():
+            raise ConfigurationError(f"there is no folder {output.parent} to write to")
         page = render(gather(open_archive(archive), datetime.now(UTC)))
         output.write_text(page, encoding="utf-8")
     typer.echo(str(output))

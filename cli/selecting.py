@@ -9,7 +9,7 @@ from typing import Final
 from meibo.archive.catalog import ArchivedExport, Run, find_run, runs
 from meibo.archive.keys import run_moment
 from meibo.archive.reading import ArchiveReader
-from meibo.errors import ConfigurationError
+from meibo.errors import ConfigurationError, EventError
 
 LATEST: Final = "latest"
 PREVIOUS: Final = "previous"
@@ -23,11 +23,22 @@ def named_run(archive: ArchiveReader, name: str) -> Run:
         if name == PREVIOUS:
             run = next(ended, None)
     else:
-        run_moment(name)
-        run = find_run(archive, name)
+        run = find_run(archive, checked_id(name))
     if run is None:
-        raise ConfigurationError(f"{archive.name} holds no run {name} that ended; `meibo ls --archive …` lists them")
+        what = {LATEST: "no run that ended", PREVIOUS: "no run before the latest one"}.get(name, f"no run {name}")
+        raise ConfigurationError(f"{archive.name} holds {what}; `meibo ls` lists the runs")
     return run
+
+
+def checked_id(name: str) -> str:
+    """Return the id of a run as it is, raising ConfigurationError where it is none."""
+    try:
+        run_moment(name)
+    except EventError:
+        raise ConfigurationError(
+            f"{name!r} is no run; name one by its id, which is a time like 20261121T180000Z, or latest, or previous"
+        ) from None
+    return name
 
 
 def matches(export_id: str, pattern: str) -> bool:

@@ -14,6 +14,11 @@ def number(value: int | None) -> str:
     return "–" if value is None else f"{value:,}"
 
 
+def counted(value: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where it is not one."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
 def size(value: int) -> str:
     """Return bytes in the unit that leaves at most four digits."""
     amount = float(value)

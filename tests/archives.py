@@ -95,7 +95,7 @@ class Maker:
         *,
         header: bool = False,
         request: Mapping[str, Any] | None = None,
-        suspect: Sequence[ExportAddress] = (),
+        suspect: Mapping[ExportAddress, str] | None = None,
         missing: Sequence[Mapping[str, str]] = (),
     ) -> dict[str, Any]:
         """Archive files as one run and return the run's manifest."""
@@ -110,7 +110,8 @@ class Maker:
             digest.add(memoryview(body), checksum.update(body))
             key = address.object_key(run_id, gzip=zipped)
             version = self.storage.put(key, body)
-            verdict = "suspect" if address in suspect else "ok"
+            reason = (suspect or {}).get(address)
+            sanity = {"verdict": "suspect" if reason else "ok", "previous_run_id": None, "previous_rows": None}
             manifest = {
                 "manifest_version": MANIFEST_VERSION,
                 "run_id": run_id,
@@ -136,7 +137,7 @@ class Maker:
                     "uncompressed_bytes": facts.expanded_bytes,
                     "columns": list(facts.columns) if isinstance(facts.columns, tuple) else facts.columns,
                 },
-                "sanity": {"verdict": verdict, "previous_run_id": None, "previous_rows": None},
+                "sanity": {**sanity, "reason": reason} if reason else sanity,
                 "archived": {"finished_at": "2026-11-21T18:00:05Z", "meibo_version": "0", "read_back": False},
             }
             self.put_json(address.manifest_key(run_id), manifest)
@@ -148,7 +149,7 @@ class Maker:
                     "bytes": len(body),
                     "sha256": sha256(body).hexdigest(),
                     "rows": facts.rows,
-                    "verdict": verdict,
+                    "verdict": sanity["verdict"],
                 }
             )
         document = {
@@ -160,7 +161,7 @@ class Maker:
                 "planned": len(exports) + len(missing),
                 "archived": len(exports),
                 "missing": len(missing),
-                "suspect": len(suspect),
+                "suspect": len(suspect or {}),
                 "bytes": sum(one["bytes"] for one in exports),
                 "rows": sum(one["rows"] or 0 for one in exports),
             },

@@ -30,7 +30,7 @@ def write(folder: Path) -> Path:
     """Write the archive and its page; on the last day one export is suspect and one is missing."""
     maker = Maker(Folder(folder))
     for day in range(DAYS):
-        files, suspect, missing = {}, [], []
+        files, suspect, missing = {}, {}, []
         for number, (parts, (rows, row)) in enumerate(EXPORTS.items()):
             provider, source, dataset, format_, scope = parts
             address = ExportAddress(provider=provider, source=source, dataset=dataset, format=format_, scope=scope)
@@ -41,7 +41,8 @@ def write(folder: Path) -> Path:
                 missing = [{"export_id": address.export_id, "error": "ScopeMissingError", "reason": reason}]
                 continue
             if last and number == 4:
-                suspect, count = [address], count // 3
+                reason = f"66 % fewer users than in the last export: {count:,} → {count // 3:,}"
+                suspect, count = {address: reason}, count // 3
             files[address] = row * count
         run_id = (LAST - timedelta(days=DAYS - 1 - day)).strftime("%Y%m%dT%H%M%SZ")
         maker.run(files, run_id, suspect=suspect, missing=missing)

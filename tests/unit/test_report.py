@@ -52,12 +52,13 @@ def test_each_export_has_its_latest_archive_and_its_history(maker: Maker) -> Non
 
 def test_what_is_missing_or_suspect_comes_first(maker: Maker) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs <Administrator>"}]
-    maker.run({USERS: users(3)}, suspect=[USERS], missing=missing)
+    maker.run({USERS: users(3)}, suspect={USERS: "60 % fewer users than in the last export: 5 → 2"}, missing=missing)
 
     html = page(maker)
 
     assert "The latest run lacks 1 export" in html
     assert "needs &lt;Administrator&gt;" in html
+    assert "acme/users/ndjson/all ! suspect 60 % fewer users than in the last export: 5 → 2" in words(html)
     assert html.index("Missing and suspect exports") < html.index("acme (Auth0)")
 
 
@@ -117,7 +118,7 @@ def test_nothing_of_a_user_is_on_it_and_nothing_is_fetched(maker: Maker) -> None
 
 def test_every_element_is_closed_in_its_place(maker: Maker) -> None:
     maker.run({USERS: users(3)}, EARLIER)
-    maker.run({USERS: users(3)}, suspect=[USERS])
+    maker.run({USERS: users(3)}, suspect={USERS: "no users"})
     opened: list[str] = []
 
     class Nesting(HTMLParser):

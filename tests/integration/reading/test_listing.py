@@ -18,7 +18,7 @@ def _runs(maker: Maker) -> None:
     maker.run({USERS: BODY, STAFF: ndjson([{"id": "1"}])}, EARLIER)
     maker.run(
         {USERS: BODY},
-        suspect=[USERS],
+        suspect={USERS: "70 % fewer users than in the last export: 10 → 3"},
         missing=[{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "grant it"}],
     )
 
@@ -33,6 +33,7 @@ def test_runs_are_listed_latest_first_with_rows_and_verdict(meibo: Meibo) -> Non
         (EARLIER, "example", "ok", 1),
     ]
     assert lines[0]["sha256"] == sha256(BODY).hexdigest()
+    assert lines[0]["reason"] == "70 % fewer users than in the last export: 10 → 3"
     assert lines[1]["reason"] == "ScopeMissingError: grant it"
     assert all(line["age_seconds"] is not None for line in lines)
 
@@ -43,7 +44,8 @@ def test_people_see_a_table(meibo: Meibo) -> None:
     assert done.status == 0
     assert RUN in done.output
     assert "acme/users/ndjson/all" in done.output
-    assert "suspect" in done.output
+    assert "suspect acme/users/ndjson/all of 20261121T180000Z: 70 % fewer users" in done.output
+    assert "missing example/users/ndjson/all of 20261121T180000Z: ScopeMissingError: grant it" in done.output
 
 
 def test_runs_and_exports_can_be_chosen(meibo: Meibo) -> None:
@@ -93,7 +95,9 @@ def test_what_is_not_there_is_said_plainly(meibo: Meibo) -> None:
     for arguments, words in (
         (("get", "nobody"), "matches no export"),
         (("get", "acme", "--run", "20200101T000000Z"), "holds no run"),
-        (("get", "acme", "--run", "yesterday"), "run_id must be"),
+        (("get", "acme", "--run", "yesterday"), "is no run"),
+        (("get", "acme", "--output", "no/such/file"), "there is no folder no/such"),
+        (("ls", "nobody"), "matches 'nobody'"),
         (("ls", "--archive", "./nowhere"), "there is no folder"),
         (("ls", "--archive", "s3://Not_A_Bucket"), "s3://BUCKET"),
         (("ls", "--archive", "s3://nobody-has-this"), "NoSuchBucket"),

@@ -189,7 +189,7 @@ def test_a_suspect_export_names_the_reason_and_the_last_run() -> None:
         "verdict": "suspect",
         "previous_run_id": RUN,
         "previous_rows": 10,
-        "reason": "4 rows are fewer than 0.5 of the 10 of the last export",
+        "reason": "60 % fewer users than in the last export: 10 → 4",
     }
 
 

@@ -93,6 +93,13 @@ class Run:
         return [entry for entry in (entries if isinstance(entries, list) else []) if isinstance(entry, dict)]
 
 
+def suspicion(archive: ArchiveReader, export: ArchivedExport) -> str:
+    """Return why an export is suspect, as its manifest says: counts and words, nothing of any user."""
+    sanity = (read_document(archive, export.manifest_key) or {}).get("sanity")
+    reason = sanity.get("reason") if isinstance(sanity, dict) else None
+    return reason if isinstance(reason, str) else "its manifest does not say why"
+
+
 def run_ids(archive: ArchiveReader) -> Iterator[str]:
     """Yield the ids of all runs that have a folder, latest first, a day at a time."""
     for day in sorted(archive.folders("runs/"), reverse=True):

@@ -13,6 +13,9 @@ MANIFEST_VERSION = 1
 
 Verdict = Literal["ok", "suspect"]
 
+# What a row of these datasets is; a row of another one is a row.
+_OF_PEOPLE_AND_GROUPS = frozenset({"users", "organizations", "members", "titles", "groups"})
+
 # Where the newest earlier manifest is looked for first, so that years of archives are not listed on every run.
 _RECENT = timedelta(days=40)
 
@@ -33,19 +36,26 @@ def previous_manifest(store: ArchiveStore, address: ExportAddress, run_id: str) 
 
 
 def judge(
-    rows: int | None, previous: Mapping[str, Any] | None, *, suspect_share: float, may_be_empty: bool = False
+    rows: int | None,
+    previous: Mapping[str, Any] | None,
+    *,
+    suspect_share: float,
+    may_be_empty: bool = False,
+    dataset: str = "",
 ) -> dict[str, Any]:
-    """Return the sanity verdict of an export with so many rows, beside the last one's.
+    """Return the sanity verdict of an export with so many rows, beside the last one's, and why it is suspect.
 
     No rows are suspect unless they ``may_be_empty``; so are fewer than ``suspect_share`` of the last export's. Where
     rows were not counted, on this or the last export, there is nothing to compare.
     """
     previous_rows = previous["content"]["rows"] if previous else None
+    noun = dataset if dataset in _OF_PEOPLE_AND_GROUPS else "rows"
     reason = None
     if rows == 0 and not may_be_empty:
-        reason = "the export has no rows"
+        reason = f"no {noun}" + (f"; the last export had {previous_rows:,}" if previous_rows else "")
     elif rows is not None and previous_rows is not None and rows < previous_rows * suspect_share:
-        reason = f"{rows} rows are fewer than {suspect_share:g} of the {previous_rows} of the last export"
+        fewer = 100 * (previous_rows - rows) // previous_rows
+        reason = f"{fewer} % fewer {noun} than in the last export: {previous_rows:,} → {rows:,}"
     verdict: Verdict = "suspect" if reason else "ok"
     sanity: dict[str, Any] = {
         "verdict": verdict,

@@ -126,7 +126,13 @@ class Archiver:
                 "columns": list(result.columns) if isinstance(result.columns, tuple) else result.columns,
                 **delivery.notes(),
             },
-            "sanity": judge(result.rows, previous, suspect_share=self.suspect_share, may_be_empty=export.may_be_empty),
+            "sanity": judge(
+                result.rows,
+                previous,
+                suspect_share=self.suspect_share,
+                may_be_empty=export.may_be_empty,
+                dataset=export.dataset,
+            ),
             "archived": {
                 "started_at": timestamp(started),
                 "finished_at": timestamp(self.now()),

@@ -121,11 +121,7 @@ def _trouble(state: State) -> str:
         for one in run.missing
     ]
     rows += [
-        (
-            _head(export.export_id),
-            _state("suspect"),
-            _cell("Why", "empty, or much smaller than the last one; its manifest says why"),
-        )
+        (_head(export.export_id), _state("suspect"), _cell("Why", state.suspicions.get(export.export_id, "")))
         for export in run.exports
         if export.verdict == "suspect"
     ]

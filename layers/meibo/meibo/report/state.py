@@ -6,12 +6,12 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final
 
-from meibo.archive.catalog import ArchivedExport, Run, find_run, run_ids
+from meibo.archive.catalog import ArchivedExport, Run, find_run, run_ids, suspicion
 from meibo.archive.keys import ExportAddress
 from meibo.archive.reading import ArchiveReader, read_document
 
@@ -49,13 +49,14 @@ class Changes:
 
 @dataclass(frozen=True)
 class State:
-    """All that the page says. ``runs`` are the newest first."""
+    """All that the page says. ``runs`` are the newest first; ``suspicions`` are the latest run's, by export id."""
 
     written_at: datetime
     runs: tuple[Run, ...]
     series: tuple[Series, ...]
     changes: Changes
     verification: Mapping[str, Any] | None
+    suspicions: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(archive: ArchiveReader, now: datetime) -> State:
@@ -64,6 +65,8 @@ def gather(archive: ArchiveReader, now: datetime) -> State:
         ids = list(islice(run_ids(archive), RUNS_SHOWN))
         found = [run for run in pool.map(lambda run_id: find_run(archive, run_id), ids) if run is not None]
         changes = _changes(archive, now, pool)
+        suspects = [export for export in (found[0].exports if found else ()) if export.verdict == "suspect"]
+        reasons = list(pool.map(lambda export: suspicion(archive, export), suspects))
     points: dict[ExportAddress, list[ArchivedExport]] = defaultdict(list)
     for run in reversed(found):
         for export in run.exports:
@@ -75,6 +78,7 @@ def gather(archive: ArchiveReader, now: datetime) -> State:
         series=tuple(sorted(series, key=lambda one: one.address.export_id)),
         changes=changes,
         verification=_newest_verification(archive),
+        suspicions={export.export_id: reason for export, reason in zip(suspects, reasons, strict=True)},
     )
 
 
