@@ -11,17 +11,18 @@ from typing import Annotated, Any
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from meibo.archive.catalog import Folder
+from meibo.archive.keys import run_folder
 from meibo.archive.reading import ArchiveReader
 from meibo.archive.verify import Finding, Plan, Verifier, plan_everything, plan_runs
-from meibo.errors import MeiboError
+from meibo.errors import ConfigurationError, MeiboError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cli.ending import COULD_NOT, DIFFERENT, told_plainly
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
-from cli.selecting import matches, named_run
-from cli.words import number
+from cli.selecting import checked_id, matches, named_run
+from cli.words import counted
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Result:
         """The exit status: damage that is known weighs more than what could not be looked at."""
         if self.findings:
             return DIFFERENT
-        return COULD_NOT if self.unchecked else 0
+        return COULD_NOT if self.unchecked or not self.plan.tasks else 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the form for programs."""
@@ -75,6 +76,9 @@ def verify(
     with told_plainly():
         reader = open_archive(archive)
         plan = _plan(reader, export, run)
+        if not (plan.tasks or plan.findings or plan.under_way):
+            # Nothing looked at is not the same as nothing found.
+            raise ConfigurationError(f"{reader.name} holds no export{f' that matches {export!r}' if export else ''}")
         result = _verify(reader, plan, console, quick=quick, jobs=jobs)
     if as_json:
         typer.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2))
@@ -89,13 +93,20 @@ def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> Plan:
 
     if run is not None:
         # A run that is named by its id is verified even where its manifest is gone.
-        run_id = named_run(reader, run).run_id if not run[:1].isdigit() else run
+        run_id = named_run(reader, run).run_id if not run[:1].isdigit() else checked_id(run)
+        if next(reader.list(run_folder(run_id)), None) is None and not _left_of(reader, run_id):
+            raise ConfigurationError(f"{reader.name} holds no run {run_id}; `meibo ls` lists the runs")
         return plan_runs(reader, [run_id], wanted=wanted)
     prefixes: list[str] = ["archive/"]
     source = pattern.strip("/").partition("/")[0]
     if source and not set(source) & set("*?["):
         prefixes = [f"{provider}source={source}/" for provider in reader.folders("archive/")]
     return plan_everything(reader, prefixes=prefixes, wanted=wanted)
+
+
+def _left_of(reader: ArchiveReader, run_id: str) -> bool:
+    """Tell whether anything was archived by a run that has no folder of its own any more."""
+    return any(f"/run={run_id}/" in one.key for one in reader.list("archive/"))
 
 
 def _verify(reader: ArchiveReader, plan: Plan, console: Console, *, quick: bool, jobs: int) -> Result:
@@ -135,9 +146,8 @@ def _print(result: Result) -> None:
         console.print(f"[yellow]could not check[/] {escape(key)}: {escape(reason)}")
     for run_id in result.plan.under_way:
         console.print(f"[dim]run {run_id} has not ended yet and is left out[/]")
-    exports, runs = number(len(result.plan.tasks)), number(result.plan.runs)
+    exports = counted(len(result.plan.tasks), "export")
+    runs = counted(result.plan.runs - len(result.plan.under_way), "run")
     how = "as far as the storage knows without reading" if result.quick else "read from end to end"
-    verdict = {0: "[green]all as archived[/]", DIFFERENT: f"[red]{len(result.findings)} damages[/]"}
-    console.print(
-        f"{exports} exports of {runs} runs, {how}: {verdict.get(result.status, '[yellow]not all could be checked[/]')}"
-    )
+    verdict = {0: "[green]all as archived[/]", DIFFERENT: f"[red]{counted(len(result.findings), 'damage')}[/]"}
+    console.print(f"{exports} of {runs}, {how}: {verdict.get(result.status, '[yellow]not all could be checked[/]')}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from meibo.archive.keys import plan_key, run_id_of
 from meibo.archive.reading import S3Reader
 from meibo.archive.verify import Verifier, plan_everything, plan_runs
 
@@ -124,6 +125,43 @@ def test_an_archive_as_archived_is_well(meibo: Meibo) -> None:
         done = meibo("verify", *arguments)
         assert done.status == 0, done.output
         assert "all as archived" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nobody",), "holds no export that matches 'nobody'"),
+        (("--run", "20250101T000000Z"), "holds no run 20250101T000000Z"),
+        (("--run", "last"), "'last' is no run"),
+        (("--run", "2026"), "'2026' is no run"),
+        (("--run", "previous"), "holds no run before the latest one"),
+    ],
+)
+def test_nothing_looked_at_is_not_called_well(meibo: Meibo, arguments: tuple[str, ...], words: str) -> None:
+    done = meibo("verify", *arguments)
+
+    assert (done.status, done.output) == (2, "")
+    assert words in done.errors
+
+
+def test_a_run_that_is_still_going_was_not_checked(meibo: Meibo, storage: Storage) -> None:
+    run_id = run_id_of(datetime.now(UTC))
+    storage.put(plan_key(run_id), b'{"exports": []}')
+
+    done = meibo("verify", "--run", run_id)
+
+    assert done.status == 2
+    assert f"run {run_id} has not ended yet" in done.output
+    assert meibo("verify").status == 0
+
+
+def test_what_a_run_archived_is_verified_though_all_its_own_files_are_gone(maker: Maker, meibo: Meibo) -> None:
+    maker.storage.delete(RUN_MANIFEST)
+
+    done = meibo("verify", "--run", OLD)
+
+    assert done.status == 1
+    assert "missing run manifest" in done.output
 
 
 @pytest.mark.parametrize(("damage", "expected", "key"), DAMAGES)
