@@ -26,9 +26,9 @@ from cli.files import csv_rows, opened, output_names
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.restore.apply import Sent, send
 from cli.restore.cybozu import CANNOT_COME_BACK, DANGER, write_csv
-from cli.restore.files import Written, write_files
+from cli.restore.files import Unread, Written, too_deep, write_files
 from cli.selecting import LATEST, matching, named_run
-from cli.words import number
+from cli.words import counted, number
 
 AUTH0_CANNOT_COME_BACK: Final = """\
 What cannot come back to Auth0:
@@ -98,7 +98,7 @@ def restore(
                 f"the users are of {len(written.connections)} connections; choose one with --only-connection:"
                 f" {', '.join(sorted(written.connections)[:10])}"
             )
-        question = f"Import {number(written.users)} users into {connection_id} of {client.domain}?"
+        question = f"Import {counted(written.users, 'user')} into {connection_id} of {client.domain}?"
         if not yes and not typer.confirm(question, err=True):
             raise typer.Exit(2)
         results = _send(client, written, connection_id or "", upsert=bool(upsert))
@@ -142,11 +142,19 @@ def _files(
         return write_files(rows, output, names=names, text_only=text_only, connection=connection, selected=selected)
 
 
-def _objects(path: Path) -> Iterator[Mapping[str, Any]]:
+def _objects(path: Path) -> Iterator[Mapping[str, Any] | Unread]:
     with opened(path) as file:
         for line in file:
-            if line.strip():
-                yield json.loads(line)
+            if not line.strip():
+                continue
+            if too_deep(line):
+                yield Unread("nested too deeply", line)
+                continue
+            try:
+                row = json.loads(line, strict=False)
+            except ValueError:
+                row = None
+            yield row if isinstance(row, dict) else Unread("not JSON", line)
 
 
 def _csv_objects(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -177,18 +185,19 @@ def _cybozu(
 
 
 def _print(written: Written) -> None:
-    files = f"{number(len(written.files))} files" if len(written.files) != 1 else "1 file"
-    typer.echo(f"{number(written.users)} users in {files} in {written.folder}/")
+    typer.echo(f"{counted(written.users, 'user')} in {counted(len(written.files), 'file')} in {written.folder}/")
     for reason, count in written.left_out.users.most_common():
-        typer.echo(f"  {number(count)} users apart: {reason}")
+        typer.echo(f"  {counted(count, 'user')} apart: {reason}")
     for name, count in written.left_out.fields.most_common():
-        typer.echo(f"  left out of {number(count)} users: {name}")
+        typer.echo(f"  left out of {counted(count, 'user')}: {name}")
     _not_found(len(written.not_found))
 
 
 def _not_found(count: int) -> None:
     if count:
-        typer.echo(f"{number(count)} of the selected users are not in this export", err=True)
+        typer.echo(
+            f"{number(count)} of the selected users {'is' if count == 1 else 'are'} not in this export", err=True
+        )
         raise typer.Exit(DIFFERENT)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,6 +17,24 @@ from meibo.errors import ConfigurationError
 from cli.restore.users import Apart, Converter, LeftOut, connections
 
 _MOST_CONNECTIONS = 100
+# Python reads and writes JSON of a thousand levels at most, and whoever may edit their own metadata may nest it deeper.
+_MOST_LEVELS = 500
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A user whose line cannot be read here, and by no import."""
+
+    reason: Apart
+    line: bytes = field(repr=False)
+
+
+def too_deep(line: bytes) -> bool:
+    """Tell whether a line of JSON may be nested too deeply; brackets within texts count too."""
+    if line.count(b"{") + line.count(b"[") <= _MOST_LEVELS:
+        return False
+    levels = accumulate(1 if match[0] in b"[{" else -1 for match in re.finditer(rb"[\[{\]}]", line))
+    return max(levels) > _MOST_LEVELS
 
 
 @dataclass
@@ -41,7 +61,7 @@ class Written:
 
 
 def write_files(
-    rows: Iterator[Mapping[str, Any]],
+    rows: Iterator[Mapping[str, Any] | Unread],
     folder: Path,
     *,
     names: Mapping[str, str],
@@ -63,6 +83,11 @@ def write_files(
     pack = _Pack(written)
     with _Aparts(folder) as apart:
         for row in rows:
+            if isinstance(row, Unread):
+                if not selected or any(name.encode() in row.line for name in selected):
+                    written.left_out.users[row.reason] += 1
+                    apart.write(row.reason, row.line)
+                continue
             if selected and not chosen(row):
                 continue
             fields = {name: row.get(output) for name, output in names.items()}
@@ -73,7 +98,7 @@ def write_files(
                 user = "too large for a file"
             if isinstance(user, str):
                 written.left_out.users[user] += 1
-                apart.write(user, row)
+                apart.write(user, json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         pack.close()
     written.not_found = sorted(pending)
     (folder / "report.json").write_text(json.dumps(written.to_json(), ensure_ascii=False, indent=2) + "\n", "utf-8")
@@ -131,7 +156,7 @@ class _Pack:
 class _Aparts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: dict[str, IO[str]] = {}
+        self._files: dict[str, IO[bytes]] = {}
 
     def __enter__(self) -> _Aparts:
         return self
@@ -140,8 +165,8 @@ class _Aparts:
         for file in self._files.values():
             file.close()
 
-    def write(self, reason: Apart | str, row: Mapping[str, Any]) -> None:
+    def write(self, reason: Apart | str, line: bytes) -> None:
         name = f"apart-{reason.replace(' ', '-').replace('-a-', '-')}.ndjson"
         if name not in self._files:
-            self._files[name] = (self._folder / name).open("x", encoding="utf-8", errors="surrogatepass")
-        self._files[name].write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._files[name] = (self._folder / name).open("xb")
+        self._files[name].write(line.rstrip(b"\r\n") + b"\n")

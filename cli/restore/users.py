@@ -31,7 +31,9 @@ FORBIDDEN_APP_METADATA: Final = frozenset(
 _METADATA_PART: Final = re.compile(r"(app_metadata|user_metadata)\.(.+)")
 _BOOLEANS: Final = {"true": True, "false": False}
 
-Apart = Literal["no e-mail address", "another connection", "no user id", "too large for a file"]
+Apart = Literal[
+    "no e-mail address", "another connection", "no user id", "too large for a file", "nested too deeply", "not JSON"
+]
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from local.simulators import FIRST_CONNECTION, Auth0Tenant, CybozuDomain, Simulators, faults
-from tests.archives import RUN, USERS_CSV, Folder, Maker
+from tests.archives import RUN, USERS, USERS_CSV, Folder, Maker
 from tests.integration.pipeline.conftest import running_system
 from tests.integration.reading.conftest import Meibo
 
@@ -199,3 +199,33 @@ def test_a_csv_without_an_address_cannot_be_imported(tmp_path: Path, meibo: Meib
 
     assert done.status == 2
     assert "user_id and email" in done.errors
+
+
+def test_a_user_nested_too_deeply_stands_apart_and_stops_nobody(tmp_path: Path, meibo: Meibo) -> None:
+    deep = b'{"user_id":"auth0|2","email":"b@x.jp","user_metadata":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001
+    body = gzip.compress(b'{"user_id":"auth0|1","email":"a@x.jp"}\n' + deep + b"\n")
+    held = tmp_path / "other"
+    Maker(Folder(held)).run({USERS: body}, RUN)
+
+    done = meibo("restore", "acme", "--archive", str(held))
+
+    assert done.status == 0, done.errors
+    assert "1 user in 1 file in restore/\n  1 user apart: nested too deeply" in done.output
+    assert Path("restore/apart-nested-too-deeply.ndjson").read_bytes() == deep + b"\n"
+    selected = meibo("restore", "acme", "--archive", str(held), "-o", "one", "--select", "a@x.jp")
+    assert "apart" not in selected.output
+
+
+def test_a_line_that_is_no_json_stands_apart_as_it_is(tmp_path: Path, meibo: Meibo) -> None:
+    # The archive looks into the first thousand rows only, and takes the others as the provider wrote them.
+    good = b"".join(b'{"user_id":"auth0|%d","email":"%d@x.jp"}\n' % (n, n) for n in range(1000))
+    spoiled = b'{"user_id":"auth0|x","email":secret\xff}\n'
+    held = tmp_path / "other"
+    Maker(Folder(held)).run({USERS: gzip.compress(good + spoiled)}, RUN)
+
+    done = meibo("restore", "acme", "--archive", str(held))
+
+    assert done.status == 0, done.errors
+    assert "1,000 users in 1 file in restore/\n  1 user apart: not JSON" in done.output
+    assert "secret" not in done.output + done.errors
+    assert Path("restore/apart-not-JSON.ndjson").read_bytes() == spoiled
