@@ -1,4 +1,4 @@
-"""An archived export as a file of JSON objects that DuckDB reads: one row a line, whatever its format was."""
+"""An archived export as a file of rows that DuckDB reads: JSON objects, one a line, or Auth0's CSV as it is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from isal import igzip
 from meibo.archive.catalog import ArchivedExport
@@ -45,33 +45,58 @@ _KEYS: Final[Mapping[tuple[str, str], tuple[tuple[str, ...], ...]]] = {
 }
 
 
+Form = Literal["json", "csv"]
+
+
 @dataclass(frozen=True)
 class Rows:
-    """A file of JSON objects on this machine, one a line, gzip or not, and what its rows are known by.
+    """A file of rows on this machine, gzip or not, and what its rows are known by.
 
-    ``key`` names values, with dots between the levels.
+    ``key`` names values, with dots between the levels. ``expected`` is how many rows its manifest counts.
     """
 
     path: Path
     key: tuple[str, ...]
     columns: tuple[str, ...]
+    form: Form = "json"
+    expected: int | None = None
+
+    def as_json(self) -> Rows:
+        """Return the same rows as a file of JSON objects, written beside this one."""
+        target = self.path.with_suffix(".rows.ndjson")
+        columns = _from_csv(self.path, target, "auth0", "users")
+        return replace(self, path=target, columns=columns, form="json")
+
+    def values(self, text: str) -> Mapping[str, Any]:
+        """Return one row's values by name; ``text`` is JSON, for a CSV with values named ``c0``, ``c1`` and so on."""
+        row: dict[str, Any] = json.loads(text)
+        if self.form == "json":
+            return row
+        return {name: _bare(row[f"c{place}"] or "") for place, name in enumerate(self.columns)}
 
 
 def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, key: Sequence[str] = ()) -> Rows:
-    """Bring an export here with its digest checked, CSV turned into JSON objects."""
+    """Bring an export here with its digest checked; cybozu.com's CSV, whose rows differ in length, as JSON objects."""
     address = export.folder.address
     target = folder / f"{export.folder.run_id}.{address.format}"
     download(archive, export, target)
     manifest = read_document(archive, export.manifest_key) or {}
-    if address.format == "csv":
+    path = target
+    form: Form = "json"
+    if address.format == "csv" and address.provider == "auth0":
+        form, columns = "csv", _header(target)
+    elif address.format == "csv":
         path = folder / f"{export.folder.run_id}.rows.ndjson"
         columns = _from_csv(target, path, address.provider, address.dataset)
         target.unlink()
     else:
-        path = target
         told = manifest.get("content", {}).get("columns")
         columns = tuple(told) if isinstance(told, list) else ()
-    return Rows(path, tuple(key) or _key(export, manifest, columns), columns)
+    return Rows(path, tuple(key) or _key(export, manifest, columns), columns, form, export.rows)
+
+
+def _header(path: Path) -> tuple[str, ...]:
+    return next((columns for columns, _ in csv_rows(path, "auth0", "users")), ())
 
 
 def _key(export: ArchivedExport, manifest: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
@@ -124,6 +149,8 @@ def csv_rows(path: Path, provider: str, dataset: str) -> Iterator[tuple[tuple[st
                 yield (*known[: len(record)], *more), record
         except csv.Error as error:
             raise WrongFormatError(f"the CSV cannot be read: {error}") from None
+        except UnicodeDecodeError:
+            raise WrongFormatError("the CSV cannot be read: it is not UTF-8") from None
 
 
 def _bare(value: str) -> str:

@@ -1,4 +1,4 @@
-"""How fast a large archive is verified and compared: ``make bench-read``, two exports of 1,000,000 users each.
+"""How fast large archives are verified and compared: ``make bench-read``, two exports of 1,000,000 users a format.
 
 The commands run as people run them, in processes of their own, whose time and peak memory are measured. Ends with
 status 1 where one takes more than the promised minute or 1 GiB.
@@ -16,51 +16,57 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from isal import igzip
 from meibo.archive.copy.content import Inspection
-from meibo.archive.copy.model import Content
-from meibo.archive.keys import run_manifest_key
+from meibo.archive.copy.model import Content, Format
+from meibo.archive.keys import ExportAddress, run_manifest_key
+from meibo.auth0.fields import DEFAULT_FIELDS
 
+from local.simulators.auth0.rows import Field, Layout
 from local.simulators.people import auth0_person
 from local.template import ROOT
-from tests.archives import EARLIER, RUN, USERS
+from tests.archives import EARLIER, RUN, USERS, USERS_CSV
 
 MOST_SECONDS = 60
 MOST_BYTES = 1024**3
 BLOCK = 20_000
+MARK = "(the id)"
 
 
-def lines(count: int, *, later: bool) -> Iterator[bytes]:
-    """Yield users; of the later run one in fifty is changed, one in a thousand gone, as many new, all in reverse."""
-    # The same few shapes again and again under other ids: making a million whole people would take the minutes.
-    shapes = [json.dumps(auth0_person(1, n, "c"), ensure_ascii=False) for n in range(2000)]
-    order = range(count - 1, -1, -1) if later else range(count)
-    for number in order:
-        shape = shapes[number % len(shapes)]
-        if later and number % 1000 == 7:
-            number += count  # noqa: PLW2901  # somebody else in that place
-        elif later and number % 50 == 3:
-            shape = shape.replace('"nickname": "', '"nickname": "x')
-        yield f'{{"user_id":"auth0|{number:024x}","n":{number},{shape[1:]}\n'.replace(
-            '"user_id": "', '"old_id": "'
-        ).encode()
+def lines(format: str, count: int, *, later: bool) -> Iterator[bytes]:
+    """Yield an export's lines, a header before a CSV's.
+
+    Of the later run one user in fifty is changed, one in a thousand gone, as many new, all in reverse.
+    """
+    layout = Layout(format, tuple(Field(**field) for field in DEFAULT_FIELDS[format]))
+    # The same few people again and again under other ids: making a million would take the minutes.
+    people = [{**auth0_person(1, number, "c"), "user_id": MARK} for number in range(2000)]
+    rows = [layout.row(person) for person in people]
+    changed = [layout.row({**person, "nickname": f"x{person['nickname']}"}) for person in people]
+    if header := layout.header():
+        yield header
+    for number in range(count - 1, -1, -1) if later else range(count):
+        shapes = changed if later and number % 50 == 3 else rows
+        somebody_else = later and number % 1000 == 7
+        user_id = f"auth0|{number + count if somebody_else else number:024x}"
+        yield shapes[number % len(shapes)].replace(MARK.encode(), user_id.encode())
 
 
-def archive(folder: Path, count: int, run_id: str, *, later: bool) -> int:
+def archive(folder: Path, address: ExportAddress, count: int, run_id: str, *, later: bool) -> int:
     """Write a run with one export and return its uncompressed bytes."""
-    path = folder / USERS.object_key(run_id, gzip=True)
+    path = folder / address.object_key(run_id, gzip=True)
     path.parent.mkdir(parents=True)
     with igzip.open(path, "wb", compresslevel=1) as out:  # type: ignore[no-untyped-call]  # isal has no types
         block: list[bytes] = []
-        for line in lines(count, later=later):
+        for line in lines(address.format, count, later=later):
             block.append(line)
             if len(block) == BLOCK:
                 out.write(b"".join(block))
                 block.clear()
         out.write(b"".join(block))
-    digest, inspection = hashlib.sha256(), Inspection(Content(format="ndjson"))
+    digest, inspection = hashlib.sha256(), Inspection(Content(format=cast("Format", address.format), header=True))
     with path.open("rb") as file:
         while chunk := file.read(1024 * 1024):
             digest.update(chunk)
@@ -70,10 +76,10 @@ def archive(folder: Path, count: int, run_id: str, *, later: bool) -> int:
     names = ("provider", "source", "dataset", "format", "scope")
     manifest: dict[str, Any] = {
         "run_id": run_id,
-        "export_id": USERS.export_id,
-        **{name: getattr(USERS, name) for name in names},
+        "export_id": address.export_id,
+        **{name: getattr(address, name) for name in names},
         "request": {},
-        "object": {"key": USERS.object_key(run_id, gzip=True), "version_id": None, "bytes": size, "sha256": sha256},
+        "object": {"key": address.object_key(run_id, gzip=True), "version_id": None, "bytes": size, "sha256": sha256},
         "content": {
             "gzip": True,
             "rows": facts.rows,
@@ -82,10 +88,10 @@ def archive(folder: Path, count: int, run_id: str, *, later: bool) -> int:
         },
         "sanity": {"verdict": "ok"},
     }
-    (folder / USERS.manifest_key(run_id)).write_text(json.dumps(manifest), encoding="utf-8")
+    (folder / address.manifest_key(run_id)).write_text(json.dumps(manifest), encoding="utf-8")
     entry = {
-        "export_id": USERS.export_id,
-        "manifest_key": USERS.manifest_key(run_id),
+        "export_id": address.export_id,
+        "manifest_key": address.manifest_key(run_id),
         "key": manifest["object"]["key"],
         "bytes": size,
         "sha256": sha256,
@@ -117,30 +123,42 @@ def measure(*arguments: str) -> tuple[int, str, float, float, int]:
     return process.returncode, output, time.monotonic() - began, busy, usage.ru_maxrss * 1024
 
 
+def compare(address: ExportAddress, users: int) -> bool:
+    """Make two exports, run the commands over them, and tell whether everything keeps to the promise."""
+    good = True
+    with tempfile.TemporaryDirectory(prefix="meibo-read-") as name:
+        for run_id, later in ((EARLIER, False), (RUN, True)):
+            expanded = archive(Path(name), address, users, run_id, later=later)
+            print(f"{run_id}: {users:,} users, {expanded / 1e6:,.0f} MB of {address.format}")
+        for arguments in (("verify",), ("verify", "--quick"), ("diff", EARLIER, RUN, "--json")):
+            status, output, seconds, busy, peak = measure(*arguments, "--archive", name)
+            well = status == 0 and seconds < MOST_SECONDS and peak < MOST_BYTES
+            command = " ".join(argument for argument in arguments if argument != "--json")
+            told = f"{seconds:.1f} s ({busy:.1f} s of processor)"
+            if arguments[0] == "diff":
+                (one,) = json.loads(output)["exports"]
+                counts = {kind: one[kind] for kind in ("added", "removed", "changed", "unchanged")}
+                well &= counts == expected(users)
+                command += f" ({', '.join(f'{count:,} {kind}' for kind, count in counts.items())})"
+            good &= well
+            print(f"meibo {command}: {told}, {peak / 2**20:,.0f} MiB{'' if well else '  NOT AS PROMISED'}", flush=True)
+    return good
+
+
+def expected(users: int) -> dict[str, int]:
+    """Return what a comparison has to count."""
+    replaced = len(range(7, users, 1000))
+    changed = len(range(3, users, 50))
+    return {"added": replaced, "removed": replaced, "changed": changed, "unchanged": users - replaced - changed}
+
+
 def main() -> int:
     """Return 0 where everything keeps to the promise."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--users", type=int, default=1_000_000)
     users = parser.parse_args().users
-    good = True
-    with tempfile.TemporaryDirectory(prefix="meibo-read-") as name:
-        folder = Path(name)
-        for run_id, later in ((EARLIER, False), (RUN, True)):
-            expanded = archive(folder, users, run_id, later=later)
-            print(f"{run_id}: {users:,} users, {expanded / 1e6:,.0f} MB of NDJSON")
-        for arguments in (("verify",), ("verify", "--quick"), ("diff", EARLIER, RUN, "--json")):
-            status, output, seconds, busy, peak = measure(*arguments, "--archive", name)
-            well = status == 0 and seconds < MOST_SECONDS and peak < MOST_BYTES
-            good &= well
-            command = " ".join(argument for argument in arguments if argument != "--json")
-            told = f"{seconds:.1f} s ({busy:.1f} s of processor)"
-            print(f"meibo {command}: {told}, {peak / 2**20:,.0f} MiB{'' if well else '  NOT AS PROMISED'}")
-            if arguments[0] == "diff":
-                (one,) = json.loads(output)["exports"]
-                print(
-                    "  " + ", ".join(f"{one[kind]:,} {kind}" for kind in ("added", "removed", "changed", "unchanged"))
-                )
-    return 0 if good else 1
+    results = [compare(address, users) for address in (USERS, USERS_CSV)]
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":

@@ -106,6 +106,42 @@ def test_an_auth0_csv_is_compared_by_its_columns(maker: Maker, meibo: Meibo) -> 
     assert export["fields"] == {"email": 1}
 
 
+@pytest.mark.parametrize(
+    "spoiled",
+    ["'auth0|1,'a@x.jp\n", "'auth0|1,'a@x.jp,,'more\n", "'auth0|1,'a@x.jp,'" + "long" * 1_000_000 + "\n"],
+    ids=["a short row", "a long row", "a very long value"],
+)
+def test_a_csv_that_duckdb_refuses_is_compared_all_the_same(maker: Maker, meibo: Meibo, spoiled: str) -> None:
+    head, row = "user_id,email,name\n", "'auth0|2,'b@x.jp,'b\n"
+    maker.run({USERS_CSV: gzip.compress(f"{head}{spoiled}{row}".encode())}, EARLIER, header=True)
+    maker.run({USERS_CSV: gzip.compress(f"{head}{row.replace('b@', 'c@')}{spoiled}".encode())}, header=True)
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 1, 0)
+    assert export["fields"] == {"email": 1}
+
+
+def test_a_csv_that_is_not_utf_8_is_told_plainly(maker: Maker, meibo: Meibo) -> None:
+    maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'a\n"}, EARLIER, header=True)
+    maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'\xff\n"}, header=True)
+
+    done = meibo("diff", EARLIER, RUN)
+
+    assert (done.status, done.errors) == (2, "WrongFormatError: the CSV cannot be read: it is not UTF-8\n")
+
+
+def test_metadata_that_is_nested_too_deeply_is_a_change_without_names(maker: Maker, meibo: Meibo) -> None:
+    for value, run_id in ((b"1", EARLIER), (b"2", RUN)):
+        nested = b'{"a":' * 50_000 + value + b"}" * 50_000
+        maker.run({USERS: gzip.compress(b'{"user_id":"auth0|1","user_metadata":' + nested + b"}\n")}, run_id)
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 0, 0)
+    assert export["fields"] == {"(nested too deeply to tell)": 1}
+
+
 def test_a_cybozu_csv_has_no_header_and_may_be_ragged(maker: Maker, meibo: Meibo) -> None:
     maker.run({STAFF_CSV: '\ufeff"u1","名",""\r\n"u2","b"\r\n'.encode()}, EARLIER)
     maker.run({STAFF_CSV: b'"u2","b","",""\r\n"u1","other","",""\r\n'})
@@ -141,6 +177,41 @@ DIRECTORY = st.dictionaries(
     st.dictionaries(st.sampled_from(["x", "y", "z w"]), VALUES, max_size=3),
     max_size=6,
 )
+
+
+TEXTS = st.text(alphabet="a名 '\",;\n\r|", max_size=4)
+TABLE = st.dictionaries(TEXTS.filter(bool), st.tuples(TEXTS, TEXTS), min_size=1, max_size=5)
+
+
+@settings(max_examples=25)
+@given(before=TABLE, after=TABLE, line_end=st.sampled_from(["\n", "\r\n"]))
+def test_a_csv_is_read_alike_by_duckdb_and_by_python(
+    tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any], line_end: str
+) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    sides = []
+    for name, table in (("a", before), ("b", after)):
+        path = folder / f"{name}.csv"
+        with path.open("x", encoding="utf-8", newline="") as file:
+            file.write(f"user_id,x,y{line_end}")
+            # As Auth0 writes it: text in quotes after an apostrophe, and nothing for what is not there.
+            for cells in ((key, *values) for key, values in table.items()):
+                quoted = (f'"\'{cell.replace(chr(34), chr(34) * 2)}"' if cell else "" for cell in cells)
+                file.write(",".join(quoted) + line_end)
+        sides.append(Rows(path, ("user_id",), ("user_id", "x", "y"), "csv", len(table)))
+
+    with Comparison(sides[0], sides[1], folder, blank_is_null=True) as comparison:
+        fast = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
+    (folder / "rows.duckdb").unlink()
+    with Comparison(sides[0].as_json(), sides[1].as_json(), folder, blank_is_null=True) as comparison:
+        plain = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
+
+    assert fast == plain
+    assert [one[:2] for one in fast] == sorted(
+        [("removed", key) for key in before.keys() - after.keys()]
+        + [("added", key) for key in after.keys() - before.keys()]
+        + [("changed", key) for key in before.keys() & after.keys() if before[key] != after[key]]
+    )
 
 
 @settings(max_examples=25)
