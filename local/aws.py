@@ -15,7 +15,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import urllib.parse
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,17 +24,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
-import botocore.handlers
-import botocore.session
-from botocore.awsrequest import AWSPreparedRequest, AWSResponse
-from botocore.compat import HTTPHeaders
 from meibo import aws as meibo_aws
 from meibo.secrets import forget_providers
 from moto import mock_aws
+from moto.moto_api._internal import mock_random
 
 from local.changes import LocalChanges
+from local.clients import shared_clients
 from local.environ import overlaid_environ
 from local.functions import LambdaService, LocalFunction, Observer, Outcome, load_handler
+from local.interpreter import definitions_read_once
+from local.invocations import Invocations
 from local.queue import EventSource, SqsQueue
 from local.s3 import Received, serve_s3
 from local.template import ROOT, of_type, read_template, translate
@@ -217,8 +216,10 @@ def local_aws(
         forget_providers()
         stack.callback(meibo_aws.forget_clients)
         stack.callback(forget_providers)
-        invocations = _Invocations()
-        stack.enter_context(_hook("before-send.lambda.Invoke", invocations.answer))
+        invocations = Invocations()
+        stack.enter_context(invocations.answered())
+        stack.enter_context(shared_clients())
+        stack.enter_context(definitions_read_once())
         yield _create(
             source,
             parameters=dict(parameters or {}),
@@ -233,7 +234,7 @@ def _create(
     source: dict[str, Any],
     *,
     parameters: dict[str, str],
-    invocations: _Invocations,
+    invocations: Invocations,
     serve: Callable[[list[LocalFunction], str], LambdaService],
     endpoint: str,
     root: Path,
@@ -241,12 +242,14 @@ def _create(
     translated = translate(source, parameters)
     _put_artifact()
     client = boto3.client("cloudformation")
-    client.create_stack(
-        StackName=STACK,
-        TemplateBody=json.dumps(_for_moto(translated)),
-        Capabilities=["CAPABILITY_IAM"],
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-    )
+    with _names_of_every_time():
+        client.create_stack(
+            StackName=STACK,
+            # moto reads it as YAML first, which takes a hundred times longer; no YAML begins with a tab.
+            TemplateBody="\t" + json.dumps(_for_moto(translated)),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        )
     resources = {
         resource["LogicalResourceId"]: resource["PhysicalResourceId"]
         for resource in client.describe_stack_resources(StackName=STACK)["StackResources"]
@@ -270,6 +273,18 @@ def _create(
         changes=_changes(translated, resources, parameters, by_id["ChangeMembers"], service),
         template=translated,
     )
+
+
+@contextmanager
+def _names_of_every_time() -> Iterator[None]:
+    """Let the random part of the resources' names be the same in every stack, so that the workflow's definition is."""
+    before = mock_random.getstate()
+    mock_random.seed(STACK)
+    try:
+        yield
+    finally:
+        # Ids of messages and versions are never to come twice.
+        mock_random.setstate(before)
 
 
 def _for_moto(translated: dict[str, Any]) -> dict[str, Any]:
@@ -362,46 +377,6 @@ def _put_artifact() -> None:
     client = boto3.client("s3")
     client.create_bucket(Bucket="meibo-local-artifacts", CreateBucketConfiguration={"LocationConstraint": REGION})
     client.put_object(Bucket="meibo-local-artifacts", Key="artifact.zip", Body=archive.getvalue())
-
-
-class _Invocations:
-    """Answers lambda:Invoke calls of any boto3 client in this process."""
-
-    def __init__(self) -> None:
-        self.service: LambdaService | None = None
-
-    def answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
-        """Hand the invocation to the handler; the signature is that of botocore's before-send event."""
-        if self.service is None:
-            return None
-        name = urllib.parse.unquote(urllib.parse.urlsplit(request.url).path.split("/")[3])
-        body = request.body
-        outcome = self.service.invoke(name, bytes(body) if isinstance(body, bytes | bytearray) else b"")
-        headers = HTTPHeaders()
-        headers["Content-Type"] = "application/json"
-        if outcome.failed:
-            headers["X-Amz-Function-Error"] = "Unhandled"
-        return AWSResponse(request.url, 200, headers, _Raw(json.dumps(outcome.payload).encode()))
-
-
-class _Raw(io.BytesIO):
-    """A response's body as botocore reads it."""
-
-    def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
-        yield self.read()
-
-
-@contextmanager
-def _hook(event: str, handler: Any) -> Iterator[None]:
-    # Sessions take their handlers from this list, so clients that others make (moto's interpreter) are covered.
-    entry = (event, handler)
-    botocore.handlers.BUILTIN_HANDLERS.append(entry)
-    boto3.DEFAULT_SESSION = None
-    try:
-        yield
-    finally:
-        botocore.handlers.BUILTIN_HANDLERS.remove(entry)
-        boto3.DEFAULT_SESSION = None
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +29,28 @@ _URI_OF = {
 
 def read_template(path: Path = ROOT / "template.yaml") -> dict[str, Any]:
     """Return the template as written, with CloudFormation's short forms (``!Ref``) as their long ones."""
-    template: dict[str, Any] = yaml_parse(path.read_text(encoding="utf-8"))
+    return copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
+
+
+@cache
+def _parsed(text: str) -> dict[str, Any]:
+    template: dict[str, Any] = yaml_parse(text)
     return template
 
 
 def translate(template: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the CloudFormation template that the SAM transform makes of ``template``."""
+    # The region is an argument too: the transform takes it from the environment.
+    arguments = json.dumps([template, parameters or {}, os.environ.get("AWS_DEFAULT_REGION")], default=str)
+    if arguments not in _translated:
+        _translated[arguments] = _translate(template, parameters or {})
+    return copy.deepcopy(_translated[arguments])
+
+
+_translated: dict[str, dict[str, Any]] = {}
+
+
+def _translate(template: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
     document = copy.deepcopy(dict(template))
     for resource in document["Resources"].values():
         uri = _URI_OF.get(resource["Type"])
@@ -44,7 +63,7 @@ def translate(template: Mapping[str, Any], parameters: Mapping[str, Any] | None 
     }
     # The loader knows managed policies by name; the template uses none, so an empty one will do.
     translator = Translator({}, Parser())
-    translated: dict[str, Any] = translator.translate(document, {**defaults, **(parameters or {})})
+    translated: dict[str, Any] = translator.translate(document, {**defaults, **parameters})
     return translated
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import time
@@ -11,16 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import boto3
 import pytest
-from botocore.config import Config
 from meibo.archive.copy import CopyOptions
 from moto.backends import get_backend
-from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
-from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.aws import REGION, LocalAws, local_aws
@@ -33,8 +29,6 @@ TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 # Lambda repeats an asynchronous invocation twice (the template's MaximumRetryAttempts).
 DELIVERIES_OF_A_TICK = 3
 PART_BYTES = 8 * 1024
-# As moto's interpreter calls functions: once, and without a look at the parameters.
-_AT_ONCE = Config(parameter_validation=False, retries={"total_max_attempts": 1}, read_timeout=900)
 # The account that moto plays.
 ACCOUNT = "123456789012"
 
@@ -211,24 +205,6 @@ class World:
 
 def impatient(patch: pytest.MonkeyPatch) -> None:
     """Let the workflow's and the copy's waits take no time, and the copy's parts be small."""
-    # moto parses the definition for each execution, which takes longer than the execution.
-    parse = cache(AmazonStateLanguageParser.parse)
-
-    def parse_once(definition: str) -> Any:
-        program, tree = parse(definition)
-        return copy.deepcopy(program), tree
-
-    patch.setattr(AmazonStateLanguageParser, "parse", staticmethod(parse_once))
-
-    # And it makes a client for each call of a function.
-    @cache
-    def client_of(service_name: str, region_name: str) -> Any:
-        return boto3.client(service_name, region_name=region_name, config=_AT_ONCE)  # type: ignore[call-overload]  # any service
-
-    def kept(*, service_name: str, region_name: str, **_options: Any) -> Any:
-        return client_of(service_name, region_name)
-
-    patch.setattr(boto_client, "boto3", types.SimpleNamespace(client=kept))
     retry = "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time"
     patch.setattr(retry, types.SimpleNamespace(sleep=lambda _seconds: None))
     wait = "moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function.WaitFunction._wait_interval"
