@@ -291,6 +291,13 @@ def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
     assert bench.archived is None
 
 
+def test_a_source_that_gives_a_byte_and_breaks_for_ever_ends_the_copy(bench: Bench) -> None:
+    bench.serve(content_of(3 * PART), faults={number: Fault("short", 1) for number in range(1, 4 * PART)})
+    with pytest.raises(CopyBrokenError, match="the source broke"):
+        bench.copy()
+    assert bench.archived is None
+
+
 def test_no_part_is_lost_or_sent_twice_without_a_cause(bench: Bench) -> None:
     data = content_of(5 * PART)
     bench.serve(data)

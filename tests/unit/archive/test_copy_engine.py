@@ -206,12 +206,23 @@ def test_patience_ends_after_so_many_breaks_in_a_row_only() -> None:
     for _ in range(5):
         patience.broke("a reset")
         patience.broke("a reset")
-        patience.progress()
+        patience.progress(8 << 20)
     patience.broke("a reset")
     patience.broke("a reset")
     with pytest.raises(CopyBrokenError, match="the source broke 3 times in a row, last with: a timeout"):
         patience.broke("a timeout")
     assert counts.breaks == 13
+
+
+def test_a_few_bytes_between_breaks_are_no_progress() -> None:
+    options = CopyOptions(tries=4, backoff_seconds=0)
+    patience = Patience("the source", options, Stop(options, None), Counts())
+    for _ in range(3):
+        patience.progress(1000)
+        patience.broke("a reset")
+    patience.progress(1000)
+    with pytest.raises(CopyBrokenError, match="the source broke 4 times in a row"):
+        patience.broke("a reset")
 
 
 def test_a_wait_ends_when_the_copy_does() -> None:

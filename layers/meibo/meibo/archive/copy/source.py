@@ -195,7 +195,7 @@ class Download:
             self._at += count
             filled += count
             if count:
-                self._patience.progress()
+                self._patience.progress(count)
                 arrived(filled)
             if broken is None and filled < until:
                 if self.version.size is None:

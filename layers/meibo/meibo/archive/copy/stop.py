@@ -78,8 +78,12 @@ class Stop:
         self.check()
 
 
+PIECES_OF_A_PART = 128
+"""Less progress than such a piece is none: a side that gives a byte and breaks again would be tried for hours."""
+
+
 class Patience:
-    """Counts breaks in a row on one side of one lane; any progress starts the count again."""
+    """Counts breaks in a row on one side of one lane; progress between them starts the count again."""
 
     def __init__(self, side: str, options: CopyOptions, stop: Stop, counts: Counts) -> None:
         self._side = side
@@ -87,15 +91,20 @@ class Patience:
         self._stop = stop
         self._counts = counts
         self._breaks = 0
+        self._enough = options.part_bytes // PIECES_OF_A_PART
+        self._bytes = 0
 
-    def progress(self) -> None:
-        """Bytes came through."""
-        self._breaks = 0
+    def progress(self, count: int) -> None:
+        """So many bytes came through."""
+        self._bytes += count
+        if self._bytes >= self._enough:
+            self._breaks = 0
 
     def broke(self, why: str, *, wait: float | None = None) -> None:
         """Wait before the next try (full jitter, doubling), or raise when there were too many in a row."""
         self._counts.breaks += 1
         self._breaks += 1
+        self._bytes = 0
         self._stop.check()
         if self._breaks >= self._options.tries:
             raise CopyBrokenError(f"{self._side} broke {self._breaks} times in a row, last with: {why}")

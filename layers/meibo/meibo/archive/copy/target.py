@@ -235,7 +235,7 @@ class PartSender:
                 self._patience.broke(broken)
                 continue
             if body.status == 200:
-                self._patience.progress()
+                self._patience.progress(len(data))
                 self._counts.parts += 1
                 return Part(number, body.headers["ETag"], checksum)
             found = CODE.search(answer)
