@@ -269,6 +269,9 @@ class S3Handler(Handler):
                 return self.refuse(412, "PreconditionFailed")
             if self.headers["x-amz-checksum-crc64nvme"] != crc64(body):
                 return self.refuse(400, "BadDigest")
+            # https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+            if "x-amz-object-lock-mode" in self.headers and "x-amz-sdk-checksum-algorithm" not in self.headers:
+                return self.refuse(400, "InvalidRequest")
             store.objects[self.key] = (body, self.properties())
             return self.answer(200, headers={"ETag": '"whole"'})
         with self.server.lock:

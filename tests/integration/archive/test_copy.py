@@ -9,12 +9,13 @@ import random
 import ssl
 import threading
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target, copy
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, StreamSource, Target, copy
 from meibo.errors import (
     ArchiveConflictError,
     ConfigurationError,
@@ -436,12 +437,23 @@ def test_a_slow_sink_holds_the_source_back(bench: Bench) -> None:
     bench.check(results[0], data)
 
 
-def test_checksums_are_signed_and_object_lock_is_set(bench: Bench) -> None:
-    bench.serve(content_of(2 * PART))
-    bench.copy()
-    assert "x-amz-checksum-crc64nvme" in bench.store.headers[0]
+@pytest.mark.parametrize("parts", [1, 2])
+def test_checksums_are_signed_and_object_lock_is_set(bench: Bench, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = content_of(parts * PART)
+    until = datetime(2027, 11, 21, tzinfo=UTC)
+    monkeypatch.setattr(bench, "target", dataclasses.replace(bench.target, object_lock=ObjectLock("GOVERNANCE", until)))
+    bench.serve(data)
+    bench.check(bench.copy(), data)
+    assert len(bench.store.headers) == (parts if parts > 1 else 0)
+    assert all("x-amz-checksum-crc64nvme" in headers for headers in bench.store.headers)
     properties = bench.store.objects[f"/archive/{bench.target.key}"][1]
-    assert properties["x-amz-checksum-type"] == "FULL_OBJECT"
+    assert properties["x-amz-object-lock-mode"] == "GOVERNANCE"
+    assert properties["x-amz-object-lock-retain-until-date"].startswith("2027-11-21T00:00:00")
+    if parts == 1:
+        assert properties["x-amz-sdk-checksum-algorithm"] == "CRC64NVME"
+        assert properties["x-amz-checksum-crc64nvme"] == crc64(data)
+    else:
+        assert properties["x-amz-checksum-type"] == "FULL_OBJECT"
 
 
 @pytest.mark.parametrize("etag", ['"v1"', None])
