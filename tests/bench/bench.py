@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.bench.servers import Servers
 
 DISK_SPARE = 12 * GIB
+LARGE = 20 * GIB
 
 
 def parse() -> argparse.Namespace:
@@ -166,6 +167,12 @@ def main() -> None:
                 ours = next(contender for contender in contenders if contender.ours)
                 results.slow = Series(size)
                 bench.one(ours, results.slow, servers.source, servers.slow_sink, None)
+                print(f"{LARGE // GIB} GiB")
+                with (folder / "files" / "large").open("wb") as file:
+                    file.truncate(LARGE)  # holes take no disk, and encrypt like anything else
+                large = Bench(servers, LARGE, digest, contenders)
+                results.large = Series(LARGE)
+                large.one(ours, results.large, servers.source, servers.sink, None, "large")
         if "imports" in only:
             print("imports")
             results.imports = imports(folder, max(7, arguments.rounds))
