@@ -50,6 +50,7 @@ def system(built: Path) -> Iterator[System]:
             folders = [service.code_folder(function) for function in service.functions]
             with relayed(folders, [int(address.rsplit(":", 1)[1]) for address in addresses]):
                 yield System(aws, simulators, invocations)
+            service.forget_image()
 
 
 @pytest.fixture(scope="session")

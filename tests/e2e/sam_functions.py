@@ -1,4 +1,8 @@
-"""The functions as ``sam build`` made them, each call in a Lambda container of its own by ``sam local invoke``."""
+"""The functions as ``sam build`` made them, each call in a Lambda container of its own by ``sam local invoke``.
+
+``sam local`` makes an image anew for each call where layers are a template's own, which takes longer than the call. So
+most calls use one image that has the built layer in it already; ``layered`` ones are made as a user would make them.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,8 @@ SAM = ROOT / ".venv-sam/bin/sam"
 BUILT = ROOT / ".aws-sam/build/template.yaml"
 # For a machine that can pull no image: one that stands for Lambda's, if it is there.
 STAND_IN_IMAGE = "lambda-python:3.13"
+LAMBDA_IMAGE = "public.ecr.aws/lambda/python:3.13"
+BAKED_IMAGE = "meibo-e2e"
 # A container takes a few seconds to start, and the functions here have little to do.
 LONGEST_CALL_SECONDS = 240
 # Where a function's folder is in its container.
@@ -47,13 +53,45 @@ class SamFunctions(LambdaService):
         super().__init__(self.functions, self.observer)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.layer = BUILT.parent / "MeiboLayer"
-        self._template = self._write_template()
+        self._layered = self._write_template()
         self._image = _image_options()
+        self._baked = self._bake()
 
     def ask(self, logical_id: str, event: Any) -> Outcome:
         """Invoke a function by its logical id."""
         (name,) = (function.name for function in self.functions if function.logical_id == logical_id)
         return self.invoke(name, json.dumps(event).encode())
+
+    def ask_layered(self, logical_id: str, event: Any) -> Outcome:
+        """Invoke a function with the layers of the template, as a user does."""
+        (function,) = (function for function in self.functions if function.logical_id == logical_id)
+        return self._invoke(function, event, self._layered, self._image)
+
+    def _bake(self) -> Path:
+        """Put the layers into an image, and return a template without them."""
+        self.forget_image()
+        context = self.folder / "image"
+        shutil.rmtree(context, ignore_errors=True)
+        for layer in (self.layer, self.folder / "relay"):
+            shutil.copytree(layer, context / "opt", dirs_exist_ok=True)
+        base = STAND_IN_IMAGE if self._image else LAMBDA_IMAGE
+        (context / "Dockerfile").write_text(f"FROM {base}\nCOPY opt/ /opt/\n")
+        command = [_docker(), "build", "--quiet", "--tag", BAKED_IMAGE, str(context)]
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own command
+        shutil.rmtree(context)
+        template = json.loads(self._layered.read_text())
+        del template["Globals"]["Function"]["Layers"]
+        path = self.folder / "baked.json"
+        path.write_text(json.dumps(template, indent=2))
+        return path
+
+    def forget_image(self) -> None:
+        """Remove the image and what sam local made of it, which it would take for current for ever."""
+        listed = [_docker(), "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", BAKED_IMAGE]
+        names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()  # noqa: S603
+        if names:
+            command = [_docker(), "image", "rm", "--force", *names]
+            subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own images
 
     def _write_template(self) -> Path:
         """Write the built template with the environment that AWS would give each function.
@@ -108,12 +146,15 @@ class SamFunctions(LambdaService):
         }
 
     def _call(self, function: LocalFunction, event: Any) -> Outcome:
-        command = [str(SAM), "local", "invoke", function.logical_id, "--template", str(self._template), "--event", "-"]
-        command += ["--region", REGION, *self._image]
+        return self._invoke(function, event, self._baked, ["--skip-pull-image", "--invoke-image", BAKED_IMAGE])
+
+    def _invoke(self, function: LocalFunction, event: Any, template: Path, image: list[str]) -> Outcome:
+        command = [str(SAM), "local", "invoke", function.logical_id, "--template", str(template), "--event", "-"]
+        command += ["--region", REGION, *image]
         done = subprocess.run(  # noqa: S603  # our own command
             command,
             input=json.dumps(event),
-            env=_command_environment(),
+            env=_command_environment(self.endpoint),
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -130,20 +171,26 @@ class SamFunctions(LambdaService):
         return Outcome(payload, failed=failed)
 
 
-def _image_options() -> list[str]:
+def _docker() -> str:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:  # noqa: S603
         raise RuntimeError("sam local invoke needs Docker, and no Docker engine answers; start one")
-    found = subprocess.run([docker, "image", "inspect", STAND_IN_IMAGE], capture_output=True, check=False)  # noqa: S603
+    return docker
+
+
+def _image_options() -> list[str]:
+    found = subprocess.run([_docker(), "image", "inspect", STAND_IN_IMAGE], capture_output=True, check=False)  # noqa: S603
     return ["--skip-pull-image", "--invoke-image", STAND_IN_IMAGE] if found.returncode == 0 else []
 
 
-def _command_environment() -> Mapping[str, str]:
+def _command_environment(endpoint: str) -> Mapping[str, str]:
     # sam local prefers a variable of its own environment over the one of that name in the template.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
     return {
         **kept,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
+        # sam local asks whose account it is.
+        "AWS_ENDPOINT_URL_STS": endpoint,
         "SAM_CLI_TELEMETRY": "0",
     }
