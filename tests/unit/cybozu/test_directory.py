@@ -156,3 +156,19 @@ def test_an_organization_without_a_code_is_told(cybozu: Transport, client: Cyboz
 
     with pytest.raises(WrongFormatError, match="organization 1"):
         read(client)
+
+
+@pytest.mark.parametrize("identity", ["yamada@example.com", "山田", "1\n2", "../1", "1" * 101])
+def test_an_id_that_does_not_look_like_one_is_told_nowhere(
+    cybozu: Transport, client: CybozuClient, identity: str
+) -> None:
+    # given: an organization that is gone when its members are asked for
+    cybozu.on("GET", "/v1/organizations.json", paged("organizations", [{"id": identity, "code": "a"}]))
+    cybozu.on("GET", ORGANIZATION_USERS, Reply(404, json={"code": "CB_XX01"}))
+    report = PagingReport()
+
+    with pytest.raises(WrongFormatError, match="an id that does not look like one") as caught:
+        read(client, report=report)
+
+    assert report.gone == []
+    assert identity not in str(caught.value)

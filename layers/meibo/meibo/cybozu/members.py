@@ -18,6 +18,7 @@ from meibo.cybozu.paging import PAGE_SIZE, Listing, PagingReport, check_concurre
 from meibo.cybozu.slices import Item
 from meibo.cybozu.walk import Walk, in_order, walk
 from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.exchange import is_id
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
     for page in walk(client, kind.owners, concurrency=concurrency, report=report):
         for item in page:
             identity, code = item.value["id"], item.value.get("code")
+            # It may be told of in the manifest, as one that was gone.
+            if not is_id(identity):
+                raise WrongFormatError(
+                    f"{client.name} answered {kind.owners.path} with an id that does not look like one"
+                )
             if not isinstance(code, str) or not code:
                 raise WrongFormatError(f"{client.name} answered the {kind.name} {identity} without its code")
             yield _Owner(identity, code, Listing(kind.path, kind.key, (("code", code),), kind.user_id))
