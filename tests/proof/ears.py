@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import io
 import json
 import logging
+import re
 import time
 import traceback
+import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +20,29 @@ import boto3
 
 from local.simulators import Auth0Tenant, CybozuDomain
 
+from .killing import service_of
 from .outside import Call, Invocation
 from .world import World
 
-# Ids of messages and of people stand where the design puts them: in the outcomes and in the dead letters' bodies.
-_TOLD_TO = frozenset({"events:PutEvents", "stepfunctions:StartExecution"})
+# What a call carries to where the design wants it: an archived file, a message of people's own.
+_CARGO = frozenset({"Body", "MessageBody", "SecretString"})
+# Where the design puts ids of people, and what those who sent a message wrote into it: the outcomes under changes/.
+_OF_AN_OUTCOME = frozenset({"member", "requested_by", "change_id"})
+# The same text as JSON, a URL and HTML may spell it.
+_ESCAPED = re.compile(r"\\+u([0-9a-fA-F]{4})")
+
+
+def _joined(text: str) -> str:
+    # JSON escapes what is beyond 16 bits as two halves.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_SPELLINGS: tuple[Callable[[str], str], ...] = (
+    str,
+    lambda text: _joined(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)),
+    urllib.parse.unquote,
+    html.unescape,
+)
 
 
 @dataclass
@@ -37,10 +58,11 @@ class Secrets:
     def heard_in(self, text: str) -> list[str]:
         """Return what of it is in a text, with some of what surrounds it."""
         found = []
-        for value, kind in self.planted.items():
-            at = text.find(value)
-            if at >= 0:
-                found.append(f"{kind}: …{text[max(0, at - 120) : at + 60]}…")
+        for spelled in dict.fromkeys(spelling(text) for spelling in _SPELLINGS):
+            for value, kind in self.planted.items():
+                at = spelled.find(value)
+                if at >= 0:
+                    found.append(f"{kind}: …{spelled[max(0, at - 120) : at + 60]}…")
         return found
 
     @contextmanager
@@ -91,17 +113,18 @@ class Ears(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep all of a record, what a formatter would leave out as well."""
+        # What moto is made with tells of each request that it lets through; it is no part of the functions.
+        if record.name == "responses":
+            return
         error = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
         self.heard.append(("log", f"{record.name} {record.getMessage()} {vars(record)!r} {error}"))
 
     # -- calls
 
     def before(self, invocation: Invocation, call: Call) -> None:
-        """Keep what is told to the workflow and the event bus, and the attributes of messages."""
-        if call.name in _TOLD_TO:
-            self.heard.append((call.name, repr(call.details)))
-        if call.name == "sqs:SendMessage":
-            told = {name: value for name, value in call.details.items() if name != "MessageBody"}
+        """Keep what AWS is told besides its cargo: events, the workflow's input, attributes, metadata, names."""
+        if service_of(call.name) != "HTTP":
+            told = {name: value for name, value in call.details.items() if name not in _CARGO}
             self.heard.append((call.name, repr(told)))
 
     def after(self, invocation: Invocation, call: Call) -> None:
@@ -128,11 +151,14 @@ class Ears(logging.Handler):
             self.heard.append(("execution", repr(world.aws.execution(*_of(execution["name"])))))
         for key in world.aws.keys(""):
             self.heard.append(("key", key))
-            if key.startswith("runs/") or key.rpartition("/")[2] == "_manifest.json" or _is_record(key):
+            if key.startswith("changes/"):
+                self.heard += [(key, line) for line in _outcomes(world.aws.read(key).decode())]
+            elif not _is_cargo(key):
                 self.heard.append((key, world.aws.read(key).decode()))
         for letter in world.aws.changes.take_dead_letters():
             attributes = {name: value for name, value in letter.items() if name not in ("Body", "ReceiptHandle")}
             self.heard.append(("dead letter's attributes", repr(attributes)))
+            self.heard.append(("dead letter's reasons", _reasons(letter["Body"])))
 
     def search(self, secrets: Secrets) -> list[str]:
         """Return what was heard that must not be, each kind and place once."""
@@ -143,8 +169,26 @@ class Ears(logging.Handler):
         return list(found.values())
 
 
-def _is_record(key: str) -> bool:
-    return key.startswith("parts/") and key.endswith(".json")
+def _is_cargo(key: str) -> bool:
+    """Tell whether an object holds what a provider delivered; all others are ours, and tell of nobody."""
+    ours = key.endswith("/_manifest.json") if key.startswith("archive/") else key.endswith(".json")
+    return key.startswith(("archive/", "parts/")) and not ours
+
+
+def _outcomes(lines: str) -> Iterator[str]:
+    for line in lines.splitlines():
+        told = {name: value for name, value in json.loads(line).items() if name not in _OF_AN_OUTCOME}
+        yield json.dumps(told, ensure_ascii=False)
+
+
+def _reasons(body: str) -> str:
+    """Return what Meibo added to a message that it rejected: why."""
+    try:
+        change = json.loads(body)
+    except ValueError:
+        return ""
+    rejections = change.get("rejections", []) if isinstance(change, dict) else []
+    return json.dumps([one.get("reason") for one in rejections], ensure_ascii=False)
 
 
 def _of(name: str) -> tuple[str, int]:

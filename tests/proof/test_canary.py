@@ -6,7 +6,9 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, tzinfo
+from html import escape
 from typing import Any, Self
+from urllib.parse import quote
 
 import pytest
 
@@ -116,6 +118,8 @@ def _run(everything: World) -> None:
     outcome = everything.aws.tick(everything.next_tick())
     if not outcome.failed:
         everything.wait(outcome.payload["run_id"], outcome.payload["attempt"])
+    # Leaves a record, whatever it found.
+    everything.verify()
 
 
 def test_the_search_finds_what_is_there(everything: World, secrets: Secrets) -> None:
@@ -129,13 +133,19 @@ def test_the_search_finds_what_is_there(everything: World, secrets: Secrets) -> 
     assert ears.search(secrets) == []
     assert any(place == "log" for place, _ in ears.heard)
     assert any("CompleteRuns" in text for place, text in ears.heard if place == "output")
-    assert {"history", "events:PutEvents", "stepfunctions:StartExecution"} <= {place for place, _ in ears.heard}
+    places = {place for place, _ in ears.heard}
+    assert {"history", "events:PutEvents", "stepfunctions:StartExecution", "s3:PutObject"} <= places
+    # Everything that is ours in the bucket: plans, lists, run manifests, reports, verifications, records of parts.
+    read = {place.partition("/")[0] for place in places if "/" in place}
+    assert read == {"archive", "parts", "reports", "runs", "verifications"}
     kinds = set(secrets.planted.values())
     assert {"token", "X-Amz-Signature", "e-mail address", "name", "client secret", "password"} <= kinds
     # What the archive holds is what is looked for.
     ears.heard = [("archive", everything.archived()[f"acme/users/ndjson/{FIRST_CONNECTION}"].body.hex())]
     ears.heard.append(("planted", f"{CANARY} {everything.tenant.credentials()}"))
-    assert len(ears.search(secrets)) == 2
+    name = next(value for value, kind in secrets.planted.items() if kind == "name" and not value.isascii())
+    ears.heard += [("as JSON", json.dumps(json.dumps(name))), ("as a path", quote(name)), ("as a page", escape(name))]
+    assert {one.partition(":")[0] for one in ears.search(secrets)} == {"planted", "as JSON", "as a path", "as a page"}
 
 
 @pytest.mark.parametrize("provider", ["auth0", "cybozu"])

@@ -7,6 +7,7 @@ writes what it did as a part; the next one adds the next part.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,7 +15,7 @@ from itertools import count
 from typing import Any, Literal
 
 from meibo.archive.store import ArchiveStore
-from meibo.members.change import SOURCE
+from meibo.members.change import ACTIONS, ORGANIZATION_ID, SOURCE
 from meibo.members.delivery import Delivery
 
 Kind = Literal["applied", "rejected", "dry_run"]
@@ -22,6 +23,7 @@ Kind = Literal["applied", "rejected", "dry_run"]
 LINE_VERSION = 1
 # Where a message does not say (in the right form) which source it is for.
 UNKNOWN_SOURCE = "unknown"
+_ACTION = re.compile("|".join(ACTIONS))
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,9 @@ class Record:
             "message_id": self._delivery.message_id,
             "change_id": _text(self._document.get("change_id")),
             "source": self._source,
-            "organization_id": _text(self._document.get("organization_id")),
-            "action": _text(self._document.get("action")),
+            # Of a message that is not valid anything may stand here; it is in the dead letter.
+            "organization_id": _text(self._document.get("organization_id"), ORGANIZATION_ID),
+            "action": _text(self._document.get("action"), _ACTION),
             "member": outcome.member or None,
             "outcome": outcome.kind,
             "code": outcome.code,
@@ -128,8 +131,8 @@ def _outcomes(lines: list[Any]) -> Iterator[Outcome]:
         )
 
 
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+def _text(value: Any, form: re.Pattern[str] | None = None) -> str | None:
+    return value if isinstance(value, str) and (form is None or form.fullmatch(value)) else None
 
 
 def _timestamp(moment: datetime) -> str:
