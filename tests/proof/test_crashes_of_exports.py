@@ -23,7 +23,7 @@ pytestmark = [
 # How AWS speaks of an invocation that ended without an answer.
 LAST_WORDS = ("Sandbox.Timedout", "Runtime.ExitError", "Lambda.Unknown")
 # What a manifest cannot tell of an object whose reader vanished between the object and its manifest.
-KNOWN_TO_THE_READER = {"pages", "duplicates_dropped"}
+KNOWN_TO_THE_READER = {"pages", "duplicates_dropped", "skipped"}
 
 Exports = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 PLANS: dict[str, Exports] = {
