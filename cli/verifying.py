@@ -146,6 +146,9 @@ def _print(result: Result) -> None:
         console.print(f"[yellow]could not check[/] {escape(key)}: {escape(reason)}")
     for run_id in result.plan.under_way:
         console.print(f"[dim]run {run_id} has not ended yet and is left out[/]")
+    if result.status == COULD_NOT and not result.plan.tasks:
+        console.print("[yellow]nothing could be checked[/]")
+        return
     exports = counted(len(result.plan.tasks), "export")
     runs = counted(result.plan.runs - len(result.plan.under_way), "run")
     how = "as far as the storage knows without reading" if result.quick else "read from end to end"

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from meibo.archive.keys import plan_key, run_id_of
 from meibo.archive.reading import S3Reader
 from meibo.archive.verify import Verifier, plan_everything, plan_runs
+from meibo.report.page import report_key
 
 from tests.archives import RUN, STAFF_CSV, USERS, USERS_CSV, Bucket, Maker, Storage, ndjson
 from tests.integration.reading.conftest import Meibo
@@ -241,6 +242,15 @@ def test_a_run_that_may_still_go_is_left_out(maker: Maker, storage: Storage) -> 
     assert (young.under_way, young.findings) == ((RUN,), ())
     assert [finding.damage for finding in old.findings] == ["missing run manifest"]
     assert plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 21, 19, tzinfo=UTC)).under_way == (RUN,)
+
+
+def test_a_young_run_that_left_its_page_has_ended(maker: Maker, storage: Storage) -> None:
+    storage.put(USERS.object_key(RUN, gzip=True), BODY)
+    storage.put(report_key(RUN, 1), b"<!doctype html>")
+
+    plan = plan_everything(storage.reader(), now=datetime(2026, 11, 21, 19, tzinfo=UTC))
+
+    assert [finding.damage for finding in plan.findings] == ["missing run manifest"]
 
 
 def test_what_cannot_be_read_is_neither_well_nor_damaged(

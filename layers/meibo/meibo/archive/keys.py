@@ -71,6 +71,11 @@ def run_folder(run_id: str) -> str:
     return f"runs/dt={_dt(run_id)}/run={run_id}/"
 
 
+def reports_folder(run_id: str) -> str:
+    """Prefix of the pages that a run's attempts leave when they have ended, ending with a slash."""
+    return f"reports/dt={_dt(run_id)}/run={run_id}/"
+
+
 def plan_key(run_id: str) -> str:
     """Key of the run's plan."""
     return f"{run_folder(run_id)}_plan.json"

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 from meibo.archive.catalog import ArchivedExport, Folder, Run, find_run, run_ids
 from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.model import Content, Format
-from meibo.archive.keys import plan_key, run_folder, run_moment
+from meibo.archive.keys import plan_key, reports_folder, run_folder, run_moment
 from meibo.archive.reading import ArchiveReader, Listed, Stat, read_document
 from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, OutOfTimeError, WrongFormatError
 
@@ -148,7 +148,9 @@ def plan_everything(
 
 def _may_still_go(archive: ArchiveReader, run_id: str, now: datetime | None) -> bool:
     young = (now or datetime.now(UTC)) - run_moment(run_id) < _MAY_STILL_GO
-    return young and next(archive.list(f"{run_folder(run_id)}{MANIFEST_NAME}"), None) is None
+    # A manifest that cannot be read, and the page that is written after it, show that the run did end.
+    ended = (f"{run_folder(run_id)}{MANIFEST_NAME}", reports_folder(run_id))
+    return young and all(next(archive.list(prefix), None) is None for prefix in ended)
 
 
 def _planned(archive: ArchiveReader, run_id: str) -> Iterator[Folder]:
@@ -367,4 +369,4 @@ def _compare(task: Task, manifest: _Manifest, manifest_key: str, damages: _Damag
     }
     for name, value in said.items():
         if value != getattr(task.entry, name):
-            damages.add("altered manifest", manifest_key, f"its {name} differs from the one in the run manifest")
+            damages.add("altered manifest", manifest_key, f"differs from the run manifest in {name}")

@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Final
 
 from meibo.archive.catalog import Run
-from meibo.archive.keys import run_folder, run_moment
+from meibo.archive.keys import reports_folder, run_moment
 from meibo.report import charts
 from meibo.report.state import RUNS_SHOWN, Series, State
 
@@ -25,7 +25,7 @@ _FOOTER: Final = (
 
 def report_key(run_id: str, attempt: int) -> str:
     """Key of the page that an attempt of a run writes; nothing is overwritten, so the newest run has the newest."""
-    return f"reports/{run_folder(run_id).removeprefix('runs/')}index{'' if attempt == 1 else f'-{attempt}'}.html"
+    return f"{reports_folder(run_id)}index{'' if attempt == 1 else f'-{attempt}'}.html"
 
 
 def render(state: State) -> str:
