@@ -21,7 +21,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.download import download
-from cli.ending import DIFFERENT, told_plainly
+from cli.ending import COULD_NOT, DIFFERENT, told_plainly
 from cli.files import csv_rows, opened, output_names
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.restore.apply import Sent, send
@@ -99,17 +99,25 @@ def restore(
                 f" {', '.join(sorted(written.connections)[:10])}"
             )
         question = f"Import {counted(written.users, 'user')} into {connection_id} of {client.domain}?"
-        if not yes and not typer.confirm(question, err=True):
-            raise typer.Exit(2)
+        if not yes and not _confirmed(question):
+            raise typer.Exit(COULD_NOT)
         results = _send(client, written, connection_id or "", upsert=bool(upsert))
     _table(results)
     if not all(one.well for one in results):
         raise typer.Exit(DIFFERENT)
 
 
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # nobody there to answer
+        return False
+
+
 def _one(found: list[ArchivedExport], pattern: str, run: Run) -> ArchivedExport:
     if len(found) != 1:
-        names = ", ".join(one.export_id for one in (found or run.exports)[:10])
+        users = [one for one in run.exports if one.folder.address.dataset == "users"]
+        names = ", ".join(one.export_id for one in (found or users)[:10])
         raise ConfigurationError(f"{pattern!r} is not one users export of the run {run.run_id}; name one of: {names}")
     return found[0]
 

@@ -135,6 +135,17 @@ def test_an_import_with_an_unknown_fate_is_not_repeated(empty: Auth0Tenant, meib
     assert len(empty.jobs.all) == 1
 
 
+def test_without_an_answer_nothing_is_sent(empty: Auth0Tenant, meibo: Meibo) -> None:
+    arguments = [one for one in apply(empty) if one != "--yes"]
+
+    connection = ("--only-connection", "Username-Password-Authentication")
+    done = meibo("restore", "acme/users/ndjson", *connection, *arguments)
+
+    assert done.status == 2
+    assert "Import" in done.errors
+    assert not [one for one in empty.requests if "users-imports" in one.path]
+
+
 def test_applying_needs_to_be_told_all_of_it(meibo: Meibo) -> None:
     done = meibo("restore", "acme/users/ndjson", "--apply", "--domain", "acme.example")
 
