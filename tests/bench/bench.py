@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ class Bench:
         """Add one run; a contender that fails is told about and goes on in the next round."""
         self.number += 1
         command = contender.line(source=source, sink=sink, ca=self.servers.ca, file=file, key=f"bench-{self.number}")
+        before = self.servers.cpu()
         try:
             done = run(command, self.environment, cpus, seconds=60 + self.size / MIB / 5)
         except RuntimeError as error:
@@ -72,7 +74,7 @@ class Bench:
             return
         if contender.sha256 and file == "noise" and self.digest not in done.output:
             raise SystemExit(f"{contender.name} computed another SHA-256 than the file has")
-        series.runs.append(done)
+        series.runs.append(replace(done, servers=self.servers.cpu() - before))
         print(
             f"  {contender.name:24} {series.rates[-1]:8.0f} MiB/s {done.cpu * GIB / self.size:6.2f} CPU s/GiB",
             flush=True,

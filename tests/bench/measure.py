@@ -19,12 +19,13 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True)
 class Run:
-    """One run: wall seconds, CPU seconds of all its processes, the largest process's peak memory."""
+    """One run: wall seconds, CPU seconds of all its processes and of the servers, the largest process's peak memory."""
 
     seconds: float
     cpu: float
     rss: int
     output: str
+    servers: float = 0.0
 
 
 @dataclass
@@ -49,6 +50,11 @@ class Series:
     def cpu(self) -> float:
         """The median CPU seconds a GiB."""
         return statistics.median(run.cpu for run in self.runs) / (self.size / GIB)
+
+    @property
+    def servers(self) -> float:
+        """The median CPU seconds a GiB that the servers took for it."""
+        return statistics.median(run.servers for run in self.runs) / (self.size / GIB)
 
     def told(self, name: str) -> float:
         """The median of a number that our own command prints, which is of the copy without its start."""
