@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -20,6 +21,7 @@ from local.template import ROOT, read_template
 from local.template import translate as sam_translate
 from tests.template.conftest import PSEUDO_PARAMETERS, Template
 
+from .outside import Call, Invocation, InvocationKilled
 from .world import ACCOUNT, DELIVERIES_OF_A_TICK, World, world
 
 pytestmark = pytest.mark.timeout(300)
@@ -32,6 +34,17 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     "GreaterThanThreshold": operator.gt,
     "LessThanThreshold": operator.lt,
 }
+
+
+class AlwaysGone:
+    """Lets every invocation vanish at its first call."""
+
+    def before(self, invocation: Invocation, call: Call) -> None:
+        invocation.killed = True
+        raise InvocationKilled
+
+    def after(self, invocation: Invocation, call: Call) -> None:
+        pass
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +146,28 @@ def test_a_tick_that_fails_to_the_end_is_kept_and_can_be_fired_again(everything:
     assert everything.run_manifest(run_id)["complete"] is True
 
 
+def test_a_verification_that_fails_to_the_end_is_kept(everything: World, template: Template) -> None:
+    # given: an invocation that never comes to its end
+    config = template.properties("VerifyArchiveEventInvokeConfig")
+    everything.watch = AlwaysGone()
+
+    # when: Lambda repeats it as often as the template says
+    outcomes = [everything.invoke("VerifyArchive") for _ in range(config["MaximumRetryAttempts"] + 1)]
+
+    # then: it left nothing, and the template sends it to the queue that the alarm watches
+    assert all(outcome.failed for outcome in outcomes)
+    assert everything.aws.keys("verifications/") == []
+    assert config["DestinationConfig"]["OnFailure"]["Destination"] == "ScheduleDeadLetters.Arn"
+    assert goes_off(template, "ScheduleDeadLettersAlarm", 1)
+
+    # when: it is mended and invoked again, as the page says
+    everything.watch = None
+    everything.verify()
+
+    # then
+    assert len(everything.aws.keys("verifications/")) == 1
+
+
 def test_an_export_that_shrinks_is_suspect(
     everything: World, template: Template, metrics: Callable[[str], float]
 ) -> None:
@@ -224,6 +259,9 @@ def test_the_operations_page_has_every_alarm_and_every_error(template: Template)
     errors = (ROOT / "layers/meibo/meibo/errors.py").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| `")}
 
-    assert {f"`{name}`" for name in template.of_type("AWS::CloudWatch::Alarm")} <= rows
+    alarms = set(template.of_type("AWS::CloudWatch::Alarm"))
+    assert {f"`{name}`" for name in alarms} <= rows
+    # Each has its condition produced above.
+    assert set(re.findall(r'goes_off\(template, "(\w+)"', Path(__file__).read_text(encoding="utf-8"))) == alarms
     raised = set(re.findall(r"^class (\w+Error)\(", errors, re.MULTILINE)) - {"MeiboError", "BadFileError"}
     assert {name for name in raised if f"`{name}`" not in " ".join(rows)} == set()

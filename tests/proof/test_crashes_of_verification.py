@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:No application metrics to publish"),
 ]
 
-# The schedule invokes asynchronously, and Lambda repeats that twice.
+# The schedule invokes asynchronously, and Lambda repeats that twice (the template's MaximumRetryAttempts).
 DELIVERIES = 3
 
 

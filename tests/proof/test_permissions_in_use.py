@@ -46,7 +46,7 @@ USED_BY_OTHERS = {
     "sqs:GetQueueAttributes": "the event source mapping watches the queue as the function's role",
 }
 # The failure destination of an asynchronous invocation is written by Lambda, as the function's role.
-USED_BY_LAMBDA = {("CreateExports", "sqs:SendMessage")}
+USED_BY_LAMBDA = {("CreateExports", "sqs:SendMessage"), ("VerifyArchive", "sqs:SendMessage")}
 # S3 asks for it where a HEAD or GET misses: 404 for who may list the bucket, 403 for who may not.
 ASKED_BY_A_MISS = {("ChangeMembers", "s3:ListBucket")}
 

@@ -103,6 +103,7 @@ GRANTED = {
         "s3:GetObject": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/archive/*"],
         "s3:GetObjectVersion": ["ArchiveBucket.Arn/archive/*"],
         "s3:ListBucket": ["ArchiveBucket.Arn"],
+        "sqs:SendMessage": ["ScheduleDeadLetters.Arn"],
     },
 }
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
