@@ -2,7 +2,7 @@
 
 AWS is seen at boto3's operations, everything else (the providers, and the parts of an upload, which are sent to
 presigned URLs) at urllib3's connections. What the local system itself calls, such as the workflow's interpreter, is
-no function's call and is not seen.
+no function's call; only a watch that has a ``seen_of_the_workflow`` is told of those.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ class Watch(Protocol):
         ...
 
 
+WORKFLOW: Final = "ExportWorkflow"
+# An attribute of the clients with which the interpreter does the workflow's own calls.
+MADE_FOR_THE_WORKFLOW: Final = "proof_made_for_the_workflow"
 _current: ContextVar[Invocation | None] = ContextVar("invocation", default=None)
 _ID: Final = re.compile(r"\b(job|con|org|rol|uinv)_[A-Za-z0-9]{16}|auth0%7C[0-9a-f]+", re.IGNORECASE)
 
@@ -142,6 +145,9 @@ def watched(watch: Callable[[], Watch | None]) -> Iterator[None]:
     def watched_api_call(self: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
         invocation = _current.get()
         if invocation is None:
+            seen = getattr(watch(), "seen_of_the_workflow", None)
+            if seen is not None and getattr(self, MADE_FOR_THE_WORKFLOW, False):
+                seen(Call(WORKFLOW, f"{self.meta.service_model.service_name}:{operation}", parameters))
             return api_call(self, operation, parameters)
         call = Call(invocation.function, f"{self.meta.service_model.service_name}:{operation}", parameters)
         tell("before", invocation, call)

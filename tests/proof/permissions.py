@@ -19,6 +19,7 @@ _ACTIONS: dict[str, tuple[str, ...]] = {
     "s3:CompleteMultipartUpload": ("s3:PutObject",),
     "stepfunctions:StartExecution": ("states:StartExecution",),
     "stepfunctions:DescribeExecution": ("states:DescribeExecution",),
+    "lambda:Invoke": ("lambda:InvokeFunction",),
     "sqs:ChangeMessageVisibilityBatch": ("sqs:ChangeMessageVisibility",),
 }
 _WRITES = {"s3:PutObject", "s3:CreateMultipartUpload"}
@@ -54,6 +55,10 @@ class Recorded:
             prefix = call.details.get("Prefix") if action == "s3:ListBucket" else None
             self.needs.add(Need(call.function, action, self._resource(call), prefix))
 
+    def seen_of_the_workflow(self, call: Call) -> None:
+        """Note what a call needs that the workflow makes itself."""
+        self.before(Invocation(call.function), call)
+
     def after(self, invocation: Invocation, call: Call) -> None:
         """An answer needs nothing."""
 
@@ -64,6 +69,8 @@ class Recorded:
         if service == "s3":
             assert details["Bucket"] == self._prefix_of["bucket"], "another bucket than the archive's"
             return "ArchiveBucket.Arn" + ("" if operation == "ListObjectsV2" else f"/{details['Key']}")
+        if service == "lambda":
+            return f"{self._prefix_of[details['FunctionName']]}.Arn"
         if service == "ssm":
             return arn.format("ssm", f"parameter{details['Name']}")
         if service == "secretsmanager":

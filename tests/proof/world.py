@@ -17,13 +17,14 @@ import boto3
 import pytest
 from meibo.archive.copy import CopyOptions
 from moto.backends import get_backend
+from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local.aws import REGION, LocalAws, local_aws
 from local.functions import LambdaService, LocalFunction, Outcome
 from local.simulators import FIRST_CONNECTION, Auth0Tenant, CybozuDomain, Simulators
 
-from .outside import Watch, WatchedService, forget_what_a_sandbox_keeps, watched
+from .outside import MADE_FOR_THE_WORKFLOW, Watch, WatchedService, forget_what_a_sandbox_keeps, watched
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 # Lambda repeats an asynchronous invocation twice (the template's MaximumRetryAttempts).
@@ -205,6 +206,14 @@ class World:
 
 def impatient(patch: pytest.MonkeyPatch) -> None:
     """Let the workflow's and the copy's waits take no time, and the copy's parts be small."""
+
+    # What the interpreter calls is told from what the local system calls by the client.
+    def client_of_the_workflow(**options: Any) -> Any:
+        client = boto3.client(**options)
+        setattr(client, MADE_FOR_THE_WORKFLOW, True)
+        return client
+
+    patch.setattr(boto_client, "boto3", types.SimpleNamespace(client=client_of_the_workflow))
     retry = "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time"
     patch.setattr(retry, types.SimpleNamespace(sleep=lambda _seconds: None))
     wait = "moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function.WaitFunction._wait_interval"
