@@ -62,6 +62,14 @@ def test_what_is_missing_or_suspect_comes_first(maker: Maker) -> None:
     assert html.index("Missing and suspect exports") < html.index("acme (Auth0)")
 
 
+def test_an_export_that_the_latest_run_lacks_is_not_called_well(maker: Maker) -> None:
+    missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs it"}]
+    maker.run({USERS: users(1), STAFF: users(1)}, EARLIER)
+    maker.run({USERS: users(1)}, missing=missing)
+
+    assert "users · ndjson · all ✕ missing 1 day ago" in words(page(maker))
+
+
 def test_an_export_that_is_archived_no_more_shows_its_age(maker: Maker) -> None:
     maker.run({STAFF: users(1)}, "20261001T210000Z")
     maker.run({USERS: users(1)})

@@ -138,6 +138,7 @@ def _by_source(series: Iterable[Series]) -> Mapping[str, list[Series]]:
 
 
 def _source(name: str, series: Sequence[Series], state: State) -> str:
+    lacking = {one.get("export_id") for one in (state.runs[0].missing if state.runs else ())}
     rows = []
     for one in series:
         latest = one.latest
@@ -146,7 +147,7 @@ def _source(name: str, series: Sequence[Series], state: State) -> str:
         rows.append(
             (
                 _head(f"{address.dataset} · {address.format} · {address.scope}"),
-                _state(latest.verdict),
+                _state("missing" if address.export_id in lacking else latest.verdict),
                 _cell("Latest", _ago(state.written_at, latest.folder.run_id)),
                 _number("Rows", "not counted" if latest.rows is None else f"{latest.rows:,}"),
                 _raw("Rows over time", charts.line(counted, f"rows of {address.export_id}")),
