@@ -92,6 +92,11 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
     else:
         told = manifest.get("content", {}).get("columns")
         columns = tuple(told) if isinstance(told, list) else ()
+    absent = [name for name in key if columns and name.partition(".")[0] not in columns]
+    if absent:
+        raise ConfigurationError(
+            f"{export.export_id} has no column {', '.join(absent)}; its columns are {', '.join(columns[:40])}"
+        )
     return Rows(path, tuple(key) or _key(export, manifest, columns), columns, form, export.rows)
 
 

@@ -163,6 +163,17 @@ def test_rows_that_share_a_key_are_paired(maker: Maker, meibo: Meibo) -> None:
     assert export["added"] + export["changed"] >= 1
 
 
+def test_a_key_that_no_row_has_is_refused(maker: Maker, meibo: Meibo) -> None:
+    maker.run({USERS: ndjson(people(2))}, EARLIER)
+    maker.run({USERS: ndjson(people(3))})
+
+    done = meibo("diff", EARLIER, RUN, "--key", "emial")
+
+    assert done.status == 2
+    assert "has no column emial; its columns are user_id, email" in done.errors
+    assert meibo("diff", EARLIER, RUN, "--key", "email").status == 0
+
+
 def test_an_export_of_one_run_only_is_told(maker: Maker, meibo: Meibo) -> None:
     maker.run({USERS: ndjson(people(1))}, EARLIER)
     maker.run({STAFF: ndjson([{"id": "1"}])})
