@@ -114,7 +114,7 @@ browser: $(READY) ## the report's page in headless Chromium, with axe-core (need
 	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath .) node --test
 
 .PHONY: bench-read
-bench-read: $(READY) ## verify and compare two exports of 1,000,000 users, each in under a minute and 1 GiB
+bench-read: $(READY) ## verify and compare two exports of 1,000,000 users, NDJSON and CSV, each in under a minute and 1 GiB
 	$(BIN)/python -m tests.bench.reading $(BENCH_FLAGS)
 
 .PHONY: hooks

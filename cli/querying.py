@@ -59,6 +59,9 @@ def query(
                     typer.echo(json.dumps(document, ensure_ascii=False, default=str))
             else:
                 _print(columns, rows)
+        except duckdb.CatalogException as error:
+            names = ", ".join(table.name for table in TABLES)
+            raise ConfigurationError(f"{str(error).splitlines()[0]} The tables are {names}.") from None
         except duckdb.Error as error:
             raise ConfigurationError(str(error)) from None
         finally:

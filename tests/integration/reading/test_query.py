@@ -86,3 +86,4 @@ def test_mistakes_are_told_plainly(meibo: Meibo) -> None:
     assert meibo("query", "select nothing from auth0_users").status == 2
     assert "no organizations of auth0" in meibo("query", "select * from auth0_organizations").errors
     assert meibo("query", "select").status == 2
+    assert "The tables are auth0_users, auth0_organizations" in meibo("query", "select * from users").errors
