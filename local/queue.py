@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 Invoke = Callable[[dict[str, Any]], Outcome]
 
-_IDLE_SECONDS = 0.05
+# How long a poller that found nothing waits, twice as long each time: messages may be hidden for minutes.
+_SHORTEST_IDLE_SECONDS = 0.05
+_LONGEST_IDLE_SECONDS = 0.4
 
 
 class Queue(Protocol):
@@ -99,13 +101,19 @@ class EventSource:
         errors: list[BaseException] = []
 
         def over() -> bool:
-            return bool(errors) or self.queue.size() == 0 or (until is not None and until())
+            return bool(errors) or time.monotonic() >= end or (until is not None and until())
 
         def work() -> None:
+            idle = _SHORTEST_IDLE_SECONDS
             try:
-                while time.monotonic() < end and not over():
-                    if not self.poll():
-                        time.sleep(_IDLE_SECONDS)
+                while not over():
+                    if self.poll():
+                        idle = _SHORTEST_IDLE_SECONDS
+                    elif self.queue.size() == 0:
+                        return
+                    else:
+                        time.sleep(idle)
+                        idle = min(2 * idle, _LONGEST_IDLE_SECONDS)
             except BaseException as error:  # noqa: BLE001  # carried to the thread that waits
                 errors.append(error)
 
