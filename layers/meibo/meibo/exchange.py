@@ -222,6 +222,26 @@ class Exchange:
             raise OutOfTimeError(f"the time ended while {self.provider} was sending; it is started again")
 
 
+class ProviderClient:
+    """What the clients of all providers have in common: their side's name in messages, and the time that is left."""
+
+    _exchange: Exchange
+
+    @property
+    def name(self) -> str:
+        """Return how messages name this tenant or domain."""
+        return self._exchange.provider
+
+    @property
+    def deadline(self) -> Deadline | None:
+        """Return what tells how many seconds the invocation has left."""
+        return self._exchange.pacer.deadline
+
+    @deadline.setter
+    def deadline(self, deadline: Deadline | None) -> None:
+        self._exchange.pacer.deadline = deadline
+
+
 @dataclass(frozen=True)
 class _Failure:
     """Why there was no answer, in words that hold no URL."""

@@ -15,14 +15,14 @@ from meibo.auth0.credentials import Auth0Credentials
 from meibo.auth0.refusal import refusal
 from meibo.auth0.token import TokenSource
 from meibo.errors import ConfigurationError, CredentialsRefusedError, WrongFormatError
-from meibo.exchange import BUSY_STATUSES, Answer, Call, Exchange, Multipart, Parameters
+from meibo.exchange import BUSY_STATUSES, Answer, Call, Exchange, Multipart, Parameters, ProviderClient
 from meibo.pacing import Clock, Deadline, SystemClock
 
 # Auth0 documents 1 MB for what it takes; what it gives (100 organizations with branding and metadata) may be more.
 LONGEST_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
 
-class Auth0Client:
+class Auth0Client(ProviderClient):
     """The Management API of one tenant.
 
     ``domain`` is the tenant's own host name, with a port for a local system. ``deadline`` tells how many seconds
@@ -55,20 +55,6 @@ class Auth0Client:
             headroom=headroom,
         )
         self._token = TokenSource(self.domain, credentials, self._exchange, clock)
-
-    @property
-    def name(self) -> str:
-        """Return how messages name this tenant."""
-        return self._exchange.provider
-
-    @property
-    def deadline(self) -> Deadline | None:
-        """Return what tells how many seconds the invocation has left."""
-        return self._exchange.pacer.deadline
-
-    @deadline.setter
-    def deadline(self, deadline: Deadline | None) -> None:
-        self._exchange.pacer.deadline = deadline
 
     def get(self, path: str, *, subject: str, scope: str, bucket: str, params: Parameters = ()) -> Any:
         """Return the parsed answer.

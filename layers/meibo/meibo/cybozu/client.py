@@ -15,7 +15,7 @@ from meibo import __version__
 from meibo.cybozu.credentials import CybozuCredentials
 from meibo.cybozu.refusal import OLD_REFUSAL_STATUS, refusal
 from meibo.errors import ConfigurationError, CopyBrokenError, WrongFormatError
-from meibo.exchange import BROKEN, BUSY_STATUSES, Call, Exchange, Parameters
+from meibo.exchange import BROKEN, BUSY_STATUSES, Call, Exchange, Parameters, ProviderClient
 from meibo.pacing import Clock, Deadline, SystemClock
 
 # A page of 100 users with 50 custom items each stays far below.
@@ -30,7 +30,7 @@ CONNECTIONS: Final = 16
 _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 
 
-class CybozuClient:
+class CybozuClient(ProviderClient):
     """The User API of one domain.
 
     ``base_url`` is https with a host and perhaps a port; ``deadline`` tells how many seconds the invocation has
@@ -63,20 +63,6 @@ class CybozuClient:
             busy=lambda status: status in BUSY_STATUSES or (status >= 500 and status != OLD_REFUSAL_STATUS),
             connections=CONNECTIONS,
         )
-
-    @property
-    def name(self) -> str:
-        """Return how messages name this domain."""
-        return self._exchange.provider
-
-    @property
-    def deadline(self) -> Deadline | None:
-        """Return what tells how many seconds the invocation has left."""
-        return self._exchange.pacer.deadline
-
-    @deadline.setter
-    def deadline(self, deadline: Deadline | None) -> None:
-        self._exchange.pacer.deadline = deadline
 
     def get_text(self, path: str, params: Parameters = ()) -> str:
         """Return the body of a JSON answer as text; threads may call this at the same time."""
