@@ -24,6 +24,20 @@ class _Quiet(WSGIRequestHandler):
         """Leave requests out of every log."""
 
 
+class _Dispatcher(DomainDispatcherApplication):
+    """Remembers which service a host is; moto's own looks through its folders at each request."""
+
+    def __init__(self) -> None:
+        super().__init__(create_backend_app)
+        self._services: dict[str | None, Any] = {}
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        """Return the service's name, or None."""
+        if host not in self._services:
+            self._services[host] = super().get_backend_for_host(host)
+        return self._services[host]
+
+
 class _Counting:
     """Tells who listens how many bytes arrive for which key."""
 
@@ -42,7 +56,7 @@ class _Counting:
 @contextmanager
 def serve_s3(received: Received | None = None) -> Iterator[str]:
     """Serve until left; the value is the endpoint's URL."""
-    application = _Counting(DomainDispatcherApplication(create_backend_app), received)
+    application = _Counting(_Dispatcher(), received)
     server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=_Quiet)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
