@@ -72,6 +72,16 @@ def test_nothing_is_overwritten(meibo: Meibo) -> None:
     assert Path("users.ndjson.gz").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+def test_a_copy_in_another_bucket_is_read_though_it_has_other_versions(meibo: Meibo, storage: Bucket) -> None:
+    Maker(storage).edit(USERS.manifest_key(RUN), "object", "version_id", value="3sL4kqtJlcpXroDTDmJrmSpXd3dIbrHY")
+
+    assert meibo("get", "acme").status == 0
+    assert Path("users.ndjson.gz").read_bytes() == BODY
+    storage.put(USERS.object_key(RUN, gzip=True), BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
+    assert "does not have the SHA-256" in meibo("get", "acme", "-o", "other").errors
+
+
 def test_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Storage) -> None:
     key = USERS.object_key(RUN, gzip=True)
     version = storage.put(key, BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
