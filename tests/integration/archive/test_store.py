@@ -10,6 +10,8 @@ from meibo.archive.store import ArchiveStore, MemoryArchiveStore, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
 from moto import mock_aws
 
+from local.clients import shared_clients
+
 
 @pytest.fixture(params=["memory", "s3"])
 def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveStore]:
@@ -18,7 +20,7 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         return
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    with mock_aws():
+    with mock_aws(), shared_clients():
         client = boto3.client("s3", region_name="us-east-1")
         client.create_bucket(Bucket="archive")
         yield S3ArchiveStore(client, "archive")

@@ -55,6 +55,9 @@ UNUSED_ACTIONS = {"s3:AbortMultipartUpload"}
 # What the page of a run reads, where there is any: tests/proof has changes and verifications before its last run.
 USED_WITH_HISTORY = {("FinishRun", "changes/*"), ("FinishRun", "verifications/*")}
 
+# What is recorded once serves all of them.
+pytestmark = pytest.mark.xdist_group("calls and grants")
+
 CHANGE = {"version": 1, "change_id": "hr-1", "source": "acme", "action": "add"}
 
 

@@ -19,6 +19,9 @@ from local.template import ROOT
 # What begins like a token, a signed URL or an address.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated-[0-9a-f]{8}")
 
+# The command runs once for all of them.
+pytestmark = pytest.mark.xdist_group("one command")
+
 
 @dataclass
 class Command:

@@ -38,6 +38,9 @@ SOURCES = {"auth0": "acme", "cybozu": "example"}
 QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
 DIALECTS = ("athena", "trino")
 
+# What is archived once serves all of them.
+pytestmark = pytest.mark.xdist_group("athena")
+
 
 @dataclass
 class Archived:

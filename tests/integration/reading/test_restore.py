@@ -22,6 +22,9 @@ RESTORABLE = (
 )
 SECOND = "con_0000000000000002"
 
+# What is archived once serves all of them.
+pytestmark = pytest.mark.xdist_group("restore")
+
 
 @pytest.fixture(scope="module")
 def archived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Auth0Tenant]:
