@@ -39,6 +39,11 @@ def check_start(format_name: str, start: bytes) -> None:
         raise WrongFormatError("JSON arrived where csv was due")
 
 
+def _record(data: bytearray) -> bytes:
+    """Return a first record without what may stand around it."""
+    return bytes(data).removeprefix(BOM).strip(b"\r\n")
+
+
 class CsvRows:
     """Records of a CSV file; a newline inside a quoted field is not the end of one.
 
@@ -54,7 +59,9 @@ class CsvRows:
         self._inside = False
         self._line_begun = False  # whether the unfinished line has something in it
         self._row_bytes = 0  # of the unfinished record, at least
-        self._first: bytes | None = b""  # the bytes up to the end of the first record
+        self._first: bytearray | None = bytearray()  # the bytes up to the end of the first record
+        self._first_seen = 0
+        self._first_inside = False
         self._columns: tuple[str, ...] = ()
 
     def feed(self, chunk: bytes) -> None:
@@ -98,19 +105,22 @@ class CsvRows:
         if rest.count(b'"') & 1:
             self._inside = not self._inside
 
-    def _begin(self, chunk: bytes, *, ended: bool = False) -> None:
+    def _begin(self, chunk: bytes) -> None:
         """Keep the first record until it is whole, for its column names."""
-        assert self._first is not None  # noqa: S101  (told to mypy)
-        self._first += chunk
-        if len(self._first) > self._max_row_bytes + len(chunk):
+        first, at = self._first, self._first_seen
+        assert first is not None  # noqa: S101  (told to mypy)
+        first += chunk
+        if len(first) > self._max_row_bytes + len(chunk):
             raise FileTooLargeError(f"a CSV record is larger than {self._max_row_bytes} bytes")
-        text = self._first.removeprefix(BOM).lstrip(b"\r\n")
-        end = text.find(b"\n")
-        while end >= 0 and text.count(b'"', 0, end) & 1:
-            end = text.find(b"\n", end + 1)
-        if end >= 0 or ended:
-            self._columns = self._parse(text[:end] if end >= 0 else text)
-            self._first = None
+        while (end := first.find(b"\n", at)) >= 0:
+            self._first_inside ^= bool(first.count(b'"', at, end) & 1)
+            at = end + 1
+            if not self._first_inside and (record := _record(first[:end])):
+                self._columns, self._first = self._parse(record), None
+                return
+        # What was looked at is not looked at again: a record may be as large as a limit allows.
+        self._first_inside ^= bool(first.count(b'"', at) & 1)
+        self._first_seen = len(first)
 
     @staticmethod
     def _parse(record: bytes) -> tuple[str, ...]:
@@ -130,7 +140,7 @@ class CsvRows:
         if self._line_begun:
             self._records += 1
         if self._first is not None:
-            self._begin(b"", ended=True)
+            self._columns = self._parse(_record(self._first))
         if self._header:
             return max(self._records - 1, 0), self._columns
         return self._records, len(self._columns)
