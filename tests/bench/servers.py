@@ -213,4 +213,8 @@ def running(folder: Path, cpus: str | None, *, weed: bool) -> Iterator[Servers]:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait(20)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()  # SeaweedFS may wait for connections of its own
+                process.wait()

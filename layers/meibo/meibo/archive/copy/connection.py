@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import urllib3.exceptions
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from meibo.archive.copy.tls import TlsConnection
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from meibo.archive.copy.model import CopyOptions
 
 SEND_BYTES = 256 * 1024
-"""A send call of plain HTTP may take as long as a stall, so it must not be a whole part."""
+"""What one call sends: it may take as long as a stall, so it must not be a whole part."""
 
 CHUNKED_BYTES = 64 * 1024
 """What a break may cost of a body of unknown length, whose bytes are counted a call later."""
@@ -110,10 +110,11 @@ class Body:
 class Connection:
     """Sends requests one after the other, connecting when it has to; another thread may interrupt it.
 
-    ``wire_bytes`` is what it receives at once: much where a file comes in, little where only answers do.
+    ``wire_bytes`` is what it receives at once where a file comes in. Without it Python's own TLS is used, which sends
+    in large pieces as well, and with less memory.
     """
 
-    def __init__(self, options: CopyOptions, tls: ssl.SSLContext, *, wire_bytes: int) -> None:
+    def __init__(self, options: CopyOptions, tls: ssl.SSLContext, *, wire_bytes: int | None = None) -> None:
         self._wire_bytes = wire_bytes
         self._options = options
         self._tls = tls
@@ -160,11 +161,12 @@ class Connection:
         return self._last
 
     def _make(self, scheme: str, host: str, port: int) -> HTTPConnection:
-        if scheme == "https":
-            return TlsConnection(
-                host, port, self._tls, timeout=self._options.stall_seconds, wire_bytes=self._wire_bytes
-            )
-        return HTTPConnection(host, port, timeout=self._options.stall_seconds)
+        seconds = self._options.stall_seconds
+        if scheme != "https":
+            return HTTPConnection(host, port, timeout=seconds)
+        if self._wire_bytes is None:
+            return HTTPSConnection(host, port, timeout=seconds, ssl_context=self._tls)
+        return TlsConnection(host, port, self._tls, timeout=seconds, wire_bytes=self._wire_bytes)
 
     def interrupt(self) -> None:
         """Make the thread that sits in a call of this connection fail at once."""
@@ -173,7 +175,11 @@ class Connection:
         sock = connection.sock if connection is not None else None
         if sock is not None:
             with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+                if isinstance(sock, ssl.SSLSocket):
+                    # Its own shutdown forgets the TLS first, and the other thread would go on in the clear.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                else:
+                    sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Drop the connection; the next request makes a new one."""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from meibo.archive.copy.stop import Stop
 
 SIGNED_SECONDS = 900
-ANSWER_BYTES = 16 * 1024
 READ_BACK_BYTES = 1024 * 1024
 CODE = re.compile(rb"<Code>(\w+)</Code>")
 
@@ -209,7 +208,7 @@ class PartSender:
         self._target = target
         self._counts = counts
         self._stop = stop
-        self._connection = Connection(options, tls, wire_bytes=ANSWER_BYTES)
+        self._connection = Connection(options, tls)
         stop.on_set(self._connection.interrupt)
         self._patience = Patience("the archive", options, stop, counts)
 
