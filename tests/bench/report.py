@@ -210,7 +210,7 @@ def tables(results: Results) -> Iterable[tuple[str, Sequence[str], list[list[str
         ]
         yield "Decoding to the trailer and counting rows, all CPUs, null sink", header, lines
     if results.imports:
-        header = ["imports + one S3 client", "ms with bytecode", "× boto3", "ms without", "bytecode saves ×"]
+        header = ["imports + one S3 client", "CPU ms with bytecode", "× boto3", "without", "bytecode saves ×"]
         yield "Imports", header, import_rows(results)
     if lines := cost_rows(results):
         yield "One run of one export", ["users", "MiB compressed", "seconds of archive_export", "USD"], lines
