@@ -11,6 +11,7 @@ import typer
 from meibo.archive.catalog import Run, runs, suspicion
 from meibo.archive.reading import ArchiveReader
 from meibo.errors import ConfigurationError
+from meibo.words import size
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +20,7 @@ from rich.table import Table
 from cli.ending import told_plainly
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.selecting import matches, matching
-from cli.words import age, age_seconds, number, size
+from cli.words import age, age_seconds, number
 
 _STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
 

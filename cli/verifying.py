@@ -15,6 +15,7 @@ from meibo.archive.keys import run_folder
 from meibo.archive.reading import ArchiveReader
 from meibo.archive.verify import Finding, Plan, Verifier, plan_everything, plan_runs
 from meibo.errors import ConfigurationError, MeiboError
+from meibo.words import counted
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
@@ -22,7 +23,6 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from cli.ending import COULD_NOT, DIFFERENT, told_plainly
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.selecting import checked_id, matches, named_run
-from cli.words import counted
 
 
 @dataclass

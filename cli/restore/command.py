@@ -15,6 +15,7 @@ from meibo.archive.reading import ArchiveReader, read_document
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.credentials import Auth0Credentials
 from meibo.errors import ConfigurationError, SecretError
+from meibo.words import counted
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
@@ -28,7 +29,7 @@ from cli.restore.apply import Sent, send
 from cli.restore.cybozu import CANNOT_COME_BACK, DANGER, write_csv
 from cli.restore.files import Unread, Written, too_deep, write_files
 from cli.selecting import LATEST, matching, named_run
-from cli.words import counted, number
+from cli.words import number
 
 AUTH0_CANNOT_COME_BACK: Final = """\
 What cannot come back to Auth0:

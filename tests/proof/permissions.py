@@ -1,38 +1,14 @@
-"""Which permission each call of a function needs, and whether a policy of the template grants it."""
+"""Which permissions the calls of a run need."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+
+from tests.iam import Need, action_of
 
 from .outside import Call, Invocation
 
-# The action is not always named after the operation:
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
-_ACTIONS: dict[str, tuple[str, ...]] = {
-    "s3:HeadObject": ("s3:GetObject",),
-    "s3:ListObjectsV2": ("s3:ListBucket",),
-    "s3:CreateMultipartUpload": ("s3:PutObject",),
-    "s3:UploadPart": ("s3:PutObject",),
-    "s3:CompleteMultipartUpload": ("s3:PutObject",),
-    "stepfunctions:StartExecution": ("states:StartExecution",),
-    "stepfunctions:DescribeExecution": ("states:DescribeExecution",),
-    "lambda:Invoke": ("lambda:InvokeFunction",),
-    "sqs:ChangeMessageVisibilityBatch": ("sqs:ChangeMessageVisibility",),
-}
 _WRITES = {"s3:PutObject", "s3:CreateMultipartUpload"}
-
-
-@dataclass(frozen=True)
-class Need:
-    """One action on one resource, and the prefix where a list was asked for."""
-
-    function: str
-    action: str
-    resource: str
-    prefix: str | None = None
 
 
 class Recorded:
@@ -46,7 +22,7 @@ class Recorded:
         """Note what a call of AWS needs; the providers' are not for IAM."""
         if "host" in call.details:
             return
-        actions = _ACTIONS.get(call.name, (call.name,))
+        actions: tuple[str, ...] = (action_of(call.name),)
         if actions == ("s3:GetObject",) and "VersionId" in call.details:
             actions = ("s3:GetObjectVersion",)
         if call.name in _WRITES and "ObjectLockMode" in call.details:
@@ -86,29 +62,3 @@ class Recorded:
                 details["QueueUrl"]
             ]
         raise AssertionError(f"{call.function} calls {call.name}, of which nothing is known here")
-
-
-def grants(statements: Iterable[Mapping[str, Any]], need: Need) -> tuple[str, str] | None:
-    """Return the grant (action, resource) that allows what is needed, or None."""
-    for statement in statements:
-        if need.action not in statement["Action"] or not _condition(statement.get("Condition"), need):
-            continue
-        for resource in statement["Resource"]:
-            if fnmatch.fnmatchcase(need.resource, resource):
-                return need.action, resource
-    return None
-
-
-def _condition(condition: Mapping[str, Any] | None, need: Need) -> bool:
-    if condition is None:
-        return True
-    ((operator, tests),) = condition.items()
-    ((key, patterns),) = tests.items()
-    assert (operator, key) == ("StringLikeIfExists", "s3:prefix"), f"a condition that nothing here can judge: {tests}"
-    if need.prefix is None:
-        return True
-    return any(fnmatch.fnmatchcase(need.prefix, pattern) for pattern in _list(patterns))
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]

@@ -12,10 +12,11 @@ from local.simulators import FIRST_CONNECTION
 from local.simulators import faults as broken
 from local.template import read_template
 from local.template import translate as sam_translate
+from tests.iam import LOG_DELIVERY, Need, grants
 from tests.template.conftest import PSEUDO_PARAMETERS, Template
 
 from .outside import WORKFLOW
-from .permissions import Need, Recorded, grants
+from .permissions import Recorded
 from .world import World, world
 
 pytestmark = pytest.mark.timeout(600)
@@ -62,14 +63,7 @@ USED_BY_STEP_FUNCTIONS = {
         "states:StopExecution",
         "xray:GetSamplingRules",
         "xray:GetSamplingTargets",
-        "logs:CreateLogDelivery",
-        "logs:GetLogDelivery",
-        "logs:UpdateLogDelivery",
-        "logs:DeleteLogDelivery",
-        "logs:ListLogDeliveries",
-        "logs:PutResourcePolicy",
-        "logs:DescribeResourcePolicies",
-        "logs:DescribeLogGroups",
+        *LOG_DELIVERY,
     )
 }
 UNSEEN = USED_BY_LAMBDA | ASKED_BY_A_MISS | USED_BY_STEP_FUNCTIONS

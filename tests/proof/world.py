@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -23,28 +23,15 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from local.aws import REGION, LocalAws, local_aws
 from local.functions import LambdaService, LocalFunction, Outcome
 from local.simulators import FIRST_CONNECTION, Auth0Tenant, CybozuDomain, Simulators
+from tests.integration.pipeline.conftest import TICK, Invocations
 
 from .outside import MADE_FOR_THE_WORKFLOW, Watch, WatchedService, forget_what_a_sandbox_keeps, watched
 
-TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 # Lambda repeats an asynchronous invocation twice (the template's MaximumRetryAttempts).
 DELIVERIES_OF_A_TICK = 3
 PART_BYTES = 8 * 1024
 # The account that moto plays.
 ACCOUNT = "123456789012"
-
-
-@dataclass
-class Recorder:
-    """Keeps what was invoked, with what came of it."""
-
-    calls: list[tuple[str, Any, Outcome]] = field(default_factory=list)
-
-    def invoked(self, function: str, event: Any) -> None:
-        pass
-
-    def returned(self, function: str, event: Any, outcome: Outcome) -> None:
-        self.calls.append((function, event, outcome))
 
 
 @dataclass
@@ -67,7 +54,7 @@ class World:
     tenant: Auth0Tenant
     domain: CybozuDomain
     service: WatchedService
-    recorder: Recorder
+    recorder: Invocations
     watch: Watch | None = None
     runs: int = 0
 
@@ -243,7 +230,7 @@ def world(
     def serve(functions: list[LocalFunction], _endpoint: str) -> LambdaService:
         return WatchedService(functions, recorder)
 
-    recorder = Recorder()
+    recorder = Invocations()
     with (
         pytest.MonkeyPatch.context() as patch,
         Simulators([tenant], [domain]) as simulators,

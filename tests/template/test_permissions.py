@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.iam import LOG_DELIVERY
+
 from .conftest import Template
 
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
@@ -27,14 +29,7 @@ WITHOUT_RESOURCES = {
     "xray:PutTelemetryRecords",
     "xray:GetSamplingRules",
     "xray:GetSamplingTargets",
-    "logs:CreateLogDelivery",
-    "logs:GetLogDelivery",
-    "logs:UpdateLogDelivery",
-    "logs:DeleteLogDelivery",
-    "logs:ListLogDeliveries",
-    "logs:PutResourcePolicy",
-    "logs:DescribeResourcePolicies",
-    "logs:DescribeLogGroups",
+    *LOG_DELIVERY,
 }
 # What each role may do beside writing its logs and traces, without a customer's key and without Object Lock.
 GRANTED = {

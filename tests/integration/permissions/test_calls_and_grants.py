@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import threading
@@ -20,6 +19,7 @@ from meibo.members.tenants import forget_clients as forget_tenants
 from local.aws import REGION, STACK, local_aws
 from local.functions import Outcome
 from local.simulators import FIRST_CONNECTION, Auth0Tenant, CybozuDomain, Simulators
+from tests.iam import Need, action_of, grants
 from tests.integration.pipeline.conftest import Invocations, System
 from tests.template.conftest import PSEUDO_PARAMETERS, Template
 
@@ -31,15 +31,6 @@ ROLES = {
     "ChangeMembers": "ChangeMembersRole",
 }
 ARN = f"arn:aws:{{}}:{REGION}:{PSEUDO_PARAMETERS['AWS::AccountId']}:{{}}"
-# What each call of the API needs, where it is not the action of its name:
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
-ACTIONS = {
-    "CompleteMultipartUpload": "PutObject",
-    "CreateMultipartUpload": "PutObject",
-    "HeadObject": "GetObject",
-    "ListObjectsV2": "ListBucket",
-    "UploadPart": "PutObject",
-}
 # Grants that no call here uses, by their statement, and who uses them.
 USED_OTHERWISE = {
     "WriteLogs": "Lambda sends what a function prints",
@@ -61,21 +52,11 @@ pytestmark = pytest.mark.xdist_group("calls and grants")
 CHANGE = {"version": 1, "change_id": "hr-1", "source": "acme", "action": "add"}
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of an AWS API, as IAM sees it."""
-
-    function: str
-    action: str
-    resource: str
-    prefix: str | None = None
-
-
 @dataclass
 class Recorder(Invocations):
     """Notes the AWS calls of whichever function is running; the workflow here runs one at a time."""
 
-    recorded: set[Call] = field(default_factory=set)
+    recorded: set[Need] = field(default_factory=set)
     _running: list[str] = field(default_factory=list)
 
     def invoked(self, function: str, event: Any) -> None:
@@ -98,9 +79,9 @@ class Recorder(Invocations):
             return
         function = self._running[-1]
         action, resource, prefix = _as_iam_sees_it(service, operation, params)
-        self.recorded.add(Call(function, action, resource, prefix))
+        self.recorded.add(Need(function, action, resource, prefix))
         if "ObjectLockMode" in params:
-            self.recorded.add(Call(function, "s3:PutObjectRetention", resource))
+            self.recorded.add(Need(function, "s3:PutObjectRetention", resource))
 
 
 def _of_the_test_itself() -> bool:
@@ -110,24 +91,24 @@ def _of_the_test_itself() -> bool:
 
 
 def _as_iam_sees_it(service: str, operation: str, params: dict[str, Any]) -> tuple[str, str, str | None]:
+    action = action_of(f"{service}:{operation}")
     if service == "s3":
-        action = ACTIONS.get(operation, operation)
         key = params.get("Key")
         resource = f"ArchiveBucket.Arn/{key}" if key else "ArchiveBucket.Arn"
-        return f"s3:{action}", resource, params.get("Prefix", "") if action == "ListBucket" else None
+        return action, resource, params.get("Prefix", "") if action == "s3:ListBucket" else None
     if service == "ssm":
-        return f"ssm:{operation}", ARN.format("ssm", f"parameter{params['Name']}"), None
+        return action, ARN.format("ssm", f"parameter{params['Name']}"), None
     if service == "secretsmanager":
         # The ARN of a secret ends with six characters of the service's own.
-        return f"{service}:{operation}", ARN.format(service, f"secret:{params['SecretId']}-a1B2c3"), None
+        return action, ARN.format(service, f"secret:{params['SecretId']}-a1B2c3"), None
     if service == "stepfunctions":
-        return f"states:{operation}", params.get("executionArn") or params["stateMachineArn"], None
+        return action, params.get("executionArn") or params["stateMachineArn"], None
     if service == "events":
         (entry,) = params["Entries"]
-        return f"events:{operation}", ARN.format("events", f"event-bus/{entry['EventBusName']}"), None
+        return action, ARN.format("events", f"event-bus/{entry['EventBusName']}"), None
     if service == "sqs":
         queue = "ChangesDeadLetters" if "dead" in params["QueueUrl"].lower() else "ChangesQueue"
-        return f"sqs:{operation.removesuffix('Batch')}", f"{queue}.Arn", None
+        return action, f"{queue}.Arn", None
     raise AssertionError(f"{service}:{operation} is a call that no role is known to grant")
 
 
@@ -142,7 +123,7 @@ def _recorded(recorder: Recorder) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def recorded() -> set[Call]:
+def recorded() -> set[Need]:
     """The calls of a run that fails in part, its repair, a tick that comes twice and a change, with Object Lock on."""
     recorder = Recorder()
     tenant = Auth0Tenant("acme", users=60, organizations=1)
@@ -183,34 +164,18 @@ def granting() -> Template:
     return Template.deployed({"ObjectLockMode": "GOVERNANCE"}, region=REGION, stack=STACK)
 
 
-def _allows(statement: dict[str, Any], call: Call) -> bool:
-    if call.action not in statement["Action"]:
-        return False
-    if not any(fnmatch.fnmatchcase(call.resource, resource) for resource in statement["Resource"]):
-        return False
-    prefixes = statement.get("Condition", {}).get("StringLikeIfExists", {}).get("s3:prefix")
-    if prefixes is None or call.prefix is None:
-        return True
-    allowed = [prefixes] if isinstance(prefixes, str) else prefixes
-    return any(fnmatch.fnmatchcase(call.prefix, prefix) for prefix in allowed)
-
-
-def test_every_function_was_seen_calling(recorded: set[Call]) -> None:
+def test_every_function_was_seen_calling(recorded: set[Need]) -> None:
     assert {call.function for call in recorded} == set(ROLES)
 
 
-def test_every_call_is_granted_to_the_function_that_makes_it(recorded: set[Call], granting: Template) -> None:
-    denied = [
-        call
-        for call in recorded
-        if not any(_allows(statement, call) for statement in granting.statements(ROLES[call.function]))
-    ]
+def test_every_call_is_granted_to_the_function_that_makes_it(recorded: set[Need], granting: Template) -> None:
+    denied = [call for call in recorded if not grants(granting.statements(ROLES[call.function]), call)]
 
     assert denied == []
 
 
 @pytest.mark.parametrize("function", ROLES)
-def test_every_grant_is_used_by_some_call(recorded: set[Call], granting: Template, function: str) -> None:
+def test_every_grant_is_used_by_some_call(recorded: set[Need], granting: Template, function: str) -> None:
     unused = [
         (statement["Sid"], action)
         for statement in granting.statements(ROLES[function])
@@ -218,7 +183,7 @@ def test_every_grant_is_used_by_some_call(recorded: set[Call], granting: Templat
         for action in statement["Action"]
         if action not in UNUSED_ACTIONS
         and not any(
-            call.function == function and call.action == action and _allows(statement, call) for call in recorded
+            call.function == function and call.action == action and grants([statement], call) for call in recorded
         )
     ]
 
@@ -226,7 +191,7 @@ def test_every_grant_is_used_by_some_call(recorded: set[Call], granting: Templat
 
 
 @pytest.mark.parametrize("function", ROLES)
-def test_every_granted_resource_is_used_by_some_call(recorded: set[Call], granting: Template, function: str) -> None:
+def test_every_granted_resource_is_used_by_some_call(recorded: set[Need], granting: Template, function: str) -> None:
     unused = [
         (statement["Sid"], resource)
         for statement in granting.statements(ROLES[function])
@@ -234,7 +199,7 @@ def test_every_granted_resource_is_used_by_some_call(recorded: set[Call], granti
         for resource in statement["Resource"]
         if (function, resource.partition("/")[2]) not in USED_WITH_HISTORY
         and not any(
-            call.function == function and _allows({**statement, "Resource": [resource]}, call) for call in recorded
+            call.function == function and grants([{**statement, "Resource": [resource]}], call) for call in recorded
         )
     ]
 

@@ -12,6 +12,7 @@ from meibo.archive.catalog import Run
 from meibo.archive.keys import reports_folder, run_moment
 from meibo.report import charts
 from meibo.report.state import RUNS_SHOWN, Series, State
+from meibo.words import counted, size
 
 _RUNS_LISTED: Final = 10
 _UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
@@ -70,10 +71,10 @@ def _verdict(state: State) -> tuple[str, str]:
     missing = len(run.missing)
     suspect = sum(export.verdict == "suspect" for export in run.exports)
     if missing:
-        return "missing", f"The latest run lacks {_count(missing, 'export')}"
+        return "missing", f"The latest run lacks {counted(missing, 'export')}"
     if suspect:
-        return "suspect", f"The latest run is complete, {_count(suspect, 'export')} suspect"
-    return "ok", f"The latest run is complete: {_count(len(run.exports), 'export')}"
+        return "suspect", f"The latest run is complete, {counted(suspect, 'export')} suspect"
+    return "ok", f"The latest run is complete: {counted(len(run.exports), 'export')}"
 
 
 def _tiles(state: State) -> str:
@@ -84,7 +85,7 @@ def _tiles(state: State) -> str:
             ("Latest run", _ago(state.written_at, run.run_id)),
             ("Exports archived", f"{len(run.exports):,}"),
             ("Rows", f"{sum(export.rows or 0 for export in run.exports):,}"),
-            ("Size", _size(sum(export.bytes for export in run.exports))),
+            ("Size", size(sum(export.bytes for export in run.exports))),
         ]
     tiles.append(("Last verification", _verification(state)))
     return (
@@ -106,7 +107,7 @@ def _verification(state: State) -> str:
     words = f"{exports:,} well" if isinstance(exports, int) else "well"
     kind = "ok"
     if count:
-        kind, words = "missing", _count(count, "damage")
+        kind, words = "missing", counted(count, "damage")
     elif left:
         kind, words = "suspect", f"{left:,} unchecked"
     return f'<span class="{kind}">{escape(words)}</span><small class="soft">{escape(str(told.get("at", "")))}</small>'
@@ -143,15 +144,15 @@ def _source(name: str, series: Sequence[Series], state: State) -> str:
     for one in series:
         latest = one.latest
         address = one.address
-        counted = [point.rows for point in one.points if point.rows is not None]
+        over_time = [point.rows for point in one.points if point.rows is not None]
         rows.append(
             (
                 _head(f"{address.dataset} · {address.format} · {address.scope}"),
                 _state("missing" if address.export_id in lacking else latest.verdict),
                 _cell("Latest", _ago(state.written_at, latest.folder.run_id)),
                 _number("Rows", "not counted" if latest.rows is None else f"{latest.rows:,}"),
-                _raw("Rows over time", charts.line(counted, f"rows of {address.export_id}")),
-                _number("Size", _size(latest.bytes)),
+                _raw("Rows over time", charts.line(over_time, f"rows of {address.export_id}")),
+                _number("Size", size(latest.bytes)),
                 _raw(
                     "Size over time",
                     charts.line([point.bytes for point in one.points], f"bytes of {address.export_id}"),
@@ -182,7 +183,7 @@ def _run(run: Run) -> tuple[str, ...]:
         _number("Missing", f"{len(run.missing):,}"),
         _number("Suspect", f"{suspect:,}"),
         _number("Rows", f"{sum(export.rows or 0 for export in exports):,}"),
-        _number("Size", _size(sum(export.bytes for export in exports))),
+        _number("Size", size(sum(export.bytes for export in exports))),
     )
 
 
@@ -245,10 +246,6 @@ def _state(kind: str, words: str | None = None) -> str:
     return f'<td data-name="State"><span class="state {known}">{mark} {escape(words or kind)}</span></td>'
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def _time(moment: datetime) -> str:
     return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M}</time>'
 
@@ -257,14 +254,5 @@ def _ago(now: datetime, run_id: str) -> str:
     seconds = int((now - run_moment(run_id)).total_seconds())
     for length, unit in _UNITS:
         if seconds >= length:
-            return f"{_count(seconds // length, unit)} ago"
+            return f"{counted(seconds // length, unit)} ago"
     return "just now"
-
-
-def _size(value: int) -> str:
-    amount = float(value)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:,.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:,.1f} TB"
