@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meibo.errors import MeiboError
+from rich.markup import escape
 
 from local.runner import console_of_terminal, run
 from local.sources import real_sources, simulated_sources
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sources = stack.enter_context(simulated_sources(users=options.users, cybozu_users=options.cybozu_users))
             return run(sources, options.archive, console, options.log)
     except MeiboError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {error}", highlight=False)
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         return 2
 
 

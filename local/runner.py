@@ -21,6 +21,7 @@ from meibo.report.page import render
 from meibo.report.state import gather
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from local.aws import LocalAws, local_aws
@@ -75,7 +76,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
             console.print(f"{earlier} earlier archives in {archive}/ are what this run is compared with")
         outcome = aws.tick(datetime.now(UTC))
         if outcome.failed:
-            console.print(f"[red]{outcome.payload['errorType']}[/]: {outcome.payload['errorMessage']}")
+            console.print(f"[red]{outcome.payload['errorType']}[/]: {escape(outcome.payload['errorMessage'])}")
             return 1
         run_id, attempt = outcome.payload["run_id"], outcome.payload["attempt"]
         _follow(aws, run_id, attempt, progress)
@@ -91,9 +92,9 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
     console.print(_summary(manifest, checked, console.width))
     for one in checked:
         if one.export["verdict"] == "suspect":
-            console.print(f"[yellow]suspect[/] {one.export['export_id']}: {_reason(archive, one.export)}")
+            console.print(f"[yellow]suspect[/] {one.export['export_id']}: {escape(_reason(archive, one.export))}")
     for missing in manifest["missing"]:
-        console.print(f"[red]missing[/] {missing['export_id']}: {missing['error']}: {missing['reason']}")
+        console.print(f"[red]missing[/] {missing['export_id']}: {missing['error']}: {escape(missing['reason'])}")
     if rehearsal:
         console.print(rehearsal.table())
     good = manifest["complete"] and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)

@@ -84,7 +84,10 @@ def test_fields_are_always_named_in_the_request() -> None:
         (lambda d: auth0(d).update(provider="okta"), "sources[0].provider: must be 'auth0' or 'cybozu'"),
         (lambda d: auth0(d).pop("provider"), "sources[0].provider: must be 'auth0' or 'cybozu'"),
         (lambda d: auth0(d).pop("domain"), "sources[0].domain: is missing"),
-        (lambda d: auth0(d).update(domain="https://acme.auth0.com"), "sources[0].domain: "),
+        (
+            lambda d: auth0(d).update(domain="https://acme.auth0.com"),
+            "sources[0].domain: does not have the form of what belongs there (Host name",
+        ),
         (lambda d: auth0(d).update(client_secret="hunter2"), "sources[0].client_secret: is not a known key"),
         (lambda d: cybozu(d).update(name="acme"), "sources[1].name: 'acme' is the name of sources[0] already"),
         (lambda d: cybozu(d).update(name="Example!"), "sources[1].name: "),
@@ -92,7 +95,10 @@ def test_fields_are_always_named_in_the_request() -> None:
         (lambda d: auth0(d)["exports"][0].update(dataset="logs"), "sources[0].exports[0].dataset: "),
         (lambda d: auth0(d)["exports"][0].update(format="xml"), "sources[0].exports[0].format: "),
         (lambda d: auth0(d)["exports"][1].update(limit=0), "sources[0].exports[1].limit: "),
-        (lambda d: auth0(d)["exports"][1].update(connection_id="con_1"), "sources[0].exports[1].connection_id: "),
+        (
+            lambda d: auth0(d)["exports"][1].update(connection_id="con_1"),
+            "sources[0].exports[1].connection_id: does not have the form of what belongs there (Id of a connection",
+        ),
         (
             lambda d: auth0(d)["exports"][1].update(organization_id="org_0000000000000001"),
             "sources[0].exports[1]: give connection_id or organization_id, not both",

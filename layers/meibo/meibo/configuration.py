@@ -16,22 +16,37 @@ from pydantic_core import ErrorDetails
 from meibo.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.errors import ConfigurationError
 
+_FORMS: dict[str, str] = {}
+
+
+def _formed(*, pattern: str, description: str) -> Any:
+    """Return the field of a text whose form is told in words where it does not fit."""
+    _FORMS[pattern] = description
+    return Field(pattern=pattern, description=description)
+
+
 Name = Annotated[
     str,
-    Field(
+    _formed(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
         description="Lower-case letters, digits and hyphens; part of every key in the bucket.",
     ),
 ]
 SecretName = Annotated[
     str,
-    Field(
+    _formed(
         pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$",
         description="Name of the Secrets Manager secret that holds the credentials.",
     ),
 ]
-ConnectionId = Annotated[str, Field(pattern=r"^con_[A-Za-z0-9]{16}$")]
-OrganizationId = Annotated[str, Field(pattern=r"^org_[A-Za-z0-9]{16}$")]
+ConnectionId = Annotated[
+    str, _formed(pattern=r"^con_[A-Za-z0-9]{16}$", description="Id of a connection: con_ and sixteen letters or digits")
+]
+OrganizationId = Annotated[
+    str,
+    _formed(pattern=r"^org_[A-Za-z0-9]{16}$", description="Id of an organization: org_ and sixteen letters or digits"),
+]
+UserId = Annotated[str, _formed(pattern=r"^\d{1,19}$", description="Id of a user, a number")]
 
 CSV_ONLY = Literal["titles", "user_organizations", "user_groups", "user_services"]
 
@@ -114,7 +129,7 @@ class CybozuUsersExport(_Model):
 
     dataset: Literal["users"]
     format: Literal["csv", "ndjson"] = "csv"
-    ids: Annotated[list[Annotated[str, Field(pattern=r"^\d{1,19}$")]] | None, Field(min_length=1)] = None
+    ids: Annotated[list[UserId] | None, Field(min_length=1)] = None
     codes: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]] | None, Field(min_length=1)] = None
 
     @model_validator(mode="after")
@@ -186,7 +201,7 @@ class Auth0Source(_Model):
     name: Name
     domain: Annotated[
         str,
-        Field(
+        _formed(
             pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
             description="Host name of the tenant, without https://, for example acme.jp.auth0.com",
         ),
@@ -206,7 +221,7 @@ class CybozuSource(_Model):
     name: Name
     base_url: Annotated[
         str,
-        Field(
+        _formed(
             pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
             description="For example https://example.cybozu.com, without a path",
         ),
@@ -316,6 +331,8 @@ def _describe(fault: ErrorDetails) -> str:
         return f"{path}: is not a known key; remove it or check its spelling"
     if kind == "missing":
         return f"{path}: is missing"
+    if kind == "string_pattern_mismatch" and (form := _FORMS.get(fault["ctx"]["pattern"])):
+        return f"{path}: does not have the form of what belongs there ({form.rstrip('.')})"
     message = fault["msg"].removeprefix("Value error, ")
     if message.startswith("sources["):
         return message

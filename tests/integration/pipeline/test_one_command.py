@@ -111,3 +111,15 @@ def test_a_wrong_configuration_file_is_told_apart(tmp_path: Path) -> None:
 
     assert missing.status == 2
     assert "cannot be read" in missing.output
+
+
+def test_what_a_message_has_in_brackets_is_shown(tmp_path: Path) -> None:
+    sources = tmp_path / "sources.json"
+    source = {"provider": "auth0", "name": "acme", "domain": "acme.jp.auth0.com", "secret": "meibo/acme"}
+    export = {"dataset": "users", "[bold]": 1}
+    sources.write_text(json.dumps({"sources": [{**source, "exports": [export]}]}), encoding="utf-8")
+
+    command = run(tmp_path, "--sources", str(sources))
+
+    assert command.status == 2
+    assert "[bold]: is not a known key" in " ".join(command.output.split())
