@@ -1,12 +1,43 @@
-"""How numbers and ages are spelled on a terminal."""
+"""Format numbers, ages and text of other systems for a terminal."""
 
 from __future__ import annotations
 
+import unicodedata
 from datetime import UTC, datetime
+from typing import Final
 
 from meibo.archive.keys import run_moment
+from rich.markup import escape
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+# Control and format characters (terminal escapes, text direction, zero width), lone surrogates, line separators.
+_UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def escape_control_characters(text: str) -> str:
+    """Return the text with each character that could control a terminal as a JSON escape such as ``\\u001b``.
+
+    A JSON document on one line stays the same document.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        _json_escape(character) if unicodedata.category(character) in _UNSAFE_CATEGORIES else character
+        for character in text
+    )
+
+
+def printable(text: object) -> str:
+    """Return Rich markup that prints archived or received text as it is, with control characters escaped.
+
+    Print it with ``Console(emoji=False)``: Rich cannot escape emoji codes such as ``:cat:``.
+    """
+    return escape(escape_control_characters(str(text)))
+
+
+def _json_escape(character: str) -> str:
+    encoded = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{encoded[index : index + 4]}" for index in range(0, len(encoded), 4))
 
 
 def number(value: int | None) -> str:

@@ -1,0 +1,55 @@
+"""Text of other systems is printed, and never interpreted by the terminal or by Rich."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from cli.words import escape_control_characters, printable
+
+HOSTILE = [
+    "auth0|[/x]",
+    "auth0|[red]x[/red]",
+    "auth0|x\\",
+    "auth0|[bold]\\[/bold]\\",
+    "auth0|:cat:",
+    "\x1b[2J\x1b]0;title\x07",
+    "\x9b31m",
+    "line\r\nline\u2028line",
+    "\u202egnp.exe",
+    "\ud83d",
+    "\U000e0041",
+]
+
+
+def _printed(text: str) -> str:
+    output = io.StringIO()
+    Console(file=output, force_terminal=True, color_system="standard", width=200, emoji=False, highlight=False).print(
+        f"[red]{printable(text)}[/]"
+    )
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_shown_and_not_interpreted(text: str) -> None:
+    printed = _printed(text)
+
+    assert printed == f"\x1b[31m{escape_control_characters(text)}\x1b[0m\n"
+    assert printed.encode()
+
+
+@pytest.mark.parametrize("text", ["auth0|5f7c8ec7c33c6c004bbafe82", "山田\u3000太郎", "髙橋 🏢 ½", ""])
+def test_ordinary_text_is_unchanged(text: str) -> None:
+    assert escape_control_characters(text) == text
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_json_keeps_its_value(text: str) -> None:
+    line = escape_control_characters(json.dumps({"member": text}, ensure_ascii=False))
+
+    assert line.isprintable()
+    assert json.loads(line) == {"member": text}
