@@ -354,10 +354,7 @@ def _create_state_machine(
     properties = next(iter(of_type(source, "AWS::Serverless::StateMachine").values()))["Properties"]
     definition = (root / properties["DefinitionUri"]).read_text(encoding="utf-8")
     for name, value in properties["DefinitionSubstitutions"].items():
-        logical_id, attribute = value["Fn::GetAtt"]
-        if attribute != "Arn":
-            raise ValueError(f"the substitution {name} is not the ARN of a function")
-        definition = definition.replace(f"${{{name}}}", arns[logical_id])
+        definition = definition.replace(f"${{{name}}}", _substitution(name, value, arns))
     # The function was told this ARN by the template; the state machine must answer to it.
     arn = create_exports.environment["MEIBO_STATE_MACHINE_ARN"]
     for machine in client.list_state_machines()["stateMachines"]:
@@ -368,6 +365,17 @@ def _create_state_machine(
     if made["stateMachineArn"] != arn:
         raise ValueError(f"the template calls the workflow {arn}, but it is {made['stateMachineArn']}")
     return arn
+
+
+def _substitution(name: str, value: dict[str, Any], arns: Mapping[str, str]) -> str:
+    if value == {"Ref": "AWS::Partition"}:
+        return "aws"
+    logical_id, attribute = value.get("Fn::GetAtt", ("", ""))
+    if attribute != "Arn" or logical_id not in arns:
+        raise ValueError(
+            f"DefinitionSubstitutions.{name}: expected the ARN of a function or AWS::Partition, got {value}"
+        )
+    return arns[logical_id]
 
 
 def _put_artifact() -> None:

@@ -20,7 +20,8 @@ def test_cfn_lint_finds_nothing(region: str) -> None:
 
 
 def _findings_in_workflow(definition: dict[str, Any]) -> list[str]:
-    # The linter reads a definition where it stands in the template, not in a file beside it.
+    # The linter reads a definition where it stands in the template, not in a file beside it, and after substitution.
+    definition = json.loads(json.dumps(definition).replace("${Partition}", "aws"))
     properties = {"RoleArn": "arn:aws:iam::123456789012:role/workflow", "Definition": definition}
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",

@@ -49,6 +49,36 @@ def test_workflow_invokes_only_functions_of_the_template(source: dict[str, Any],
         assert substitutions[placeholder] == {"Fn::GetAtt": [placeholder.removesuffix("Arn"), "Arn"]}, name
 
 
+def test_no_partition_is_written_out_in_the_workflow(source: dict[str, Any], workflow: dict[str, Any]) -> None:
+    substitutions = source["Resources"]["ExportWorkflow"]["Properties"]["DefinitionSubstitutions"]
+    arns = [state["Resource"] for state in _tasks(workflow).values()]
+    arns.append(workflow["States"]["Exports"]["ItemReader"]["Resource"])
+
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference-arns.html: aws, aws-cn, aws-us-gov
+    assert {arn.partition(":states:::")[0] for arn in arns} == {"arn:${Partition}"}
+    assert "arn:aws" not in json.dumps(workflow)
+    assert substitutions["Partition"] == {"Ref": "AWS::Partition"}
+
+
+def test_throttling_is_retried_for_longer_than_any_function_runs(template: Template, workflow: dict[str, Any]) -> None:
+    longest = max(function["Timeout"] for function in template.of_type("AWS::Lambda::Function").values())
+
+    for name, task in _tasks(workflow).items():
+        # given: throttling has a budget of its own, which no other error uses up
+        (retrier,) = (found for found in task["Retry"] if "Lambda.TooManyRequestsException" in found["ErrorEquals"])
+        assert retrier["ErrorEquals"] == ["Lambda.TooManyRequestsException"], name
+
+        # when
+        waits = [
+            min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier["MaxDelaySeconds"])
+            for attempt in range(retrier["MaxAttempts"])
+        ]
+
+        # then: full jitter halves the waits on average, and every function ahead may run for its whole time, twice
+        assert max(waits) == 60, name
+        assert sum(waits) / 2 > 2 * longest, name
+
+
 def test_every_step_waits_longer_than_its_function_may_run(template: Template, workflow: dict[str, Any]) -> None:
     for name, task in _tasks(workflow).items():
         function = task["Parameters"]["FunctionName"].strip("${}").removesuffix("Arn")

@@ -126,7 +126,7 @@ class CreateExportsSettings(EnvironmentSettings):
     configuration_parameter: str = variable("MEIBO_CONFIGURATION", _text)
     state_machine_arn: str = variable("MEIBO_STATE_MACHINE_ARN", _text)
     max_jobs: int = variable("MEIBO_MAX_JOBS", _whole(1, 20), "3")
-    max_parallel_exports: int = variable("MEIBO_MAX_PARALLEL_EXPORTS", _whole(1, 1000), "10")
+    max_parallel_exports: int = variable("MEIBO_MAX_PARALLEL_EXPORTS", _whole(1, 1000), "5")
 
 
 @dataclass(frozen=True, kw_only=True)
