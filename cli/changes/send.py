@@ -23,6 +23,7 @@ from rich.table import Table
 from cli.changes.queues import DEFAULT_STACK, StackOption, queues_of
 from cli.changes.sheet import Sheet, SheetError, read_sheet
 from cli.ending import COULD_NOT, told_plainly
+from cli.words import escape_control_characters, printable
 
 MOST_FAULTS_SHOWN = 50
 
@@ -55,7 +56,7 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
     A member is a user id (auth0|…) or an e-mail address. An address that is added or removed is looked up in the
     tenant now; one that is invited is sent as it is. With any fault in the file nothing is sent.
     """
-    console = Console()
+    console = Console(emoji=False)
     with told_plainly():
         common: dict[str, Any] = {"change_id": change_id or _change_id(file), "source": source}
         if requested_by:
@@ -70,7 +71,7 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
             sheet = read_sheet(file, common, users=_Users(configuration, source), invitation=invitation)
         except SheetError as error:
             for fault in error.faults[:MOST_FAULTS_SHOWN]:
-                typer.echo(fault, err=True)
+                typer.echo(escape_control_characters(fault), err=True)
             raise
         console.print(_table(sheet, common["change_id"]))
         _confirm(sheet, confirm_removals, dry_run=dry_run, yes=yes)
@@ -78,7 +79,7 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
         for change in sheet.changes:
             queues.send(change, unique=hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest())
     console.print(
-        f"sent {len(sheet.changes)} messages; meibo changes outcome {common['change_id']} tells what became of them"
+        f"sent {len(sheet.changes)} messages; meibo changes outcome {printable(common['change_id'])} shows the outcomes"
     )
 
 
@@ -107,16 +108,16 @@ def _confirm(sheet: Sheet, confirmed: int | None, *, dry_run: bool, yes: bool) -
 
 
 def _table(sheet: Sheet, change_id: str) -> Table:
-    table = Table(title=f"change {change_id}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=f"change {printable(change_id)}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in ("organization", "action", "roles"):
         table.add_column(name, overflow="fold")
     table.add_column("members", justify="right")
     for change in sheet.changes:
         style = "red" if change["action"] == "remove" else "green"
         table.add_row(
-            change["organization_id"],
+            printable(change["organization_id"]),
             f"[{style}]{change['action']}[/]",
-            ", ".join(change.get("roles", [])),
+            printable(", ".join(change.get("roles", []))),
             f"{len(change['members']):,}",
         )
     return table
