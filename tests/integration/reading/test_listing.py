@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archives import EARLIER, RUN, STAFF, USERS, Bucket, Maker, Storage, ndjson
+from tests.archives import EARLIER, RUN, STAFF, USERS, Bucket, Folder, Maker, Storage, ndjson
 from tests.integration.reading.conftest import Meibo
 
 BODY = ndjson([{"user_id": f"auth0|{n}"} for n in range(3)])
@@ -93,6 +93,35 @@ def test_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Storage) -> None
 
     assert done.status == 2
     assert "SHA-256" in done.errors
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("storage", ["disk"], indirect=True)
+@pytest.mark.parametrize("key", ["{outside}/secret", "archive/../../secret"])
+def test_object_outside_the_archive_is_not_downloaded(meibo: Meibo, storage: Folder, key: str) -> None:
+    outside = storage.path.parent
+    (outside / "secret").write_bytes(BODY)
+    Maker(storage).edit(
+        f"runs/dt=2026-11-21/run={RUN}/_manifest.json", "exports", "0", "key", value=key.format(outside=outside)
+    )
+
+    done = meibo("get", "acme", "--output", "copy")
+
+    assert done.status == 2
+    assert "secret is not there" in done.errors
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("storage", ["disk"], indirect=True)
+def test_dangling_link_in_place_of_an_object_is_reported(meibo: Meibo, storage: Folder) -> None:
+    path = storage.path / USERS.object_key(RUN, gzip=True)
+    path.unlink()
+    path.symlink_to("nowhere")
+
+    done = meibo("get", "acme")
+
+    assert done.status == 2
+    assert "is not there" in done.errors
     assert list(Path().iterdir()) == []
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from meibo.archive.reading import Listed
+from meibo.archive.reading import DiskReader, Listed
 from meibo.errors import ArchiveConflictError
 
 from tests.archives import Bucket, Storage
@@ -57,3 +59,30 @@ def test_an_earlier_version_is_read_by_its_id(storage: Storage) -> None:
 
     assert current == b"second"
     assert named == (b"first" if isinstance(storage, Bucket) else b"second")
+
+
+@pytest.mark.parametrize("key", ["../secret", "a/../../secret", "a/./b", "a//b", "", "a/b\0", "{outside}/secret"])
+def test_key_that_leads_out_of_the_folder_does_not_exist(tmp_path: Path, key: str) -> None:
+    (tmp_path / "held" / "a").mkdir(parents=True)
+    for path in ("secret", "held/a/b"):
+        (tmp_path / path).write_bytes(b"body")
+    reader = DiskReader(tmp_path / "held")
+    key = key.format(outside=tmp_path)
+
+    assert reader.read(key) is None
+    assert reader.stat(key) is None
+    with pytest.raises(ArchiveConflictError):
+        list(reader.chunks(key))
+    assert reader.read("a/b") == b"body"
+
+
+@pytest.mark.parametrize("target", ["nowhere", "link"])
+def test_dangling_link_is_listed_and_holds_nothing(tmp_path: Path, target: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "link").symlink_to(target)
+    reader = DiskReader(tmp_path)
+
+    assert list(reader.list("a/")) == [Listed("a/link", 0)]
+    assert list(reader.folders("a/")) == []
+    assert reader.read("a/link") is None
+    assert reader.stat("a/link") is None

@@ -15,7 +15,7 @@ from meibo.archive.reading import S3Reader
 from meibo.archive.verify import Verifier, plan_everything, plan_runs
 from meibo.report.page import report_key
 
-from tests.archives import RUN, STAFF_CSV, USERS, USERS_CSV, Bucket, Maker, Storage, ndjson
+from tests.archives import RUN, STAFF_CSV, USERS, USERS_CSV, Bucket, Folder, Maker, Storage, ndjson
 from tests.integration.reading.conftest import Meibo
 
 OLD = "20260101T000000Z"
@@ -223,6 +223,17 @@ def test_an_overwritten_object_is_told_while_its_version_is_still_right(maker: M
     done = meibo("verify", "--json")
 
     assert [one["damage"] for one in done.json()["damage"]] == ["other version"]
+
+
+@pytest.mark.parametrize("storage", ["disk"], indirect=True)
+@pytest.mark.parametrize(("key", "damage"), [(KEY, "missing object"), (MANIFEST, "missing manifest")])
+def test_dangling_link_is_damage(maker: Maker, meibo: Meibo, storage: Folder, key: str, damage: str) -> None:
+    (storage.path / key).unlink()
+    (storage.path / key).symlink_to("nowhere")
+
+    done = meibo("verify", "--json")
+
+    assert damage in [one["damage"] for one in done.json()["damage"] if one["key"] == key]
 
 
 def test_damage_elsewhere_does_not_concern_another_source(maker: Maker, meibo: Meibo) -> None:

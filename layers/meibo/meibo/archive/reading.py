@@ -139,8 +139,19 @@ class S3Reader:
         yield from body.iter_chunks(_CHUNK_BYTES)
 
 
+def path_below(folder: Path, key: str) -> Path | None:
+    """Return the path of a key below a folder, or None if the key would lead out of it.
+
+    Keys are read from manifests, which may have been altered. An absolute key, or one with an empty, ``.`` or ``..``
+    segment, names no object of an archive.
+    """
+    if not key or "\0" in key or {"", ".", ".."} & set(key.split("/")):
+        return None
+    return folder / key
+
+
 class DiskReader:
-    """An archive in a folder, with the bucket's keys as paths."""
+    """An archive in a folder, with the bucket's keys as paths. A key that leads out of the folder does not exist."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -159,39 +170,45 @@ class DiskReader:
         if not path.is_dir():
             return
         # Folders compare with their slash, as keys do.
-        entries = sorted(os.scandir(path), key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
-        for entry in entries:
-            key = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+        names = sorted(entry.name + ("/" if Path(entry).is_dir() else "") for entry in os.scandir(path))
+        for name in names:
+            key = f"{folder}/{name}".strip("/")
+            if name.endswith("/"):
                 if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
                     yield from self._walk(key, prefix)
             elif key.startswith(prefix):
-                yield Listed(key, entry.stat().st_size)
+                # A dangling link is listed, so that `meibo verify` reports it; it has no bytes and no Stat.
+                stat = self.stat(key)
+                yield Listed(key, stat.bytes if stat else 0)
 
     def folders(self, prefix: str) -> Iterator[str]:
         """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
         path = self._folder / prefix
         if path.is_dir():
-            yield from sorted(f"{prefix}{entry.name}/" for entry in os.scandir(path) if entry.is_dir())
+            yield from sorted(f"{prefix}{entry.name}/" for entry in os.scandir(path) if Path(entry).is_dir())
 
     def read(self, key: str) -> bytes | None:
         """Return the bytes of a small object, or None where there is none."""
-        path = self._folder / key
-        return path.read_bytes() if path.is_file() else None
+        path = self._file(key)
+        return None if path is None else path.read_bytes()
 
     def stat(self, key: str, version_id: str | None = None) -> Stat | None:  # noqa: ARG002  # a folder has no versions
         """Return the size of a file, or None where there is none."""
-        path = self._folder / key
-        return Stat(path.stat().st_size) if path.is_file() else None
+        path = self._file(key)
+        return None if path is None else Stat(path.stat().st_size)
 
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:  # noqa: ARG002  # as above
         """Yield the bytes of a file, raising ArchiveConflictError where there is none."""
-        path = self._folder / key
-        if not path.is_file():
+        path = self._file(key)
+        if path is None:
             raise _gone(key)
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
+
+    def _file(self, key: str) -> Path | None:
+        path = path_below(self._folder, key)
+        return path if path is not None and path.is_file() else None
 
 
 def read_document(archive: ArchiveReader, key: str) -> dict[str, Any] | None:

@@ -218,7 +218,7 @@ class Verifier:
         manifest = _Manifest.read(self._archive, manifest_key, damages)
         keys = {one.key for one in task.listed}
         key = manifest.key if manifest else (task.entry.key if task.entry else None)
-        if manifest_key not in keys and self._archive.stat(manifest_key) is None:
+        if manifest is None and self._archive.stat(manifest_key) is None:
             damages.add("missing manifest", manifest_key, "an object counts only with its manifest")
         if manifest:
             _compare(task, manifest, manifest_key, damages)
