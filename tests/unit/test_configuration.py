@@ -190,6 +190,49 @@ def test_what_is_not_json_is_said_to_be_so(text: str) -> None:
         parse_configuration(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "repeated", "path"),
+    [
+        ("sources", '"sources": [], "sources"', "sources"),
+        ("exports", '"exports": [], "exports"', "sources[0].exports"),
+        ("format", '"format": "csv", "format"', "sources[0].exports[0].format"),
+        ("export_as", '"export_as": "a", "export_as"', "sources[0].exports[0].fields[1].export_as"),
+    ],
+)
+def test_a_repeated_key_is_refused_with_its_path(name: str, repeated: str, path: str) -> None:
+    text = json.dumps(VALID).replace(f'"{name}"', repeated, 1)
+
+    with pytest.raises(ConfigurationError) as raised:
+        parse_configuration(text)
+
+    assert f"not valid: {path}: expected the key once" in str(raised.value)
+
+
+def test_a_repeated_key_with_the_same_value_is_refused_too() -> None:
+    with pytest.raises(ConfigurationError, match="name: expected the key once"):
+        parse_configuration(json.dumps(VALID).replace('"name": "acme"', '"name": "acme", "name": "acme"'))
+
+
+@pytest.mark.parametrize("number", ["9" * 20, "-" + "9" * 20, "9" * 5000])
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [("limit", r"sources\[0\]\.exports\[1\]\.limit"), ("new", r"sources\[0\]\.exports\[1\]\.new")],
+)
+def test_an_oversized_integer_is_refused_with_its_path(number: str, field: str, path: str) -> None:
+    text = changed(lambda d: auth0(d)["exports"][1].update({field: 12345})).replace("12345", number)
+
+    with pytest.raises(ConfigurationError, match=rf"not valid: {path}: expected an integer of at most 19 digits"):
+        parse_configuration(text)
+
+
+@pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity", "1" + "0" * 5000 + ".5"])
+def test_a_number_that_is_no_integer_is_refused_with_its_path(number: str) -> None:
+    text = changed(lambda d: auth0(d)["exports"][1].update(limit=12345)).replace("12345", number)
+
+    with pytest.raises(ConfigurationError, match=r"sources\[0\]\.exports\[1\]\.limit: "):
+        parse_configuration(text)
+
+
 def test_a_filtered_export_is_not_taken_for_the_directory() -> None:
     configuration = parse_configuration(changed(lambda d: cybozu(d)["exports"][1].update(codes=["sato"])))
 

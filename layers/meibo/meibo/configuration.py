@@ -7,7 +7,9 @@ these models is kept in ``docs/configuration.schema.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,6 +17,9 @@ from pydantic_core import ErrorDetails
 
 from meibo.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.errors import ConfigurationError
+
+# The largest 64-bit integer has 19 digits; no setting needs more.
+MAX_INTEGER_DIGITS = 19
 
 _FORMS: dict[str, str] = {}
 
@@ -285,15 +290,62 @@ class Configuration(_Model):
 def parse_configuration(text: str) -> Configuration:
     """Parse the sources document, raising one ConfigurationError that names the path of every fault."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_json_object, parse_int=_json_integer)
+        faults = list(_json_faults(document))
     except (json.JSONDecodeError, RecursionError) as error:
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise ConfigurationError(f"the configuration is not valid JSON{where}") from None
-    try:
-        return Configuration.model_validate(document)
-    except ValidationError as error:
-        faults = [_describe(fault) for fault in error.errors(include_input=False)]
-        raise ConfigurationError("the configuration is not valid: " + "; ".join(faults)) from None
+    if not faults:
+        try:
+            return Configuration.model_validate(document)
+        except ValidationError as error:
+            faults = [_describe(fault) for fault in error.errors(include_input=False)]
+    raise ConfigurationError("the configuration is not valid: " + "; ".join(faults))
+
+
+class _RepeatedKeys(dict[str, Any]):
+    """A JSON object in which keys are repeated; ``repeated`` lists them."""
+
+    repeated: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _OversizedInteger:
+    """A JSON integer that is too long for any setting. Python refuses to convert more than 4,300 digits."""
+
+    digits: int
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(key for key, _ in pairs)
+    if len(counts) == len(pairs):
+        return dict(pairs)
+    document = _RepeatedKeys(pairs)
+    document.repeated = tuple(key for key, count in counts.items() if count > 1)
+    return document
+
+
+def _json_integer(literal: str) -> int | _OversizedInteger:
+    digits = len(literal.removeprefix("-"))
+    return int(literal) if digits <= MAX_INTEGER_DIGITS else _OversizedInteger(digits)
+
+
+def _json_faults(value: Any, path: str = "") -> Iterator[str]:
+    if isinstance(value, _OversizedInteger):
+        yield (
+            f"{path or 'the document'}: expected an integer of at most {MAX_INTEGER_DIGITS} digits, found one of"
+            f" {value.digits:,} digits"
+        )
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _json_faults(item, f"{path}[{index}]")
+    elif isinstance(value, dict):
+        repeated = value.repeated if isinstance(value, _RepeatedKeys) else ()
+        for key, item in value.items():
+            step = f"{path}.{key}" if path else key
+            if key in repeated:
+                yield f"{step}: expected the key once, found it more than once; remove the others"
+            yield from _json_faults(item, step)
 
 
 def configuration_schema() -> dict[str, Any]:
