@@ -13,7 +13,7 @@ import typer
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.credentials import Auth0Credentials
 from meibo.auth0.users import users_by_email
-from meibo.configuration import Auth0Source, parse_configuration
+from meibo.configuration import Auth0Source, parse_documents
 from meibo.errors import ConfigurationError
 from meibo.secrets import read_configuration, read_secret
 from rich.box import SIMPLE_HEAD
@@ -133,7 +133,7 @@ class _Users:
 
     def __call__(self, email: str) -> Sequence[str]:
         if self._client is None:
-            source = parse_configuration(read_configuration(self._configuration)).source(self._source)
+            source = parse_documents(read_configuration(self._configuration)).source(self._source)
             if not isinstance(source, Auth0Source):
                 raise ConfigurationError(f"the configuration has no Auth0 source {self._source}")
             self._client = Auth0Client(source.domain, Auth0Credentials.from_secret(read_secret(source.secret)))

@@ -48,7 +48,7 @@ class Recorded:
         if service == "lambda":
             return f"{self._prefix_of[details['FunctionName']]}.Arn"
         if service == "ssm":
-            return arn.format("ssm", f"parameter{details['Name']}")
+            return arn.format("ssm", f"parameter{details.get('Name') or details['Path']}")
         if service == "secretsmanager":
             return arn.format("secretsmanager", f"secret:{details['SecretId']}-AbCdEf")
         if service == "events":

@@ -35,6 +35,7 @@ WITHOUT_RESOURCES = {
 GRANTED = {
     "CreateExportsRole": {
         "ssm:GetParameter": ["arn:aws:ssm:eu-central-1:123456789012:parameter/meibo/sources"],
+        "ssm:GetParametersByPath": ["arn:aws:ssm:eu-central-1:123456789012:parameter/meibo/sources"],
         "secretsmanager:GetSecretValue": ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:meibo/*"],
         "s3:PutObject": ["ArchiveBucket.Arn/runs/*"],
         "s3:GetObject": ["ArchiveBucket.Arn/runs/*", "ArchiveBucket.Arn/archive/*/_manifest.json"],
@@ -79,6 +80,7 @@ GRANTED = {
     },
     "ChangeMembersRole": {
         "ssm:GetParameter": ["arn:aws:ssm:eu-central-1:123456789012:parameter/meibo/sources"],
+        "ssm:GetParametersByPath": ["arn:aws:ssm:eu-central-1:123456789012:parameter/meibo/sources"],
         "secretsmanager:GetSecretValue": ["arn:aws:secretsmanager:eu-central-1:123456789012:secret:meibo/*"],
         "s3:PutObject": ["ArchiveBucket.Arn/changes/*"],
         "s3:GetObject": ["ArchiveBucket.Arn/changes/*"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -301,6 +301,34 @@ def parse_configuration(text: str) -> Configuration:
         except ValidationError as error:
             faults = [_describe(fault) for fault in error.errors(include_input=False)]
     raise ConfigurationError("the configuration is not valid: " + "; ".join(faults))
+
+
+def parse_documents(documents: Mapping[str, str]) -> Configuration:
+    """Parse a configuration of one or more sources documents, given by the names of their SSM parameters.
+
+    Raises one ConfigurationError that names the parameter and the path of every fault, and both parameters if a
+    source's name is in two of them.
+    """
+    sources: list[Auth0Source | CybozuSource] = []
+    parameter_of: dict[str, str] = {}
+    faults: list[str] = []
+    for parameter, text in documents.items():
+        try:
+            configuration = parse_configuration(text)
+        except ConfigurationError as error:
+            faults.append(f"SSM parameter {parameter}: {error}")
+            continue
+        for source in configuration.sources:
+            first = parameter_of.setdefault(source.name, parameter)
+            if first != parameter:
+                faults.append(
+                    f"SSM parameters {first} and {parameter}: expected each source's name once, found {source.name!r}"
+                    " in both; rename or remove one of the two sources"
+                )
+        sources += configuration.sources
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+    return Configuration(sources=sources)
 
 
 class _RepeatedKeys(dict[str, Any]):

@@ -37,15 +37,38 @@ def read_secret(name: str) -> dict[str, Any]:
     return document
 
 
-def read_configuration(name: str) -> str:
-    """Return the text of the configuration, raising ConfigurationError where the parameter is missing."""
+def read_configuration(name: str) -> dict[str, str]:
+    """Return the configuration's documents by the names of their SSM parameters, sorted by name.
+
+    These are the parameter ``name`` and all parameters below ``name/``; SSM limits each to 8 KB. Raises
+    ConfigurationError if there is none, or if they cannot be read.
+    """
+    documents: dict[str, str] = {}
     try:
-        return str(parameters.get_parameter(name, force_fetch=True))
+        documents[name] = str(parameters.get_parameter(name, force_fetch=True))
     except GetParameterError as error:
+        if _code(error) != "ParameterNotFound":
+            raise _unreadable(f"the SSM parameter {name!r}", error) from None
+    try:
+        # Without a slash at its end: IAM compares the policy's ARN with "parameter" and this path. The paginator
+        # behind it also passes over pages without parameters, which SSM may return before the last one:
+        # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
+        below = parameters.get_parameters(name, recursive=True, force_fetch=True)
+    except GetParameterError as error:
+        raise _unreadable(f"the SSM parameters below '{name}/'", error) from None
+    documents.update((f"{name}/{rest}", str(text)) for rest, text in sorted(below.items()))
+    if not documents:
         raise ConfigurationError(
-            f"the SSM parameter {name!r} cannot be read ({_code(error)}); write the sources document there"
-            " (aws ssm put-parameter --type String --tier Advanced)"
-        ) from None
+            f"expected the configuration in the SSM parameter {name!r} or in parameters below '{name}/', found neither;"
+            " write the sources document there (aws ssm put-parameter --type String --tier Advanced)"
+        )
+    return documents
+
+
+def _unreadable(what: str, error: GetParameterError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{what} cannot be read ({_code(error)}); allow ssm:GetParameter and ssm:GetParametersByPath on it"
+    )
 
 
 def _code(error: BaseException) -> str:

@@ -97,7 +97,7 @@ def _as_iam_sees_it(service: str, operation: str, params: dict[str, Any]) -> tup
         resource = f"ArchiveBucket.Arn/{key}" if key else "ArchiveBucket.Arn"
         return action, resource, params.get("Prefix", "") if action == "s3:ListBucket" else None
     if service == "ssm":
-        return action, ARN.format("ssm", f"parameter{params['Name']}"), None
+        return action, ARN.format("ssm", f"parameter{params.get('Name') or params['Path']}"), None
     if service == "secretsmanager":
         # The ARN of a secret ends with six characters of the service's own.
         return action, ARN.format(service, f"secret:{params['SecretId']}-a1B2c3"), None

@@ -12,7 +12,7 @@ import meibo
 from meibo import aws
 from meibo.archive.keys import attempt_key, plan_key, run_folder, run_id_of, run_moment
 from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
-from meibo.configuration import Configuration, parse_configuration
+from meibo.configuration import Configuration, parse_documents
 from meibo.errors import EventError, JobsExhaustedError, MeiboError
 from meibo.exports.plan import Job, PlannedExport, plan_document
 from meibo.exports.providers import Providers
@@ -168,7 +168,7 @@ def run_creator(settings: CreateExportsSettings, lock: ObjectLock | None, time_l
             aws.step_functions(), settings.state_machine_arn, max_parallel_exports=settings.max_parallel_exports
         ),
         bucket=settings.bucket,
-        configuration=lambda: parse_configuration(read_configuration(settings.configuration_parameter)),
+        configuration=lambda: parse_documents(read_configuration(settings.configuration_parameter)),
         connections=providers.connections,
         create_job=providers.create_job,
         max_jobs=settings.max_jobs,

@@ -6,7 +6,7 @@ from typing import Any
 
 from meibo import aws
 from meibo.archive.store import ObjectLock, S3ArchiveStore
-from meibo.configuration import parse_configuration
+from meibo.configuration import parse_documents
 from meibo.members.delivery import Delivery
 from meibo.members.engine import FINISH_SECONDS, ChangeEngine
 from meibo.members.queue import SqsChangeQueue
@@ -25,7 +25,7 @@ def change_members(
 ) -> dict[str, Any]:
     """Carry out the messages' changes and return which messages stay on the queue."""
     tenants = Tenants(
-        configuration=lambda: parse_configuration(read_configuration(settings.configuration_parameter)),
+        configuration=lambda: parse_documents(read_configuration(settings.configuration_parameter)),
         deadline=lambda: time_left() - FINISH_SECONDS,
         headroom=settings.concurrency,
     )

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from aws_lambda_powertools.utilities.parameters import SSMProvider
+from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
+from botocore.stub import Stubber
+from meibo.errors import ConfigurationError
+from meibo.secrets import forget_providers, read_configuration
+
+NAME = "/meibo/sources"
+
+
+@pytest.fixture
+def ssm() -> Iterator[Stubber]:
+    """SSM's answers in the order of the calls; a call with other parameters fails."""
+    client = boto3.client(
+        "ssm", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+    )
+    forget_providers()
+    with Stubber(client) as stubber:
+        DEFAULT_PROVIDERS["ssm"] = SSMProvider(boto3_client=client)
+        yield stubber
+        stubber.assert_no_pending_responses()
+    forget_providers()
+
+
+def _parameter(name: str, value: str) -> dict[str, Any]:
+    return {"Name": name, "Value": value, "Type": "String", "Version": 1}
+
+
+def _answer_parameter(ssm: Stubber, value: str | None) -> None:
+    request = {"Name": NAME, "WithDecryption": False}
+    if value is None:
+        ssm.add_client_error("get_parameter", "ParameterNotFound", expected_params=request)
+    else:
+        ssm.add_response("get_parameter", {"Parameter": _parameter(NAME, value)}, request)
+
+
+def _answer_path(ssm: Stubber, *pages: dict[str, str]) -> None:
+    for number, page in enumerate(pages, 1):
+        request: dict[str, Any] = {"Path": NAME, "Recursive": True, "WithDecryption": False}
+        answer: dict[str, Any] = {"Parameters": [_parameter(name, value) for name, value in page.items()]}
+        if number > 1:
+            request["NextToken"] = f"page-{number}"
+        if number < len(pages):
+            answer["NextToken"] = f"page-{number + 1}"
+        ssm.add_response("get_parameters_by_path", answer, request)
+
+
+def test_the_parameter_and_all_below_it_are_read(ssm: Stubber) -> None:
+    _answer_parameter(ssm, "main")
+    _answer_path(ssm, {f"{NAME}/eu/b": "b", f"{NAME}/a": "a"})
+
+    assert read_configuration(NAME) == {NAME: "main", f"{NAME}/a": "a", f"{NAME}/eu/b": "b"}
+
+
+def test_every_page_is_read_and_an_empty_one_is_not_the_last(ssm: Stubber) -> None:
+    _answer_parameter(ssm, None)
+    _answer_path(ssm, {f"{NAME}/a": "a"}, {}, {f"{NAME}/b": "b"})
+
+    assert read_configuration(NAME) == {f"{NAME}/a": "a", f"{NAME}/b": "b"}
+
+
+def test_a_configuration_that_is_nowhere_is_an_error_with_both_places(ssm: Stubber) -> None:
+    _answer_parameter(ssm, None)
+    _answer_path(ssm, {})
+
+    with pytest.raises(ConfigurationError, match=r"'/meibo/sources' or in parameters below '/meibo/sources/'"):
+        read_configuration(NAME)
+
+
+def test_a_denied_parameter_is_not_taken_for_a_missing_one(ssm: Stubber) -> None:
+    ssm.add_client_error("get_parameter", "AccessDeniedException")
+
+    with pytest.raises(ConfigurationError, match=r"'/meibo/sources' cannot be read \(AccessDeniedException\)"):
+        read_configuration(NAME)
+
+
+def test_a_denied_path_is_not_taken_for_an_empty_one(ssm: Stubber) -> None:
+    _answer_parameter(ssm, "main")
+    ssm.add_client_error("get_parameters_by_path", "AccessDeniedException")
+
+    with pytest.raises(ConfigurationError, match=r"below '/meibo/sources/' cannot be read \(AccessDeniedException\)"):
+        read_configuration(NAME)
