@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import boto3
 import typer
+from meibo.members.deadletters import encode_message
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -34,7 +34,7 @@ class Queues:
         """Put a change on the queue and return the message's id; ``unique`` makes repetitions one message."""
         return self.client.send_message(
             QueueUrl=self.changes,
-            MessageBody=json.dumps(change, ensure_ascii=False, separators=(",", ":")),
+            MessageBody=encode_message(change),
             MessageGroupId=change["organization_id"],
             MessageDeduplicationId=unique,
         )["MessageId"]

@@ -13,6 +13,7 @@ import typer
 from botocore.exceptions import ClientError
 from meibo.errors import ConfigurationError
 from meibo.members.change import MOST_MEMBERS, Reading, read_change
+from meibo.members.deadletters import REASON_ATTRIBUTE
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -176,7 +177,7 @@ def _release(queues: Queues, letters: Sequence[Letter]) -> None:
 def _of_queue(queues: Queues) -> Iterator[Letter]:
     while messages := _receive(queues):
         for message in messages:
-            attribute = message.get("MessageAttributes", {}).get("MeiboReason")
+            attribute = message.get("MessageAttributes", {}).get(REASON_ATTRIBUTE)
             reason = attribute.get("StringValue", "") if attribute else "was received too often without an outcome"
             yield Letter(message["MessageId"], message["Body"], reason, message["ReceiptHandle"])
 

@@ -188,7 +188,7 @@ def _reasons(body: str) -> str:
     except ValueError:
         return ""
     rejections = change.get("rejections", []) if isinstance(change, dict) else []
-    return json.dumps([one.get("reason") for one in rejections], ensure_ascii=False)
+    return json.dumps([{**one, "members": None} for one in rejections], ensure_ascii=False)
 
 
 def _of(name: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from meibo.members.deadletters import LONGEST_BODY_BYTES, LONGEST_REASON
+from meibo.members.deadletters import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
 from meibo.members.engine import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
 
 from .conftest import Template
@@ -96,13 +96,13 @@ def test_rejected_changes_are_kept_as_long_as_sqs_keeps_anything(template: Templ
 
 
 def test_dead_letter_always_fits(template: Template) -> None:
-    # given
-    smallest = 262_144
+    # given: 262,144 bytes is what a queue accepts if its template says nothing
     most = template.properties("ChangesQueue")["MaximumMessageSize"]
+    dead_letters = template.properties("ChangesDeadLetters").get("MaximumMessageSize", 262_144)
 
-    # then: UTF-8 takes at most four bytes a character, and the attribute has a name and a type
-    assert most + 4 * LONGEST_REASON + 100 <= smallest
-    assert smallest >= LONGEST_BODY_BYTES + 4 * LONGEST_REASON + 100
+    # then: the whole message and the attribute with its name and type
+    assert dead_letters >= MAX_MESSAGE_BYTES
+    assert most + MAX_REASON_BYTES + 100 <= MAX_MESSAGE_BYTES
 
 
 def test_nobody_may_send_until_somebody_is_named(template: Template) -> None:

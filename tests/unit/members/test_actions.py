@@ -9,6 +9,7 @@ import pytest
 
 from local.simulators.faults import reset, respond
 from tests.changes import World
+from tests.wsgi import Instead
 
 TERMS = {"client_id": "portal", "inviter": "人事部"}
 NEW = "new.person@example.com"
@@ -106,6 +107,25 @@ def test_who_is_a_user_already_is_not_invited(world: World) -> None:
     assert line["code"] == "already_a_user"
     assert user["user_id"] in line["reason"]
     assert world.tenant.invitations.created == 0
+
+
+@pytest.mark.parametrize("user_id", ["auth0|\ud83d", "auth0|\x1b[2J", "no-provider", "auth0|" + "x" * 300])
+def test_id_that_no_change_can_name_does_not_block_the_organization(world: World, user_id: str) -> None:
+    # given: a directory with an id that cannot be stored or printed
+    world.adapter.before = lambda request: (
+        Instead(200, body=json.dumps([{"user_id": user_id}]).encode()) if "users-by-email" in str(request.url) else None
+    )
+    message = world.send(NEW, action="invite", invitation=TERMS)
+
+    # when
+    world.source().poll()
+
+    # then
+    assert world.outcomes(message) == {NEW: "rejected"}
+    (line,) = world.lines(message)
+    assert line["code"] == "already_a_user"
+    assert user_id not in line["reason"]
+    assert len(world.letters()) == 1
 
 
 def test_invitation_whose_answer_was_lost_is_not_made_twice(world: World) -> None:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from meibo.members.change import read_change
-from meibo.members.deadletters import LONGEST_BODY_BYTES, letter_of_members, letter_of_message
+from meibo.members.deadletters import (
+    MAX_MESSAGE_BYTES,
+    MAX_REASON_BYTES,
+    DeadLetter,
+    encode_message,
+    letter_of_members,
+    letter_of_message,
+)
 from meibo.members.delivery import Delivery
 from meibo.members.outcomes import Outcome
 
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+NOT_ACCEPTED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NOW = datetime(2026, 11, 21, 18, tzinfo=UTC)
 ORGANIZATION = "org_0000000000000001"
 DELIVERY = Delivery("m-1", "receipt", "{not json", ORGANIZATION, NOW, 1)
@@ -25,6 +39,12 @@ CHANGE = {
 
 def _rejected(*members: str, reason: str | None = "Auth0 refuses it (400)") -> list[Outcome]:
     return [Outcome(member, "rejected", NOW, "refused", reason) for member in members]
+
+
+def _size(letter: DeadLetter) -> int:
+    """Return what SQS counts: the body, and the attribute's name, type and value."""
+    attribute = len("MeiboReason" + "String") + len(letter.reason.encode()) if letter.reason else 0
+    return len(letter.body.encode()) + attribute
 
 
 def test_message_that_cannot_be_read_is_kept_as_it_is() -> None:
@@ -46,7 +66,7 @@ def test_letter_is_a_valid_change_of_the_rejected_members() -> None:
     assert reading.change
     assert reading.change.members == ("auth0|1", "auth0|3")
     assert json.loads(letter.body)["rejections"] == [
-        {"reason": "Auth0 refuses it (400)", "members": ["auth0|1", "auth0|3"]}
+        {"code": "refused", "reason": "Auth0 refuses it (400)", "members": ["auth0|1", "auth0|3"]}
     ]
 
 
@@ -58,8 +78,10 @@ def test_letter_of_many_long_ids_leaves_out_which_id_has_which_reason() -> None:
     letter = letter_of_members(DELIVERY, {**CHANGE, "members": members}, _rejected(*members))
 
     # then
-    assert len(letter.body.encode()) <= LONGEST_BODY_BYTES
-    assert json.loads(letter.body)["rejections"] == [{"reason": "Auth0 refuses it (400)", "count": 1000}]
+    assert _size(letter) <= MAX_MESSAGE_BYTES
+    assert json.loads(letter.body)["rejections"] == [
+        {"code": "refused", "reasons": ["Auth0 refuses it (400)"], "count": 1000}
+    ]
     assert json.loads(letter.body)["members"] == members
 
 
@@ -74,3 +96,64 @@ def test_letter_has_no_character_that_sqs_does_not_take() -> None:
 def test_letter_always_has_a_reason() -> None:
     # SQS refuses an empty attribute.
     assert letter_of_members(DELIVERY, CHANGE, _rejected("auth0|1", reason=None)).reason == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("reason", "form"),
+    [
+        ("Auth0 refuses it ({})", {"code", "reasons", "count"}),
+        ("長" * 500 + " {}", {"code", "reasons", "count"}),
+        ("長" * 3000 + " {}", {"code", "count"}),
+    ],
+)
+def test_letter_of_a_large_message_fits_with_a_reason_of_each_member(reason: str, form: set[str]) -> None:
+    # given: 215 KB of ids, and a reason for each of them alone
+    members = [f"samlp|{'x' * 204}|{number:04d}" for number in range(1000)]
+    outcomes = [
+        Outcome(member, "rejected", NOW, ("refused", "already_a_user")[number % 2], reason.format(number))
+        for number, member in enumerate(members)
+    ]
+
+    # when
+    letter = letter_of_members(DELIVERY, {**CHANGE, "members": members}, outcomes)
+
+    # then
+    assert _size(letter) <= MAX_MESSAGE_BYTES
+    document = json.loads(letter.body)
+    assert document["members"] == members
+    assert [set(rejection) for rejection in document["rejections"]] == [form, form]
+    assert {rejection["code"]: rejection["count"] for rejection in document["rejections"]} == {
+        "refused": 500,
+        "already_a_user": 500,
+    }
+
+
+@given(data=st.data())
+def test_letter_of_any_change_fits(data: st.DataObject) -> None:
+    # given: a message as large as a queue accepts
+    letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=["|"]), min_size=1, max_size=40)
+    some = data.draw(st.lists(letters, min_size=1, max_size=20, unique=True))
+    members = [f"auth0|{text}" for text in some]
+    document = {**CHANGE, "requested_by": "", "members": members}
+    document["requested_by"] = "x" * (
+        MAX_MESSAGE_BYTES - len(encode_message(document).encode()) - data.draw(st.integers(0, 3000))
+    )
+    message = encode_message(document)
+    reasons = st.text(max_size=3000)
+    outcomes = [
+        Outcome(
+            member, "rejected", NOW, data.draw(st.sampled_from(["refused", "roles_refused", None])), data.draw(reasons)
+        )
+        for member in members
+    ]
+
+    # when
+    part = letter_of_members(DELIVERY, json.loads(message), outcomes)
+    whole = letter_of_message(replace(DELIVERY, body=message), data.draw(reasons))
+
+    # then
+    for letter in (part, whole):
+        assert _size(letter) <= MAX_MESSAGE_BYTES
+        assert len(letter.reason.encode()) <= MAX_REASON_BYTES
+        assert not NOT_ACCEPTED.search(letter.body + letter.reason)
+    assert json.loads(part.body)["members"] == members

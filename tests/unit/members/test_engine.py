@@ -90,7 +90,9 @@ def test_dead_letter_holds_the_bad_ids_only_and_can_be_sent_again(world: World, 
     assert {key: letter[key] for key in letter.keys() - {"members", "rejections"}} == {
         key: value for key, value in world.change(requested_by="hr-sync").items() if key != "members"
     }
-    assert letter["rejections"] == [{"reason": letter["rejections"][0]["reason"], "members": [UNKNOWN]}]
+    assert letter["rejections"] == [
+        {"code": "refused", "reason": letter["rejections"][0]["reason"], "members": [UNKNOWN]}
+    ]
     assert world.outcomes(again) == {UNKNOWN: "applied"}
     assert world.queue.letters == []
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 import requests
 from meibo.archive.store import MemoryArchiveStore
-from meibo.members.deadletters import LONGEST_REASON, DeadLetter
+from meibo.members.deadletters import MAX_REASON_BYTES, DeadLetter
 from meibo.members.delivery import Delivery
 from meibo.members.queue import ChangeQueue
 
@@ -195,4 +195,4 @@ def test_reason_of_a_letter_has_a_bound() -> None:
     scenario.world.drain()
 
     # then
-    assert all(len(letter.reason) <= LONGEST_REASON for letter in scenario.world.queue.letters)
+    assert all(len(letter.reason.encode()) <= MAX_REASON_BYTES for letter in scenario.world.queue.letters)

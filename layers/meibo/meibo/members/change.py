@@ -121,6 +121,11 @@ def read_change(body: str, *, max_removals: int, group_id: str | None = None) ->
     return Reading(None if faults else _change(document), faults, document)
 
 
+def is_user_id(text: str) -> bool:
+    """Return whether a text is a user id that a change can name, without characters that cannot be printed."""
+    return len(text) <= LONGEST_ID and USER_ID.fullmatch(text) is not None and text.isprintable()
+
+
 def _change(document: Mapping[str, Any]) -> Change:
     invitation = document.get("invitation")
     return Change(

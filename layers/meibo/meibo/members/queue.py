@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from meibo.members.deadletters import DeadLetter
+from meibo.members.deadletters import REASON_ATTRIBUTE, DeadLetter
 from meibo.members.delivery import Delivery
 from meibo.observability import logger
 
@@ -60,5 +60,7 @@ class SqsChangeQueue:
             MessageBody=letter.body,
             MessageGroupId=letter.group_id,
             MessageDeduplicationId=letter.deduplication_id,
-            MessageAttributes={"MeiboReason": {"DataType": "String", "StringValue": letter.reason}},
+            MessageAttributes=(
+                {REASON_ATTRIBUTE: {"DataType": "String", "StringValue": letter.reason}} if letter.reason else {}
+            ),
         )

@@ -8,13 +8,15 @@ from datetime import UTC, datetime
 from typing import Final
 
 from meibo.errors import RequestRefusedError
-from meibo.members.change import Change, InvitationTerms
+from meibo.members.change import Change, InvitationTerms, is_user_id
 from meibo.members.merge import Step
 from meibo.members.outcomes import Kind, Outcome
 from meibo.members.tenants import Tenant
 
 # What a refusal of the ids themselves looks like. Any other (a redirect, say) is no judgement about them.
 ABOUT_THE_REQUEST: Final = frozenset({400, 404, 409, 413, 422})
+
+MAX_IDS_IN_REASON: Final = 10
 
 # The index of a change in the step's list of changes, and the outcome of one of its members.
 Found = tuple[int, Outcome]
@@ -134,7 +136,8 @@ class Sender:
             return self._no_organization(change.organization_id, email)
         users = self.tenant.users_of(email)
         if users:
-            reason = f"is a user of the tenant already: send the action add with {' or '.join(users)}"
+            ids = [user for user in users[:MAX_IDS_IN_REASON] if is_user_id(user)] or ["the id"]
+            reason = f"is a user of the tenant already: send the action add with {' or '.join(ids)}"
             return self._outcome(email, "rejected", "already_a_user", reason)
         return None
 
