@@ -63,7 +63,9 @@ def everything(stack: World) -> World:
 def template() -> Template:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", PSEUDO_PARAMETERS["AWS::Region"])
-        return Template(sam_translate(read_template(), {}), {})
+        # A stack at work: its schedule is on, and somebody may send changes.
+        parameters = {"ScheduleState": "ENABLED", "ChangeSenders": f"arn:aws:iam::{ACCOUNT}:role/hr-sync"}
+        return Template(sam_translate(read_template(), parameters), parameters)
 
 
 @pytest.fixture
@@ -223,7 +225,7 @@ def test_a_rejected_member_is_counted_and_waits_as_a_dead_letter(
 
 
 def test_a_change_that_nothing_can_be_done_for_grows_old_and_is_done_once_that_is_mended(
-    everything: World, template: Template
+    everything: World, template: Template, metrics: Callable[[str], float]
 ) -> None:
     # given: credentials that are refused
     wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
@@ -240,8 +242,11 @@ def test_a_change_that_nothing_can_be_done_for_grows_old_and_is_done_once_that_i
     sent = int(time.time() * 1000) - 2 * 3600 * 1000
     vars(message)["sent_timestamp"] = sent
 
-    # then: it still waits
+    # then: it still waits, and each receive counts as a failure. SQS leaves a message that was received three times out
+    # of its own metric, so two alarms watch the age.
     assert goes_off(template, "ChangesAgeAlarm", time.time() - sent / 1000)
+    assert goes_off(template, "ReturnedChangesAgeAlarm", time.time() - sent / 1000)
+    assert goes_off(template, "FailedChangeGroupsAlarm", metrics("FailedChangeGroups"))
     assert size(everything.aws.changes.dead_letters_url) == 0
 
     # when: the credentials are mended
@@ -251,6 +256,34 @@ def test_a_change_that_nothing_can_be_done_for_grows_old_and_is_done_once_that_i
 
     # then
     assert everything.aws.changes.source.queue.size() == 0
+    assert [line["outcome"] for line in everything.lines()] == ["applied"]
+
+
+def test_a_change_whose_invocations_vanish_is_an_error_of_the_function_and_is_done_by_the_next(
+    everything: World, template: Template, metrics: Callable[[str], float]
+) -> None:
+    # given
+    everything.configure(USERS, [])
+    person = next(iter(everything.tenant.expected_users()))["user_id"]
+    everything.aws.changes.send(_change(everything, person))
+    batches = everything.aws.changes.source.batches
+    batches.clear()
+
+    # when: an invocation never comes to its end
+    everything.watch = AlwaysGone()
+    assert everything.aws.changes.source.poll()
+
+    # then: it counts nothing itself, and Lambda counts an error
+    assert metrics("FailedChangeGroups") == 0
+    assert goes_off(template, "ChangeMembersErrorsAlarm", batches["failed"])
+
+    # when: the next one does
+    everything.watch = None
+    everything.let_time_pass()
+    while everything.aws.changes.source.poll():
+        pass
+
+    # then
     assert [line["outcome"] for line in everything.lines()] == ["applied"]
 
 

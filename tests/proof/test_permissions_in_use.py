@@ -61,6 +61,7 @@ USED_BY_STEP_FUNCTIONS = {
         "states:StartExecution",
         "states:DescribeExecution",
         "states:StopExecution",
+        "states:RedriveExecution",
         "xray:GetSamplingRules",
         "xray:GetSamplingTargets",
         *LOG_DELIVERY,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from meibo.members.engine import LONGEST_WAIT_SECONDS
 
 from .conftest import Template
 
@@ -23,6 +24,9 @@ WEEK = 7 * 24 * 3600
         ("ScheduleDeadLettersAlarm", "notBreaching"),
         ("ChangesDeadLettersAlarm", "notBreaching"),
         ("ChangesAgeAlarm", "notBreaching"),
+        ("ReturnedChangesAgeAlarm", "notBreaching"),
+        ("FailedChangeGroupsAlarm", "notBreaching"),
+        ("ChangeMembersErrorsAlarm", "notBreaching"),
         ("RejectedMembersAlarm", "notBreaching"),
     ],
 )
@@ -39,6 +43,9 @@ def test_these_are_all_the_alarms(template: Template) -> None:
         "ScheduleDeadLettersAlarm",
         "ChangesDeadLettersAlarm",
         "ChangesAgeAlarm",
+        "ReturnedChangesAgeAlarm",
+        "FailedChangeGroupsAlarm",
+        "ChangeMembersErrorsAlarm",
         "RejectedMembersAlarm",
     }
 
@@ -54,6 +61,57 @@ def test_run_alarm_watches_every_way_to_end_badly(template: Template) -> None:
         assert metrics[name]["MetricStat"]["Metric"]["Dimensions"] == [
             {"Name": "StateMachineArn", "Value": "ExportWorkflow"}
         ]
+
+
+def test_run_alarm_evaluates_metrics_that_come_late(template: Template) -> None:
+    # given: the alarm's expression and how long a period counts
+    properties = template.properties("RunFailedAlarm")
+    (expression,) = (metric["Expression"] for metric in properties["Metrics"] if "Expression" in metric)
+    (period,) = {metric["MetricStat"]["Period"] for metric in properties["Metrics"] if "MetricStat" in metric}
+
+    # then: a missing data point stays missing until it comes, and one of several periods suffices
+    assert "FILL" not in expression
+    assert expression == "SUM([failed, timed_out, aborted])"
+    assert properties["DatapointsToAlarm"] == 1
+    assert (properties["EvaluationPeriods"] - 1) * period >= 15 * 60
+
+
+@pytest.mark.parametrize("alarm", ["ReturnedChangesAgeAlarm", "FailedChangeGroupsAlarm", "ChangeMembersErrorsAlarm"])
+def test_alarm_stays_on_until_a_stuck_change_is_received_again(template: Template, alarm: str) -> None:
+    # given: a change that is returned is hidden for 15 minutes at most; after a killed invocation, for as long as the
+    # queue says. Then an invocation may run for its whole time before it emits its metrics.
+    hidden = LONGEST_WAIT_SECONDS
+    if alarm == "ChangeMembersErrorsAlarm":
+        hidden = template.properties("ChangesQueue")["VisibilityTimeout"]
+    properties = template.properties(alarm)
+
+    # then
+    assert properties["DatapointsToAlarm"] == 1
+    evaluated = (properties["EvaluationPeriods"] - 1) * properties["Period"]
+    assert evaluated >= hidden + template.properties("ChangeMembers")["Timeout"]
+
+
+@pytest.mark.parametrize(("state", "enabled"), [("ENABLED", True), ("DISABLED", False)])
+def test_silence_alarm_acts_only_while_there_is_a_schedule(
+    translate: Callable[..., Template], state: str, *, enabled: bool
+) -> None:
+    assert translate(ScheduleState=state).properties("SilenceAlarm")["ActionsEnabled"] is enabled
+
+
+def test_silence_alarm_is_another_alarm_once_the_schedule_is_enabled(translate: Callable[..., Template]) -> None:
+    # An alarm that was in ALARM while its actions were disabled does not act when they are enabled: its state does not
+    # change. CloudFormation replaces an alarm whose name changes, and the new one is evaluated from the beginning.
+    names = [
+        translate(ScheduleState=state).properties("SilenceAlarm")["AlarmName"] for state in ("DISABLED", "ENABLED")
+    ]
+
+    assert names == ["meibo-silence-while-disabled", "meibo-silence"]
+
+
+def test_no_other_alarm_is_ever_disabled(template: Template) -> None:
+    disabled = {name for name, found in template.of_type("AWS::CloudWatch::Alarm").items() if "ActionsEnabled" in found}
+
+    assert disabled == {"SilenceAlarm"}
 
 
 @pytest.mark.parametrize("alarm", ["SilenceAlarm", "SuspectExportsAlarm"])

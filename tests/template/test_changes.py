@@ -61,6 +61,13 @@ def test_concurrency_is_bounded_at_the_queue_and_the_function_knows_it(
     assert "ReservedConcurrentExecutions" not in template.properties("ChangeMembers")
 
 
+@pytest.mark.parametrize(("senders", "enabled"), [("", False), (SENDERS, True)])
+def test_queue_is_polled_only_while_somebody_may_send(
+    translate: Callable[..., Template], senders: str, *, enabled: bool
+) -> None:
+    assert _mapping(translate(ChangeSenders=senders))["Enabled"] is enabled
+
+
 def test_message_stays_hidden_for_six_times_the_functions_time(template: Template) -> None:
     timeout = template.properties("ChangeMembers")["Timeout"]
 
@@ -96,9 +103,9 @@ def test_rejected_changes_are_kept_as_long_as_sqs_keeps_anything(template: Templ
 
 
 def test_dead_letter_always_fits(template: Template) -> None:
-    # given: 262,144 bytes is what a queue accepts if its template says nothing
+    # given
     most = template.properties("ChangesQueue")["MaximumMessageSize"]
-    dead_letters = template.properties("ChangesDeadLetters").get("MaximumMessageSize", 262_144)
+    dead_letters = template.properties("ChangesDeadLetters")["MaximumMessageSize"]
 
     # then: the whole message and the attribute with its name and type
     assert dead_letters >= MAX_MESSAGE_BYTES
@@ -136,16 +143,51 @@ def test_only_the_function_writes_dead_letters(template: Template) -> None:
         ("ChangesAgeAlarm", "ApproximateAgeOfOldestMessage", "ChangesQueue"),
     ],
 )
-def test_queue_is_watched(template: Template, alarm: str, metric: str, queue: str) -> None:
-    properties = template.properties(alarm)
+def test_queue_is_watched(translate: Callable[..., Template], alarm: str, metric: str, queue: str) -> None:
+    properties = translate(ChangeSenders=SENDERS).properties(alarm)
 
     assert (properties["Namespace"], properties["MetricName"]) == ("AWS/SQS", metric)
     assert properties["Dimensions"] == [{"Name": "QueueName", "Value": f"{queue}.QueueName"}]
 
 
-def test_rejections_are_watched_where_the_function_counts_them(template: Template) -> None:
-    variables = template.properties("ChangeMembers")["Environment"]["Variables"]
-    properties = template.properties("RejectedMembersAlarm")
+def test_any_change_on_a_queue_that_is_not_polled_is_an_alarm(translate: Callable[..., Template]) -> None:
+    # given: nobody may send, so the event source is disabled, and changes that were sent before are not applied
+    properties = translate(ChangeSenders="", MaxChangeAgeSeconds=7200).properties("ChangesAgeAlarm")
 
-    assert (properties["Namespace"], properties["MetricName"]) == ("Meibo", "RejectedMembers")
+    # then: the age would leave out those that were received three times
+    assert properties["MetricName"] == "ApproximateNumberOfMessagesVisible"
+    assert (properties["ComparisonOperator"], properties["Threshold"]) == ("GreaterThanThreshold", 0)
+
+
+def test_age_alarms_have_the_threshold_of_their_parameter(translate: Callable[..., Template]) -> None:
+    template = translate(ChangeSenders=SENDERS, MaxChangeAgeSeconds=7200)
+
+    for alarm in ("ChangesAgeAlarm", "ReturnedChangesAgeAlarm"):
+        properties = template.properties(alarm)
+        assert (properties["ComparisonOperator"], properties["Threshold"]) == ("GreaterThanThreshold", 7200)
+
+
+@pytest.mark.parametrize(
+    ("alarm", "metric", "statistic"),
+    [
+        ("RejectedMembersAlarm", "RejectedMembers", "Sum"),
+        ("FailedChangeGroupsAlarm", "FailedChangeGroups", "Sum"),
+        ("ReturnedChangesAgeAlarm", "OldestReturnedChangeAge", "Maximum"),
+    ],
+)
+def test_what_the_function_counts_is_watched_where_it_counts_it(
+    template: Template, alarm: str, metric: str, statistic: str
+) -> None:
+    variables = template.properties("ChangeMembers")["Environment"]["Variables"]
+    properties = template.properties(alarm)
+
+    assert (properties["Namespace"], properties["MetricName"]) == ("Meibo", metric)
+    assert properties["Statistic"] == statistic
     assert properties["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
+
+
+def test_invocations_that_fail_are_watched_where_lambda_counts_them(template: Template) -> None:
+    properties = template.properties("ChangeMembersErrorsAlarm")
+
+    assert (properties["Namespace"], properties["MetricName"]) == ("AWS/Lambda", "Errors")
+    assert properties["Dimensions"] == [{"Name": "FunctionName", "Value": "ChangeMembers"}]

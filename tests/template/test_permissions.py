@@ -13,6 +13,8 @@ from tests.iam import LOG_DELIVERY
 from .conftest import Template
 
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+OLD_KEY = "arn:aws:kms:eu-central-1:123456789012:key/00000000-2222-3333-4444-555555555555"
+OTHER_KEY = "arn:aws:kms:eu-central-1:210987654321:key/99999999-2222-3333-4444-555555555555"
 ROLES = (
     "CreateExportsRole",
     "CheckExportRole",
@@ -77,6 +79,7 @@ GRANTED = {
             "arn:aws:states:eu-central-1:123456789012:execution:meibo-export:*",
             "arn:aws:states:eu-central-1:123456789012:execution:meibo-export/*",
         ],
+        "states:RedriveExecution": ["arn:aws:states:eu-central-1:123456789012:execution:meibo-export/*"],
     },
     "ChangeMembersRole": {
         "ssm:GetParameter": ["arn:aws:ssm:eu-central-1:123456789012:parameter/meibo/sources"],
@@ -117,7 +120,7 @@ def _granted(template: Template, role: str) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def everything_on(translate: Callable[..., Template]) -> Template:
     """The template with every optional grant in it."""
-    return translate(CustomerKeyArn=KEY, ObjectLockMode="GOVERNANCE")
+    return translate(CustomerKeyArn=KEY, DecryptKeyArns=OLD_KEY, ObjectLockMode="GOVERNANCE")
 
 
 def test_these_are_all_the_roles(template: Template) -> None:
@@ -188,9 +191,45 @@ def test_the_key_is_granted_only_where_there_is_one(template: Template, everythi
     # then
     assert not any(action.startswith("kms:") for action in _granted(template, role))
     for statement in keys:
-        assert statement["Resource"] == [KEY]
+        assert statement["Resource"] in ([KEY], [OLD_KEY])
         assert "kms:ViaService" in statement["Condition"]["StringEquals"]
     assert bool(keys) == (role != "ScheduleRole")
+
+
+def _decrypting(template: Template, role: str) -> dict[str, Any]:
+    """Return the services through which a role may decrypt, by key."""
+    return {
+        key: statement["Condition"]["StringEquals"]["kms:ViaService"]
+        for statement in template.statements(role)
+        if "kms:Decrypt" in statement["Action"]
+        for key in statement["Resource"]
+    }
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("new_key", [KEY, ""], ids=["another key", "no key"])
+def test_objects_of_a_former_key_stay_readable_and_nothing_is_encrypted_with_it(
+    translate: Callable[..., Template], role: str, new_key: str
+) -> None:
+    # given: what the role reads while the former key is the archive's key
+    before = _decrypting(translate(CustomerKeyArn=OLD_KEY), role)
+
+    # when
+    template = translate(CustomerKeyArn=new_key, DecryptKeyArns=f"{OLD_KEY},{OTHER_KEY}")
+
+    # then
+    after = _decrypting(template, role)
+    assert after.keys() == ({OLD_KEY, OTHER_KEY, new_key} - {""} if before else set())
+    for services in after.values():
+        assert services == before[OLD_KEY]
+    encrypting = {
+        key
+        for statement in template.statements(role)
+        for action in statement["Action"]
+        if action.startswith("kms:") and action != "kms:Decrypt"
+        for key in statement["Resource"]
+    }
+    assert encrypting <= {new_key}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -22,6 +22,16 @@ def glue(template: Template, table: Table) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.parametrize(("stack", "name"), [("meibo", "meibo"), ("meibo-prod-eu", "meibo_prod_eu")])
+def test_the_database_has_a_name_that_sql_needs_no_quotes_for(stack: str, name: str) -> None:
+    template = Template.deployed({}, region="eu-central-1", stack=stack)
+
+    (database,) = template.of_type("AWS::Glue::Database").values()
+
+    # https://docs.aws.amazon.com/athena/latest/ug/tables-databases-columns-names.html
+    assert database["DatabaseInput"]["Name"] == name
+
+
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
 def test_columns_are_the_same_here_and_there(template: Template, table: Table) -> None:
     columns = glue(template, table)["StorageDescriptor"]["Columns"]

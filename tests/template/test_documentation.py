@@ -1,0 +1,106 @@
+"""What the documentation tells users to do in AWS fits the template."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from local.template import ROOT
+
+from .conftest import Template
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+
+
+def _commands(text: str) -> list[str]:
+    """Return the commands of a page's console blocks, each in one line."""
+    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
+    joined = "\n".join(blocks).replace("\\\n", " ")
+    return [line.strip().removeprefix("$ ") for line in joined.splitlines() if line.strip().startswith("$ ")]
+
+
+def _statement(sid: str) -> dict[str, Any]:
+    """Return a policy statement of the operations page."""
+    blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", OPERATIONS, re.DOTALL)]
+    (statement,) = (block for block in blocks if block.get("Sid") == sid)
+    found: dict[str, Any] = statement
+    return found
+
+
+def test_functions_are_invoked_by_hand_without_a_read_timeout() -> None:
+    # The AWS CLI gives up after 60 seconds and invokes the function again:
+    # https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-options.html
+    invocations = {
+        (page.name, command)
+        for page in PAGES
+        for command in _commands(page.read_text(encoding="utf-8"))
+        if command.startswith("aws lambda invoke ")
+    }
+
+    assert {page for page, _ in invocations} >= {"README.md", "operations.md"}
+    assert [command for _, command in invocations if "--cli-read-timeout 0 " not in command] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_mention_of_an_invocation_is_a_command_that_is_checked(page: Any) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    assert text.count("aws lambda invoke") == sum("aws lambda invoke" in command for command in _commands(text))
+
+
+def test_the_documented_key_policy_allows_what_the_roles_are_granted(translate: Callable[..., Template]) -> None:
+    # given
+    template = translate(CustomerKeyArn=KEY)
+    granted = [
+        statement
+        for role in template.of_type("AWS::IAM::Role")
+        for statement in template.statements(role)
+        if any(action.startswith("kms:") for action in statement["Action"])
+    ]
+    services = [statement["Condition"]["StringEquals"]["kms:ViaService"] for statement in granted]
+
+    # when
+    documented = _statement("MeiboThroughS3AndSecretsManager")
+
+    # then
+    assert set(documented["Action"]) == {action for statement in granted for action in statement["Action"]}
+    assert {service.replace("ap-northeast-1", "eu-central-1") for service in _via(documented)} == {
+        service for found in services for service in ([found] if isinstance(found, str) else found)
+    }
+
+
+def _via(statement: dict[str, Any]) -> list[str]:
+    services: list[str] = statement["Condition"]["StringEquals"]["kms:ViaService"]
+    return services
+
+
+def test_the_documented_policy_of_the_log_bucket_covers_the_prefix_of_the_stack(
+    translate: Callable[..., Template],
+) -> None:
+    logging = translate(AccessLogBucket="access-log-bucket").properties("ArchiveBucket")["LoggingConfiguration"]
+
+    documented = _statement("S3ServerAccessLogs")
+
+    # https://docs.aws.amazon.com/AmazonS3/latest/userguide/enable-server-access-logging.html
+    assert documented["Principal"] == {"Service": "logging.s3.amazonaws.com"}
+    assert documented["Action"] == "s3:PutObject"
+    assert (
+        documented["Resource"].lower() == f"arn:aws:s3:::{logging['DestinationBucketName']}/{logging['LogFilePrefix']}*"
+    )
+
+
+def test_the_checklist_names_what_the_template_has(source: dict[str, Any]) -> None:
+    checklist = OPERATIONS.partition("## First deployment checklist")[2].partition("\n## ")[0]
+    steps = re.findall(r"^\d+\. \*\*(.+?)\*\*", checklist, re.MULTILINE)
+
+    assert steps[0].startswith("A file over 8 MiB into a bucket that is younger than a day")
+    known = {*source["Parameters"], *source["Resources"], *source["Outputs"]}
+    named = set(re.findall(r"`([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+)(?:=[^`]*)?`", checklist))
+    # Words of AWS's or of Meibo's errors that are no names of the template.
+    assert named - known == {"AccessDenied", "LocationRefusedError"}
