@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from typing import Any
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_role_that_is_missing_is_asked_for_once(world: World, people: list[str])
     assert world.requests("POST", "roles") == [404]
     (letter,) = world.letters()
     assert letter["members"] == people[:12]
+
+
+def test_refused_roles_name_the_organization_of_the_member(world: World, people: list[str]) -> None:
+    # given: the same unknown role in two organizations, in one batch
+    messages = [
+        world.send(*people[number * 3 : number * 3 + 3], roles=["rol_0000000000000404"], organization=number)
+        for number in range(2)
+    ]
+
+    # when
+    world.source().poll()
+
+    # then
+    for number, message in enumerate(messages):
+        assert {line["reason"].count(world.organizations[number]) for line in world.lines(message)} == {1}
+    assert world.requests("POST", "roles") == [404, 404]
 
 
 def test_member_with_too_many_roles_is_rejected_alone(world: World, people: list[str]) -> None:
@@ -140,6 +157,100 @@ def test_invitation_whose_answer_was_lost_is_not_made_twice(world: World) -> Non
     assert world.outcomes(message) == {NEW: "applied"}
     assert world.tenant.invitations.created == 1
     assert world.tenant.invitations.emails == 1
+
+
+def _connection(world: World) -> str:
+    """Return a connection that the first organization has enabled."""
+    organizations, connections = world.tenant.organizations, world.tenant.directory.connections
+    return next(
+        connection
+        for connection in organizations.connections(world.organizations[0])
+        if connections[connection].strategy not in ("email", "sms")
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "difference"),
+    [
+        ({"roles": 1}, {}, "other roles"),
+        ({}, {"roles": 1}, "other roles"),
+        ({"roles": 1}, {"roles": 2}, "other roles"),
+        ({"connection_id": True}, {}, "another connection"),
+        ({}, {"connection_id": True}, "another connection"),
+        ({"ttl_sec": 3600}, {}, "a lifetime of 3600 s"),
+        ({}, {"ttl_sec": 3600}, "a lifetime of 604800 s"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_open_invitation_with_other_terms_is_not_the_requested_one(
+    world: World, before: dict[str, Any], after: dict[str, Any], difference: str, dry_run: bool
+) -> None:
+    # given
+    def send(terms: dict[str, Any], **more: Any) -> str:
+        connection = {"connection_id": _connection(world)} if "connection_id" in terms else {}
+        ttl = {"ttl_sec": terms["ttl_sec"]} if "ttl_sec" in terms else {}
+        roles: dict[str, Any] = (
+            {"roles": list(world.tenant.organizations.roles)[: terms["roles"]]} if "roles" in terms else {}
+        )
+        return world.send(NEW, action="invite", invitation={**TERMS, **connection, **ttl}, **roles, **more)
+
+    send(before)
+    world.drain()
+    open_invitations = world.tenant.invitations.all[world.organizations[0]]
+    (identity,) = open_invitations
+
+    # when
+    message = send(after, change_id="hr-2", dry_run=dry_run)
+    world.drain()
+
+    # then
+    (line,) = world.lines(message)
+    assert (line["outcome"], line["code"]) == ("rejected", "invitation_differs")
+    assert identity in line["reason"]
+    assert difference in line["reason"]
+    assert list(open_invitations) == [identity]
+    assert len(world.letters()) == (0 if dry_run else 1)
+
+    # when: the open invitation is revoked and the change is sent again
+    open_invitations.clear()
+    again = send(after, change_id="hr-3")
+    world.drain()
+
+    # then
+    assert world.outcomes(again) == {NEW: "applied"}
+
+
+def test_invitation_with_the_same_terms_is_found_among_others(world: World) -> None:
+    # given: two invitations of one person, which Auth0 accepts; roles have no order
+    roles = list(world.tenant.organizations.roles)[:2]
+    first = world.send(NEW, action="invite", roles=roles, invitation=TERMS)
+    world.drain()
+    invitations = world.tenant.invitations.all[world.organizations[0]]
+    ((identity, invitation),) = list(invitations.items())
+    invitations["uinv_0000000000000099"] = {**invitation, "id": "uinv_0000000000000099", "roles": []}
+
+    # when
+    again = world.send(NEW.upper(), action="invite", roles=roles[::-1], invitation=TERMS, change_id="hr-2")
+    world.drain()
+
+    # then
+    assert [line["invitation_id"] for line in world.lines(first) + world.lines(again)] == [identity, identity]
+    assert world.tenant.invitations.created == 1
+
+
+def test_expired_invitation_is_not_open(world: World) -> None:
+    # given
+    world.send(NEW, action="invite", invitation={**TERMS, "ttl_sec": 3600})
+    world.drain()
+    world.clock.sleep(3601)
+
+    # when
+    message = world.send(NEW, action="invite", invitation={**TERMS, "ttl_sec": 3600}, change_id="hr-2")
+    world.drain()
+
+    # then: Auth0 lists expired invitations as well
+    assert world.outcomes(message) == {NEW: "applied"}
+    assert world.tenant.invitations.created == 2
 
 
 def test_application_that_does_not_exist_rejects_the_invitation(world: World) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from meibo.auth0.client import Auth0Client
@@ -17,14 +18,45 @@ INVITATIONS_PER_PAGE: Final = 50
 # The offset ends at 1,000 records.
 MOST_PAGES: Final = 20
 LONGEST_TTL_SECONDS: Final = 2_592_000
+DEFAULT_TTL_SECONDS: Final = 604_800
+# Auth0 computes both timestamps of an invitation itself; a smaller difference in lifetime is not the sender's.
+TTL_TOLERANCE_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
 class Invitation:
-    """An invitation, without its URL: who has that can accept it."""
+    """An invitation, without its URL: whoever has the URL can accept it."""
 
     id: str
     expires_at: str | None
+    created_at: str | None = None
+    roles: frozenset[str] = frozenset()
+    connection_id: str | None = None
+
+    @property
+    def lifetime(self) -> timedelta | None:
+        """How long the invitation is valid from its creation, or None if Auth0 does not say."""
+        created, expires = _moment(self.created_at), _moment(self.expires_at)
+        return expires - created if created and expires else None
+
+    def has_expired(self, now: datetime) -> bool:
+        """Return whether the invitation cannot be accepted any more."""
+        expires = _moment(self.expires_at)
+        return expires is not None and expires <= now
+
+    def differences(self, *, roles: Sequence[str], connection_id: str | None, ttl_sec: int | None) -> list[str]:
+        """Return what a request with these terms would make different, in words; nothing if it is the same."""
+        differences = []
+        if self.roles != frozenset(roles):
+            differences.append("other roles")
+        if self.connection_id != connection_id:
+            differences.append("another connection")
+        wanted = timedelta(seconds=ttl_sec or DEFAULT_TTL_SECONDS)
+        if self.lifetime is None:
+            differences.append("an unknown lifetime")
+        elif abs(self.lifetime - wanted) > timedelta(seconds=TTL_TOLERANCE_SECONDS):
+            differences.append(f"a lifetime of {self.lifetime.total_seconds():.0f} s")
+        return differences
 
 
 def create_invitation(
@@ -72,15 +104,18 @@ def create_invitation(
 
 
 def find_invitation(client: Auth0Client, organization_id: str, *, email: str, client_id: str) -> Invitation | None:
-    """Return the newest open invitation of a person to an organization, or None."""
-    for invited, application, invitation in open_invitations(client, organization_id):
+    """Return the newest invitation of a person to an organization, or None."""
+    for invited, application, invitation in list_invitations(client, organization_id):
         if invited.casefold() == email.casefold() and application == client_id:
             return invitation
     return None
 
 
-def open_invitations(client: Auth0Client, organization_id: str) -> Iterator[tuple[str, str, Invitation]]:
-    """Yield (e-mail address, client id, invitation) of an organization, the newest first, at most 1,000."""
+def list_invitations(client: Auth0Client, organization_id: str) -> Iterator[tuple[str, str, Invitation]]:
+    """Yield (e-mail address, client id, invitation) of an organization, the newest first, at most 1,000.
+
+    Invitations that have expired are among them.
+    """
     for page in range(MOST_PAGES):
         rows = _page(client, organization_id, page)
         for row in rows:
@@ -115,4 +150,21 @@ def _path(organization_id: str) -> str:
 
 def _invitation(document: dict[str, Any]) -> Invitation:
     expires_at = document.get("expires_at")
-    return Invitation(document["id"], expires_at if isinstance(expires_at, str) else None)
+    created_at, connection_id = document.get("created_at"), document.get("connection_id")
+    roles = document.get("roles")
+    return Invitation(
+        document["id"],
+        expires_at if isinstance(expires_at, str) else None,
+        created_at if isinstance(created_at, str) else None,
+        frozenset(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else frozenset(),
+        connection_id if isinstance(connection_id, str) else None,
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """Return an ISO 8601 timestamp with its time zone, or None if the text is something else."""
+    try:
+        moment = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None

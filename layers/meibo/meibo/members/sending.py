@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from meibo.auth0.invitations import Invitation
 from meibo.errors import RequestRefusedError
 from meibo.members.change import Change, InvitationTerms, is_user_id
 from meibo.members.merge import Step
@@ -29,9 +30,10 @@ class Sender:
     tenant: Tenant
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _organizations: dict[str, bool] = field(default_factory=dict)
-    _invited: dict[str, dict[tuple[str, str], str]] = field(default_factory=dict)
+    _invitations: dict[str, dict[tuple[str, str], list[Invitation]]] = field(default_factory=dict)
     _roles: frozenset[str] | None = None
-    _missing_roles: dict[tuple[str, ...], str] = field(default_factory=dict)
+    # By organization as well: roles can belong to an organization, and the reason names it.
+    _missing_roles: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
 
     def take(self, organization_id: str, step: Step, changes: Mapping[int, Change]) -> Iterator[Found]:
         """Send the step; yields outcomes as they become final.
@@ -95,7 +97,8 @@ class Sender:
     def _with_roles(self, change: Change, member: str) -> Outcome:
         if change.action != "add" or not change.roles:
             return self._outcome(member, "applied")
-        reason = self._missing_roles.get(change.roles)
+        key = (change.organization_id, change.roles)
+        reason = self._missing_roles.get(key)
         if reason is None:
             try:
                 self.tenant.add_roles(change.organization_id, member, change.roles)
@@ -105,7 +108,7 @@ class Sender:
                 reason = str(error)
                 if "no such role" in reason:
                     # It is so for every member; asking for each would only cost requests.
-                    self._missing_roles[change.roles] = reason
+                    self._missing_roles[key] = reason
             else:
                 return self._outcome(member, "applied")
         return self._outcome(
@@ -115,23 +118,25 @@ class Sender:
     # -- invitations and dry runs
 
     def _invite(self, change: Change, email: str) -> Outcome:
-        terms = change.invitation or InvitationTerms("", "")
-        refused = self._not_to_be_invited(change, email)
-        if refused:
-            return refused
-        # Invitations are not idempotent at the provider, so one that is open already is the one asked for.
-        invited = self._invitations(change.organization_id)
-        key = (email.casefold(), terms.client_id)
-        if key not in invited:
+        rejection = self._invitation_rejection(change, email)
+        if rejection:
+            return rejection
+        # Invitations are not idempotent at the provider: an open one with the same terms is not created again.
+        invitations = self._open_invitations(change, email)
+        invitation = next((found for found in invitations if not _differences(found, change)), None)
+        if invitation is None:
+            terms = change.invitation or InvitationTerms("", "")
             try:
-                invited[key] = self.tenant.invite(change.organization_id, email, terms, change.roles)
+                invitation = self.tenant.invite(change.organization_id, email, terms, change.roles)
             except RequestRefusedError as error:
                 if error.status not in ABOUT_THE_REQUEST:
                     raise
                 return self._outcome(email, "rejected", "refused", str(error))
-        return self._outcome(email, "applied", invitation_id=invited[key])
+            invitations.append(invitation)
+        return self._outcome(email, "applied", invitation_id=invitation.id)
 
-    def _not_to_be_invited(self, change: Change, email: str) -> Outcome | None:
+    def _invitation_rejection(self, change: Change, email: str) -> Outcome | None:
+        """Return the outcome of a person who cannot be invited as the change says, or None."""
         if not self._organization_exists(change.organization_id):
             return self._no_organization(change.organization_id, email)
         users = self.tenant.users_of(email)
@@ -139,6 +144,14 @@ class Sender:
             ids = [user for user in users[:MAX_IDS_IN_REASON] if is_user_id(user)] or ["the id"]
             reason = f"is a user of the tenant already: send the action add with {' or '.join(ids)}"
             return self._outcome(email, "rejected", "already_a_user", reason)
+        invitations = self._open_invitations(change, email)
+        differences = [_differences(invitation, change) for invitation in invitations]
+        if differences and all(differences):
+            reason = (
+                f"invitation {invitations[0].id} is open with {', '.join(differences[0])}: revoke it in Auth0, or send"
+                " its terms"
+            )
+            return self._outcome(email, "rejected", "invitation_differs", reason)
         return None
 
     def _look_up(self, change: Change, member: str) -> Outcome:
@@ -148,7 +161,7 @@ class Sender:
         if unknown:
             return self._outcome(member, "rejected", "unknown_role", f"the tenant has no role {', '.join(unknown)}")
         if change.action == "invite":
-            return self._not_to_be_invited(change, member) or self._outcome(member, "dry_run")
+            return self._invitation_rejection(change, member) or self._outcome(member, "dry_run")
         if self.tenant.user_exists(member):
             return self._outcome(member, "dry_run")
         if change.action == "remove":
@@ -167,10 +180,17 @@ class Sender:
             self._roles = self.tenant.roles()
         return self._roles
 
-    def _invitations(self, organization_id: str) -> dict[tuple[str, str], str]:
-        if organization_id not in self._invited:
-            self._invited[organization_id] = dict(self.tenant.invitations(organization_id))
-        return self._invited[organization_id]
+    def _open_invitations(self, change: Change, email: str) -> list[Invitation]:
+        """Return the open invitations of a person to the change's organization and application, the newest first."""
+        organization_id = change.organization_id
+        if organization_id not in self._invitations:
+            now = self.now()
+            self._invitations[organization_id] = {
+                key: [invitation for invitation in invitations if not invitation.has_expired(now)]
+                for key, invitations in self.tenant.invitations(organization_id).items()
+            }
+        client_id = change.invitation.client_id if change.invitation else ""
+        return self._invitations[organization_id].setdefault((email.casefold(), client_id), [])
 
     def _no_organization(self, organization_id: str, member: str) -> Outcome:
         reason = f"the tenant has no organization {organization_id}"
@@ -185,3 +205,12 @@ class Sender:
         invitation_id: str | None = None,
     ) -> Outcome:
         return Outcome(member, kind, self.now(), code, reason, invitation_id)
+
+
+def _differences(invitation: Invitation, change: Change) -> list[str]:
+    terms = change.invitation
+    return invitation.differences(
+        roles=change.roles,
+        connection_id=terms.connection_id if terms else None,
+        ttl_sec=terms.ttl_sec if terms else None,
+    )

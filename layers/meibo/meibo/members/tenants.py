@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.credentials import Auth0Credentials
-from meibo.auth0.invitations import create_invitation, open_invitations
+from meibo.auth0.invitations import Invitation, create_invitation, list_invitations
 from meibo.auth0.membership import add_members, add_roles, remove_members
 from meibo.auth0.roles import role_ids
 from meibo.auth0.users import user_exists, users_by_email
@@ -30,9 +30,11 @@ class Tenant(Protocol):
 
     def add_roles(self, organization_id: str, user_id: str, role_ids: Sequence[str]) -> None: ...
 
-    def invite(self, organization_id: str, email: str, terms: InvitationTerms, role_ids: Sequence[str]) -> str: ...
+    def invite(
+        self, organization_id: str, email: str, terms: InvitationTerms, role_ids: Sequence[str]
+    ) -> Invitation: ...
 
-    def invitations(self, organization_id: str) -> Mapping[tuple[str, str], str]: ...
+    def invitations(self, organization_id: str) -> Mapping[tuple[str, str], Sequence[Invitation]]: ...
 
     def organization_exists(self, organization_id: str) -> bool: ...
 
@@ -61,8 +63,8 @@ class Auth0Tenant:
         """Give roles to one member."""
         add_roles(self.client, organization_id, user_id, role_ids)
 
-    def invite(self, organization_id: str, email: str, terms: InvitationTerms, role_ids: Sequence[str]) -> str:
-        """Invite a person and return the invitation's id."""
+    def invite(self, organization_id: str, email: str, terms: InvitationTerms, role_ids: Sequence[str]) -> Invitation:
+        """Invite a person."""
         return create_invitation(
             self.client,
             organization_id,
@@ -73,14 +75,14 @@ class Auth0Tenant:
             ttl_sec=terms.ttl_sec,
             connection_id=terms.connection_id,
             send_email=terms.send_email,
-        ).id
+        )
 
-    def invitations(self, organization_id: str) -> Mapping[tuple[str, str], str]:
-        """Return the ids of the open invitations by (address in small letters, client id)."""
-        return {
-            (email.casefold(), client_id): found.id
-            for email, client_id, found in open_invitations(self.client, organization_id)
-        }
+    def invitations(self, organization_id: str) -> Mapping[tuple[str, str], Sequence[Invitation]]:
+        """Return the invitations by case-folded address and client id, the newest first."""
+        invitations: dict[tuple[str, str], list[Invitation]] = {}
+        for email, client_id, invitation in list_invitations(self.client, organization_id):
+            invitations.setdefault((email.casefold(), client_id), []).append(invitation)
+        return invitations
 
     def organization_exists(self, organization_id: str) -> bool:
         """Tell whether the tenant has this organization."""
