@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import socket
 import ssl
 import struct
@@ -69,7 +70,11 @@ class _Handler(WSGIRequestHandler):
         """Answer one request; keep the connection unless the body's end is unknown."""
         if self.headers.get("Expect", "").strip().lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        environ = self._environ_with_body()
+        length = self.headers.get("Content-Length", "0")
+        if not re.fullmatch(r"[0-9]{1,18}", length):
+            self.send_error(400, "Bad Request", "Content-Length is not a number.")
+            return
+        environ = self._environ_with_body(int(length))
         answer: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -93,10 +98,9 @@ class _Handler(WSGIRequestHandler):
         except (ConnectionError, TimeoutError, ssl.SSLError):
             self.close_connection = True
 
-    def _environ_with_body(self) -> WSGIEnvironment:
+    def _environ_with_body(self, length: int) -> WSGIEnvironment:
         environ = self.make_environ()
         if not environ.get("wsgi.input_terminated"):
-            length = int(environ.get("CONTENT_LENGTH") or 0)
             if length > LARGEST_BODY:
                 self.close_connection = True
             environ["wsgi.input"] = io.BytesIO(self.rfile.read(min(length, LARGEST_BODY)))

@@ -141,6 +141,18 @@ def test_without_a_usable_header_the_wait_grows_with_each_attempt(headers: dict[
     assert waits[-1] == LONGEST_BACKOFF_SECONDS
 
 
+@given(text=st.text(max_size=40) | st.text("0123456789²٣.+-: ,GMTJanFri", max_size=40), after_a_date=st.booleans())
+def test_no_text_in_a_header_is_an_error(text: str, after_a_date: bool) -> None:
+    value = f"Fri, 31 Dec 9999 23:59:59 {text}" if after_a_date else text
+    paced = pacer(FakeClock())
+    names = ("date", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+    headers = dict.fromkeys(names, value)
+
+    paced.learn("jobs", headers)
+
+    assert paced.busy_wait(headers, attempt=0) > 0
+
+
 def test_chance_takes_at_most_half_of_a_wait() -> None:
     assert pacer(FakeClock(), jitter=0).busy_wait({}, attempt=3) == 4
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256 * 1024
 _GZIP_WBITS = 31
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)$")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class Files:
                 yield chunk
 
     def _asked_range(self, file: ExportFile) -> tuple[int, int] | None:
-        match = _RANGE.match(request.headers.get("Range", ""))
+        match = _RANGE.fullmatch(request.headers.get("Range", ""))
         if match is None or not self._switches.file_ranges or match.group(0) == "bytes=-":
             return None
         condition = request.headers.get("If-Range")

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 MOST_RECORDS = 1000
 DEFAULT_SIZE = 50
-_INTEGER = re.compile(r"-?\d+$")
+# ASCII digits only, and few enough for int(): anything else fails the check for an integer.
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 PAGE: Schema = {"type": "integer", "minimum": 0, "maximum": 1000, "description": "Page index of the results to return."}
 PER_PAGE: Schema = {"type": "integer", "minimum": 1, "maximum": 100, "description": "Number of results per page."}
@@ -35,7 +36,7 @@ def read_query(arguments: dict[str, str], properties: dict[str, Schema]) -> dict
     found: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in properties:
-            numeric = properties[name].get("type") == "integer" and _INTEGER.match(value)
+            numeric = properties[name].get("type") == "integer" and _INTEGER.fullmatch(value)
             found[name] = int(value) if numeric else value
     check(found, {"type": "object", "properties": properties}, "Query")
     return found

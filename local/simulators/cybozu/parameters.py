@@ -11,7 +11,8 @@ from flask import request
 from local.simulators.cybozu.answers import CybozuError, invalid
 
 LIMIT = 100
-_INDEXED = re.compile(r"^(\w+)\[(\d*)\]$")
+_INDEXED = re.compile(r"(\w+)\[([0-9]{0,18})\]")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 def parameters() -> dict[str, Any]:
@@ -31,7 +32,7 @@ def parameters() -> dict[str, Any]:
     found: dict[str, Any] = {}
     indexed: dict[str, dict[int, str]] = {}
     for key, value in request.args.items(multi=True):
-        match = _INDEXED.match(key)
+        match = _INDEXED.fullmatch(key)
         if match is None:
             found[key] = value
         else:
@@ -68,11 +69,10 @@ def paging(given: dict[str, Any], size_over_limit: str) -> tuple[int, int]:
 
 
 def _number(given: dict[str, Any], name: str, default: int) -> int:
-    value = given.get(name, default)
-    try:
-        return int(str(value))
-    except ValueError:
-        raise invalid(name, "数値で指定してください。") from None
+    text = str(given.get(name, default))
+    if not _INTEGER.fullmatch(text):
+        raise invalid(name, "数値で指定してください。")
+    return int(text)
 
 
 def required(given: dict[str, Any], name: str) -> str:

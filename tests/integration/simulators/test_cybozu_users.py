@@ -109,7 +109,9 @@ def test_size_over_the_limit_follows_the_switch(domain: Domain, switch: Any, sta
         assert len(answer.json()["users"]) == 100
 
 
-@pytest.mark.parametrize("query", ["size=0", "size=x", "offset=-1"])
+@pytest.mark.parametrize(
+    "query", ["size=0", "size=x", "size=²", "size=٣", "size=1_0", "offset=-1", "offset=" + "9" * 5000]
+)
 def test_senseless_paging_is_refused(domain: Domain, query: str) -> None:
     assert domain.get(f"/v1/users.json?{query}").status_code == 400
 

@@ -99,6 +99,16 @@ def test_stopped_simulator_answers_nobody(simulators: Any, api: Api) -> None:
         socket.create_connection(("127.0.0.1", int(port)), timeout=5)
 
 
+@pytest.mark.parametrize("length", ["²", "-1", "1_0", "x", "9" * 5000])
+def test_malformed_content_length_is_refused(simulators: Any, api: Api, length: str) -> None:
+    host, _, port = api.tenant.domain.partition(":")
+    context = ssl.create_default_context(cafile=simulators.ca_file)
+    plain = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
+    with context.wrap_socket(plain, server_hostname=host) as connection:
+        connection.sendall(f"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode("latin-1"))
+        assert connection.recv(12) == b"HTTP/1.1 400"
+
+
 def test_connections_are_kept(api: Api, tenant: Any) -> None:
     ports = set()
     tenant.api.hook = lambda environ: ports.add(environ["REMOTE_PORT"])

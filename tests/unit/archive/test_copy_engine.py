@@ -25,6 +25,7 @@ from meibo.archive.copy import (
     copy,
     engine,
 )
+from meibo.archive.copy.connection import retry_after
 from meibo.archive.copy.digest import Crc32, Crc64Nvme, FileDigest
 from meibo.archive.copy.order import InOrder
 from meibo.archive.copy.stop import Patience, Stop, StoppedError
@@ -230,3 +231,11 @@ def test_a_wait_ends_when_the_copy_does() -> None:
     stop.set(CopyBrokenError("elsewhere"))
     with pytest.raises(StoppedError):
         stop.wait(60)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("0", 0), ("12", 12), ("²", None), ("٣", None), ("-1", None), ("1.5", None), ("soon", None)]
+)
+def test_only_ascii_digits_of_retry_after_are_seconds(value: str, seconds: float | None) -> None:
+    assert retry_after({"Retry-After": value}) == seconds
+    assert retry_after({}) is None

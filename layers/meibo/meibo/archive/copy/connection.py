@@ -199,6 +199,7 @@ def told(error: BaseException) -> str:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read Retry-After where it is a number of seconds."""
+    """Return the seconds of a Retry-After header, or None if it is absent, a date or malformed."""
     value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+    # Not isdigit() alone: it also accepts digits such as "²", which float() rejects.
+    return float(value) if value.isascii() and value.isdigit() else None
