@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from meibo.errors import MeiboError
 from rich.markup import escape
 
+from local.folder import locked
 from local.runner import console_of_terminal, run
 from local.sources import real_sources, simulated_sources
 
@@ -25,8 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="what the functions log")
     options = parser.parse_args(argv)
     console = console_of_terminal()
+    # Archives and logs hold personal data: whatever the umask was, only the owner can read what this process creates.
+    os.umask(0o077)
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(options.archive))
             if options.sources:
                 sources = real_sources(options.sources)
             else:
@@ -38,6 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run(sources, options.archive, console, options.log)
     except MeiboError as error:
         console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        return 2
+    except OSError as error:
+        # A full disk, or a folder that cannot be written. The message of a network error may hold a URL.
+        console.print(
+            f"[red]{escape(str(error.filename or f'{options.archive}/'))}[/]:"
+            f" {error.strerror or type(error).__name__}; correct this and run again, the archive has no partial files",
+            highlight=False,
+        )
         return 2
 
 

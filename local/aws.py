@@ -32,6 +32,7 @@ from moto.moto_api._internal import mock_random
 from local.changes import LocalChanges
 from local.clients import shared_clients
 from local.environ import overlaid_environ
+from local.folder import receive
 from local.functions import LambdaService, LocalFunction, Observer, Outcome, load_handler
 from local.interpreter import definitions_read_once
 from local.invocations import Invocations
@@ -171,19 +172,13 @@ class LocalAws:
         self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def download(self, folder: Path) -> int:
-        """Copy what a folder lacks of the archive to it, under the bucket's keys; return the number of files.
+        """Copy the objects that a folder lacks to it, under the bucket's keys; return their number.
 
-        A file appears whole or not at all, and one that is there is left as it is.
+        All of them appear or none does, and a file that is there stays as it is.
         """
         # Parts are temporary: in AWS a lifecycle rule expires them.
         missing = [key for key in self.keys() if not key.startswith("parts/") and not (folder / key).exists()]
-        for key in missing:
-            path = folder / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            with partial.open("wb") as file:
-                self._s3.download_fileobj(self.bucket, key, file)
-            partial.replace(path)
+        receive(folder, missing, lambda key, file: self._s3.download_fileobj(self.bucket, key, file))
         return len(missing)
 
 

@@ -21,9 +21,9 @@ from meibo.report.page import render
 from meibo.report.state import gather
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from cli.words import printable
 from local.aws import LocalAws, local_aws
 from local.progress import Progress
 from local.rehearsal import rehearse
@@ -61,6 +61,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
     progress = Progress(console)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(log.open("w", encoding="utf-8"))
+        log.chmod(0o600)  # of an earlier run's log, too
         stack.enter_context(_output_to(file))
         aws = stack.enter_context(
             local_aws(
@@ -73,10 +74,10 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         aws.configure(sources.document, sources.secrets)
         earlier = _upload_earlier_manifests(aws, archive)
         if earlier:
-            console.print(f"{earlier} earlier archives in {archive}/ are what this run is compared with")
+            console.print(f"{earlier} earlier archives in {printable(archive)}/ are what this run is compared with")
         outcome = aws.tick(datetime.now(UTC))
         if outcome.failed:
-            console.print(f"[red]{outcome.payload['errorType']}[/]: {escape(outcome.payload['errorMessage'])}")
+            console.print(f"[red]{outcome.payload['errorType']}[/]: {printable(outcome.payload['errorMessage'])}")
             return 1
         run_id, attempt = outcome.payload["run_id"], outcome.payload["attempt"]
         _follow(aws, run_id, attempt, progress)
@@ -92,16 +93,18 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
     console.print(_summary(manifest, checked, console.width))
     for one in checked:
         if one.export["verdict"] == "suspect":
-            console.print(f"[yellow]suspect[/] {one.export['export_id']}: {escape(_reason(archive, one.export))}")
+            export_id, reason = one.export["export_id"], _reason(archive, one.export)
+            console.print(f"[yellow]suspect[/] {printable(export_id)}: {printable(reason)}")
     for missing in manifest["missing"]:
-        console.print(f"[red]missing[/] {missing['export_id']}: {missing['error']}: {escape(missing['reason'])}")
+        export_id, error, reason = (printable(missing[name]) for name in ("export_id", "error", "reason"))
+        console.print(f"[red]missing[/] {export_id}: {error}: {reason}")
     if rehearsal:
         console.print(rehearsal.table())
     good = manifest["complete"] and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)
     console.print(
         f"run {run_id}: {'[green]complete[/]' if good else '[red]not complete[/]'};"
-        f" the archive is in [bold]{archive}/[/], its page is {archive}/index.html,"
-        f" what the functions logged is in {log}"
+        f" the archive is in [bold]{printable(archive)}/[/], its page is {printable(archive)}/index.html,"
+        f" what the functions logged is in {printable(log)}"
     )
     return 0 if good else 1
 
@@ -173,7 +176,9 @@ def _summary(manifest: Mapping[str, Any], checked: list[Checked], width: int) ->
         if export["verdict"] == "suspect":
             notes.append("[yellow]suspect[/]")
         rows = "not counted" if export["rows"] is None else f"{export['rows']:,}"
-        table.add_row(export["export_id"], rows, f"{export['bytes']:,}", export["sha256"][:digits], ", ".join(notes))
+        table.add_row(
+            printable(export["export_id"]), rows, f"{export['bytes']:,}", export["sha256"][:digits], ", ".join(notes)
+        )
     return table
 
 
@@ -195,4 +200,4 @@ def _output_to(file: Any) -> Any:
 
 def console_of_terminal() -> Console:
     """Return a console that keeps writing to the terminal while the functions' output goes elsewhere."""
-    return Console(file=sys.__stdout__)
+    return Console(file=sys.__stdout__, emoji=False)

@@ -145,7 +145,9 @@ def real_sources(path: Path, environment: Mapping[str, str] | None = None) -> So
         raise ConfigurationError(f"the configuration {path} cannot be read: {error.strerror}") from None
     configuration = parse_configuration(text)
     if environment is None:
-        stored = {name: value for name, value in dotenv_values(ROOT / ".env").items() if value is not None}
+        # Literal values: a password may hold ${x}.
+        values = dotenv_values(ROOT / ".env", interpolate=False)
+        stored = {name: value for name, value in values.items() if value is not None}
         environment = {**stored, **os.environ}
     secrets: dict[str, dict[str, str]] = {}
     for source in configuration.sources:

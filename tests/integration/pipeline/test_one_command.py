@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from local.__main__ import main
+from local.folder import locked
 from local.template import ROOT
 
 # What begins like a token, a signed URL or an address.
@@ -53,7 +59,14 @@ def run(folder: Path, *arguments: str, **variables: str) -> Command:
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    return run(tmp_path_factory.mktemp("run"), "--users", "400", "--cybozu-users", "120")
+    folder = tmp_path_factory.mktemp("run")
+    # The worst case for the modes of files: an earlier log that everybody can read, and a umask that allows it.
+    (folder / "run.log").touch(0o644)
+    before = os.umask(0)
+    try:
+        return run(folder, "--users", "400", "--cybozu-users", "120")
+    finally:
+        os.umask(before)
 
 
 def test_it_ends_well_with_a_table(command: Command) -> None:
@@ -86,6 +99,43 @@ def test_what_is_looked_for_is_there_to_be_found(command: Command) -> None:
 def test_nothing_but_archives_holds_a_person(command: Command) -> None:
     for path in (command.folder / "archive").rglob("_*.json"):
         assert LEAKS.findall(path.read_text(encoding="utf-8")) == [], path
+
+
+def test_only_the_owner_can_read_the_archive_and_the_log(command: Command) -> None:
+    created = [command.folder / "archive", *(command.folder / "archive").rglob("*"), command.folder / "run.log"]
+
+    assert {stat.S_IMODE(path.stat().st_mode) for path in created if path.is_dir()} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in created if path.is_file()} == {0o600}
+
+
+def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
+    with locked(tmp_path / "archive"):
+        refused = run(tmp_path, "--users", "1", "--cybozu-users", "1")
+
+    assert refused.status == 2
+    assert f"another run (process {os.getpid()}) is writing to" in refused.output
+    assert "Traceback" not in refused.output
+    assert refused.log == "of the first run"
+
+
+def test_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "[archive]"))
+
+    screen = io.StringIO()
+    monkeypatch.setattr("local.__main__.real_sources", lambda _path: None)
+    monkeypatch.setattr("local.__main__.run", fail)
+    monkeypatch.setattr("local.__main__.console_of_terminal", lambda: Console(file=screen, width=400))
+    before = os.umask(0o077)
+    try:
+        status = main(["--sources", "sources.json", "--archive", str(tmp_path / "archive")])
+    finally:
+        os.umask(before)
+
+    assert status == 2
+    assert screen.getvalue().count("\n") == 1
+    assert screen.getvalue().startswith(f"{tmp_path}/[archive]: No space left on device")
 
 
 def test_real_sources_without_credentials_say_which_to_set(tmp_path: Path) -> None:
