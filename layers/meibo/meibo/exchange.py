@@ -196,9 +196,15 @@ class Exchange:
             if stream and response.status_code == 200:
                 return response, None
             return response, self._read(response, call.max_bytes)
+        except UnicodeEncodeError:
+            # For example half of a surrogate pair, which JSON can hold. The error itself holds the value.
+            value_refused = RequestRefusedError(
+                f"{self.provider}: the request holds text that is not valid Unicode; correct the id, code or address"
+            )
         except BROKEN as error:
             # Only the kind is kept: the text of these errors holds the URL.
             return _failure(error)
+        raise value_refused
 
     def _read(self, response: requests.Response, max_bytes: int) -> bytes:
         body, end = bytearray(), self._clock.now() + self._time_out(ANSWER_SECONDS)
@@ -259,11 +265,24 @@ class _NoOtherCredentials(AuthBase):
         return request
 
 
+class _Session(requests.Session):
+    """A session that never looks at a redirect.
+
+    Without this, requests prepares the next request even with ``allow_redirects=False``: it reads the whole body into
+    memory and raises ValueError if the Location header is not a URL.
+    """
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return None for every response."""
+        del resp
+        return None
+
+
 def new_session(connections: int) -> requests.Session:
-    """Make a session that keeps no cookies and never repeats or redirects on its own."""
+    """Return a session that stores no cookies and neither retries nor follows redirects."""
     # At DEBUG urllib3 logs each address, and an address may hold an e-mail address or a signature.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
-    session = requests.Session()
+    session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=connections, max_retries=0))
     return session
@@ -281,10 +300,14 @@ def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def segment(value: str) -> str:
-    """Quote an id as one segment of a path; raises RequestRefusedError for one that would change the path."""
+    """Quote an id as one segment of a path; raises RequestRefusedError for one that no path can hold."""
     if not value or value in {".", ".."}:
         raise RequestRefusedError("an id is empty or made of dots only; nothing can have this id")
-    return quote(value, safe="")
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        pass
+    raise RequestRefusedError("an id holds text that is not valid Unicode; nothing can have this id")
 
 
 def is_id(value: object) -> TypeGuard[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import traceback
 import tracemalloc
@@ -29,6 +30,7 @@ from local.simulators import FIRST_CONNECTION, Auth0Tenant, CybozuDomain, faults
 from tests.clock import FakeClock
 
 METADATA = "http://169.254.169.254/latest/meta-data/canary"
+LOCATION = {"Location": METADATA}
 JSON = {"Content-Type": "application/json"}
 DEEP = "[" * 10_000 + "]" * 10_000
 HOSTILE: dict[str, tuple[faults.Action, tuple[type[MeiboError], ...]]] = {
@@ -37,6 +39,8 @@ HOSTILE: dict[str, tuple[faults.Action, tuple[type[MeiboError], ...]]] = {
         faults.redirect("/login"),
         (CredentialsRefusedError, RequestRefusedError, ConfigurationError),
     ),
+    "a redirect to no URL": (faults.redirect("https://[::1"), (RequestRefusedError, ConfigurationError)),
+    "a redirect to bytes": (faults.redirect("https://ex\xe9mple/"), (RequestRefusedError, ConfigurationError)),
     "deep JSON": (faults.respond(200, '{"users":' + DEEP + "}", JSON), (WrongFormatError,)),
     "deep JSON refusing": (faults.respond(400, DEEP, JSON), (RequestRefusedError,)),
     "a large header": (faults.respond(200, "{}", {"X-Large": "x" * 1_000_000}), (ProviderBusyError,)),
@@ -86,6 +90,13 @@ def test_an_endless_answer_is_not_kept(
     ends(lambda: list(stream_users_ndjson(cybozu, concurrency=1)), (WrongFormatError,))
 
 
+@pytest.mark.usefixtures("bounded_memory")
+def test_an_endless_redirect_is_not_kept(tenant: Auth0Tenant, auth0: Auth0Client) -> None:
+    tenant.faults.add("GET *", faults.stream(lambda: itertools.repeat(b"x" * 65536, 8000), LOCATION, status=302))
+
+    ends(lambda: get_job(auth0, "job_1"), (WrongFormatError,))
+
+
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_token_request_ends(tenant: Auth0Tenant, auth0: Auth0Client, what: str) -> None:
     action, errors = HOSTILE[what]
@@ -116,7 +127,18 @@ def test_a_page_of_users_ends(domain: CybozuDomain, cybozu: CybozuClient, what: 
     ends(lambda: list(stream_users_ndjson(cybozu, concurrency=1)), errors)
 
 
-@pytest.mark.parametrize("what", ["a redirect", "a redirect to log in", "a large header", "a page", "a teapot"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a redirect",
+        "a redirect to no URL",
+        "a redirect to bytes",
+        "a redirect to log in",
+        "a large header",
+        "a page",
+        "a teapot",
+    ],
+)
 def test_a_csv_file_ends(domain: CybozuDomain, cybozu: CybozuClient, what: str) -> None:
     action, errors = HOSTILE[what]
     domain.faults.add("* /v1/*", action, times=None)

@@ -46,6 +46,14 @@ def test_an_unknown_organization_is_refused_by_name(auth0: Transport, client: Au
     assert caught.value.status == 404
 
 
+@pytest.mark.parametrize("row", [{}, {"connection_id": None}, {"connection_id": 7}])
+def test_a_connection_without_an_id_is_not_left_out(auth0: Transport, client: Auth0Client, row: object) -> None:
+    auth0.on("GET", PATH, Reply(json=[*rows("con_1"), row]))
+
+    with pytest.raises(WrongFormatError, match=ORGANIZATION):
+        organization_connections(client, ORGANIZATION)
+
+
 @pytest.mark.parametrize(
     "connection_id", ["con_1/dt=2020-01-01/run=x", "..", "con 1", "somebody@people.example", "con_1\n", ""]
 )

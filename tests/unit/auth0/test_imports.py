@@ -67,6 +67,32 @@ def test_counts_are_told_where_there_are_any(
     assert counts == (None if summary is None else (summary.inserted, summary.updated, summary.failed))
 
 
+@pytest.mark.parametrize("summary", [[], "x", 7, {"failed": "3"}, {"failed": -1}, {"failed": True}, {"failed": []}])
+def test_a_malformed_summary_is_not_taken_for_success(auth0: Transport, client: Auth0Client, summary: Any) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"summary": summary}))
+
+    with pytest.raises(WrongFormatError, match="job_1 with a malformed summary"):
+        import_summary(client, "job_1")
+
+
+@pytest.mark.parametrize(
+    "row", [{"errors": None}, {"errors": 7}, {"errors": "FORMAT"}, {"errors": ["FORMAT"]}, None, []]
+)
+def test_malformed_errors_of_a_user_are_an_error(auth0: Transport, client: Auth0Client, row: Any) -> None:
+    auth0.on("GET", ERRORS, Reply(json=[{"errors": [{"code": "FORMAT"}]}, row]))
+
+    with pytest.raises(WrongFormatError, match="the errors of the job job_1"):
+        import_faults(client, "job_1")
+
+
+@pytest.mark.parametrize("job_id", [None, 7, "", "somebody@people.example"])
+def test_an_import_without_the_id_of_a_job_is_told(auth0: Transport, client: Auth0Client, job_id: object) -> None:
+    auth0.on("POST", PATH, Reply(202, json={"id": job_id}))
+
+    with pytest.raises(WrongFormatError, match=r"without the id of a job$"):
+        create_users_import(client, connection_id="con_1", users=b"[]", upsert=False)
+
+
 def test_faults_are_codes_without_the_users(auth0: Transport, client: Auth0Client) -> None:
     rows = [
         {"user": {"email": "canary@example.com"}, "errors": [{"code": "DUPLICATED_USER", "message": "canary"}]},

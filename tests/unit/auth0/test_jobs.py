@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from meibo.auth0.client import Auth0Client
 from meibo.auth0.jobs import create_users_export, get_job
+from meibo.auth0.location import fresh_location
 from meibo.errors import RequestRefusedError, WrongFormatError
 
 from tests.transport import Reply, Transport
@@ -85,6 +86,16 @@ def test_a_state_says_what_to_do_next(
     job = get_job(client, "job_1")
 
     assert (job.status, job.reason) == (status, reason)
+
+
+@pytest.mark.parametrize("status", [["completed"], {}, 7, True])
+def test_a_status_that_is_not_a_string_is_an_error(auth0: Transport, client: Auth0Client, status: object) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"status": status, "location": "https://x"}))
+
+    with pytest.raises(WrongFormatError, match="job_1 with a status of type"):
+        get_job(client, "job_1")
+    with pytest.raises(WrongFormatError, match="job_1 with a status of type"):
+        fresh_location(client, "job_1", ["x"])
 
 
 def test_a_vanished_job_is_gone(auth0: Transport, client: Auth0Client) -> None:

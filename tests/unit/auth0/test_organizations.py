@@ -127,6 +127,14 @@ def test_something_other_than_a_list_is_told(auth0: Transport, client: Auth0Clie
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize("cursor", [7, True, False, ["c"], {}])
+def test_a_malformed_cursor_is_not_taken_for_the_end(auth0: Transport, client: Auth0Client, cursor: Any) -> None:
+    auth0.on("GET", PATH, Reply(json={"organizations": [{"id": "org_1"}], "next": cursor}))
+
+    with pytest.raises(WrongFormatError, match="a cursor of type"):
+        list(organizations(client))
+
+
 def test_a_missing_scope_is_named(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", PATH, Reply(403, json={"message": "Insufficient scope, expected any of: read:organizations"}))
 

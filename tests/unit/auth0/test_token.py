@@ -234,7 +234,10 @@ def test_a_token_quota_that_outlasts_the_invocation_is_left_to_the_workflow(
     assert caught.value.retry_after >= 1800
 
 
-@pytest.mark.parametrize("expires_in", [None, "soon", 0, -5])
+@pytest.mark.parametrize(
+    "expires_in",
+    [None, "soon", 0, -5, True, [], pytest.param(10**400, id="huge"), 2_592_001, float("inf"), float("nan")],
+)
 def test_a_token_without_a_lifetime_is_kept_for_a_short_time(
     auth0: Transport, make_client: MakeClient, clock: FakeClock, expires_in: Any
 ) -> None:

@@ -52,6 +52,19 @@ def test_a_user_exists_or_not(auth0: Transport, client: Auth0Client) -> None:
         user_exists(client, "bad")
 
 
+def test_text_that_is_not_unicode_is_refused_before_it_is_sent(auth0: Transport, client: Auth0Client) -> None:
+    # JSON can hold half of a surrogate pair, so a change from the queue can, too.
+    for call in (
+        lambda: user_exists(client, "auth0|\ud83d"),
+        lambda: users_by_email(client, "canary\ud83d@example.com"),
+    ):
+        with pytest.raises(RequestRefusedError, match="not valid Unicode") as caught:
+            call()
+        assert "canary" not in str(caught.value)
+
+    assert [seen.path for seen in auth0.seen] == ["/oauth/token"]
+
+
 @pytest.mark.parametrize("user_id", ["auth0|a/b", "auth0|a?b=c", "auth0|a#b", "auth0|%2e%2e", "samlp|x|y@z", "ad|日本"])
 def test_an_id_stays_one_segment_of_the_path(auth0: Transport, client: Auth0Client, user_id: str) -> None:
     auth0.on("GET", f"/api/v2/users/{quote(user_id, safe='')}", Reply(json={}))

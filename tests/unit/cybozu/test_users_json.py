@@ -204,6 +204,13 @@ def test_a_list_that_changes_faster_than_it_is_read_is_left_for_later(cybozu: Tr
         read(client, concurrency=1)
 
 
+def test_a_domain_that_ignores_the_offset_is_left_for_later(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Reply(json={"users": [user(1), user(2)]}))
+
+    with pytest.raises(ProviderBusyError, match="faster"):
+        read(client, concurrency=1)
+
+
 def test_no_more_pages_are_in_flight_than_allowed(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(1000)])
     lock, flying, most = threading.Lock(), 0, 0

@@ -53,13 +53,13 @@ def enabled_connections(client: Auth0Client, organization_id: str) -> list[dict[
 def organization_connections(client: Auth0Client, organization_id: str) -> list[str]:
     """Return the ids of an organization's connections; raises RequestRefusedError where it has none."""
     rows = enabled_connections(client, organization_id)
-    ids = [row["connection_id"] for row in rows if isinstance(row.get("connection_id"), str)]
-    if not ids:
+    if not rows:
         raise RequestRefusedError(
             f"{client.name}: organization {organization_id} has no enabled connection, so it has no users to export;"
             " enable one or take the organization out of the configuration"
         )
-    if not all(map(is_id, ids)):
+    ids = [found for row in rows if is_id(found := row.get("connection_id"))]
+    if len(ids) != len(rows):
         # They become part of keys in the archive.
         raise WrongFormatError(f"{client.name} answered something other than ids of connections for {organization_id}")
     return list(dict.fromkeys(ids))

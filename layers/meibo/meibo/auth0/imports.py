@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from meibo.auth0.client import Auth0Client
-from meibo.auth0.jobs import Job, read_job
+from meibo.auth0.jobs import Job, created_job, read_job
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.exchange import error_code, segment
 
@@ -15,6 +14,8 @@ SCOPE: Final = "create:users"
 # Of a users file; two jobs of a tenant run at once, a third is answered 429 until one has ended.
 LARGEST_FILE_BYTES: Final = 512_000
 MOST_JOBS: Final = 2
+# In the order of ImportSummary.
+_COUNTS: Final = ("inserted", "updated", "failed")
 
 
 @dataclass(frozen=True)
@@ -57,28 +58,31 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
         bucket="jobs",
         repeatable=False,
     )
-    if not isinstance(document, dict) or not isinstance(document.get("id"), str):
-        raise WrongFormatError(f"{client.name} answered {subject} without the id of a job")
-    created_at = document.get("created_at")
-    return Job(document["id"], created_at if isinstance(created_at, str) else None, str(document.get("status")))
+    return created_job(client, document, subject)
 
 
 def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
-    """Return the counts of a finished import, or None where Auth0 tells none.
+    """Return the counts of a finished import, or None if the job has no summary.
 
-    A job may be completed and have failed users.
+    A completed job may have failed users. Raises WrongFormatError if a count is not an integer ≥ 0.
     """
     document = read_job(client, job_id)
     summary = document.get("summary") if document is not None else None
-    if not isinstance(summary, dict):
+    if summary is None:
         return None
-    return ImportSummary(*(_count(summary.get(name)) for name in ("inserted", "updated", "failed")))
+    counts = [summary.get(name) for name in _COUNTS] if isinstance(summary, dict) else []
+    if not counts or not all(count is None or _is_count(count) for count in counts):
+        raise WrongFormatError(
+            f"{client.name} answered the job {job_id} with a malformed summary; expected an object whose"
+            f" {', '.join(_COUNTS)} are integers ≥ 0"
+        )
+    return ImportSummary(*(count or 0 for count in counts))
 
 
 def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
-    """Return why users were not imported, in the order that Auth0 tells; without the users themselves.
+    """Return why users were not imported, in the order of the answer; without the users themselves.
 
-    Raises RequestRefusedError where the job failed as a whole.
+    Raises RequestRefusedError if the job failed as a whole, WrongFormatError if the answer is malformed.
     """
     document: Any = client.get(
         f"jobs/{segment(job_id)}/errors", subject=f"the errors of the job {job_id}", scope=SCOPE, bucket="jobs"
@@ -87,16 +91,18 @@ def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
         return []
     if isinstance(document, dict):
         raise RequestRefusedError(f"{client.name} could not import the file of the job {job_id} as a whole")
+    malformed = WrongFormatError(f"{client.name} answered something other than the errors of the job {job_id}")
     if not isinstance(document, list):
-        raise WrongFormatError(f"{client.name} answered something other than the errors of the job {job_id}")
-    return [ImportFault(position, _codes(row)) for position, row in enumerate(document)]
+        raise malformed
+    faults = []
+    for position, row in enumerate(document):
+        errors = row.get("errors", []) if isinstance(row, dict) else None
+        if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
+            raise malformed
+        codes = [error_code(error.get("code")) for error in errors]
+        faults.append(ImportFault(position, tuple(code for code in codes if code is not None)))
+    return faults
 
 
-def _codes(row: object) -> tuple[str, ...]:
-    errors: Sequence[Any] = row.get("errors", ()) if isinstance(row, dict) else ()
-    found = [error_code(one.get("code")) for one in errors if isinstance(one, dict)]
-    return tuple(code for code in found if code is not None)
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

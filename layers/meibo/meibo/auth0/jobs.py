@@ -23,7 +23,7 @@ class Job:
 
     id: str
     created_at: str | None
-    status: str
+    status: str | None
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,19 @@ def create_users_export(
         body["limit"] = limit
     subject = f"an export of connection {connection_id}" if connection_id else "an export of all connections"
     document = client.post("jobs/users-exports", json=body, subject=subject, scope=SCOPE, bucket="jobs")
+    return created_job(client, document, subject)
+
+
+def created_job(client: Auth0Client, document: object, subject: str) -> Job:
+    """Return the job of an answer that confirms its creation; raises WrongFormatError if it has no id."""
     if not isinstance(document, dict) or not is_id(document.get("id")):
         raise WrongFormatError(f"{client.name} answered {subject} without the id of a job")
-    created_at = document.get("created_at")
-    return Job(document["id"], created_at if isinstance(created_at, str) else None, str(document.get("status")))
+    created_at, status = document.get("created_at"), document.get("status")
+    return Job(
+        document["id"],
+        created_at if isinstance(created_at, str) else None,
+        status if isinstance(status, str) else None,
+    )
 
 
 def get_job(client: Auth0Client, job_id: str) -> JobStatus:
@@ -68,7 +77,7 @@ def get_job(client: Auth0Client, job_id: str) -> JobStatus:
     document = read_job(client, job_id)
     if document is None:
         return JobStatus(job_id, "gone", reason="missing")
-    state = document.get("status")
+    state = job_state(client, job_id, document)
     if state in GONE_STATES:
         return JobStatus(job_id, "gone", reason=state)
     return JobStatus(
@@ -90,6 +99,16 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
     if not isinstance(document, dict):
         raise WrongFormatError(f"{client.name} answered something other than an object for the job {job_id}")
     return document
+
+
+def job_state(client: Auth0Client, job_id: str, document: dict[str, Any]) -> str | None:
+    """Return the state of a job, or None if the answer has none; raises WrongFormatError if it is not a string."""
+    state = document.get("status")
+    if state is None or isinstance(state, str):
+        return state
+    raise WrongFormatError(
+        f"{client.name} answered the job {job_id} with a status of type {type(state).__name__}; expected a string"
+    )
 
 
 def _whole(value: object, most: int) -> int | None:

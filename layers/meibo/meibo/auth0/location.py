@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from meibo.auth0.client import Auth0Client
-from meibo.auth0.jobs import GONE_STATES, read_job
+from meibo.auth0.jobs import GONE_STATES, job_state, read_job
 from meibo.errors import ConfigurationError, JobGoneError, LocationRefusedError
 
 # Where exports were seen to be stored: S3 in the tenant's region, and CloudFront for old tenants.
@@ -38,7 +38,7 @@ def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str
     document = read_job(client, job_id)
     if document is None:
         raise JobGoneError(f"{client.name} has no job {job_id} any more; jobs are deleted after 24 hours")
-    state, location = document.get("status"), document.get("location")
+    state, location = job_state(client, job_id, document), document.get("location")
     if state != "completed":
         known = state if state in GONE_STATES or state == "pending" else "in an unknown state"
         raise JobGoneError(f"{client.name} has no file for the job {job_id}: it is {known}")

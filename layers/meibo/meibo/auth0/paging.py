@@ -98,4 +98,10 @@ def _page(client: Auth0Client, listing: Listing, document: Any) -> Page:
     following = document.get("next") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise WrongFormatError(f"{client.name} answered something other than {listing.subject}")
-    return Page(rows, following if isinstance(following, str) and following else None)
+    if following is not None and not isinstance(following, str):
+        # Not taken for the last page: the rest of the list would be missing without a trace.
+        raise WrongFormatError(
+            f"{client.name} answered {listing.subject} with a cursor of type {type(following).__name__};"
+            " expected a string"
+        )
+    return Page(rows, following or None)

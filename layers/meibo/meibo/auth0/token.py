@@ -31,8 +31,9 @@ ASSERTION_SECONDS: Final = 150
 TOLERATED_SKEW_SECONDS: Final = 30.0
 # A token is replaced this long before its end, so that none expires on its way.
 RENEW_BEFORE_SECONDS: Final = 60.0
-# Only where an answer does not say for how long its token is good; Auth0's own default is a day.
+# For an answer without a usable expires_in; Auth0's own default is a day and the most that it can be set to is 30 days.
 ASSUMED_LIFETIME_SECONDS: Final = 300.0
+LONGEST_LIFETIME_SECONDS: Final = 2_592_000
 LONGEST_ANSWER_BYTES: Final = 256 * 1024
 
 
@@ -77,10 +78,7 @@ class TokenSource:
                 f"{self._exchange.provider} answered a token request with {answer.content_type or 'no type'}"
                 f" that holds no access token; check that the domain is an Auth0 tenant's"
             )
-        lifetime = document.get("expires_in")
-        if not isinstance(lifetime, int | float) or lifetime <= 0:
-            lifetime = ASSUMED_LIFETIME_SECONDS
-        return token, float(lifetime)
+        return token, _lifetime(document.get("expires_in"))
 
     def _send(self) -> Answer:
         return self._exchange.send(
@@ -164,6 +162,13 @@ class TokenSource:
         if 300 <= status < 400:
             return ConfigurationError(f"{provider} redirects token requests ({told}); check the domain")
         return RequestRefusedError(f"{provider} refuses the token request ({told})", status=status, code=code)
+
+
+def _lifetime(expires_in: object) -> float:
+    """Return the seconds of expires_in; the comparison is also False for NaN."""
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
+        return ASSUMED_LIFETIME_SECONDS
+    return float(expires_in) if 0 < expires_in <= LONGEST_LIFETIME_SECONDS else ASSUMED_LIFETIME_SECONDS
 
 
 def _oauth_error(answer: Answer) -> tuple[str | None, str]:

@@ -27,7 +27,7 @@ def refusal(answer: Answer, *, provider: str, path: str) -> MeiboError:
     if status == 403:
         return _forbidden(provider, path, told, code)
     if 300 <= status < 400:
-        if urlsplit(answer.headers.get("location", "")).path.startswith("/login"):
+        if _leads_to_login(answer.headers.get("location", "")):
             return CredentialsRefusedError(f"{provider} asks to log in ({told}); {_CORRECT_LOGIN}")
         return RequestRefusedError(
             f"{provider} redirects {path} ({told}), which is not followed; check the base_url", status=status
@@ -62,6 +62,13 @@ def _forbidden(provider: str, path: str, told: str, code: str | None) -> MeiboEr
         " may read",
         scopes=("cybozu.com Administrator",),
     )
+
+
+def _leads_to_login(location: str) -> bool:
+    try:
+        return urlsplit(location).path.startswith("/login")
+    except ValueError:
+        return False
 
 
 def _code(answer: Answer) -> str | None:

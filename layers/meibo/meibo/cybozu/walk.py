@@ -64,6 +64,7 @@ class Walk:
         def numbered(number: int) -> list[Item]:
             return first if number == 0 and first is not None else self._fetch(number * STRIDE)
 
+        futile = 0
         for number, page in enumerate(in_order(numbered, count(), concurrency)):
             self.report.pages += number > 0 or first is None
             if not page:
@@ -73,7 +74,9 @@ class Walk:
             else:
                 self.report.gaps += 1
                 yield from self._up_to(page)
-            yield self._take(page, number * STRIDE)
+            rows = self._take(page, number * STRIDE)
+            futile = self._futile(rows, futile)
+            yield rows
         if self._seen:
             before = self.report.rows
             yield from self._onwards()
@@ -93,13 +96,17 @@ class Walk:
             if not page or (len(page) == 1 and self._identity(page[0]) == self._last):
                 return
             rows = self._take(page, position)
-            futile = 0 if rows else futile + 1
-            if futile > MOST_FUTILE_PAGES:
-                raise ProviderBusyError(
-                    f"{self._client.name} changes {self._listing.path} faster than it can be read; it is tried again"
-                    " later"
-                )
+            futile = self._futile(rows, futile)
             yield rows
+
+    def _futile(self, rows: list[Item], before: int) -> int:
+        """Return how many pages in a row brought no new row; raises ProviderBusyError if there were too many."""
+        futile = 0 if rows else before + 1
+        if futile > MOST_FUTILE_PAGES:
+            raise ProviderBusyError(
+                f"{self._client.name} changes {self._listing.path} faster than it can be read; it is tried again later"
+            )
+        return futile
 
     def _from_the_last(self) -> tuple[int, list[Item]]:
         position = self._end - 1

@@ -1,0 +1,62 @@
+"""What a provider may answer: any JSON value, and a documented answer with some of its values replaced."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from hypothesis import strategies as st
+
+# Never in an error message: an id or an error code, which may be in one, cannot hold a space.
+CANARY = "canary "
+
+_TEXTS = st.text(max_size=8) | st.sampled_from([CANARY, "\ud83d", "\x00", "²", "NaN", "../x", "x" * 300])
+_NUMBERS = (
+    st.integers(-2, 2)
+    | st.floats(allow_nan=True, allow_infinity=True)
+    | st.sampled_from([10**20, -(10**20), 10**400, 1e308, -0.0])
+)
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | _NUMBERS | _TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+# A value of each type, with those that trip a reader: not hashable, not iterable, too large, not Unicode.
+WRONG_VALUES: tuple[Any, ...] = (
+    *(None, True, 7, -1, 10**400, float("inf"), float("nan"), "", CANARY, "\ud83d"),
+    *([], [7], [[]], {}, {"x": 7}),
+)
+
+
+def replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
+    """Return the document with another value at a path."""
+    if not path:
+        return value
+    changed = copy.deepcopy(document)
+    parent = changed
+    for step in path[:-1]:
+        parent = parent[step]
+    parent[path[-1]] = value
+    return changed
+
+
+def places(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield the path of every value in a document, the document itself included."""
+    yield path
+    children = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for step, child in children:
+        yield from places(child, (*path, step))
+
+
+@st.composite
+def altered(draw: st.DrawFn, document: Any) -> Any:
+    """Return the document with one or two of its values replaced."""
+    for _ in range(draw(st.integers(1, 2))):
+        path = draw(st.sampled_from(list(places(document))))
+        document = replaced(document, path, draw(JSON))
+    return document
