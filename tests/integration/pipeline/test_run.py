@@ -5,7 +5,13 @@ import gzip
 import hashlib
 import io
 import json
+from collections import Counter
+from typing import Any
 
+import pytest
+from botocore.exceptions import ClientError
+
+from local.functions import Outcome
 from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION
 from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System
 
@@ -106,3 +112,30 @@ def test_one_export_that_fails_does_not_stop_the_others_and_a_repair_completes_t
     assert len(jobs) == 1
     assert f"{FOLDER}_manifest-2.json" in system.aws.keys("runs/")
     assert system.aws.execution(RUN, 1)["status"] == "FAILED"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_throttling_by_lambda_is_not_a_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given: the account's concurrency is used up by others, for half an hour of retries
+    system.configure(system.cybozu_source({"dataset": "users"}))
+    service, throttled = system.aws.service, Counter[str]()
+    invoke = service.invoke
+    answer: Any = {
+        "Error": {"Code": "TooManyRequestsException", "Message": "Rate Exceeded."},
+        "ResponseMetadata": {"HTTPStatusCode": 429, "RequestId": "1"},
+    }
+
+    def throttling(name: str, payload: bytes) -> Outcome:
+        if "ArchiveExport" in name and throttled[name] < 60:
+            throttled[name] += 1
+            raise ClientError(answer, "Invoke")
+        return invoke(name, payload)
+
+    monkeypatch.setattr(service, "invoke", throttling)
+
+    # when
+    manifest = system.run()
+
+    # then
+    assert sum(throttled.values()) == 60
+    assert manifest["complete"] is True
