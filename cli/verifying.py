@@ -120,7 +120,7 @@ def _verify(reader: ArchiveReader, plan: Plan, console: Console, *, quick: bool,
     ):
         total = len(plan.tasks) if quick else sum(task.bytes for task in plan.tasks)
         bar = progress.add_task("verify", total=total)
-        verifier = Verifier(reader, quick=quick, advance=lambda count: progress.advance(bar, count))
+        verifier = Verifier(reader, reads=lambda _: not quick, advance=lambda count: progress.advance(bar, count))
         # The largest first, so that no thread is left alone with it at the end.
         tasks = {pool.submit(verifier.verify, task): task for task in sorted(plan.tasks, key=lambda one: -one.bytes)}
         for done in as_completed(tasks):

@@ -1,4 +1,7 @@
-"""Seconds and USD of one run, from what was measured and from list prices (us-east-1, x86, 2026-11)."""
+"""USD of a run, from measurements, and of stored and verified exports; list prices (us-east-1, x86, 2026-11).
+
+``python -m tests.bench.costs`` prints the table of storage classes in docs/operations.md.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,20 @@ MEMORY_GB = 1769 / 1024
 PART_BYTES = 8 * MIB
 SMALL_CALLS = 8
 """Invocations beside the copy, of half a second and 512 MB each: create, three checks, finish, retries."""
+
+STORAGE: dict[str, tuple[float, float | None]] = {
+    "STANDARD": (0.023, 0.0),
+    "STANDARD_IA": (0.0125, 0.01),
+    "GLACIER_IR": (0.004, 0.03),
+    "GLACIER": (0.0036, None),
+    "DEEP_ARCHIVE": (0.00099, None),
+}
+"""USD per GB and month, and USD per GB read (None: not without a restore request). https://aws.amazon.com/s3/pricing/"""
+
+INTELLIGENT_TIERS = [(30, 0.023), (60, 0.0125), (None, 0.004)]
+"""Days without access in a tier of INTELLIGENT_TIERING, and USD per GB and month. Reading is free and starts again."""
+
+DAYS_PER_MONTH = 30
 
 USERS = [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]
 
@@ -79,3 +96,38 @@ def cost(users: int, bytes_a_user: float, mib_a_second: float, polls: int = 3) -
         + (parts + 6) * PUT_REQUEST
     )
     return Cost(users, size, seconds, usd)
+
+
+def verified_storage(storage_class: str, days: int) -> float | None:
+    """Compute USD per GB and month of storing exports and reading each once in so many days."""
+    if storage_class == "INTELLIGENT_TIERING":
+        total, left = 0.0, days
+        for length, usd in INTELLIGENT_TIERS:
+            spent = left if length is None else min(length, left)
+            total += spent * usd
+            left -= spent
+        return total / days
+    storage, read = STORAGE[storage_class]
+    return None if read is None else storage + read * DAYS_PER_MONTH / days
+
+
+def storage_table(rotation_days: int, cold_rotation_days: int) -> list[str]:
+    """Return the Markdown table of storage classes: each with its cost at both rotations."""
+
+    def usd(value: float | None) -> str:
+        return "–" if value is None else f"{value:.4f}"
+
+    rotations = (rotation_days, cold_rotation_days)
+    header = ["storage class", "stored", "read once", *(f"read every {days} days" for days in rotations)]
+    rows = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for name, (storage, read) in STORAGE.items():
+        both = [usd(verified_storage(name, days)) for days in rotations]
+        rows.append(f"| `{name}` | {usd(storage)} | {usd(read)} | {' | '.join(both)} |")
+    both = [usd(verified_storage("INTELLIGENT_TIERING", days)) for days in rotations]
+    prices = [usd(price) for _, price in INTELLIGENT_TIERS]
+    rows.append(f"| `INTELLIGENT_TIERING` | {prices[0]} to {prices[-1]} | {usd(0)} | {' | '.join(both)} |")
+    return rows
+
+
+if __name__ == "__main__":
+    print("\n".join(storage_table(30, 360)))

@@ -16,6 +16,7 @@ from meibo import observability
 from moto.backends import get_backend
 
 from local.aws import REGION
+from local.functions import LambdaContext
 from local.simulators import FIRST_CONNECTION
 from local.template import ROOT, read_template
 from local.template import translate as sam_translate
@@ -199,6 +200,29 @@ def test_an_object_that_somebody_wrote_over_is_damage(
 
     assert everything.verify()["damaged"] == 1
     assert goes_off(template, "DamageAlarm", metrics("DamagedObjects"))
+
+
+def test_export_that_a_verification_has_no_time_for_raises_an_alarm(
+    everything: World, template: Template, metrics: Callable[[str], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: an archive that is verified in time
+    everything.configure([], CYBOZU)
+    everything.run()
+    assert everything.verify()["unchecked"] == 0
+    assert not goes_off(template, "UncheckedExportsAlarm", metrics("UncheckedExports"))
+
+    # when: an invocation has less time left than the end of it needs
+    monkeypatch.setattr(LambdaContext, "get_remaining_time_in_millis", lambda _context: 45_000)
+    everything.forget("verifications/")
+    counts = everything.verify()
+
+    # then: the export is reported as unchecked, not as verified or damaged
+    assert (counts["exports"], counts["unchecked"], counts["damaged"]) == (1, 1, 0)
+    assert goes_off(template, "UncheckedExportsAlarm", metrics("UncheckedExports"))
+    (record,) = everything.aws.keys("verifications/")
+    (unchecked,) = everything.aws.read_json(record)["could_not_check"]
+    assert unchecked["key"].startswith("archive/provider=cybozu/source=example/dataset=users/")
+    assert "time was used up" in unchecked["reason"]
 
 
 def _change(everything: World, *members: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ WEEK = 7 * 24 * 3600
         ("SilenceAlarm", "breaching"),
         ("SuspectExportsAlarm", "notBreaching"),
         ("DamageAlarm", "notBreaching"),
+        ("UncheckedExportsAlarm", "notBreaching"),
         ("ScheduleDeadLettersAlarm", "notBreaching"),
         ("ChangesDeadLettersAlarm", "notBreaching"),
         ("ChangesAgeAlarm", "notBreaching"),
@@ -40,6 +41,7 @@ def test_these_are_all_the_alarms(template: Template) -> None:
         "SilenceAlarm",
         "SuspectExportsAlarm",
         "DamageAlarm",
+        "UncheckedExportsAlarm",
         "ScheduleDeadLettersAlarm",
         "ChangesDeadLettersAlarm",
         "ChangesAgeAlarm",
@@ -121,6 +123,19 @@ def test_alarm_looks_where_the_functions_put_their_metrics(template: Template, a
 
     # then
     properties = template.properties(alarm)
+    assert properties["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
+    assert properties["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
+
+
+@pytest.mark.parametrize(
+    ("alarm", "metric"), [("DamageAlarm", "DamagedObjects"), ("UncheckedExportsAlarm", "UncheckedExports")]
+)
+def test_verification_alarm_watches_the_metric_of_the_function(template: Template, alarm: str, metric: str) -> None:
+    variables = template.properties("VerifyArchive")["Environment"]["Variables"]
+
+    properties = template.properties(alarm)
+
+    assert properties["MetricName"] == metric
     assert properties["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
     assert properties["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
 

@@ -165,6 +165,8 @@ class VerifyArchiveSettings(EnvironmentSettings):
     bucket: str = variable("MEIBO_BUCKET", _text)
     newest_runs: int = variable("MEIBO_VERIFY_NEWEST_RUNS", _whole(1, 100), "2")
     rotation_days: int = variable("MEIBO_VERIFY_ROTATION_DAYS", _whole(1, 366), "30")
+    cold_rotation_days: int = variable("MEIBO_VERIFY_COLD_ROTATION_DAYS", _whole(1, 3660), "365")
+    transition_days: int = variable("MEIBO_TRANSITION_DAYS", _whole(0, 36_500), "0")
 
 
 @dataclass(frozen=True, kw_only=True)

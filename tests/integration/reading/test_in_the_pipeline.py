@@ -24,6 +24,6 @@ def test_a_run_ends_with_a_page_and_is_verified_by_the_function() -> None:
 
         assert "The latest run is complete: 2 exports" in page
         assert not outcome.failed, outcome.payload
-        assert outcome.payload == {"runs": 1, "exports": 2, "damaged": 0, "unchecked": 0}
+        assert outcome.payload == {"runs": 1, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 0}
         (record,) = system.aws.keys("verifications/")
         assert system.aws.read_json(record)["damage"] == []

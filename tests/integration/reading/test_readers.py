@@ -61,6 +61,21 @@ def test_an_earlier_version_is_read_by_its_id(storage: Storage) -> None:
     assert named == (b"first" if isinstance(storage, Bucket) else b"second")
 
 
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+def test_storage_class_is_known_without_reading(storage: Bucket) -> None:
+    for storage_class in ("STANDARD", "GLACIER_IR", "DEEP_ARCHIVE"):
+        storage.client.put_object(Bucket=storage.name, Key=storage_class, Body=b"", StorageClass=storage_class)
+    reader = storage.reader()
+
+    stats = {key: reader.stat(key) for key in ("STANDARD", "GLACIER_IR", "DEEP_ARCHIVE")}
+
+    assert {key: stat and stat.storage_class for key, stat in stats.items()} == {
+        "STANDARD": None,
+        "GLACIER_IR": "GLACIER_IR",
+        "DEEP_ARCHIVE": "DEEP_ARCHIVE",
+    }
+
+
 @pytest.mark.parametrize("key", ["../secret", "a/../../secret", "a/./b", "a//b", "", "a/b\0", "{outside}/secret"])
 def test_key_that_leads_out_of_the_folder_does_not_exist(tmp_path: Path, key: str) -> None:
     (tmp_path / "held" / "a").mkdir(parents=True)

@@ -36,13 +36,18 @@ class Listed:
 
 @dataclass(frozen=True)
 class Stat:
-    """What the storage knows of an object without reading it; None is what it does not know."""
+    """What the storage knows of an object without reading it; None is what it does not know.
+
+    ``storage_class`` is None for S3 Standard and for files. For an object in an archive tier of S3 Intelligent-Tiering
+    it is the name of the tier.
+    """
 
     bytes: int
     version_id: str | None = None
     checksum_algorithm: str | None = None
     checksum_type: str | None = None
     checksum: str | None = None
+    storage_class: str | None = None
 
 
 class ArchiveReader(Protocol):
@@ -120,12 +125,16 @@ class S3Reader:
                 return None
             raise
         algorithm = next((name for name in _CHECKSUMS if answer.get(f"Checksum{name}")), None)
+        storage_class = answer.get("ArchiveStatus") or answer.get("StorageClass")
         return Stat(
             bytes=answer["ContentLength"],
             version_id=answer.get("VersionId"),
             checksum_algorithm=algorithm,
             checksum_type=answer.get("ChecksumType"),
             checksum=answer[f"Checksum{algorithm}"] if algorithm else None,
+            # S3 itself omits the header for S3 Standard; other services send it:
+            # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+            storage_class=None if storage_class == "STANDARD" else storage_class,
         )
 
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:

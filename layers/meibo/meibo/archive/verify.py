@@ -90,10 +90,13 @@ def plan_runs(
     wanted: Callable[[Folder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> Plan:
-    """Plan the verification of some runs by what their manifests list; each export's folder is listed."""
+    """Plan the verification of some runs, in the given order, by what their manifests list.
+
+    Each export's folder is listed.
+    """
     damages = _Damages()
     tasks: list[Task] = []
-    chosen = sorted(set(ids))
+    chosen = list(dict.fromkeys(ids))
     under_way = []
     for run_id in chosen:
         run = find_run(archive, run_id)
@@ -196,23 +199,27 @@ def _entries(archive: ArchiveReader, run_id: str, run: Run | None, damages: _Dam
 
 
 class Verifier:
-    """Verifies one folder at a time; safe to share between threads."""
+    """Verify one folder at a time; safe to share between threads.
+
+    ``reads`` decides, from what the storage knows of an object, whether the object is read from end to end. If it is
+    not, its size, version and checksum are compared with its manifest (a quick verification).
+    """
 
     def __init__(
         self,
         archive: ArchiveReader,
         *,
-        quick: bool = False,
+        reads: Callable[[Stat], bool] = lambda _: True,
         advance: Callable[[int], None] = lambda _: None,
         deadline: Callable[[], float] | None = None,
     ) -> None:
         self._archive = archive
-        self._quick = quick
+        self._reads = reads
         self._advance = advance
         self._deadline = deadline
 
     def verify(self, task: Task) -> list[Finding]:
-        """Return what is wrong with one archived export; ``quick`` reads no object, only what the storage knows."""
+        """Return the damage of one archived export."""
         damages = _Damages()
         manifest_key = task.folder.address.manifest_key(task.folder.run_id)
         manifest = _Manifest.read(self._archive, manifest_key, damages)
@@ -238,7 +245,7 @@ class Verifier:
             damages.add("missing object", key, "its manifest is there")
             return
         self._stat(key, stat, manifest, damages)
-        if self._quick:
+        if not self._reads(stat):
             return
         version = manifest.version_id if stat.version_id is not None else None
         if version is not None and version != stat.version_id and self._archive.stat(key, version) is None:
