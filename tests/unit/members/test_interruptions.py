@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from meibo.members.deadletters import DeadLetter
+from meibo.members.engine import MAX_LATE_RECEIVES
 
 from local.simulators.faults import respond, too_many_requests
 from tests.changes import World
+from tests.wsgi import Instead
 
 MEMBERS = "POST /api/v2/organizations/*/members"
 ROLES = "POST /api/v2/organizations/*/members/*/roles"
@@ -132,6 +134,71 @@ def test_provider_that_is_down_for_days_brings_no_good_change_to_the_dead_letter
     assert world.queue.letters == []
 
 
+def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(world: World, people: list[str]) -> None:
+    # given: invitations that fail at once, and changes of other organizations that keep coming
+    invitations = f"POST /api/v2/organizations/{world.organizations[0]}/invitations"
+    fault = world.tenant.faults.add(invitations, respond(503), times=None)
+    terms = {"client_id": "portal", "inviter": "HR"}
+    stuck = world.send("new@example.com", action="invite", invitation=terms)
+    (message,) = world.queue.messages
+
+    # when
+    source = world.source()
+    for number in range(360):
+        world.send(people[number % 100], organization=1 + number % 4, change_id=f"hr-{number}")
+        source.poll()
+        world.clock.sleep(60)
+
+    # then: six hours are the first five waits and one every 15 minutes
+    assert len(world.lines()) > 300
+    assert message.received <= 5 + 6 * 4
+    fault.times = 0
+    world.drain()
+    assert world.outcomes(stuck) == {"new@example.com": "applied"}
+
+
+def test_organization_whose_turn_does_not_come_is_received_again_at_once(world: World, people: list[str]) -> None:
+    # given: two organizations with more work than one invocation has time for
+    world.seconds = world.adapter._seconds = 100.0
+    for number in range(2):
+        world.send(*people[number * 100 : number * 100 + 100], organization=number)
+
+    # when
+    world.source().poll()
+
+    # then
+    assert [message.visible_at - world.clock.now() for message in world.queue.messages] == [0, 0]
+
+    # when: this has happened often
+    for message in world.queue.messages:
+        message.received = MAX_LATE_RECEIVES
+    world.source().poll()
+
+    # then: only the one that was worked on
+    assert sorted(message.visible_at - world.clock.now() for message in world.queue.messages) == [0, 900]
+
+
+def test_tenant_that_is_down_for_nine_days_brings_no_good_change_to_the_dead_letters(
+    world: World, people: list[str]
+) -> None:
+    # given: more organizations than have their turn in an invocation
+    world.adapter.before = lambda _request: Instead(503)
+    messages = [world.send(people[number], organization=number) for number in range(5)]
+    begin = world.clock.now()
+
+    # when
+    source = world.source()
+    while world.clock.now() - begin < 9 * 86400:
+        source.poll()
+        world.clock.sleep(60)
+    world.adapter.before = lambda _request: None
+    world.drain()
+
+    # then
+    assert [world.outcomes(message) for message in messages] == [{people[number]: "applied"} for number in range(5)]
+    assert world.queue.expired == []
+
+
 def test_long_rate_limit_is_waited_for_outside_the_function(world: World, people: list[str]) -> None:
     # given
     world.tenant.faults.add(MEMBERS, too_many_requests(retry_after=3600), times=3)
@@ -165,6 +232,25 @@ def test_our_own_mistake_keeps_the_change_on_the_queue(world: World, people: lis
     assert world.counts["failures"] == 1
     assert world.outcomes(message) == {people[0]: "applied"}
     assert world.queue.letters == []
+
+
+def test_group_that_fails_in_several_ways_counts_once(
+    world: World, people: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: an OAuth scope is missing, and SQS does not accept the visibility time-out either
+    world.tenant.faults.add(MEMBERS, respond(403), times=None)
+    world.send(people[0])
+
+    def failing(_returned: Sequence[Any], _seconds: int) -> None:
+        raise ConnectionError("sqs")
+
+    monkeypatch.setattr(world.queue, "hide", failing)
+
+    # when
+    world.source().poll()
+
+    # then
+    assert world.counts["failures"] == 1
 
 
 @pytest.mark.parametrize("moment", ["before the record", "after the record", "after the dead letter"])

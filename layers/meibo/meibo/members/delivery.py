@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -53,6 +53,11 @@ def _delivery(record: Any) -> Delivery:
             if isinstance(error, KeyError)
             else "a record of the event is not one of an SQS FIFO queue"
         ) from None
+
+
+def oldest_age_seconds(found: Iterable[Delivery], now: datetime) -> float:
+    """Return how long ago the oldest of the messages was sent, or 0 if there is none."""
+    return max((max(0.0, (now - delivery.sent_at).total_seconds()) for delivery in found), default=0.0)
 
 
 def by_group(found: list[Delivery]) -> list[list[Delivery]]:

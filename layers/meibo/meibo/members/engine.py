@@ -38,6 +38,12 @@ FINISH_SECONDS: Final = 15.0
 # queue's maxReceiveCount and its retention belong together: docs/changes.md has the arithmetic.
 FIRST_WAIT_SECONDS: Final = 30
 LONGEST_WAIT_SECONDS: Final = 900
+# A group whose turn begins so late may find no request left in the current window of a rate limit, which Auth0 refills
+# every second or every minute.
+LATE_SECONDS: Final = FINISH_SECONDS + 60.0
+# How often a group may be received again at once because its turn came late. The other 900 receives of the queue's
+# maxReceiveCount, with a back-off of 900 s each, still take more than nine days.
+MAX_LATE_RECEIVES: Final = 100
 
 
 @dataclass
@@ -67,8 +73,9 @@ class Entry:
 class ChangeEngine:
     """Carries out changes.
 
-    ``tenant`` finds a source's tenant, ``forget`` drops one whose credentials were refused, ``time_left`` tells the
-    seconds of the invocation. ``counts`` is what became of members whose messages were let go.
+    ``tenant`` finds a source's tenant, ``forget`` drops one whose credentials were refused, ``time_left`` returns the
+    seconds of the invocation. ``counts`` holds the outcomes of the members whose messages are finished, and the number
+    of groups that failed as ``failures``.
     """
 
     tenant: Callable[[str], Tenant | None]
@@ -79,7 +86,9 @@ class ChangeEngine:
     time_left: Deadline
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     counts: Counter[str] = field(default_factory=Counter)
-    _progress: int = 0
+    # The groups in which this invocation settled a member.
+    _progressed: set[str] = field(default_factory=set)
+    _failed: set[str] = field(default_factory=set)
     _senders: dict[str, Sender | None] = field(default_factory=dict)
     # The sources that are left alone for the rest of the invocation.
     _stopped: dict[str, MeiboError] = field(default_factory=dict)
@@ -89,21 +98,24 @@ class ChangeEngine:
         handed_back: list[Delivery] = []
         for group in by_group(found):
             handed_back += self._group(group)
+        self.counts["failures"] = len(self._failed)
         return handed_back
 
     def _group(self, group: list[Delivery]) -> list[Delivery]:
         entries: list[Entry] = []
         done: list[Entry] = []
-        stop = self._guarded(lambda: self._work(group, entries))
-        stop = self._guarded(lambda: self._finish(entries, done)) or stop
+        late = self.time_left() < LATE_SECONDS
+        group_id = group[0].group_id
+        stop = self._guarded(group_id, lambda: self._work(group, entries))
+        stop = self._guarded(group_id, lambda: self._finish(entries, done)) or stop
         left = group[len(done) :]
         if left:
-            seconds = self._wait(left[0], stop)
-            logger.info("handed back", extra={"group": left[0].group_id, "messages": len(left), "seconds": seconds})
-            self._guarded(lambda: self.queue.hide(left, seconds))
+            seconds = self._wait(left[0], stop, late=late)
+            logger.info("handed back", extra={"group": group_id, "messages": len(left), "seconds": seconds})
+            self._guarded(group_id, lambda: self.queue.hide(left, seconds))
         return left
 
-    def _guarded(self, work: Callable[[], None]) -> Exception | None:
+    def _guarded(self, group_id: str, work: Callable[[], None]) -> Exception | None:
         """Do what may fail for one group without failing the others; return why it stopped, if it did."""
         try:
             work()
@@ -112,21 +124,28 @@ class ChangeEngine:
             return error
         except MeiboError as error:
             logger.error("failed", extra={"error": type(error).__name__, "reason": str(error)})
-            self.counts["failures"] += 1
+            self._failed.add(group_id)
             return error
         except Exception as error:  # noqa: BLE001  # whatever it is, the other organizations' changes go on
             logger.error("failed unexpectedly", extra={"error": kind_of(error)})
-            self.counts["failures"] += 1
+            self._failed.add(group_id)
             return error
         return None
 
-    def _wait(self, first: Delivery, stop: Exception | None) -> int:
-        told = min(math.ceil(getattr(stop, "retry_after", None) or 0.0), LONGEST_WAIT_SECONDS)
-        if self._progress and isinstance(stop, (ProviderBusyError, OutOfTimeError)):
-            # The time was well spent and ran out; the next invocation goes on at once.
-            return told
+    def _wait(self, first: Delivery, stop: Exception | None, *, late: bool) -> int:
+        """Return for how many seconds a group's messages are hidden when they are returned to the queue.
+
+        Only a group that settled a member, or whose turn came when the time was nearly over, is received again as soon
+        as the provider allows. The progress of other groups does not count: it would use up the receives of a group
+        that is stuck.
+        """
+        retry_after = min(math.ceil(getattr(stop, "retry_after", None) or 0.0), LONGEST_WAIT_SECONDS)
+        if isinstance(stop, (ProviderBusyError, OutOfTimeError)) and (
+            first.group_id in self._progressed or (late and first.receive_count <= MAX_LATE_RECEIVES)
+        ):
+            return retry_after
         doublings = max(0, min(first.receive_count - 1, 10))
-        return max(told, min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS << doublings))
+        return max(retry_after, min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS << doublings))
 
     # -- working
 
@@ -143,7 +162,7 @@ class ChangeEngine:
             try:
                 for index, outcome in sender.take(group[0].group_id, step, changes):
                     entries[index].record.add(outcome)
-                    self._progress += 1
+                    self._progressed.add(group[0].group_id)
             except MeiboError as error:
                 self._stop(step.source, error)
                 raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from meibo import aws
 from meibo.archive.store import ObjectLock, S3ArchiveStore
 from meibo.configuration import parse_documents
-from meibo.members.delivery import Delivery
+from meibo.members.delivery import Delivery, oldest_age_seconds
 from meibo.members.engine import FINISH_SECONDS, ChangeEngine
 from meibo.members.queue import SqsChangeQueue
 from meibo.members.tenants import Tenants
@@ -40,4 +41,11 @@ def change_members(
     handed_back = engine.handle(found)
     for kind, name in _METRICS.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=engine.counts[kind])
+    # SQS leaves messages that were received three times out of ApproximateAgeOfOldestMessage, so the age of a change
+    # that is stuck is a metric of its own. Zero if nothing is returned, so that the alarm on it can end.
+    metrics.add_metric(
+        name="OldestReturnedChangeAge",
+        unit=MetricUnit.Seconds,
+        value=oldest_age_seconds(handed_back, datetime.now(UTC)),
+    )
     return {"batchItemFailures": [{"itemIdentifier": delivery.message_id} for delivery in handed_back]}
