@@ -103,4 +103,4 @@ def test_the_checklist_names_what_the_template_has(source: dict[str, Any]) -> No
     known = {*source["Parameters"], *source["Resources"], *source["Outputs"]}
     named = set(re.findall(r"`([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+)(?:=[^`]*)?`", checklist))
     # Words of AWS's or of Meibo's errors that are no names of the template.
-    assert named - known == {"AccessDenied", "LocationRefusedError"}
+    assert named - known == {"AccessDenied", "LocationRefusedError", "SecretError"}
