@@ -10,13 +10,13 @@ READY := $(VENV)/.ready
 SAM := .venv-sam/bin/sam
 SCHEMA := docs/configuration.schema.json
 
-export PYTHONPATH := layers/meibo:.
+export PYTHONPATH := layers/meibo:src:.
 
 .PHONY: help
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): requirements/dev.txt
+$(READY): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Meibo needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "setting up $(VENV) (once; a minute or two)"
@@ -35,7 +35,7 @@ SOURCES ?=
 
 .PHONY: run
 run: $(READY) ## archive simulated directories into ./archive/ (USERS=…), or real ones (SOURCES=sources.json)
-	@$(BIN)/python -m local $(if $(SOURCES),--sources '$(SOURCES)',--users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)')
+	@$(BIN)/python -m meibo_local $(if $(SOURCES),--sources '$(SOURCES)',--users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)')
 
 .PHONY: test
 test: $(READY) ## unit, integration and template tests
@@ -46,11 +46,11 @@ SEED ?=
 
 .PHONY: proof
 proof: $(READY) ## every crash point, hostile files, planted secrets, permissions in use, random faults (minutes)
-	MEIBO_SOAK_SEEDS='$(SEEDS)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/proof
+	MEIBO_SOAK_SEEDS='$(SEEDS)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/fault_injection
 
 .PHONY: soak
 soak: $(READY) ## runs and changes under random faults (SEEDS=1000), or one of them again (SEED=17)
-	MEIBO_SOAK_SEEDS='$(SEEDS)' MEIBO_SOAK_SEED='$(SEED)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/proof/test_soak.py
+	MEIBO_SOAK_SEEDS='$(SEEDS)' MEIBO_SOAK_SEED='$(SEED)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/fault_injection/test_soak.py
 
 .PHONY: lint
 lint: $(READY) ## ruff: rules and format
@@ -89,7 +89,7 @@ validate: .venv-sam/.ready ## sam validate --lint
 .PHONY: scan
 scan: .venv-scan/.ready ## checkov on the template, bandit on the code; what is left out says why
 	.venv-scan/bin/checkov --config-file .checkov.yaml
-	.venv-scan/bin/bandit --quiet --recursive --configfile .bandit.yaml layers/meibo/meibo functions cli
+	.venv-scan/bin/bandit --quiet --recursive --configfile .bandit.yaml layers/meibo/meibo functions src/meibo_cli
 
 # The database of known vulnerabilities is asked over the network, so this is no part of CI.
 .PHONY: audit
@@ -111,7 +111,7 @@ e2e: $(READY) build ## every function in a Lambda container with sam local invok
 
 .PHONY: browser
 browser: $(READY) ## the report's page in headless Chromium, with axe-core (needs Node.js and Chromium)
-	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath .) node --test
+	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath src):$(abspath .) node --test
 
 .PHONY: bench-read
 bench-read: $(READY) ## verify and compare two exports of 1,000,000 users, NDJSON and CSV, each in under a minute and 1 GiB

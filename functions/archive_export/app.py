@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from meibo.exports.archive import archiver
-from meibo.exports.events import export_event
-from meibo.invocation import time_left
+from meibo.exports.events import parse_export_event
 from meibo.observability import guarded, logger
-from meibo.settings import ArchiveExportSettings, ObjectLockSettings
+from meibo.settings import ArchiveExportSettings, ObjectLockSettings, time_left
 
 
 @logger.inject_lambda_context
 @guarded
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the archived export's counts and verdict, or how far it has come."""
-    asked = export_event(event)
+    request = parse_export_event(event)
     settings, lock = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env().lock()
-    return archiver(settings, lock, time_left(context)).archive(asked)
+    return archiver(settings, lock, time_left(context)).archive(request)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from meibo.invocation import time_left
-from meibo.members.delivery import deliveries
-from meibo.members.handling import change_members
+from meibo.changes.apply import change_members
+from meibo.changes.batch import parse_queue_event
 from meibo.observability import guarded, logger, metrics
-from meibo.settings import ChangeMembersSettings, ObjectLockSettings
+from meibo.settings import ChangeMembersSettings, ObjectLockSettings, time_left
 
 
 @logger.inject_lambda_context
@@ -16,6 +15,6 @@ from meibo.settings import ChangeMembersSettings, ObjectLockSettings
 @guarded
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the messages that stay on the queue (batchItemFailures)."""
-    found = deliveries(event)
+    messages = parse_queue_event(event)
     settings, lock = ChangeMembersSettings.from_env(), ObjectLockSettings.from_env().lock()
-    return change_members(settings, lock, time_left(context), found)
+    return change_members(settings, lock, time_left(context), messages)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from meibo.archive.verification import verification
-from meibo.invocation import time_left
+from meibo.archive.scheduled_verification import scheduled_verification
 from meibo.observability import guarded, logger, metrics
-from meibo.settings import VerifyArchiveSettings
+from meibo.settings import VerifyArchiveSettings, time_left
 
 
 @logger.inject_lambda_context
@@ -15,4 +14,4 @@ from meibo.settings import VerifyArchiveSettings
 @guarded
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return how many runs and exports were verified, and how many objects are damaged."""
-    return verification(VerifyArchiveSettings.from_env(), time_left(context)).run()
+    return scheduled_verification(VerifyArchiveSettings.from_env(), time_left(context)).run()

@@ -1,7 +1,7 @@
 """How fast changes go through the queue in real time: the real function, moto's SQS, a tenant with the real limits.
 
 ``make bench-changes`` sends ids for a minute and a half of the limit; the same load for ten minutes runs in simulated
-time in ``tests/unit/members/test_load.py``.
+time in ``tests/unit/changes/test_load.py``.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from meibo.members.tenants import forget_clients
+from meibo.changes.membership_api import forget_clients
 from meibo.observability import logger
-
-from local.aws import local_aws
-from local.simulators import Auth0Tenant, Simulators
+from meibo_local.aws import local_aws
+from meibo_simulators import SimulatedTenant, Simulators
 
 BURST, A_MINUTE, A_REQUEST = 20, 200, 10
 
@@ -30,7 +29,7 @@ def main() -> int:
     parser.add_argument("--organizations", type=int, default=12)
     parser.add_argument("--ids-a-message", type=int, default=50)
     options = parser.parse_args()
-    tenant = Auth0Tenant("acme", users=options.ids, organizations=options.organizations, members=0)
+    tenant = SimulatedTenant("acme", users=options.ids, organizations=options.organizations, members=0)
     tenant.switches.rate_tier = "essentials"
     people = [user["user_id"] for user in tenant.expected_users()]
     with contextlib.ExitStack() as stack:

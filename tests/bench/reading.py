@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any, cast
 
 from isal import igzip
+
 from meibo.archive.copy.content import Inspection
 from meibo.archive.copy.model import Content, Format
 from meibo.archive.keys import ExportAddress, run_manifest_key
-from meibo.auth0.fields import DEFAULT_FIELDS
+from meibo.providers.auth0.fields import DEFAULT_FIELDS
+from meibo_local.template import ROOT
+from meibo_simulators.auth0.export_rows import Field, Layout
+from meibo_simulators.profiles import auth0_person
+from tests.support.archives import EARLIER, RUN, USERS, USERS_CSV
 
-from local.simulators.auth0.rows import Field, Layout
-from local.simulators.people import auth0_person
-from local.template import ROOT
-from tests.archives import EARLIER, RUN, USERS, USERS_CSV
-
-MOST_SECONDS = 60
-MOST_BYTES = 1024**3
+MAX_SECONDS = 60
+MAX_BYTES = 1024**3
 BLOCK = 20_000
 MARK = "(the id)"
 
@@ -110,10 +110,10 @@ def measure(*arguments: str) -> tuple[int, str, float, float, int]:
     """Run the command and return its status, output, seconds, seconds of processor and peak bytes of memory."""
     began = time.monotonic()
     with subprocess.Popen(  # our own command
-        [sys.executable, "-m", "cli.main", *arguments],
+        [sys.executable, "-m", "meibo_cli.main", *arguments],
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT}"},
+        env={**os.environ, "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}"},
         text=True,
     ) as process:
         output = process.stdout.read() if process.stdout else ""
@@ -132,7 +132,7 @@ def compare(address: ExportAddress, users: int) -> bool:
             print(f"{run_id}: {users:,} users, {expanded / 1e6:,.0f} MB of {address.format}")
         for arguments in (("verify",), ("verify", "--quick"), ("diff", EARLIER, RUN, "--json")):
             status, output, seconds, busy, peak = measure(*arguments, "--archive", name)
-            well = status == 0 and seconds < MOST_SECONDS and peak < MOST_BYTES
+            well = status == 0 and seconds < MAX_SECONDS and peak < MAX_BYTES
             command = " ".join(argument for argument in arguments if argument != "--json")
             told = f"{seconds:.1f} s ({busy:.1f} s of processor)"
             if arguments[0] == "diff":

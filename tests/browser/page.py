@@ -9,8 +9,7 @@ from pathlib import Path
 from meibo.archive.keys import ExportAddress
 from meibo.report.page import render
 from meibo.report.state import gather
-
-from tests.archives import Folder, Maker
+from tests.support.archives import ArchiveBuilder, FolderArchive
 
 DAYS = 30
 LAST = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
@@ -28,7 +27,7 @@ EXPORTS = {
 
 def write(folder: Path) -> Path:
     """Write the archive and its page; on the last day one export is suspect and one is missing."""
-    maker = Maker(Folder(folder))
+    maker = ArchiveBuilder(FolderArchive(folder))
     for day in range(DAYS):
         files, suspect, missing = {}, {}, []
         for number, (parts, (rows, row)) in enumerate(EXPORTS.items()):

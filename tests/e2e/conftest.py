@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from local.aws import local_aws
-from local.functions import LocalFunction
-from local.simulators import Auth0Tenant, CybozuDomain, Simulators
-from local.template import ROOT
+from meibo_local.aws import local_aws
+from meibo_local.lambda_service import LocalFunction
+from meibo_local.template import ROOT
+from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 from tests.e2e.relay import relayed
 from tests.e2e.sam_functions import BUILT, SAM, SamFunctions
 from tests.integration.pipeline.conftest import Invocations, System
@@ -29,8 +29,8 @@ def built() -> Path:
 @pytest.fixture(scope="session")
 def system(built: Path) -> Iterator[System]:
     """A tenant, a domain, AWS, and the functions in containers."""
-    tenant = Auth0Tenant("acme", users=300, organizations=12, members=5)
-    domain = CybozuDomain("example", users=130)
+    tenant = SimulatedTenant("acme", users=300, organizations=12, members=5)
+    domain = SimulatedDomain("example", users=130)
     invocations = Invocations()
 
     with Simulators([tenant], [domain]) as simulators:

@@ -18,9 +18,9 @@ from typing import Any
 
 from samtranslator.yaml_helper import yaml_parse
 
-from local.aws import REGION
-from local.functions import LambdaService, LocalFunction, Observer, Outcome
-from local.template import ROOT, of_type
+from meibo_local.aws import REGION
+from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction, Observer
+from meibo_local.template import ROOT, of_type
 from tests.e2e import relay
 
 SAM = ROOT / ".venv-sam/bin/sam"
@@ -30,7 +30,7 @@ STAND_IN_IMAGE = "lambda-python:3.13"
 LAMBDA_IMAGE = "public.ecr.aws/lambda/python:3.13"
 BAKED_IMAGE = "meibo-e2e"
 # A container takes a few seconds to start, and the functions here have little to do.
-LONGEST_CALL_SECONDS = 240
+MAX_CALL_SECONDS = 240
 # Where a function's folder is in its container.
 TASK_ROOT = "/var/task"
 _NOT_PASSED_ON = ("AWS_", "MEIBO_", "POWERTOOLS_", "PYTHON", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
@@ -58,12 +58,12 @@ class SamFunctions(LambdaService):
         self._image = _image_options()
         self._baked = self._bake()
 
-    def ask(self, logical_id: str, event: Any) -> Outcome:
+    def ask(self, logical_id: str, event: Any) -> InvocationResult:
         """Invoke a function by its logical id."""
         (name,) = (function.name for function in self.functions if function.logical_id == logical_id)
         return self.invoke(name, json.dumps(event).encode())
 
-    def ask_layered(self, logical_id: str, event: Any) -> Outcome:
+    def ask_layered(self, logical_id: str, event: Any) -> InvocationResult:
         """Invoke a function with the layers of the template, as a user does."""
         (function,) = (function for function in self.functions if function.logical_id == logical_id)
         return self._invoke(function, event, self._layered, self._image)
@@ -146,10 +146,10 @@ class SamFunctions(LambdaService):
             "REQUESTS_CA_BUNDLE": ca_file,
         }
 
-    def _call(self, function: LocalFunction, event: Any) -> Outcome:
+    def _call(self, function: LocalFunction, event: Any) -> InvocationResult:
         return self._invoke(function, event, self._baked, ["--skip-pull-image", "--invoke-image", BAKED_IMAGE])
 
-    def _invoke(self, function: LocalFunction, event: Any, template: Path, image: list[str]) -> Outcome:
+    def _invoke(self, function: LocalFunction, event: Any, template: Path, image: list[str]) -> InvocationResult:
         command = [str(SAM), "local", "invoke", function.logical_id, "--template", str(template), "--event", "-"]
         command += ["--region", REGION, *image]
         done = subprocess.run(  # noqa: S603  # our own command
@@ -159,7 +159,7 @@ class SamFunctions(LambdaService):
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=LONGEST_CALL_SECONDS,
+            timeout=MAX_CALL_SECONDS,
             check=False,
         )
         self.logs.append(done.stderr)
@@ -169,7 +169,7 @@ class SamFunctions(LambdaService):
             raise RuntimeError(f"sam local invoke {function.logical_id} ended with {done.returncode}:\n{done.stderr}")
         payload = json.loads(lines[-1])
         failed = isinstance(payload, dict) and "errorType" in payload
-        return Outcome(payload, failed=failed)
+        return InvocationResult(payload, failed=failed)
 
 
 @cache

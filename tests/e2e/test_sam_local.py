@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from local.simulators import FIRST_CONNECTION
-from local.template import ROOT, of_type, read_template
+from meibo_local.template import ROOT, of_type, read_template
+from meibo_simulators import FIRST_CONNECTION
 from tests.e2e.sam_functions import SamFunctions
 from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System, wait_for
 
@@ -22,9 +22,9 @@ FUNCTIONS = {
 # The others are started by their own triggers.
 WORKFLOW = {"CreateExports", "CheckExport", "ArchiveExport", "FinishRun"}
 # Containers start one after the other on two cores.
-LONGEST_RUN_SECONDS = 900
+MAX_RUN_SECONDS = 900
 
-pytestmark = pytest.mark.timeout(LONGEST_RUN_SECONDS + 60)
+pytestmark = pytest.mark.timeout(MAX_RUN_SECONDS + 60)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def archived(system: System) -> System:
     )
     outcome = system.aws.tick(TICK)
     assert not outcome.failed, outcome.payload
-    wait_for(lambda: system.aws.execution(RUN)["status"] != "RUNNING", LONGEST_RUN_SECONDS)
+    wait_for(lambda: system.aws.execution(RUN)["status"] != "RUNNING", MAX_RUN_SECONDS)
     return system
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.template import ROOT, read_template
-from local.template import translate as sam_translate
+from meibo_local.template import ROOT, read_template
+from meibo_local.template import translate as sam_translate
 
 PSEUDO_PARAMETERS = {
     "AWS::AccountId": "123456789012",

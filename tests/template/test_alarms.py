@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from meibo.members.engine import LONGEST_WAIT_SECONDS
 
-from .conftest import Template
+from meibo.changes.apply import MAX_WAIT_SECONDS
+from tests.template.conftest import Template
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:pager"
 WEEK = 7 * 24 * 3600
@@ -82,7 +82,7 @@ def test_run_alarm_evaluates_metrics_that_come_late(template: Template) -> None:
 def test_alarm_stays_on_until_a_stuck_change_is_received_again(template: Template, alarm: str) -> None:
     # given: a change that is returned is hidden for 15 minutes at most; after a killed invocation, for as long as the
     # queue says. Then an invocation may run for its whole time before it emits its metrics.
-    hidden = LONGEST_WAIT_SECONDS
+    hidden = MAX_WAIT_SECONDS
     if alarm == "ChangeMembersErrorsAlarm":
         hidden = template.properties("ChangesQueue")["VisibilityTimeout"]
     properties = template.properties(alarm)

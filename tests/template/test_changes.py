@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from meibo.members.deadletters import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
-from meibo.members.engine import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS
 
-from .conftest import Template
+from meibo.changes.apply import FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS
+from meibo.changes.dead_letters import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
+from tests.template.conftest import Template
 
 SENDERS = "arn:aws:iam::123456789012:role/hr-sync,arn:aws:iam::210987654321:user/ops"
 
@@ -80,7 +80,7 @@ def test_good_change_outlives_any_rate_limit_and_reaches_the_dead_letters_before
     # given: how long a change for which nothing can be done is hidden after each receive
     properties = template.properties("ChangesQueue")
     receives = properties["RedrivePolicy"]["maxReceiveCount"]
-    waits = [min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**number) for number in range(receives)]
+    waits = [min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**number) for number in range(receives)]
 
     # when
     at_least = sum(waits)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from local.template import ROOT
-
-from .conftest import Template
+from meibo_local.template import ROOT
+from tests.template.conftest import Template
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")

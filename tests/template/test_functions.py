@@ -7,11 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from meibo import settings
-
-from local.template import ROOT
-
-from .conftest import Template
+from meibo_local.template import ROOT
+from tests.template.conftest import Template
 
 FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers", "VerifyArchive")
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {

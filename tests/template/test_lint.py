@@ -9,7 +9,7 @@ import pytest
 from cfnlint.api import lint, lint_file
 from cfnlint.config import ManualArgs
 
-from local.template import ROOT
+from meibo_local.template import ROOT
 
 
 @pytest.mark.parametrize("region", ["ap-northeast-1", "eu-central-1", "us-east-1"])

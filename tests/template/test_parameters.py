@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from local.template import read_template
+from meibo_local.template import read_template
 
 PARAMETERS: dict[str, dict[str, Any]] = read_template()["Parameters"]
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
-LONGEST_DESCRIPTION = 4000
+MAX_DESCRIPTION = 4000
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -20,7 +20,7 @@ def test_parameter_has_type_default_and_description(name: str) -> None:
 
     assert {"Type", "Default", "Description"} <= declared.keys()
     assert declared["Description"].strip().endswith(".")
-    assert len(declared["Description"]) <= LONGEST_DESCRIPTION
+    assert len(declared["Description"]) <= MAX_DESCRIPTION
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -7,11 +7,10 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
+
 from meibo.archive.keys import ExportAddress
-
-from cli.tables import TABLES, Table
-
-from .conftest import Template
+from meibo_cli.tables import TABLES, Table
+from tests.template.conftest import Template
 
 RUN = "20261121T180000Z"
 

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from meibo import errors
-
-from local.template import ROOT
-
-from .conftest import Template
+from meibo_local.template import ROOT
+from tests.template.conftest import Template
 
 # Names that Step Functions and Lambda raise themselves:
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html

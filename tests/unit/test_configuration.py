@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from meibo.configuration import Auth0Source, Auth0UsersExport, configuration_schema, parse_configuration
 from meibo.errors import ConfigurationError
 

@@ -9,23 +9,23 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from meibo.archive.store import MemoryArchiveStore
+
+from meibo.archive.storage import MemoryArchiveStore
+from meibo.exports.finish import write_report
 from meibo.report.charts import line
 from meibo.report.page import render, report_key
 from meibo.report.state import gather
-from meibo.report.write import write_report
-
-from tests.archives import EARLIER, RUN, STAFF, USERS, Folder, Maker, ndjson
+from tests.support.archives import EARLIER, RUN, STAFF, USERS, ArchiveBuilder, FolderArchive, ndjson
 
 NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> Maker:
-    return Maker(Folder(tmp_path))
+def maker(tmp_path: Path) -> ArchiveBuilder:
+    return ArchiveBuilder(FolderArchive(tmp_path))
 
 
-def page(maker: Maker) -> str:
+def page(maker: ArchiveBuilder) -> str:
     return render(gather(maker.storage.reader(), NOW))
 
 
@@ -37,7 +37,7 @@ def users(count: int) -> bytes:
     return ndjson([{"user_id": f"auth0|{n}", "email": f"secret{n}@example.jp"} for n in range(count)])
 
 
-def test_each_export_has_its_latest_archive_and_its_history(maker: Maker) -> None:
+def test_each_export_has_its_latest_archive_and_its_history(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(2), STAFF: users(1)}, EARLIER)
     maker.run({USERS: users(3), STAFF: users(1)})
 
@@ -50,7 +50,7 @@ def test_each_export_has_its_latest_archive_and_its_history(maker: Maker) -> Non
     assert "rows of acme/users/ndjson/all: 2 to 3 over 2 runs, lowest 2, highest 3" in html
 
 
-def test_what_is_missing_or_suspect_comes_first(maker: Maker) -> None:
+def test_what_is_missing_or_suspect_comes_first(maker: ArchiveBuilder) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs <Administrator>"}]
     maker.run({USERS: users(3)}, suspect={USERS: "60 % fewer users than in the last export: 5 → 2"}, missing=missing)
 
@@ -62,7 +62,7 @@ def test_what_is_missing_or_suspect_comes_first(maker: Maker) -> None:
     assert html.index("Missing and suspect exports") < html.index("acme (Auth0)")
 
 
-def test_an_export_that_the_latest_run_lacks_is_not_called_well(maker: Maker) -> None:
+def test_an_export_that_the_latest_run_lacks_is_not_called_well(maker: ArchiveBuilder) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs it"}]
     maker.run({USERS: users(1), STAFF: users(1)}, EARLIER)
     maker.run({USERS: users(1)}, missing=missing)
@@ -70,14 +70,14 @@ def test_an_export_that_the_latest_run_lacks_is_not_called_well(maker: Maker) ->
     assert "users · ndjson · all ✕ missing 1 day ago" in words(page(maker))
 
 
-def test_an_export_that_is_archived_no_more_shows_its_age(maker: Maker) -> None:
+def test_an_export_that_is_archived_no_more_shows_its_age(maker: ArchiveBuilder) -> None:
     maker.run({STAFF: users(1)}, "20261001T210000Z")
     maker.run({USERS: users(1)})
 
     assert "51 days ago" in page(maker)
 
 
-def test_changes_are_counted_by_outcome(maker: Maker) -> None:
+def test_changes_are_counted_by_outcome(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(1)})
     lines = [{"member": "auth0|secret", "outcome": outcome} for outcome in ("applied", "applied", "rejected", "?")]
     body = "".join(json.dumps(one) + "\n" for one in lines).encode()
@@ -98,7 +98,7 @@ def test_changes_are_counted_by_outcome(maker: Maker) -> None:
         ({"damage": [], "could_not_check": [{}], "exports": 3}, "1 unchecked"),
     ],
 )
-def test_the_last_verification_is_told(maker: Maker, record: dict[str, object], expected: str) -> None:
+def test_the_last_verification_is_told(maker: ArchiveBuilder, record: dict[str, object], expected: str) -> None:
     maker.run({USERS: users(1)})
     assert "never" in words(page(maker))
     maker.put_json(
@@ -112,7 +112,7 @@ def test_the_last_verification_is_told(maker: Maker, record: dict[str, object], 
     assert "today" in html
 
 
-def test_nothing_of_a_user_is_on_it_and_nothing_is_fetched(maker: Maker) -> None:
+def test_nothing_of_a_user_is_on_it_and_nothing_is_fetched(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(3)})
 
     html = page(maker)
@@ -124,7 +124,7 @@ def test_nothing_of_a_user_is_on_it_and_nothing_is_fetched(maker: Maker) -> None
     assert "url(" not in html
 
 
-def test_every_element_is_closed_in_its_place(maker: Maker) -> None:
+def test_every_element_is_closed_in_its_place(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(3)}, EARLIER)
     maker.run({USERS: users(3)}, suspect={USERS: "no users"})
     opened: list[str] = []
@@ -145,11 +145,11 @@ def test_every_element_is_closed_in_its_place(maker: Maker) -> None:
     assert opened == []
 
 
-def test_an_archive_without_runs_has_a_page(maker: Maker) -> None:
+def test_an_archive_without_runs_has_a_page(maker: ArchiveBuilder) -> None:
     assert "No run has ended yet" in page(maker)
 
 
-def test_a_long_history_is_cut(maker: Maker) -> None:
+def test_a_long_history_is_cut(maker: ArchiveBuilder) -> None:
     for day in range(100):
         moment = datetime(2026, 7, 1, tzinfo=UTC) + timedelta(days=day)
         maker.run({USERS: users(1 + day % 3)}, moment.strftime("%Y%m%dT%H%M%SZ"))
@@ -167,7 +167,7 @@ def test_charts_stay_within_their_frame(values: list[int]) -> None:
     assert "a<b" not in drawn
 
 
-def test_each_attempt_writes_a_page_of_its_own_and_overwrites_none(maker: Maker) -> None:
+def test_each_attempt_writes_a_page_of_its_own_and_overwrites_none(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(1)})
     store = MemoryArchiveStore()
 
@@ -178,7 +178,7 @@ def test_each_attempt_writes_a_page_of_its_own_and_overwrites_none(maker: Maker)
     assert report_key(RUN, 2) == f"reports/dt=2026-11-21/run={RUN}/index-2.html"
 
 
-def test_a_page_that_cannot_be_written_fails_no_run(maker: Maker) -> None:
+def test_a_page_that_cannot_be_written_fails_no_run(maker: ArchiveBuilder) -> None:
     class Broken(MemoryArchiveStore):
         def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
             raise OSError("full")

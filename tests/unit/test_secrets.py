@@ -8,6 +8,7 @@ import pytest
 from aws_lambda_powertools.utilities.parameters import SSMProvider
 from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from botocore.stub import Stubber
+
 from meibo.errors import ConfigurationError
 from meibo.secrets import forget_providers, read_configuration
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from meibo.errors import ConfigurationError
 from meibo.settings import ArchiveExportSettings, CreateExportsSettings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from local.template import ROOT, read_template
+from meibo_local.template import ROOT, read_template
 from tests.bench.costs import storage_table, verified_storage
 
 

@@ -15,8 +15,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from meibo.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.errors import ConfigurationError
+from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields
 
 # The largest 64-bit integer has 19 digits; no setting needs more.
 MAX_INTEGER_DIGITS = 19

@@ -1,4 +1,4 @@
-"""What the template tells a function through its environment, one frozen dataclass a function.
+"""Read a function's settings from its environment, one frozen dataclass per function.
 
 Nothing is read at import: a handler calls ``from_env()``, and every variable that is missing or malformed is
 named in one :class:`~meibo.errors.ConfigurationError`.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from meibo.archive.store import ObjectLock
+from meibo.archive.storage import ObjectLock
 from meibo.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -179,3 +179,8 @@ class ChangeMembersSettings(EnvironmentSettings):
     dead_letters_url: str = variable("MEIBO_CHANGES_DEAD_LETTERS_URL", _text)
     max_removals: int = variable("MEIBO_MAX_REMOVALS", _whole(0, 1000), "50")
     concurrency: int = variable("MEIBO_CHANGES_CONCURRENCY", _whole(2, 100), "2")
+
+
+def time_left(context: Any) -> Callable[[], float]:
+    """Return what tells the seconds until the invocation's time-out, from the context that Lambda gives."""
+    return lambda: context.get_remaining_time_in_millis() / 1000

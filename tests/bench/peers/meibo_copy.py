@@ -10,6 +10,7 @@ import time
 
 import boto3
 from botocore.config import Config
+
 from meibo.archive.copy import Content, CopyOptions, LocationSource, Target, copy
 
 parser = argparse.ArgumentParser()

@@ -21,7 +21,7 @@ import trustme
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.integration.archive.faulty import S3Handler, Server, SourceHandler, serving
+from tests.integration.archive.faulty_servers import S3Handler, Server, SourceHandler, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, StreamSource, Target, copy
 from meibo.errors import (
     ArchiveConflictError,
@@ -26,15 +27,14 @@ from meibo.errors import (
     SourceChangedError,
     WrongFormatError,
 )
-
-from tests.integration.archive.faulty import Fault, File, crc64
+from tests.integration.archive.faulty_servers import Fault, File, crc64
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mypy_boto3_s3 import S3Client
 
-    from tests.integration.archive.faulty import Server, Store
+    from tests.integration.archive.faulty_servers import Server, Store
 
 PART = 50_000
 

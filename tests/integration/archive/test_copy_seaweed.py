@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
+
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, Target, copy, engine
 from meibo.archive.copy.digest import Crc64Nvme
 from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError
-
-from tests.integration.archive.faulty import Fault, File
+from tests.integration.archive.faulty_servers import Fault, File
 
 if TYPE_CHECKING:
     from tests.integration.archive.conftest import Seaweed
-    from tests.integration.archive.faulty import Server
+    from tests.integration.archive.faulty_servers import Server
 
 pytestmark = pytest.mark.xdist_group("seaweed")
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from meibo.members.tenants import forget_clients
 
-from local.aws import LocalAws, local_aws
-from local.simulators import Auth0Tenant, Simulators
+from meibo.changes.membership_api import forget_clients
+from meibo_local.aws import LocalAws, local_aws
+from meibo_simulators import SimulatedTenant, Simulators
 
 
 @dataclass
@@ -19,7 +19,7 @@ class Queue:
     """Everything a test of changes touches."""
 
     aws: LocalAws
-    tenant: Auth0Tenant
+    tenant: SimulatedTenant
 
     def __post_init__(self) -> None:
         self.organizations = self.tenant.organizations.ids()
@@ -66,12 +66,12 @@ class Queue:
 
 
 @pytest.fixture
-def tenant() -> Auth0Tenant:
-    return Auth0Tenant("acme", users=120, organizations=4, members=0)
+def tenant() -> SimulatedTenant:
+    return SimulatedTenant("acme", users=120, organizations=4, members=0)
 
 
 @pytest.fixture
-def queue(tenant: Auth0Tenant) -> Iterator[Queue]:
+def queue(tenant: SimulatedTenant) -> Iterator[Queue]:
     with Simulators([tenant], []) as simulators:
         forget_clients()
         with local_aws(environment=simulators.environment()) as aws:

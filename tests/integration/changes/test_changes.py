@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from local.rehearsal import plan_changes, rehearse
-
-from .conftest import Queue
+from meibo_local.sample_changes import sample_changes, send_sample_changes
+from tests.integration.changes.conftest import Queue
 
 
 def test_members_are_added_and_each_has_its_outcome(queue: Queue) -> None:
@@ -63,10 +62,10 @@ def test_bad_message_goes_to_the_dead_letters_at_once(queue: Queue) -> None:
 
 def test_rehearsal_of_make_run_ends_as_planned(queue: Queue) -> None:
     # given
-    planned = plan_changes("acme", queue.organizations, queue.people, queue.roles, count=70)
+    planned = sample_changes("acme", queue.organizations, queue.people, queue.roles, count=70)
 
     # when
-    rehearsal = rehearse(queue.aws, planned)
+    rehearsal = send_sample_changes(queue.aws, planned)
 
     # then
     assert rehearsal.drained

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
-
-from .conftest import Queue
+from meibo_cli.main import app
+from tests.integration.changes.conftest import Queue
 
 Meibo = Callable[..., Result]
 UNKNOWN = "auth0|0000000000000000000000ff"

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from local.simulators.faults import respond
-
-from .conftest import Queue
+from meibo_simulators.faults import respond
+from tests.integration.changes.conftest import Queue
 
 HOUR_SECONDS = 3600
 

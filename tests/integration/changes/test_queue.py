@@ -6,13 +6,13 @@ from typing import Any
 
 import boto3
 import pytest
-from meibo.members.deadletters import DeadLetter
-from meibo.members.delivery import deliveries
-from meibo.members.queue import SqsChangeQueue
 from moto import mock_aws
 
-from local.functions import Outcome
-from local.queue import EventSource, SqsQueue
+from meibo.changes.batch import parse_queue_event
+from meibo.changes.dead_letters import DeadLetter
+from meibo.changes.queue import SqsChangeQueue
+from meibo_local.lambda_service import InvocationResult
+from meibo_local.queue import EventSource, SqsQueue
 
 
 @pytest.fixture
@@ -29,8 +29,8 @@ def urls(monkeypatch: pytest.MonkeyPatch) -> Any:
         ]
 
 
-def _source(url: str, outcome: Outcome, batches: list[Any]) -> EventSource:
-    def invoke(event: dict[str, Any]) -> Outcome:
+def _source(url: str, outcome: InvocationResult, batches: list[Any]) -> EventSource:
+    def invoke(event: dict[str, Any]) -> InvocationResult:
         batches.append(event)
         return outcome
 
@@ -41,14 +41,14 @@ def _source(url: str, outcome: Outcome, batches: list[Any]) -> EventSource:
 @pytest.mark.parametrize(
     ("outcome", "left"),
     [
-        (Outcome({"batchItemFailures": []}, failed=False), 0),
-        (Outcome(None, failed=False), 0),
-        (Outcome({"batchItemFailures": [{"itemIdentifier": "unheard of"}]}, failed=False), 3),
-        (Outcome({"batchItemFailures": [{}]}, failed=False), 3),
-        (Outcome({"errorType": "UnexpectedError"}, failed=True), 3),
+        (InvocationResult({"batchItemFailures": []}, failed=False), 0),
+        (InvocationResult(None, failed=False), 0),
+        (InvocationResult({"batchItemFailures": [{"itemIdentifier": "unheard of"}]}, failed=False), 3),
+        (InvocationResult({"batchItemFailures": [{}]}, failed=False), 3),
+        (InvocationResult({"errorType": "UnexpectedError"}, failed=True), 3),
     ],
 )
-def test_messages_are_deleted_as_the_function_answers(urls: list[str], outcome: Outcome, left: int) -> None:
+def test_messages_are_deleted_as_the_function_answers(urls: list[str], outcome: InvocationResult, left: int) -> None:
     # given
     for number in range(3):
         boto3.client("sqs").send_message(QueueUrl=urls[0], MessageBody=str(number), MessageGroupId="a")
@@ -70,16 +70,16 @@ def test_what_is_handed_back_comes_again_in_order(urls: list[str]) -> None:
     for number in range(3):
         client.send_message(QueueUrl=urls[0], MessageBody=str(number), MessageGroupId="a")
     batches: list[Any] = []
-    source = _source(urls[0], Outcome({}, failed=True), batches)
+    source = _source(urls[0], InvocationResult({}, failed=True), batches)
     source.poll()
     assert not source.poll()
 
     # when
-    SqsChangeQueue(client, *urls).hide(deliveries(batches[0]), 0)
+    SqsChangeQueue(client, *urls).set_visibility_timeout(parse_queue_event(batches[0]), 0)
     source.poll()
 
     # then
-    again = deliveries(batches[1])
+    again = parse_queue_event(batches[1])
     assert [delivery.body for delivery in again] == ["0", "1", "2"]
     assert {delivery.receive_count for delivery in again} == {2}
 
@@ -91,7 +91,7 @@ def test_dead_letter_is_one_message_however_often_it_is_sent(urls: list[str]) ->
 
     # when
     for _ in range(2):
-        SqsChangeQueue(client, *urls).bury(letter)
+        SqsChangeQueue(client, *urls).send_dead_letter(letter)
 
     # then
     (message,) = client.receive_message(

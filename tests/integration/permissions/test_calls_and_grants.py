@@ -13,14 +13,14 @@ from typing import Any
 import boto3
 import botocore.handlers
 import pytest
-from meibo.exports.providers import forget_clients as forget_provider_clients
-from meibo.members.tenants import forget_clients as forget_tenants
 
-from local.aws import REGION, STACK, local_aws
-from local.functions import Outcome
-from local.simulators import FIRST_CONNECTION, Auth0Tenant, CybozuDomain, Simulators
-from tests.iam import Need, action_of, grants
+from meibo.changes.membership_api import forget_clients as forget_tenants
+from meibo.exports.provider_clients import forget_clients as forget_provider_clients
+from meibo_local.aws import REGION, STACK, local_aws
+from meibo_local.lambda_service import InvocationResult
+from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators
 from tests.integration.pipeline.conftest import Invocations, System
+from tests.support.iam import Need, action_of, grants
 from tests.template.conftest import PSEUDO_PARAMETERS, Template
 
 ROLES = {
@@ -43,7 +43,8 @@ USED_OTHERWISE = {
 }
 # A copy that breaks for good aborts its upload; here none does.
 UNUSED_ACTIONS = {"s3:AbortMultipartUpload"}
-# What the page of a run reads, where there is any: tests/proof has changes and verifications before its last run.
+# What the page of a run reads, where there is any: tests/fault_injection has changes and verifications before its last
+# run.
 USED_WITH_HISTORY = {("FinishRun", "changes/*"), ("FinishRun", "verifications/*")}
 
 # What is recorded once serves all of them.
@@ -65,7 +66,7 @@ class Recorder(Invocations):
         forget_tenants()
         self._running.append(function)
 
-    def returned(self, function: str, event: Any, outcome: Outcome) -> None:
+    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
         self._running.remove(function)
         super().returned(function, event, outcome)
 
@@ -126,8 +127,8 @@ def _recorded(recorder: Recorder) -> Iterator[None]:
 def recorded() -> set[Need]:
     """The calls of a run that fails in part, its repair, a tick that comes twice and a change, with Object Lock on."""
     recorder = Recorder()
-    tenant = Auth0Tenant("acme", users=60, organizations=1)
-    domain = CybozuDomain("example", users=20)
+    tenant = SimulatedTenant("acme", users=60, organizations=1)
+    domain = SimulatedDomain("example", users=20)
     with _recorded(recorder), Simulators([tenant], [domain]) as simulators:
         parameters = {
             "LocationHosts": ",".join(tenant.allowed_hosts),

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from meibo.archive.copy import CopyOptions
-from meibo.exports.providers import forget_clients
 
-from local.aws import LocalAws, local_aws
-from local.functions import Outcome
-from local.simulators import Auth0Tenant, CybozuDomain, Simulators
+from meibo.archive.copy import CopyOptions
+from meibo.exports.provider_clients import forget_clients
+from meibo_local.aws import LocalAws, local_aws
+from meibo_local.lambda_service import InvocationResult
+from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"
@@ -27,12 +27,12 @@ FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
 class Invocations:
     """What was invoked, in order: (function, event, outcome)."""
 
-    calls: list[tuple[str, Any, Outcome]] = field(default_factory=list)
+    calls: list[tuple[str, Any, InvocationResult]] = field(default_factory=list)
 
     def invoked(self, function: str, event: Any) -> None:
         pass
 
-    def returned(self, function: str, event: Any, outcome: Outcome) -> None:
+    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
         self.calls.append((function, event, outcome))
 
     def count(self, function: str) -> int:
@@ -48,11 +48,11 @@ class System:
     invocations: Invocations
 
     @property
-    def tenant(self) -> Auth0Tenant:
+    def tenant(self) -> SimulatedTenant:
         return self.simulators.auth0["acme"]
 
     @property
-    def domain(self) -> CybozuDomain:
+    def domain(self) -> SimulatedDomain:
         return self.simulators.cybozu["example"]
 
     def auth0_source(self, *exports: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
 
 
 @contextmanager
-def running_system(tenant: Auth0Tenant, domain: CybozuDomain, **parameters: str) -> Iterator[System]:
+def running_system(tenant: SimulatedTenant, domain: SimulatedDomain, **parameters: str) -> Iterator[System]:
     """Bring everything up around a tenant and a domain."""
     invocations = Invocations()
     with Simulators([tenant], [domain]) as simulators:
@@ -124,10 +124,10 @@ def running_system(tenant: Auth0Tenant, domain: CybozuDomain, **parameters: str)
 
 @pytest.fixture
 def system() -> Iterator[System]:
-    tenant = Auth0Tenant("acme", users=300)
+    tenant = SimulatedTenant("acme", users=300)
     # Jobs are done at once, so that no test waits for a poll that it is not about.
     tenant.switches.polls_until_completed = 0
-    domain = CybozuDomain("example", users=230)
+    domain = SimulatedDomain("example", users=230)
     with running_system(tenant, domain) as running:
         yield running
 
@@ -136,7 +136,7 @@ def system() -> Iterator[System]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the waits between retries take no time; how often the workflow and the copy retry stays their own."""
     monkeypatch.setattr(
-        "meibo.exports.delivery.CopyOptions", partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
+        "meibo.exports.transfer.CopyOptions", partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
     )
     monkeypatch.setattr(
         "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time.sleep", lambda _seconds: None

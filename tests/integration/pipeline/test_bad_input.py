@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from local.simulators import FIRST_CONNECTION
-from local.simulators import faults as broken
+from meibo_simulators import FIRST_CONNECTION
+from meibo_simulators import faults as broken
 from tests.integration.pipeline.conftest import System
 
 FILE = "GET /job_*"

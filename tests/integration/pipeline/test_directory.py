@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from meibo.exports import collect
 
-from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION, Auth0Tenant, CybozuDomain, faults
+from meibo.exports import checkpoint
+from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedDomain, SimulatedTenant, faults
 from tests.integration.pipeline.conftest import RUN, System, running_system
 
 CSV_FILES = {
@@ -29,8 +29,8 @@ CSV_FILES = {
 
 @pytest.fixture
 def system() -> Iterator[System]:
-    tenant = Auth0Tenant("acme", users=300, organizations=40, members=5)
-    domain = CybozuDomain("example", users=130)
+    tenant = SimulatedTenant("acme", users=300, organizations=40, members=5)
+    domain = SimulatedDomain("example", users=130)
     with running_system(tenant, domain) as running:
         yield running
 
@@ -88,7 +88,7 @@ def test_an_export_that_outlasts_an_invocation_goes_on_in_the_next(
     system: System, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given: three times the provider asks for a wait that is longer than an invocation waits
-    monkeypatch.setattr(collect, "LONGEST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "MAX_WAIT_SECONDS", 0)
     path = {"organizations": "enabled_connections", "members": "members"}[dataset]
     for after in (5, 15, 33):
         system.tenant.faults.add(
@@ -129,7 +129,7 @@ def test_a_run_fails_and_a_repair_completes_it_where_the_provider_refuses_half_w
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given: one wait, and then a refusal
-    monkeypatch.setattr(collect, "LONGEST_WAIT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "MAX_WAIT_SECONDS", 0)
     path = "GET /api/v2/organizations/*/members"
     system.tenant.faults.add(path, faults.too_many_requests(retry_after=301), after=5)
     system.tenant.faults.add(path, faults.html(404), after=15)
@@ -238,7 +238,7 @@ def test_csv_from_a_domain_without_it_says_what_to_configure(system: System) -> 
 
 
 def test_an_empty_tenant_and_an_empty_domain_are_archived_as_empty() -> None:
-    tenant, domain = Auth0Tenant("acme", users=10), CybozuDomain("example", users=3, organizations=0, groups=0)
+    tenant, domain = SimulatedTenant("acme", users=10), SimulatedDomain("example", users=3, organizations=0, groups=0)
     with running_system(tenant, domain) as system:
         system.configure(
             system.auth0_source({"dataset": "organizations"}, {"dataset": "members"}),

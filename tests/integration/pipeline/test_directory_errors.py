@@ -12,8 +12,10 @@ from typing import Any
 
 import boto3
 import pytest
+from moto import mock_aws
+
 from meibo.archive.keys import run_id_of
-from meibo.archive.store import S3ArchiveStore
+from meibo.archive.storage import S3ArchiveStore
 from meibo.errors import (
     CredentialsRefusedError,
     MeiboError,
@@ -23,18 +25,16 @@ from meibo.errors import (
     WrongFormatError,
 )
 from meibo.exports.archive import Archiver
-from meibo.exports.collect import Collector
-from meibo.exports.delivery import Deliveries
-from meibo.exports.events import OneExport
+from meibo.exports.checkpoint import Collector
+from meibo.exports.events import ExportEvent
 from meibo.exports.plan import ExportFormat, PlannedExport
-from meibo.exports.providers import Providers, forget_clients
+from meibo.exports.provider_clients import ProviderClients, forget_clients
+from meibo.exports.transfer import Transfers
 from meibo.settings import ArchiveExportSettings
-from moto import mock_aws
-
-from local.s3 import serve_s3
-from local.simulators import Auth0Tenant, CybozuDomain, Simulators, faults
-from tests.clock import FakeClock
+from meibo_local.s3_server import serve_s3
+from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators, faults
 from tests.integration.pipeline.conftest import TICK
+from tests.support.clock import FakeClock
 
 # The calls of each dataset: the path, and what a missing permission is called.
 AUTH0_CALLS = {
@@ -79,8 +79,8 @@ _days = count(1)
 class Bench:
     """A tenant, a domain and a bucket that several tests share; every test has a day of its own."""
 
-    tenant: Auth0Tenant
-    domain: CybozuDomain
+    tenant: SimulatedTenant
+    domain: SimulatedDomain
     client: Any
     clock: FakeClock = field(default_factory=FakeClock)
     secrets: dict[str, Any] = field(default_factory=dict)
@@ -89,15 +89,15 @@ class Bench:
     def archive(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
         """Archive as one invocation of the function does; return its answer."""
         deadline = self.clock.deadline(900)
-        providers = Providers(deadline, secret=self.secrets.__getitem__, clock=self.clock)
+        providers = ProviderClients(deadline, secret=self.secrets.__getitem__, clock=self.clock)
         store = S3ArchiveStore(self.client, "archive")
         settings = ArchiveExportSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_LOCATION_HOSTS": "none.invalid"})
         collector = Collector(store=store, tenant=providers.tenant, time_left=deadline)
-        deliveries = Deliveries(
+        deliveries = Transfers(
             providers=providers, settings=settings, lock=None, client=self.client, collect=collector.collect
         )
-        archiver = Archiver(store=store, bucket="archive", deliver=deliveries, suspect_share=0.5)
-        return archiver.archive(OneExport(self.run_id, 1, self.export(provider, dataset, export_format)))
+        archiver = Archiver(store=store, bucket="archive", open_transfer=deliveries, suspect_share=0.5)
+        return archiver.archive(ExportEvent(self.run_id, 1, self.export(provider, dataset, export_format)))
 
     def export(self, provider: str, dataset: str, export_format: ExportFormat) -> PlannedExport:
         return PlannedExport(
@@ -128,8 +128,8 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Bench]:
-    tenant = Auth0Tenant("acme", users=130, organizations=12, members=4)
-    domain = CybozuDomain("example", users=40, organizations=5, groups=3)
+    tenant = SimulatedTenant("acme", users=130, organizations=12, members=4)
+    domain = SimulatedDomain("example", users=40, organizations=5, groups=3)
     with pytest.MonkeyPatch.context() as patch, Simulators([tenant], [domain]) as simulators, mock_aws():
         for name, value in {
             **simulators.environment(),

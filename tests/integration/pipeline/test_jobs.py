@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from local.simulators import faults as broken
-from local.simulators.auth0.switches import Fate
+from meibo_simulators import faults as broken
+from meibo_simulators.auth0.switches import Fate
 from tests.integration.pipeline.conftest import System
 
 JOBS = "/api/v2/jobs/users-exports"

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from local.__main__ import main
-from local.folder import locked
-from local.template import ROOT
+from meibo_local.__main__ import main
+from meibo_local.folder import locked
+from meibo_local.template import ROOT
 
 # What begins like a token, a signed URL or an address.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated-[0-9a-f]{8}")
@@ -44,10 +44,18 @@ class Command:
 
 
 def run(folder: Path, *arguments: str, **variables: str) -> Command:
-    command = [sys.executable, "-m", "local", "--archive", str(folder / "archive"), "--log", str(folder / "run.log")]
+    command = [
+        sys.executable,
+        "-m",
+        "meibo_local",
+        "--archive",
+        str(folder / "archive"),
+        "--log",
+        str(folder / "run.log"),
+    ]
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT}",
+        "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}",
         "COLUMNS": "160",
         **variables,
     }
@@ -124,9 +132,9 @@ def test_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "[archive]"))
 
     screen = io.StringIO()
-    monkeypatch.setattr("local.__main__.real_sources", lambda _path: None)
-    monkeypatch.setattr("local.__main__.run", fail)
-    monkeypatch.setattr("local.__main__.console_of_terminal", lambda: Console(file=screen, width=400))
+    monkeypatch.setattr("meibo_local.__main__.real_sources", lambda _path: None)
+    monkeypatch.setattr("meibo_local.__main__.run", fail)
+    monkeypatch.setattr("meibo_local.__main__.console_of_terminal", lambda: Console(file=screen, width=400))
     before = os.umask(0o077)
     try:
         status = main(["--sources", "sources.json", "--archive", str(tmp_path / "archive")])

@@ -15,21 +15,21 @@ from typing import Any, Literal
 
 import boto3
 import pytest
-from meibo.archive.store import S3ArchiveStore
-from meibo.exports.archive import Archiver
-from meibo.exports.collect import Collector
-from meibo.exports.delivery import Deliveries
-from meibo.exports.events import export_event
-from meibo.exports.plan import PlannedExport
-from meibo.exports.providers import Providers, forget_clients
-from meibo.settings import ArchiveExportSettings
 from moto import mock_aws
 
-from local.s3 import serve_s3
-from local.simulators import Auth0Tenant, Simulators, faults
-from tests.clock import FakeClock
+from meibo.archive.storage import S3ArchiveStore
+from meibo.exports.archive import Archiver
+from meibo.exports.checkpoint import Collector
+from meibo.exports.events import parse_export_event
+from meibo.exports.plan import PlannedExport
+from meibo.exports.provider_clients import ProviderClients, forget_clients
+from meibo.exports.transfer import Transfers
+from meibo.settings import ArchiveExportSettings
+from meibo_local.s3_server import serve_s3
+from meibo_simulators import SimulatedTenant, Simulators, faults
 from tests.integration.pipeline.conftest import RUN
-from tests.wsgi import WsgiAdapter
+from tests.support.clock import FakeClock
+from tests.support.wsgi import WsgiAdapter
 
 INVOCATION_SECONDS = 900.0
 ORGANIZATIONS = 10_000
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(300)
 class Hours:
     """A tenant, a bucket and a clock; ``archive`` is the export's way through the workflow."""
 
-    tenant: Auth0Tenant
+    tenant: SimulatedTenant
     clock: FakeClock
     client: Any
     invocations: list[dict[str, Any]] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Hours:
         progress = None
         while True:
             event = {"run_id": RUN, "attempt": 1, "export": export.to_json(), "progress": progress}
-            answer = json.loads(json.dumps(self._archiver().archive(export_event(json.loads(json.dumps(event))))))
+            answer = json.loads(json.dumps(self._archiver().archive(parse_export_event(json.loads(json.dumps(event))))))
             self.invocations.append(answer)
             if answer["status"] == "archived":
                 break
@@ -85,7 +85,7 @@ class Hours:
             return left
 
         adapter = WsgiAdapter(self.tenant.api, self.clock.sleep, seconds=ANSWER_SECONDS)
-        providers = Providers(
+        providers = ProviderClients(
             time_left,
             secret=lambda _: self.tenant.credentials(),
             session=lambda _: adapter.session(),
@@ -95,10 +95,10 @@ class Hours:
         now = lambda: datetime.fromtimestamp(self.clock.time, UTC)  # noqa: E731  # a clock in one line
         settings = ArchiveExportSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_LOCATION_HOSTS": "none.invalid"})
         collector = Collector(store=store, tenant=providers.tenant, time_left=time_left, now=now)
-        deliveries = Deliveries(
+        deliveries = Transfers(
             providers=providers, settings=settings, lock=None, client=self.client, collect=collector.collect
         )
-        return Archiver(store=store, bucket="archive", deliver=deliveries, suspect_share=0.5, now=now)
+        return Archiver(store=store, bucket="archive", open_transfer=deliveries, suspect_share=0.5, now=now)
 
     @property
     def minutes(self) -> float:
@@ -111,7 +111,7 @@ def hours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     tier: Literal["essentials", "free", "enterprise"]
     tier, refill, organizations = request.param
     clock = FakeClock()
-    tenant = Auth0Tenant("acme", users=200, organizations=organizations, members=1)
+    tenant = SimulatedTenant("acme", users=200, organizations=organizations, members=1)
     tenant.switches.rate_tier = tier
     tenant.switches.rate_refill = refill
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")

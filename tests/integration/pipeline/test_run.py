@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from local.functions import Outcome
-from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION
+from meibo_local.lambda_service import InvocationResult
+from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION
 from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System
 
 
@@ -125,7 +125,7 @@ def test_throttling_by_lambda_is_not_a_failure(system: System, monkeypatch: pyte
         "ResponseMetadata": {"HTTPStatusCode": 429, "RequestId": "1"},
     }
 
-    def throttling(name: str, payload: bytes) -> Outcome:
+    def throttling(name: str, payload: bytes) -> InvocationResult:
         if "ArchiveExport" in name and throttled[name] < 60:
             throttled[name] += 1
             raise ClientError(answer, "Invoke")

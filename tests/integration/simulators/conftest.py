@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from local.simulators import Auth0Tenant, CybozuDomain, Simulators
+from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 
 TIMEOUT = 10
 
@@ -31,7 +31,7 @@ class FakeClock:
 class Api:
     """A tenant seen through requests, with a token of its usual client or of the one given."""
 
-    def __init__(self, tenant: Auth0Tenant, ca_file: Path, credentials: dict[str, str] | None = None) -> None:
+    def __init__(self, tenant: SimulatedTenant, ca_file: Path, credentials: dict[str, str] | None = None) -> None:
         self.tenant = tenant
         self.base = f"https://{tenant.domain}"
         self.session = trusting(ca_file)
@@ -69,7 +69,7 @@ class Api:
 class Domain:
     """A domain seen through requests."""
 
-    def __init__(self, domain: CybozuDomain, ca_file: Path) -> None:
+    def __init__(self, domain: SimulatedDomain, ca_file: Path) -> None:
         self.domain = domain
         self.session = trusting(ca_file)
 
@@ -99,19 +99,19 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def simulators(clock: FakeClock) -> Iterator[Simulators]:
-    tenant = Auth0Tenant("acme", users=200)
-    domain = CybozuDomain("example", users=250)
+    tenant = SimulatedTenant("acme", users=200)
+    domain = SimulatedDomain("example", users=250)
     with Simulators([tenant], [domain], clock=clock) as started:
         yield started
 
 
 @pytest.fixture
-def tenant(simulators: Simulators) -> Auth0Tenant:
+def tenant(simulators: Simulators) -> SimulatedTenant:
     return simulators.auth0["acme"]
 
 
 @pytest.fixture
-def api(simulators: Simulators, tenant: Auth0Tenant) -> Api:
+def api(simulators: Simulators, tenant: SimulatedTenant) -> Api:
     return Api(tenant, simulators.ca_file)
 
 

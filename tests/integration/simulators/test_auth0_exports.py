@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION, faults
-from local.simulators.auth0.rows import PREDEFINED, Field, Layout
-from local.simulators.people import AWKWARD
+from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, faults
+from meibo_simulators.auth0.export_rows import PREDEFINED, Field, Layout
+from meibo_simulators.profiles import AWKWARD
 from tests.integration.simulators.conftest import Api, FakeClock, trusting
 
 FIELDS = [{"name": "user_id"}, {"name": "name"}, {"name": "identities[0].connection", "export_as": "Connection"}]

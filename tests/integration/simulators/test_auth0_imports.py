@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from local.simulators import FIRST_CONNECTION, Auth0Tenant, Simulators
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, Simulators
 from tests.integration.simulators.conftest import Api, FakeClock
 
 
@@ -78,7 +78,7 @@ def test_third_job_at_once_is_refused(api: Api) -> None:
 
 
 def test_another_tenant_takes_an_exports_people(api: Api, tenant: Any, clock: FakeClock) -> None:
-    empty = Auth0Tenant("empty", connections={FIRST_CONNECTION: 0})
+    empty = SimulatedTenant("empty", connections={FIRST_CONNECTION: 0})
     kept = ("email", "name", "nickname", "picture", "user_metadata", "app_metadata", "email_verified")
     rows = [
         {"user_id": user["user_id"].removeprefix("auth0|"), **{name: user[name] for name in kept if name in user}}

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
-from local.simulators import FIRST_CONNECTION, SECOND_CONNECTION, Auth0Tenant, Connection, Simulators
+from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, Connection, SimulatedTenant, Simulators
 from tests.integration.simulators.conftest import Api, FakeClock
 
 MISSING = "org_0000000000000000"
@@ -21,7 +21,7 @@ def simulators(clock: FakeClock) -> Iterator[Simulators]:
         FIRST_CONNECTION: 500,
         "con_0000000000000003": Connection("con_0000000000000003", strategy="google-oauth2", users=0),
     }
-    tenant = Auth0Tenant("acme", connections=connections, organizations=130, members=20)
+    tenant = SimulatedTenant("acme", connections=connections, organizations=130, members=20)
     with Simulators([tenant], clock=clock) as started:
         yield started
 
@@ -100,7 +100,7 @@ def test_missing_and_malformed_organizations(api: Api, tenant: Any) -> None:
 
 
 def test_ten_thousand_organizations_are_listed(clock: FakeClock) -> None:
-    large = Auth0Tenant("large", users=5000, organizations=10_000)
+    large = SimulatedTenant("large", users=5000, organizations=10_000)
     with Simulators([large], clock=clock) as simulators:
         api = Api(large, simulators.ca_file)
         pages = walk(api, "/organizations", "organizations", 100)

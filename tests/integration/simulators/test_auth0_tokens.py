@@ -8,8 +8,8 @@ from typing import Any
 import jwt
 import pytest
 
-from local.simulators import Auth0Tenant
-from local.simulators.auth0.tokens import ASSERTION_TYPE
+from meibo_simulators import SimulatedTenant
+from meibo_simulators.auth0.tokens import ASSERTION_TYPE
 from tests.integration.simulators.conftest import TIMEOUT, Api, FakeClock, trusting
 
 
@@ -108,7 +108,7 @@ def test_assertion_that_breaks_a_rule_is_refused(api: Api, clock: FakeClock, cha
 
 def test_assertion_signed_with_another_key_is_refused(api: Api, clock: FakeClock) -> None:
     form = assertion(api, clock)
-    stranger = Auth0Tenant("stranger").key_credentials()["private_key"]
+    stranger = SimulatedTenant("stranger").key_credentials()["private_key"]
     claims = jwt.decode(form["client_assertion"], options={"verify_signature": False})
     form["client_assertion"] = jwt.encode(claims, stranger, algorithm="RS256")
     assert api.token(form).status_code == 401

@@ -23,7 +23,7 @@ from auth0.management.errors import (
     UnauthorizedError,
 )
 
-from local.simulators import FIRST_CONNECTION, Auth0Tenant, Simulators, faults
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, Simulators, faults
 
 ONCE: Any = {"max_retries": 0}
 
@@ -31,7 +31,7 @@ ONCE: Any = {"max_retries": 0}
 @pytest.fixture
 def simulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulators]:
     # The SDK knows no other clock than the system's, and takes its authorities from the environment.
-    tenant = Auth0Tenant("acme", users=300, organizations=70, members=20)
+    tenant = SimulatedTenant("acme", users=300, organizations=70, members=20)
     with Simulators([tenant]) as started:
         for name, value in started.environment().items():
             monkeypatch.setenv(name, value)
@@ -45,11 +45,11 @@ def http(simulators: Simulators) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def sdk(tenant: Auth0Tenant, http: httpx.Client) -> ManagementClient:
+def sdk(tenant: SimulatedTenant, http: httpx.Client) -> ManagementClient:
     return client(tenant, tenant.credentials(), http)
 
 
-def client(tenant: Auth0Tenant, credentials: dict[str, str], http: httpx.Client) -> ManagementClient:
+def client(tenant: SimulatedTenant, credentials: dict[str, str], http: httpx.Client) -> ManagementClient:
     return ManagementClient(
         domain=tenant.domain,
         client_id=credentials["client_id"],
@@ -58,18 +58,18 @@ def client(tenant: Auth0Tenant, credentials: dict[str, str], http: httpx.Client)
     )
 
 
-def audience(tenant: Auth0Tenant) -> str:
+def audience(tenant: SimulatedTenant) -> str:
     return f"https://{tenant.domain}/api/v2/"
 
 
-def test_token_by_secret(tenant: Auth0Tenant) -> None:
+def test_token_by_secret(tenant: SimulatedTenant) -> None:
     credentials = tenant.credentials()
     token = GetToken(tenant.domain, credentials["client_id"], client_secret=credentials["client_secret"])
     assert token.client_credentials(audience(tenant))["token_type"] == "Bearer"
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256"])
-def test_token_by_private_key(tenant: Auth0Tenant, algorithm: str) -> None:
+def test_token_by_private_key(tenant: SimulatedTenant, algorithm: str) -> None:
     credentials = tenant.key_credentials(algorithm)
     token = GetToken(
         tenant.domain,
@@ -80,14 +80,14 @@ def test_token_by_private_key(tenant: Auth0Tenant, algorithm: str) -> None:
     assert token.client_credentials(audience(tenant))["expires_in"] == 86400
 
 
-def test_wrong_secret_is_the_sdks_error(tenant: Auth0Tenant) -> None:
+def test_wrong_secret_is_the_sdks_error(tenant: SimulatedTenant) -> None:
     token = GetToken(tenant.domain, tenant.client.id, client_secret="wrong")
     with pytest.raises(Auth0Error) as refused:
         token.client_credentials(audience(tenant))
     assert (refused.value.status_code, refused.value.error_code) == (401, "access_denied")
 
 
-def test_export_job_to_its_file(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_export_job_to_its_file(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     made = sdk.jobs.users_exports.create(
         connection_id=FIRST_CONNECTION,
         format="json",
@@ -105,12 +105,12 @@ def test_export_job_to_its_file(tenant: Auth0Tenant, sdk: ManagementClient) -> N
 
 
 @pytest.mark.parametrize("size", [10, 35, 100])
-def test_pager_walks_the_organizations(tenant: Auth0Tenant, sdk: ManagementClient, size: int) -> None:
+def test_pager_walks_the_organizations(tenant: SimulatedTenant, sdk: ManagementClient, size: int) -> None:
     assert [one.id for one in sdk.organizations.list(take=size)] == tenant.organizations.ids()
 
 
 @pytest.mark.parametrize("always_next", [True, False])
-def test_pager_walks_the_members(tenant: Auth0Tenant, sdk: ManagementClient, always_next: bool) -> None:
+def test_pager_walks_the_members(tenant: SimulatedTenant, sdk: ManagementClient, always_next: bool) -> None:
     tenant.switches.members_always_next = always_next
     organization = tenant.organizations.ids()[1]
     found = list(sdk.organizations.members.list(organization, take=4, fields="user_id,roles"))
@@ -118,7 +118,7 @@ def test_pager_walks_the_members(tenant: Auth0Tenant, sdk: ManagementClient, alw
     assert any(one.roles for one in found)
 
 
-def test_organization_and_its_connections(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_organization_and_its_connections(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     organization = tenant.organizations.ids()[0]
     assert sdk.organizations.get(organization).id == organization
     enabled = sdk.organizations.enabled_connections.list(organization, per_page=50)
@@ -126,7 +126,7 @@ def test_organization_and_its_connections(tenant: Auth0Tenant, sdk: ManagementCl
     assert [one.id for one in sdk.connections.list(take=1)] == list(tenant.directory.connections)
 
 
-def test_members_and_roles_change(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_members_and_roles_change(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     organization = tenant.organizations.ids()[8]
     people = [tenant.directory.user_id(number) for number in range(3)]
     roles = list(tenant.organizations.roles)[:2]
@@ -139,7 +139,7 @@ def test_members_and_roles_change(tenant: Auth0Tenant, sdk: ManagementClient) ->
     assert tenant.organizations.member_roles(organization, people[0]) == []
 
 
-def test_invitation(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_invitation(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     made = sdk.organizations.invitations.create(
         tenant.organizations.ids()[0],
         inviter={"name": "HR"},
@@ -152,14 +152,14 @@ def test_invitation(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
     assert [one.id for one in sdk.organizations.invitations.list(tenant.organizations.ids()[0])] == [made.id]
 
 
-def test_users(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_users(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     for expected in list(tenant.expected_users())[:80]:
         assert sdk.users.get(expected["user_id"]).email == expected["email"]
     found = sdk.users.list_users_by_email(email=expected["email"])
     assert [one.user_id for one in found] == [expected["user_id"]]
 
 
-def test_import(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_import(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     data = json.dumps([{"email": "a@example.jp"}, {"name": "no address"}]).encode()
     made = sdk.jobs.users_imports.create(
         users=("users.json", data), connection_id=FIRST_CONNECTION, send_completion_email=False
@@ -172,7 +172,7 @@ def test_import(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
     assert tenant.jobs.completion_emails == 0
 
 
-def test_refusals_are_the_sdks_errors(tenant: Auth0Tenant, sdk: ManagementClient, http: httpx.Client) -> None:
+def test_refusals_are_the_sdks_errors(tenant: SimulatedTenant, sdk: ManagementClient, http: httpx.Client) -> None:
     organization = tenant.organizations.ids()[0]
     with pytest.raises(BadRequestError, match="Array is too long"):
         sdk.organizations.members.create(organization, members=[f"auth0|{n}" for n in range(11)])
@@ -185,7 +185,7 @@ def test_refusals_are_the_sdks_errors(tenant: Auth0Tenant, sdk: ManagementClient
         sdk.organizations.get(organization)
 
 
-def test_rate_limit_is_waited_for_or_told(tenant: Auth0Tenant, sdk: ManagementClient) -> None:
+def test_rate_limit_is_waited_for_or_told(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     organization = tenant.organizations.ids()[0]
     tenant.faults.add("GET *", faults.too_many_requests(retry_after=1))
     assert sdk.organizations.get(organization).id == organization

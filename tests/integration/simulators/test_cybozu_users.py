@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from local.simulators import faults
+from meibo_simulators import faults
 from tests.integration.simulators.conftest import Domain, FakeClock, password
 
 

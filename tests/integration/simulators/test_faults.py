@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import requests
 
-from local.simulators import faults
-from local.simulators.auth0.answers import ApiError
-from local.simulators.auth0.ratelimit import RateLimits
-from local.simulators.auth0.switches import Switches
+from meibo_simulators import faults
+from meibo_simulators.auth0.ratelimit import RateLimits
+from meibo_simulators.auth0.responses import ApiError
+from meibo_simulators.auth0.switches import Switches
 from tests.integration.simulators.conftest import Api, Domain, FakeClock, trusting
 
 MISSING = "/jobs/job_0000000000000000"
@@ -195,7 +195,7 @@ def test_tokens_have_a_limit_of_their_own(api: Api, tenant: Any) -> None:
 
 
 def test_own_process_serves_until_its_input_closes() -> None:
-    command = [sys.executable, "-m", "local.simulators", "--users", "50", "--cybozu-users", "5"]
+    command = [sys.executable, "-m", "meibo_simulators", "--users", "50", "--cybozu-users", "5"]
     with subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
     ) as process:

@@ -8,6 +8,7 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.gunzip import OUTPUT_BYTES, Gunzip
 from meibo.archive.copy.model import MIB, Content

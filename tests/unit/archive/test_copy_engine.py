@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
+
 from meibo.archive.copy import (
     Content,
     CopyOptions,

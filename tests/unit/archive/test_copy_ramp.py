@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+
 from meibo.archive.copy.ramp import Ramp
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meibo.archive.copy.rows import KEY_ROWS, CsvRows, NdjsonRows, check_start
 from meibo.errors import CorruptFileError, FileTooLargeError, WrongFormatError
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from meibo.archive.keys import ExportAddress, attempt_key, plan_key, run_id_of, run_manifest_key, run_moment
 from meibo.errors import EventError
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from meibo_cli.main import app
 
 ORGANIZATION = "org_0000000000000001"
 DAY = datetime.now(UTC) - timedelta(days=2)

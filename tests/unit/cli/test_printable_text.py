@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from cli.words import escape_control_characters, printable
+from meibo.formatting import escape_control_characters, printable
 
 HOSTILE = [
     "auth0|[/x]",

@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError
 from typer.testing import CliRunner, Result
 
-from cli.changes import redrive
-from cli.changes.queues import Queues
-from cli.main import app
+from meibo_cli.commands.changes import redrive
+from meibo_cli.main import app
+from meibo_cli.queues import Queues
 
 ORGANIZATION = "org_0000000000000001"
 Redrive = Callable[..., Result]

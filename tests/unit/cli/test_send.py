@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli.changes import send
-from cli.main import app
+from meibo_cli.commands.changes import send
+from meibo_cli.main import app
 
 
 def test_ids_of_the_tenant_do_not_control_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from meibo.archive.store import MemoryArchiveStore
+
+from meibo.archive.storage import MemoryArchiveStore
 from meibo.configuration import Auth0Source, Configuration, parse_configuration
 from meibo.errors import MeiboError, RequestRefusedError
 from meibo.exports.create import RunCreator
@@ -42,7 +43,7 @@ class FakeWorkflow:
 
 
 @dataclass
-class FakeProviders:
+class FakeProviderClients:
     """Counts what is asked of the providers; ``fails`` makes the job of an export fail."""
 
     fails: dict[str, MeiboError] = field(default_factory=dict)
@@ -85,13 +86,13 @@ def configuration_of(*sources: dict[str, Any]) -> Configuration:
 
 
 @dataclass
-class World:
+class ExportsHarness:
     """All that surrounds a RunCreator, and the creator itself."""
 
     configuration: Configuration
     store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
     workflow: FakeWorkflow = field(default_factory=FakeWorkflow)
-    providers: FakeProviders = field(default_factory=FakeProviders)
+    providers: FakeProviderClients = field(default_factory=FakeProviderClients)
     seconds_left: float = 900.0
     max_jobs: int = 3
 
@@ -111,8 +112,8 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World(
+def world() -> ExportsHarness:
+    return ExportsHarness(
         configuration_of(
             auth0_source(
                 {"dataset": "users", "connection_id": "con_0000000000000001"},
@@ -123,9 +124,9 @@ def world() -> World:
     )
 
 
-WorldOf = Callable[..., World]
+WorldOf = Callable[..., ExportsHarness]
 
 
 @pytest.fixture
 def world_of() -> WorldOf:
-    return lambda *sources: World(configuration_of(*sources))
+    return lambda *sources: ExportsHarness(configuration_of(*sources))

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+
 from meibo.archive.copy import CopyResult, Counts
-from meibo.archive.store import MemoryArchiveStore
+from meibo.archive.storage import MemoryArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError
 from meibo.exports.archive import Archiver
-from meibo.exports.collect import Unfinished
-from meibo.exports.events import OneExport, Progress
+from meibo.exports.checkpoint import Unfinished
+from meibo.exports.events import CheckpointProgress, ExportEvent
 from meibo.exports.plan import PlannedExport
-
 from tests.unit.exports.conftest import RUN, TICK
 from tests.unit.exports.test_check import EXPORT
 
@@ -77,11 +77,11 @@ class World:
         archiver = Archiver(
             store=self.store,
             bucket="archive",
-            deliver=lambda _: self.unfinished or self.delivery,
+            open_transfer=lambda _: self.unfinished or self.delivery,
             suspect_share=0.5,
             now=lambda: TICK,
         )
-        return archiver.archive(OneExport(run_id, 1, self.export))
+        return archiver.archive(ExportEvent(run_id, 1, self.export))
 
 
 def test_the_manifest_is_written_beside_the_object() -> None:
@@ -214,7 +214,7 @@ def test_a_dataset_that_may_be_empty_is_suspect_when_it_becomes_so() -> None:
 
 
 def test_an_export_that_goes_on_later_says_how_far_it_came_and_writes_nothing() -> None:
-    progress = Progress(part=3, rows=70, organizations=9, skipped=0, moved_at=TICK)
+    progress = CheckpointProgress(part=3, rows=70, organizations=9, skipped=0, moved_at=TICK)
     world = World(unfinished=Unfinished(progress=progress, wait_seconds=12))
 
     assert world.archive() == {

@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
-from meibo.errors import EventError
-from meibo.exports.check import LONGEST_WAIT_SECONDS, check
-from meibo.exports.plan import Job, PlannedExport
 
+from meibo.errors import EventError
+from meibo.exports.check import MAX_WAIT_SECONDS, check
+from meibo.exports.plan import ExportJob, PlannedExport
 from tests.unit.exports.conftest import TICK
 
 EXPORT = PlannedExport(
@@ -19,7 +19,7 @@ EXPORT = PlannedExport(
     endpoint="acme.jp.auth0.com",
     secret="meibo/acme",
     request={"fields": [{"name": "user_id"}]},
-    job=Job(id="job_0000000000000001", created_at=TICK.isoformat(), number=1),
+    job=ExportJob(id="job_0000000000000001", created_at=TICK.isoformat(), number=1),
 )
 
 
@@ -58,7 +58,7 @@ def test_a_job_that_completed_late_is_still_ready() -> None:
 def test_waits_grow_with_the_jobs_age_up_to_a_bound() -> None:
     waits = [check_after(age, State("pending"))["wait_seconds"] for age in (0, 4, 60, 400, 3000)]
 
-    assert waits == [1, 1, 15, 100, LONGEST_WAIT_SECONDS]
+    assert waits == [1, 1, 15, 100, MAX_WAIT_SECONDS]
 
 
 def test_a_clock_that_was_set_back_does_not_make_the_wait_negative() -> None:

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from meibo.errors import EventError, JobsExhaustedError, ProviderBusyError
-from meibo.exports.plan import Job, PlannedExport
 
+from meibo.errors import EventError, JobsExhaustedError, ProviderBusyError
+from meibo.exports.plan import ExportJob, PlannedExport
 from tests.unit.exports.conftest import (
     ORGANIZATIONS,
     RUN,
     TICK,
-    World,
+    ExportsHarness,
     WorldOf,
     auth0_source,
     configuration_of,
@@ -20,11 +20,11 @@ ATTEMPT_1 = f"runs/dt=2026-11-21/run={RUN}/_attempt-1.json"
 ATTEMPT_2 = f"runs/dt=2026-11-21/run={RUN}/_attempt-2.json"
 
 
-def planned(world: World, key: str = ATTEMPT_1) -> list[PlannedExport]:
+def planned(world: ExportsHarness, key: str = ATTEMPT_1) -> list[PlannedExport]:
     return [PlannedExport.from_json(entry) for entry in world.store.get_json(key) or []]
 
 
-def test_a_tick_writes_the_plan_creates_the_jobs_and_starts_the_workflow(world: World) -> None:
+def test_a_tick_writes_the_plan_creates_the_jobs_and_starts_the_workflow(world: ExportsHarness) -> None:
     answer = world.creator.begin(TICK)
 
     assert answer == {"run_id": RUN, "attempt": 1, "status": "started", "exports": 3, "jobs": 2}
@@ -44,7 +44,7 @@ def test_a_tick_writes_the_plan_creates_the_jobs_and_starts_the_workflow(world: 
     assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
-def test_a_tick_that_is_delivered_twice_changes_nothing(world: World) -> None:
+def test_a_tick_that_is_delivered_twice_changes_nothing(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
     before = dict(world.store.objects)
 
@@ -56,7 +56,7 @@ def test_a_tick_that_is_delivered_twice_changes_nothing(world: World) -> None:
     assert len(world.workflow.starts) == 1
 
 
-def test_a_tick_that_died_after_its_plan_is_taken_up_without_creating_jobs(world: World) -> None:
+def test_a_tick_that_died_after_its_plan_is_taken_up_without_creating_jobs(world: ExportsHarness) -> None:
     # given: the first delivery wrote the plan, created jobs and vanished before it started the workflow
     world.creator.begin(TICK)
     world.workflow.executions.clear()
@@ -73,7 +73,7 @@ def test_a_tick_that_died_after_its_plan_is_taken_up_without_creating_jobs(world
     assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
-def test_what_the_time_does_not_allow_is_left_to_the_workflow(world: World) -> None:
+def test_what_the_time_does_not_allow_is_left_to_the_workflow(world: ExportsHarness) -> None:
     world.seconds_left = 59.0
 
     answer = world.creator.begin(TICK)
@@ -83,7 +83,7 @@ def test_what_the_time_does_not_allow_is_left_to_the_workflow(world: World) -> N
     assert all(export.job is None for export in planned(world))
 
 
-def test_one_job_that_cannot_be_created_does_not_stop_the_others(world: World) -> None:
+def test_one_job_that_cannot_be_created_does_not_stop_the_others(world: ExportsHarness) -> None:
     world.providers.fails["acme/users/ndjson/con_0000000000000001"] = ProviderBusyError("busy")
 
     answer = world.creator.begin(TICK)
@@ -139,26 +139,26 @@ def test_two_wishes_for_one_key_that_differ_are_refused(world_of: WorldOf) -> No
     assert "twice with different fields" in shared.refused.message
 
 
-def test_each_new_job_of_an_export_is_counted_up_to_the_bound(world: World) -> None:
+def test_each_new_job_of_an_export_is_counted_up_to_the_bound(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
     export = planned(world)[0]
 
     second = PlannedExport.from_json(world.creator.create(export))
     third = PlannedExport.from_json(world.creator.create(second))
 
-    assert third.job == Job(id="job_0000000000000004", created_at=TICK.isoformat(), number=3)
+    assert third.job == ExportJob(id="job_0000000000000004", created_at=TICK.isoformat(), number=3)
     with pytest.raises(JobsExhaustedError, match="3 jobs were created for acme/users/ndjson"):
         world.creator.create(third)
 
 
-def test_cybozu_has_no_jobs(world: World) -> None:
+def test_cybozu_has_no_jobs(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
     export = planned(world)[2]
 
     assert world.creator.create(export) == export.to_json()
 
 
-def test_a_repair_fetches_only_what_the_plan_lacks(world: World) -> None:
+def test_a_repair_fetches_only_what_the_plan_lacks(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
     world.workflow.executions[RUN, 1] = "FAILED"
     world.store.put_json(planned(world)[0].address.manifest_key(RUN), {})
@@ -173,14 +173,14 @@ def test_a_repair_fetches_only_what_the_plan_lacks(world: World) -> None:
     assert world.workflow.starts[-1] == (RUN, 2, ATTEMPT_2)
 
 
-def test_a_repair_of_a_running_attempt_changes_nothing(world: World) -> None:
+def test_a_repair_of_a_running_attempt_changes_nothing(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
 
     assert world.creator.repair(RUN) == {"run_id": RUN, "attempt": 1, "status": "running"}
     assert len(world.workflow.starts) == 1
 
 
-def test_a_repair_of_a_complete_run_has_nothing_to_do(world: World) -> None:
+def test_a_repair_of_a_complete_run_has_nothing_to_do(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
     world.workflow.executions[RUN, 1] = "SUCCEEDED"
     for export in planned(world):
@@ -189,7 +189,7 @@ def test_a_repair_of_a_complete_run_has_nothing_to_do(world: World) -> None:
     assert world.creator.repair(RUN)["status"] == "complete"
 
 
-def test_a_repair_starts_the_attempt_that_a_dead_repair_had_prepared(world: World) -> None:
+def test_a_repair_starts_the_attempt_that_a_dead_repair_had_prepared(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
     world.workflow.executions[RUN, 1] = "FAILED"
     world.creator.repair(RUN)
@@ -198,7 +198,7 @@ def test_a_repair_starts_the_attempt_that_a_dead_repair_had_prepared(world: Worl
     assert world.creator.repair(RUN) == {"run_id": RUN, "attempt": 2, "status": "started"}
 
 
-def test_a_repair_uses_the_domain_and_the_secret_of_todays_configuration(world: World) -> None:
+def test_a_repair_uses_the_domain_and_the_secret_of_todays_configuration(world: ExportsHarness) -> None:
     world.creator.begin(TICK)
     world.workflow.executions[RUN, 1] = "FAILED"
     source = auth0_source({"dataset": "users", "connection_id": "con_0000000000000001"})
@@ -227,6 +227,6 @@ def test_a_repair_resolves_again_what_was_refused(world_of: WorldOf, monkeypatch
     assert export.refused is None
 
 
-def test_a_run_that_never_was_cannot_be_repaired(world: World) -> None:
+def test_a_run_that_never_was_cannot_be_repaired(world: ExportsHarness) -> None:
     with pytest.raises(EventError, match="there is no plan"):
         world.creator.repair(RUN)

@@ -3,20 +3,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from meibo.errors import EventError
 from meibo.exports.events import (
-    EndOfRun,
-    FailedExport,
-    OneExport,
-    Progress,
-    Repair,
-    Tick,
-    create_event,
-    export_event,
-    finish_event,
+    CheckpointProgress,
+    ExportEvent,
+    FailedExportEvent,
+    RepairEvent,
+    RunEndEvent,
+    TickEvent,
+    parse_create_event,
+    parse_export_event,
+    parse_finish_event,
 )
 from meibo.exports.plan import PlannedExport
-
 from tests.unit.exports.conftest import RUN, TICK
 from tests.unit.exports.test_check import EXPORT
 
@@ -24,23 +24,23 @@ ONE = {"run_id": RUN, "attempt": 1, "export": EXPORT.to_json()}
 
 
 def test_a_tick_a_repair_and_one_export_are_told_apart() -> None:
-    assert create_event({"scheduled_time": "2026-11-22T03:00:00+09:00"}) == Tick(TICK)
-    assert create_event({"run_id": RUN, "repair": True}) == Repair(RUN)
-    assert create_event(ONE) == OneExport(RUN, 1, EXPORT)
+    assert parse_create_event({"scheduled_time": "2026-11-22T03:00:00+09:00"}) == TickEvent(TICK)
+    assert parse_create_event({"run_id": RUN, "repair": True}) == RepairEvent(RUN)
+    assert parse_create_event(ONE) == ExportEvent(RUN, 1, EXPORT)
 
 
 def test_the_end_of_a_run_and_a_failed_export_are_told_apart() -> None:
     error = {"Error": "BadFileError", "Cause": "…"}
 
-    assert finish_event({"run_id": RUN, "attempt": 2}) == EndOfRun(RUN, 2)
-    assert finish_event({**ONE, "error": error}) == FailedExport(RUN, 1, EXPORT, error)
+    assert parse_finish_event({"run_id": RUN, "attempt": 2}) == RunEndEvent(RUN, 2)
+    assert parse_finish_event({**ONE, "error": error}) == FailedExportEvent(RUN, 1, EXPORT, error)
 
 
 def test_progress_travels_with_an_export() -> None:
-    progress = Progress(part=2, rows=700, organizations=90, skipped=1, moved_at=TICK)
+    progress = CheckpointProgress(part=2, rows=700, organizations=90, skipped=1, moved_at=TICK)
 
-    assert export_event({**ONE, "progress": progress.to_json()}) == OneExport(RUN, 1, EXPORT, progress=progress)
-    assert export_event({**ONE, "progress": None}) == OneExport(RUN, 1, EXPORT)
+    assert parse_export_event({**ONE, "progress": progress.to_json()}) == ExportEvent(RUN, 1, EXPORT, progress=progress)
+    assert parse_export_event({**ONE, "progress": None}) == ExportEvent(RUN, 1, EXPORT)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_progress_travels_with_an_export() -> None:
 )
 def test_a_wrong_progress_is_named(progress: Any, message: str) -> None:
     with pytest.raises(EventError, match=message):
-        export_event({**ONE, "progress": progress})
+        parse_export_event({**ONE, "progress": progress})
 
 
 def test_an_export_travels_through_json_unchanged() -> None:
@@ -83,7 +83,7 @@ def test_an_export_travels_through_json_unchanged() -> None:
 )
 def test_a_wrong_event_of_create_exports_says_what_is_accepted(event: Any, message: str) -> None:
     with pytest.raises(EventError, match=message):
-        create_event(event)
+        parse_create_event(event)
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_a_wrong_event_of_create_exports_says_what_is_accepted(event: Any, messa
 )
 def test_a_wrong_event_about_an_export_names_the_fault(change: dict[str, Any], message: str) -> None:
     with pytest.raises(EventError, match=message):
-        export_event({**ONE, **change})
+        parse_export_event({**ONE, **change})
 
 
 def test_an_error_without_its_name_is_refused() -> None:
     with pytest.raises(EventError, match="error must be what the workflow caught"):
-        finish_event({**ONE, "error": {}})
+        parse_finish_event({**ONE, "error": {}})

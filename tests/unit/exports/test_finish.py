@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from meibo import errors
 from meibo.errors import EventError
 from meibo.exports.finish import RunFinisher
 from meibo.exports.plan import PlannedExport
-
-from tests.unit.exports.conftest import RUN, TICK, World
+from tests.unit.exports.conftest import RUN, TICK, ExportsHarness
 
 FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
 
@@ -26,7 +26,7 @@ class FakeBus:
 
 @dataclass
 class Finish:
-    world: World
+    world: ExportsHarness
     bus: FakeBus = field(default_factory=FakeBus)
 
     @property
@@ -50,7 +50,7 @@ class Finish:
 
 
 @pytest.fixture
-def run(world: World) -> Finish:
+def run(world: ExportsHarness) -> Finish:
     world.creator.begin(TICK)
     return Finish(world)
 
@@ -141,7 +141,7 @@ def test_a_repair_has_its_own_manifest_and_can_complete_the_run(run: Finish) -> 
 
 def test_a_run_without_a_plan_is_a_wrong_event() -> None:
     with pytest.raises(EventError, match="there is no plan"):
-        RunFinisher(store=World(None).store, bus=FakeBus()).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
+        RunFinisher(store=ExportsHarness(None).store, bus=FakeBus()).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
 
 
 def test_every_error_of_ours_is_recorded_with_a_reason(run: Finish) -> None:

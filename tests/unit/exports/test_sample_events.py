@@ -6,18 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-from meibo.configuration import parse_configuration
-from meibo.exports.events import create_event, export_event, finish_event
-from meibo.exports.resolve import resolve
 
+from meibo.configuration import parse_configuration
+from meibo.exports.events import parse_create_event, parse_export_event, parse_finish_event
+from meibo.exports.resolve import resolve
 from tests.unit.exports.conftest import auth0_source, cybozu_source
 
 EVENTS = Path(__file__).parents[3] / "events"
 DOORS = {
-    "create_exports": create_event,
-    "check_export": export_event,
-    "archive_export": export_event,
-    "finish_run": finish_event,
+    "create_exports": parse_create_event,
+    "check_export": parse_export_event,
+    "archive_export": parse_export_event,
+    "finish_run": parse_finish_event,
 }
 OURS = sorted(path for path in EVENTS.glob("*.json") if path.name.split(".")[0] in DOORS)
 
@@ -34,7 +34,7 @@ def test_there_is_a_sample_event_for_every_dataset_in_every_format() -> None:
     ]
     configured = resolve(parse_configuration(json.dumps({"sources": sources})), lambda *_: [])
 
-    shown = [export_event(json.loads(path.read_text())).export for path in EVENTS.glob("archive_export.*.json")]
+    shown = [parse_export_event(json.loads(path.read_text())).export for path in EVENTS.glob("archive_export.*.json")]
 
     assert {(one.provider, one.dataset, one.format) for one in configured} <= {
         (one.provider, one.dataset, one.format) for one in shown

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from meibo.errors import ConfigurationError
 
-from local.folder import locked, receive
+from meibo.errors import ConfigurationError
+from meibo_local.folder import locked, receive
 
 RUN = "dt=2026-11-21/run=20261121T180000Z"
 OBJECT = f"archive/provider=auth0/source=acme/dataset=users/format=ndjson/scope=all/{RUN}/users.ndjson.gz"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from local.sources import real_sources
+from meibo_local.sources import real_sources
 
 
 def test_values_of_the_env_file_are_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("local.sources.ROOT", tmp_path)
+    monkeypatch.setattr("meibo_local.sources.ROOT", tmp_path)
     monkeypatch.setenv("x", "other")
     (tmp_path / ".env").write_text("MEIBO_EXAMPLE_LOGIN=admin\nMEIBO_EXAMPLE_PASSWORD=pa${x}s$s\n", encoding="utf-8")
     sources = tmp_path / "sources.json"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from meibo.archive.keys import ExportAddress, run_folder
-from meibo.archive.reading import ArchiveReader, read_document
+from meibo.archive.reader import ArchiveReader, read_document
 
 _RUN_MANIFEST = re.compile(r"_manifest(?:-([0-9]+))?\.json")
 _FOLDER = re.compile(
@@ -18,7 +18,7 @@ _FOLDER = re.compile(
 
 
 @dataclass(frozen=True)
-class Folder:
+class ExportFolder:
     """The folder that one export's archive of one run has, taken apart."""
 
     address: ExportAddress
@@ -47,7 +47,7 @@ class Folder:
 class ArchivedExport:
     """One export of a run, as the run's manifest repeats it."""
 
-    folder: Folder
+    folder: ExportFolder
     key: str
     manifest_key: str
     bytes: int
@@ -64,7 +64,7 @@ class ArchivedExport:
     def from_json(cls, entry: Mapping[str, Any]) -> Self | None:
         """Read an entry of a run manifest, or return None where it lacks what every entry has."""
         try:
-            folder = Folder.of(entry["manifest_key"])
+            folder = ExportFolder.of(entry["manifest_key"])
             values = (entry["key"], entry["manifest_key"], int(entry["bytes"]), entry["rows"], entry["sha256"])
             return None if folder is None else cls(folder, *values, verdict=entry["verdict"])
         except (KeyError, TypeError, ValueError):

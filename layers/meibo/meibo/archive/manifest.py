@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from meibo.archive.keys import ExportAddress, run_moment
-from meibo.archive.store import ArchiveStore
+from meibo.archive.storage import ArchiveStore
 
 MANIFEST_VERSION = 1
 
@@ -35,7 +35,7 @@ def previous_manifest(store: ArchiveStore, address: ExportAddress, run_id: str) 
     return None
 
 
-def judge(
+def assess_sanity(
     rows: int | None,
     previous: Mapping[str, Any] | None,
     *,

@@ -10,20 +10,20 @@ from typing import Any, Protocol
 import meibo
 from meibo import aws
 from meibo.archive.copy import CopyResult
-from meibo.archive.manifest import MANIFEST_VERSION, judge, previous_manifest, timestamp
-from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.archive.manifest import MANIFEST_VERSION, assess_sanity, previous_manifest, timestamp
+from meibo.archive.storage import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
-from meibo.exports.collect import Collector, Unfinished
-from meibo.exports.delivery import Deliveries
-from meibo.exports.events import OneExport
+from meibo.exports.checkpoint import Collector, Unfinished
+from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
-from meibo.exports.providers import Providers
+from meibo.exports.provider_clients import ProviderClients
+from meibo.exports.transfer import Transfers
+from meibo.http.ratelimit import Deadline
 from meibo.observability import logger
-from meibo.pacing import Deadline
 from meibo.settings import ArchiveExportSettings
 
 
-class Delivery(Protocol):
+class Transfer(Protocol):
     """One export's file on its way from the provider into the bucket."""
 
     @property
@@ -50,11 +50,11 @@ class Archiver:
 
     store: ArchiveStore
     bucket: str
-    deliver: Callable[[OneExport], Delivery | Unfinished]
+    open_transfer: Callable[[ExportEvent], Transfer | Unfinished]
     suspect_share: float
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def archive(self, asked: OneExport) -> dict[str, Any]:
+    def archive(self, event: ExportEvent) -> dict[str, Any]:
         """Archive one export of a run and return its counts and verdict.
 
         Where it outlasts the invocation the ``status`` is ``continue``: the workflow waits ``wait_seconds`` and
@@ -64,19 +64,19 @@ class Archiver:
         try that ended before its last step. It was verified before it became visible, so it is read back and
         given its manifest, instead of being fetched into a key that can hold only one file.
         """
-        run_id, export = asked.run_id, asked.export
+        run_id, export = event.run_id, event.export
         manifest_key = export.address.manifest_key(run_id)
         manifest = self.store.get_json(manifest_key)
         if manifest is None:
-            delivery = self.deliver(asked)
-            if isinstance(delivery, Unfinished):
+            transfer = self.open_transfer(event)
+            if isinstance(transfer, Unfinished):
                 return {
                     "export_id": export.export_id,
                     "status": "continue",
-                    "wait_seconds": delivery.wait_seconds,
-                    "progress": delivery.progress.to_json(),
+                    "wait_seconds": transfer.wait_seconds,
+                    "progress": transfer.progress.to_json(),
                 }
-            manifest = self._archive(run_id, export, delivery, manifest_key)
+            manifest = self._archive(run_id, export, transfer, manifest_key)
         else:
             logger.info("archived already", extra={"export_id": export.export_id})
         return {
@@ -89,11 +89,11 @@ class Archiver:
             "verdict": manifest["sanity"]["verdict"],
         }
 
-    def _archive(self, run_id: str, export: PlannedExport, delivery: Delivery, manifest_key: str) -> Mapping[str, Any]:
-        key = export.address.object_key(run_id, gzip=delivery.gzip)
+    def _archive(self, run_id: str, export: PlannedExport, transfer: Transfer, manifest_key: str) -> Mapping[str, Any]:
+        key = export.address.object_key(run_id, gzip=transfer.gzip)
         started = self.now()
         adopted = self.store.exists(key)
-        result = delivery.read_back(key) if adopted else delivery.copy_to(key)
+        result = transfer.read_back(key) if adopted else transfer.copy_to(key)
         previous = previous_manifest(self.store, export.address, run_id)
         manifest: dict[str, Any] = {
             "manifest_version": MANIFEST_VERSION,
@@ -124,9 +124,9 @@ class Archiver:
                 "rows": result.rows,
                 "uncompressed_bytes": result.expanded_bytes,
                 "columns": list(result.columns) if isinstance(result.columns, tuple) else result.columns,
-                **delivery.notes(),
+                **transfer.notes(),
             },
-            "sanity": judge(
+            "sanity": assess_sanity(
                 result.rows,
                 previous,
                 suspect_share=self.suspect_share,
@@ -161,13 +161,13 @@ class Archiver:
 
 def archiver(settings: ArchiveExportSettings, lock: ObjectLock | None, time_left: Deadline) -> Archiver:
     """Return the archiver that the settings describe, on the real bucket and providers."""
-    providers = Providers(deadline=time_left)
+    providers = ProviderClients(deadline=time_left)
     # No retention for the parts: they are temporary, and a lifecycle rule expires them.
     collector = Collector(store=S3ArchiveStore(aws.s3(), settings.bucket), tenant=providers.tenant, time_left=time_left)
     return Archiver(
         store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
         bucket=settings.bucket,
-        deliver=Deliveries(
+        open_transfer=Transfers(
             providers=providers, settings=settings, lock=lock, client=aws.s3(), collect=collector.collect
         ),
         suspect_share=settings.suspect_share,

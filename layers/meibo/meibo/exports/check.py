@@ -11,7 +11,7 @@ from meibo.observability import logger
 
 # A job's next poll comes after a quarter of its age: quick for small tenants, and few calls for slow jobs.
 FIRST_WAIT_SECONDS = 1
-LONGEST_WAIT_SECONDS = 120
+MAX_WAIT_SECONDS = 120
 
 
 class JobState(Protocol):
@@ -48,7 +48,7 @@ def check(
         raise EventError("export.job is missing: there is no job to check; create it first")
     age = ((now or datetime.now(UTC)) - _moment(export.job.created_at)).total_seconds()
     state = read_job(export, export.job.id)
-    wait = max(FIRST_WAIT_SECONDS, min(LONGEST_WAIT_SECONDS, int(age / 4)))
+    wait = max(FIRST_WAIT_SECONDS, min(MAX_WAIT_SECONDS, int(age / 4)))
     status = {"completed": "ready", "gone": "gone"}.get(state.status, "pending")
     reason = state.reason
     if status == "pending" and age > deadline_seconds:

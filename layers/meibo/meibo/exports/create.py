@@ -11,15 +11,15 @@ from typing import Any
 import meibo
 from meibo import aws
 from meibo.archive.keys import attempt_key, plan_key, run_folder, run_id_of, run_moment
-from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.archive.storage import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import EventError, JobsExhaustedError, MeiboError
-from meibo.exports.plan import Job, PlannedExport, plan_document
-from meibo.exports.providers import Providers
+from meibo.exports.plan import ExportJob, PlannedExport, plan_document
+from meibo.exports.provider_clients import ProviderClients
 from meibo.exports.resolve import Connections, resolve, resolve_again
 from meibo.exports.workflow import StepFunctionsWorkflow, Workflow
+from meibo.http.ratelimit import Deadline
 from meibo.observability import logger
-from meibo.pacing import Deadline
 from meibo.secrets import read_configuration
 from meibo.settings import CreateExportsSettings
 
@@ -99,7 +99,7 @@ class RunCreator:
             )
         job_id = self.create_job(export)
         logger.info("job created", extra={"export_id": export.export_id, "job_id": job_id, "number": number})
-        return export.with_job(Job(id=job_id, created_at=self.now().isoformat(), number=number)).to_json()
+        return export.with_job(ExportJob(id=job_id, created_at=self.now().isoformat(), number=number)).to_json()
 
     def _with_jobs(self, exports: list[PlannedExport]) -> list[PlannedExport]:
         created: list[PlannedExport] = []
@@ -161,7 +161,7 @@ def _exports_of(plan: Any) -> list[PlannedExport]:
 
 def run_creator(settings: CreateExportsSettings, lock: ObjectLock | None, time_left: Deadline) -> RunCreator:
     """Return the creator that the settings describe, on the real bucket, workflow and providers."""
-    providers = Providers(deadline=time_left)
+    providers = ProviderClients(deadline=time_left)
     return RunCreator(
         store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
         workflow=StepFunctionsWorkflow(

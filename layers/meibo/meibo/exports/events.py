@@ -18,21 +18,21 @@ _CREATE_SHAPES = (
 
 
 @dataclass(frozen=True)
-class Tick:
+class TickEvent:
     """A schedule tick: ``{"scheduled_time": "2026-11-21T18:00:00Z"}``."""
 
     scheduled_time: datetime
 
 
 @dataclass(frozen=True)
-class Repair:
+class RepairEvent:
     """A wish to fetch what a run lacks: ``{"run_id": "20261121T180000Z", "repair": true}``."""
 
     run_id: str
 
 
 @dataclass(frozen=True)
-class Progress:
+class CheckpointProgress:
     """How far an export that outlasts an invocation has come: counts, and the last of its parts.
 
     The part leads to the cursor: it is kept with the part, because cursors of members hold user ids, which are
@@ -52,65 +52,65 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class OneExport:
+class ExportEvent:
     """One export of an attempt, from the workflow: ``{"run_id", "attempt", "export"}``, and its ``progress`` if any."""
 
     run_id: str
     attempt: int
     export: PlannedExport
-    progress: Progress | None = field(default=None, kw_only=True)
+    progress: CheckpointProgress | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
-class FailedExport(OneExport):
+class FailedExportEvent(ExportEvent):
     """One export and the error that the workflow caught: also ``"error": {"Error", "Cause"}``."""
 
     error: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class EndOfRun:
+class RunEndEvent:
     """The end of an attempt's workflow: ``{"run_id", "attempt"}``."""
 
     run_id: str
     attempt: int
 
 
-def create_event(event: Any) -> Tick | Repair | OneExport:
+def parse_create_event(event: Any) -> TickEvent | RepairEvent | ExportEvent:
     """Read an event of ``create_exports``, raising EventError that says what is accepted."""
     fields = _object(event, _CREATE_SHAPES)
     if "scheduled_time" in fields:
         _only(fields, {"scheduled_time"})
-        return Tick(_moment(fields["scheduled_time"]))
+        return TickEvent(_moment(fields["scheduled_time"]))
     if "repair" in fields:
         _only(fields, {"run_id", "repair"})
         if fields["repair"] is not True:
             raise EventError("repair must be true; to begin a new run give scheduled_time")
-        return Repair(_run_id(fields))
+        return RepairEvent(_run_id(fields))
     if "export" in fields:
-        return export_event(fields)
+        return parse_export_event(fields)
     raise EventError(f"the event must be {_CREATE_SHAPES}")
 
 
-def export_event(event: Any) -> OneExport:
+def parse_export_event(event: Any) -> ExportEvent:
     """Read an event about one export, raising EventError that names what is wrong."""
     fields = _object(event, '{"run_id": …, "attempt": …, "export": {…}}')
     _only(fields, {"run_id", "attempt", "export", "progress"})
     export = PlannedExport.from_json(fields.get("export"))
-    return OneExport(_run_id(fields), _attempt(fields), export, progress=_progress(fields.get("progress")))
+    return ExportEvent(_run_id(fields), _attempt(fields), export, progress=_progress(fields.get("progress")))
 
 
-def finish_event(event: Any) -> EndOfRun | FailedExport:
+def parse_finish_event(event: Any) -> RunEndEvent | FailedExportEvent:
     """Read an event of ``finish_run``, raising EventError that names what is wrong."""
     fields = _object(event, '{"run_id": …, "attempt": …}')
     _only(fields, {"run_id", "attempt", "export", "error"})
     run_id, attempt = _run_id(fields), _attempt(fields)
     if "export" not in fields and "error" not in fields:
-        return EndOfRun(run_id, attempt)
+        return RunEndEvent(run_id, attempt)
     error = fields.get("error")
     if not isinstance(error, Mapping) or not isinstance(error.get("Error"), str):
         raise EventError("error must be what the workflow caught, with Error and Cause")
-    return FailedExport(run_id, attempt, PlannedExport.from_json(fields.get("export")), error)
+    return FailedExportEvent(run_id, attempt, PlannedExport.from_json(fields.get("export")), error)
 
 
 def _object(event: Any, shape: str) -> Mapping[str, Any]:
@@ -140,13 +140,13 @@ def _attempt(fields: Mapping[str, Any]) -> int:
     return attempt
 
 
-def _progress(value: Any) -> Progress | None:
+def _progress(value: Any) -> CheckpointProgress | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
         raise EventError("progress must be what the last invocation returned, or null")
     counts = {name: _count(value, name) for name in ("part", "rows", "organizations", "skipped")}
-    return Progress(**counts, moved_at=_moment(value.get("moved_at"), "progress.moved_at"))
+    return CheckpointProgress(**counts, moved_at=_moment(value.get("moved_at"), "progress.moved_at"))
 
 
 def _count(progress: Mapping[str, Any], name: str) -> int:

@@ -14,12 +14,13 @@ import meibo
 from meibo import aws, errors
 from meibo.archive.keys import attempt_key, failure_key, plan_key, run_manifest_key
 from meibo.archive.manifest import MANIFEST_VERSION, timestamp
-from meibo.archive.reading import S3Reader
-from meibo.archive.store import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.archive.reader import ArchiveReader, S3Reader
+from meibo.archive.storage import ArchiveStore, ObjectLock, S3ArchiveStore
 from meibo.errors import EventError
 from meibo.exports.plan import PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
-from meibo.report.write import write_report
+from meibo.report.page import render, report_key
+from meibo.report.state import gather
 from meibo.settings import FinishRunSettings
 
 _PARALLEL_READS = 16
@@ -213,3 +214,17 @@ def run_finisher(settings: FinishRunSettings, lock: ObjectLock | None) -> RunFin
         bus=EventBridgeBus(aws.event_bridge(), settings.event_bus),
         report=lambda run_id, attempt: write_report(reader, pages, run_id, attempt, datetime.now(UTC)),
     )
+
+
+def write_report(archive: ArchiveReader, store: ArchiveStore, run_id: str, attempt: int, now: datetime) -> None:
+    """Write the page that an attempt of a run ends with.
+
+    Never raises: the run is archived and announced already, and a page that could not be written must not make it
+    look failed. The log says so.
+    """
+    try:
+        page = render(gather(archive, now)).encode()
+        store.put_bytes(report_key(run_id, attempt), page, content_type="text/html; charset=utf-8")
+    except Exception as error:  # noqa: BLE001  # see above
+        # The class only: what an error says of itself is not known to be quiet about people.
+        logger.warning("the report could not be written", extra={"run_id": run_id, "error": type(error).__name__})

@@ -21,7 +21,7 @@ _MAY_BE_EMPTY = frozenset({"organizations", "members", "titles", "groups"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ExportJob:
     """The provider's job that was created for an export.
 
     ``created_at`` is the time of our own clock, so that a provider's clock cannot move the deadline.
@@ -34,7 +34,7 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
+class UnresolvedExport:
     """Why an export was refused before any job could be created."""
 
     error: str
@@ -58,8 +58,8 @@ class PlannedExport:
     endpoint: str
     secret: str
     request: Mapping[str, Any]
-    job: Job | None = None
-    refused: Refusal | None = None
+    job: ExportJob | None = None
+    refused: UnresolvedExport | None = None
     resolved_from: str | None = None
 
     @property
@@ -84,7 +84,7 @@ class PlannedExport:
         """Whether no rows are nothing strange: a tenant need not use organizations, but it has users."""
         return self.dataset in _MAY_BE_EMPTY
 
-    def with_job(self, job: Job) -> PlannedExport:
+    def with_job(self, job: ExportJob) -> PlannedExport:
         """Return this export with a newly created job."""
         return dataclasses.replace(self, job=job)
 
@@ -118,13 +118,13 @@ class PlannedExport:
             number = job.get("number") if isinstance(job, Mapping) else None
             if not isinstance(number, int) or number < 1:
                 raise EventError("export.job must be an object with id, created_at and number (from 1)")
-            values["job"] = Job(
+            values["job"] = ExportJob(
                 id=_text(job, "id", "export.job"), created_at=_text(job, "created_at", "export.job"), number=number
             )
         if (refused := document.get("refused")) is not None:
             if not isinstance(refused, Mapping):
                 raise EventError("export.refused must be an object with error and message")
-            values["refused"] = Refusal(
+            values["refused"] = UnresolvedExport(
                 error=_text(refused, "error", "export.refused"), message=_text(refused, "message", "export.refused")
             )
         return cls(**values)

@@ -8,7 +8,7 @@ from typing import Any
 
 from meibo.configuration import AnyExport, Auth0Source, Auth0UsersExport, Configuration, CybozuSource, CybozuUsersExport
 from meibo.errors import ConfigurationError, MeiboError
-from meibo.exports.plan import PlannedExport, Refusal
+from meibo.exports.plan import PlannedExport, UnresolvedExport
 
 # Asks the provider for the connections enabled for an organization: (source, organization_id) → connection ids.
 Connections = Callable[[Auth0Source, str], Iterable[str]]
@@ -102,4 +102,4 @@ def _planned(source: Auth0Source | CybozuSource, export: AnyExport, request: Map
 
 
 def _refused(export: PlannedExport, error: MeiboError) -> PlannedExport:
-    return replace(export, refused=Refusal(error=type(error).__name__, message=str(error)))
+    return replace(export, refused=UnresolvedExport(error=type(error).__name__, message=str(error)))

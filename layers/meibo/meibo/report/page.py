@@ -10,9 +10,9 @@ from typing import Final
 
 from meibo.archive.catalog import Run
 from meibo.archive.keys import reports_folder, run_moment
+from meibo.formatting import format_bytes, format_count
 from meibo.report import charts
-from meibo.report.state import RUNS_SHOWN, Series, State
-from meibo.words import counted, size
+from meibo.report.state import RUNS_SHOWN, ExportHistory, ReportState
 
 _RUNS_LISTED: Final = 10
 _UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
@@ -29,7 +29,7 @@ def report_key(run_id: str, attempt: int) -> str:
     return f"{reports_folder(run_id)}index{'' if attempt == 1 else f'-{attempt}'}.html"
 
 
-def render(state: State) -> str:
+def render(state: ReportState) -> str:
     """Return the page."""
     style = files("meibo.report").joinpath("style.css").read_text(encoding="utf-8")
     body = [
@@ -56,7 +56,7 @@ def render(state: State) -> str:
     )
 
 
-def _header(state: State) -> str:
+def _header(state: ReportState) -> str:
     kind, words = _verdict(state)
     return (
         f'<header><h1>Meibo <span lang="ja">名簿</span></h1><p class="state {kind}">{escape(words)}</p>'
@@ -64,20 +64,20 @@ def _header(state: State) -> str:
     )
 
 
-def _verdict(state: State) -> tuple[str, str]:
+def _verdict(state: ReportState) -> tuple[str, str]:
     if not state.runs:
         return "missing", "No run has ended yet"
     run = state.runs[0]
     missing = len(run.missing)
     suspect = sum(export.verdict == "suspect" for export in run.exports)
     if missing:
-        return "missing", f"The latest run lacks {counted(missing, 'export')}"
+        return "missing", f"The latest run lacks {format_count(missing, 'export')}"
     if suspect:
-        return "suspect", f"The latest run is complete, {counted(suspect, 'export')} suspect"
-    return "ok", f"The latest run is complete: {counted(len(run.exports), 'export')}"
+        return "suspect", f"The latest run is complete, {format_count(suspect, 'export')} suspect"
+    return "ok", f"The latest run is complete: {format_count(len(run.exports), 'export')}"
 
 
-def _tiles(state: State) -> str:
+def _tiles(state: ReportState) -> str:
     tiles: list[tuple[str, str]] = []
     if state.runs:
         run = state.runs[0]
@@ -85,7 +85,7 @@ def _tiles(state: State) -> str:
             ("Latest run", _ago(state.written_at, run.run_id)),
             ("Exports archived", f"{len(run.exports):,}"),
             ("Rows", f"{sum(export.rows or 0 for export in run.exports):,}"),
-            ("Size", size(sum(export.bytes for export in run.exports))),
+            ("Size", format_bytes(sum(export.bytes for export in run.exports))),
         ]
     tiles.append(("Last verification", _verification(state)))
     return (
@@ -95,7 +95,7 @@ def _tiles(state: State) -> str:
     )
 
 
-def _verification(state: State) -> str:
+def _verification(state: ReportState) -> str:
     told = state.verification
     if told is None:
         return '<span class="soft">never</span>'
@@ -107,13 +107,13 @@ def _verification(state: State) -> str:
     words = f"{exports:,} well" if isinstance(exports, int) else "well"
     kind = "ok"
     if count:
-        kind, words = "missing", counted(count, "damage")
+        kind, words = "missing", format_count(count, "damage")
     elif left:
         kind, words = "suspect", f"{left:,} unchecked"
     return f'<span class="{kind}">{escape(words)}</span><small class="soft">{escape(str(told.get("at", "")))}</small>'
 
 
-def _trouble(state: State) -> str:
+def _trouble(state: ReportState) -> str:
     if not state.runs:
         return ""
     run = state.runs[0]
@@ -131,14 +131,14 @@ def _trouble(state: State) -> str:
     return _section("Missing and suspect exports", "trouble", _table("trouble", ("Export", "State", "Why"), rows))
 
 
-def _by_source(series: Iterable[Series]) -> Mapping[str, list[Series]]:
-    found: dict[str, list[Series]] = {}
+def _by_source(series: Iterable[ExportHistory]) -> Mapping[str, list[ExportHistory]]:
+    found: dict[str, list[ExportHistory]] = {}
     for one in series:
         found.setdefault(one.address.source, []).append(one)
     return found
 
 
-def _source(name: str, series: Sequence[Series], state: State) -> str:
+def _source(name: str, series: Sequence[ExportHistory], state: ReportState) -> str:
     lacking = {one.get("export_id") for one in (state.runs[0].missing if state.runs else ())}
     rows = []
     for one in series:
@@ -152,7 +152,7 @@ def _source(name: str, series: Sequence[Series], state: State) -> str:
                 _cell("Latest", _ago(state.written_at, latest.folder.run_id)),
                 _number("Rows", "not counted" if latest.rows is None else f"{latest.rows:,}"),
                 _raw("Rows over time", charts.line(over_time, f"rows of {address.export_id}")),
-                _number("Size", size(latest.bytes)),
+                _number("Size", format_bytes(latest.bytes)),
                 _raw(
                     "Size over time",
                     charts.line([point.bytes for point in one.points], f"bytes of {address.export_id}"),
@@ -164,7 +164,7 @@ def _source(name: str, series: Sequence[Series], state: State) -> str:
     return _section(f"{name} ({provider})", f"source {name}", _table(f"exports of {name}", names, rows))
 
 
-def _runs(state: State) -> str:
+def _runs(state: ReportState) -> str:
     if not state.runs:
         return ""
     rows = [_run(run) for run in state.runs[:_RUNS_LISTED]]
@@ -183,11 +183,11 @@ def _run(run: Run) -> tuple[str, ...]:
         _number("Missing", f"{len(run.missing):,}"),
         _number("Suspect", f"{suspect:,}"),
         _number("Rows", f"{sum(export.rows or 0 for export in exports):,}"),
-        _number("Size", size(sum(export.bytes for export in exports))),
+        _number("Size", format_bytes(sum(export.bytes for export in exports))),
     )
 
 
-def _changes(state: State) -> str:
+def _changes(state: ReportState) -> str:
     changes = state.changes
     if not changes.outcomes:
         return ""
@@ -254,5 +254,5 @@ def _ago(now: datetime, run_id: str) -> str:
     seconds = int((now - run_moment(run_id)).total_seconds())
     for length, unit in _UNITS:
         if seconds >= length:
-            return f"{counted(seconds // length, unit)} ago"
+            return f"{format_count(seconds // length, unit)} ago"
     return "just now"

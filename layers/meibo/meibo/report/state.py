@@ -13,20 +13,20 @@ from typing import Any, Final
 
 from meibo.archive.catalog import ArchivedExport, Run, find_run, run_ids, suspicion
 from meibo.archive.keys import ExportAddress
-from meibo.archive.reading import ArchiveReader, read_document
+from meibo.archive.reader import ArchiveReader, read_document
 
 # A quarter of daily runs; more would make the small charts unreadable and the page slow to write.
 RUNS_SHOWN: Final = 90
 CHANGE_DAYS: Final = 7
 # One object a message: so many are read, and the page says when there are more.
-MOST_RECORDS: Final = 1000
+MAX_RECORDS: Final = 1000
 VERIFICATIONS: Final = "verifications/"
 _PARALLEL_READS: Final = 16
 _OUTCOMES: Final = ("applied", "rejected", "dry_run")
 
 
 @dataclass(frozen=True)
-class Series:
+class ExportHistory:
     """One export over the runs, oldest first."""
 
     address: ExportAddress
@@ -39,7 +39,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Changes:
+class ChangeSummary:
     """Outcomes of membership changes, by source."""
 
     days: int
@@ -48,18 +48,18 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class State:
+class ReportState:
     """All that the page says. ``runs`` are the newest first; ``suspicions`` are the latest run's, by export id."""
 
     written_at: datetime
     runs: tuple[Run, ...]
-    series: tuple[Series, ...]
-    changes: Changes
+    series: tuple[ExportHistory, ...]
+    changes: ChangeSummary
     verification: Mapping[str, Any] | None
     suspicions: Mapping[str, str] = field(default_factory=dict)
 
 
-def gather(archive: ArchiveReader, now: datetime) -> State:
+def gather(archive: ArchiveReader, now: datetime) -> ReportState:
     """Read what the page says."""
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
         ids = list(islice(run_ids(archive), RUNS_SHOWN))
@@ -71,8 +71,8 @@ def gather(archive: ArchiveReader, now: datetime) -> State:
     for run in reversed(found):
         for export in run.exports:
             points[export.folder.address].append(export)
-    series = [Series(address, tuple(archived)) for address, archived in points.items()]
-    return State(
+    series = [ExportHistory(address, tuple(archived)) for address, archived in points.items()]
+    return ReportState(
         written_at=now,
         runs=tuple(found),
         series=tuple(sorted(series, key=lambda one: one.address.export_id)),
@@ -82,16 +82,16 @@ def gather(archive: ArchiveReader, now: datetime) -> State:
     )
 
 
-def _changes(archive: ArchiveReader, now: datetime, pool: ThreadPoolExecutor) -> Changes:
-    keys = list(islice(_records(archive, now), MOST_RECORDS + 1))
+def _changes(archive: ArchiveReader, now: datetime, pool: ThreadPoolExecutor) -> ChangeSummary:
+    keys = list(islice(_records(archive, now), MAX_RECORDS + 1))
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
-    for key, body in zip(keys[:MOST_RECORDS], pool.map(archive.read, keys[:MOST_RECORDS]), strict=True):
+    for key, body in zip(keys[:MAX_RECORDS], pool.map(archive.read, keys[:MAX_RECORDS]), strict=True):
         source = key.split("/")[1].removeprefix("source=")
         for line in (body or b"").split(b"\n"):
             outcome = _outcome(line)
             if outcome is not None:
                 outcomes[source][outcome] += 1
-    return Changes(CHANGE_DAYS, outcomes, more=len(keys) > MOST_RECORDS)
+    return ChangeSummary(CHANGE_DAYS, outcomes, more=len(keys) > MAX_RECORDS)
 
 
 def _records(archive: ArchiveReader, now: datetime) -> Iterator[str]:

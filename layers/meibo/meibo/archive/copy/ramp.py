@@ -17,7 +17,7 @@ SLOW_SECONDS = 2.0
 network that is too slow for that, after this long."""
 
 REST_SECONDS = 1.0
-LONGEST_REST_SECONDS = 8.0
+MAX_REST_SECONDS = 8.0
 """A network's rate changes: a step that was taken back is tried again, each time after twice as long."""
 
 STEP = 4
@@ -58,7 +58,7 @@ class Ramp:
         if stepped and rate < self._rate * GROWTH:
             self.limit = self._before
             self._watch(now, self._rest)
-            self._rest = min(self._rest * 2, LONGEST_REST_SECONDS)
+            self._rest = min(self._rest * 2, MAX_REST_SECONDS)
         else:
             if stepped:
                 self._rest = REST_SECONDS

@@ -1,0 +1,56 @@
+"""Read an archived object back, with the same eyes as the copy: its digests, its gzip trailer, its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from meibo.archive.copy.content import Inspection
+from meibo.archive.copy.digest import FileDigest, best_checksum
+from meibo.archive.copy.model import MIB, Content, CopyResult, Counts
+from meibo.errors import CorruptFileError, OutOfTimeError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_CHUNK_BYTES = MIB
+_RESERVE_SECONDS = 10.0
+
+
+def describe_existing_object(
+    client: S3Client, bucket: str, key: str, *, content: Content, deadline: Callable[[], float] | None = None
+) -> CopyResult:
+    """Return what the copy of this object would have returned, from the object itself.
+
+    Raises CorruptFileError where the object is not what S3's own checksum, its gzip trailer or its format say, and
+    OutOfTimeError where the invocation's time (``deadline``, in seconds) is too short to read it all.
+    """
+    answer = client.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    checksum = best_checksum()
+    digest, inspection = FileDigest(checksum), Inspection(content)
+    for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
+        if deadline is not None and deadline() < _RESERVE_SECONDS:
+            raise OutOfTimeError("the invocation's time ends before the archived object is read back")
+        digest.add(memoryview(chunk), checksum.update(chunk))
+        inspection.feed(memoryview(chunk))
+    if digest.bytes != answer["ContentLength"]:
+        raise CorruptFileError(f"{key} ended after {digest.bytes} of {answer['ContentLength']} bytes")
+    stored = answer.get("ChecksumCRC64NVME" if checksum.name == "CRC64NVME" else "ChecksumCRC32")
+    if stored is not None and answer.get("ChecksumType") == "FULL_OBJECT" and stored != digest.checksum:
+        raise CorruptFileError(f"{key} does not have the {checksum.name} that S3 keeps for it")
+    facts = inspection.finish()
+    return CopyResult(
+        bytes=digest.bytes,
+        sha256=digest.sha256,
+        checksum=digest.checksum,
+        checksum_algorithm=checksum.name,
+        checksum_type="FULL_OBJECT",
+        etag=answer["ETag"],
+        version_id=answer.get("VersionId"),
+        gzip=facts.gzip,
+        rows=facts.rows,
+        columns=facts.columns,
+        expanded_bytes=facts.expanded_bytes,
+        already_there=True,
+        counts=Counts(),
+    )

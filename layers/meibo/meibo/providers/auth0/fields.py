@@ -1,0 +1,114 @@
+"""Which profile fields an export may hold, checked before Auth0 is asked.
+
+https://auth0.com/docs/manage-users/user-migration/bulk-user-exports and, for the names,
+https://auth0.com/docs/manage-users/user-accounts/user-profiles/user-profile-structure ("export").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from meibo.errors import ConfigurationError
+
+MAX_CSV_FIELDS: Final = 30
+MAX_NAME_LENGTH: Final = 100
+METADATA: Final = ("app_metadata", "user_metadata")
+# Fields with parts that can be exported alone, as in identities[0].connection.
+STRUCTURED: Final = (*METADATA, "identities", "multifactor")
+
+EXPORTABLE: Final = (
+    "user_id",
+    "email",
+    "email_verified",
+    "username",
+    "phone_number",
+    "phone_verified",
+    "name",
+    "given_name",
+    "family_name",
+    "nickname",
+    "picture",
+    "blocked",
+    "created_at",
+    "updated_at",
+    "last_login",
+    "last_ip",
+    "last_password_reset",
+    "logins_count",
+    "multifactor",
+    "multifactor_last_modified",
+    "identities",
+    "app_metadata",
+    "user_metadata",
+)
+
+# What is asked for where the configuration names no fields: everything there is. Auth0's own default is not
+# documented, so fields are always sent. CSV cannot hold whole objects; it gets the first identity's parts.
+DEFAULT_FIELDS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
+    "ndjson": tuple({"name": name} for name in EXPORTABLE),
+    "csv": (
+        *({"name": name} for name in EXPORTABLE if name not in STRUCTURED),
+        {"name": "identities[0].connection", "export_as": "connection"},
+        {"name": "identities[0].provider", "export_as": "provider"},
+    ),
+}
+
+_PART: Final = re.compile(r"([a-z_]+)((?:\.[^.\[\]\s]+|\[[0-9]{1,4}\])*)")
+
+
+def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None:  # noqa: A002 - the design's word
+    """Raise ConfigurationError, naming the field by its position, for what Auth0 would refuse or spoil."""
+    if not fields:
+        raise ConfigurationError("fields: must name at least one field, or be left out for the default ones")
+    if format == "csv" and len(fields) > MAX_CSV_FIELDS:
+        raise ConfigurationError(
+            f"fields[{MAX_CSV_FIELDS}]: a CSV export holds at most {MAX_CSV_FIELDS} fields and {len(fields)} are"
+            ' named; leave some out or use "format": "ndjson"'
+        )
+    first: dict[str, int] = {}
+    for position, field in enumerate(wire_fields(fields)):
+        where, name, output = f"fields[{position}]", field["name"], field.get("export_as", field["name"])
+        for key, value in field.items():
+            if not 1 <= len(value) <= MAX_NAME_LENGTH:
+                raise ConfigurationError(f"{where}.{key}: must have 1 to {MAX_NAME_LENGTH} characters")
+        _check_name(where, format, name)
+        if output in first:
+            raise ConfigurationError(
+                f"{where}: its name in the file is that of fields[{first[output]}] already; give one of them"
+                ' another "export_as"'
+            )
+        first[output] = position
+
+
+def wire_fields(fields: Sequence[str | Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return fields as the API takes them.
+
+    Parts of a field always get an ``export_as``: without one it is not documented whether ``user_metadata.x``
+    becomes a flat key or a nested object.
+    """
+    return [_wire_field({"name": field} if isinstance(field, str) else field) for field in fields]
+
+
+def _wire_field(field: Mapping[str, str]) -> dict[str, str]:
+    name = field.get("name") or ""
+    output = field.get("export_as") or (name if "." in name or "[" in name else None)
+    return {"name": name} if output is None else {"name": name, "export_as": output}
+
+
+def _check_name(where: str, format: str, name: str) -> None:  # noqa: A002 - as above
+    parts = _PART.fullmatch(name)
+    root = parts[1] if parts else ""
+    if parts is None or root not in EXPORTABLE:
+        raise ConfigurationError(
+            f"{where}.name: Auth0 cannot export this; a field is one of {', '.join(EXPORTABLE)},"
+            " or a part of one, such as user_metadata.country or identities[0].connection"
+        )
+    if parts[2] and root not in STRUCTURED:
+        raise ConfigurationError(f"{where}.name: {root} has no parts; name it alone")
+    if format == "csv" and not parts[2] and root in METADATA:
+        raise ConfigurationError(
+            f"{where}.name: a CSV export cannot hold {root} as a whole; name its parts, such as {root}.country,"
+            ' or use "format": "ndjson"'
+        )

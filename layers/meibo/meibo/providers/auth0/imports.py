@@ -1,0 +1,108 @@
+"""Import jobs, which bring archived users back. https://auth0.com/docs/manage-users/user-migration/bulk-user-imports"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.http.transport import error_code, segment
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.jobs import Job, created_job, read_job
+
+SCOPE: Final = "create:users"
+# Of a users file; two jobs of a tenant run at once, a third is answered 429 until one has ended.
+MAX_FILE_BYTES: Final = 512_000
+MAX_JOBS: Final = 2
+# In the order of ImportSummary.
+_COUNTS: Final = ("inserted", "updated", "failed")
+
+
+@dataclass(frozen=True)
+class ImportSummary:
+    """What became of the users of a finished import."""
+
+    inserted: int
+    updated: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class ImportFault:
+    """Why one user was not imported: codes and paths, and the place of the user in the job's answer."""
+
+    position: int
+    codes: tuple[str, ...]
+
+
+def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes, upsert: bool) -> Job:
+    """Import a JSON array of users into a database connection, without an e-mail to the tenant's owners.
+
+    Asking twice would import twice, so a request with an unknown outcome is not repeated: it raises
+    ProviderBusyError with ``uncertain``. Two jobs that run already are waited for.
+    """
+    if len(users) > MAX_FILE_BYTES:
+        raise ValueError(f"a file of users has at most {MAX_FILE_BYTES} bytes, not {len(users)}")
+    subject = f"an import into connection {connection_id}"
+    document = client.post(
+        "jobs/users-imports",
+        multipart={
+            "users": ("users.json", users, "application/json"),
+            "connection_id": (None, connection_id.encode(), "text/plain"),
+            "upsert": (None, b"true" if upsert else b"false", "text/plain"),
+            # Auth0's default is to write to every owner of the tenant.
+            "send_completion_email": (None, b"false", "text/plain"),
+        },
+        subject=subject,
+        scope=SCOPE,
+        bucket="jobs",
+        repeatable=False,
+    )
+    return created_job(client, document, subject)
+
+
+def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
+    """Return the counts of a finished import, or None if the job has no summary.
+
+    A completed job may have failed users. Raises WrongFormatError if a count is not an integer ≥ 0.
+    """
+    document = read_job(client, job_id)
+    summary = document.get("summary") if document is not None else None
+    if summary is None:
+        return None
+    counts = [summary.get(name) for name in _COUNTS] if isinstance(summary, dict) else []
+    if not counts or not all(count is None or _is_count(count) for count in counts):
+        raise WrongFormatError(
+            f"{client.name} answered the job {job_id} with a malformed summary; expected an object whose"
+            f" {', '.join(_COUNTS)} are integers ≥ 0"
+        )
+    return ImportSummary(*(count or 0 for count in counts))
+
+
+def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
+    """Return why users were not imported, in the order of the answer; without the users themselves.
+
+    Raises RequestRefusedError if the job failed as a whole, WrongFormatError if the answer is malformed.
+    """
+    document: Any = client.get(
+        f"jobs/{segment(job_id)}/errors", subject=f"the errors of the job {job_id}", scope=SCOPE, bucket="jobs"
+    )
+    if document is None:
+        return []
+    if isinstance(document, dict):
+        raise RequestRefusedError(f"{client.name} could not import the file of the job {job_id} as a whole")
+    malformed = WrongFormatError(f"{client.name} answered something other than the errors of the job {job_id}")
+    if not isinstance(document, list):
+        raise malformed
+    faults = []
+    for position, row in enumerate(document):
+        errors = row.get("errors", []) if isinstance(row, dict) else None
+        if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
+            raise malformed
+        codes = [error_code(error.get("code")) for error in errors]
+        faults.append(ImportFault(position, tuple(code for code in codes if code is not None)))
+    return faults
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,130 @@
+"""Read the organizations of a tenant with their connections and members.
+
+https://auth0.com/docs/api/management/v2/organizations/get-organization-members
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
+from meibo.http.transport import is_id, segment
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.pagination import Listing, Page, checkpoint_pages
+
+ORGANIZATIONS: Final = Listing(
+    path="organizations",
+    key="organizations",
+    subject="the list of organizations",
+    scope="read:organizations",
+    bucket="organizations",
+)
+
+
+def organizations(client: Auth0Client, cursor: str | None = None) -> Iterator[Page]:
+    """Yield every organization as Auth0 describes it, by pages, from the beginning or from a cursor."""
+    return checkpoint_pages(client, ORGANIZATIONS, cursor)
+
+
+ENABLED_SCOPE: Final = "read:organization_connections"
+# An organization has at most ten (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/
+# entity-limit-policy), and whether this endpoint pages at all is not documented: one page holds them all.
+ENABLED_PER_PAGE: Final = 50
+
+CONNECTIONS: Final = Listing(
+    path="connections",
+    key="connections",
+    subject="the list of connections",
+    scope="read:connections",
+    bucket="connections",
+    # Not the options: they hold secrets of other systems, and nothing here needs them.
+    params=(("fields", "id,name,strategy"), ("include_fields", "true")),
+)
+
+
+def list_connections(client: Auth0Client, cursor: str | None = None) -> Iterator[Page]:
+    """Yield id, name and strategy of every connection by pages, from the beginning or from a cursor."""
+    return checkpoint_pages(client, CONNECTIONS, cursor)
+
+
+def enabled_connections(client: Auth0Client, organization_id: str) -> list[dict[str, Any]]:
+    """Return the enabled connections of an organization as Auth0 describes them; there may be none.
+
+    Raises RequestRefusedError with ``status`` 404 where there is no such organization (any more).
+    """
+    document = client.get(
+        f"organizations/{segment(organization_id)}/enabled_connections",
+        params=(("per_page", str(ENABLED_PER_PAGE)), ("page", "0"), ("include_totals", "true")),
+        subject=f"the connections of organization {organization_id}",
+        scope=ENABLED_SCOPE,
+        bucket="enabled_connections",
+    )
+    # "limit" in the answer is the number of items, so neither it nor "total" says whether there is more.
+    rows = document.get("enabled_connections") if isinstance(document, dict) else document
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WrongFormatError(f"{client.name} answered no list of connections for organization {organization_id}")
+    return rows
+
+
+def organization_connections(client: Auth0Client, organization_id: str) -> list[str]:
+    """Return the ids of an organization's connections; raises RequestRefusedError where it has none."""
+    rows = enabled_connections(client, organization_id)
+    if not rows:
+        raise RequestRefusedError(
+            f"{client.name}: organization {organization_id} has no enabled connection, so it has no users to export;"
+            " enable one or take the organization out of the configuration"
+        )
+    ids = [found for row in rows if is_id(found := row.get("connection_id"))]
+    if len(ids) != len(rows):
+        # They become part of keys in the archive.
+        raise WrongFormatError(f"{client.name} answered something other than ids of connections for {organization_id}")
+    return list(dict.fromkeys(ids))
+
+
+MEMBERS_SCOPE: Final = "read:organization_members"
+ROLES_SCOPE: Final = "read:organization_member_roles"
+# "roles" is left out of the answer unless it is asked for, and asking for one field means naming all.
+FIELDS_WITH_ROLES: Final = "user_id,email,picture,name,roles"
+
+
+class MemberReader:
+    """Reads members of one tenant's organizations.
+
+    ``with_roles`` starts as True and becomes False when the token turns out to lack the scope for roles; it stays
+    so for the organizations that follow, so that the archive can say what it holds.
+    """
+
+    def __init__(self, client: Auth0Client, *, with_roles: bool = True) -> None:
+        self.with_roles = with_roles
+        self._client = client
+
+    def pages(self, organization_id: str, cursor: str | None = None) -> Iterator[Page]:
+        """Yield the members by pages, from the beginning or from a cursor.
+
+        Raises RequestRefusedError with ``status`` 404 where there is no such organization (any more).
+        """
+        if self.with_roles:
+            pages = checkpoint_pages(self._client, self._listing(organization_id), cursor)
+            try:
+                first = next(pages, None)
+            except ScopeMissingError as error:
+                if ROLES_SCOPE not in error.scopes or MEMBERS_SCOPE in error.scopes:
+                    raise
+                self.with_roles = False
+            else:
+                if first is not None:
+                    yield first
+                yield from pages
+                return
+        yield from checkpoint_pages(self._client, self._listing(organization_id), cursor)
+
+    def _listing(self, organization_id: str) -> Listing:
+        return Listing(
+            path=f"organizations/{segment(organization_id)}/members",
+            key="members",
+            subject=f"the members of organization {organization_id}",
+            scope=MEMBERS_SCOPE,
+            bucket="members",
+            params=(("fields", FIELDS_WITH_ROLES), ("include_fields", "true")) if self.with_roles else (),
+        )

@@ -1,0 +1,1 @@
+"""The commands of ``meibo``: one module per command, named after it."""

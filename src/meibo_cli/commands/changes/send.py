@@ -1,0 +1,140 @@
+"""``meibo changes send``: from a CSV file to the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from meibo.configuration import Auth0Source, parse_documents
+from meibo.errors import ConfigurationError
+from meibo.formatting import escape_control_characters, printable
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.users import users_by_email
+from meibo.secrets import read_configuration, read_secret
+from meibo_cli.change_sheet import Sheet, SheetError, read_sheet
+from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
+from meibo_cli.queues import DEFAULT_STACK, StackOption, queues_of
+
+MAX_FAULTS_SHOWN = 50
+
+
+def send(  # noqa: PLR0917  # typer reads options from the signature
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="CSV: organization, action, member, roles.")
+    ],
+    source: Annotated[str, typer.Option("--source", help="Name of the Auth0 source in the configuration.")],
+    stack: StackOption = DEFAULT_STACK,
+    change_id: Annotated[str, typer.Option("--change-id", help="Your own id; else the file's name and the time.")] = "",
+    requested_by: Annotated[str, typer.Option("--requested-by", help="Who asks for it, for the record.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Let the queue validate, look up and record only.")
+    ] = False,
+    confirm_removals: Annotated[
+        int | None, typer.Option("--confirm-removals", min=0, help="The exact number of removals in the file.")
+    ] = None,
+    client_id: Annotated[str, typer.Option("--client-id", help="Invitations: the application's client id.")] = "",
+    inviter: Annotated[str, typer.Option("--inviter", help="Invitations: the name of who invites.")] = "",
+    ttl_sec: Annotated[int, typer.Option("--ttl-sec", min=0, help="Invitations: seconds until they expire.")] = 0,
+    send_email: Annotated[bool, typer.Option("--send-email", help="Invitations: let Auth0 mail them.")] = False,
+    configuration: Annotated[
+        str, typer.Option("--configuration", help="SSM parameter with the sources, to look addresses up.")
+    ] = "/meibo/sources",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Send without asking.")] = False,
+) -> None:
+    """Check a CSV file as a whole, show what it will do, and send it.
+
+    A member is a user id (auth0|…) or an e-mail address. An address that is added or removed is looked up in the
+    tenant now; one that is invited is sent as it is. With any fault in the file nothing is sent.
+    """
+    console = Console(emoji=False)
+    with report_errors():
+        common: dict[str, Any] = {"change_id": change_id or _change_id(file), "source": source}
+        if requested_by:
+            common["requested_by"] = requested_by
+        if dry_run:
+            common["dry_run"] = True
+        invitation: dict[str, Any] | None = None
+        if client_id and inviter:
+            invitation = {"client_id": client_id, "inviter": inviter, "send_email": send_email}
+            invitation |= {"ttl_sec": ttl_sec} if ttl_sec else {}
+        try:
+            sheet = read_sheet(file, common, users=_Users(configuration, source), invitation=invitation)
+        except SheetError as error:
+            for fault in error.faults[:MAX_FAULTS_SHOWN]:
+                typer.echo(escape_control_characters(fault), err=True)
+            raise
+        console.print(_table(sheet, common["change_id"]))
+        _confirm(sheet, confirm_removals, dry_run=dry_run, yes=yes)
+        queues = queues_of(stack)
+        for change in sheet.changes:
+            queues.send(change, unique=hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest())
+    console.print(
+        f"sent {len(sheet.changes)} messages; meibo changes outcome {printable(common['change_id'])} shows the outcomes"
+    )
+
+
+def _change_id(file: Path) -> str:
+    stem = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem).strip("-")[:60]
+    return f"{stem or 'changes'}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _confirm(sheet: Sheet, confirmed: int | None, *, dry_run: bool, yes: bool) -> None:
+    removals = sheet.count("remove")
+    if confirmed is not None and confirmed != removals:
+        typer.echo(f"the file removes {removals}, not {confirmed}; nothing was sent", err=True)
+        raise typer.Exit(EXIT_FAILURE)
+    if yes and removals and confirmed is None and not dry_run:
+        typer.echo(f"the file removes {removals}: say --confirm-removals {removals}; nothing was sent", err=True)
+        raise typer.Exit(EXIT_FAILURE)
+    if yes or dry_run:
+        return
+    if removals and confirmed is None:
+        typed = typer.prompt(f"This removes {removals}. Type the number to go on", default="", show_default=False)
+        if typed.strip() != str(removals):
+            typer.echo("nothing was sent", err=True)
+            raise typer.Exit(EXIT_FAILURE)
+    elif not typer.confirm("Send it?"):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _table(sheet: Sheet, change_id: str) -> Table:
+    table = Table(title=f"change {printable(change_id)}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("organization", "action", "roles"):
+        table.add_column(name, overflow="fold")
+    table.add_column("members", justify="right")
+    for change in sheet.changes:
+        style = "red" if change["action"] == "remove" else "green"
+        table.add_row(
+            printable(change["organization_id"]),
+            f"[{style}]{change['action']}[/]",
+            printable(", ".join(change.get("roles", []))),
+            f"{len(change['members']):,}",
+        )
+    return table
+
+
+class _Users:
+    """Finds the users of addresses, with the source's own credentials, once there is an address to look up."""
+
+    def __init__(self, configuration: str, source: str) -> None:
+        self._configuration = configuration
+        self._source = source
+        self._client: Auth0Client | None = None
+
+    def __call__(self, email: str) -> Sequence[str]:
+        if self._client is None:
+            source = parse_documents(read_configuration(self._configuration)).source(self._source)
+            if not isinstance(source, Auth0Source):
+                raise ConfigurationError(f"the configuration has no Auth0 source {self._source}")
+            self._client = Auth0Client(source.domain, Auth0Credentials.from_secret(read_secret(source.secret)))
+        return users_by_email(self._client, email)

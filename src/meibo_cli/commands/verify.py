@@ -1,0 +1,159 @@
+"""``meibo verify``: is what is archived still what was archived?"""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
+
+from meibo.archive.catalog import ExportFolder
+from meibo.archive.keys import run_folder
+from meibo.archive.reader import ArchiveReader
+from meibo.archive.verification import Finding, VerificationPlan, Verifier, plan_everything, plan_runs
+from meibo.errors import ConfigurationError, MeiboError
+from meibo.formatting import format_count
+from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
+from meibo_cli.selection import checked_id, matches, named_run
+
+
+@dataclass
+class Result:
+    """What a verification found."""
+
+    plan: VerificationPlan
+    quick: bool
+    findings: list[Finding] = field(default_factory=list)
+    unchecked: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def status(self) -> int:
+        """The exit status: damage that is known weighs more than what could not be looked at."""
+        if self.findings:
+            return EXIT_DIFFERENT
+        return EXIT_FAILURE if self.unchecked or not self.plan.tasks else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form for programs."""
+        return {
+            "runs": self.plan.runs,
+            "exports": len(self.plan.tasks),
+            "quick": self.quick,
+            "damage": [vars(finding) for finding in self.findings],
+            "could_not_check": [{"key": key, "reason": reason} for key, reason in self.unchecked],
+            "under_way": list(self.plan.under_way),
+        }
+
+
+def verify(
+    export: Annotated[
+        str, typer.Argument(help="Only these: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
+    ] = "",
+    *,
+    run: Annotated[
+        str | None, typer.Option("--run", "-r", help="One run: its id, or latest, or previous.", show_default=False)
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Compare what S3 itself knows, download nothing.")] = False,
+    archive: ArchiveOption = DEFAULT_ARCHIVE,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=32, help="How many objects are read at a time.")
+    ] = max(os.cpu_count() or 1, 2),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+) -> None:
+    """Compare archived objects with their manifests: everything, one source, or one run.
+
+    Status 0: all is as it was archived. 1: damage, each one named. 2: something could not be checked.
+    """
+    console = Console(stderr=True)
+    with report_errors():
+        reader = open_archive(archive)
+        plan = _plan(reader, export, run)
+        if not (plan.tasks or plan.findings or plan.under_way):
+            # Nothing looked at is not the same as nothing found.
+            raise ConfigurationError(f"{reader.name} holds no export{f' that matches {export!r}' if export else ''}")
+        result = _verify(reader, plan, console, quick=quick, jobs=jobs)
+    if as_json:
+        typer.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2))
+    else:
+        _print(result)
+    raise typer.Exit(result.status)
+
+
+def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> VerificationPlan:
+    def wanted(folder: ExportFolder) -> bool:
+        return matches(folder.address.export_id, pattern)
+
+    if run is not None:
+        # A run that is named by its id is verified even where its manifest is gone.
+        run_id = named_run(reader, run).run_id if not run[:1].isdigit() else checked_id(run)
+        if next(reader.list(run_folder(run_id)), None) is None and not _left_of(reader, run_id):
+            raise ConfigurationError(f"{reader.name} holds no run {run_id}; `meibo ls` lists the runs")
+        return plan_runs(reader, [run_id], wanted=wanted)
+    prefixes: list[str] = ["archive/"]
+    source = pattern.strip("/").partition("/")[0]
+    if source and not set(source) & set("*?["):
+        prefixes = [f"{provider}source={source}/" for provider in reader.folders("archive/")]
+    return plan_everything(reader, prefixes=prefixes, wanted=wanted)
+
+
+def _left_of(reader: ArchiveReader, run_id: str) -> bool:
+    """Tell whether anything was archived by a run that has no folder of its own any more."""
+    return any(f"/run={run_id}/" in one.key for one in reader.list("archive/"))
+
+
+def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, quick: bool, jobs: int) -> Result:
+    result = Result(plan, quick, list(plan.findings))
+    columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn())
+    if not quick:
+        columns = (TextColumn("verify"), BarColumn(), DownloadColumn(), TransferSpeedColumn())  # type: ignore[assignment]  # other columns
+    with (
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
+        total = len(plan.tasks) if quick else sum(task.bytes for task in plan.tasks)
+        bar = progress.add_task("verify", total=total)
+        verifier = Verifier(reader, reads=lambda _: not quick, advance=lambda count: progress.advance(bar, count))
+        # The largest first, so that no thread is left alone with it at the end.
+        tasks = {pool.submit(verifier.verify, task): task for task in sorted(plan.tasks, key=lambda one: -one.bytes)}
+        for done in as_completed(tasks):
+            try:
+                result.findings += done.result()
+            except ClientError as error:
+                reason = f"S3 answered {error.response['Error']['Code']}"
+                result.unchecked.append((tasks[done].folder.key, reason))
+            except (MeiboError, BotoCoreError, OSError) as error:
+                result.unchecked.append((tasks[done].folder.key, type(error).__name__))
+            if quick:
+                progress.advance(bar)
+    result.findings.sort(key=lambda finding: (finding.key, finding.damage))
+    result.unchecked.sort()
+    return result
+
+
+def _print(result: Result) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    for finding in result.findings:
+        console.print(f"[red]{finding.damage}[/] {escape(finding.key)}: {escape(finding.detail)}")
+    for key, reason in result.unchecked:
+        console.print(f"[yellow]could not check[/] {escape(key)}: {escape(reason)}")
+    for run_id in result.plan.under_way:
+        console.print(f"[dim]run {run_id} has not ended yet and is left out[/]")
+    if result.status == EXIT_FAILURE and not result.plan.tasks:
+        console.print("[yellow]nothing could be checked[/]")
+        return
+    exports = format_count(len(result.plan.tasks), "export")
+    runs = format_count(result.plan.runs - len(result.plan.under_way), "run")
+    how = "as far as the storage knows without reading" if result.quick else "read from end to end"
+    verdict = {
+        0: "[green]all as archived[/]",
+        EXIT_DIFFERENT: f"[red]{format_count(len(result.findings), 'damage')}[/]",
+    }
+    console.print(f"{exports} of {runs}, {how}: {verdict.get(result.status, '[yellow]not all could be checked[/]')}")

@@ -1,0 +1,65 @@
+"""Run the main job on this machine: ``python -m meibo_local --users 50000``, or ``--sources sources.json``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.markup import escape
+
+from meibo.errors import MeiboError
+from meibo_local.folder import locked
+from meibo_local.runner import console_of_terminal, run
+from meibo_local.sources import real_sources, simulated_sources
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 when everything is archived and proven, 1 when something is missing, 2 for a wrong configuration."""
+    parser = argparse.ArgumentParser(prog="python -m meibo_local", description=__doc__)
+    parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
+    parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
+    parser.add_argument("--sources", type=Path, help="a configuration of real sources, instead of simulated ones")
+    parser.add_argument("--archive", type=Path, default=Path("archive"), help="the folder that receives the archive")
+    parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="what the functions log")
+    options = parser.parse_args(argv)
+    console = console_of_terminal()
+    # Archives and logs hold personal data: whatever the umask was, only the owner can read what this process creates.
+    os.umask(0o077)
+    try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(locked(options.archive))
+            if options.sources:
+                sources = real_sources(options.sources)
+            else:
+                console.print(
+                    f"Simulating an Auth0 tenant of {options.users:,} users and a cybozu.com domain of"
+                    f" {options.cybozu_users:,}, over HTTPS on this machine"
+                )
+                sources = stack.enter_context(simulated_sources(users=options.users, cybozu_users=options.cybozu_users))
+            return run(sources, options.archive, console, options.log)
+    except MeiboError as error:
+        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        return 2
+    except OSError as error:
+        # A full disk, or a folder that cannot be written. The message of a network error may hold a URL.
+        console.print(
+            f"[red]{escape(str(error.filename or f'{options.archive}/'))}[/]:"
+            f" {error.strerror or type(error).__name__}; correct this and run again, the archive has no partial files",
+            highlight=False,
+        )
+        return 2
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be a whole number from 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Write an archive into a folder: by one process at a time, and complete or absent.
+
+Files are received into ``.incoming/``. When all of them are there, that folder is renamed to ``.received/``, which
+commits them, and each file moves to its key: objects first, then their manifests, then the run manifests. A process
+that ends before the commit leaves only ``.incoming/``, which the next one removes. The next one also completes the
+moves of a process that ended after the commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+
+from meibo.archive.reader import path_below
+from meibo.errors import ConfigurationError
+
+LOCK: Final = ".lock"
+_INCOMING: Final = ".incoming"
+_RECEIVED: Final = ".received"
+
+# What makes other files count moves after them; a run's page shows that the run has ended.
+_ORDER: Final = (
+    re.compile(r"archive/.*/_manifest\.json"),
+    re.compile(r"runs/.*/_manifest(-[0-9]+)?\.json"),
+    re.compile(r"reports/.*"),
+)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of the folder, and recover what an earlier one left there.
+
+    The kernel releases the lock when the process ends, however it ends, so no lock is ever stale.
+    Raises ConfigurationError if another process has the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigurationError(
+                f"another run (process {file.read(20).strip() or 'unknown'}) is writing to {folder}/;"
+                " wait until it has ended, or choose another folder"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        shutil.rmtree(folder / _INCOMING, ignore_errors=True)
+        _move(folder)
+        yield
+
+
+def receive(folder: Path, keys: Iterable[str], fetch: Callable[[str, IO[bytes]], None]) -> None:
+    """Write objects to the folder under their keys: all of them, or none if ``fetch`` raises.
+
+    ``fetch`` writes the object of a key to a file. A file that is there already stays as it is.
+    """
+    incoming = folder / _INCOMING
+    try:
+        for key in keys:
+            path = _path(incoming, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                fetch(key, file)
+                file.flush()
+                os.fsync(file.fileno())
+        if incoming.exists():
+            incoming.rename(folder / _RECEIVED)
+    except BaseException:
+        shutil.rmtree(incoming, ignore_errors=True)
+        raise
+    _move(folder)
+
+
+def _path(folder: Path, key: str) -> Path:
+    path = path_below(folder, key)
+    if path is None:
+        raise ConfigurationError(f"{key!r} is not a key that a folder can hold")
+    return path
+
+
+def _move(folder: Path) -> None:
+    received = folder / _RECEIVED
+    if not received.exists():
+        return
+    keys = [path.relative_to(received).as_posix() for path in received.rglob("*") if path.is_file()]
+    for key in sorted(keys, key=lambda key: (_rank(key), key)):
+        target = folder / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            (received / key).rename(target)
+    shutil.rmtree(received)
+
+
+def _rank(key: str) -> int:
+    return next((place for place, pattern in enumerate(_ORDER, 1) if pattern.fullmatch(key)), 0)

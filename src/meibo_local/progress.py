@@ -1,0 +1,145 @@
+"""Show a run while it goes: one line an export, with what happens to it now."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.live import Live
+from rich.table import Table
+
+from meibo_local.lambda_service import InvocationResult
+
+_STYLES = {
+    "archived": "green",
+    "suspect": "yellow",
+    "failed": "red",
+    "copying": "cyan",
+    "job pending": "magenta",
+    "waiting for limits": "magenta",
+}
+
+
+@dataclass
+class ExportLine:
+    """What is known of one export."""
+
+    state: str = "planned"
+    rows: int | None = None
+    bytes: int = 0
+    note: str = ""
+    began: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken so far."""
+        return (self.ended or time.monotonic()) - self.began
+
+
+class ProgressDisplay:
+    """Follows the invocations of a run and draws them; without a terminal it prints a line for each change."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines: dict[str, ExportLine] = {}
+        self._folders: dict[str, str] = {}
+        self._lock = threading.Lock()
+        # What the functions print goes to the log, not between the lines.
+        self._live = Live(
+            console=console,
+            get_renderable=self.table,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> ProgressDisplay:
+        """Begin to draw."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop drawing."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def expect(self, export_id: str, folder: str) -> None:
+        """Add an export whose objects will be below ``folder``."""
+        with self._lock:
+            self._lines.setdefault(export_id, ExportLine())
+            self._folders[folder] = export_id
+
+    def invoked(self, function: str, event: Any) -> None:
+        """Take note that a function was called."""
+        states = {"CreateExports": "creating the job", "CheckExport": "job pending", "ArchiveExport": "copying"}
+        export = event.get("export") if isinstance(event, Mapping) else None
+        if export and function in states:
+            self._change(export["export_id"], states[function])
+
+    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
+        """Take note of what a function returned."""
+        export = event.get("export") if isinstance(event, Mapping) else None
+        if not export:
+            return
+        export_id = export["export_id"]
+        if outcome.failed:
+            self._change(export_id, f"{outcome.payload['errorType']}, trying on")
+        elif function == "CheckExport" and outcome.payload["status"] == "gone":
+            self._change(export_id, "job gone")
+        elif function == "ArchiveExport" and outcome.payload["status"] == "continue":
+            with self._lock:
+                self._lines.setdefault(export_id, ExportLine()).rows = outcome.payload["progress"]["rows"]
+            self._change(export_id, "waiting for limits")
+        elif function == "ArchiveExport":
+            with self._lock:
+                line = self._lines.setdefault(export_id, ExportLine())
+                line.rows, line.bytes, line.ended = outcome.payload["rows"], outcome.payload["bytes"], time.monotonic()
+            self._change(export_id, "suspect" if outcome.payload["verdict"] == "suspect" else "archived")
+        elif function == "FinishRun":
+            with self._lock:
+                self._lines.setdefault(export_id, ExportLine()).ended = time.monotonic()
+            self._change(export_id, "failed")
+
+    def received(self, key: str, count: int) -> None:
+        """Take note that the bucket received bytes for a key."""
+        export_id = self._folders.get(key.rpartition("/")[0] + "/")
+        if export_id and not key.endswith("_manifest.json"):
+            with self._lock:
+                line = self._lines[export_id]
+                if line.ended is None:
+                    line.bytes += count
+
+    def _change(self, export_id: str, state: str) -> None:
+        with self._lock:
+            line = self._lines.setdefault(export_id, ExportLine())
+            changed, line.state = line.state != state, state
+        if changed and not self._console.is_terminal:
+            rows = f"  {line.rows:,} rows" if line.rows is not None else ""
+            self._console.print(f"{line.seconds:6.1f} s  {export_id}  {state}{rows}", highlight=False)
+
+    def table(self) -> Table:
+        """Return the lines as they are now."""
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
+        table.add_column("export", overflow="fold")
+        table.add_column("state", min_width=18)
+        for name in ("rows", "bytes", "time"):
+            table.add_column(name, justify="right", min_width=9)
+        with self._lock:
+            for export_id, line in self._lines.items():
+                style = _STYLES.get(line.state, "dim")
+                table.add_row(
+                    export_id,
+                    f"[{style}]{line.state}[/]",
+                    "" if line.rows is None else f"{line.rows:,}",
+                    decimal(line.bytes) if line.bytes else "",
+                    f"{line.seconds:.1f} s",
+                )
+        return table

@@ -1,0 +1,203 @@
+"""The main job on this machine: one schedule tick, from the directories to ``./archive/``, proven."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from meibo.archive.keys import attempt_key, run_manifest_key
+from meibo.archive.reader import DiskReader
+from meibo.exports.plan import PlannedExport
+from meibo.formatting import printable
+from meibo.report.page import render
+from meibo.report.state import gather
+from meibo_local.aws import LocalAws, local_aws
+from meibo_local.progress import ProgressDisplay
+from meibo_local.sample_changes import send_sample_changes
+from meibo_local.sources import Sources
+
+_POLL_SECONDS = 0.1
+_READ_BYTES = 1024 * 1024
+
+_WIDE = 150
+_SHORT_DIGEST = 12
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One archived export as its file on disk says."""
+
+    export: Mapping[str, Any]
+    path: Path
+    sha256_is_right: bool
+    rows_expected: int | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is what the manifest and the directory say."""
+        return self.sha256_is_right and self.rows_expected in (None, self.export["rows"])
+
+
+def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
+    """Archive the sources into a folder under the bucket's keys; return the exit status.
+
+    0 means that every export is there, every file on disk has its manifest's SHA-256 and every change its outcome,
+    1 that something is missing or wrong; the table says what. What the functions log goes to ``log``.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    progress = ProgressDisplay(console)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(log.open("w", encoding="utf-8"))
+        log.chmod(0o600)  # of an earlier run's log, too
+        stack.enter_context(_output_to(file))
+        aws = stack.enter_context(
+            local_aws(
+                parameters=sources.parameters,
+                environment=sources.environment,
+                observer=progress,
+                received=progress.received,
+            )
+        )
+        aws.configure(sources.document, sources.secrets)
+        earlier = _upload_earlier_manifests(aws, archive)
+        if earlier:
+            console.print(f"{earlier} earlier archives in {printable(archive)}/ are what this run is compared with")
+        outcome = aws.tick(datetime.now(UTC))
+        if outcome.failed:
+            console.print(f"[red]{outcome.payload['errorType']}[/]: {printable(outcome.payload['errorMessage'])}")
+            return 1
+        run_id, attempt = outcome.payload["run_id"], outcome.payload["attempt"]
+        _follow(aws, run_id, attempt, progress)
+        aws.download(archive)
+        _write_page(archive)
+        manifest = aws.read_json(run_manifest_key(run_id, attempt))
+        rehearsal = None
+        if sources.changes:
+            console.print(f"Sending {len(sources.changes)} membership changes, good ones and bad ones, to the queue")
+            rehearsal = send_sample_changes(aws, sources.changes)
+            aws.download(archive)
+    checked = [_check(export, archive, sources) for export in manifest["exports"]]
+    console.print(_summary(manifest, checked, console.width))
+    for one in checked:
+        if one.export["verdict"] == "suspect":
+            export_id, reason = one.export["export_id"], _reason(archive, one.export)
+            console.print(f"[yellow]suspect[/] {printable(export_id)}: {printable(reason)}")
+    for missing in manifest["missing"]:
+        export_id, error, reason = (printable(missing[name]) for name in ("export_id", "error", "reason"))
+        console.print(f"[red]missing[/] {export_id}: {error}: {reason}")
+    if rehearsal:
+        console.print(rehearsal.table())
+    good = manifest["complete"] and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)
+    console.print(
+        f"run {run_id}: {'[green]complete[/]' if good else '[red]not complete[/]'};"
+        f" the archive is in [bold]{printable(archive)}/[/], its page is {printable(archive)}/index.html,"
+        f" what the functions logged is in {printable(log)}"
+    )
+    return 0 if good else 1
+
+
+def _write_page(archive: Path) -> None:
+    # Of all runs in the folder, where the run's own page in the bucket knows of this run only.
+    page = render(gather(DiskReader(archive), datetime.now(UTC)))
+    (archive / "index.html").write_text(page, encoding="utf-8")
+
+
+def _follow(aws: LocalAws, run_id: str, attempt: int, progress: ProgressDisplay) -> None:
+    for entry in aws.read_json(attempt_key(run_id, attempt)):
+        export = PlannedExport.from_json(entry)
+        progress.expect(export.export_id, export.address.folder(run_id))
+    with progress:
+        while aws.execution(run_id, attempt)["status"] == "RUNNING":
+            time.sleep(_POLL_SECONDS)
+
+
+def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
+    # Only what a run reads of the past: the manifests, not the files.
+    manifests = sorted(archive.glob("archive/**/_manifest.json"))
+    for path in manifests:
+        aws.write(path.relative_to(archive).as_posix(), path.read_bytes())
+    return len(manifests)
+
+
+def _reason(archive: Path, export: Mapping[str, Any]) -> str:
+    manifest = json.loads((archive / export["manifest_key"]).read_text(encoding="utf-8"))
+    return str(manifest["sanity"]["reason"])
+
+
+def _check(export: Mapping[str, Any], archive: Path, sources: Sources) -> Checked:
+    digest = hashlib.sha256()
+    path = archive / export["key"]
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+    return Checked(
+        export=export,
+        path=path,
+        sha256_is_right=digest.hexdigest() == export["sha256"],
+        rows_expected=sources.expected_rows.get(export["export_id"]),
+    )
+
+
+def _summary(manifest: Mapping[str, Any], checked: list[Checked], width: int) -> Table:
+    counts = manifest["counts"]
+    table = Table(
+        title=f"run {manifest['run_id']}: {counts['archived']} of {counts['planned']} exports archived",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_footer=True,
+        pad_edge=False,
+    )
+    table.add_column("export", "total", overflow="fold")
+    table.add_column("rows", f"{counts['rows']:,}", justify="right", no_wrap=True)
+    table.add_column("bytes", f"{counts['bytes']:,}", justify="right", no_wrap=True)
+    table.add_column("SHA-256", no_wrap=True)
+    table.add_column("checked", no_wrap=True)
+    # The whole digest where the terminal has room for it; the manifest has it anyway.
+    digits = None if width >= _WIDE else _SHORT_DIGEST
+    for one in checked:
+        export = one.export
+        notes = ["[green]digest[/]" if one.sha256_is_right else "[red]digest wrong[/]"]
+        if one.rows_expected is not None:
+            right = one.rows_expected == export["rows"]
+            notes.append("[green]rows[/]" if right else f"[red]{one.rows_expected:,} rows expected[/]")
+        if export["verdict"] == "suspect":
+            notes.append("[yellow]suspect[/]")
+        rows = "not counted" if export["rows"] is None else f"{export['rows']:,}"
+        table.add_row(
+            printable(export["export_id"]), rows, f"{export['bytes']:,}", export["sha256"][:digits], ", ".join(notes)
+        )
+    return table
+
+
+@contextlib.contextmanager
+def _output_to(file: Any) -> Any:
+    # The functions print their logs and metrics, as they do in AWS; moto and its server log on their own.
+    handler = logging.StreamHandler(file)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+
+
+def console_of_terminal() -> Console:
+    """Return a console that keeps writing to the terminal while the functions' output goes elsewhere."""
+    return Console(file=sys.__stdout__, emoji=False)

@@ -1,0 +1,173 @@
+"""What a run on this machine archives: simulated directories, or real ones with credentials from the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dotenv import dotenv_values
+
+from meibo.configuration import Configuration, parse_configuration
+from meibo.errors import ConfigurationError, SecretError
+from meibo_local.sample_changes import SampleChange, sample_changes
+from meibo_local.template import ROOT
+
+_AUTH0_KEYS = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
+_CYBOZU_KEYS = ("login", "password", "api_token", "basic_user", "basic_password")
+
+# Enough for a list of more than one page; each is a call or two.
+_ORGANIZATIONS = 120
+# Few, so that changes of the same organization meet.
+_CHANGED_ORGANIZATIONS = 10
+
+# How long simulators of millions of users may take until they answer.
+_START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A configuration with its secrets, and what must surround it on this machine.
+
+    ``expected_rows`` holds, by export_id, what is known beforehand of the directories. ``changes`` are sent through
+    the queue once the run is over; there are none for real sources.
+    """
+
+    configuration: Configuration
+    document: Any
+    secrets: Mapping[str, Any] = field(repr=False)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    expected_rows: Mapping[str, int] = field(default_factory=dict)
+    changes: Sequence[SampleChange] = ()
+
+
+@contextmanager
+def simulated_sources(*, users: int, cybozu_users: int) -> Iterator[Sources]:
+    """Serve a simulated tenant and a simulated domain from a process of their own, over HTTPS on loopback."""
+    sizes = {"users": users, "organizations": _ORGANIZATIONS, "cybozu-users": cybozu_users}
+    options = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
+    command = [sys.executable, "-m", "meibo_simulators", *options]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}",
+    }
+    with subprocess.Popen(  # noqa: S603  # our own module, with numbers for arguments
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    ) as process:
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if not line:
+                raise ConfigurationError("the simulators did not start; what they printed above says why")
+            yield _demonstration(json.loads(line))
+        finally:
+            # They serve until their standard input ends.
+            if process.stdin:
+                process.stdin.close()
+            process.wait(timeout=_START_SECONDS)
+
+
+def _demonstration(simulators: Mapping[str, Any]) -> Sources:
+    (tenant_name, tenant), (domain_name, domain) = (
+        next(iter(simulators[provider].items())) for provider in ("auth0", "cybozu")
+    )
+    first, second = tenant["connections"]
+    fields = [
+        "user_id",
+        "email",
+        "name",
+        "created_at",
+        {"name": "identities[0].connection", "export_as": "connection"},
+        {"name": "user_metadata.country", "export_as": "country"},
+    ]
+    document = {
+        "sources": [
+            {
+                "provider": "auth0",
+                "name": tenant_name,
+                "domain": tenant["domain"],
+                "secret": f"meibo/{tenant_name}",
+                "exports": [
+                    {"dataset": "users", "format": "ndjson", "connection_id": first},
+                    {"dataset": "users", "format": "ndjson", "connection_id": second},
+                    {"dataset": "users", "format": "csv", "fields": fields},
+                    {"dataset": "organizations"},
+                    {"dataset": "members"},
+                ],
+            },
+            {
+                "provider": "cybozu",
+                "name": domain_name,
+                "base_url": domain["base_url"],
+                "secret": f"meibo/{domain_name}",
+                "exports": [{"dataset": "directory", "format": "csv"}, {"dataset": "directory", "format": "ndjson"}],
+            },
+        ]
+    }
+    by_connection = {connection: about["users"] for connection, about in tenant["connections"].items()}
+    expected = {
+        **{f"{tenant_name}/users/ndjson/{connection}": by_connection[connection] for connection in (first, second)},
+        f"{tenant_name}/users/csv/all": sum(by_connection.values()),
+        f"{tenant_name}/organizations/ndjson/all": tenant["organizations"],
+        f"{tenant_name}/members/ndjson/all": tenant["members"],
+        **{
+            f"{domain_name}/{dataset}/{format_name}/all": rows
+            for format_name, datasets in domain["rows"].items()
+            for dataset, rows in datasets.items()
+        },
+    }
+    ca_file = simulators["ca_file"]
+    return Sources(
+        configuration=parse_configuration(json.dumps(document)),
+        document=document,
+        secrets={f"meibo/{tenant_name}": tenant["credentials"], f"meibo/{domain_name}": domain["credentials"]},
+        parameters={"LocationHosts": ",".join(tenant["allowed_hosts"])},
+        environment={"SSL_CERT_FILE": ca_file, "REQUESTS_CA_BUNDLE": ca_file},
+        expected_rows=expected,
+        changes=sample_changes(
+            tenant_name, tenant["organization_ids"][:_CHANGED_ORGANIZATIONS], tenant["user_ids"], tenant["role_ids"]
+        ),
+    )
+
+
+def real_sources(path: Path, environment: Mapping[str, str] | None = None) -> Sources:
+    """Read the configuration from a file and each source's credentials from the environment or ``.env``.
+
+    A source named ``acme-jp`` has ``MEIBO_ACME_JP_CLIENT_ID`` and so on; the names after the source's are the keys
+    of the secret. The environment counts before the file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"the configuration {path} cannot be read: {error.strerror}") from None
+    configuration = parse_configuration(text)
+    if environment is None:
+        # Literal values: a password may hold ${x}.
+        values = dotenv_values(ROOT / ".env", interpolate=False)
+        stored = {name: value for name, value in values.items() if value is not None}
+        environment = {**stored, **os.environ}
+    secrets: dict[str, dict[str, str]] = {}
+    for source in configuration.sources:
+        prefix = f"MEIBO_{source.name.replace('-', '_').upper()}_"
+        keys = _AUTH0_KEYS if source.provider == "auth0" else _CYBOZU_KEYS
+        # A PEM key on one line spells its line ends as \n.
+        found = {
+            key: environment[prefix + key.upper()].replace("\\n", "\n")
+            if key == "private_key"
+            else environment[prefix + key.upper()]
+            for key in keys
+            if environment.get(prefix + key.upper())
+        }
+        if not found:
+            wanted = "CLIENT_ID and CLIENT_SECRET" if source.provider == "auth0" else "LOGIN and PASSWORD, or API_TOKEN"
+            raise SecretError(
+                f"{source.name} has no credentials: set {prefix}… ({wanted}) in the environment or in .env"
+            )
+        secrets[source.secret] = {**secrets.get(source.secret, {}), **found}
+    return Sources(configuration=configuration, document=json.loads(text), secrets=secrets)

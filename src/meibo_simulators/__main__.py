@@ -1,0 +1,82 @@
+"""Serve simulators from a process of their own: ``python -m meibo_simulators --users 50000``.
+
+Prints one JSON line with everything that a client needs, then serves until standard input closes or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
+from meibo_simulators.auth0.ratelimit import TIERS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m meibo_simulators", description=__doc__)
+    parser.add_argument("--auth0", default="acme", help="name of the tenant (default: %(default)s)")
+    parser.add_argument("--users", type=int, default=1000, help="users of the tenant, over two connections")
+    parser.add_argument("--organizations", type=int, default=10, help="organizations of the tenant")
+    parser.add_argument("--members", type=int, default=20, help="members an organization, on the average")
+    parser.add_argument("--port", type=int, default=0, help="port of the tenant's API (0: any)")
+    parser.add_argument("--file-port", type=int, default=0, help="port of the host of export files")
+    parser.add_argument("--cybozu", default="example", help="name of the domain (default: %(default)s)")
+    parser.add_argument("--cybozu-users", type=int, default=100)
+    parser.add_argument("--cybozu-organizations", type=int, default=12)
+    parser.add_argument("--cybozu-groups", type=int, default=6)
+    parser.add_argument("--cybozu-port", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other people")
+    parser.add_argument("--polls", type=int, default=1, help="answers 'pending' before a job is completed")
+    parser.add_argument("--location-ttl", type=float, default=60.0, help="seconds that a location is valid")
+    parser.add_argument("--rate-tier", choices=sorted(TIERS), help="enforce a subscription's rate limits")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to stop."""
+    options = _arguments(argv)
+    tenant = SimulatedTenant(
+        options.auth0,
+        users=options.users,
+        organizations=options.organizations,
+        members=options.members,
+        seed=options.seed,
+        port=options.port,
+        file_port=options.file_port,
+    )
+    tenant.switches.polls_until_completed = options.polls
+    tenant.switches.location_ttl = options.location_ttl
+    tenant.switches.rate_tier = options.rate_tier
+    domain = SimulatedDomain(
+        options.cybozu,
+        users=options.cybozu_users,
+        organizations=options.cybozu_organizations,
+        groups=options.cybozu_groups,
+        seed=options.seed,
+        port=options.cybozu_port,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with Simulators([tenant], [domain]) as simulators:
+        print(json.dumps(simulators.description(), ensure_ascii=False), flush=True)
+
+        def wait_for_end() -> None:
+            sys.stdin.buffer.read()
+            stop.set()
+
+        threading.Thread(target=wait_for_end, daemon=True).start()
+        while not stop.wait(0.5):
+            pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

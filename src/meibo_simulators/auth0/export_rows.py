@@ -1,0 +1,160 @@
+"""The two formats of an Auth0 users export: NDJSON and CSV, row by row or a block of people at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from meibo_simulators.profiles import BLOCK, MARK, Profile, auth0_shape, block_number
+
+#: Root properties that can be exported: https://auth0.com/docs/manage-users/user-accounts/user-profiles/user-profile-structure
+EXPORTABLE = frozenset(
+    [
+        "app_metadata",
+        "blocked",
+        "created_at",
+        "email",
+        "email_verified",
+        "family_name",
+        "given_name",
+        "identities",
+        "last_ip",
+        "last_login",
+        "last_password_reset",
+        "logins_count",
+        "multifactor",
+        "multifactor_last_modified",
+        "name",
+        "nickname",
+        "phone_number",
+        "phone_verified",
+        "picture",
+        "updated_at",
+        "user_id",
+        "user_metadata",
+        "username",
+    ]
+)
+#: Dates that Auth0 makes; its CSV escaping leaves them alone.
+GENERATED_DATES = frozenset(
+    {"created_at", "updated_at", "last_login", "last_password_reset", "multifactor_last_modified"}
+)
+#: What is exported when a request names no fields. The real list is not documented.
+PREDEFINED = (
+    *("user_id", "given_name", "family_name", "nickname", "name", "email", "email_verified", "picture"),
+    *("identities[0].connection", "created_at", "updated_at", "last_login"),
+)
+_STEP = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_ABSENT = object()
+_MARK = MARK.encode()
+
+
+@dataclass(frozen=True)
+class Field:
+    """One requested field: where it is read, and the key or column it becomes."""
+
+    name: str
+    export_as: str | None = None
+
+    @property
+    def output(self) -> str:
+        """Return the key or column name."""
+        return self.export_as or self.name
+
+    @property
+    def root(self) -> str:
+        """Return the profile's property that the field is taken from."""
+        match = _STEP.match(self.name)
+        return match.group(0) if match else self.name
+
+    def read(self, profile: Profile) -> Any:
+        """Return the value, or ``_ABSENT``."""
+        value: Any = profile
+        for match in _STEP.finditer(self.name):
+            key, position = match.groups()
+            if key is not None:
+                if not isinstance(value, dict) or key not in value:
+                    return _ABSENT
+                value = value[key]
+            else:
+                if not isinstance(value, list) or int(position) >= len(value):
+                    return _ABSENT
+                value = value[int(position)]
+        return value
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A format with its fields and the choices that Auth0's documentation leaves open."""
+
+    format: str
+    fields: tuple[Field, ...]
+    nested_subfields: bool = False
+    csv_booleans: tuple[str, str] = ("false", "true")
+    csv_line_end: str = "\n"
+
+    def header(self) -> bytes:
+        """Return the CSV header; NDJSON has none."""
+        if self.format != "csv":
+            return b""
+        out = io.StringIO()
+        csv.writer(out, lineterminator=self.csv_line_end).writerow([field.output for field in self.fields])
+        return out.getvalue().encode()
+
+    def row(self, profile: Profile) -> bytes:
+        """Return one user's line with its end."""
+        return self._csv(profile) if self.format == "csv" else self._json(profile)
+
+    def _json(self, profile: Profile) -> bytes:
+        row: Profile = {}
+        for field in self.fields:
+            value = field.read(profile)
+            if value is _ABSENT:
+                continue
+            if self.nested_subfields and field.export_as is None and "." in field.name:
+                root, _, rest = field.name.partition(".")
+                row.setdefault(root, {})[rest] = value
+            else:
+                row[field.output] = value
+        return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+    def _csv(self, profile: Profile) -> bytes:
+        cells = [self._cell(field, field.read(profile)) for field in self.fields]
+        return (",".join(cells) + self.csv_line_end).encode()
+
+    def _cell(self, field: Field, value: Any) -> str:
+        if value is _ABSENT or value is None:
+            return ""
+        if isinstance(value, bool):
+            return self.csv_booleans[value]
+        if isinstance(value, int | float):
+            return json.dumps(value)
+        if field.name in GENERATED_DATES:
+            return str(value)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        doubled = text.replace('"', '""')
+        return f'"\'{doubled}"'
+
+    def block(self, seed: int, connection: str, start: int, end: int) -> bytes:
+        """Return the rows of people ``start`` to ``end``, who must be of one block."""
+        rows = _block_rows(self, seed, connection)
+        if end - start == BLOCK:
+            text = _block_text(self, seed, connection)
+        else:
+            text = b"".join(rows[start % BLOCK : (end - 1) % BLOCK + 1])
+        return text.replace(_MARK, block_number(start).encode())
+
+
+@lru_cache(maxsize=16)
+def _block_rows(layout: Layout, seed: int, connection: str) -> tuple[bytes, ...]:
+    return tuple(layout.row(auth0_shape(seed, shape, connection)) for shape in range(BLOCK))
+
+
+@lru_cache(maxsize=16)
+def _block_text(layout: Layout, seed: int, connection: str) -> bytes:
+    return b"".join(_block_rows(layout, seed, connection))

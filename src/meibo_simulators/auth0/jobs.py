@@ -1,0 +1,259 @@
+"""Export jobs: created by one request, completed after a while, forgotten after a day."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from meibo_simulators.auth0.export_rows import EXPORTABLE, PREDEFINED, Field, Layout
+from meibo_simulators.auth0.responses import CONNECTION_MISSING, ApiError, body_error, job_missing
+from meibo_simulators.auth0.validation import check
+from meibo_simulators.clock import timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meibo_simulators.auth0.export_files import ExportFile
+    from meibo_simulators.auth0.tenant import SimulatedTenant
+
+CSV_FIELDS = 30
+CONNECTION_PATTERN = "^con_[A-Za-z0-9]{16}$"
+JOB_PATTERN = "^job_[A-Za-z0-9]{16}$"
+#: From this many users on, a file is written beside the requests and its job waits for it.
+WRITE_ASIDE = 100_000
+
+FIELDS_DESCRIPTION = "List of fields to be included in the CSV. Defaults to a predefined set of fields."
+_FIELD = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string", "maxLength": 100, "description": "Name of the field in the profile."},
+        "export_as": {
+            "type": "string",
+            "maxLength": 100,
+            "description": "Title of the column in the exported CSV.",
+        },
+    },
+}
+EXPORT_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "connection_id": {
+            "type": "string",
+            "pattern": CONNECTION_PATTERN,
+            "description": "connection_id of the connection from which users will be exported.",
+        },
+        "format": {"type": "string", "enum": ["json", "csv"], "description": "Format of the file."},
+        "limit": {"type": "integer", "minimum": 1, "description": "Limit the number of records."},
+        "fields": {
+            "type": "array",
+            "items": _FIELD,
+            "description": FIELDS_DESCRIPTION,
+        },
+    },
+}
+
+
+@dataclass
+class Job:
+    """One job: the body it is shown with, and what becomes of it."""
+
+    id: str
+    body: dict[str, Any]
+    created: float
+    fate: str
+    file: Future[ExportFile] | None = field(default=None, repr=False)
+    path: str | None = None
+    layout: Layout | None = field(default=None, repr=False)
+    polls: int = 0
+    pending_polls: int = 0
+    processing_polls: int = 0
+    completed_body: dict[str, Any] = field(default_factory=dict)
+    errors: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+
+class Jobs:
+    """The jobs of a tenant. ``fates`` names what becomes of the nth job created (0 is the first)."""
+
+    def __init__(self, tenant: SimulatedTenant) -> None:
+        self._tenant = tenant
+        self._lock = threading.RLock()
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="export-files")
+        self.all: dict[str, Job] = {}
+        self.fates: dict[int, str] = {}
+        self.created = 0
+        self.completion_emails = 0
+
+    def create_export(self, body: Any) -> dict[str, Any]:
+        """Validate a request for an export and create its job."""
+        check(body, EXPORT_SCHEMA)
+        tenant = self._tenant
+        layout = self._layout(body)
+        connection = None
+        if "connection_id" in body:
+            connection = tenant.directory.connections.get(body["connection_id"])
+            if connection is None:
+                raise ApiError(400, CONNECTION_MISSING, "inexistent_connection", rate_headers=False)
+        job = self.new(
+            "users_export",
+            {
+                **({"connection_id": connection.id} if connection else {}),
+                "format": body.get("format", "csv"),
+                **{name: body[name] for name in ("limit", "fields") if name in body},
+                **({"connection": connection.name} if connection else {}),
+            },
+        )
+        job.layout = layout
+        job.path = f"/{job.id}/{tenant.name}.{job.body['format']}" + (".gz" if tenant.switches.gzip_files else "")
+        self._write(job, body)
+        return job.body
+
+    def _layout(self, body: dict[str, Any]) -> Layout:
+        form = body.get("format", "csv")
+        asked = body.get("fields")
+        fields = tuple(
+            Field(name) if isinstance(name, str) else Field(name["name"], name.get("export_as"))
+            for name in (PREDEFINED if asked is None else asked)
+        )
+        if form == "csv" and len(fields) > CSV_FIELDS:
+            raise body_error(
+                f"Payload validation error: 'Array is too long ({len(fields)}), maximum {CSV_FIELDS}' "
+                f"on property fields ({FIELDS_DESCRIPTION})."
+            )
+        for position, one in enumerate(fields):
+            if form == "csv" and one.name in ("app_metadata", "user_metadata"):
+                raise body_error(
+                    f"Payload validation error: 'Cannot export {one.name} as CSV, name its properties' "
+                    f"on property fields[{position}].name ({FIELDS_DESCRIPTION})."
+                )
+            if self._tenant.switches.unknown_field == "refuse" and one.root not in EXPORTABLE:
+                raise body_error(
+                    f"Payload validation error: 'No enum match for: {one.name}' "
+                    f"on property fields[{position}].name ({FIELDS_DESCRIPTION})."
+                )
+        switches = self._tenant.switches
+        return Layout(
+            "csv" if form == "csv" else "ndjson",
+            fields,
+            switches.nested_subfields,
+            switches.csv_booleans,
+            switches.csv_line_end,
+        )
+
+    def new(self, kind: str, extra: dict[str, Any]) -> Job:
+        """Create a job of any type."""
+        tenant = self._tenant
+        now = tenant.clock()
+        with self._lock:
+            fate = self.fates.get(self.created, tenant.switches.job_fate)
+            job_id = tenant.new_id("job", self.created)
+            self.created += 1
+            body = {"type": kind, "status": "pending", **extra, "created_at": timestamp(now), "id": job_id}
+            job = Job(job_id, body, now, fate)
+            job.pending_polls = tenant.switches.polls_until_completed
+            job.processing_polls = tenant.switches.polls_processing
+            self.all[job_id] = job
+        return job
+
+    def _write(self, job: Job, body: dict[str, Any]) -> None:
+        directory = self._tenant.directory
+        connection_id, limit = body.get("connection_id"), body.get("limit")
+        layout = job.layout
+        if layout is None:
+            raise ValueError("an export job has a layout")
+
+        def build() -> ExportFile:
+            return self._tenant.files.build(layout, connection_id, limit)
+
+        if min(directory.count(connection_id), limit or WRITE_ASIDE) >= WRITE_ASIDE:
+            job.file = self._aside.submit(build)
+        else:
+            job.file = Future()
+            job.file.set_result(build())
+
+    def get(self, job_id: str) -> dict[str, Any]:
+        """Return the job as GET /jobs/{id} shows it, with a fresh location once it is completed."""
+        check(job_id, {"type": "string", "pattern": JOB_PATTERN}, "Path")
+        with self._lock:
+            job = self.find(job_id)
+            job.polls += 1
+            status = self._status(job)
+            body = {**job.body, "status": status}
+            if status == "completed":
+                body |= job.completed_body
+            if status == "completed" and job.path is not None and job.file is not None:
+                file = job.file.result()
+                if self._tenant.files.deposited(job.path) is None:
+                    damage = self._tenant.switches.file_damage
+                    self._tenant.files.deposit(
+                        job.path, file if damage is None else self._tenant.files.damaged(file, damage)
+                    )
+                body["location"] = self._tenant.location(job.path)
+                if self._tenant.switches.summary:
+                    body["summary"] = {"failed": 0, "updated": 0, "inserted": 0, "total": file.rows}
+            if status == "failed":
+                body["status_details"] = "The export could not be finished."
+            if self._tenant.switches.progress:
+                done = status == "completed"
+                body["percentage_done"] = 100 if done else min(99, 100 * job.polls // (job.pending_polls + 1))
+                body["time_left_seconds"] = 0 if done else max(1, job.pending_polls - job.polls)
+            return body
+
+    def find(self, job_id: str) -> Job:
+        """Return the job, or raise the 404 of one that never was, vanished or grew too old."""
+        tenant = self._tenant
+        with self._lock:
+            job = self.all.get(job_id)
+            if job is None:
+                raise job_missing()
+            expired = tenant.clock() - job.created >= tenant.switches.job_ttl
+            if expired or (job.fate == "vanished" and job.polls >= job.pending_polls):
+                if job.path is not None:
+                    tenant.files.remove(job.path)
+                raise job_missing()
+            return job
+
+    def _status(self, job: Job) -> str:
+        if job.polls <= job.pending_polls:
+            return "pending"
+        if job.polls <= job.pending_polls + job.processing_polls:
+            return "processing"
+        early = self._tenant.clock() - job.created < self._tenant.switches.job_seconds
+        unwritten = job.fate == "completed" and job.file is not None and not job.file.done()
+        if early or unwritten or job.fate == "stuck":
+            return "pending"
+        return "compacting" if job.fate == "unheard_of" else job.fate
+
+    def file(self, job_id: str) -> ExportFile:
+        """Return the job's file, which may have to be written first."""
+        job = self.all[job_id]
+        if job.file is None:
+            raise ValueError(f"{job_id} has no file")
+        return (self._tenant.files.deposited(job.path) if job.path else None) or job.file.result()
+
+    def exchange_file(self, job_id: str, edition: int = 1) -> ExportFile:
+        """Put the same rows in other bytes, with another ETag, where the job's location leads."""
+        job = self.all[job_id]
+        if job.layout is None or job.path is None:
+            raise ValueError(f"{job_id} has no file")
+        body = job.body
+        file = self._tenant.files.build(job.layout, body.get("connection_id"), body.get("limit"), edition=edition)
+        self._tenant.files.deposit(job.path, file)
+        return file
+
+    def damage_file(self, job_id: str, change: Callable[[bytes], bytes]) -> ExportFile:
+        """Change the bytes of a completed job's file where its location leads."""
+        job = self.all[job_id]
+        if job.path is None:
+            raise ValueError(f"{job_id} has no file")
+        file = self._tenant.files.damaged(self.file(job_id), change)
+        self._tenant.files.deposit(job.path, file)
+        return file
+
+    def close(self) -> None:
+        """Wait for files that are being written."""
+        self._aside.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,101 @@
+"""Offset and checkpoint paging, as the list endpoints read them from the query."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from meibo_simulators.auth0.responses import ApiError
+from meibo_simulators.auth0.validation import Schema, check
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_RECORDS = 1000
+DEFAULT_SIZE = 50
+# ASCII digits only, and few enough for int(): anything else fails the check for an integer.
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+PAGE: Schema = {"type": "integer", "minimum": 0, "maximum": 1000, "description": "Page index of the results to return."}
+PER_PAGE: Schema = {"type": "integer", "minimum": 1, "maximum": 100, "description": "Number of results per page."}
+TAKE: Schema = {"type": "integer", "minimum": 1, "maximum": 100, "description": "Number of results per page."}
+FROM: Schema = {"type": "string", "description": "Optional Id from which to start selection."}
+OFFSET_QUERY = {"page": PAGE, "per_page": PER_PAGE, "include_totals": {"type": "string"}}
+CHECKPOINT_QUERY = {"take": TAKE, "from": FROM}
+
+
+def read_query(arguments: dict[str, str], properties: dict[str, Schema]) -> dict[str, Any]:
+    """Return the query's parameters with their types, or raise the 400 of one that does not fit.
+
+    Parameters that the endpoint does not know are let pass, as recorded.
+    """
+    found: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name in properties:
+            numeric = properties[name].get("type") == "integer" and _INTEGER.fullmatch(value)
+            found[name] = int(value) if numeric else value
+    check(found, {"type": "object", "properties": properties}, "Query")
+    return found
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A page by offset."""
+
+    start: int
+    size: int
+    totals: bool
+
+
+def offset(query: dict[str, Any], size: int = DEFAULT_SIZE, text: str | None = None) -> Slice:
+    """Return the page that a query asks for; records beyond the first 1,000 are refused."""
+    per_page = query.get("per_page", size)
+    start = query.get("page", 0) * per_page
+    if start + per_page > MAX_RECORDS:
+        message = text or f"Requesting page exceeds the allowed maximum of {MAX_RECORDS} records."
+        raise ApiError(400, message, "invalid_paging", rate_headers=False)
+    return Slice(start, per_page, str(query.get("include_totals", "")).lower() == "true")
+
+
+def by_offset(name: str, rows: Sequence[Any], page: Slice) -> Any:
+    """Return a page of rows: a bare array, or an object where totals were asked for."""
+    chosen = list(rows[page.start : page.start + page.size])
+    if not page.totals:
+        return chosen
+    return {name: chosen, "start": page.start, "limit": page.size, "total": len(rows)}
+
+
+def cursor(created: float, identifier: str) -> str:
+    """Return the opaque cursor of a row: recorded ones hold its time and id in base64url."""
+    text = f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S.%f}UTC,{identifier}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> tuple[float, str]:
+    """Return the time and the id of the row that a cursor names."""
+    try:
+        decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        moment, _, identifier = decoded.partition("UTC,")
+        parsed = datetime.strptime(moment, "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
+    except (binascii.Error, ValueError):
+        message = "Query validation error: 'Invalid cursor' on property from."
+        raise ApiError(400, message, "invalid_query_string", rate_headers=False) from None
+    return parsed.timestamp(), identifier
+
+
+def comma_separated(value: str, allowed: tuple[str, ...], name: str) -> list[str]:
+    """Return the values of a list parameter; Auth0 checks it with a regular expression."""
+    values = value.split(",")
+    if not set(values) <= set(allowed):
+        raise ApiError(
+            400,
+            f"Query validation error: 'String '{value}' does not match pattern. Must be a comma separated list "
+            f"of the following values: {','.join(allowed)}' on property {name} (Comma-separated list of fields).",
+            "invalid_query_string",
+            rate_headers=False,
+        )
+    return values

@@ -1,0 +1,143 @@
+"""Rate limits by subscription: token buckets that fill at full seconds of the tenant's clock."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meibo_simulators.auth0.responses import ApiError, OAuthError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meibo_simulators.auth0.switches import Switches
+    from meibo_simulators.clock import Clock
+
+# (burst, tokens, seconds): the bucket holds ``burst`` and gains ``tokens`` in that many seconds.
+# https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
+Limit = tuple[int, int, int]
+GLOBAL = "global"
+TIERS: dict[str, dict[str, Limit]] = {
+    "free": {GLOBAL: (2, 2, 1)},
+    "essentials": {
+        "other": (10, 150, 60),
+        "connections": (5, 50, 60),
+        "organizations": (5, 50, 60),
+        "organization": (20, 200, 60),
+        "members": (40, 500, 60),
+        "write_members": (20, 200, 60),
+        "member_roles": (20, 200, 60),
+        "write_member_roles": (20, 200, 60),
+        "enabled_connections": (5, 50, 60),
+        "users": (40, 500, 60),
+    },
+    "enterprise": {
+        GLOBAL: (50, 16, 1),
+        "organizations": (10, 100, 60),
+        "organization": (10, 100, 60),
+        "members": (40, 500, 60),
+        "write_members": (20, 200, 60),
+        "member_roles": (20, 200, 60),
+        "write_member_roles": (20, 200, 60),
+        "enabled_connections": (10, 100, 60),
+        "invitations": (20, 200, 60),
+        "write_invitations": (20, 200, 60),
+    },
+}
+TIERS["enterprise_nonproduction"] = {**TIERS["enterprise"], GLOBAL: (10, 2, 1)}
+
+
+# Requests of the Authentication API have limits of their own.
+TOKENS: dict[str, Limit] = {"free": (30, 5, 1), "essentials": (25, 25, 1), "enterprise": (100, 100, 1)}
+TOKENS["enterprise_nonproduction"] = TOKENS["enterprise"]
+
+
+@dataclass
+class _Bucket:
+    burst: int
+    tokens: float
+    filled: int
+
+
+class RateLimits:
+    """The buckets of one tenant."""
+
+    def __init__(self, switches: Switches, clock: Callable[[], Clock]) -> None:
+        self._switches = switches
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._buckets: dict[tuple[str, str], _Bucket] = {}
+        self.refused = 0
+
+    def take(self, endpoint: str) -> dict[str, str]:
+        """Take a token of the global and of the endpoint's bucket; return the headers or raise the 429."""
+        tier = self._switches.rate_tier
+        if tier is None:
+            return {}
+        limits = TIERS[tier]
+        names = [name for name in (GLOBAL, endpoint if endpoint in limits else "other") if name in limits]
+        headers: dict[str, str] = {}
+        with self._lock:
+            buckets = [(name, self._filled(tier, name, limits[name])) for name in names]
+            for name, bucket in buckets:
+                if bucket.tokens < 1:
+                    self.refused += 1
+                    raise self._refusal(name, bucket, limits[name])
+            for name, bucket in buckets:
+                bucket.tokens -= 1
+                # The endpoint's own bucket is the last, and its headers are the ones sent.
+                headers = self._headers(bucket, limits[name])
+        return headers
+
+    def take_for_token(self) -> dict[str, str]:
+        """Take a token of the token endpoint's bucket; return the headers or raise the 429."""
+        tier = self._switches.rate_tier
+        if tier is None:
+            return {}
+        limit = TOKENS[tier]
+        with self._lock:
+            bucket = self._filled(tier, "token", limit)
+            if bucket.tokens < 1:
+                self.refused += 1
+                headers = self._headers(bucket, limit)
+                raise OAuthError(429, "too_many_requests", "Global limit has been reached", headers)
+            bucket.tokens -= 1
+            return self._headers(bucket, limit)
+
+    def _filled(self, tier: str, name: str, limit: Limit) -> _Bucket:
+        burst, tokens, seconds = limit
+        now = math.floor(self._clock()())
+        bucket = self._buckets.setdefault((tier, name), _Bucket(burst, burst, now))
+        step = seconds if self._switches.rate_refill == "window" else 1
+        steps = now // step - bucket.filled // step
+        if steps > 0:
+            bucket.tokens = min(burst, bucket.tokens + steps * tokens * step / seconds)
+            bucket.filled = now
+        return bucket
+
+    def _reset(self, bucket: _Bucket, limit: Limit) -> int:
+        _, tokens, seconds = limit
+        if self._switches.rate_refill == "window":
+            return bucket.filled // seconds * seconds + seconds
+        missing = 1 - (bucket.tokens % 1) if bucket.tokens % 1 else 1
+        return bucket.filled + max(1, math.ceil(missing * seconds / tokens - 1e-9))
+
+    def _headers(self, bucket: _Bucket, limit: Limit) -> dict[str, str]:
+        return {
+            "x-ratelimit-limit": str(bucket.burst),
+            "x-ratelimit-remaining": str(math.floor(bucket.tokens)),
+            "x-ratelimit-reset": str(self._reset(bucket, limit)),
+        }
+
+    def _refusal(self, name: str, bucket: _Bucket, limit: Limit) -> ApiError:
+        headers = self._headers(bucket, limit)
+        if self._switches.retry_after:
+            headers["Retry-After"] = str(max(1, math.ceil(self._reset(bucket, limit) - self._clock()())))
+        message = (
+            "Global limit has been reached"
+            if name == GLOBAL
+            else "Too many requests. Check the X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset headers."
+        )
+        return ApiError(429, message, "too_many_requests", headers=headers)

@@ -1,0 +1,57 @@
+"""How a view becomes an endpoint: authenticated first, then counted, then validated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response, request
+
+from meibo_simulators.auth0.responses import ApiError
+from meibo_simulators.auth0.validation import parse_body
+
+if TYPE_CHECKING:
+    from meibo_simulators.auth0.tenant import SimulatedTenant
+
+View = Callable[..., Response]
+# https://auth0.com/docs/api/management/v2
+MAX_PAYLOAD = 1 << 20
+
+
+class Routes:
+    """Registers views that are authenticated first, then counted, then validated."""
+
+    def __init__(self, tenant: SimulatedTenant, app: Flask) -> None:
+        self.tenant = tenant
+        self.app = app
+
+    def add(self, method: str, path: str, *scopes: str, limit: str = "other") -> Callable[[View], View]:
+        """Register a view under a path of /api/v2; any of the scopes is enough."""
+
+        def register(view: View) -> View:
+            @wraps(view)
+            def checked(**arguments: str) -> Response:
+                grant = self.tenant.tokens.check(request.headers.get("Authorization"), scopes)
+                headers = self.tenant.limits.take(limit)
+                if (request.content_length or 0) > MAX_PAYLOAD:
+                    raise ApiError(413, f"Payload content length greater than maximum allowed: {MAX_PAYLOAD}")
+                try:
+                    response: Response = view(grant, **arguments)
+                except ApiError as error:
+                    if error.rate_headers:
+                        error.headers = {**headers, **error.headers}
+                    raise
+                response.headers.extend(headers)
+                return response
+
+            endpoint = f"{method} {path}"
+            self.app.add_url_rule(f"/api/v2{path}", endpoint, checked, methods=[method])
+            return view
+
+        return register
+
+
+def json_body() -> Any:
+    """Return the request's body."""
+    return parse_body(request.get_data(), request.content_type or "", dict(request.form))

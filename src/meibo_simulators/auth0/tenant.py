@@ -1,0 +1,223 @@
+"""An Auth0 tenant that exists in this process: its people, clients, jobs, switches, faults and record."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from meibo_simulators.auth0.api import make_application
+from meibo_simulators.auth0.directory import Connection, Directory
+from meibo_simulators.auth0.export_files import Files
+from meibo_simulators.auth0.invitations import Invitations
+from meibo_simulators.auth0.jobs import Jobs
+from meibo_simulators.auth0.member_routes import MEMBER_FIELDS, shown_member
+from meibo_simulators.auth0.organizations import Memberships, Organizations
+from meibo_simulators.auth0.ratelimit import RateLimits
+from meibo_simulators.auth0.switches import Switches
+from meibo_simulators.auth0.tokens import Client, Tokens, key_pair
+from meibo_simulators.clock import SYSTEM_CLOCK, Clock
+from meibo_simulators.faults import Faults, Instrumented, Request
+from meibo_simulators.server import HttpsServer
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from meibo_simulators.auth0.export_files import ExportFile
+
+SCOPES = frozenset(
+    [
+        "read:users",
+        "create:users",
+        "read:connections",
+        "read:organizations",
+        "read:organization_connections",
+        "read:organization_members",
+        "create:organization_members",
+        "delete:organization_members",
+        "read:organization_member_roles",
+        "create:organization_member_roles",
+        "delete:organization_member_roles",
+        "read:organization_invitations",
+        "create:organization_invitations",
+        "read:roles",
+    ]
+)
+FIRST_CONNECTION = "con_0000000000000001"
+SECOND_CONNECTION = "con_0000000000000002"
+
+
+class SimulatedTenant:
+    """One tenant. Make it, change its switches, and hand it to ``Simulators``, which gives it its ports.
+
+    ``connections`` maps ids to a number of users, None for an equal share of ``users``, or a ``Connection``.
+    ``organizations`` says how many there are, ``members`` how many each has on the average.
+    """
+
+    def __init__(
+        self,
+        name: str = "acme",
+        *,
+        users: int = 0,
+        organizations: int = 0,
+        members: int = 20,
+        connections: Mapping[str, int | Connection | None] | None = None,
+        seed: int = 1,
+        port: int = 0,
+        file_port: int = 0,
+    ) -> None:
+        self.name = name
+        self.seed = seed
+        self.switches = Switches()
+        self.faults = Faults()
+        self.requests: deque[Request] = deque(maxlen=1_000_000)
+        self.clock: Clock = SYSTEM_CLOCK
+        self._port, self._file_port = port, file_port
+        self._folder: Path | None = None
+        self._servers: list[HttpsServer] = []
+        self._domain = self._file_host = ""
+        self.stopping = threading.Event()
+        given = connections if connections is not None else {FIRST_CONNECTION: None, SECOND_CONNECTION: None}
+        self.directory = Directory(
+            seed,
+            [
+                value if isinstance(value, Connection) else Connection(connection_id, users=value)
+                for connection_id, value in given.items()
+            ],
+            users,
+        )
+        self.organizations = Organizations(
+            self.directory, self.switches, self._now, self.new_id, count=organizations, members=members
+        )
+        self.memberships = Memberships(self.organizations)
+        self.invitations = Invitations()
+        self.tokens = Tokens(self.switches, self._now, lambda: self.domain)
+        self.files = Files(self.directory, self.switches, self._now, self._temporary)
+        self.limits = RateLimits(self.switches, self._now)
+        self.jobs = Jobs(self)
+        self.client = self.tokens.add(Client(f"meibo-{name}", SCOPES, secret=self._secret()))
+        self._key_client: Client | None = None
+        self.api = Instrumented(make_application(self), self.faults, self.requests)
+        self.file_api = Instrumented(self.files.application(), self.faults, self.requests)
+
+    def __repr__(self) -> str:
+        return f"SimulatedTenant({self.name!r}, domain={self._domain!r})"
+
+    # -- what a client needs --------------------------------------------------------------------------------
+
+    @property
+    def domain(self) -> str:
+        """Return the host and port of the tenant's API."""
+        return self._domain
+
+    @property
+    def file_host(self) -> str:
+        """Return the host and port that locations name."""
+        return self._file_host
+
+    @property
+    def allowed_hosts(self) -> list[str]:
+        """Return what a client's list of allowed location hosts must hold."""
+        return [self._file_host]
+
+    def credentials(self) -> dict[str, str]:
+        """Return the secret document of the client that authenticates with its secret."""
+        return {"client_id": self.client.id, "client_secret": self.client.secret or ""}
+
+    def key_credentials(self, algorithm: str = "RS256") -> dict[str, str]:
+        """Return the secret document of the client that authenticates with its private key."""
+        private, public = key_pair(self.name)
+        if self._key_client is None:
+            self._key_client = self.tokens.add(
+                Client(f"meibo-{self.name}-key", SCOPES, public_key=public, key_id=f"{self.name}-1")
+            )
+        self._key_client.algorithm = algorithm
+        return {
+            "client_id": self._key_client.id,
+            "private_key": private,
+            "key_id": f"{self.name}-1",
+            "algorithm": algorithm,
+        }
+
+    def limited_client(self, *scopes: str, client_id: str = "limited") -> dict[str, str]:
+        """Register a client with only these scopes; return its secret document."""
+        client = self.tokens.add(Client(client_id, frozenset(scopes), secret=self._secret(client_id)))
+        return {"client_id": client.id, "client_secret": client.secret or ""}
+
+    def _secret(self, client_id: str = "") -> str:
+        return "simulated-" + hashlib.sha256(f"{self.name}:{client_id}:{self.seed}".encode()).hexdigest()[:48]
+
+    # -- what a test compares with --------------------------------------------------------------------------
+
+    def expected_rows(self, connection_id: str | None = None) -> int:
+        """Return how many users an export without a limit holds."""
+        return self.directory.count(connection_id)
+
+    def expected_users(self, connection_id: str | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the profiles that an export is made from, in its order."""
+        return self.directory.users(connection_id)
+
+    def expected_organizations(self) -> Iterator[dict[str, Any]]:
+        """Yield every organization as GET /organizations shows it."""
+        for organization_id in self.organizations.ids():
+            found = self.organizations.find(organization_id)
+            if found is not None:
+                yield found.body
+
+    def expected_members(self, organization_id: str, *, roles: bool = False) -> list[dict[str, Any]]:
+        """Return the members of an organization as their list shows them, in the order of joining."""
+        fields = list(MEMBER_FIELDS if roles else MEMBER_FIELDS[:-1])
+        ids = self.organizations.members(organization_id)
+        return [shown_member(self, organization_id, user_id, fields) for user_id in ids]
+
+    def expected_file(self, job_id: str) -> ExportFile:
+        """Return the job's file: ``.sha256``, ``.size``, ``.rows``, ``.read()``, ``.content()``."""
+        return self.jobs.file(job_id)
+
+    # -- serving --------------------------------------------------------------------------------------------
+
+    def start(self, context: ssl.SSLContext, folder: Path, clock: Clock) -> None:
+        """Open the tenant's two ports."""
+        self._folder, self.clock = folder, clock
+        self.api.clock = self.file_api.clock = clock
+        self._servers = [
+            HttpsServer(self.api, context, self._port),
+            HttpsServer(self.file_api, context, self._file_port),
+        ]
+        for server in self._servers:
+            server.start()
+        self._domain, self._file_host = (f"localhost:{server.port}" for server in self._servers)
+
+    def attach(self, domain: str, clock: Clock) -> None:
+        """Take a name and a clock without opening ports, for who calls ``api`` as the WSGI application it is."""
+        self._domain, self.clock = domain, clock
+        self.api.clock = self.file_api.clock = clock
+
+    def stop(self) -> None:
+        """Close the ports."""
+        self.stopping.set()
+        while self._servers:
+            self._servers.pop().stop()
+        self.jobs.close()
+
+    def location(self, path: str) -> str:
+        """Return a fresh signed link to a path of the file host."""
+        switches = self.switches
+        scheme = {"https": "https://", "http": "http://", "none": ""}[switches.location_scheme]
+        return f"{scheme}{switches.location_host or self._file_host}{path}?{self.files.query(path)}"
+
+    def new_id(self, prefix: str, number: int) -> str:
+        """Return an id of Auth0's form, the same for the same tenant and number."""
+        digest = hashlib.sha256(f"{self.name}:{self.seed}:{prefix}:{number}".encode()).hexdigest()
+        return f"{prefix}_{digest[:16]}"
+
+    def _now(self) -> Clock:
+        return self.clock
+
+    def _temporary(self) -> Path:
+        if self._folder is None:
+            raise RuntimeError("hand the tenant to Simulators first")
+        return self._folder

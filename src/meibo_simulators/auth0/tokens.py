@@ -1,0 +1,215 @@
+"""POST /oauth/token and the check of bearer tokens."""
+
+from __future__ import annotations
+
+import functools
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from meibo_simulators.auth0.responses import ApiError, OAuthError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meibo_simulators.auth0.switches import Switches
+    from meibo_simulators.clock import Clock
+
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+# https://auth0.com/docs/get-started/authentication-and-authorization-flow/authenticate-with-private-key-jwt
+MAX_ASSERTION = 2048
+MAX_CLAIM = 64
+MAX_LIFETIME = 300
+SKEW = 10
+_UNAUTHORIZED = OAuthError(401, "access_denied", "Unauthorized")
+
+
+@functools.cache
+def key_pair(name: str) -> tuple[str, str]:
+    """Return a private and a public key as PEM; the same for the same name while the process lives."""
+    del name  # only the cache looks at it
+    private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    return (
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode(),
+        private.public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        .decode(),
+    )
+
+
+@dataclass
+class Client:
+    """A machine-to-machine application: it authenticates with its secret or with its key, never both."""
+
+    id: str
+    scopes: frozenset[str]
+    secret: str | None = field(default=None, repr=False)
+    public_key: str | None = field(default=None, repr=False)
+    algorithm: str = "RS256"
+    key_id: str | None = None
+    granted: bool = True
+    """Whether the client has a grant for the Management API."""
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a token allows, and until when."""
+
+    client_id: str
+    scopes: frozenset[str]
+    expires: float
+
+
+class Tokens:
+    """The clients of a tenant and the tokens it issued."""
+
+    def __init__(self, switches: Switches, clock: Callable[[], Clock], domain: Callable[[], str]) -> None:
+        self.clients: dict[str, Client] = {}
+        self.issued = 0
+        self._switches = switches
+        self._clock = clock
+        self._domain = domain
+        self._key = secrets.token_bytes(32)
+        self._grants: dict[str, Grant] = {}
+        self._revoked: set[str] = set()
+        self._used_assertions: set[tuple[str, str]] = set()
+
+    def add(self, client: Client) -> Client:
+        """Register a client."""
+        self.clients[client.id] = client
+        return client
+
+    def revoke(self) -> None:
+        """Make every token issued so far end now, as if its time had passed."""
+        self._revoked.update(self._grants)
+
+    def issue(self, form: dict[str, Any]) -> dict[str, Any]:
+        """Answer a token request or raise ``OAuthError``."""
+        client = self._authenticate(form)
+        grant_type = form.get("grant_type")
+        if grant_type != "client_credentials":
+            raise OAuthError(403, "unauthorized_client", f"Grant type '{grant_type}' not allowed for the client.")
+        audience = form.get("audience")
+        wanted = f"https://{self._domain()}/api/v2/"
+        if audience != wanted:
+            raise OAuthError(403, "access_denied", f"Service not found: {audience}")
+        if not client.granted:
+            raise OAuthError(
+                403,
+                "access_denied",
+                f'Client "{client.id}" is not authorized to access resource server "{audience}". '
+                'You need to create a "client-grant" associated to this API.',
+            )
+        now = self._clock()()
+        lifetime = self._switches.token_lifetime
+        claims = {
+            "iss": f"https://{self._domain()}/",
+            "sub": f"{client.id}@clients",
+            "aud": audience,
+            "iat": int(now),
+            "exp": int(now) + lifetime,
+            "scope": " ".join(sorted(client.scopes)),
+            "gty": "client-credentials",
+            "azp": client.id,
+            "jti": secrets.token_hex(8),
+        }
+        token = jwt.encode(claims, self._key, algorithm="HS256")
+        self._grants[token] = Grant(client.id, client.scopes, now + lifetime)
+        self.issued += 1
+        answer = {"access_token": token, "expires_in": lifetime, "token_type": "Bearer"}
+        if self._switches.token_scope_in_answer:
+            answer["scope"] = claims["scope"]
+        return answer
+
+    def _authenticate(self, form: dict[str, Any]) -> Client:
+        if "client_assertion" in form or "client_assertion_type" in form:
+            return self._by_assertion(form)
+        client = self.clients.get(str(form.get("client_id")))
+        secret = form.get("client_secret")
+        if (
+            client is None
+            or client.secret is None
+            or not isinstance(secret, str)
+            or not hmac.compare_digest(client.secret.encode(), secret.encode())
+        ):
+            raise self._refusal()
+        return client
+
+    def _refusal(self) -> OAuthError:
+        if self._switches.refused_client == "invalid_client":
+            return OAuthError(401, "invalid_client", "Client authentication failed")
+        return _UNAUTHORIZED
+
+    def _by_assertion(self, form: dict[str, Any]) -> Client:
+        assertion = form.get("client_assertion")
+        refused = OAuthError(401, "invalid_client", "Client authentication failed")
+        if (
+            form.get("client_assertion_type") != ASSERTION_TYPE
+            or "client_secret" in form
+            or not isinstance(assertion, str)
+            or len(assertion) > MAX_ASSERTION
+        ):
+            raise refused
+        try:
+            header = jwt.get_unverified_header(assertion)
+            issuer = jwt.decode(assertion, options={"verify_signature": False})["iss"]
+            client = self.clients[issuer]
+            if client.public_key is None or header["alg"] != client.algorithm:
+                raise refused
+            if client.key_id is not None and header.get("kid", client.key_id) != client.key_id:
+                raise refused
+            claims = jwt.decode(
+                assertion,
+                client.public_key,
+                algorithms=[client.algorithm],
+                audience=f"https://{self._domain()}/",
+                # The tenant's clock decides, which is not always the system's.
+                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+            )
+        except (jwt.InvalidTokenError, KeyError, TypeError):
+            raise refused from None
+        if form.get("client_id", client.id) != client.id or not self._claims_fit(claims, client):
+            raise refused
+        self._used_assertions.add((client.id, claims["jti"]))
+        return client
+
+    def _claims_fit(self, claims: dict[str, Any], client: Client) -> bool:
+        now = self._clock()()
+        jti, expires = claims.get("jti"), claims.get("exp")
+        if not isinstance(jti, str) or not 0 < len(jti) <= MAX_CLAIM or len(client.id) > MAX_CLAIM:
+            return False
+        if not isinstance(expires, int | float) or not now - SKEW < expires <= now + MAX_LIFETIME + SKEW:
+            return False
+        if claims.get("sub") != client.id or (client.id, jti) in self._used_assertions:
+            return False
+        return all(claims.get(name, now) <= now + SKEW for name in ("iat", "nbf"))
+
+    def check(self, authorization: str | None, scopes: tuple[str, ...]) -> Grant:
+        """Return what the bearer token grants, or raise the 400, 401 or 403 that its header earns."""
+        if not authorization:
+            raise ApiError(401, "Missing authentication")
+        kind, _, token = authorization.partition(" ")
+        if kind.lower() != "bearer" or not token or " " in token:
+            raise ApiError(400, "Bad HTTP authentication header format", "Bearer")
+        grant = self._grants.get(token)
+        if grant is None:
+            raise ApiError(401, self._why_invalid(token))
+        if token in self._revoked or grant.expires <= self._clock()():
+            message = "Expired token received for JSON Web Token validation"
+            raise ApiError(401, message, attributes={"error": message})
+        if scopes and not grant.scopes.intersection(scopes):
+            raise ApiError(403, f"Insufficient scope, expected any of: {','.join(scopes)}", "insufficient_scope")
+        return grant
+
+    @staticmethod
+    def _why_invalid(token: str) -> str:
+        if token.count(".") == 2:
+            return "Invalid signature received for JSON Web Token validation"
+        return "Invalid token"

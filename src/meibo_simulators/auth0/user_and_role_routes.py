@@ -1,0 +1,68 @@
+"""Single users: GET /users/{id}, GET /users-by-email; and the roles of the tenant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import Response, request
+
+from meibo_simulators.auth0.pagination import OFFSET_QUERY, by_offset, offset, read_query
+from meibo_simulators.auth0.responses import answer, no_content, user_missing
+from meibo_simulators.auth0.validation import check
+
+if TYPE_CHECKING:
+    from meibo_simulators.auth0.routing import Routes
+    from meibo_simulators.auth0.tokens import Grant
+
+USERS_PAGED = (
+    "You can only page through the first 1000 records. See "
+    "https://auth0.com/docs/users/search/v3/view-search-results-by-page#limitation."
+)
+BY_EMAIL = {
+    "type": "object",
+    "required": ["email"],
+    "properties": {"email": {"type": "string", "description": "Email address to search for (case-sensitive)."}},
+}
+
+
+def register(routes: Routes) -> None:
+    """Add the routes."""
+    tenant = routes.tenant
+
+    @routes.add("GET", "/users-by-email", "read:users", limit="users")
+    def by_email(_grant: Grant) -> Response:
+        query = request.args.to_dict()
+        check(query, BY_EMAIL, "Query")
+        return answer(tenant.directory.by_email(query["email"]))
+
+    @routes.add("GET", "/users/<user_id>", "read:users", limit="users")
+    def get_user(_grant: Grant, user_id: str) -> Response:
+        profile = tenant.directory.get(user_id)
+        if profile is None:
+            raise user_missing()
+        return answer(profile)
+
+    @routes.add("DELETE", "/users/<user_id>", "delete:users", limit="users")
+    def delete_user(_grant: Grant, user_id: str) -> Response:
+        # Recorded: deleting a user that does not exist is 204 too.
+        tenant.directory.remove(user_id)
+        return no_content()
+
+    @routes.add("GET", "/users", "read:users", limit="users")
+    def list_users(_grant: Grant) -> Response:
+        page = offset(read_query(request.args.to_dict(), OFFSET_QUERY), text=USERS_PAGED)
+        found = []
+        for number, profile in enumerate(tenant.directory.users()):
+            if number >= page.start + page.size:
+                break
+            if number >= page.start:
+                found.append(profile)
+        if not page.totals:
+            return answer(found)
+        total = tenant.directory.count()
+        return answer({"start": page.start, "limit": page.size, "length": len(found), "users": found, "total": total})
+
+    @routes.add("GET", "/roles", "read:roles")
+    def list_roles(_grant: Grant) -> Response:
+        query = read_query(request.args.to_dict(), OFFSET_QUERY)
+        return answer(by_offset("roles", list(tenant.organizations.roles.values()), offset(query)))

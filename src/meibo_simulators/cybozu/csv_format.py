@@ -1,0 +1,35 @@
+"""Write CSV as a domain's switches say."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from meibo_simulators.cybozu.switches import Switches
+
+BOM = "\ufeff".encode()
+ROWS_A_PIECE = 200
+
+
+def render(rows: Iterable[list[str]], switches: Switches) -> Iterator[bytes]:
+    """Yield the file in pieces: no header row, UTF-8."""
+    if switches.csv_bom:
+        yield BOM
+    out = io.StringIO()
+    quote_all = switches.csv_quoting == "all"
+    writer = csv.writer(
+        out,
+        lineterminator=switches.csv_line_end,
+        quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL,
+    )
+    for number, row in enumerate(rows, 1):
+        writer.writerow(row)
+        if number % ROWS_A_PIECE == 0:
+            yield out.getvalue().encode()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue().encode()

@@ -1,0 +1,101 @@
+"""One suite for both stores, so that the in-memory twin cannot drift from S3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from meibo.archive.storage import ArchiveStore, MemoryArchiveStore, S3ArchiveStore
+from meibo.errors import ArchiveConflictError
+from meibo_local.caches import shared_clients
+
+
+@pytest.fixture(params=["memory", "s3"])
+def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArchiveStore]:
+    if request.param == "memory":
+        yield MemoryArchiveStore()
+        return
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with mock_aws(), shared_clients():
+        client = boto3.client("s3", region_name="us-east-1")
+        client.create_bucket(Bucket="archive")
+        yield S3ArchiveStore(client, "archive")
+
+
+def test_a_document_comes_back_as_it_was_written(store: ArchiveStore) -> None:
+    assert store.put_json("runs/a.json", {"名簿": [1, None, "é"]}) is True
+
+    assert store.get_json("runs/a.json") == {"名簿": [1, None, "é"]}
+
+
+def test_what_is_written_is_never_overwritten(store: ArchiveStore) -> None:
+    store.put_json("runs/a.json", {"first": True})
+
+    assert store.put_json("runs/a.json", {"first": False}) is False
+    assert store.get_json("runs/a.json") == {"first": True}
+
+
+def test_a_missing_document_is_none(store: ArchiveStore) -> None:
+    assert store.get_json("runs/none.json") is None
+    assert store.exists("runs/none.json") is False
+
+
+def test_existence_is_told_without_reading(store: ArchiveStore) -> None:
+    store.put_json("runs/a.json", {})
+
+    assert store.exists("runs/a.json") is True
+
+
+def test_keys_come_in_order_below_the_prefix_and_after_the_mark(store: ArchiveStore) -> None:
+    for key in ("runs/c.json", "runs/a.json", "archive/x.json", "runs/b.json"):
+        store.put_json(key, {})
+
+    assert list(store.keys("runs/")) == ["runs/a.json", "runs/b.json", "runs/c.json"]
+    assert list(store.keys("runs/", after="runs/a.json")) == ["runs/b.json", "runs/c.json"]
+
+
+def test_a_foreign_object_is_told_apart_from_ours(store: ArchiveStore) -> None:
+    if isinstance(store, MemoryArchiveStore):
+        store.objects["runs/a.json"] = b"not json"
+    else:
+        boto3.client("s3", region_name="us-east-1").put_object(Bucket="archive", Key="runs/a.json", Body=b"not json")
+
+    with pytest.raises(ArchiveConflictError, match=r"runs/a\.json"):
+        store.get_json("runs/a.json")
+
+
+def test_lines_come_back_as_they_were_written(store: ArchiveStore) -> None:
+    lines = [{"member": "auth0|名簿"}, {"reason": "two\nlines and\u2028a separator"}]
+
+    assert store.put_lines("changes/a.ndjson", lines) is True
+
+    assert store.get_lines("changes/a.ndjson") == lines
+
+
+def test_lines_are_never_overwritten(store: ArchiveStore) -> None:
+    store.put_lines("changes/a.ndjson", [{"first": True}])
+
+    assert store.put_lines("changes/a.ndjson", [{"first": False}]) is False
+    assert store.get_lines("changes/a.ndjson") == [{"first": True}]
+
+
+def test_lines_that_are_missing_are_none(store: ArchiveStore) -> None:
+    assert store.get_lines("changes/missing.ndjson") is None
+
+
+def test_bytes_come_back_as_they_were_written_and_are_never_overwritten(store: ArchiveStore) -> None:
+    body = bytes(range(256)) * 8192
+
+    assert store.put_bytes("parts/a.gz", body, content_type="application/gzip") is True
+
+    assert store.put_bytes("parts/a.gz", b"other", content_type="application/gzip") is False
+    assert b"".join(store.chunks("parts/a.gz")) == body
+
+
+def test_the_bytes_of_a_missing_object_are_a_conflict(store: ArchiveStore) -> None:
+    with pytest.raises(ArchiveConflictError, match=r"parts/none\.gz"):
+        list(store.chunks("parts/none.gz"))

@@ -1,0 +1,78 @@
+"""Archives on disk and in a bucket, both with versions as the template's bucket has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+from typer.testing import CliRunner
+
+from meibo_cli.main import app
+from meibo_local.caches import shared_clients
+from tests.support.archives import ArchiveBuilder, BucketArchive, FolderArchive, Storage
+
+BUCKET = "archive"
+
+
+def bucket() -> BucketArchive:
+    client: Any = boto3.client("s3", region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+    client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    return BucketArchive(client, BUCKET)
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws(), shared_clients():
+        yield
+
+
+@pytest.fixture(params=["disk", "s3"])
+def storage(request: pytest.FixtureRequest, account: None, tmp_path: Path) -> Storage:
+    return FolderArchive(tmp_path / "held") if request.param == "disk" else bucket()
+
+
+@pytest.fixture
+def maker(storage: Storage) -> ArchiveBuilder:
+    return ArchiveBuilder(storage)
+
+
+@dataclass
+class Done:
+    status: int
+    output: str
+    errors: str
+
+    def json(self) -> Any:
+        return json.loads(self.output)
+
+
+Meibo = Callable[..., Done]
+
+
+@pytest.fixture
+def meibo(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Meibo:
+    """Run the command against the archive of the test, in an empty working folder."""
+    location = str(storage.path) if isinstance(storage, FolderArchive) else f"s3://{BUCKET}"
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("MEIBO_ARCHIVE", location)
+
+    def run(*arguments: str) -> Done:
+        result = CliRunner().invoke(app, list(arguments), catch_exceptions=True)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+    return run

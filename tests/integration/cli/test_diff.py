@@ -1,0 +1,263 @@
+"""``meibo diff``: what differs is counted and named, whatever the order; what only looks different is not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meibo_cli.comparison import Comparison
+from meibo_cli.rows import RowFile
+from tests.integration.cli.conftest import Meibo
+from tests.support.archives import (
+    EARLIER,
+    RUN,
+    STAFF,
+    STAFF_CSV,
+    USERS,
+    USERS_CSV,
+    ArchiveBuilder,
+    FolderArchive,
+    ndjson,
+)
+
+pytestmark = pytest.mark.usefixtures("account")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Any:
+    return FolderArchive(tmp_path / "held")
+
+
+def people(count: int = 20) -> list[dict[str, Any]]:
+    return [
+        {
+            "user_id": f"auth0|{n}",
+            "email": f"{n}@example.jp",
+            "name": f"名 {n}\u2028",
+            "user_metadata": {"country": "JP", "n": n},
+            "identities": [{"connection": "c"}],
+        }
+        for n in range(count)
+    ]
+
+
+def counts(export: dict[str, Any]) -> tuple[int, ...]:
+    return tuple(export[name] for name in ("added", "removed", "changed", "unchanged", "duplicates"))
+
+
+def test_rows_are_counted_and_fields_named(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    before = people()
+    after = people(22)[1:]
+    after[4]["email"] = "new@example.jp"
+    after[5]["user_metadata"] = {"country": "BR", "n": 6, "new": None}
+    after[6]["email"] = ""
+    del after[7]["name"]
+    after = after[7:] + after[:7]
+    after = [dict(reversed(row.items())) for row in after]
+    maker.run({USERS: ndjson(before)}, EARLIER)
+    maker.run({USERS: ndjson(after, zipped=False)})
+
+    done = meibo("diff", EARLIER, RUN, "--json")
+
+    (export,) = done.json()["exports"]
+    assert counts(export) == (2, 1, 4, 15, 0)
+    assert export["fields"] == {"email": 2, "user_metadata.country": 1, "name": 1}
+    told = meibo("diff", "previous", "latest", "--fields").output
+    assert "2 added, 1 removed, 4 changed, 15 unchanged" in told
+    assert "user_metadata.country" in told
+    assert "new@example.jp" not in told
+
+
+def test_every_row_that_differs_is_written_as_csv(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    maker.run({USERS: ndjson(people(3))}, EARLIER)
+    maker.run({USERS: ndjson([*people(2), {"user_id": "auth0|x"}, {**people(3)[2], "name": "1", "email": "2"}][1:])})
+
+    done = meibo("diff", EARLIER, RUN, "--csv", "changes.csv")
+
+    assert done.status == 0
+    rows = list(csv.reader(Path("changes.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows == [
+        ["export", "change", "key", "fields"],
+        ["acme/users/ndjson/all", "removed", "auth0|0", ""],
+        ["acme/users/ndjson/all", "added", "auth0|x", ""],
+        ["acme/users/ndjson/all", "changed", "auth0|2", "email name"],
+    ]
+    assert meibo("diff", EARLIER, RUN, "--csv", "changes.csv").status == 2
+
+
+@pytest.mark.parametrize("address", [STAFF, USERS])
+def test_nothing_and_an_empty_text_are_one_for_cybozu_only(maker: ArchiveBuilder, meibo: Meibo, address: Any) -> None:
+    name = "id" if address is STAFF else "user_id"
+    maker.run({address: ndjson([{name: "9223372036854775807", "phone": None, "url": ""}])}, EARLIER)
+    maker.run({address: ndjson([{name: "9223372036854775807", "phone": "", "url": None}])})
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert export["changed"] == (0 if address is STAFF else 1)
+
+
+def test_an_auth0_csv_is_compared_by_its_columns(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    def file(*rows: str) -> bytes:
+        return gzip.compress(("\r\n".join(("user_id,email,name", *rows)) + "\r\n").encode())
+
+    maker.run({USERS_CSV: file('\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""', "'auth0|2,'b@x.jp,")}, EARLIER, header=True)
+    maker.run({USERS_CSV: file("'auth0|2,'c@x.jp,", '\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""')}, header=True)
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 1, 0)
+    assert export["fields"] == {"email": 1}
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    ["'auth0|1,'a@x.jp\n", "'auth0|1,'a@x.jp,,'more\n", "'auth0|1,'a@x.jp,'" + "long" * 1_000_000 + "\n"],
+    ids=["a short row", "a long row", "a very long value"],
+)
+def test_a_csv_that_duckdb_refuses_is_compared_all_the_same(maker: ArchiveBuilder, meibo: Meibo, spoiled: str) -> None:
+    head, row = "user_id,email,name\n", "'auth0|2,'b@x.jp,'b\n"
+    maker.run({USERS_CSV: gzip.compress(f"{head}{spoiled}{row}".encode())}, EARLIER, header=True)
+    maker.run({USERS_CSV: gzip.compress(f"{head}{row.replace('b@', 'c@')}{spoiled}".encode())}, header=True)
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 1, 0)
+    assert export["fields"] == {"email": 1}
+
+
+def test_a_csv_that_is_not_utf_8_is_told_plainly(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'a\n"}, EARLIER, header=True)
+    maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'\xff\n"}, header=True)
+
+    done = meibo("diff", EARLIER, RUN)
+
+    assert (done.status, done.errors) == (2, "WrongFormatError: the CSV cannot be read: it is not UTF-8\n")
+
+
+def test_metadata_that_is_nested_too_deeply_is_a_change_without_names(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    for value, run_id in ((b"1", EARLIER), (b"2", RUN)):
+        nested = b'{"a":' * 50_000 + value + b"}" * 50_000
+        maker.run({USERS: gzip.compress(b'{"user_id":"auth0|1","user_metadata":' + nested + b"}\n")}, run_id)
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 0, 0)
+    assert export["fields"] == {"(nested too deeply to tell)": 1}
+
+
+def test_a_cybozu_csv_has_no_header_and_may_be_ragged(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    maker.run({STAFF_CSV: '\ufeff"u1","名",""\r\n"u2","b"\r\n'.encode()}, EARLIER)
+    maker.run({STAFF_CSV: b'"u2","b","",""\r\n"u1","other","",""\r\n'})
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert counts(export) == (0, 0, 1, 1, 0)
+    assert export["fields"] == {"name": 1}
+
+
+def test_rows_that_share_a_key_are_paired(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    row = {"user_id": "auth0|1"}
+    maker.run({USERS: ndjson([{**row, "n": 1}, {**row, "n": 2}])}, EARLIER)
+    maker.run({USERS: ndjson([{**row, "n": 2}, {**row, "n": 1}, {**row, "n": 3}])})
+
+    (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
+
+    assert export["duplicates"] == 3
+    assert export["added"] + export["changed"] >= 1
+
+
+def test_a_key_that_no_row_has_is_refused(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    maker.run({USERS: ndjson(people(2))}, EARLIER)
+    maker.run({USERS: ndjson(people(3))})
+
+    done = meibo("diff", EARLIER, RUN, "--key", "emial")
+
+    assert done.status == 2
+    assert "has no column emial; its columns are user_id, email" in done.errors
+    assert meibo("diff", EARLIER, RUN, "--key", "email").status == 0
+
+
+def test_an_export_of_one_run_only_is_told(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    maker.run({USERS: ndjson(people(1))}, EARLIER)
+    maker.run({STAFF: ndjson([{"id": "1"}])})
+
+    assert f"acme/users/ndjson/all: only in {EARLIER}" in meibo("diff", EARLIER, RUN).output
+    assert meibo("diff", EARLIER, RUN, "nobody").status == 2
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2))
+DIRECTORY = st.dictionaries(
+    st.text(alphabet="abc名 '\"\\", min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from(["x", "y", "z w"]), VALUES, max_size=3),
+    max_size=6,
+)
+
+
+TEXTS = st.text(alphabet="a名 '\",;\n\r|", max_size=4)
+TABLE = st.dictionaries(TEXTS.filter(bool), st.tuples(TEXTS, TEXTS), min_size=1, max_size=5)
+
+
+@settings(max_examples=25)
+@given(before=TABLE, after=TABLE, line_end=st.sampled_from(["\n", "\r\n"]))
+def test_a_csv_is_read_alike_by_duckdb_and_by_python(
+    tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any], line_end: str
+) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    sides = []
+    for name, table in (("a", before), ("b", after)):
+        path = folder / f"{name}.csv"
+        with path.open("x", encoding="utf-8", newline="") as file:
+            file.write(f"user_id,x,y{line_end}")
+            # As Auth0 writes it: text in quotes after an apostrophe, and nothing for what is not there.
+            for cells in ((key, *values) for key, values in table.items()):
+                quoted = (f'"\'{cell.replace(chr(34), chr(34) * 2)}"' if cell else "" for cell in cells)
+                file.write(",".join(quoted) + line_end)
+        sides.append(RowFile(path, ("user_id",), ("user_id", "x", "y"), "csv", len(table)))
+
+    with Comparison(sides[0], sides[1], folder, blank_is_null=True) as comparison:
+        fast = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
+    (folder / "rows.duckdb").unlink()
+    with Comparison(sides[0].as_json(), sides[1].as_json(), folder, blank_is_null=True) as comparison:
+        plain = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
+
+    assert fast == plain
+    assert [one[:2] for one in fast] == sorted(
+        [("removed", key) for key in before.keys() - after.keys()]
+        + [("added", key) for key in after.keys() - before.keys()]
+        + [("changed", key) for key in before.keys() & after.keys() if before[key] != after[key]]
+    )
+
+
+@settings(max_examples=25)
+@given(before=DIRECTORY, after=DIRECTORY)
+def test_it_agrees_with_a_comparison_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    folder = tmp_path_factory.mktemp("diff")
+    sides = []
+    for name, directory in (("a", before), ("b", after)):
+        path = folder / f"{name}.ndjson"
+        rows = [{"id": key, **row} for key, row in directory.items()] or [{"id": "only to have a row"}]
+        path.write_bytes(ndjson(rows, zipped=False))
+        sides.append(RowFile(path, ("id",), ()))
+
+    with Comparison(sides[0], sides[1], folder, blank_is_null=False) as comparison:
+        changes = list(comparison.changes())
+
+    def kept(row: dict[str, Any]) -> str:
+        return json.dumps({name: value for name, value in row.items() if value is not None}, sort_keys=True)
+
+    nobody: dict[str, Any] = {"only to have a row": {}}
+    before, after = before or nobody, after or nobody
+    assert sorted((change.kind, change.key) for change in changes) == sorted(
+        [("removed", key) for key in before.keys() - after.keys()]
+        + [("added", key) for key in after.keys() - before.keys()]
+        + [("changed", key) for key in before.keys() & after.keys() if kept(before[key]) != kept(after[key])]
+    )

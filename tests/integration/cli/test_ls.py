@@ -1,0 +1,161 @@
+"""``meibo ls`` and ``meibo get``."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli.conftest import Meibo
+from tests.support.archives import (
+    EARLIER,
+    RUN,
+    STAFF,
+    USERS,
+    ArchiveBuilder,
+    BucketArchive,
+    FolderArchive,
+    Storage,
+    ndjson,
+)
+
+BODY = ndjson([{"user_id": f"auth0|{n}"} for n in range(3)])
+
+
+@pytest.fixture(autouse=True)
+def _runs(maker: ArchiveBuilder) -> None:
+    maker.run({USERS: BODY, STAFF: ndjson([{"id": "1"}])}, EARLIER)
+    maker.run(
+        {USERS: BODY},
+        suspect={USERS: "70 % fewer users than in the last export: 10 → 3"},
+        missing=[{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "grant it"}],
+    )
+
+
+def test_runs_are_listed_latest_first_with_rows_and_verdict(meibo: Meibo) -> None:
+    lines = meibo("ls", "--json").json()
+
+    assert [(line["run_id"], line["source"], line["verdict"], line["rows"]) for line in lines] == [
+        (RUN, "acme", "suspect", 3),
+        (RUN, "example", "missing", None),
+        (EARLIER, "acme", "ok", 3),
+        (EARLIER, "example", "ok", 1),
+    ]
+    assert lines[0]["sha256"] == sha256(BODY).hexdigest()
+    assert lines[0]["reason"] == "70 % fewer users than in the last export: 10 → 3"
+    assert lines[1]["reason"] == "ScopeMissingError: grant it"
+    assert all(line["age_seconds"] is not None for line in lines)
+
+
+def test_people_see_a_table(meibo: Meibo) -> None:
+    done = meibo("ls")
+
+    assert done.status == 0
+    assert RUN in done.output
+    assert "acme/users/ndjson/all" in done.output
+    assert "suspect acme/users/ndjson/all of 20261121T180000Z: 70 % fewer users" in done.output
+    assert "missing example/users/ndjson/all of 20261121T180000Z: ScopeMissingError: grant it" in done.output
+
+
+def test_runs_and_exports_can_be_chosen(meibo: Meibo) -> None:
+    lines = meibo("ls", "example", "--runs", "1", "--json").json()
+
+    assert [(line["run_id"], line["verdict"]) for line in lines] == [(RUN, "missing")]
+
+
+def test_an_export_is_downloaded_with_its_digest(meibo: Meibo) -> None:
+    done = meibo("get", "acme")
+
+    assert done.status == 0, done.errors
+    assert done.output == f"{sha256(BODY).hexdigest()}  users.ndjson.gz\n"
+    assert Path("users.ndjson.gz").read_bytes() == BODY
+
+
+def test_nothing_is_overwritten(meibo: Meibo) -> None:
+    Path("users.ndjson.gz").write_text("mine", encoding="utf-8")
+
+    done = meibo("get", "acme")
+
+    assert done.status == 2
+    assert "is not overwritten" in done.errors
+    assert Path("users.ndjson.gz").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+def test_a_copy_in_another_bucket_is_read_though_it_has_other_versions(meibo: Meibo, storage: BucketArchive) -> None:
+    ArchiveBuilder(storage).edit(
+        USERS.manifest_key(RUN), "object", "version_id", value="3sL4kqtJlcpXroDTDmJrmSpXd3dIbrHY"
+    )
+
+    assert meibo("get", "acme").status == 0
+    assert Path("users.ndjson.gz").read_bytes() == BODY
+    storage.put(USERS.object_key(RUN, gzip=True), BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
+    assert "does not have the SHA-256" in meibo("get", "acme", "-o", "other").errors
+
+
+def test_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Storage) -> None:
+    key = USERS.object_key(RUN, gzip=True)
+    version = storage.put(key, BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
+    if isinstance(
+        storage, BucketArchive
+    ):  # the version that the manifest names is read, so the damage must be in that one
+        maker = ArchiveBuilder(storage)
+        maker.edit(USERS.manifest_key(RUN), "object", "version_id", value=version)
+
+    done = meibo("get", "acme")
+
+    assert done.status == 2
+    assert "SHA-256" in done.errors
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("storage", ["disk"], indirect=True)
+@pytest.mark.parametrize("key", ["{outside}/secret", "archive/../../secret"])
+def test_object_outside_the_archive_is_not_downloaded(meibo: Meibo, storage: FolderArchive, key: str) -> None:
+    outside = storage.path.parent
+    (outside / "secret").write_bytes(BODY)
+    ArchiveBuilder(storage).edit(
+        f"runs/dt=2026-11-21/run={RUN}/_manifest.json", "exports", "0", "key", value=key.format(outside=outside)
+    )
+
+    done = meibo("get", "acme", "--output", "copy")
+
+    assert done.status == 2
+    assert "secret is not there" in done.errors
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize("storage", ["disk"], indirect=True)
+def test_dangling_link_in_place_of_an_object_is_reported(meibo: Meibo, storage: FolderArchive) -> None:
+    path = storage.path / USERS.object_key(RUN, gzip=True)
+    path.unlink()
+    path.symlink_to("nowhere")
+
+    done = meibo("get", "acme")
+
+    assert done.status == 2
+    assert "is not there" in done.errors
+    assert list(Path().iterdir()) == []
+
+
+def test_an_earlier_run_is_named_by_id_or_word(meibo: Meibo) -> None:
+    assert meibo("get", "example", "--run", EARLIER).status == 0
+    assert meibo("get", "acme", "--run", "previous", "--output", "b.gz").status == 0
+
+
+def test_what_is_not_there_is_said_plainly(meibo: Meibo) -> None:
+    for arguments, words in (
+        (("get", "nobody"), "matches no export"),
+        (("get", "acme", "--run", "20200101T000000Z"), "holds no run"),
+        (("get", "acme", "--run", "yesterday"), "is no run"),
+        (("get", "acme", "--output", "no/such/file"), "there is no folder no/such"),
+        (("ls", "nobody"), "matches 'nobody'"),
+        (("ls", "--archive", "./nowhere"), "there is no folder"),
+        (("ls", "--archive", "s3://Not_A_Bucket"), "s3://BUCKET"),
+        (("ls", "--archive", "s3://nobody-has-this"), "NoSuchBucket"),
+    ):
+        done = meibo(*arguments)
+        assert done.status == 2
+        assert words in done.errors
+        assert done.errors.count("\n") == 1

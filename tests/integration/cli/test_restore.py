@@ -1,0 +1,247 @@
+"""From a tenant into an archive and back into an empty tenant; and what cybozu.com's files are written as."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators, faults
+from tests.integration.cli.conftest import Meibo
+from tests.integration.pipeline.conftest import running_system
+from tests.support.archives import RUN, USERS, USERS_CSV, ArchiveBuilder, FolderArchive
+
+RESTORABLE = (
+    *("user_id", "email", "email_verified", "username", "phone_number", "phone_verified", "name", "given_name"),
+    *("family_name", "nickname", "picture", "blocked", "user_metadata", "app_metadata"),
+)
+SECOND = "con_0000000000000002"
+
+# What is archived once serves all of them.
+pytestmark = pytest.mark.xdist_group("restore")
+
+
+@pytest.fixture(scope="module")
+def archived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SimulatedTenant]:
+    """Archive a tenant with two connections, and a domain, as the pipeline does."""
+    folder = tmp_path_factory.mktemp("archived")
+    tenant = SimulatedTenant("acme", connections={FIRST_CONNECTION: 90, SECOND: 10})
+    tenant.switches.polls_until_completed = 0
+    with running_system(tenant, SimulatedDomain("example", users=30)) as system:
+        fields = ["user_id", "email", "name", "email_verified", "user_metadata.country", "identities[0].connection"]
+        system.configure(
+            system.auth0_source({"dataset": "users"}, {"dataset": "users", "format": "csv", "fields": fields}),
+            system.cybozu_source({"dataset": "directory", "format": "csv"}),
+        )
+        assert system.run()["complete"]
+        system.aws.download(folder)
+    return folder, tenant
+
+
+@pytest.fixture
+def storage(archived: tuple[Path, SimulatedTenant]) -> FolderArchive:
+    return FolderArchive(archived[0])
+
+
+@pytest.fixture
+def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedTenant]:
+    tenant = SimulatedTenant("empty", connections={FIRST_CONNECTION: 0})
+    with ExitStack() as stack:
+        simulators = stack.enter_context(Simulators([tenant]))
+        for name, value in simulators.environment().items():
+            monkeypatch.setenv(name, value)
+        for name, value in tenant.credentials().items():
+            monkeypatch.setenv(f"MEIBO_ACME_{name.upper()}", value)
+        monkeypatch.setattr("meibo_cli.restore.import_jobs._POLL_SECONDS", 0.01)
+        yield tenant
+
+
+def apply(tenant: SimulatedTenant, *more: str) -> list[str]:
+    arguments = ["--apply", "--yes", "--domain", tenant.domain, "--connection-id", FIRST_CONNECTION, "--no-upsert"]
+    return [*arguments, *more]
+
+
+def restorable(user: dict[str, Any]) -> dict[str, Any]:
+    return {name: user[name] for name in RESTORABLE if user.get(name) is not None}
+
+
+def test_a_tenant_comes_back_equal_in_every_restorable_field(
+    archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+
+    assert done.status == 0, done.output + done.errors
+    before = [restorable(user) for user in archived[1].expected_users(FIRST_CONNECTION)]
+    after = {user["user_id"]: restorable(user) for user in empty.directory.users()}
+    assert len(before) == len(after) == 90
+    assert [after[user["user_id"]] for user in before] == before
+    assert empty.jobs.completion_emails == 0
+    assert "10 users apart: another connection" in done.output
+    assert "left out of" in done.output
+    assert "passwords and MFA factors" in done.errors
+
+
+def test_a_csv_comes_back_without_the_apostrophes(
+    archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    done = meibo("restore", "acme/users/csv", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+
+    assert done.status == 0, done.output + done.errors
+    kept = ("user_id", "email", "name", "email_verified")
+    before = [{name: user[name] for name in kept} for user in archived[1].expected_users(FIRST_CONNECTION)]
+    after = {user["user_id"]: {name: user[name] for name in kept} for user in empty.directory.users()}
+    assert [after[user["user_id"]] for user in before] == before
+
+
+def test_single_users_are_chosen(archived: tuple[Path, SimulatedTenant], meibo: Meibo) -> None:
+    first, second = list(archived[1].expected_users(FIRST_CONNECTION))[:2]
+
+    done = meibo("restore", "acme/users/ndjson", "--select", first["user_id"], "--select", second["email"].upper())
+
+    assert done.status == 0, done.output
+    users = json.loads(Path("restore/users-0001.json").read_bytes())
+    assert [user["email"] for user in users] == [first["email"], second["email"]]
+    assert meibo("restore", "acme/users/ndjson", "-o", "b", "--select", "nobody").status == 1
+    assert meibo("restore", "acme/users/ndjson").status == 2
+
+
+def test_users_that_are_there_already_are_told(empty: SimulatedTenant, meibo: Meibo) -> None:
+    only = ("--only-connection", "Username-Password-Authentication")
+    meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "a")
+
+    done = meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "b")
+
+    assert done.status == 1
+    assert "DUPLICATED_USER 90" in done.output
+
+
+def test_users_of_two_connections_are_not_mixed(empty: SimulatedTenant, meibo: Meibo) -> None:
+    done = meibo("restore", "acme/users/ndjson", *apply(empty))
+
+    assert done.status == 2
+    assert "--only-connection" in done.errors
+    assert not list(empty.directory.users())
+
+
+def test_an_import_with_an_unknown_fate_is_not_repeated(empty: SimulatedTenant, meibo: Meibo) -> None:
+    empty.faults.add("POST */users-imports", faults.reset(after_processing=True))
+
+    done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+
+    assert done.status == 1
+    assert "uncertain" in done.output
+    assert len(empty.jobs.all) == 1
+
+
+def test_without_an_answer_nothing_is_sent(empty: SimulatedTenant, meibo: Meibo) -> None:
+    arguments = [one for one in apply(empty) if one != "--yes"]
+
+    connection = ("--only-connection", "Username-Password-Authentication")
+    done = meibo("restore", "acme/users/ndjson", *connection, *arguments)
+
+    assert done.status == 2
+    assert "Import" in done.errors
+    assert not [one for one in empty.requests if "users-imports" in one.path]
+
+
+def test_applying_needs_to_be_told_all_of_it(meibo: Meibo) -> None:
+    done = meibo("restore", "acme/users/ndjson", "--apply", "--domain", "acme.example")
+
+    assert done.status == 2
+    assert "--upsert or --no-upsert" in done.errors
+    assert not Path("restore").exists()
+
+
+def test_many_files_go_two_at_a_time(empty: SimulatedTenant, meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meibo_cli.restore.import_files.MAX_FILE_BYTES", 12_000)
+
+    done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+
+    assert done.status == 0, done.output
+    assert len(empty.jobs.all) >= 3
+    statuses = [one.status for one in empty.requests if one.path.endswith("/users-imports")]
+    assert set(statuses) == {202}
+
+
+def test_cybozu_files_come_in_the_order_of_an_import_as_delivered(storage: FolderArchive, meibo: Meibo) -> None:
+    done = meibo("restore", "example")
+
+    assert done.status == 0, done.errors
+    names = [Path(line).name for line in done.output.splitlines() if line]
+    assert names == [
+        *("1-title.csv", "2-organization.csv", "3-user.csv", "4-userOrganizations.csv"),
+        *("5-group.csv", "6-userGroups.csv", "7-userServices.csv"),
+    ]
+    assert "full replace" in done.errors
+    (held,) = storage.path.glob("archive/provider=cybozu/**/dataset=organizations/**/organizations.csv*")
+    assert Path("restore/2-organization.csv").read_bytes() == held.read_bytes()
+    assert "DELETES" in Path("restore/READ-ME-FIRST.txt").read_text(encoding="utf-8")
+
+
+def test_single_cybozu_users_come_without_the_dangerous_file(storage: FolderArchive, meibo: Meibo) -> None:
+    (held,) = storage.path.glob("archive/provider=cybozu/**/dataset=users/format=csv/**/users.csv*")
+    login = held.read_bytes().decode("utf-8-sig").split('"')[1]
+
+    done = meibo("restore", "example", "--select", login)
+
+    assert done.status == 0, done.errors
+    assert sorted(path.name for path in Path("restore").glob("*.csv")) == [
+        *("3-user.csv", "4-userOrganizations.csv", "6-userGroups.csv", "7-userServices.csv")
+    ]
+    assert Path("restore/3-user.csv").read_bytes().count(b"\r\n") == 1
+    assert "full replace" not in done.errors
+
+
+def test_nothing_is_sent_to_cybozu(meibo: Meibo) -> None:
+    done = meibo("restore", "example", "--apply")
+
+    assert done.status == 2
+    assert "never sends" in done.errors
+
+
+def test_a_csv_without_an_address_cannot_be_imported(tmp_path: Path, meibo: Meibo) -> None:
+    body = gzip.compress(b"user_id\r\n'auth0|1\r\n")
+    held = tmp_path / "other"
+    ArchiveBuilder(FolderArchive(held)).run(
+        {USERS_CSV: body}, RUN, header=True, request={"fields": [{"name": "user_id"}]}
+    )
+
+    done = meibo("restore", "acme", "--archive", str(held))
+
+    assert done.status == 2
+    assert "user_id and email" in done.errors
+
+
+def test_a_user_nested_too_deeply_stands_apart_and_stops_nobody(tmp_path: Path, meibo: Meibo) -> None:
+    deep = b'{"user_id":"auth0|2","email":"b@x.jp","user_metadata":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001
+    body = gzip.compress(b'{"user_id":"auth0|1","email":"a@x.jp"}\n' + deep + b"\n")
+    held = tmp_path / "other"
+    ArchiveBuilder(FolderArchive(held)).run({USERS: body}, RUN)
+
+    done = meibo("restore", "acme", "--archive", str(held))
+
+    assert done.status == 0, done.errors
+    assert "1 user in 1 file in restore/\n  1 user apart: nested too deeply" in done.output
+    assert Path("restore/apart-nested-too-deeply.ndjson").read_bytes() == deep + b"\n"
+    selected = meibo("restore", "acme", "--archive", str(held), "-o", "one", "--select", "a@x.jp")
+    assert "apart" not in selected.output
+
+
+def test_a_line_that_is_no_json_stands_apart_as_it_is(tmp_path: Path, meibo: Meibo) -> None:
+    # The archive looks into the first thousand rows only, and takes the others as the provider wrote them.
+    good = b"".join(b'{"user_id":"auth0|%d","email":"%d@x.jp"}\n' % (n, n) for n in range(1000))
+    spoiled = b'{"user_id":"auth0|x","email":secret\xff}\n'
+    held = tmp_path / "other"
+    ArchiveBuilder(FolderArchive(held)).run({USERS: gzip.compress(good + spoiled)}, RUN)
+
+    done = meibo("restore", "acme", "--archive", str(held))
+
+    assert done.status == 0, done.errors
+    assert "1,000 users in 1 file in restore/\n  1 user apart: not JSON" in done.output
+    assert "secret" not in done.output + done.errors
+    assert Path("restore/apart-not-JSON.ndjson").read_bytes() == spoiled

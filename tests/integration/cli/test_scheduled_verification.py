@@ -1,0 +1,201 @@
+"""``verify_archive``: newest runs always, old ones in turn; a record, metrics, and nothing beyond its time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from meibo.archive.keys import run_moment
+from meibo.archive.reader import DiskReader, Stat
+from meibo.archive.scheduled_verification import ScheduledVerification, record_key, sample
+from meibo.archive.storage import MemoryArchiveStore
+from tests.support.archives import EARLIER, RUN, USERS, ArchiveBuilder, FolderArchive, ndjson
+
+NOW = datetime(2026, 12, 24, tzinfo=UTC)
+BODY = ndjson([{"user_id": "auth0|1"}])
+
+
+class ObservedReader(DiskReader):
+    """A folder that reports a storage class for its objects, and remembers which were read."""
+
+    def __init__(self, folder: Path, storage_class: str | None = None) -> None:
+        super().__init__(folder)
+        self.storage_class = storage_class
+        self.read_keys: list[str] = []
+
+    def stat(self, key: str, version_id: str | None = None) -> Stat | None:
+        stat = super().stat(key, version_id)
+        return stat and replace(stat, storage_class=self.storage_class)
+
+    def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        self.read_keys.append(key)
+        return super().chunks(key, version_id)
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> ArchiveBuilder:
+    maker = ArchiveBuilder(FolderArchive(tmp_path))
+    for run_id in (EARLIER, RUN):
+        maker.run({USERS: BODY}, run_id)
+    return maker
+
+
+def verification(
+    maker: ArchiveBuilder, store: MemoryArchiveStore, *, seconds: float = 900, newest: int = 2
+) -> ScheduledVerification:
+    return ScheduledVerification(
+        archive=maker.storage.reader(),
+        store=store,
+        newest=newest,
+        rotation_days=30,
+        time_left=lambda: seconds,
+        now=lambda: NOW,
+    )
+
+
+def test_a_sound_archive_leaves_a_record_that_says_so(maker: ArchiveBuilder) -> None:
+    store = MemoryArchiveStore()
+
+    counts = verification(maker, store).run()
+
+    assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 0}
+    record = store.get_json(record_key(NOW))
+    assert record is not None
+    assert (record["damage"], record["exports"], record["at"]) == ([], 2, "2026-12-24T00:00:00Z")
+
+
+def test_damage_is_named_in_the_record(maker: ArchiveBuilder) -> None:
+    key = USERS.object_key(RUN, gzip=True)
+    maker.storage.put(key, BODY[:-1])
+    store = MemoryArchiveStore()
+
+    assert verification(maker, store).run()["damaged"] == 1
+
+    record = store.get_json(record_key(NOW))
+    assert record is not None
+    assert {one["key"] for one in record["damage"]} == {key}
+    assert "truncated" in {one["damage"] for one in record["damage"]}
+
+
+def test_what_the_time_does_not_hold_is_unchecked_and_not_damaged(maker: ArchiveBuilder) -> None:
+    counts = verification(maker, MemoryArchiveStore(), seconds=30).run()
+
+    assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 2}
+
+
+def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder, tmp_path: Path) -> None:
+    # given: eight runs and time to read the objects of three
+    ids = [(run_moment(RUN) - timedelta(days=n)).strftime("%Y%m%dT%H%M%SZ") for n in range(8)]
+    for run_id in ids[2:]:
+        maker.run({USERS: BODY}, run_id)
+    reader = ObservedReader(tmp_path)
+    store = MemoryArchiveStore()
+    verifying = replace(
+        verification(maker, store, newest=8),
+        archive=reader,
+        threads=1,
+        time_left=lambda: 900 if len(reader.read_keys) < 3 else 45,
+    )
+
+    # when
+    counts = verifying.run()
+
+    # then
+    assert reader.read_keys == [USERS.object_key(run_id, gzip=True) for run_id in ids[:3]]
+    assert counts["unchecked"] == 5
+    record = store.get_json(record_key(NOW))
+    assert record is not None
+    assert [one["key"] for one in record["could_not_check"]] == [USERS.folder(run_id) for run_id in ids[3:]]
+
+
+def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder) -> None:
+    store = MemoryArchiveStore()
+
+    counts = verification(maker, store, seconds=20).run()
+
+    assert (counts["exports"], counts["unchecked"]) == (0, 2)
+    record = store.get_json(record_key(NOW))
+    assert record is not None
+    assert [one["key"] for one in record["could_not_check"]] == [
+        f"runs/dt=2026-11-21/run={RUN}/",
+        f"runs/dt=2026-11-20/run={EARLIER}/",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("transition_days", "storage_class"), [(30, None), (30, "GLACIER_IR"), (0, "GLACIER_IR"), (36, "STANDARD_IA")]
+)
+def test_cold_export_is_read_once_in_the_long_rotation_and_quickly_verified_otherwise(
+    maker: ArchiveBuilder, tmp_path: Path, transition_days: int, storage_class: str | None
+) -> None:
+    # given: two runs of 33 and 34 days, the newest ones of the archive
+    reader = ObservedReader(tmp_path, storage_class)
+    daily = [NOW + timedelta(days=day) for day in range(360)]
+
+    # when: they are verified every day
+    counts = [
+        replace(
+            verification(maker, MemoryArchiveStore()),
+            archive=reader,
+            transition_days=transition_days,
+            cold_rotation_days=360,
+            now=partial(datetime.fromisoformat, moment.isoformat()),
+        ).run()
+        for moment in daily
+    ]
+
+    # then
+    assert sorted(reader.read_keys) == [USERS.object_key(run_id, gzip=True) for run_id in (EARLIER, RUN)]
+    assert sum(one["quick"] for one in counts) == 2 * 360 - 2
+    assert {(one["exports"], one["unchecked"], one["damaged"]) for one in counts} == {(2, 0, 0)}
+
+
+def test_export_before_its_transition_is_read(maker: ArchiveBuilder, tmp_path: Path) -> None:
+    reader = ObservedReader(tmp_path)
+
+    counts = replace(verification(maker, MemoryArchiveStore()), archive=reader, transition_days=35).run()
+
+    assert len(reader.read_keys) == 2
+    assert counts["quick"] == 0
+
+
+@pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"])
+def test_export_that_needs_a_restore_request_is_never_read(
+    maker: ArchiveBuilder, tmp_path: Path, storage_class: str
+) -> None:
+    # given: every day is the turn of every run
+    reader = ObservedReader(tmp_path, storage_class)
+    verifying = replace(verification(maker, MemoryArchiveStore()), rotation_days=1, cold_rotation_days=1)
+
+    # when
+    counts = replace(verifying, archive=reader, transition_days=30).run()
+
+    # then: an alarm on unchecked exports has no reason
+    assert reader.read_keys == []
+    assert (counts["quick"], counts["unchecked"]) == (2, 0)
+
+
+def test_quick_verification_of_a_cold_export_still_finds_damage(maker: ArchiveBuilder, tmp_path: Path) -> None:
+    maker.storage.put(USERS.object_key(RUN, gzip=True), BODY[:-1])
+    maker.storage.delete(USERS.object_key(EARLIER, gzip=True))
+    reader = ObservedReader(tmp_path, "DEEP_ARCHIVE")
+
+    counts = replace(verification(maker, MemoryArchiveStore()), archive=reader).run()
+
+    assert reader.read_keys == []
+    assert counts["damaged"] == 2
+
+
+def test_every_old_run_has_its_turn_once_in_a_rotation() -> None:
+    ids = [(NOW - timedelta(days=n)).strftime("%Y%m%dT%H%M%SZ") for n in range(400)]
+
+    turns = [sample(ids, newest=2, rotation_days=30, day=day) for day in range(1000, 1030)]
+
+    assert all(turn[:2] == ids[:2] for turn in turns)
+    assert sorted(one for turn in turns for one in turn[2:]) == sorted(ids[2:])
+    assert max(len(turn) for turn in turns) < 40

@@ -1,0 +1,301 @@
+"""``meibo verify``: every kind of damage is found and named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from meibo.archive.keys import plan_key, run_id_of
+from meibo.archive.reader import S3Reader
+from meibo.archive.verification import Verifier, plan_everything, plan_runs
+from meibo.report.page import report_key
+from tests.integration.cli.conftest import Meibo
+from tests.support.archives import (
+    RUN,
+    STAFF_CSV,
+    USERS,
+    USERS_CSV,
+    ArchiveBuilder,
+    BucketArchive,
+    FolderArchive,
+    Storage,
+    ndjson,
+)
+
+OLD = "20260101T000000Z"
+PEOPLE = [{"user_id": f"auth0|{n}", "name": "名簿"} for n in range(50)]
+BODY = ndjson(PEOPLE)
+STAFF = b'"\xe5\x90\x8d","two\r\nlines"\r\n"b","c"\r\n'
+KEY = USERS.object_key(OLD, gzip=True)
+MANIFEST = USERS.manifest_key(OLD)
+RUN_MANIFEST = "runs/dt=2026-01-01/run=20260101T000000Z/_manifest.json"
+
+Damager = Callable[[ArchiveBuilder], object]
+
+
+@pytest.fixture(autouse=True)
+def _archived(maker: ArchiveBuilder) -> None:
+    maker.run({USERS: BODY, STAFF_CSV: STAFF}, OLD)
+
+
+def replace(maker: ArchiveBuilder, body: bytes, *, rehash: bool = False) -> None:
+    """Put other bytes in the object's place; in a bucket, behind the version id that the manifest names."""
+    version = maker.storage.put(KEY, body)
+    if version:
+        maker.edit(MANIFEST, "object", "version_id", value=version)
+
+
+def flip(maker: ArchiveBuilder) -> None:
+    replace(maker, BODY[:-20] + bytes([BODY[-20] ^ 4]) + BODY[-19:])
+
+
+def extra(key: str) -> Damager:
+    return lambda maker: maker.storage.put(key, b"{}")
+
+
+DAMAGES: list[Any] = [
+    pytest.param(flip, {"other digest", "broken content"}, KEY, id="a flipped bit"),
+    pytest.param(lambda m: replace(m, BODY[:-9]), {"truncated", "other digest", "broken content"}, KEY, id="truncated"),
+    pytest.param(lambda m: replace(m, BODY + b"\0"), {"longer", "other digest"}, KEY, id="longer"),
+    pytest.param(
+        lambda m: replace(m, ndjson(PEOPLE[:49])), {"truncated", "other digest", "other rows"}, KEY, id="fewer rows"
+    ),
+    pytest.param(
+        lambda m: replace(m, gzip.decompress(BODY)),
+        {"longer", "other digest", "broken content"},
+        KEY,
+        id="no longer gzip",
+    ),
+    pytest.param(lambda m: m.storage.delete(KEY), {"missing object"}, KEY, id="missing object"),
+    pytest.param(lambda m: m.storage.delete(MANIFEST), {"missing manifest"}, MANIFEST, id="missing manifest"),
+    pytest.param(
+        lambda m: m.storage.delete(RUN_MANIFEST), {"missing run manifest"}, RUN_MANIFEST, id="missing run manifest"
+    ),
+    pytest.param(lambda m: m.storage.put(MANIFEST, b"{"), {"altered manifest"}, MANIFEST, id="manifest no JSON"),
+    pytest.param(lambda m: m.storage.put(MANIFEST, b"{}"), {"altered manifest"}, MANIFEST, id="manifest emptied"),
+    pytest.param(
+        lambda m: m.edit(MANIFEST, "object", "sha256", value="0" * 64),
+        {"altered manifest", "other digest"},
+        MANIFEST,
+        id="digest altered",
+    ),
+    pytest.param(
+        lambda m: m.edit(MANIFEST, "sanity", "verdict", value="suspect"),
+        {"altered manifest"},
+        MANIFEST,
+        id="verdict altered",
+    ),
+    pytest.param(
+        lambda m: m.edit(MANIFEST, "content", "rows", value=7),
+        {"altered manifest", "other rows"},
+        MANIFEST,
+        id="rows altered",
+    ),
+    pytest.param(
+        lambda m: m.edit(MANIFEST, "run_id", value=RUN), {"altered manifest"}, MANIFEST, id="manifest of another run"
+    ),
+    pytest.param(
+        lambda m: m.put_json(RUN_MANIFEST, {**json.loads(m.storage.get(RUN_MANIFEST)), "exports": [{}]}),
+        {"altered run manifest", "unexpected extra"},
+        RUN_MANIFEST,
+        id="run manifest altered",
+    ),
+    pytest.param(
+        lambda m: m.edit(RUN_MANIFEST, "counts", "rows", value=1),
+        {"altered run manifest"},
+        RUN_MANIFEST,
+        id="counts altered",
+    ),
+    pytest.param(
+        lambda m: m.storage.put(RUN_MANIFEST, b"x"), {"altered run manifest"}, RUN_MANIFEST, id="run manifest no JSON"
+    ),
+    pytest.param(
+        extra(f"{USERS.folder(OLD)}more.json"),
+        {"unexpected extra"},
+        f"{USERS.folder(OLD)}more.json",
+        id="an extra beside an object",
+    ),
+    pytest.param(extra("archive/notes.txt"), {"unexpected extra"}, "archive/notes.txt", id="an extra in no folder"),
+    pytest.param(
+        extra(USERS_CSV.object_key(OLD, gzip=True)),
+        {"unexpected extra", "missing manifest"},
+        USERS_CSV.object_key(OLD, gzip=True),
+        id="an export that no run lists",
+    ),
+]
+
+
+def test_an_archive_as_archived_is_well(meibo: Meibo) -> None:
+    for arguments in ((), ("--quick",), ("acme",), ("--run", OLD), ("--run", "latest")):
+        done = meibo("verify", *arguments)
+        assert done.status == 0, done.output
+        assert "all as archived" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nobody",), "holds no export that matches 'nobody'"),
+        (("--run", "20250101T000000Z"), "holds no run 20250101T000000Z"),
+        (("--run", "last"), "'last' is no run"),
+        (("--run", "2026"), "'2026' is no run"),
+        (("--run", "previous"), "holds no run before the latest one"),
+    ],
+)
+def test_nothing_looked_at_is_not_called_well(meibo: Meibo, arguments: tuple[str, ...], words: str) -> None:
+    done = meibo("verify", *arguments)
+
+    assert (done.status, done.output) == (2, "")
+    assert words in done.errors
+
+
+def test_a_run_that_is_still_going_was_not_checked(meibo: Meibo, storage: Storage) -> None:
+    run_id = run_id_of(datetime.now(UTC))
+    storage.put(plan_key(run_id), b'{"exports": []}')
+
+    done = meibo("verify", "--run", run_id)
+
+    assert done.status == 2
+    assert f"run {run_id} has not ended yet" in done.output
+    assert meibo("verify").status == 0
+
+
+def test_what_a_run_archived_is_verified_though_all_its_own_files_are_gone(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    maker.storage.delete(RUN_MANIFEST)
+
+    done = meibo("verify", "--run", OLD)
+
+    assert done.status == 1
+    assert "missing run manifest" in done.output
+
+
+@pytest.mark.parametrize(("damage", "expected", "key"), DAMAGES)
+def test_each_damage_is_found_and_named(
+    maker: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: set[str], key: str
+) -> None:
+    damage(maker)
+
+    done = meibo("verify", "--json")
+
+    assert done.status == 1, done.output
+    found = done.json()["damage"]
+    assert {one["damage"] for one in found} == expected
+    assert key in {one["key"] for one in found}
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        (lambda m: m.storage.delete(KEY), "missing object"),
+        (lambda m: replace(m, BODY[:-9]), "truncated"),
+        (lambda m: m.storage.delete(MANIFEST), "missing manifest"),
+        (lambda m: m.edit(MANIFEST, "object", "sha256", value="0" * 64), "altered manifest"),
+        (extra("archive/notes.txt"), "unexpected extra"),
+    ],
+    ids=["missing", "truncated", "no manifest", "altered manifest", "extra"],
+)
+def test_quick_finds_what_needs_no_reading(maker: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: str) -> None:
+    damage(maker)
+
+    done = meibo("verify", "--quick")
+
+    assert done.status == 1
+    assert expected in done.output
+
+
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+def test_quick_compares_the_checksum_and_the_version_that_s3_knows(
+    maker: ArchiveBuilder, storage: BucketArchive
+) -> None:
+    stored = storage.client.put_object(Bucket=storage.name, Key=KEY, Body=BODY, ChecksumAlgorithm="CRC32")
+    maker.edit(
+        MANIFEST,
+        "object",
+        "checksum",
+        value={"algorithm": "CRC32", "type": "FULL_OBJECT", "value": "AAAAAA=="},
+    )
+
+    (task,) = plan_everything(storage.reader(), wanted=lambda folder: folder.address == USERS).tasks
+    found = Verifier(storage.reader(), reads=lambda _: False).verify(task)
+
+    assert stored["ChecksumCRC32"] != "AAAAAA=="
+    assert [finding.damage for finding in found] == ["other version", "other checksum"]
+
+
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+def test_an_overwritten_object_is_told_while_its_version_is_still_right(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    maker.storage.put(KEY, BODY)
+
+    done = meibo("verify", "--json")
+
+    assert [one["damage"] for one in done.json()["damage"]] == ["other version"]
+
+
+@pytest.mark.parametrize("storage", ["disk"], indirect=True)
+@pytest.mark.parametrize(("key", "damage"), [(KEY, "missing object"), (MANIFEST, "missing manifest")])
+def test_dangling_link_is_damage(
+    maker: ArchiveBuilder, meibo: Meibo, storage: FolderArchive, key: str, damage: str
+) -> None:
+    (storage.path / key).unlink()
+    (storage.path / key).symlink_to("nowhere")
+
+    done = meibo("verify", "--json")
+
+    assert damage in [one["damage"] for one in done.json()["damage"] if one["key"] == key]
+
+
+def test_damage_elsewhere_does_not_concern_another_source(maker: ArchiveBuilder, meibo: Meibo) -> None:
+    flip(maker)
+
+    assert meibo("verify", "example").status == 0
+    assert meibo("verify", "acme").status == 1
+
+
+def test_a_run_that_may_still_go_is_left_out(maker: ArchiveBuilder, storage: Storage) -> None:
+    storage.put(USERS.object_key(RUN, gzip=True), BODY)
+    storage.put("runs/dt=2026-11-21/run=20261121T180000Z/_plan.json", json.dumps({"exports": []}).encode())
+
+    young = plan_everything(storage.reader(), now=datetime(2026, 11, 21, 19, tzinfo=UTC))
+    old = plan_everything(storage.reader(), now=datetime(2026, 11, 23, tzinfo=UTC))
+
+    assert (young.under_way, young.findings) == ((RUN,), ())
+    assert [finding.damage for finding in old.findings] == ["missing run manifest"]
+    assert plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 21, 19, tzinfo=UTC)).under_way == (RUN,)
+
+
+def test_a_young_run_that_left_its_page_has_ended(maker: ArchiveBuilder, storage: Storage) -> None:
+    storage.put(USERS.object_key(RUN, gzip=True), BODY)
+    storage.put(report_key(RUN, 1), b"<!doctype html>")
+
+    plan = plan_everything(storage.reader(), now=datetime(2026, 11, 21, 19, tzinfo=UTC))
+
+    assert [finding.damage for finding in plan.findings] == ["missing run manifest"]
+
+
+def test_what_cannot_be_read_is_neither_well_nor_damaged(
+    maker: ArchiveBuilder, meibo: Meibo, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(storage, BucketArchive):
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
+
+        monkeypatch.setattr(S3Reader, "chunks", refuse)
+    else:
+
+        def fail(*_: Any, **__: Any) -> Any:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr("meibo.archive.reader.DiskReader.chunks", fail)
+
+    done = meibo("verify", "--json")
+
+    assert done.status == 2
+    assert len(done.json()["could_not_check"]) == 2
+    assert done.json()["damage"] == []

@@ -1,0 +1,163 @@
+"""Memberships, roles and invitations, changed in a simulated tenant over real HTTPS."""
+
+from __future__ import annotations
+
+import pytest
+
+from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.invitations import create_invitation, find_invitation
+from meibo.providers.auth0.membership import add_members, add_roles, member_roles, remove_members, remove_roles
+from meibo.providers.auth0.users import user_exists, users_by_email
+from meibo_simulators import SimulatedTenant, faults
+from tests.support.clock import FakeClock
+
+
+@pytest.fixture
+def client(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
+    return Auth0Client(tenant.domain, Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
+
+
+@pytest.fixture
+def organization(tenant: SimulatedTenant) -> str:
+    """An organization that nobody belongs to."""
+    found = tenant.organizations.ids()[0]
+    tenant.organizations.remove_members(found, tenant.organizations.members(found))
+    return found
+
+
+@pytest.fixture
+def people(tenant: SimulatedTenant) -> list[str]:
+    return [tenant.directory.user_id(index) for index in range(20)]
+
+
+def test_members_are_added_and_removed(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+) -> None:
+    add_members(client, organization, people[:10])
+    add_members(client, organization, people[5:12])
+    remove_members(client, organization, [*people[:2], people[19]])
+
+    assert tenant.memberships[organization] == set(people[2:12])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.html(500),
+        faults.too_many_requests(retry_after=1),
+        faults.reset(),
+        faults.reset(after_processing=True),
+    ],
+)
+def test_a_change_survives_a_busy_tenant(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str], fault: faults.Action
+) -> None:
+    tenant.faults.add("* /api/v2/organizations/*/members*", fault, times=2)
+    tenant.faults.add("* /api/v2/organizations/*/members*", fault, times=1, after=1)
+    role = next(iter(tenant.organizations.roles))
+
+    add_members(client, organization, people[:3])
+    add_roles(client, organization, people[0], [role])
+    remove_members(client, organization, people[1:2])
+
+    assert tenant.memberships[organization] == {people[0], people[2]}
+    assert member_roles(client, organization, people[0]) == [role]
+
+
+def test_an_unknown_user_refuses_the_request(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+) -> None:
+    with pytest.raises(RequestRefusedError, match=organization) as caught:
+        add_members(client, organization, [people[0], "auth0|000000000000000000000000"])
+
+    assert caught.value.status == 400
+    assert tenant.memberships[organization] == frozenset()
+
+
+def test_an_unknown_organization_has_status_404(client: Auth0Client, people: list[str]) -> None:
+    with pytest.raises(RequestRefusedError) as caught:
+        add_members(client, "org_9999999999999999", people[:1])
+
+    assert caught.value.status == 404
+
+
+def test_roles_are_given_and_taken(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+) -> None:
+    roles = list(tenant.organizations.roles)
+    add_members(client, organization, people[:1])
+
+    add_roles(client, organization, people[0], roles[:3])
+    add_roles(client, organization, people[0], roles[:1])
+    remove_roles(client, organization, people[0], roles[1:2])
+
+    assert member_roles(client, organization, people[0]) == [roles[0], roles[2]]
+
+
+def test_an_unknown_role_is_told(client: Auth0Client, organization: str, people: list[str]) -> None:
+    add_members(client, organization, people[:1])
+
+    with pytest.raises(RequestRefusedError, match="rol_9999999999999999"):
+        add_roles(client, organization, people[0], ["rol_9999999999999999"])
+
+
+def test_an_invitation_is_made_without_an_e_mail_and_found_again(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str
+) -> None:
+    role = next(iter(tenant.organizations.roles))
+    made = create_invitation(
+        client,
+        organization,
+        email="new@example.com",
+        client_id="portal",
+        inviter="Human Resources",
+        roles=[role],
+        ttl_sec=3600,
+    )
+
+    found = find_invitation(client, organization, email="new@example.com", client_id="portal")
+
+    assert found == made
+    assert (tenant.invitations.created, tenant.invitations.emails) == (1, 0)
+    assert find_invitation(client, organization, email="other@example.com", client_id="portal") is None
+
+
+def test_an_invitation_with_an_unknown_outcome_is_found_and_not_made_twice(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str
+) -> None:
+    tenant.faults.add("POST */invitations", faults.reset(after_processing=True))
+
+    with pytest.raises(ProviderBusyError) as caught:
+        create_invitation(client, organization, email="new@example.com", client_id="portal", inviter="HR")
+
+    assert caught.value.uncertain
+    assert tenant.invitations.created == 1
+    assert find_invitation(client, organization, email="new@example.com", client_id="portal") is not None
+
+
+def test_users_are_found(tenant: SimulatedTenant, client: Auth0Client, people: list[str]) -> None:
+    profile = tenant.directory.get(people[0])
+    assert profile is not None
+
+    assert users_by_email(client, profile["email"]) == [people[0]]
+    assert users_by_email(client, profile["email"].upper()) == [people[0]]
+    assert users_by_email(client, "nobody@example.com") == []
+    assert user_exists(client, people[0])
+    assert not user_exists(client, "auth0|000000000000000000000000")
+
+
+@pytest.mark.parametrize("tier", ["free", "essentials"])
+def test_writes_use_the_limit_without_meeting_it(
+    tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, organization: str, people: list[str], tier: str
+) -> None:
+    tenant.switches.rate_tier = tier  # type: ignore[assignment] # mypy widens the parameter
+    start = clock.now()
+
+    for number in range(300):
+        (add_members if number % 2 else remove_members)(client, organization, people[:1])
+
+    a_minute = {"free": 120, "essentials": 200}[tier]
+    assert tenant.limits.refused == 0
+    assert 300 / ((clock.now() - start) / 60) >= 0.95 * a_minute

@@ -1,0 +1,244 @@
+"""The Auth0 client against a simulated tenant, over real HTTPS."""
+
+from __future__ import annotations
+
+import gzip
+import traceback
+from typing import Any
+
+import pytest
+import requests
+
+from meibo.errors import (
+    ConfigurationError,
+    CredentialsRefusedError,
+    JobGoneError,
+    LocationRefusedError,
+    ProviderBusyError,
+    RequestRefusedError,
+    ScopeMissingError,
+)
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.fields import DEFAULT_FIELDS
+from meibo.providers.auth0.jobs import create_users_export, get_job
+from meibo.providers.auth0.location import fresh_location
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, Simulators, faults
+from tests.support.clock import FakeClock
+
+
+def client_of(tenant: SimulatedTenant, clock: FakeClock, secret: dict[str, Any] | None = None) -> Auth0Client:
+    credentials = Auth0Credentials.from_secret(secret or tenant.credentials())
+    return Auth0Client(tenant.domain, credentials, clock=clock)
+
+
+@pytest.fixture
+def client(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
+    return client_of(tenant, clock)
+
+
+def export(client: Auth0Client, **changes: Any) -> str:
+    request: dict[str, Any] = {
+        "connection_id": FIRST_CONNECTION,
+        "format": "ndjson",
+        "limit": None,
+        "fields": DEFAULT_FIELDS["ndjson"],
+        **changes,
+    }
+    return create_users_export(client, **request).id
+
+
+def wait(client: Auth0Client, job_id: str) -> str:
+    for _ in range(20):
+        status = get_job(client, job_id).status
+        if status != "pending":
+            return status
+    return "pending"
+
+
+@pytest.mark.parametrize("format", ["ndjson", "csv"])
+def test_an_export_ends_in_a_file_behind_a_location(tenant: SimulatedTenant, client: Auth0Client, format: str) -> None:
+    job_id = export(client, format=format, fields=DEFAULT_FIELDS[format])
+
+    assert wait(client, job_id) == "completed"
+    file = requests.get(fresh_location(client, job_id, tenant.allowed_hosts), timeout=10)
+
+    assert file.status_code == 200
+    assert file.content == tenant.expected_file(job_id).read()
+    assert len(gzip.decompress(file.content)) > 0
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256"])
+def test_a_private_key_is_accepted(tenant: SimulatedTenant, clock: FakeClock, algorithm: str) -> None:
+    client = client_of(tenant, clock, tenant.key_credentials(algorithm))
+
+    assert wait(client, export(client)) == "completed"
+
+
+@pytest.mark.parametrize("skew", [-300, 300])
+def test_a_private_key_is_accepted_from_a_machine_with_a_wrong_clock(
+    tenant: SimulatedTenant, clock: FakeClock, skew: int
+) -> None:
+    client = client_of(tenant, FakeClock(clock.now() + skew), tenant.key_credentials())
+
+    assert wait(client, export(client)) == "completed"
+
+
+def test_a_token_that_ends_early_is_replaced(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    job_id = export(client)
+    tenant.tokens.revoke()
+
+    assert wait(client, job_id) == "completed"
+    assert tenant.tokens.issued == 2
+
+
+@pytest.mark.parametrize("scheme", ["https", "none"])
+def test_a_location_is_given_as_https(tenant: SimulatedTenant, client: Auth0Client, scheme: Any) -> None:
+    tenant.switches.location_scheme = scheme
+    job_id = export(client)
+    wait(client, job_id)
+
+    assert fresh_location(client, job_id, tenant.allowed_hosts).startswith(f"https://{tenant.file_host}/")
+
+
+def test_a_location_over_http_is_refused(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    tenant.switches.location_scheme = "http"
+    job_id = export(client)
+    wait(client, job_id)
+
+    with pytest.raises(LocationRefusedError, match="https"):
+        fresh_location(client, job_id, tenant.allowed_hosts)
+
+
+def test_a_location_on_another_host_is_refused_by_the_hosts_name(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    tenant.switches.location_host = "evil.example"
+    job_id = export(client)
+    wait(client, job_id)
+
+    with pytest.raises(LocationRefusedError, match=r"evil\.example") as caught:
+        fresh_location(client, job_id, tenant.allowed_hosts)
+
+    assert "Signature" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("fate", "reason"), [("failed", "failed"), ("expired", "expired"), ("error", "error"), ("vanished", "missing")]
+)
+def test_a_job_that_is_lost_is_gone(tenant: SimulatedTenant, client: Auth0Client, fate: Any, reason: str) -> None:
+    tenant.switches.job_fate = fate
+    job_id = export(client)
+    wait(client, job_id)
+
+    assert get_job(client, job_id).reason == reason
+    with pytest.raises(JobGoneError):
+        fresh_location(client, job_id, tenant.allowed_hosts)
+
+
+@pytest.mark.parametrize("fate", ["stuck", "unheard_of"])
+def test_a_job_in_any_other_state_is_waited_for(tenant: SimulatedTenant, client: Auth0Client, fate: Any) -> None:
+    tenant.switches.job_fate = fate
+
+    assert wait(client, export(client)) == "pending"
+
+
+def test_a_job_is_gone_after_its_day(tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock) -> None:
+    job_id = export(client)
+    wait(client, job_id)
+    clock.time += 86_500
+
+    assert get_job(client, job_id).reason == "missing"
+
+
+def test_progress_is_told_where_the_tenant_tells_it(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    tenant.switches.progress = True
+
+    assert get_job(client, export(client)).percentage_done is not None
+
+
+def test_a_wrong_client_secret_is_told(tenant: SimulatedTenant, clock: FakeClock) -> None:
+    client = client_of(tenant, clock, {**tenant.credentials(), "client_secret": "canary"})
+
+    with pytest.raises(CredentialsRefusedError, match="client secret") as caught:
+        export(client)
+
+    assert "canary" not in str(caught.value)
+
+
+def test_a_missing_scope_is_named(tenant: SimulatedTenant, clock: FakeClock) -> None:
+    client = client_of(tenant, clock, tenant.limited_client("read:connections"))
+
+    with pytest.raises(ScopeMissingError, match="read:users"):
+        export(client)
+
+
+def test_an_unknown_connection_is_named(client: Auth0Client) -> None:
+    with pytest.raises(RequestRefusedError, match=r"con_9999999999999999.*does not exist"):
+        export(client, connection_id="con_9999999999999999")
+
+
+def test_an_untrusted_certificate_is_told(
+    tenant: SimulatedTenant, client: Auth0Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+
+    with pytest.raises(ConfigurationError, match="certificate"):
+        export(client)
+
+
+def test_a_closed_port_is_waited_for_until_the_time_is_up(clock: FakeClock, tenant: SimulatedTenant) -> None:
+    client = Auth0Client("localhost:1", Auth0Credentials("client", "s3cret"), clock=clock, deadline=clock.deadline(60))
+
+    with pytest.raises(ProviderBusyError):
+        export(client)
+
+    assert 0 < sum(clock.slept) < 60
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.respond(500),
+        faults.html(502),
+        faults.html(503),
+        faults.too_many_requests(),
+        faults.too_many_requests(retry_after=3),
+        faults.too_many_requests(reset=1.0),
+        faults.too_many_requests(reset=9e9),
+        faults.reset(),
+        faults.reset(after_processing=True),
+        faults.break_body(20),
+        faults.break_body(20, reset=False),
+    ],
+)
+@pytest.mark.parametrize("path", ["POST /oauth/token", "POST /api/v2/jobs/users-exports", "GET /api/v2/jobs/*"])
+def test_a_fault_is_waited_out_at_every_call(
+    tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, path: str, fault: faults.Action
+) -> None:
+    met = tenant.faults.add(path, fault, times=2)
+
+    assert wait(client, export(client)) == "completed"
+
+    assert met.hits == 2
+    assert len(clock.slept) >= 2
+
+
+@pytest.mark.parametrize("tier", ["free", "essentials", "enterprise", "enterprise_nonproduction"])
+@pytest.mark.parametrize("refill", ["second", "window"])
+def test_a_lone_client_is_never_refused_for_its_pace(
+    tenant: SimulatedTenant, client: Auth0Client, tier: Any, refill: Any
+) -> None:
+    tenant.switches.rate_tier, tenant.switches.rate_refill = tier, refill
+    job_id = export(client)
+
+    for _ in range(60):
+        get_job(client, job_id)
+
+    assert tenant.limits.refused == 0
+
+
+def test_one_session_serves_many_requests(simulators: Simulators, tenant: SimulatedTenant, client: Auth0Client) -> None:
+    job_id = export(client)
+    for _ in range(5):
+        get_job(client, job_id)
+
+    assert [request.status for request in tenant.requests] == [200] * 7

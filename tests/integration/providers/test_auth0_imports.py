@@ -1,0 +1,71 @@
+"""Users brought back into a simulated tenant over real HTTPS."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
+from meibo.providers.auth0.jobs import get_job
+from meibo.providers.auth0.users import users_by_email
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, faults
+from tests.support.clock import FakeClock
+
+USERS = [{"email": "imported@example.com", "given_name": "名"}, {"email": "not an address"}]
+
+
+@pytest.fixture
+def client(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
+    return Auth0Client(tenant.domain, Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
+
+
+def send(client: Auth0Client, connection_id: str = FIRST_CONNECTION) -> str:
+    users = json.dumps(USERS, ensure_ascii=False).encode()
+    return create_users_import(client, connection_id=connection_id, users=users, upsert=False).id
+
+
+def wait(client: Auth0Client, job_id: str) -> None:
+    while get_job(client, job_id).status == "pending":
+        pass
+
+
+def test_users_are_imported_and_faults_are_told(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    job_id = send(client)
+    wait(client, job_id)
+
+    summary = import_summary(client, job_id)
+    assert summary is not None
+    assert (summary.inserted, summary.failed) == (1, 1)
+    assert [fault.codes for fault in import_faults(client, job_id)] == [("FORMAT",)]
+    assert len(users_by_email(client, "imported@example.com")) == 1
+    assert tenant.jobs.completion_emails == 0
+
+
+def test_a_third_import_is_left_for_later(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    tenant.switches.import_polls = 1000
+    for _ in range(2):
+        send(client)
+
+    with pytest.raises(ProviderBusyError) as caught:
+        send(client)
+
+    assert not caught.value.uncertain
+
+
+def test_an_import_with_an_unknown_outcome_is_not_repeated(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    tenant.faults.add("POST */users-imports", faults.reset(after_processing=True))
+
+    with pytest.raises(ProviderBusyError) as caught:
+        send(client)
+
+    assert caught.value.uncertain
+    assert len(tenant.jobs.all) == 1
+
+
+def test_an_unknown_connection_is_named(client: Auth0Client) -> None:
+    with pytest.raises(RequestRefusedError, match="con_9999999999999999"):
+        send(client, "con_9999999999999999")

@@ -1,0 +1,131 @@
+"""Organizations, groups and who belongs to them, read from a simulated domain over real HTTPS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from meibo.errors import CredentialsRefusedError, MeiboError, RequestRefusedError, ScopeMissingError, WrongFormatError
+from meibo.providers.cybozu.client import CybozuClient
+from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.csv_files import CSV_FILES, stream_csv
+from meibo.providers.cybozu.organizations import (
+    stream_groups_ndjson,
+    stream_members_ndjson,
+    stream_organizations_ndjson,
+)
+from meibo.providers.cybozu.pagination import PagingReport
+from meibo_simulators import SimulatedDomain, faults
+from tests.support.clock import FakeClock
+
+Reading = Callable[[CybozuClient], Iterator[bytes]]
+READINGS: dict[str, Reading] = {
+    **{f"{name}.csv": partial(stream_csv, dataset=name) for name in CSV_FILES},
+    "organizations": stream_organizations_ndjson,
+    "groups": stream_groups_ndjson,
+    "members": stream_members_ndjson,
+}
+
+
+@pytest.fixture
+def client(domain: SimulatedDomain, clock: FakeClock) -> CybozuClient:
+    return CybozuClient(domain.base_url, CybozuCredentials.from_secret(domain.credentials()), clock=clock)
+
+
+def rows(pieces: Iterator[bytes]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in b"".join(pieces).splitlines()]
+
+
+def expected_members(domain: SimulatedDomain) -> list[dict[str, Any]]:
+    structure, directory = domain.structure, domain.directory
+    found: list[dict[str, Any]] = []
+    for one in structure.organizations:
+        head = {"id": one["id"], "code": one["code"]}
+        for index, title in structure.in_organization(one["code"]):
+            found.append({"organization": head, "member": {"user": directory.user(index), "title": title}})
+    for group in structure.groups:
+        head = {"id": group["id"], "code": group["code"]}
+        found.extend({"group": head, "member": directory.user(index)} for index in structure.in_group(group))
+    return found
+
+
+@pytest.mark.parametrize("dataset", CSV_FILES)
+@pytest.mark.parametrize("bom", [True, False])
+def test_every_file_is_delivered_as_it_is(
+    domain: SimulatedDomain, client: CybozuClient, dataset: str, bom: bool
+) -> None:
+    domain.switches.csv_bom = bom
+
+    assert b"".join(stream_csv(client, dataset)) == domain.expected_csv(CSV_FILES[dataset])
+
+
+def test_organizations_and_groups_are_lines(domain: SimulatedDomain, client: CybozuClient) -> None:
+    groups = [{key: value for key, value in one.items() if key != "type"} for one in domain.structure.groups]
+
+    assert rows(stream_organizations_ndjson(client)) == domain.structure.organizations
+    assert rows(stream_groups_ndjson(client)) == groups
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_every_member_is_a_line(domain: SimulatedDomain, client: CybozuClient, concurrency: int) -> None:
+    report = PagingReport()
+
+    found = rows(stream_members_ndjson(client, concurrency=concurrency, report=report))
+
+    assert found == expected_members(domain)
+    assert (report.rows, report.duplicates, report.gaps, report.gone) == (len(found), 0, 0, [])
+
+
+def test_an_organization_that_was_deleted_meanwhile_is_left_out_and_named(
+    domain: SimulatedDomain, client: CybozuClient
+) -> None:
+    gone = domain.structure.organizations[2]
+    body = json.dumps({"code": "CB_VA01", "message": "x"})
+
+    def asks_for_it(environ: Any) -> bool:
+        return gone["code"] in parse_qs(environ["QUERY_STRING"]).get("code", [])
+
+    domain.faults.add(asks_for_it, faults.respond(400, body, {"Content-Type": "application/json"}), times=None)
+    report = PagingReport()
+
+    found = rows(stream_members_ndjson(client, report=report))
+
+    assert found == [row for row in expected_members(domain) if row.get("organization", {}).get("id") != gone["id"]]
+    assert report.gone == [gone["id"]]
+
+
+@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (faults.respond(401), CredentialsRefusedError),
+        (faults.respond(520), CredentialsRefusedError),
+        (faults.html(403), ScopeMissingError),
+        (faults.html(404), RequestRefusedError),
+        (faults.html(200), WrongFormatError),
+    ],
+)
+def test_a_refusal_is_told_at_every_call(
+    domain: SimulatedDomain, client: CybozuClient, what: str, fault: faults.Action, error: type[MeiboError]
+) -> None:
+    domain.faults.add("GET *", fault, times=None)
+
+    with pytest.raises(error):
+        list(READINGS[what](client))
+
+
+@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize("fault", [faults.html(502), faults.respond(429), faults.reset()])
+def test_a_busy_domain_is_waited_out_at_every_call(
+    domain: SimulatedDomain, client: CybozuClient, what: str, fault: faults.Action
+) -> None:
+    expected = b"".join(READINGS[what](client))
+    met = domain.faults.add("GET *", fault, times=2)
+
+    assert b"".join(READINGS[what](client)) == expected
+    assert met.hits == 2

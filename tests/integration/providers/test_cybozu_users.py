@@ -1,0 +1,202 @@
+"""The cybozu.com client against a simulated domain, over real HTTPS."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from typing import Any
+
+import pytest
+
+from meibo.errors import (
+    CopyBrokenError,
+    CredentialsRefusedError,
+    RequestRefusedError,
+    ScopeMissingError,
+    WrongFormatError,
+)
+from meibo.providers.cybozu.client import CybozuClient
+from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.pagination import PagingReport
+from meibo.providers.cybozu.users import stream_users_csv, stream_users_ndjson
+from meibo_simulators import SimulatedDomain, faults
+from tests.support.clock import FakeClock
+
+
+def client_of(domain: SimulatedDomain, clock: FakeClock, secret: dict[str, str] | None = None) -> CybozuClient:
+    credentials = CybozuCredentials.from_secret(secret or domain.credentials())
+    return CybozuClient(domain.base_url, credentials, clock=clock)
+
+
+@pytest.fixture
+def client(domain: SimulatedDomain, clock: FakeClock) -> CybozuClient:
+    return client_of(domain, clock)
+
+
+def lines(client: CybozuClient, **options: Any) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in b"".join(stream_users_ndjson(client, **options)).splitlines()]
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("bom", [True, False])
+def test_the_csv_file_is_delivered_as_it_is(
+    domain: SimulatedDomain, client: CybozuClient, sized: bool, bom: bool
+) -> None:
+    domain.switches.csv_sized, domain.switches.csv_bom = sized, bom
+
+    assert b"".join(stream_users_csv(client)) == domain.expected_csv()
+
+
+@pytest.mark.parametrize("unset", ["null", "empty"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_every_user_is_a_line(domain: SimulatedDomain, client: CybozuClient, unset: Any, concurrency: int) -> None:
+    domain.switches.unset = unset
+    report = PagingReport()
+
+    assert lines(client, concurrency=concurrency, report=report) == domain.expected_users()
+    assert (report.rows, report.duplicates, report.gaps) == (731, 0, 0)
+
+
+def test_pages_are_in_flight_together_within_the_limit(domain: SimulatedDomain, client: CybozuClient) -> None:
+    domain.switches.page_seconds = 0.05
+
+    lines(client, concurrency=3)
+
+    assert 2 <= domain.most_at_once <= 3
+
+
+def test_too_many_at_once_are_waited_out(domain: SimulatedDomain, client: CybozuClient) -> None:
+    domain.switches.concurrency_limit, domain.switches.page_seconds = 2, 0.02
+
+    assert len(lines(client, concurrency=6)) == 731
+
+
+def test_a_moving_directory_gives_nobody_twice(domain: SimulatedDomain, client: CybozuClient) -> None:
+    domain.between_pages.extend([lambda: domain.directory.insert(0)] * 3)
+    report = PagingReport()
+
+    found = lines(client, concurrency=1, report=report)
+
+    assert len({user["id"] for user in found}) == len(found)
+    assert report.duplicates == 3
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_whoever_stays_is_not_missed_because_others_leave(
+    domain: SimulatedDomain, client: CybozuClient, concurrency: int
+) -> None:
+    domain.between_pages.extend([lambda: domain.directory.remove(5)] * 6)
+
+    found = {user["id"] for user in lines(client, concurrency=concurrency)}
+
+    assert {user["id"] for user in domain.expected_users()} <= found
+
+
+def test_a_filter_finds_whom_it_names(domain: SimulatedDomain, client: CybozuClient) -> None:
+    everyone = domain.expected_users()
+    wanted = everyone[3:240]
+
+    assert lines(client, ids=[user["id"] for user in wanted]) == wanted
+    assert lines(client, codes=[user["code"] for user in wanted]) == wanted
+
+
+def test_an_api_token_is_enough(domain: SimulatedDomain, clock: FakeClock) -> None:
+    client = client_of(domain, clock, domain.token_credentials())
+
+    assert b"".join(stream_users_csv(client)) == domain.expected_csv()
+
+
+def test_the_basic_gate_opens_with_its_credentials(domain: SimulatedDomain, clock: FakeClock) -> None:
+    closed = client_of(domain, clock)
+    domain.switches.basic = ("gate", "keeper")
+
+    assert b"".join(stream_users_csv(client_of(domain, clock))) == domain.expected_csv()
+    with pytest.raises(CredentialsRefusedError, match="basic_user"):
+        next(stream_users_csv(closed))
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_wrong_password_is_told(domain: SimulatedDomain, clock: FakeClock, legacy: bool) -> None:
+    domain.switches.legacy_auth_520 = legacy
+    client = client_of(domain, clock, {**domain.credentials(), "password": "canary"})
+
+    for read in (stream_users_csv(client), stream_users_ndjson(client)):
+        with pytest.raises(CredentialsRefusedError, match="CB_WA01") as caught:
+            next(read)
+        assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_expired_token_is_told(domain: SimulatedDomain, clock: FakeClock) -> None:
+    client = client_of(domain, clock, domain.token_credentials(lifetime=-1))
+
+    with pytest.raises(CredentialsRefusedError, match="API token"):
+        next(stream_users_csv(client))
+
+
+def test_an_address_outside_the_restriction_is_told(domain: SimulatedDomain, client: CybozuClient) -> None:
+    domain.switches.allowed_ips = ("192.0.2.1",)
+
+    with pytest.raises(ScopeMissingError, match="IP address"):
+        next(stream_users_csv(client))
+
+
+def test_who_is_no_administrator_gets_no_csv_but_json(domain: SimulatedDomain, clock: FakeClock) -> None:
+    client = client_of(domain, clock, domain.plain_credentials())
+
+    with pytest.raises(ScopeMissingError, match="共通管理者"):
+        next(stream_users_csv(client))
+    assert len(lines(client)) == 731
+
+
+def test_a_domain_without_csv_says_what_to_use(domain: SimulatedDomain, client: CybozuClient) -> None:
+    domain.switches.csv_api = False
+
+    with pytest.raises(RequestRefusedError, match="ndjson"):
+        next(stream_users_csv(client))
+
+
+@pytest.mark.parametrize("sized", [True, False])
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize("after", [1, 30_000])
+def test_a_file_that_breaks_off_is_not_taken_for_whole(
+    domain: SimulatedDomain, client: CybozuClient, sized: bool, reset: bool, after: int
+) -> None:
+    domain.switches.csv_sized = sized
+    domain.faults.add("GET /v1/csv/user.csv", faults.break_body(after, reset=reset))
+
+    with pytest.raises(CopyBrokenError, match="broke off"):
+        list(stream_users_csv(client))
+
+
+@pytest.mark.parametrize("fault", [faults.html(200), faults.respond(200, "<html>", {"Content-Type": "text/csv"})])
+def test_a_page_in_place_of_data_is_told(domain: SimulatedDomain, client: CybozuClient, fault: faults.Action) -> None:
+    domain.faults.add("GET *", fault, times=None)
+
+    for read in (stream_users_csv(client), stream_users_ndjson(client)):
+        with pytest.raises(WrongFormatError, match=r"HTML|html"):
+            next(read)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.html(502, "一時的な過負荷かメンテナンス"),
+        faults.respond(503),
+        faults.respond(429),
+        faults.reset(),
+        faults.break_body(50),
+    ],
+)
+def test_a_fault_on_some_pages_is_waited_out(
+    domain: SimulatedDomain, client: CybozuClient, fault: faults.Action
+) -> None:
+    domain.faults.add("GET /v1/users.json", fault, times=4, after=2)
+
+    assert lines(client) == domain.expected_users()
+
+
+def test_an_answer_that_never_ends_is_not_kept(domain: SimulatedDomain, client: CybozuClient) -> None:
+    domain.faults.add("GET /v1/users.json", faults.endless(content_type="application/json"), times=None)
+
+    with pytest.raises(WrongFormatError, match="more than"):
+        next(stream_users_ndjson(client, concurrency=1))

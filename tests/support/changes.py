@@ -1,0 +1,163 @@
+"""The queue of changes, the engine and a simulated tenant in one thread of time, without sockets."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from meibo.archive.storage import ArchiveStore, MemoryArchiveStore
+from meibo.changes.apply import FINISH_SECONDS, ChangeApplier
+from meibo.changes.batch import parse_queue_event
+from meibo.changes.membership_api import Auth0MembershipApi as TenantOfClient
+from meibo.changes.membership_api import MembershipApi
+from meibo.changes.queue import ChangeQueue
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo_local.lambda_service import InvocationResult
+from meibo_local.queue import EventSource
+from meibo_simulators import SimulatedTenant
+from tests.support.clock import VirtualTime
+from tests.support.fifo_queue import FifoQueue
+from tests.support.wsgi import WsgiAdapter
+
+DOMAIN = "acme.jp.auth0.com"
+TIMEOUT = 300.0
+POLL_SECONDS = 0.5
+
+
+@dataclass
+class Invoker:
+    """One execution environment of the function: it keeps its client from one invocation to the next."""
+
+    world: ChangeQueueHarness
+    client: Auth0Client | None = None
+
+    def __call__(self, event: dict[str, Any]) -> InvocationResult:
+        world = self.world
+        ends = world.clock.now() + world.timeout
+
+        def time_left() -> float:
+            return ends - world.clock.now()
+
+        def tenant(source: str) -> MembershipApi | None:
+            if source != "acme":
+                return None
+            if self.client is None:
+                credentials = Auth0Credentials.from_secret(world.tenant.credentials())
+                self.client = Auth0Client(
+                    DOMAIN,
+                    credentials,
+                    session=world.adapter.session(),
+                    clock=world.clock,
+                    headroom=world.concurrency,
+                )
+            self.client.deadline = lambda: time_left() - FINISH_SECONDS
+            return TenantOfClient(self.client)
+
+        def forget(source: str) -> None:
+            self.client = None
+
+        engine = ChangeApplier(
+            tenant=tenant,
+            forget=forget,
+            store=world.store,
+            queue=world.function_queue,
+            max_removals=world.max_removals,
+            time_left=time_left,
+            now=lambda: datetime.fromtimestamp(world.clock.now(), UTC),
+        )
+        unprocessed = engine.handle(parse_queue_event(event))
+        world.counts.update(engine.counts)
+        return InvocationResult(
+            {"batchItemFailures": [{"itemIdentifier": one.message_id} for one in unprocessed]}, failed=False
+        )
+
+
+@dataclass
+class ChangeQueueHarness:
+    """Everything around the engine. ``seconds`` is how long a request takes there and back."""
+
+    tenant: SimulatedTenant
+    clock: VirtualTime = field(default_factory=VirtualTime)
+    concurrency: int = 2
+    max_removals: int = 50
+    timeout: float = TIMEOUT
+    seconds: float = 0.0
+    store: ArchiveStore = field(default_factory=MemoryArchiveStore)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.tenant.attach(DOMAIN, self.clock)
+        self.queue = FifoQueue(self.clock.now)
+        self.function_queue: ChangeQueue = self.queue
+        self.adapter = WsgiAdapter(self.tenant.api, self.clock.sleep, self.seconds)
+        self.organizations = self.tenant.organizations.ids()
+
+    def source(self) -> EventSource:
+        """Return one poller with an execution environment of its own."""
+        return EventSource(
+            self.queue,
+            "arn:aws:sqs:ap-northeast-1:123456789012:meibo-changes.fifo",
+            Invoker(self),
+            batch_size=10,
+            concurrency=self.concurrency,
+            reports_failures=True,
+        )
+
+    def change(self, *members: str, action: str = "add", organization: int = 0, **more: Any) -> dict[str, Any]:
+        return {
+            "version": 1,
+            "change_id": "hr-1",
+            "source": "acme",
+            "organization_id": self.organizations[organization],
+            "action": action,
+            "members": list(members),
+            **more,
+        }
+
+    def send(self, *members: str, unique: str | None = None, **more: Any) -> str:
+        return self.put(self.change(*members, **more), unique=unique)
+
+    def put(self, change: dict[str, Any], *, group: str | None = None, unique: str | None = None) -> str:
+        return self.queue.send(json.dumps(change), group or change["organization_id"], unique=unique)
+
+    def drain(self, *, rounds: int = 10_000_000) -> None:
+        """Let the pollers work until the queue is empty."""
+
+        def poller() -> None:
+            source = self.source()
+            for _ in range(rounds):
+                if not self.queue.size():
+                    return
+                if not source.poll():
+                    self.clock.sleep(POLL_SECONDS)
+
+        self.clock.run([poller] * self.concurrency)
+        assert not self.queue.size(), "the queue is not empty"
+
+    def members(self, organization: int = 0) -> frozenset[str]:
+        return self.tenant.memberships[self.organizations[organization]]
+
+    def lines(self, message_id: str | None = None) -> list[dict[str, Any]]:
+        keys = sorted(self.store.keys("changes/"))
+        found = [line for key in keys for line in self.store.get_lines(key) or []]
+        return [line for line in found if message_id in (None, line["message_id"])]
+
+    def outcomes(self, message_id: str) -> Mapping[str | None, str]:
+        lines = self.lines(message_id)
+        outcomes = {line["member"]: line["outcome"] for line in lines}
+        assert len(outcomes) == len(lines), "a member has two outcomes"
+        return outcomes
+
+    def letters(self) -> list[dict[str, Any]]:
+        return [json.loads(letter.body) for letter in self.queue.letters]
+
+    def requests(self, method: str, tail: str = "members") -> list[int]:
+        """Return the statuses of requests whose path ends so."""
+        return [
+            one.status for one in self.tenant.requests if one.method == method and one.path.rpartition("/")[2] == tail
+        ]

@@ -1,0 +1,110 @@
+"""An SQS FIFO queue in memory, on a clock that tests move."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from meibo.changes.batch import QueueMessage
+from meibo.changes.dead_letters import DeadLetter
+
+DEDUPLICATION_SECONDS = 300
+
+
+@dataclass
+class Message:
+    body: str
+    group: str
+    sent: float
+    id: str
+    visible_at: float = 0.0
+    received: int = 0
+    receipt: str = ""
+
+
+@dataclass
+class FifoQueue:
+    """What the event source mapping, the function and a sender see of a FIFO queue with its dead-letter queue.
+
+    While a message of a group is hidden, nothing of that group is delivered: that is what keeps the order.
+    """
+
+    now: Callable[[], float]
+    visibility: float = 1800.0
+    max_receives: int = 1000
+    messages: list[Message] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    expired: list[Message] = field(default_factory=list)
+    _sent: dict[str, float] = field(default_factory=dict)
+
+    # -- for senders
+
+    def send(self, body: str, group: str, *, unique: str | None = None) -> str:
+        key = unique or hashlib.sha256((group + body).encode()).hexdigest()
+        if self._is_duplicate(f"queue:{group}:{key}"):
+            return ""
+        # In AWS a random UUID; here a number, so that a test that fails does so again.
+        message = Message(body, group, self.now(), f"00000000-0000-4000-8000-{len(self._sent):012d}")
+        self.messages.append(message)
+        return message.id
+
+    # -- for the event source mapping
+
+    def receive(self, most: int) -> Sequence[Mapping[str, Any]]:
+        now = self.now()
+        blocked = {message.group for message in self.messages if message.visible_at > now}
+        chosen: list[Message] = []
+        for message in list(self.messages):
+            if len(chosen) == most:
+                break
+            if message.group in blocked:
+                continue
+            if message.received >= self.max_receives:
+                self.messages.remove(message)
+                self.expired.append(message)
+                continue
+            message.received += 1
+            message.receipt = f"{message.id}:{message.received}"
+            message.visible_at = now + self.visibility
+            chosen.append(message)
+        return [self._as_sqs_gives_it(message) for message in chosen]
+
+    def delete(self, receipts: Sequence[str]) -> None:
+        self.messages = [message for message in self.messages if message.receipt not in receipts]
+
+    def size(self) -> int:
+        return len(self.messages)
+
+    # -- for the function
+
+    def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
+        receipts = {delivery.receipt for delivery in unprocessed}
+        for message in self.messages:
+            if message.receipt in receipts:
+                message.visible_at = self.now() + seconds
+
+    def send_dead_letter(self, letter: DeadLetter) -> None:
+        if not self._is_duplicate(f"letters:{letter.group_id}:{letter.deduplication_id}"):
+            self.letters.append(letter)
+
+    def _is_duplicate(self, key: str) -> bool:
+        first = self._sent.get(key)
+        if first is not None and self.now() - first < DEDUPLICATION_SECONDS:
+            return True
+        self._sent[key] = self.now()
+        return False
+
+    @staticmethod
+    def _as_sqs_gives_it(message: Message) -> dict[str, Any]:
+        return {
+            "MessageId": message.id,
+            "ReceiptHandle": message.receipt,
+            "Body": message.body,
+            "Attributes": {
+                "MessageGroupId": message.group,
+                "SentTimestamp": str(int(message.sent * 1000)),
+                "ApproximateReceiveCount": str(message.received),
+            },
+        }

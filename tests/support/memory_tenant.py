@@ -1,0 +1,95 @@
+"""A tenant in memory, as a walk asks it: organizations, their connections and members, and trouble on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.providers.auth0.pagination import Page
+
+
+def organization_id(number: int) -> str:
+    return f"org_{number:016d}"
+
+
+@dataclass
+class MemoryTenant:
+    """So many organizations; the one with number n has n % 5 members.
+
+    ``calls_left`` is how many calls it answers before it is busy. ``always_next`` gives a cursor with every page that
+    is not empty, as members' pages were recorded. ``before`` is called before each question.
+    """
+
+    count: int = 0
+    size: int = 3
+    always_next: bool = False
+    roles: bool = True
+    calls_left: int = 1_000_000
+    retry_after: float | None = None
+    gone: set[str] = field(default_factory=set)
+    name: str = "Auth0 (acme.test)"
+    calls: list[str] = field(default_factory=list)
+    before: Callable[[str], None] = lambda _: None
+
+    def organizations(self, cursor: str | None) -> Page:
+        self._answer("organizations")
+        ids = [organization_id(number) for number in range(self.count) if organization_id(number) not in self._deleted]
+        return self._page([{"id": one, "name": f"組織 {one[-3:]}"} for one in ids if one > (cursor or "")], "id")
+
+    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
+        self._answer(f"connections of {organization_id}")
+        self._exists(organization_id)
+        return [{"connection_id": f"con_{organization_id[4:]}"}]
+
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        self._answer(f"members of {organization_id}")
+        self._exists(organization_id)
+        members: list[dict[str, Any]] = [
+            {"user_id": f"auth0|{number}", "email": f"{number}@example.com"}
+            | ({"roles": []} if with_roles and self.roles else {})
+            for number in range(int(organization_id[4:]) % 5)
+        ]
+        found = [member for member in members if str(member["user_id"]) > (cursor or "")]
+        return self._page(found, "user_id", size=2, always_next=self.always_next), with_roles and self.roles
+
+    #: Organizations that the list does not show any more; those in ``gone`` it still shows.
+    _deleted: set[str] = field(default_factory=set)
+
+    def delete(self, number: int) -> None:
+        self._deleted.add(organization_id(number))
+        self.gone.add(organization_id(number))
+
+    def _page(self, rows: list[dict[str, Any]], key: str, *, size: int = 0, always_next: bool = False) -> Page:
+        size = size or self.size
+        more = len(rows) > size or (always_next and bool(rows))
+        return Page(rows[:size], str(rows[:size][-1][key]) if more else None)
+
+    def _exists(self, organization_id: str) -> None:
+        if organization_id in self.gone:
+            raise RequestRefusedError(f"no organization {organization_id}", status=404)
+
+    def _answer(self, question: str) -> None:
+        self.before(question)
+        if not self.calls_left:
+            raise ProviderBusyError("busy", retry_after=self.retry_after)
+        self.calls_left -= 1
+        self.calls.append(question)
+
+    def lines(self, dataset: str) -> list[dict[str, Any]]:
+        """Return what a walk that nothing disturbs must give."""
+        ids = [organization_id(number) for number in range(self.count)]
+        if dataset == "organizations":
+            return [
+                {"id": one, "name": f"組織 {one[-3:]}", "enabled_connections": [{"connection_id": f"con_{one[4:]}"}]}
+                for one in ids
+                if one not in self.gone
+            ]
+        return [
+            {"organization_id": one, "user_id": f"auth0|{number}", "email": f"{number}@example.com"}
+            | ({"roles": []} if self.roles else {})
+            for one in ids
+            if one not in self.gone
+            for number in range(int(one[4:]) % 5)
+        ]

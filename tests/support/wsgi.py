@@ -1,0 +1,113 @@
+"""A session of requests whose other side is a WSGI application in this thread, on a clock that tests move."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from werkzeug.test import run_wsgi_app
+
+from meibo_simulators.server import ConnectionBrokenError
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+
+
+@dataclass(frozen=True)
+class Instead:
+    """An answer that comes in place of the application's."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class WsgiAdapter(HTTPAdapter):
+    """Calls the application where a socket would be; ``pause`` is told how long the way there and back takes."""
+
+    def __init__(self, application: WSGIApplication, pause: Callable[[float], None], seconds: float = 0.0) -> None:
+        super().__init__()
+        self._application = application
+        self._pause = pause
+        self._seconds = seconds
+        #: Called before each request; may answer itself, or raise what breaks the connection.
+        self.before: Callable[[requests.PreparedRequest], Instead | None] = lambda _request: None
+        #: Called after the application has answered and before the client sees it.
+        self.after: Callable[[requests.PreparedRequest], None] = lambda _request: None
+
+    def session(self) -> requests.Session:
+        session = requests.Session()
+        # No proxy stands between two ends of one thread, and looking for one at each request takes time.
+        session.trust_env = False
+        session.mount("https://", self)
+        return session
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Any = None,
+    ) -> requests.Response:
+        self._pause(self._seconds / 2)
+        instead = self.before(request)
+        if instead is not None:
+            return self._response(request, instead.status, dict(instead.headers), instead.body)
+        url = urlsplit(str(request.url))
+        body = request.body or b""
+        environ = self._environ(request, url, body if isinstance(body, bytes) else str(body).encode())
+        try:
+            chunks, status, headers = run_wsgi_app(self._application, environ, buffered=True)
+            content = b"".join(chunks)
+        except ConnectionBrokenError:
+            raise requests.ConnectionError from None
+        self._pause(self._seconds / 2)
+        self.after(request)
+        return self._response(request, int(status.split(" ", 1)[0]), dict(headers), content)
+
+    @staticmethod
+    def _environ(request: requests.PreparedRequest, url: SplitResult, body: bytes) -> WSGIEnvironment:
+        """Return what a server would make of the request (PEP 3333)."""
+        environ: WSGIEnvironment = {
+            "REQUEST_METHOD": str(request.method),
+            "SCRIPT_NAME": "",
+            "PATH_INFO": unquote_to_bytes(url.path).decode("latin-1"),
+            "QUERY_STRING": url.query,
+            "SERVER_NAME": url.hostname or "",
+            "SERVER_PORT": str(url.port or 443),
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": url.netloc,
+            "REMOTE_ADDR": "127.0.0.1",
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": url.scheme,
+            "wsgi.input": io.BytesIO(body),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+        }
+        for name, value in request.headers.items():
+            key = name.upper().replace("-", "_")
+            environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+        return environ
+
+    def _response(
+        self, request: requests.PreparedRequest, status: int, headers: dict[str, str], body: bytes
+    ) -> requests.Response:
+        answer = urllib3.HTTPResponse(
+            body=io.BytesIO(body),
+            headers=headers,
+            status=status,
+            preload_content=False,
+            request_method=request.method,
+        )
+        return self.build_response(request, answer)

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+
+from meibo_simulators import SimulatedTenant
+from tests.support.changes import ChangeQueueHarness
+
+
+@pytest.fixture
+def world() -> ChangeQueueHarness:
+    return ChangeQueueHarness(SimulatedTenant("acme", users=200, organizations=5, members=0))
+
+
+@pytest.fixture
+def people(world: ChangeQueueHarness) -> list[str]:
+    return [user["user_id"] for user in world.tenant.expected_users()]

@@ -1,0 +1,141 @@
+"""Changes are carried out in order, in few requests, and each member ends with one outcome."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.support.changes import ChangeQueueHarness
+
+UNKNOWN = "auth0|0000000000000000000000ff"
+UNKNOWN_2 = "auth0|0000000000000000000000fe"
+
+
+@pytest.mark.parametrize("count", [1, 10, 11, 95, 100])
+def test_n_ids_cost_a_tenth_of_n_requests(world: ChangeQueueHarness, people: list[str], count: int) -> None:
+    # given
+    world.send(*people[:count])
+
+    # when
+    world.drain()
+
+    # then
+    assert world.requests("POST") == [204] * math.ceil(count / 10)
+    assert world.members() == frozenset(people[:count])
+
+
+def test_ids_of_many_messages_share_requests(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given: a joiner here, a leaver there, one message each
+    for number in range(10):
+        action = "add" if number % 2 == 0 else "remove"
+        world.send(people[number], action=action, change_id=f"hr-{number}")
+
+    # when
+    world.drain()
+
+    # then
+    assert world.requests("POST") == [204]
+    assert world.requests("DELETE") == [204]
+
+
+def test_user_ends_as_the_last_message_says(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given
+    world.send(people[0], people[1])
+    world.send(people[0], action="remove")
+    world.send(people[2], people[0], change_id="hr-2")
+    world.send(people[1], people[2], action="remove", change_id="hr-3")
+
+    # when
+    world.drain()
+
+    # then
+    assert world.members() == {people[0]}
+    assert [line["outcome"] for line in world.lines()] == ["applied"] * 7
+
+
+def test_bad_ids_are_found_by_halving_and_the_others_are_applied(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given
+    message = world.send(*people[:3], UNKNOWN, *people[3:8], UNKNOWN_2)
+
+    # when
+    world.drain()
+
+    # then
+    assert world.members() == frozenset(people[:8])
+    assert world.outcomes(message) == {
+        **dict.fromkeys(people[:8], "applied"),
+        UNKNOWN: "rejected",
+        UNKNOWN_2: "rejected",
+    }
+    # 10 ids, twice a half, and so on down to each bad one: no id is asked for alone without need
+    assert len(world.requests("POST")) <= 1 + 2 * 2 * math.ceil(math.log2(10))
+
+
+def test_dead_letter_holds_the_bad_ids_only_and_can_be_sent_again(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given
+    world.send(people[0], UNKNOWN, requested_by="hr-sync")
+    world.drain()
+
+    # when: what was wrong is repaired and the letter is sent as it is
+    (letter,) = world.letters()
+    world.tenant.switches.unknown_member = "ignore"
+    (first,) = world.queue.letters
+    world.queue.letters.clear()
+    again = world.queue.send(first.body, first.group_id)
+    world.drain()
+
+    # then
+    assert letter["members"] == [UNKNOWN]
+    assert {key: letter[key] for key in letter.keys() - {"members", "rejections"}} == {
+        key: value for key, value in world.change(requested_by="hr-sync").items() if key != "members"
+    }
+    assert letter["rejections"] == [
+        {"code": "refused", "reason": letter["rejections"][0]["reason"], "members": [UNKNOWN]}
+    ]
+    assert world.outcomes(again) == {UNKNOWN: "applied"}
+    assert world.queue.letters == []
+
+
+def test_confirmation_in_a_dead_letter_counts_its_own_ids(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given
+    world.max_removals = 1
+    gone = "org_0000000000000404"
+    change = {**world.change(*people[:3], action="remove", confirm_removals=3), "organization_id": gone}
+    world.put(change)
+
+    # when
+    world.drain()
+
+    # then
+    (letter,) = world.letters()
+    assert letter["confirm_removals"] == len(letter["members"]) == 3
+
+
+def test_unknown_id_that_auth0_passes_over_counts_as_applied(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given
+    world.tenant.switches.unknown_member = "ignore"
+    message = world.send(people[0], UNKNOWN)
+
+    # when
+    world.drain()
+
+    # then: one request, and nothing tells that nobody was added
+    assert world.requests("POST") == [204]
+    assert world.outcomes(message) == {people[0]: "applied", UNKNOWN: "applied"}
+    assert world.members() == {people[0]}
+
+
+def test_missing_organization_is_asked_for_once(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given
+    gone = "org_0000000000000404"
+    message = world.put({**world.change(*people[:35]), "organization_id": gone})
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == dict.fromkeys(people[:35], "rejected")
+    assert {line["code"] for line in world.lines(message)} == {"unknown_organization"}
+    assert world.requests("POST") == [404]
+    assert world.requests("GET", gone) == [404]

@@ -1,0 +1,160 @@
+"""A dead letter is a message that SQS takes and that the queue can read again."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meibo.changes.batch import QueueMessage
+from meibo.changes.dead_letters import (
+    MAX_MESSAGE_BYTES,
+    MAX_REASON_BYTES,
+    DeadLetter,
+    dead_letter_of_members,
+    dead_letter_of_message,
+    encode_message,
+)
+from meibo.changes.messages import parse_change
+from meibo.changes.outcomes import Outcome
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+NOT_ACCEPTED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOW = datetime(2026, 11, 21, 18, tzinfo=UTC)
+ORGANIZATION = "org_0000000000000001"
+DELIVERY = QueueMessage("m-1", "receipt", "{not json", ORGANIZATION, NOW, 1)
+CHANGE = {
+    "version": 1,
+    "change_id": "hr-1",
+    "source": "acme",
+    "organization_id": ORGANIZATION,
+    "action": "remove",
+    "members": ["auth0|1"],
+}
+
+
+def _rejected(*members: str, reason: str | None = "Auth0 refuses it (400)") -> list[Outcome]:
+    return [Outcome(member, "rejected", NOW, "refused", reason) for member in members]
+
+
+def _size(letter: DeadLetter) -> int:
+    """Return what SQS counts: the body, and the attribute's name, type and value."""
+    attribute = len("MeiboReason" + "String") + len(letter.reason.encode()) if letter.reason else 0
+    return len(letter.body.encode()) + attribute
+
+
+def test_message_that_cannot_be_read_is_kept_as_it_is() -> None:
+    letter = dead_letter_of_message(DELIVERY, "$: is not valid JSON")
+
+    assert (letter.body, letter.group_id, letter.deduplication_id) == ("{not json", ORGANIZATION, "m-1")
+    assert letter.reason == "$: is not valid JSON"
+
+
+def test_letter_is_a_valid_change_of_the_rejected_members() -> None:
+    # given: a change that was a dead letter before
+    document = {**CHANGE, "members": ["auth0|1", "auth0|2", "auth0|3"], "confirm_removals": 3, "rejections": ["old"]}
+
+    # when
+    letter = dead_letter_of_members(DELIVERY, document, _rejected("auth0|1", "auth0|3"))
+
+    # then
+    reading = parse_change(letter.body, max_removals=0, group_id=ORGANIZATION)
+    assert reading.change
+    assert reading.change.members == ("auth0|1", "auth0|3")
+    assert json.loads(letter.body)["rejections"] == [
+        {"code": "refused", "reason": "Auth0 refuses it (400)", "members": ["auth0|1", "auth0|3"]}
+    ]
+
+
+def test_letter_of_many_long_ids_leaves_out_which_id_has_which_reason() -> None:
+    # given: as many bytes of ids as a message can have
+    members = [f"samlp|{'長' * 70}|{number:04d}" for number in range(1000)]
+
+    # when
+    letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, _rejected(*members))
+
+    # then
+    assert _size(letter) <= MAX_MESSAGE_BYTES
+    assert json.loads(letter.body)["rejections"] == [
+        {"code": "refused", "reasons": ["Auth0 refuses it (400)"], "count": 1000}
+    ]
+    assert json.loads(letter.body)["members"] == members
+
+
+def test_letter_has_no_character_that_sqs_does_not_take() -> None:
+    letter = dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|\ufffe\uffff"))
+
+    assert "\ufffe" not in letter.body
+    assert "\uffff" not in letter.body
+    assert json.loads(letter.body)["members"] == ["auth0|\ufffe\uffff"]
+
+
+def test_letter_always_has_a_reason() -> None:
+    # SQS refuses an empty attribute.
+    assert dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|1", reason=None)).reason == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("reason", "form"),
+    [
+        ("Auth0 refuses it ({})", {"code", "reasons", "count"}),
+        ("長" * 500 + " {}", {"code", "reasons", "count"}),
+        ("長" * 3000 + " {}", {"code", "count"}),
+    ],
+)
+def test_letter_of_a_large_message_fits_with_a_reason_of_each_member(reason: str, form: set[str]) -> None:
+    # given: 215 KB of ids, and a reason for each of them alone
+    members = [f"samlp|{'x' * 204}|{number:04d}" for number in range(1000)]
+    outcomes = [
+        Outcome(member, "rejected", NOW, ("refused", "already_a_user")[number % 2], reason.format(number))
+        for number, member in enumerate(members)
+    ]
+
+    # when
+    letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, outcomes)
+
+    # then
+    assert _size(letter) <= MAX_MESSAGE_BYTES
+    document = json.loads(letter.body)
+    assert document["members"] == members
+    assert [set(rejection) for rejection in document["rejections"]] == [form, form]
+    assert {rejection["code"]: rejection["count"] for rejection in document["rejections"]} == {
+        "refused": 500,
+        "already_a_user": 500,
+    }
+
+
+@given(data=st.data())
+def test_letter_of_any_change_fits(data: st.DataObject) -> None:
+    # given: a message as large as a queue accepts
+    letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=["|"]), min_size=1, max_size=40)
+    some = data.draw(st.lists(letters, min_size=1, max_size=20, unique=True))
+    members = [f"auth0|{text}" for text in some]
+    document = {**CHANGE, "requested_by": "", "members": members}
+    document["requested_by"] = "x" * (
+        MAX_MESSAGE_BYTES - len(encode_message(document).encode()) - data.draw(st.integers(0, 3000))
+    )
+    message = encode_message(document)
+    reasons = st.text(max_size=3000)
+    outcomes = [
+        Outcome(
+            member, "rejected", NOW, data.draw(st.sampled_from(["refused", "roles_refused", None])), data.draw(reasons)
+        )
+        for member in members
+    ]
+
+    # when
+    part = dead_letter_of_members(DELIVERY, json.loads(message), outcomes)
+    whole = dead_letter_of_message(replace(DELIVERY, body=message), data.draw(reasons))
+
+    # then
+    for letter in (part, whole):
+        assert _size(letter) <= MAX_MESSAGE_BYTES
+        assert len(letter.reason.encode()) <= MAX_REASON_BYTES
+        assert not NOT_ACCEPTED.search(letter.body + letter.reason)
+    assert json.loads(part.body)["members"] == members

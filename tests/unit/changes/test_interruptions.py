@@ -1,0 +1,348 @@
+"""What is cut short goes back in order, is tried again, and is done once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from meibo.changes.apply import MAX_LATE_RECEIVES
+from meibo.changes.dead_letters import DeadLetter
+from meibo_simulators.faults import respond, too_many_requests
+from tests.support.changes import ChangeQueueHarness
+from tests.support.wsgi import Instead
+
+MEMBERS = "POST /api/v2/organizations/*/members"
+ROLES = "POST /api/v2/organizations/*/members/*/roles"
+
+
+class DiedError(BaseException):
+    """The function's process ended here."""
+
+
+def poll(world: ChangeQueueHarness) -> None:
+    """Take one batch through a fresh execution environment, which may die on the way."""
+    source = world.source()
+    try:
+        source.poll()
+    except DiedError:
+        # Lambda deletes nothing; the messages come again when the visibility time-out is over.
+        world.clock.sleep(world.queue.visibility)
+
+
+def test_what_time_does_not_hold_goes_back_in_order(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given: a provider so slow that an invocation has time for a few requests
+    world.seconds = world.adapter._seconds = 50.0
+    for number in range(8):
+        world.send(*people[number * 10 : number * 10 + 10], organization=number % 2, change_id=f"hr-{number}")
+
+    # when
+    world.drain()
+
+    # then
+    assert world.members(0) | world.members(1) == frozenset(people[:80])
+    assert len(world.lines()) == 80
+    assert world.queue.letters == []
+
+
+def test_organization_that_fails_keeps_its_changes_in_order_and_stops_no_other(
+    world: ChangeQueueHarness, people: list[str]
+) -> None:
+    # given
+    first = world.organizations[0]
+    fault = world.tenant.faults.add(f"POST /api/v2/organizations/{first}/members", respond(503), times=None)
+    stuck = [
+        world.send(people[0], people[1]),
+        world.send(people[0], action="remove"),
+        world.send(people[2], change_id="hr-2"),
+    ]
+    other = [world.send(people[number], organization=number) for number in (1, 2, 3)]
+
+    # when
+    source = world.source()
+    for _ in range(20):
+        source.poll()
+        world.clock.sleep(1000)
+    waiting = [message.id for message in world.queue.messages]
+    fault.times = 0
+    world.drain()
+
+    # then
+    assert waiting == stuck
+    assert [world.outcomes(message) for message in other] == [{people[number]: "applied"} for number in (1, 2, 3)]
+    assert world.members() == {people[1], people[2]}
+
+
+def test_later_message_that_is_done_waits_for_an_earlier_one_that_is_not(
+    world: ChangeQueueHarness, people: list[str]
+) -> None:
+    # given: the additions are sent together and first, then the removal finds the provider busy
+    first = world.send(people[0])
+    stuck = world.send(people[1], action="remove")
+    last = world.send(people[2])
+    fault = world.tenant.faults.add(MEMBERS.replace("POST", "DELETE"), too_many_requests(retry_after=900), times=1)
+
+    # when
+    world.source().poll()
+    waiting = [message.id for message in world.queue.messages]
+    recorded = [world.outcomes(message) for message in (first, stuck, last)]
+    world.drain()
+
+    # then
+    assert fault.hits == 1
+    assert waiting == [stuck, last]
+    assert recorded == [{people[0]: "applied"}, {}, {people[2]: "applied"}]
+    assert [world.outcomes(message) for message in (first, stuck, last)] == [
+        {people[number]: "applied"} for number in range(3)
+    ]
+    # what was on record was not sent again
+    assert world.requests("POST") == [204]
+
+
+def test_message_longer_than_an_invocation_goes_on_where_it_was(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given: 190 requests of 2 s for the roles alone
+    world.adapter._seconds = 2.0
+    role = next(iter(world.tenant.organizations.roles))
+    message = world.send(*people[:190], roles=[role])
+
+    # when
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == dict.fromkeys(people[:190], "applied")
+    assert len([key for key in world.store.keys("changes/") if message in key]) > 1
+    assert world.requests("POST", "roles").count(204) == 190
+
+
+def test_provider_that_is_down_for_days_brings_no_good_change_to_the_dead_letters(
+    world: ChangeQueueHarness, people: list[str]
+) -> None:
+    # given
+    down = world.tenant.faults.add("*", respond(503), times=None)
+    message = world.send(people[0])
+    days = 4 * 86400
+    begin = world.clock.now()
+
+    # when
+    source = world.source()
+    while world.clock.now() - begin < days:
+        source.poll()
+        world.clock.sleep(60)
+    down.times = 0
+    world.drain()
+
+    # then
+    assert world.outcomes(message) == {people[0]: "applied"}
+    assert world.queue.expired == []
+    assert world.queue.letters == []
+
+
+def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(
+    world: ChangeQueueHarness, people: list[str]
+) -> None:
+    # given: invitations that fail at once, and changes of other organizations that keep coming
+    invitations = f"POST /api/v2/organizations/{world.organizations[0]}/invitations"
+    fault = world.tenant.faults.add(invitations, respond(503), times=None)
+    terms = {"client_id": "portal", "inviter": "HR"}
+    stuck = world.send("new@example.com", action="invite", invitation=terms)
+    (message,) = world.queue.messages
+
+    # when
+    source = world.source()
+    for number in range(360):
+        world.send(people[number % 100], organization=1 + number % 4, change_id=f"hr-{number}")
+        source.poll()
+        world.clock.sleep(60)
+
+    # then: six hours are the first five waits and one every 15 minutes
+    assert len(world.lines()) > 300
+    assert message.received <= 5 + 6 * 4
+    fault.times = 0
+    world.drain()
+    assert world.outcomes(stuck) == {"new@example.com": "applied"}
+
+
+def test_organization_whose_turn_does_not_come_is_received_again_at_once(
+    world: ChangeQueueHarness, people: list[str]
+) -> None:
+    # given: two organizations with more work than one invocation has time for
+    world.seconds = world.adapter._seconds = 100.0
+    for number in range(2):
+        world.send(*people[number * 100 : number * 100 + 100], organization=number)
+
+    # when
+    world.source().poll()
+
+    # then
+    assert [message.visible_at - world.clock.now() for message in world.queue.messages] == [0, 0]
+
+    # when: this has happened often
+    for message in world.queue.messages:
+        message.received = MAX_LATE_RECEIVES
+    world.source().poll()
+
+    # then: only the one that was worked on
+    assert sorted(message.visible_at - world.clock.now() for message in world.queue.messages) == [0, 900]
+
+
+def test_tenant_that_is_down_for_nine_days_brings_no_good_change_to_the_dead_letters(
+    world: ChangeQueueHarness, people: list[str]
+) -> None:
+    # given: more organizations than have their turn in an invocation
+    world.adapter.before = lambda _request: Instead(503)
+    messages = [world.send(people[number], organization=number) for number in range(5)]
+    begin = world.clock.now()
+
+    # when
+    source = world.source()
+    while world.clock.now() - begin < 9 * 86400:
+        source.poll()
+        world.clock.sleep(60)
+    world.adapter.before = lambda _request: None
+    world.drain()
+
+    # then
+    assert [world.outcomes(message) for message in messages] == [{people[number]: "applied"} for number in range(5)]
+    assert world.queue.expired == []
+
+
+def test_long_rate_limit_is_waited_for_outside_the_function(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given
+    world.tenant.faults.add(MEMBERS, too_many_requests(retry_after=3600), times=3)
+    message = world.send(people[0])
+    begin = world.clock.now()
+
+    # when
+    world.drain()
+
+    # then: the function did not sleep through it
+    assert world.outcomes(message) == {people[0]: "applied"}
+    assert world.requests("POST").count(429) == 3
+    assert world.clock.now() - begin > 3 * 900
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_our_own_mistake_keeps_the_change_on_the_queue(
+    world: ChangeQueueHarness, people: list[str], status: int
+) -> None:
+    # given: credentials that are refused, or a scope that is missing, until somebody repairs it
+    fault = world.tenant.faults.add(MEMBERS, respond(status), times=None)
+    message = world.send(people[0])
+    source = world.source()
+
+    # when
+    source.poll()
+    held = world.queue.size()
+    fault.times = 0
+    world.drain()
+
+    # then
+    assert held == 1
+    assert world.counts["failures"] == 1
+    assert world.outcomes(message) == {people[0]: "applied"}
+    assert world.queue.letters == []
+
+
+def test_group_that_fails_in_several_ways_counts_once(
+    world: ChangeQueueHarness, people: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: an OAuth scope is missing, and SQS does not accept the visibility time-out either
+    world.tenant.faults.add(MEMBERS, respond(403), times=None)
+    world.send(people[0])
+
+    def failing(_returned: Sequence[Any], _seconds: int) -> None:
+        raise ConnectionError("sqs")
+
+    monkeypatch.setattr(world.queue, "hide", failing)
+
+    # when
+    world.source().poll()
+
+    # then
+    assert world.counts["failures"] == 1
+
+
+@pytest.mark.parametrize("moment", ["before the record", "after the record", "after the dead letter"])
+def test_death_between_two_steps_changes_no_outcome(world: ChangeQueueHarness, people: list[str], moment: str) -> None:
+    # given
+    unknown = "auth0|0000000000000000000000ff"
+    message = world.send(*people[:5], unknown)
+    put, send_dead_letter = world.store.put_lines, world.queue.send_dead_letter
+    died: list[str] = []
+
+    def dying(work: Callable[..., Any], *, first: bool) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if died:
+                return work(*arguments)
+            died.append(moment)
+            if not first:
+                work(*arguments)
+            raise DiedError
+
+        return call
+
+    if moment == "before the record":
+        world.store.put_lines = dying(put, first=True)  # type: ignore[method-assign]  # dies once
+    elif moment == "after the record":
+        world.store.put_lines = dying(put, first=False)  # type: ignore[method-assign]  # dies once
+    else:
+        world.queue.send_dead_letter = dying(send_dead_letter, first=False)  # type: ignore[method-assign]  # dies once
+
+    # when
+    poll(world)
+    poll(world)
+
+    # then
+    assert died
+    assert world.queue.size() == 0
+    assert world.outcomes(message) == {**dict.fromkeys(people[:5], "applied"), unknown: "rejected"}
+    assert {tuple(letter["members"]) for letter in world.letters()} == {(unknown,)}
+    # the letter may be there twice where death came between it and the acknowledgement; sent again, it does no harm
+    assert len(world.letters()) == (2 if moment == "after the dead letter" else 1)
+    assert world.members() == frozenset(people[:5])
+
+
+def test_recorded_message_is_not_applied_again(world: ChangeQueueHarness, people: list[str]) -> None:
+    # given: the function died after its record; meanwhile somebody removed the member by hand
+    world.send(people[0])
+    put = world.store.put_lines
+
+    def record_and_die(key: str, documents: Sequence[Any]) -> bool:
+        put(key, documents)
+        raise DiedError
+
+    world.store.put_lines = record_and_die  # type: ignore[method-assign]  # dies once
+    poll(world)
+    world.store.put_lines = put  # type: ignore[method-assign]
+    world.tenant.organizations.remove_members(world.organizations[0], [people[0]])
+
+    # when
+    poll(world)
+
+    # then
+    assert world.queue.size() == 0
+    assert world.members() == frozenset()
+    assert world.requests("POST") == [204]
+
+
+def test_letter_that_cannot_be_sent_keeps_the_message(world: ChangeQueueHarness) -> None:
+    # given
+    message = world.queue.send("{}", "none")
+    send_dead_letter = world.queue.send_dead_letter
+    calls: list[DeadLetter] = []
+
+    def failing(letter: DeadLetter) -> None:
+        calls.append(letter)
+        if len(calls) == 1:
+            raise ConnectionError("sqs")
+        send_dead_letter(letter)
+
+    world.queue.send_dead_letter = failing  # type: ignore[method-assign]  # fails once
+
+    # when
+    world.drain()
+
+    # then
+    assert len(world.letters()) == 1
+    assert world.outcomes(message) == {None: "rejected"}

@@ -1,0 +1,60 @@
+"""Merging saves requests and changes nothing of what happens to anybody."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meibo.changes.merge import merge
+from meibo.changes.messages import Action, Change
+
+ACTIONS: st.SearchStrategy[Action] = st.sampled_from(["add", "remove"])
+CHANGES = st.lists(
+    st.tuples(ACTIONS, st.lists(st.integers(0, 15).map(str), min_size=1, max_size=16, unique=True)), max_size=10
+)
+
+
+def _change(action: Action, members: list[str]) -> Change:
+    return Change(
+        change_id="c", source="acme", organization_id="org_0000000000000001", action=action, members=tuple(members)
+    )
+
+
+@given(CHANGES)
+def test_everybody_ends_as_if_each_change_were_carried_out_alone(changes: list[tuple[Action, list[str]]]) -> None:
+    # given
+    alone: set[str] = set()
+    for action, members in changes:
+        alone = alone | set(members) if action == "add" else alone - set(members)
+
+    # when
+    together: set[str] = set()
+    asked: Counter[tuple[int, str]] = Counter()
+    for step in merge([(index, _change(*change), change[1]) for index, change in enumerate(changes)]):
+        for portion in step.requests():
+            assert len(portion) <= 10
+            together = together | set(portion) if step.action == "add" else together - set(portion)
+        asked.update((index, member) for member, indexes in step.members.items() for index in indexes)
+
+    # then
+    assert together == alone
+    assert asked == Counter((index, member) for index, (_, members) in enumerate(changes) for member in members)
+
+
+@given(st.lists(st.integers(0, 200).map(str), min_size=1, max_size=200, unique=True), st.data())
+def test_ids_of_one_action_cost_a_tenth_however_they_are_spread(members: list[str], data: st.DataObject) -> None:
+    # given: the ids over up to ten changes, and between them changes of the other action for others
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(members)), max_size=4)))
+    changes: list[Change] = []
+    for start, end in zip([0, *cuts], [*cuts, len(members)], strict=True):
+        if members[start:end]:
+            changes += [_change("add", members[start:end]), _change("remove", [f"other-{start}"])]
+
+    # when
+    steps = merge([(index, change, change.members) for index, change in enumerate(changes)])
+
+    # then
+    assert sum(len(list(step.requests())) for step in steps if step.action == "add") == math.ceil(len(members) / 10)

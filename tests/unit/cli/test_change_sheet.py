@@ -1,0 +1,124 @@
+"""A file of changes is checked as a whole, and each fault has its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meibo.changes.messages import parse_change
+from meibo.errors import ConfigurationError
+from meibo_cli.change_sheet import Sheet, SheetError, read_sheet
+
+FIRST, OTHER = "org_0000000000000001", "org_0000000000000002"
+COMMON = {"change_id": "hr-1", "source": "acme"}
+TERMS = {"client_id": "portal", "inviter": "人事部"}
+USERS = {"a@example.com": ["auth0|a"], "twice@example.com": ["auth0|t1", "google-oauth2|t2"]}
+
+
+def read(folder: Path, text: str | bytes, **more: Any) -> Sheet:
+    path = folder / "changes.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_sheet(
+        path, {**COMMON, **more}, users=lambda email: USERS.get(email, []), invitation=more.get("invitation")
+    )
+
+
+def faults(folder: Path, text: str) -> list[str]:
+    with pytest.raises(SheetError) as caught:
+        read(folder, text)
+    return list(caught.value.faults)
+
+
+def test_rows_become_one_change_for_each_organization_action_and_roles(tmp_path: Path) -> None:
+    sheet = read(
+        tmp_path,
+        "\ufefforganization_id,Action,user,roles\r\n"
+        f"{FIRST},add,auth0|1,\r\n"
+        f"{OTHER},add,auth0|1,rol_0000000000000001; rol_0000000000000002\r\n"
+        f"{FIRST},remove,auth0|2,\r\n"
+        "\r\n"
+        f"{FIRST},ADD,a@example.com,\r\n",
+    )
+
+    assert [(one["organization_id"], one["action"], one["members"]) for one in sheet.changes] == [
+        (FIRST, "add", ["auth0|1", "auth0|a"]),
+        (OTHER, "add", ["auth0|1"]),
+        (FIRST, "remove", ["auth0|2"]),
+    ]
+    assert sheet.changes[1]["roles"] == ["rol_0000000000000001", "rol_0000000000000002"]
+    assert sheet.changes[2]["confirm_removals"] == 1
+
+
+@pytest.mark.parametrize("count", [1000, 1001, 2500])
+def test_long_lists_are_split_into_valid_messages(tmp_path: Path, count: int) -> None:
+    members = [f"samlp|{'長' * 60}|{number}" for number in range(count)]
+    text = "organization,action,member\n" + "".join(f"{FIRST},remove,{member}\n" for member in members)
+
+    sheet = read(tmp_path, text)
+
+    assert [member for change in sheet.changes for member in change["members"]] == members
+    for change in sheet.changes:
+        body = json.dumps(change, ensure_ascii=False, separators=(",", ":"))
+        assert len(body.encode()) <= 245_760
+        assert parse_change(body, max_removals=0, group_id=FIRST).faults == ()
+
+
+def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
+    found = faults(
+        tmp_path,
+        "organization,action,member,roles\n"
+        f"{FIRST},add,auth0|1,\n"
+        f"{FIRST},add,auth0|1,\n"
+        f"{FIRST},remove,auth0|1,\n"
+        f"{FIRST},move,auth0|2,\n"
+        "org_1,add,auth0|3,\n"
+        f"{FIRST},add,4,\n"
+        f"{FIRST},add,nobody@example.com,\n"
+        f"{FIRST},add,twice@example.com,\n"
+        f"{FIRST},add,auth0|5,admin\n"
+        f"{FIRST},add\n",
+    )
+
+    assert [fault.partition(":")[0] for fault in found] == [f"line {number}" for number in range(3, 12)]
+    assert "repeats line 2" in found[0]
+    assert "contradicts line 2" in found[1]
+    assert "auth0|t1, google-oauth2|t2" in found[6]
+
+
+def test_invitations_need_an_application_and_an_inviter(tmp_path: Path) -> None:
+    text = f"organization,action,member\n{FIRST},invite,new@example.com\n"
+
+    assert faults(tmp_path, text) == ["who is invited needs --client-id and --inviter"]
+
+
+def test_invited_address_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "changes.csv"
+    path.write_text(f"organization,action,member\n{FIRST},invite,a@example.com\n")
+
+    (change,) = read_sheet(path, COMMON, users=lambda _email: [], invitation=TERMS).changes
+
+    assert change["members"] == ["a@example.com"]
+    assert change["invitation"] == TERMS
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no column organization"),
+        ("organization,action\n", "no column member"),
+        ("organization,action,member,color\n", "column 4"),
+        ("organization,action,member,user\n", "two columns"),
+        ("organization,action,member\n", "no row"),
+        ('organization,action,member\n"unclosed', "line 2"),
+    ],
+)
+def test_file_that_is_no_list_of_changes_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    assert any(told in fault for fault in faults(tmp_path, text))
+
+
+def test_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="UTF-8"):
+        read(tmp_path, "organization,action,member\n人事".encode("cp932"))

@@ -1,0 +1,158 @@
+"""A user as exported becomes a user as the import takes it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meibo.providers.auth0.fields import DEFAULT_FIELDS
+from meibo.providers.auth0.imports import MAX_FILE_BYTES
+from meibo_cli.restore.import_files import write_files
+from meibo_cli.restore.import_schema import Converter, LeftOut
+
+NAMES = {field["name"]: field.get("export_as", field["name"]) for field in DEFAULT_FIELDS["ndjson"]}
+
+
+def convert(
+    row: dict[str, Any], *, text_only: bool = False, names: dict[str, str] | None = None
+) -> tuple[Any, LeftOut]:
+    left_out = LeftOut()
+    converter = Converter(names=names or {name: name for name in row}, text_only=text_only, left_out=left_out)
+    return converter.convert(row), left_out
+
+
+@pytest.mark.parametrize(
+    ("exported", "imported"),
+    [("auth0|abc", "abc"), ("auth0|auth0|abc", "auth0|abc"), ("auth0|a|b", "a|b"), ("auth0|auth0|", "auth0|")],
+)
+def test_the_prefix_is_taken_off_exactly_once(exported: str, imported: str) -> None:
+    user, _ = convert({"user_id": exported, "email": "a@example.jp"})
+
+    assert user["user_id"] == imported
+
+
+def test_what_the_import_refuses_is_left_out_and_told() -> None:
+    row = {
+        "user_id": "auth0|1",
+        "email": "a@example.jp",
+        "name": None,
+        "blocked": True,
+        "email_verified": "perhaps",
+        "created_at": "2026-01-01T00:00:00Z",
+        "identities": [{"connection": "c", "provider": "auth0"}],
+        "app_metadata": {"plan": "x", "email": "b", "user_id": "c"},
+        "user_metadata": {"email": "kept", "deep": [{"a": None}]},
+    }
+
+    user, left_out = convert(row)
+
+    assert user == {
+        "user_id": "1",
+        "email": "a@example.jp",
+        "blocked": True,
+        "app_metadata": {"plan": "x"},
+        "user_metadata": {"email": "kept", "deep": [{"a": None}]},
+    }
+    assert dict(left_out.fields) == {
+        "email_verified (not a yes or no)": 1,
+        "created_at": 1,
+        "identities": 1,
+        "app_metadata.email": 1,
+        "app_metadata.user_id": 1,
+    }
+
+
+def test_renamed_and_single_fields_find_their_place() -> None:
+    names = {
+        "user_id": "Id",
+        "email": "Email",
+        "user_metadata.country": "country",
+        "app_metadata.a.b": "app_metadata.a.b",
+        "app_metadata.email": "x",
+        "identities[0].connection": "Connection",
+    }
+    row = {"Id": "auth0|1", "Email": "e@x.jp", "country": "JP", "app_metadata.a.b": "1", "x": "y", "Connection": "c"}
+
+    user, left_out = convert(row, names=names)
+
+    assert user == {
+        "user_id": "1",
+        "email": "e@x.jp",
+        "user_metadata": {"country": "JP"},
+        "app_metadata": {"a": {"b": "1"}},
+    }
+    assert dict(left_out.fields) == {"app_metadata.email": 1, "identities[0].connection": 1}
+
+
+def test_texts_of_a_csv_become_what_they_were() -> None:
+    row = {
+        "user_id": "auth0|1",
+        "email": "e@x.jp",
+        "email_verified": "true",
+        "blocked": "false",
+        "name": "",
+        "nickname": "'",
+    }
+
+    user, _ = convert(row, text_only=True)
+
+    assert user == {"user_id": "1", "email": "e@x.jp", "email_verified": True, "blocked": False, "nickname": "'"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"user_id": "auth0|1"}, "no e-mail address"),
+        ({"user_id": "auth0|1", "email": None}, "no e-mail address"),
+        ({"user_id": "google-oauth2|1", "email": "e@x.jp"}, "another connection"),
+        ({"email": "e@x.jp"}, "no user id"),
+    ],
+)
+def test_who_cannot_be_imported_stands_apart(row: dict[str, Any], reason: str) -> None:
+    assert convert(row)[0] == reason
+
+
+def test_users_of_one_connection_can_be_chosen() -> None:
+    converter = Converter(
+        names={name: name for name in ("user_id", "email", "identities")},
+        text_only=False,
+        left_out=LeftOut(),
+        connection="here",
+    )
+    row = {"user_id": "auth0|1", "email": "e@x.jp"}
+
+    assert isinstance(converter.convert({**row, "identities": [{"provider": "auth0", "connection": "here"}]}), dict)
+    assert converter.convert({**row, "identities": [{"provider": "auth0", "connection": "there"}]}) == (
+        "another connection"
+    )
+
+
+@settings(max_examples=15)
+@given(sizes=st.lists(st.integers(min_value=0, max_value=300_000), max_size=12))
+def test_files_are_arrays_within_the_limit_and_hold_everybody_once(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("restore") / "out"
+    rows = [{"user_id": f"auth0|{n}", "email": "e@x.jp", "name": "名" * (size // 3)} for n, size in enumerate(sizes)]
+
+    written = write_files(iter(rows), folder, names=NAMES, text_only=False)
+
+    users = []
+    for path in written.files:
+        assert path.stat().st_size <= MAX_FILE_BYTES
+        users += json.loads(path.read_bytes())
+    assert [user["user_id"] for user in users] == [str(n) for n in range(len(sizes))]
+
+
+def test_a_user_too_large_for_any_file_stands_apart(tmp_path: Path) -> None:
+    rows = [{"user_id": "auth0|1", "email": "e@x.jp", "name": "x" * MAX_FILE_BYTES}]
+
+    written = write_files(iter(rows), tmp_path / "out", names=NAMES, text_only=False)
+
+    assert dict(written.left_out.users) == {"too large for a file": 1}
+    assert (tmp_path / "out" / "apart-too-large-for-file.ndjson").exists()

@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meibo.errors import ProviderBusyError
+from meibo.http.ratelimit import MAX_BACKOFF_SECONDS, MAX_TRUSTED_RESET_SECONDS, RateLimiter
+from tests.support.clock import FakeClock
+from tests.support.transport import at
+
+
+def pacer(clock: FakeClock, *, seconds: float | None = None, jitter: float = 1.0, headroom: int = 0) -> RateLimiter:
+    deadline = None if seconds is None else clock.deadline(seconds)
+    return RateLimiter("Auth0 (acme.test)", clock, deadline=deadline, headroom=headroom, jitter=lambda: jitter)
+
+
+def test_an_empty_bucket_is_waited_for_before_the_next_request() -> None:
+    clock = FakeClock()
+    paced = pacer(clock)
+
+    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 7)})
+    paced.wait_for_turn("jobs")
+
+    assert clock.slept == [7]
+
+
+def test_headroom_leaves_a_request_of_a_small_bucket_to_oneself() -> None:
+    clock = FakeClock()
+    paced = pacer(clock, headroom=5)
+    headers = {"x-ratelimit-limit": "2", "x-ratelimit-reset": str(clock.now() + 1)}
+
+    paced.learn("global", {**headers, "x-ratelimit-remaining": "1"})
+    paced.wait_for_turn("global")
+
+    assert clock.slept == [1]
+
+
+def test_a_bucket_with_room_is_not_waited_for() -> None:
+    clock = FakeClock()
+    paced = pacer(clock)
+
+    paced.learn("jobs", {"x-ratelimit-remaining": "1", "x-ratelimit-reset": str(clock.now() + 7)})
+    paced.wait_for_turn("jobs")
+
+    assert clock.slept == []
+
+
+def test_buckets_do_not_hold_back_each_other() -> None:
+    clock = FakeClock()
+    paced = pacer(clock)
+
+    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 7)})
+    paced.wait_for_turn("members")
+
+    assert clock.slept == []
+
+
+@pytest.mark.parametrize("skew", [-300, 300])
+def test_a_reset_is_read_by_the_providers_clock(skew: int) -> None:
+    clock = FakeClock()
+    paced = pacer(clock)
+    theirs = clock.now() + skew
+
+    paced.learn("jobs", {**_lower(at(theirs)), "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(theirs + 5)})
+    paced.wait_for_turn("jobs")
+
+    assert sum(clock.slept) == pytest.approx(5, abs=1)
+
+
+def test_a_reset_in_the_past_holds_nothing_back() -> None:
+    clock = FakeClock()
+    paced = pacer(clock)
+
+    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() - 100)})
+    paced.wait_for_turn("jobs")
+
+    assert clock.slept == []
+
+
+def test_a_reset_far_away_is_tried_after_the_longest_window() -> None:
+    clock = FakeClock()
+    paced = pacer(clock)
+
+    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 90_000)})
+    paced.wait_for_turn("jobs")
+
+    assert sum(clock.slept) == MAX_TRUSTED_RESET_SECONDS
+
+
+def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    clock = FakeClock()
+    paced = pacer(clock, seconds=30)
+    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 60)})
+
+    with pytest.raises(ProviderBusyError) as caught:
+        paced.wait_for_turn("jobs")
+
+    assert clock.slept == []
+    assert caught.value.retry_after == 60
+
+
+def test_retry_after_in_seconds_is_waited_for() -> None:
+    wait = pacer(FakeClock(), jitter=0).busy_wait({"retry-after": "40"}, attempt=0)
+
+    assert 40 <= wait < 41
+
+
+def test_retry_after_as_a_date_is_read_by_the_providers_clock() -> None:
+    clock = FakeClock()
+    paced = pacer(clock, jitter=0)
+    theirs = clock.now() + 300
+    headers = {**_lower(at(theirs)), "retry-after": formatdate(theirs + 20, usegmt=True)}
+
+    paced.learn("jobs", headers)
+
+    assert 20 <= paced.busy_wait(headers, attempt=0) < 22
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"retry-after": "0"},
+        {"retry-after": "-5"},
+        {"retry-after": "soon"},
+        {"retry-after": "nan"},
+        {"retry-after": "Fri, 99 Foo 2026 00:00:00 GMT"},
+        {"x-ratelimit-reset": "1"},
+        {"x-ratelimit-reset": "inf"},
+    ],
+)
+def test_without_a_usable_header_the_wait_grows_with_each_attempt(headers: dict[str, str]) -> None:
+    paced = pacer(FakeClock())
+
+    waits = [paced.busy_wait(headers, attempt) for attempt in range(12)]
+
+    assert waits[:4] == [1, 2, 4, 8]
+    assert waits[-1] == MAX_BACKOFF_SECONDS
+
+
+@given(text=st.text(max_size=40) | st.text("0123456789²٣.+-: ,GMTJanFri", max_size=40), after_a_date=st.booleans())
+def test_no_text_in_a_header_is_an_error(text: str, after_a_date: bool) -> None:
+    value = f"Fri, 31 Dec 9999 23:59:59 {text}" if after_a_date else text
+    paced = pacer(FakeClock())
+    names = ("date", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
+    headers = dict.fromkeys(names, value)
+
+    paced.learn("jobs", headers)
+
+    assert paced.busy_wait(headers, attempt=0) > 0
+
+
+def test_chance_takes_at_most_half_of_a_wait() -> None:
+    assert pacer(FakeClock(), jitter=0).busy_wait({}, attempt=3) == 4
+
+
+def test_after_429_the_reset_is_waited_for() -> None:
+    clock = FakeClock()
+
+    wait = pacer(clock, jitter=0).busy_wait({"x-ratelimit-reset": str(clock.now() + 12)}, attempt=0)
+
+    assert 12 <= wait < 13
+
+
+def _lower(headers: dict[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+class Bucket:
+    """A token bucket that answers as Auth0 does: ``reset`` is when the next token comes, in whole seconds."""
+
+    def __init__(self, clock: FakeClock, *, burst: int, per_minute: int, skew: float) -> None:
+        self.clock, self.burst, self.per_minute, self.skew = clock, burst, per_minute, skew
+        self.tokens, self.since, self.taken, self.refused = float(burst), clock.now(), 0, 0
+
+    def answer(self) -> tuple[int, dict[str, str]]:
+        rate = self.per_minute / 60
+        now = self.clock.now()
+        self.tokens, self.since = min(self.burst, self.tokens + (now - self.since) * rate), now
+        status = 429
+        if self.tokens >= 1:
+            self.tokens -= 1
+            self.taken += 1
+            status = 200
+        else:
+            self.refused += 1
+        wait = max(0.0, (1 - self.tokens) / rate)
+        reset = -(-(now + self.skew + wait) // 1)
+        return status, {
+            **_lower(at(now + self.skew)),
+            "x-ratelimit-limit": str(self.burst),
+            "x-ratelimit-remaining": str(int(self.tokens)),
+            "x-ratelimit-reset": str(int(reset)),
+        }
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    burst=st.integers(1, 60),
+    per_minute=st.integers(10, 3000),
+    skew=st.floats(-300, 300),
+    start=st.floats(0, 1),
+    latencies=st.lists(st.floats(0.005, 2), min_size=1, max_size=5),
+)
+def test_a_lone_client_never_meets_429(
+    burst: int, per_minute: int, skew: float, start: float, latencies: list[float]
+) -> None:
+    clock = FakeClock(1_800_000_000 + start)
+    bucket = Bucket(clock, burst=burst, per_minute=per_minute, skew=skew)
+    paced = pacer(clock)
+
+    for number in range(120):
+        paced.wait_for_turn("members")
+        clock.time += latencies[number % len(latencies)] / 2
+        status, headers = bucket.answer()
+        clock.time += latencies[number % len(latencies)] / 2
+        paced.learn("members", headers)
+        assert status == 200
+
+
+@pytest.mark.parametrize(("burst", "per_minute"), [(5, 50), (20, 200), (10, 100), (40, 500)])
+def test_the_pace_uses_nearly_the_whole_limit(burst: int, per_minute: int) -> None:
+    clock = FakeClock()
+    bucket = Bucket(clock, burst=burst, per_minute=per_minute, skew=-120)
+    paced = pacer(clock)
+    start = clock.now()
+
+    for _ in range(2000):
+        paced.wait_for_turn("members")
+        clock.time += 0.05
+        paced.learn("members", bucket.answer()[1])
+
+    possible = burst + (clock.now() - start) / 60 * per_minute
+    assert bucket.refused == 0
+    assert 0.95 * possible <= 2000
+
+
+@pytest.mark.parametrize(("burst", "per_minute"), [(5, 50), (20, 200), (10, 100), (40, 500), (50, 960)])
+@pytest.mark.parametrize("clients", [2, 3, 4])
+def test_clients_side_by_side_share_a_limit_with_few_refusals(burst: int, per_minute: int, clients: int) -> None:
+    shared = FakeClock()
+    bucket = Bucket(shared, burst=burst, per_minute=per_minute, skew=0)
+    clocks = [FakeClock() for _ in range(clients)]
+    pacers = [pacer(clock, headroom=clients) for clock in clocks]
+    ready = [False] * clients
+    start, done, end = shared.now(), 0, shared.now() + 600
+
+    # Whoever is earliest goes next, either to wait for its turn or, when it came, to send.
+    while min(clock.time for clock in clocks) < end:
+        number = min(range(clients), key=lambda one: clocks[one].time)
+        if not ready[number]:
+            pacers[number].wait_for_turn("members")
+            ready[number] = True
+            continue
+        ready[number] = False
+        shared.time = max(shared.time, clocks[number].time)
+        status, headers = bucket.answer()
+        clocks[number].time += 0.08
+        pacers[number].learn("members", headers)
+        done += status == 200
+        if status == 429:
+            pacers[number].hold("members", pacers[number].busy_wait(headers, 0))
+
+    assert bucket.refused <= 10
+    assert done >= 0.95 * (burst + (shared.now() - start) / 60 * per_minute) - clients * 5

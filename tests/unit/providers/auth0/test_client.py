@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import io
+import traceback
+
+import pytest
+import requests
+from urllib3.exceptions import NameResolutionError, NewConnectionError, ProtocolError
+
+from meibo.errors import (
+    ConfigurationError,
+    MeiboError,
+    ProviderBusyError,
+    RequestRefusedError,
+    ScopeMissingError,
+    WrongFormatError,
+)
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from tests.support.clock import FakeClock
+from tests.support.transport import Reply, Transport
+from tests.unit.providers.auth0.conftest import MakeClient
+
+PATH = "/api/v2/users-by-email"
+SECRET_URL = "https://acme.jp.auth0.com/api/v2/users-by-email?email=canary%40example.com"
+OK = Reply(json=[])
+
+
+def ask(client: Auth0Client) -> object:
+    return client.get(
+        "users-by-email",
+        params=(("email", "canary@example.com"),),
+        subject="a user by e-mail",
+        scope="read:users",
+        bucket="users",
+    )
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520])
+def test_a_busy_answer_is_waited_out(auth0: Transport, client: Auth0Client, clock: FakeClock, status: int) -> None:
+    auth0.on("GET", PATH, Reply(status, body=b"<html>busy</html>"), OK)
+
+    assert ask(client) == []
+    assert len(clock.slept) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.ConnectionError(ProtocolError("Connection aborted.", ConnectionResetError(104, "reset"))),
+        requests.ReadTimeout(f"read timed out {SECRET_URL}"),
+        requests.ConnectTimeout(SECRET_URL),
+        requests.exceptions.ChunkedEncodingError(SECRET_URL),
+    ],
+)
+def test_a_broken_connection_is_tried_again(auth0: Transport, client: Auth0Client, error: Exception) -> None:
+    auth0.on("GET", PATH, error, error, OK)
+
+    assert ask(client) == []
+
+
+def test_a_short_body_is_asked_for_again(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", PATH, Reply(json=["x" * 100], breaks_after=50), OK)
+
+    assert ask(client) == []
+
+
+def test_a_provider_that_stays_busy_ends_with_an_error_that_tells_no_address(
+    auth0: Transport, client: Auth0Client, clock: FakeClock
+) -> None:
+    auth0.on("GET", PATH, requests.ConnectionError(f"Max retries exceeded with url: {SECRET_URL}"))
+
+    with pytest.raises(ProviderBusyError, match="ConnectionError") as caught:
+        ask(client)
+
+    assert sum(clock.slept) <= 300
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert caught.value.__context__ is None
+
+
+def test_waiting_ends_with_the_invocation(auth0: Transport, make_client: MakeClient, clock: FakeClock) -> None:
+    auth0.on("GET", PATH, Reply(503))
+
+    with pytest.raises(ProviderBusyError):
+        ask(make_client(seconds=20))
+
+    assert sum(clock.slept) <= 15
+
+
+def test_an_invocation_without_time_sends_nothing(auth0: Transport, make_client: MakeClient) -> None:
+    with pytest.raises(ProviderBusyError):
+        ask(make_client(seconds=1))
+
+    assert auth0.seen == []
+
+
+def test_the_pace_follows_the_headers_before_429_comes(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
+    headers = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 9)}
+    auth0.on("GET", PATH, Reply(json=[], headers=headers), OK)
+
+    ask(client)
+    ask(client)
+
+    assert clock.slept == [9]
+
+
+def test_every_request_has_time_outs_that_fit_the_invocation(auth0: Transport, make_client: MakeClient) -> None:
+    auth0.on("GET", PATH, OK)
+
+    ask(make_client(seconds=25))
+
+    assert auth0.seen[-1].timeout == (6, 20)
+
+
+def test_an_unknown_host_is_a_matter_of_configuration(auth0: Transport, client: Auth0Client) -> None:
+    unknown = NameResolutionError("acme.jp.auth0.com", None, OSError(-2, "Name or service not known"))  # type: ignore[arg-type] # a pool is not needed
+    auth0.on("GET", PATH, requests.ConnectionError(unknown))
+
+    with pytest.raises(ConfigurationError, match="does not resolve"):
+        ask(client)
+
+
+def test_an_untrusted_certificate_is_not_tried_again(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", PATH, requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
+
+    with pytest.raises(ConfigurationError, match="certificate"):
+        ask(client)
+
+    assert len(auth0.calls("GET", PATH)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "told"),
+    [
+        (
+            Reply(
+                403,
+                json={
+                    "statusCode": 403,
+                    "message": "Insufficient scope, expected any of: read:users, read:user_idp_tokens",
+                    "errorCode": "insufficient_scope",
+                },
+            ),
+            ScopeMissingError,
+            "read:users, read:user_idp_tokens",
+        ),
+        (Reply(403, json={"errorCode": "insufficient_scope"}), ScopeMissingError, "read:users"),
+        (Reply(403, body=b"<html>canary firewall</html>"), ScopeMissingError, "firewall"),
+        (
+            Reply(
+                400,
+                json={
+                    "message": "Payload validation error: 'No enum match for: canary' on property members[3] (List).",
+                    "errorCode": "invalid_body",
+                },
+            ),
+            RequestRefusedError,
+            r"400, invalid_body: on property members\[3\]",
+        ),
+        (Reply(400, json={"message": "canary", "errorCode": "canary says no"}), RequestRefusedError, r"\(400\)"),
+        (Reply(404, json={"message": "The connection does not exist."}), RequestRefusedError, "does not exist"),
+        (Reply(409, json=["canary"]), RequestRefusedError, "409"),
+        (Reply(302, headers={"Location": "http://169.254.169.254/canary"}), RequestRefusedError, "redirects"),
+        (Reply(body=b"<html>canary</html>", headers={"content-type": "text/html"}), WrongFormatError, "text/html"),
+        (Reply(body=b"\xff\xfe"), WrongFormatError, "not JSON"),
+        (Reply(body=b'{"a":' * 100_000), WrongFormatError, "not JSON"),
+    ],
+)
+def test_a_refusal_says_what_to_change_and_repeats_no_value(
+    auth0: Transport, client: Auth0Client, reply: Reply, error: type[MeiboError], told: str
+) -> None:
+    auth0.on("GET", PATH, reply)
+
+    with pytest.raises(error, match=told) as caught:
+        ask(client)
+
+    assert type(caught.value) is error
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_missing_scope_is_known_to_the_caller(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", PATH, Reply(403, json={"message": "Insufficient scope, expected any of: read:users"}))
+
+    with pytest.raises(ScopeMissingError) as caught:
+        ask(client)
+
+    assert caught.value.scopes == ("read:users",)
+
+
+def test_an_endless_answer_is_not_kept_in_memory(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", PATH, Reply(body=b" " * (16 * 1024 * 1024 + 1)))
+
+    with pytest.raises(WrongFormatError, match="more than"):
+        ask(client)
+
+
+class SlowBody(io.RawIOBase):
+    """Gives a byte a second, without end."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+
+    def readable(self) -> bool:
+        return True
+
+    def read1(self, size: int = -1) -> bytes:
+        self.clock.time += 1
+        return b" "
+
+
+def test_an_answer_that_drips_ends_with_the_invocation(
+    auth0: Transport, make_client: MakeClient, clock: FakeClock
+) -> None:
+    auth0.on("GET", PATH, lambda _: Reply(stream=SlowBody(clock)))
+    start = clock.now()
+
+    with pytest.raises(ProviderBusyError):
+        ask(make_client(seconds=400))
+
+    assert clock.now() - start < 400
+
+
+def test_an_answer_that_drips_is_given_up_without_a_deadline_too(
+    auth0: Transport, client: Auth0Client, clock: FakeClock
+) -> None:
+    auth0.on("GET", PATH, lambda _: Reply(stream=SlowBody(clock)))
+    start = clock.now()
+
+    with pytest.raises(ProviderBusyError):
+        ask(client)
+
+    assert clock.now() - start < 600
+
+
+@pytest.mark.parametrize("failure", [Reply(500), requests.ReadTimeout("late")])
+def test_what_must_not_be_done_twice_is_not_repeated_when_its_outcome_is_unknown(
+    auth0: Transport, client: Auth0Client, failure: Reply | Exception
+) -> None:
+    auth0.on("POST", "/api/v2/things", failure)
+
+    with pytest.raises(ProviderBusyError) as caught:
+        client.post("things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False)
+
+    assert caught.value.uncertain
+    assert len(auth0.calls("POST", "/api/v2/things")) == 1
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Reply(429),
+        requests.ConnectTimeout("late"),
+        requests.ConnectionError(NewConnectionError(None, "refused")),  # type: ignore[arg-type] # no pool needed
+    ],
+)
+def test_what_surely_did_not_happen_is_repeated(
+    auth0: Transport, client: Auth0Client, failure: Reply | Exception
+) -> None:
+    auth0.on("POST", "/api/v2/things", failure, Reply(204))
+
+    assert (
+        client.post("things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False)
+        is None
+    )
+
+
+def test_credentials_of_the_machine_are_not_sent(
+    auth0: Transport, client: Auth0Client, monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    netrc = f"{tmp_path}/netrc"
+    with open(netrc, "w", encoding="ascii") as file:  # noqa: PTH123 - NETRC takes a text
+        file.write("machine acme.jp.auth0.com login someone password canary\n")
+    monkeypatch.setenv("NETRC", netrc)
+    auth0.on("GET", PATH, OK)
+
+    ask(client)
+
+    assert all(not seen.headers.get("Authorization", "").startswith("Basic") for seen in auth0.seen)
+
+
+@pytest.mark.parametrize("domain", ["", "https://acme.auth0.com", "acme.auth0.com/x", "user@acme.auth0.com", "a b"])
+def test_a_domain_is_a_host_name(domain: str) -> None:
+    with pytest.raises(ConfigurationError, match="host name"):
+        Auth0Client(domain, Auth0Credentials("client", "s3cret"))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from meibo.errors import ConfigurationError
+from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields, wire_fields
+
+
+@pytest.mark.parametrize("format", ["ndjson", "csv"])
+def test_the_default_fields_are_fields_that_auth0_takes(format: str) -> None:
+    check_fields(format, DEFAULT_FIELDS[format])
+
+
+def test_thirty_csv_fields_are_taken_and_one_more_is_not() -> None:
+    fields = [f"user_metadata.f{number}" for number in range(31)]
+
+    check_fields("csv", fields[:30])
+    check_fields("ndjson", fields)
+    with pytest.raises(ConfigurationError, match=r"fields\[30\].*30 fields.*31"):
+        check_fields("csv", fields)
+
+
+@pytest.mark.parametrize("name", ["app_metadata", "user_metadata"])
+def test_whole_metadata_is_for_ndjson_only(name: str) -> None:
+    check_fields("ndjson", ["user_id", name])
+    with pytest.raises(ConfigurationError, match=rf"fields\[1\].*{name}\.country"):
+        check_fields("csv", ["user_id", name])
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ([], "at least one"),
+        (["user_id", "password_hash"], r"fields\[1\]\.name: Auth0 cannot export"),
+        (["email.domain"], r"fields\[0\]\.name: email has no parts"),
+        (["user_metadata."], r"fields\[0\]\.name"),
+        (["identities[x].connection"], r"fields\[0\]\.name"),
+        (["user_metadata.a b"], r"fields\[0\]\.name"),
+        ([""], r"fields\[0\]\.name: must have 1 to 100"),
+        (["user_metadata." + "x" * 100], r"fields\[0\]\.name: must have 1 to 100"),
+        ([{"name": "email", "export_as": "x" * 101}], r"fields\[0\]\.export_as"),
+        (["email", "email"], r"fields\[1\].*fields\[0\]"),
+        (["email", {"name": "user_metadata.mail", "export_as": "email"}], r"fields\[1\].*export_as"),
+    ],
+)
+def test_a_bad_field_is_named_by_its_position(fields: Sequence[str | Mapping[str, str]], told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        check_fields("ndjson", fields)
+
+
+def test_parts_of_a_field_always_get_a_name_of_their_own() -> None:
+    fields: list[str | Mapping[str, str]] = [
+        "email",
+        "user_metadata.country",
+        {"name": "identities[0].connection", "export_as": "provider"},
+    ]
+
+    assert wire_fields(fields) == [
+        {"name": "email"},
+        {"name": "user_metadata.country", "export_as": "user_metadata.country"},
+        {"name": "identities[0].connection", "export_as": "provider"},
+    ]

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
+from tests.support.transport import Reply, Transport
+
+PATH = "/api/v2/jobs/users-imports"
+ERRORS = "/api/v2/jobs/job_1/errors"
+
+
+def test_a_file_is_sent_without_an_e_mail_to_the_owners(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", PATH, Reply(202, json={"id": "job_1", "status": "pending"}))
+
+    job = create_users_import(client, connection_id="con_1", users=b'[{"email":"a@example.com"}]', upsert=True)
+
+    sent = auth0.seen[-1]
+    assert job.id == "job_1"
+    assert sent.headers["Content-Type"].startswith("multipart/form-data; boundary=")
+    for name, content in (("users", b"[{"), ("connection_id", b"con_1"), ("upsert", b"true")):
+        assert f'name="{name}"'.encode() in sent.body
+        assert content in sent.body
+    assert b'name="send_completion_email"\r\nContent-Type: text/plain\r\n\r\nfalse\r\n' in sent.body
+
+
+def test_a_third_import_waits_for_the_others(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", PATH, Reply(429), Reply(429), Reply(202, json={"id": "job_1"}))
+
+    assert create_users_import(client, connection_id="con_1", users=b"[]", upsert=False).id == "job_1"
+
+
+def test_an_import_with_an_unknown_outcome_is_not_repeated(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", PATH, Reply(502))
+
+    with pytest.raises(ProviderBusyError) as caught:
+        create_users_import(client, connection_id="con_1", users=b"[]", upsert=False)
+
+    assert caught.value.uncertain
+
+
+def test_a_file_that_is_too_large_is_not_sent(auth0: Transport, client: Auth0Client) -> None:
+    with pytest.raises(ValueError, match="512000"):
+        create_users_import(client, connection_id="con_1", users=b" " * 512_001, upsert=False)
+
+    assert auth0.seen == []
+
+
+@pytest.mark.parametrize(
+    ("document", "counts"),
+    [
+        ({"summary": {"failed": 1, "updated": 2, "inserted": 3, "total": 6}}, (3, 2, 1)),
+        ({"summary": {"failed": None}}, (0, 0, 0)),
+        ({}, None),
+    ],
+)
+def test_counts_are_told_where_there_are_any(
+    auth0: Transport, client: Auth0Client, document: dict[str, Any], counts: tuple[int, ...] | None
+) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json=document))
+
+    summary = import_summary(client, "job_1")
+
+    assert counts == (None if summary is None else (summary.inserted, summary.updated, summary.failed))
+
+
+@pytest.mark.parametrize("summary", [[], "x", 7, {"failed": "3"}, {"failed": -1}, {"failed": True}, {"failed": []}])
+def test_a_malformed_summary_is_not_taken_for_success(auth0: Transport, client: Auth0Client, summary: Any) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"summary": summary}))
+
+    with pytest.raises(WrongFormatError, match="job_1 with a malformed summary"):
+        import_summary(client, "job_1")
+
+
+@pytest.mark.parametrize(
+    "row", [{"errors": None}, {"errors": 7}, {"errors": "FORMAT"}, {"errors": ["FORMAT"]}, None, []]
+)
+def test_malformed_errors_of_a_user_are_an_error(auth0: Transport, client: Auth0Client, row: Any) -> None:
+    auth0.on("GET", ERRORS, Reply(json=[{"errors": [{"code": "FORMAT"}]}, row]))
+
+    with pytest.raises(WrongFormatError, match="the errors of the job job_1"):
+        import_faults(client, "job_1")
+
+
+@pytest.mark.parametrize("job_id", [None, 7, "", "somebody@people.example"])
+def test_an_import_without_the_id_of_a_job_is_told(auth0: Transport, client: Auth0Client, job_id: object) -> None:
+    auth0.on("POST", PATH, Reply(202, json={"id": job_id}))
+
+    with pytest.raises(WrongFormatError, match=r"without the id of a job$"):
+        create_users_import(client, connection_id="con_1", users=b"[]", upsert=False)
+
+
+def test_faults_are_codes_without_the_users(auth0: Transport, client: Auth0Client) -> None:
+    rows = [
+        {"user": {"email": "canary@example.com"}, "errors": [{"code": "DUPLICATED_USER", "message": "canary"}]},
+        {"user": {}, "errors": [{"code": "FORMAT", "path": "email"}, {"code": "not a code"}]},
+        {},
+    ]
+    auth0.on("GET", ERRORS, Reply(json=rows))
+
+    faults = import_faults(client, "job_1")
+
+    assert [fault.codes for fault in faults] == [("DUPLICATED_USER",), ("FORMAT",), ()]
+    assert "canary" not in repr(faults)
+
+
+def test_no_content_means_no_faults(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", ERRORS, Reply(204))
+
+    assert import_faults(client, "job_1") == []
+
+
+@pytest.mark.parametrize(("answer", "error"), [({"id": "job_1"}, RequestRefusedError), ("x", WrongFormatError)])
+def test_a_failure_as_a_whole_is_told(
+    auth0: Transport, client: Auth0Client, answer: Any, error: type[Exception]
+) -> None:
+    auth0.on("GET", ERRORS, Reply(json=answer))
+
+    with pytest.raises(error, match="job_1"):
+        import_faults(client, "job_1")

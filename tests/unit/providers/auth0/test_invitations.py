@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import pytest
+import requests
+
+from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.invitations import create_invitation, find_invitation
+from tests.support.transport import Reply, Seen, Transport
+
+ORGANIZATION = "org_0000000000000001"
+PATH = f"/api/v2/organizations/{ORGANIZATION}/invitations"
+CREATED = {
+    "id": "uinv_0000000000000001",
+    "client_id": "app",
+    "invitee": {"email": "canary@example.com"},
+    "invitation_url": "https://example.com/login?invitation=canary",
+    "expires_at": "2026-11-28T18:00:00.000Z",
+}
+
+
+def invite(client: Auth0Client, **changes: Any) -> Any:
+    request = {"email": "canary@example.com", "client_id": "app", "inviter": "HR", **changes}
+    return create_invitation(client, ORGANIZATION, **request)
+
+
+@pytest.mark.parametrize("status", [200, 201])
+def test_an_invitation_is_told_without_its_address(auth0: Transport, client: Auth0Client, status: int) -> None:
+    auth0.on("POST", PATH, Reply(status, json=CREATED))
+
+    invitation = invite(client)
+
+    assert (invitation.id, invitation.expires_at) == (CREATED["id"], CREATED["expires_at"])
+    assert "canary" not in repr(invitation)
+
+
+def test_an_e_mail_is_sent_only_where_it_is_asked_for(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", PATH, Reply(201, json=CREATED))
+
+    invite(client)
+    invite(client, send_email=True, roles=["rol_1"], ttl_sec=3600, connection_id="con_1")
+
+    assert auth0.seen[-2].json == {
+        "inviter": {"name": "HR"},
+        "invitee": {"email": "canary@example.com"},
+        "client_id": "app",
+        "send_invitation_email": False,
+    }
+    assert auth0.seen[-1].json == {
+        "inviter": {"name": "HR"},
+        "invitee": {"email": "canary@example.com"},
+        "client_id": "app",
+        "send_invitation_email": True,
+        "roles": ["rol_1"],
+        "ttl_sec": 3600,
+        "connection_id": "con_1",
+    }
+
+
+@pytest.mark.parametrize("failure", [Reply(502), requests.ConnectionError("canary")])
+def test_nobody_is_invited_twice_by_a_repetition(
+    auth0: Transport, client: Auth0Client, failure: Reply | Exception
+) -> None:
+    auth0.on("POST", PATH, failure)
+
+    with pytest.raises(ProviderBusyError) as caught:
+        invite(client)
+
+    assert caught.value.uncertain
+    assert len(auth0.calls("POST", PATH)) == 1
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("The specified client_id does not exist.", "client_id does not exist"),
+        (
+            "A default login route is required to generate the invitation url. See x",
+            "login route",
+        ),
+        ("One or more of the specified roles do not exist: rol_0000000000000009", "rol_0000000000000009"),
+        ("canary@example.com is not welcome", r"\(400, invalid_body\)"),
+    ],
+)
+def test_a_refused_invitation_says_why_without_the_address(
+    auth0: Transport, client: Auth0Client, message: str, told: str
+) -> None:
+    auth0.on("POST", PATH, Reply(400, json={"message": message, "errorCode": "invalid_body"}))
+
+    with pytest.raises(RequestRefusedError, match=told) as caught:
+        invite(client)
+
+    assert "canary" not in str(caught.value)
+
+
+def test_an_invitation_without_an_id_is_told(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", PATH, Reply(201, json={}))
+
+    with pytest.raises(WrongFormatError, match="without its id"):
+        invite(client)
+
+
+def test_an_invitation_is_found_on_any_page(auth0: Transport, client: Auth0Client) -> None:
+    other = {"id": "uinv_9", "client_id": "app", "invitee": {"email": "other@example.com"}}
+    pages: list[list[Any]] = [[other] * 50, [other, {"id": "uinv_8"}, CREATED], []]
+
+    def answer(seen: Seen) -> Reply:
+        rows = pages[int(seen.query["page"])]
+        return Reply(json={"invitations": rows, "start": 0, "limit": len(rows)})
+
+    auth0.on("GET", PATH, answer)
+
+    found = find_invitation(client, ORGANIZATION, email="Canary@example.com", client_id="app")
+
+    assert found is not None
+    assert found.id == CREATED["id"]
+    assert find_invitation(client, ORGANIZATION, email="canary@example.com", client_id="another") is None

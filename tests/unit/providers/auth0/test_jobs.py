@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.jobs import create_users_export, get_job
+from meibo.providers.auth0.location import fresh_location
+from tests.support.transport import Reply, Transport
+
+EXPORTS = "/api/v2/jobs/users-exports"
+CREATED = Reply(
+    json={"type": "users_export", "status": "pending", "id": "job_1", "created_at": "2026-11-21T18:00:00.000Z"}
+)
+
+
+def test_an_export_is_asked_for_with_everything_that_is_configured(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", EXPORTS, CREATED)
+
+    job = create_users_export(
+        client, connection_id="con_0000000000000001", format="ndjson", limit=5, fields=["user_id", "app_metadata.plan"]
+    )
+
+    assert (job.id, job.created_at, job.status) == ("job_1", "2026-11-21T18:00:00.000Z", "pending")
+    assert auth0.seen[-1].json == {
+        "connection_id": "con_0000000000000001",
+        "format": "json",
+        "limit": 5,
+        "fields": [{"name": "user_id"}, {"name": "app_metadata.plan", "export_as": "app_metadata.plan"}],
+    }
+
+
+def test_what_is_not_configured_is_not_sent(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", EXPORTS, CREATED)
+
+    create_users_export(client, connection_id=None, format="csv", limit=None, fields=["email"])
+
+    assert auth0.seen[-1].json == {"format": "csv", "fields": [{"name": "email"}]}
+
+
+def test_an_export_is_asked_for_again_after_a_server_error(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", EXPORTS, Reply(502), CREATED)
+
+    assert create_users_export(client, connection_id=None, format="csv", limit=None, fields=["email"]).id == "job_1"
+
+
+def test_an_unknown_connection_is_named(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", EXPORTS, Reply(400, json={"message": "The connection does not exist."}))
+
+    with pytest.raises(RequestRefusedError, match=r"con_0000000000000009.*The connection does not exist") as caught:
+        create_users_export(client, connection_id="con_0000000000000009", format="csv", limit=None, fields=["email"])
+
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("job_id", [None, 7, "", "somebody@people.example", "../users", "job 1", "j" * 101])
+def test_an_answer_without_a_job_is_told(auth0: Transport, client: Auth0Client, job_id: object) -> None:
+    auth0.on("POST", EXPORTS, Reply(json={"status": "pending", "id": job_id}))
+
+    # What is no id is not repeated: it could be anything.
+    with pytest.raises(WrongFormatError, match=r"without the id of a job$"):
+        create_users_export(client, connection_id=None, format="csv", limit=None, fields=["email"])
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "reason"),
+    [
+        ({"status": "pending"}, "pending", None),
+        ({"status": "processing"}, "pending", None),
+        ({"status": "queued for later"}, "pending", None),
+        ({}, "pending", None),
+        ({"status": None}, "pending", None),
+        ({"status": "completed", "location": "https://x"}, "completed", None),
+        ({"status": "failed"}, "gone", "failed"),
+        ({"status": "expired"}, "gone", "expired"),
+        ({"status": "error"}, "gone", "error"),
+    ],
+)
+def test_a_state_says_what_to_do_next(
+    auth0: Transport, client: Auth0Client, document: dict[str, Any], status: str, reason: str | None
+) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"id": "job_1", **document}))
+
+    job = get_job(client, "job_1")
+
+    assert (job.status, job.reason) == (status, reason)
+
+
+@pytest.mark.parametrize("status", [["completed"], {}, 7, True])
+def test_a_status_that_is_not_a_string_is_an_error(auth0: Transport, client: Auth0Client, status: object) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"status": status, "location": "https://x"}))
+
+    with pytest.raises(WrongFormatError, match="job_1 with a status of type"):
+        get_job(client, "job_1")
+    with pytest.raises(WrongFormatError, match="job_1 with a status of type"):
+        fresh_location(client, "job_1", ["x"])
+
+
+def test_a_vanished_job_is_gone(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(404, json={"message": "Job not found."}))
+
+    job = get_job(client, "job_1")
+
+    assert (job.status, job.reason) == ("gone", "missing")
+
+
+def test_another_refusal_is_not_taken_for_a_vanished_job(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(400, json={"errorCode": "invalid_uri"}))
+
+    with pytest.raises(RequestRefusedError, match="invalid_uri"):
+        get_job(client, "job_1")
+
+
+@pytest.mark.parametrize(
+    ("told", "read"), [(0, 0), (42, 42), (42.7, 42), (100, 100), (None, None), ("42", None), (-1, None), (True, None)]
+)
+def test_progress_is_read_where_it_is_told(auth0: Transport, client: Auth0Client, told: Any, read: int | None) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"status": "pending", "percentage_done": told}))
+
+    assert get_job(client, "job_1").percentage_done == read
+
+
+def test_an_id_cannot_change_the_path(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", "/api/v2/jobs/..%2Fusers%3Fq%3Dx", Reply(404))
+
+    assert get_job(client, "../users?q=x").status == "gone"
+    for dots in ("", ".", ".."):
+        with pytest.raises(RequestRefusedError):
+            get_job(client, dots)

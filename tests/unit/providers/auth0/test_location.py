@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from urllib3.util import parse_url
+
+from meibo.errors import ConfigurationError, JobGoneError, LocationRefusedError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.location import DEFAULT_ALLOWED_HOSTS, check_host_patterns, fresh_location, vet_location
+from tests.support.transport import Reply, Transport
+
+HOST = "pus3-auth0-export-users-us-east-2.s3.us-east-2.amazonaws.com"
+QUERY = "X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Signature=canary%2F1"
+LOCATION = f"https://{HOST}/job_1/acme.json.gz?{QUERY}"
+
+
+def completed(location: object) -> Reply:
+    return Reply(json={"id": "job_1", "status": "completed", "location": location})
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        LOCATION,
+        LOCATION.removeprefix("https://"),
+        LOCATION.removeprefix("https:"),
+        LOCATION.replace("https", "HTTPS"),
+        LOCATION.replace(HOST, HOST.upper()),
+        LOCATION.replace(HOST, HOST + ":443"),
+    ],
+)
+def test_a_location_on_an_allowed_host_becomes_one_https_url(
+    auth0: Transport, client: Auth0Client, location: str
+) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", completed(location))
+
+    assert fresh_location(client, "job_1", DEFAULT_ALLOWED_HOSTS) == LOCATION
+
+
+REFUSED = [
+    LOCATION.replace("https", "http"),
+    LOCATION.replace("https", "ftp"),
+    f"https://evil.example/{HOST}?{QUERY}",
+    f"https://{HOST}.evil.example/job?{QUERY}",
+    f"https://evil{HOST.removeprefix('pus3-auth0-export-users-us-east-2')}@evil.example/?{QUERY}",
+    f"https://evil.example@{HOST}/?{QUERY}",
+    f"https://{HOST}@evil.example/?{QUERY}",
+    f"https://{HOST}:8443/?{QUERY}",
+    f"https://{HOST}:/?{QUERY}",
+    f"https://{HOST}:x/?{QUERY}",
+    f"https://{HOST}./?{QUERY}",
+    f"https://evil.example\\@{HOST}/?{QUERY}",
+    f"https://evil.example\\.{HOST}/?{QUERY}",
+    f"https://evil.example%2f.{HOST}/?{QUERY}",
+    f"https://evil.example;.{HOST}/?{QUERY}",
+    f"https://evil.example\t.{HOST}/?{QUERY}",
+    f"https://x..s3.us-east-2.amazonaws.com/?{QUERY}",
+    "https://s3.us-east-2.amazonaws.com/bucket/key",
+    "https://ｅxports.s3.us-east-2.amazonaws.com/",
+    "https://xn--/",
+    "https://169.254.169.254/latest/meta-data",
+    "https://[::1]/",
+    "https://[v1.x].s3.us-east-2.amazonaws.com/",
+    "https://",
+    "//",
+    "file:///etc/passwd",
+    "javascript:alert(1)",
+    "https://" + "a" * 20_000,
+]
+
+
+@pytest.mark.parametrize("location", REFUSED)
+def test_another_location_is_refused_without_telling_it(auth0: Transport, client: Auth0Client, location: str) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", completed(location))
+
+    with pytest.raises(LocationRefusedError) as caught:
+        fresh_location(client, "job_1", DEFAULT_ALLOWED_HOSTS)
+
+    assert "canary" not in str(caught.value)
+
+
+def test_a_refused_host_is_named() -> None:
+    with pytest.raises(LocationRefusedError, match=r"evil\.example:8443,"):
+        vet_location(f"https://evil.example:8443/x?{QUERY}", DEFAULT_ALLOWED_HOSTS)
+
+
+def test_a_pattern_with_a_port_allows_that_port_only() -> None:
+    assert vet_location("https://localhost:8443/x", ["localhost:8443"]) == "https://localhost:8443/x"
+    for other in ("https://localhost/x", "https://localhost:8444/x", "https://127.0.0.1:8443/x"):
+        with pytest.raises(LocationRefusedError):
+            vet_location(other, ["localhost:8443"])
+
+
+def test_a_scheme_less_location_may_have_a_port() -> None:
+    assert vet_location("localhost:8443/x?y", ["localhost:8443"]) == "https://localhost:8443/x?y"
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"status": "completed"}, "no location"),
+        ({"status": "completed", "location": ""}, "no location"),
+        ({"status": "completed", "location": 7}, "no location"),
+        ({"status": "pending"}, "pending"),
+        ({"status": "failed"}, "failed"),
+        ({"status": "canary"}, "unknown state"),
+        ({}, "unknown state"),
+    ],
+)
+def test_a_job_without_a_file_is_gone(
+    auth0: Transport, client: Auth0Client, document: dict[str, object], told: str
+) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json=document))
+
+    with pytest.raises(JobGoneError, match=told):
+        fresh_location(client, "job_1", DEFAULT_ALLOWED_HOSTS)
+
+
+def test_a_vanished_job_is_gone(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(404))
+
+    with pytest.raises(JobGoneError, match="24 hours"):
+        fresh_location(client, "job_1", DEFAULT_ALLOWED_HOSTS)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "*", "*.com", "*s3.amazonaws.com", "a.*.com", "https://x.example", "x.example/", "x.example.", "*."]
+)
+def test_a_pattern_that_allows_too_much_is_refused(pattern: str) -> None:
+    with pytest.raises(ConfigurationError, match="label"):
+        check_host_patterns([pattern])
+
+
+PIECES = st.sampled_from(
+    [
+        *("https://", "http://", "//", "/", "\\", "@", ":", ":443", ":80", "?", "#", "%", "%2e", ".", "..", "*", " "),
+        *("\t", "\n", "x", "[", "]", "ß", "。", "Ⓢ", "-", "_", ";", "&", "=", HOST, "user-exports.auth0.com"),
+        *("evil.example", "s3.us-east-2.amazonaws.com", ".s3.us-east-2.amazonaws.com"),
+    ]
+)
+
+
+@given(st.lists(PIECES | st.text(max_size=3), max_size=9).map("".join))
+@example(LOCATION)
+def test_no_accepted_location_leads_to_a_host_outside_the_list(text: str) -> None:
+    try:
+        accepted = vet_location(text, DEFAULT_ALLOWED_HOSTS)
+    except LocationRefusedError:
+        return
+
+    # Two readers of URLs that we did not write agree about the host: the standard library's and the copy's.
+    for host, port, scheme in (
+        (urlsplit(accepted).hostname, urlsplit(accepted).port, urlsplit(accepted).scheme),
+        (parse_url(accepted).host, parse_url(accepted).port, parse_url(accepted).scheme),
+    ):
+        assert scheme == "https"
+        assert port in {None, 443}
+        assert host is not None
+        assert host == "user-exports.auth0.com" or (
+            host.endswith((".s3.us-east-2.amazonaws.com", ".s3.us-west-2.amazonaws.com")) and not host.startswith(".")
+        )

@@ -1,0 +1,213 @@
+"""No answer of Auth0 ends in anything but a result or a MeiboError, whatever types its values have."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from meibo.errors import MeiboError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
+from meibo.providers.auth0.invitations import create_invitation, find_invitation
+from meibo.providers.auth0.jobs import create_users_export, get_job
+from meibo.providers.auth0.location import fresh_location
+from meibo.providers.auth0.membership import add_members, member_roles, role_ids
+from meibo.providers.auth0.organizations import (
+    MemberReader,
+    enabled_connections,
+    list_connections,
+    organization_connections,
+    organizations,
+)
+from meibo.providers.auth0.users import user_exists, users_by_email
+from tests.support.clock import FakeClock
+from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, places, replaced
+from tests.support.transport import Reply, Transport
+from tests.unit.providers.auth0.conftest import TOKEN
+
+ORGANIZATION = "org_0000000000000001"
+OF_ORGANIZATION = f"/api/v2/organizations/{ORGANIZATION}"
+JOB = {
+    "id": "job_1",
+    "type": "users_export",
+    "status": "completed",
+    "created_at": "2026-11-21T18:00:00.000Z",
+    "location": "https://x.s3.us-east-2.amazonaws.com/job_1/acme.json.gz?X-Amz-Signature=x",
+    "percentage_done": 100,
+    "time_left_seconds": 0,
+    "summary": {"failed": 1, "updated": 2, "inserted": 3, "total": 6},
+}
+INVITATION = {
+    "id": "uinv_0000000000000001",
+    "client_id": "app",
+    "invitee": {"email": "a@example.com"},
+    "expires_at": "2026-11-28T18:00:00.000Z",
+}
+REFUSAL = {
+    "statusCode": 403,
+    "error": "Forbidden",
+    "message": "Insufficient scope, expected any of: read:users",
+    "errorCode": "insufficient_scope",
+    "attributes": {"error": "x"},
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A call of the client, and the documented answer to its request."""
+
+    method: str
+    path: str
+    answer: Any
+    call: Callable[[Auth0Client], Any]
+
+
+def _import(client: Auth0Client) -> Any:
+    return create_users_import(client, connection_id="con_1", users=b"[]", upsert=False)
+
+
+def _export(client: Auth0Client) -> Any:
+    return create_users_export(client, connection_id="con_1", format="csv", limit=None, fields=["email"])
+
+
+def _invite(client: Auth0Client) -> Any:
+    return create_invitation(client, ORGANIZATION, email="a@example.com", client_id="app", inviter="HR")
+
+
+READINGS = {
+    "a job": Reading("GET", "/api/v2/jobs/job_1", JOB, lambda client: get_job(client, "job_1")),
+    "a location": Reading(
+        "GET",
+        "/api/v2/jobs/job_1",
+        JOB,
+        lambda client: fresh_location(client, "job_1", ["*.s3.us-east-2.amazonaws.com"]),
+    ),
+    "a new export": Reading("POST", "/api/v2/jobs/users-exports", JOB, _export),
+    "a new import": Reading("POST", "/api/v2/jobs/users-imports", JOB, _import),
+    "a summary": Reading("GET", "/api/v2/jobs/job_1", JOB, lambda client: import_summary(client, "job_1")),
+    "errors of an import": Reading(
+        "GET",
+        "/api/v2/jobs/job_1/errors",
+        [{"user": {"email": "a@example.com"}, "errors": [{"code": "FORMAT", "message": "x", "path": "email"}]}],
+        lambda client: import_faults(client, "job_1"),
+    ),
+    "organizations": Reading(
+        "GET",
+        "/api/v2/organizations",
+        {"organizations": [{"id": ORGANIZATION, "name": "a"}], "next": "c"},
+        lambda client: list(organizations(client)),
+    ),
+    "connections": Reading(
+        "GET",
+        "/api/v2/connections",
+        {"connections": [{"id": "con_1", "name": "a"}], "next": "c"},
+        lambda client: list(list_connections(client)),
+    ),
+    "members": Reading(
+        "GET",
+        f"{OF_ORGANIZATION}/members",
+        {"members": [{"user_id": "auth0|1", "roles": [{"id": "rol_1"}]}], "next": "c"},
+        lambda client: list(MemberReader(client).pages(ORGANIZATION)),
+    ),
+    "enabled connections": Reading(
+        "GET",
+        f"{OF_ORGANIZATION}/enabled_connections",
+        {"enabled_connections": [{"connection_id": "con_1"}], "start": 0, "limit": 1, "total": 1},
+        lambda client: (enabled_connections(client, ORGANIZATION), organization_connections(client, ORGANIZATION)),
+    ),
+    "roles": Reading(
+        "GET",
+        "/api/v2/roles",
+        {"roles": [{"id": "rol_1", "name": "a"}], "start": 0, "limit": 100, "total": 1},
+        role_ids,
+    ),
+    "roles of a member": Reading(
+        "GET",
+        f"{OF_ORGANIZATION}/members/auth0%7C1/roles",
+        {"roles": [{"id": "rol_1", "name": "a"}], "start": 0, "limit": 100, "total": 1},
+        lambda client: member_roles(client, ORGANIZATION, "auth0|1"),
+    ),
+    "new members": Reading(
+        "POST", f"{OF_ORGANIZATION}/members", None, lambda client: add_members(client, ORGANIZATION, ["auth0|1"])
+    ),
+    "a new invitation": Reading("POST", f"{OF_ORGANIZATION}/invitations", INVITATION, _invite),
+    "invitations": Reading(
+        "GET",
+        f"{OF_ORGANIZATION}/invitations",
+        {"invitations": [INVITATION], "start": 0, "limit": 1},
+        lambda client: find_invitation(client, ORGANIZATION, email="b@example.com", client_id="app"),
+    ),
+    "a user": Reading(
+        "GET", "/api/v2/users/auth0%7C1", {"user_id": "auth0|1"}, lambda client: user_exists(client, "auth0|1")
+    ),
+    "users by e-mail": Reading(
+        "GET",
+        "/api/v2/users-by-email",
+        [{"user_id": "auth0|1"}],
+        lambda client: users_by_email(client, "a@example.com"),
+    ),
+}
+
+
+def client_of(auth0: Transport) -> Auth0Client:
+    return Auth0Client(
+        "acme.jp.auth0.com", Auth0Credentials("client", "s3cret"), session=auth0.session(), clock=FakeClock()
+    )
+
+
+def ends(call: Callable[[], Any]) -> None:
+    """Assert that a call returns or raises a MeiboError whose text repeats nothing that was received."""
+    told = ""
+    try:
+        call()
+    except MeiboError as error:
+        told = "".join(traceback.format_exception(error))
+    assert CANARY not in told
+
+
+@pytest.mark.parametrize("what", READINGS)
+def test_each_value_of_an_answer_may_have_any_type(what: str) -> None:
+    reading = READINGS[what]
+    document: Any = None
+    auth0 = Transport().on("POST", "/oauth/token", TOKEN)
+    auth0.on(reading.method, reading.path, lambda _: Reply(json=document, body=b"null"))
+    client = client_of(auth0)
+    for path in places(reading.answer):
+        for value in WRONG_VALUES:
+            document = replaced(reading.answer, path, value)
+            ends(lambda: reading.call(client))
+
+
+@pytest.mark.parametrize("what", READINGS)
+@given(data=st.data())
+def test_an_answer_with_wrong_types_is_an_error_of_ours(what: str, data: st.DataObject) -> None:
+    reading = READINGS[what]
+    document = data.draw(altered(reading.answer) | JSON)
+    auth0 = Transport().on("POST", "/oauth/token", TOKEN).on(reading.method, reading.path, Reply(json=document))
+
+    ends(lambda: reading.call(client_of(auth0)))
+
+
+@pytest.mark.parametrize("what", READINGS)
+@given(document=altered(REFUSAL), status=st.sampled_from([302, 400, 401, 403, 404, 409]))
+def test_a_refusal_with_wrong_types_is_an_error_of_ours(what: str, document: Any, status: int) -> None:
+    reading = READINGS[what]
+    auth0 = Transport().on("POST", "/oauth/token", TOKEN).on(reading.method, reading.path, Reply(status, json=document))
+
+    ends(lambda: reading.call(client_of(auth0)))
+
+
+@given(document=altered(TOKEN.json), status=st.sampled_from([200, 400, 401, 403]))
+@example(document={**TOKEN.json, "expires_in": 10**400}, status=200)
+def test_a_token_with_wrong_types_is_an_error_of_ours(document: Any, status: int) -> None:
+    auth0 = Transport().on("POST", "/oauth/token", Reply(status, json=document))
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json=JOB))
+
+    ends(lambda: get_job(client_of(auth0), "job_1"))

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+
+from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.membership import add_members, add_roles, member_roles, remove_members, remove_roles
+from tests.support.clock import FakeClock
+from tests.support.transport import Reply, Transport
+
+ORGANIZATION = "org_0000000000000001"
+MEMBERS = f"/api/v2/organizations/{ORGANIZATION}/members"
+ROLES = f"{MEMBERS}/auth0%7C1/roles"
+DONE = Reply(204)
+Change = Callable[[Auth0Client], Any]
+
+CHANGES: list[tuple[str, str, Change, Any, str]] = [
+    (
+        "POST",
+        MEMBERS,
+        lambda client: add_members(client, ORGANIZATION, ["auth0|1", "auth0|2"]),
+        {"members": ["auth0|1", "auth0|2"]},
+        "create:organization_members",
+    ),
+    (
+        "DELETE",
+        MEMBERS,
+        lambda client: remove_members(client, ORGANIZATION, ["auth0|1"]),
+        {"members": ["auth0|1"]},
+        "delete:organization_members",
+    ),
+    (
+        "POST",
+        ROLES,
+        lambda client: add_roles(client, ORGANIZATION, "auth0|1", ["rol_1"]),
+        {"roles": ["rol_1"]},
+        "create:organization_member_roles",
+    ),
+    (
+        "DELETE",
+        ROLES,
+        lambda client: remove_roles(client, ORGANIZATION, "auth0|1", ["rol_1"]),
+        {"roles": ["rol_1"]},
+        "delete:organization_member_roles",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
+def test_a_change_is_sent_as_documented(
+    auth0: Transport, client: Auth0Client, method: str, path: str, change: Change, body: Any, scope: str
+) -> None:
+    auth0.on(method, path, DONE)
+
+    change(client)
+
+    assert auth0.seen[-1].json == body
+
+
+@pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
+@pytest.mark.parametrize("failure", [Reply(429), Reply(500), requests.ReadTimeout("late")])
+def test_a_change_with_an_unknown_outcome_is_repeated(
+    auth0: Transport,
+    client: Auth0Client,
+    method: str,
+    path: str,
+    change: Change,
+    body: Any,
+    scope: str,
+    failure: Reply | Exception,
+) -> None:
+    auth0.on(method, path, failure, DONE)
+
+    change(client)
+
+    assert len(auth0.calls(method, path)) == 2
+
+
+@pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
+def test_a_missing_scope_is_named(
+    auth0: Transport, client: Auth0Client, method: str, path: str, change: Change, body: Any, scope: str
+) -> None:
+    auth0.on(method, path, Reply(403, json={"errorCode": "insufficient_scope"}))
+
+    with pytest.raises(ScopeMissingError, match=scope):
+        change(client)
+
+
+@pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
+def test_a_refused_change_has_a_status_and_a_code(
+    auth0: Transport, client: Auth0Client, method: str, path: str, change: Change, body: Any, scope: str
+) -> None:
+    auth0.on(method, path, Reply(400, json={"errorCode": "invalid_body", "message": "canary auth0|1"}))
+
+    with pytest.raises(RequestRefusedError, match=ORGANIZATION) as caught:
+        change(client)
+
+    assert (caught.value.status, caught.value.code) == (400, "invalid_body")
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [0, 11])
+def test_a_request_holds_one_to_ten_members(auth0: Transport, client: Auth0Client, count: int) -> None:
+    for change in (add_members, remove_members):
+        with pytest.raises(ValueError, match="1 to 10"):
+            change(client, ORGANIZATION, [f"auth0|{number}" for number in range(count)])
+    assert auth0.seen == []
+
+
+def test_additions_and_removals_share_their_pace(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 3)}
+    auth0.on("POST", MEMBERS, Reply(204, headers=headers)).on("DELETE", MEMBERS, DONE)
+
+    add_members(client, ORGANIZATION, ["auth0|1"])
+    remove_members(client, ORGANIZATION, ["auth0|1"])
+
+    assert clock.slept == [3]
+
+
+def test_roles_of_a_member_are_their_ids(auth0: Transport, client: Auth0Client) -> None:
+    rows = [{"id": "rol_1", "name": "admin", "description": "x"}, {"id": "rol_2", "name": "b"}]
+    auth0.on("GET", ROLES, Reply(json={"roles": rows, "start": 0, "limit": 100, "total": 2}))
+
+    assert member_roles(client, ORGANIZATION, "auth0|1") == ["rol_1", "rol_2"]
+
+
+@pytest.mark.parametrize("answer", [{}, {"roles": [{}]}, ["x"]])
+def test_something_other_than_roles_is_told(auth0: Transport, client: Auth0Client, answer: Any) -> None:
+    auth0.on("GET", ROLES, Reply(json=answer))
+
+    with pytest.raises(WrongFormatError, match=ORGANIZATION):
+        member_roles(client, ORGANIZATION, "auth0|1")

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meibo.errors import (
+    ArchiveConflictError,
+    EventError,
+    ProviderBusyError,
+    RequestRefusedError,
+    ScopeMissingError,
+    WrongFormatError,
+)
+from meibo.providers.auth0.organization_reader import ReadPosition, ReadStep, read_organizations
+from meibo.providers.auth0.pagination import Page
+from tests.support.memory_tenant import MemoryTenant, organization_id
+
+DATASETS = pytest.mark.parametrize("dataset", ["organizations", "members"])
+
+
+def rows(steps: list[ReadStep]) -> list[dict[str, Any]]:
+    return [json.loads(line) for step in steps for line in step.lines]
+
+
+def kept(position: ReadPosition) -> ReadPosition:
+    """Return the position as it comes back from the bucket."""
+    return ReadPosition.from_json(json.loads(json.dumps(position.to_json())))
+
+
+@DATASETS
+@pytest.mark.parametrize("always_next", [True, False])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 20])
+def test_everything_is_read_once_in_order(dataset: str, count: int, always_next: bool) -> None:
+    tenant = MemoryTenant(count, always_next=always_next)
+
+    steps = list(read_organizations(dataset, tenant, ReadPosition()))
+
+    assert rows(steps) == tenant.lines(dataset)
+    assert [step.finished for step in steps if step.finished] == [organization_id(n) for n in range(count)]
+
+
+@given(
+    dataset=st.sampled_from(["organizations", "members"]),
+    count=st.integers(0, 15),
+    always_next=st.booleans(),
+    stops=st.lists(st.integers(1, 9), max_size=12),
+)
+def test_a_walk_that_stops_anywhere_goes_on_without_a_gap_and_without_a_repetition(
+    dataset: str, count: int, always_next: bool, stops: list[int]
+) -> None:
+    tenant = MemoryTenant(count, always_next=always_next)
+    steps: list[ReadStep] = []
+    position = ReadPosition()
+
+    for calls in [*stops, 1_000_000]:
+        tenant.calls_left = calls
+        try:
+            for step in read_organizations(dataset, tenant, kept(position)):
+                steps.append(step)
+                position = step.position
+        except ProviderBusyError:
+            continue
+        break
+
+    assert rows(steps) == tenant.lines(dataset)
+
+
+@given(
+    dataset=st.sampled_from(["organizations", "members"]),
+    deletions=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 11)), max_size=6),
+)
+def test_what_is_deleted_while_the_walk_pauses_costs_no_other_organization(
+    dataset: str, deletions: list[tuple[int, int]]
+) -> None:
+    # given: pages shift under the walk
+    tenant = MemoryTenant(12)
+    steps: list[ReadStep] = []
+    position = ReadPosition()
+
+    # when
+    for calls, number in [*deletions, (1_000_000, -1)]:
+        tenant.calls_left = calls
+        try:
+            for step in read_organizations(dataset, tenant, kept(position)):
+                steps.append(step)
+                position = step.position
+        except ProviderBusyError:
+            tenant.delete(number)
+            continue
+        break
+
+    # then: whoever is still there was read once
+    found = [json.dumps(row) for row in rows(steps)]
+    assert {json.dumps(row) for row in tenant.lines(dataset)} <= set(found)
+    assert len(found) == len(set(found))
+
+
+@DATASETS
+def test_an_organization_that_is_gone_by_now_is_passed_over_and_named(dataset: str) -> None:
+    tenant = MemoryTenant(7, gone={organization_id(2), organization_id(6)})
+
+    steps = list(read_organizations(dataset, tenant, ReadPosition()))
+
+    assert [step.gone for step in steps if step.gone] == [organization_id(2), organization_id(6)]
+    assert rows(steps) == tenant.lines(dataset)
+
+
+@DATASETS
+@pytest.mark.parametrize(
+    "error",
+    [
+        RequestRefusedError("a gateway's own page", status=404, foreign=True),
+        RequestRefusedError("a validation error", status=400),
+        ScopeMissingError("needs the scope"),
+    ],
+)
+def test_any_other_refusal_ends_the_walk(dataset: str, error: Exception) -> None:
+    def refuse(question: str) -> None:
+        if organization_id(1) in question:
+            raise error
+
+    tenant = MemoryTenant(3, before=refuse)
+
+    with pytest.raises(type(error)):
+        list(read_organizations(dataset, tenant, ReadPosition()))
+
+
+def test_the_missing_scope_for_roles_is_remembered_on_the_way() -> None:
+    tenant = MemoryTenant(6, roles=False)
+
+    steps = list(read_organizations("members", tenant, ReadPosition()))
+
+    assert steps[-1].position.with_roles is False
+    assert steps[-1].position.had_roles is False
+
+
+def test_roles_that_are_refused_half_way_are_told_from_roles_that_never_were() -> None:
+    tenant = MemoryTenant(9)
+
+    def lose(question: str) -> None:
+        tenant.roles = tenant.roles and organization_id(7) not in question
+
+    tenant.before = lose
+    steps = list(read_organizations("members", tenant, ReadPosition()))
+
+    assert steps[-1].position.with_roles is False
+    assert steps[-1].position.had_roles is True
+
+
+@pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c", "a"], [str(n) for n in range(40)]])
+@DATASETS
+def test_a_cursor_that_repeats_ends_with_an_error_also_across_invocations(dataset: str, cycle: list[str]) -> None:
+    # given: a list that runs in a circle; every invocation has time for three calls
+    class Circle(MemoryTenant):
+        def circle(self, key: str, cursor: str | None) -> Page:
+            at = cycle.index(cursor) + 1 if cursor else 0
+            return Page([{key: organization_id(at)}], cycle[at % len(cycle)])
+
+        def organizations(self, cursor: str | None) -> Page:
+            self._answer("organizations")
+            return self.circle("id", cursor) if dataset == "organizations" else Page([{"id": organization_id(1)}], None)
+
+        def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+            self._answer("members")
+            return self.circle("user_id", cursor), True
+
+    tenant = Circle()
+
+    def invoke_again_and_again() -> None:
+        position = ReadPosition()
+        for _ in range(1000):
+            tenant.calls_left = 3
+            try:
+                for step in read_organizations(dataset, tenant, kept(position)):
+                    position = step.position
+            except ProviderBusyError:
+                continue
+
+    # when
+    with pytest.raises(RequestRefusedError, match="repeats"):
+        invoke_again_and_again()
+
+    # then: within some rounds of the circle
+    assert len(tenant.calls) <= 3 * (6 * len(cycle) + 6)
+
+
+def test_members_pages_without_rows_and_without_end_are_given_up() -> None:
+    class Empty(MemoryTenant):
+        def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+            self._answer("members")
+            return Page([], str(len(self.calls))), True
+
+    with pytest.raises(RequestRefusedError, match="empty pages"):
+        list(read_organizations("members", Empty(1), ReadPosition()))
+
+
+@pytest.mark.parametrize("row", [{}, {"id": None}, {"id": 7}, {"id": ""}])
+def test_an_organization_without_an_id_is_told(row: dict[str, Any]) -> None:
+    class Nameless(MemoryTenant):
+        def organizations(self, cursor: str | None) -> Page:
+            return Page([row], None)
+
+    with pytest.raises(WrongFormatError, match="without an id"):
+        list(read_organizations("organizations", Nameless(), ReadPosition()))
+
+
+def test_half_a_surrogate_pair_is_archived_as_valid_json() -> None:
+    class Broken(MemoryTenant):
+        def organizations(self, cursor: str | None) -> Page:
+            return Page([{"id": organization_id(1), "name": "\ud83d"}], None)
+
+    (step,) = read_organizations("organizations", Broken(), ReadPosition())
+
+    assert json.loads(step.lines[0].decode("utf-8"))["name"] == "\ud83d"
+
+
+def test_lines_keep_what_is_not_ascii_readable() -> None:
+    (step,) = read_organizations("organizations", MemoryTenant(1), ReadPosition())
+
+    assert "組織" in step.lines[0].decode()
+    assert step.lines[0].endswith(b"}\n")
+
+
+def test_another_dataset_is_refused() -> None:
+    with pytest.raises(EventError, match="organizations or members"):
+        next(read_organizations("titles", MemoryTenant(), ReadPosition()))
+
+
+def test_a_position_hides_its_cursors_from_logs() -> None:
+    steps = list(read_organizations("members", MemoryTenant(5), ReadPosition()))
+
+    assert "auth0|" not in repr(steps)
+
+
+@pytest.mark.parametrize("document", [{}, {"inside": 7}, {**ReadPosition().to_json(), "inside": {"x": 1}}])
+def test_a_position_of_another_version_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(ArchiveConflictError, match="version"):
+        ReadPosition.from_json(document)

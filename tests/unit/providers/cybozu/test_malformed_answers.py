@@ -1,0 +1,122 @@
+"""No answer of cybozu.com ends in anything but a result or a MeiboError, whatever types its values have."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meibo.errors import MeiboError
+from meibo.providers.cybozu.client import CybozuClient
+from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.organizations import (
+    stream_groups_ndjson,
+    stream_members_ndjson,
+    stream_organizations_ndjson,
+)
+from meibo.providers.cybozu.users import stream_users_csv, stream_users_ndjson
+from tests.support.clock import FakeClock
+from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, places, replaced
+from tests.support.transport import Reply, Seen, Transport
+
+OWNERS = [{"id": "1", "code": "a", "name": "a", "parentCode": None}]
+USER = {"id": "1", "code": "u1", "name": "a", "valid": True, "customItemValues": []}
+REFUSAL = {"message": "x", "id": "1", "code": "CB_VA01", "errors": {"users.code": {"messages": ["x"]}}}
+PATHS = {
+    "/v1/users.json": {"users": [USER]},
+    "/v1/organizations.json": {"organizations": OWNERS},
+    "/v1/groups.json": {"groups": OWNERS},
+    "/v1/organization/users.json": {"userTitles": [{"user": USER, "title": None}]},
+    "/v1/group/users.json": {"users": [USER]},
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A call of the client, and the request of it whose answer is altered."""
+
+    path: str
+    call: Callable[[CybozuClient], Iterable[bytes]]
+
+
+READINGS = {
+    "users": Reading("/v1/users.json", lambda client: stream_users_ndjson(client, concurrency=1)),
+    "some users": Reading("/v1/users.json", lambda client: stream_users_ndjson(client, ids=["1"])),
+    "organizations": Reading(
+        "/v1/organizations.json", lambda client: stream_organizations_ndjson(client, concurrency=1)
+    ),
+    "groups": Reading("/v1/groups.json", lambda client: stream_groups_ndjson(client, concurrency=1)),
+    "organizations with members": Reading(
+        "/v1/organizations.json", lambda client: stream_members_ndjson(client, concurrency=1)
+    ),
+    "members of organizations": Reading(
+        "/v1/organization/users.json", lambda client: stream_members_ndjson(client, concurrency=1)
+    ),
+    "members of groups": Reading("/v1/group/users.json", lambda client: stream_members_ndjson(client, concurrency=1)),
+}
+
+
+def domain(reading: Reading, document: Any, status: int = 200) -> CybozuClient:
+    """Return a client of a domain whose lists have one page each, with this document as one of them."""
+    cybozu = Transport()
+
+    def page(answer: Any) -> Callable[[Seen], Reply]:
+        def first_only(seen: Seen) -> Reply:
+            if seen.query["offset"] == "0":
+                return Reply(status if answer is document else 200, json=answer, body=b"null")
+            return Reply(json={key: [] for key in ("users", "organizations", "groups", "userTitles")})
+
+        return first_only
+
+    for path, answer in PATHS.items():
+        cybozu.on("GET", path, page(document if path == reading.path else answer))
+    cybozu.on("GET", "/v1/csv/user.csv", Reply(status, json=document, body=b"null"))
+    return CybozuClient(
+        "https://example.cybozu.com", CybozuCredentials("a", "b"), session=cybozu.session(), clock=FakeClock()
+    )
+
+
+def ends(call: Callable[[], Any]) -> None:
+    """Assert that a call returns or raises a MeiboError whose text repeats nothing that was received."""
+    told = ""
+    try:
+        call()
+    except MeiboError as error:
+        told = "".join(traceback.format_exception(error))
+    assert CANARY not in told
+
+
+@pytest.mark.parametrize("what", READINGS)
+def test_each_value_of_an_answer_may_have_any_type(what: str) -> None:
+    reading = READINGS[what]
+    valid = PATHS[reading.path]
+    for path in places(valid):
+        for value in WRONG_VALUES:
+            client = domain(reading, replaced(valid, path, value))
+            ends(lambda client=client: list(reading.call(client)))  # type: ignore[misc] # mypy infers no default
+
+
+@pytest.mark.parametrize("what", READINGS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_an_answer_with_wrong_types_is_an_error_of_ours(what: str, data: st.DataObject) -> None:
+    reading = READINGS[what]
+    client = domain(reading, data.draw(altered(PATHS[reading.path]) | JSON))
+
+    ends(lambda: list(reading.call(client)))
+
+
+@pytest.mark.parametrize("what", READINGS)
+@settings(max_examples=40)
+@given(document=altered(REFUSAL), status=st.sampled_from([302, 400, 401, 403, 404, 520]))
+def test_a_refusal_with_wrong_types_is_an_error_of_ours(what: str, document: Any, status: int) -> None:
+    reading = READINGS[what]
+    client = domain(reading, document, status)
+
+    ends(lambda: list(reading.call(client)))
+    ends(lambda: list(stream_users_csv(client)))

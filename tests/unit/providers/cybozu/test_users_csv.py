@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import gzip
+import traceback
+
+import pytest
+import requests
+
+from meibo.errors import (
+    ConfigurationError,
+    CopyBrokenError,
+    CredentialsRefusedError,
+    MeiboError,
+    OutOfTimeError,
+    RequestRefusedError,
+    ScopeMissingError,
+    WrongFormatError,
+)
+from meibo.providers.cybozu.client import CybozuClient
+from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.users import stream_users_csv
+from tests.support.clock import FakeClock
+from tests.support.transport import Reply, Seen, Transport
+from tests.unit.providers.cybozu.conftest import MakeClient
+
+PATH = "/v1/csv/user.csv"
+CSV = ('"yamada","山田 太郎","","*"\r\n' * 20_000).encode()
+CSV_TYPE = {"content-type": "text/csv; charset=UTF-8"}
+
+
+@pytest.mark.parametrize(
+    "body", [CSV, b"\xef\xbb\xbf" + CSV, b"", b"a,b", b"<b>,bold\n", b"\xff\xfe not UTF-8 \x00,x\n" * 1000]
+)
+@pytest.mark.parametrize("headers", [CSV_TYPE, {"content-type": ""}, {"content-type": "application/octet-stream"}])
+def test_a_file_is_delivered_byte_for_byte(
+    cybozu: Transport, client: CybozuClient, body: bytes, headers: dict[str, str]
+) -> None:
+    cybozu.on("GET", PATH, Reply(body=body, headers=headers))
+
+    assert b"".join(stream_users_csv(client)) == body
+    assert cybozu.seen[0].headers["Accept-Encoding"] == "identity"
+    assert cybozu.seen[0].headers["X-Cybozu-Authorization"] == "QWRtaW5pc3RyYXRvcjpjeWJvenU="
+
+
+def test_a_chunked_file_is_fine(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Reply(body=CSV, headers={**CSV_TYPE, "transfer-encoding": "chunked"}, length=False))
+
+    assert b"".join(stream_users_csv(client)) == CSV
+
+
+def test_a_compressed_file_is_unpacked(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Reply(body=gzip.compress(CSV), headers={**CSV_TYPE, "content-encoding": "gzip"}))
+
+    assert b"".join(stream_users_csv(client)) == CSV
+
+
+def test_a_short_file_is_not_taken_for_a_whole_one(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, breaks_after=len(CSV) - 1))
+
+    with pytest.raises(CopyBrokenError, match="broke off") as caught:
+        list(stream_users_csv(client))
+
+    assert "山田" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_file_whose_end_cannot_be_known_is_refused(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, length=False))
+
+    with pytest.raises(WrongFormatError, match="length"):
+        next(stream_users_csv(client))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=b"<html>login</html>", headers=CSV_TYPE),
+        Reply(body=b"\xef\xbb\xbf\r\n  <!DOCTYPE html><html></html>", headers=CSV_TYPE),
+        Reply(body=b"<?xml version='1.0'?>", headers=CSV_TYPE),
+        Reply(body=b"a,b", headers={"content-type": "text/html"}),
+        Reply(json={"message": "ok"}),
+    ],
+)
+def test_a_page_in_place_of_a_file_yields_nothing(cybozu: Transport, client: CybozuClient, reply: Reply) -> None:
+    cybozu.on("GET", PATH, reply)
+
+    with pytest.raises(WrongFormatError):
+        next(stream_users_csv(client))
+
+
+def test_an_overload_before_the_first_byte_is_waited_out(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Reply(503), requests.ReadTimeout("late"), Reply(body=CSV, headers=CSV_TYPE))
+
+    assert b"".join(stream_users_csv(client)) == CSV
+
+
+def test_reading_ends_before_the_invocation_does(cybozu: Transport, make_client: MakeClient, clock: FakeClock) -> None:
+    cybozu.on("GET", PATH, Reply(body=CSV * 10, headers=CSV_TYPE))
+    pieces = stream_users_csv(make_client(seconds=30))
+
+    next(pieces)
+    clock.time += 26
+
+    with pytest.raises(OutOfTimeError):
+        next(pieces)
+
+
+GATE = b"<html><title>Unauthorized</title></html>"
+REFUSALS = [
+    (Reply(401, json={"code": "CB_WA01", "message": "canary"}), CredentialsRefusedError, "401, CB_WA01"),
+    (Reply(520, json={"code": "CB_AU01", "message": "canary"}), CredentialsRefusedError, "520, CB_AU01"),
+    (Reply(520, body=b"canary"), CredentialsRefusedError, "520"),
+    (Reply(520, json={"code": "CB_VA01"}), RequestRefusedError, "520, CB_VA01"),
+    (Reply(401, body=GATE, headers={"content-type": "text/html"}), CredentialsRefusedError, "basic_user"),
+    (
+        Reply(302, headers={"Location": "https://x.cybozu.com/login?saml=canary"}),
+        CredentialsRefusedError,
+        "log in",
+    ),
+    (Reply(302, headers={"Location": "/login"}), CredentialsRefusedError, "log in"),
+    (Reply(302, headers={"Location": "https://canary.example/"}), RequestRefusedError, "base_url"),
+    (Reply(403, json={"code": "CB_NO02"}), ScopeMissingError, "共通管理者"),
+    (Reply(403, headers={"X-Cybozu-Error": "CB_NO02"}), ScopeMissingError, "共通管理者"),
+    (Reply(403, body=GATE), ScopeMissingError, "IP address"),
+    (Reply(403, json={"reason": "canary"}), ScopeMissingError, "IP address"),
+    (Reply(400, json={"code": "CB_VA01", "errors": {"canary": {}}}), RequestRefusedError, "400, CB_VA01"),
+    (Reply(400, json={"code": "canary\n"}), RequestRefusedError, r"\(400\)"),
+    (Reply(400, body=b"[" * 100_000), RequestRefusedError, "400"),
+    (Reply(404), RequestRefusedError, "kintone.com"),
+]
+
+
+@pytest.mark.parametrize(("reply", "error", "told"), REFUSALS)
+def test_a_refusal_says_what_to_change_and_repeats_no_value(
+    cybozu: Transport, client: CybozuClient, reply: Reply, error: type[MeiboError], told: str
+) -> None:
+    cybozu.on("GET", PATH, reply)
+
+    with pytest.raises(error, match=told) as caught:
+        next(stream_users_csv(client))
+
+    assert type(caught.value) is error
+    assert "canary" not in "".join(traceback.format_exception(caught.value))
+    assert len(cybozu.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://example.cybozu.com",
+        "https://example.cybozu.com/x",
+        "https://a@example.cybozu.com",
+        "example",
+        "https://",
+    ],
+)
+def test_a_base_url_is_https_and_a_host(base_url: str) -> None:
+    with pytest.raises(ConfigurationError, match="https"):
+        CybozuClient(base_url, CybozuCredentials("a", "b"))
+
+
+def test_no_cookie_is_kept_between_requests(cybozu: Transport, client: CybozuClient) -> None:
+    def answer(seen: Seen) -> Reply:
+        assert "Cookie" not in seen.headers
+        return Reply(body=CSV, headers={**CSV_TYPE, "Set-Cookie": "JSESSIONID=x; Path=/"})
+
+    cybozu.on("GET", PATH, answer)
+
+    list(stream_users_csv(client))
+    list(stream_users_csv(client))

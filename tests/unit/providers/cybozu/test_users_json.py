@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meibo.errors import ConfigurationError, ProviderBusyError, RequestRefusedError, WrongFormatError
+from meibo.providers.cybozu.client import CybozuClient
+from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.pagination import PagingReport
+from meibo.providers.cybozu.users import stream_users_ndjson
+from tests.support.clock import FakeClock
+from tests.support.transport import Reply, Seen, Transport
+from tests.unit.providers.cybozu.conftest import MakeClient
+
+PATH = "/v1/users.json"
+
+
+def user(number: int) -> dict[str, Any]:
+    return {"id": str(number), "code": f"user{number}", "name": "山田 太郎", "phone": None, "description": ""}
+
+
+class Directory:
+    """Answers pages of a list that may change between them."""
+
+    def __init__(self, users: Sequence[dict[str, Any]], *, most: int = 100) -> None:
+        self.users = list(users)
+        self.most = most
+
+    def __call__(self, seen: Seen) -> Reply:
+        query = seen.query
+        offset, size = int(query["offset"]), min(int(query["size"]), self.most)
+        found = self.users
+        for name, key in (("ids", "id"), ("codes", "code")):
+            asked = [value for parameter, value in query.items() if parameter.startswith(f"{name}[")]
+            if asked:
+                found = [one for one in self.users if one[key] in asked]
+        return Reply(json={"users": found[offset : offset + size]})
+
+
+def read(client: CybozuClient, **options: Any) -> list[str]:
+    return [json.loads(line)["id"] for line in b"".join(stream_users_ndjson(client, **options)).splitlines()]
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 1000, 1050])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_pages_are_read_until_one_is_empty(
+    cybozu: Transport, client: CybozuClient, count: int, concurrency: int
+) -> None:
+    cybozu.on("GET", PATH, Directory([user(number) for number in range(count)]))
+    report = PagingReport()
+
+    found = read(client, concurrency=concurrency, report=report)
+
+    assert found == [str(number) for number in range(count)]
+    assert (report.rows, report.duplicates, report.gaps) == (count, 0, 0)
+    assert report.pages <= -(-count // 99) + 2
+    assert len(cybozu.seen) <= report.pages + concurrency
+
+
+def test_users_are_kept_as_received(cybozu: Transport, client: CybozuClient) -> None:
+    text = '{"id":"1","name":"\\u5c71","phone":null,"description":"","sortOrder":1.0}'
+    pages = [Reply(body=f'{{"users": [\n {text} ]}}'.encode()), Reply(json={"users": []})]
+    cybozu.on("GET", PATH, *pages)
+
+    assert b"".join(stream_users_ndjson(client, concurrency=1)) == text.encode() + b"\n"
+
+
+def test_a_short_page_is_not_an_end(cybozu: Transport, client: CybozuClient) -> None:
+    def hiding(seen: Seen) -> Reply:
+        offset = int(seen.query["offset"])
+        shown = range(offset, min(offset + 100, 300))
+        size = int(seen.query["size"])
+        return Reply(json={"users": [user(number) for number in shown if number not in {7, 107}][:size]})
+
+    cybozu.on("GET", PATH, hiding)
+
+    found = read(client)
+
+    assert set(found) == {str(number) for number in range(300) if number not in {7, 107}}
+    assert len(found) == len(set(found))
+
+
+def test_a_domain_that_gives_fewer_rows_a_page_is_read_whole(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Directory([user(number) for number in range(512)], most=30))
+    report = PagingReport()
+
+    assert read(client, report=report) == [str(number) for number in range(512)]
+    assert report.gaps > 0
+    assert report.duplicates == 0
+
+
+def test_who_is_met_twice_is_dropped_and_counted(cybozu: Transport, client: CybozuClient) -> None:
+    directory = Directory([user(number) for number in range(250)])
+
+    def joined_meanwhile(seen: Seen) -> Reply:
+        page = directory(seen)
+        if int(seen.query["offset"]) == 0:
+            directory.users.insert(0, user(1000))
+        return page
+
+    cybozu.on("GET", PATH, joined_meanwhile)
+    report = PagingReport()
+
+    found = read(client, concurrency=1, report=report)
+
+    assert found == [str(number) for number in range(250)]
+    assert (report.rows, report.duplicates) == (250, 1)
+
+
+class MovingDirectory(Directory):
+    """People join and leave between any two requests, also between those of one page's retries."""
+
+    def __init__(self, count: int, moves: Iterator[tuple[bool, float]], *, most: int) -> None:
+        super().__init__([user(number) for number in range(count)], most=most)
+        self.moves = moves
+        self.joined = count
+        self.stayed = {one["id"] for one in self.users}
+        self.lock = threading.Lock()
+
+    def __call__(self, seen: Seen) -> Reply:
+        with self.lock:
+            reply = super().__call__(seen)
+            for joins, where in [move for move in [next(self.moves, None)] if move]:
+                if joins:
+                    self.users.insert(int(where * len(self.users)), user(self.joined))
+                    self.joined += 1
+                elif self.users:
+                    left = self.users.pop(int(where * (len(self.users) - 1)))
+                    self.stayed.discard(left["id"])
+            return reply
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    count=st.integers(0, 450),
+    most=st.sampled_from([100, 99, 50, 20]),
+    moves=st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=150),
+    burst=st.booleans(),
+    concurrency=st.integers(1, 5),
+)
+def test_whoever_stays_is_found_once_however_the_others_move(
+    count: int, most: int, moves: list[tuple[bool, float]], burst: bool, concurrency: int
+) -> None:
+    directory = MovingDirectory(count, iter(moves), most=most)
+    if burst:
+        # Many leave at once, after the first page.
+        directory.users = directory.users[: len(directory.users) // 3] + directory.users[len(directory.users) // 2 :]
+        directory.stayed = {one["id"] for one in directory.users}
+    cybozu = Transport().on("GET", PATH, directory)
+    client = CybozuClient(
+        "https://example.cybozu.com", CybozuCredentials("a", "b"), session=cybozu.session(), clock=FakeClock()
+    )
+
+    found = read(client, concurrency=concurrency)
+
+    assert len(found) == len(set(found))
+    assert directory.stayed <= set(found)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    remove=st.integers(0, 249),
+    leave=st.integers(1, 200),
+    concurrency=st.integers(1, 4),
+    most=st.sampled_from([100, 99, 60, 20]),
+)
+def test_many_may_leave_at_once(remove: int, leave: int, concurrency: int, most: int) -> None:
+    directory = Directory([user(number) for number in range(250)], most=most)
+    asked = itertools.count()
+    lock = threading.Lock()
+
+    def answer(seen: Seen) -> Reply:
+        with lock:
+            if next(asked) == 2:
+                del directory.users[remove : remove + leave]
+            return directory(seen)
+
+    cybozu = Transport().on("GET", PATH, answer)
+    client = CybozuClient(
+        "https://example.cybozu.com", CybozuCredentials("a", "b"), session=cybozu.session(), clock=FakeClock()
+    )
+
+    found = read(client, concurrency=concurrency)
+
+    assert len(found) == len(set(found))
+    assert {one["id"] for one in directory.users} <= set(found)
+
+
+def test_a_list_that_changes_faster_than_it_is_read_is_left_for_later(cybozu: Transport, client: CybozuClient) -> None:
+    def answer(seen: Seen) -> Reply:
+        # Every page ends with the same two people, wherever it begins.
+        return Reply(json={"users": [user(1), user(2)] if int(seen.query["offset"]) < 1000 else []})
+
+    cybozu.on("GET", PATH, answer)
+
+    with pytest.raises(ProviderBusyError, match="faster"):
+        read(client, concurrency=1)
+
+
+def test_a_domain_that_ignores_the_offset_is_left_for_later(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Reply(json={"users": [user(1), user(2)]}))
+
+    with pytest.raises(ProviderBusyError, match="faster"):
+        read(client, concurrency=1)
+
+
+def test_no_more_pages_are_in_flight_than_allowed(cybozu: Transport, client: CybozuClient) -> None:
+    directory = Directory([user(number) for number in range(1000)])
+    lock, flying, most = threading.Lock(), 0, 0
+
+    def answer(seen: Seen) -> Reply:
+        nonlocal flying, most
+        with lock:
+            flying += 1
+            most = max(most, flying)
+        reply = directory(seen)
+        with lock:
+            flying -= 1
+        return reply
+
+    cybozu.on("GET", PATH, answer)
+
+    read(client, concurrency=3)
+
+    assert most <= 3
+
+
+def test_a_reader_that_stops_early_stops_the_asking(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Directory([user(number) for number in range(100_000)]))
+
+    lines = stream_users_ndjson(client, concurrency=2)
+    next(lines)
+    lines.close()  # type: ignore[attr-defined] # it is a generator
+
+    assert len(cybozu.seen) <= 6
+
+
+def test_a_failing_page_ends_the_walk(cybozu: Transport, client: CybozuClient) -> None:
+    directory = Directory([user(number) for number in range(1000)])
+
+    def answer(seen: Seen) -> Reply:
+        return Reply(400, json={"code": "CB_VA01"}) if seen.query["offset"] == "297" else directory(seen)
+
+    cybozu.on("GET", PATH, answer)
+    report = PagingReport()
+
+    with pytest.raises(RequestRefusedError, match="CB_VA01"):
+        read(client, report=report)
+
+    assert report.rows == 298
+
+
+def test_a_failure_behind_the_end_is_nobodys_business(cybozu: Transport, client: CybozuClient) -> None:
+    directory = Directory([user(number) for number in range(150)])
+
+    def answer(seen: Seen) -> Reply:
+        return Reply(400) if int(seen.query["offset"]) > 200 else directory(seen)
+
+    cybozu.on("GET", PATH, answer)
+
+    assert len(read(client, concurrency=8)) == 150
+
+
+@pytest.mark.parametrize("name", ["ids", "codes"])
+def test_a_filter_is_sent_by_a_hundred(cybozu: Transport, client: CybozuClient, name: str) -> None:
+    cybozu.on("GET", PATH, Directory([user(number) for number in range(400)]))
+    values = [str(number) if name == "ids" else f"user{number}" for number in range(250)]
+
+    found = read(client, **{name: values})
+
+    assert found == [str(number) for number in range(250)]
+    assert [seen.query[f"{name}[0]"] for seen in cybozu.seen] == [values[0], values[100], values[200]]
+
+
+def test_long_codes_are_sent_in_shorter_addresses(cybozu: Transport, client: CybozuClient) -> None:
+    people = [{**user(number), "code": f"{'漢字' * 30}{number}@例え.jp"} for number in range(60)]
+    cybozu.on("GET", PATH, Directory(people))
+
+    found = read(client, codes=[one["code"] for one in people])
+
+    assert found == [str(number) for number in range(60)]
+    assert max(len(seen.url) for seen in cybozu.seen) < 4096
+
+
+def test_who_is_not_there_is_left_out(cybozu: Transport, client: CybozuClient) -> None:
+    cybozu.on("GET", PATH, Directory([user(1)]))
+
+    assert read(client, ids=["1", "2", "1"]) == ["1"]
+
+
+def test_both_filters_are_refused_before_anything_is_sent(cybozu: Transport, client: CybozuClient) -> None:
+    with pytest.raises(ConfigurationError, match="not both"):
+        stream_users_ndjson(client, ids=["1"], codes=["a"])
+
+    assert cybozu.seen == []
+
+
+@pytest.mark.parametrize("concurrency", [0, 17])
+def test_a_senseless_concurrency_is_refused(client: CybozuClient, concurrency: int) -> None:
+    with pytest.raises(ConfigurationError, match="concurrency"):
+        stream_users_ndjson(client, concurrency=concurrency)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(body=b"<!DOCTYPE html><html>canary</html>", headers={"content-type": "text/html"}),
+        Reply(body=b"\n <html>canary</html>", headers={"content-type": "application/json"}),
+        Reply(json={"message": "canary"}),
+        Reply(json={"users": ["canary"]}),
+        Reply(json={"users": [{"code": "canary"}]}),
+        Reply(body=b'{"users": ["\xff"]}'),
+        Reply(body=b""),
+        Reply(body=b'{"users":' + b"[" * 100_000),
+    ],
+)
+def test_something_other_than_users_is_told_without_repeating_it(
+    cybozu: Transport, client: CybozuClient, reply: Reply
+) -> None:
+    cybozu.on("GET", PATH, reply)
+
+    with pytest.raises(WrongFormatError, match=r"example\.cybozu\.com") as caught:
+        read(client)
+
+    assert "canary" not in str(caught.value)
+
+
+def test_an_overload_is_waited_out(cybozu: Transport, client: CybozuClient, clock: FakeClock) -> None:
+    directory = Directory([user(1)])
+    maintenance = Reply(502, body="<html>一時的な過負荷かメンテナンス</html>".encode())
+    cybozu.on("GET", PATH, maintenance, Reply(429, headers={"X-ConcurrencyLimit-Limit": "100"}), directory)
+
+    assert read(client, concurrency=1) == ["1"]
+    assert len(clock.slept) == 2
+
+
+def test_an_overload_that_outlasts_the_invocation_is_left_to_the_workflow(
+    cybozu: Transport, make_client: MakeClient
+) -> None:
+    cybozu.on("GET", PATH, Reply(503))
+
+    with pytest.raises(ProviderBusyError):
+        read(make_client(seconds=30))
