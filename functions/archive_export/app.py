@@ -15,5 +15,5 @@ from meibo.settings import ArchiveExportSettings, ObjectLockSettings, time_left
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the archived export's counts and verdict, or how far it has come."""
     request = parse_export_event(event)
-    settings, lock = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env().lock()
-    return archiver(settings, lock, time_left(context)).archive(request)
+    settings, retention = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env().retention()
+    return archiver(settings, retention, time_left(context)).archive(request)

@@ -16,5 +16,5 @@ from meibo.settings import ChangeMembersSettings, ObjectLockSettings, time_left
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the messages that stay on the queue (batchItemFailures)."""
     messages = parse_queue_event(event)
-    settings, lock = ChangeMembersSettings.from_env(), ObjectLockSettings.from_env().lock()
-    return change_members(settings, lock, time_left(context), messages)
+    settings, retention = ChangeMembersSettings.from_env(), ObjectLockSettings.from_env().retention()
+    return change_members(settings, retention, time_left(context), messages)

@@ -15,8 +15,8 @@ from meibo.settings import CreateExportsSettings, ObjectLockSettings, time_left
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer a tick, a repair or one export; the three shapes are in meibo.exports.events."""
     request = parse_create_event(event)
-    settings, lock = CreateExportsSettings.from_env(), ObjectLockSettings.from_env().lock()
-    creator = run_creator(settings, lock, time_left(context))
+    settings, retention = CreateExportsSettings.from_env(), ObjectLockSettings.from_env().retention()
+    creator = run_creator(settings, retention, time_left(context))
     if isinstance(request, TickEvent):
         return creator.begin(request.scheduled_time)
     if isinstance(request, RepairEvent):

@@ -16,7 +16,7 @@ from meibo.settings import FinishRunSettings, ObjectLockSettings
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return whether the run is complete, with its counts; or that a failure was recorded."""
     request = parse_finish_event(event)
-    finisher = run_finisher(FinishRunSettings.from_env(), ObjectLockSettings.from_env().lock())
+    finisher = run_finisher(FinishRunSettings.from_env(), ObjectLockSettings.from_env().retention())
     if isinstance(request, FailedExportEvent):
         return finisher.record_failure(request.run_id, request.attempt, request.export, request.error)
     return finisher.finish(request.run_id, request.attempt)

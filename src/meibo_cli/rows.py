@@ -9,41 +9,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from isal import igzip
 
 from meibo.archive.catalog import ArchivedExport
 from meibo.archive.reader import ArchiveReader, read_document
 from meibo.errors import ConfigurationError, WrongFormatError
-from meibo.providers.auth0.fields import DEFAULT_FIELDS, wire_fields
+from meibo.providers import column_names, find_dataset
+from meibo.providers.base import Dataset
 from meibo_cli.download import download
-
-# Columns of cybozu.com's files, which have no header row.
-# https://cybozu.dev/ja/common/docs/user-api/csv/csv-format/
-CYBOZU_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    "users": (
-        *("code", "name", "newCode", "password", "surName", "givenName", "surNameReading", "givenNameReading"),
-        *("localName", "localNameLocale", "email", "valid", "locale", "timezone", "phone", "extensionNumber"),
-        *("mobilePhone", "url", "employeeNumber", "joinDate", "birthDate", "description", "sortOrder", "callto"),
-        "delete",
-    ),
-    "organizations": ("code", "name", "newCode", "localName", "localNameLocale", "parentCode", "description"),
-    "titles": ("code", "name", "newCode", "description", "delete"),
-    "groups": ("code", "name", "newCode", "type", "description", "delete"),
-    "user_organizations": ("code",),
-    "user_groups": ("code",),
-    "user_services": ("code",),
-}
-# What tells one row from another, by provider and dataset; the first name that the file has.
-_KEYS: Final[Mapping[tuple[str, str], tuple[tuple[str, ...], ...]]] = {
-    ("auth0", "users"): (("user_id",), ("Id",), ("email",)),
-    ("auth0", "members"): (("organization_id", "user_id"),),
-    # A row is of an organization or of a group, so two of the four are there.
-    ("cybozu", "members"): (("organization.id", "group.id", "member.user.id", "member.id"),),
-    **{("cybozu", name): (("id",), ("code",)) for name in ("users", "organizations", "groups")},
-}
-
 
 Form = Literal["json", "csv"]
 
@@ -58,13 +33,14 @@ class RowFile:
     path: Path
     key: tuple[str, ...]
     columns: tuple[str, ...]
+    dataset: Dataset
     form: Form = "json"
     expected: int | None = None
 
     def as_json(self) -> RowFile:
         """Return the same rows as a file of JSON objects, written beside this one."""
         target = self.path.with_suffix(".rows.ndjson")
-        columns = _from_csv(self.path, target, "auth0", "users")
+        columns = _from_csv(self.path, target, self.dataset)
         return replace(self, path=target, columns=columns, form="json")
 
     def values(self, text: str) -> Mapping[str, Any]:
@@ -83,11 +59,12 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
     manifest = read_document(archive, export.manifest_key) or {}
     path = target
     form: Form = "json"
-    if address.format == "csv" and address.provider == "auth0":
-        form, columns = "csv", _header(target)
+    dataset = find_dataset(address.provider, address.dataset)
+    if address.format == "csv" and not dataset.csv_columns:
+        form, columns = "csv", next((columns for columns, _ in csv_rows(target, dataset)), ())
     elif address.format == "csv":
         path = folder / f"{export.folder.run_id}.rows.ndjson"
-        columns = _from_csv(target, path, address.provider, address.dataset)
+        columns = _from_csv(target, path, dataset)
         target.unlink()
     else:
         told = manifest.get("content", {}).get("columns")
@@ -97,32 +74,20 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
         raise ConfigurationError(
             f"{export.export_id} has no column {', '.join(absent)}; its columns are {', '.join(columns[:40])}"
         )
-    return RowFile(path, tuple(key) or _key(export, manifest, columns), columns, form, export.rows)
+    return RowFile(path, tuple(key) or _key(export, dataset, manifest, columns), columns, dataset, form, export.rows)
 
 
-def _header(path: Path) -> tuple[str, ...]:
-    return next((columns for columns, _ in csv_rows(path, "auth0", "users")), ())
-
-
-def _key(export: ArchivedExport, manifest: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, ...]:
-    address = export.folder.address
-    exported = output_names(manifest) if address.provider == "auth0" else {}
-    default = (("id",), ("code",), ("user_id",))
-    for names in _KEYS.get((address.provider, address.dataset), default):
+def _key(
+    export: ArchivedExport, dataset: Dataset, manifest: Mapping[str, Any], columns: Sequence[str]
+) -> tuple[str, ...]:
+    exported = column_names(export.folder.address.provider, manifest)
+    for names in dataset.keys:
         found = tuple(exported.get(name, name) for name in names)
         if not columns or any(name.partition(".")[0] in columns for name in found):
             return found
     raise ConfigurationError(
         f"{export.export_id} has no column that tells its rows apart; name one with --key: {', '.join(columns[:40])}"
     )
-
-
-def output_names(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return what each field of an Auth0 users export is called in its file, by the field's own name."""
-    if manifest.get("dataset") != "users":
-        return {}
-    fields = manifest.get("request", {}).get("fields") or DEFAULT_FIELDS[str(manifest.get("format"))]
-    return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
 
 def opened(path: Path) -> Any:
@@ -137,18 +102,19 @@ def text_of(path: Path) -> io.TextIOWrapper:
     return io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="")
 
 
-def csv_rows(path: Path, provider: str, dataset: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Yield the columns and the values of each record; Auth0's values without their leading apostrophe."""
+def csv_rows(path: Path, dataset: Dataset) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+    """Yield the columns and the values of each record, without the apostrophes that the provider adds."""
     csv.field_size_limit(sys.maxsize)
     with text_of(path) as file:
         records = csv.reader(file)
         try:
-            if provider == "auth0":
-                columns = tuple(_bare(name) for name in next(records, []))
+            if not dataset.csv_columns:
+                bare = _bare if dataset.csv_apostrophe else str
+                columns = tuple(bare(name) for name in next(records, []))
                 for record in records:
-                    yield columns, [_bare(value) for value in record]
+                    yield columns, [bare(value) for value in record]
                 return
-            known = CYBOZU_COLUMNS.get(dataset, ())
+            known = dataset.csv_columns
             for record in records:
                 more = tuple(f"column_{number}" for number in range(len(known) + 1, len(record) + 1))
                 yield (*known[: len(record)], *more), record
@@ -163,10 +129,10 @@ def _bare(value: str) -> str:
     return value[1:] if value.startswith("'") else value
 
 
-def _from_csv(source: Path, target: Path, provider: str, dataset: str) -> tuple[str, ...]:
+def _from_csv(source: Path, target: Path, dataset: Dataset) -> tuple[str, ...]:
     columns: tuple[str, ...] = ()
     with target.open("x", encoding="utf-8") as out:
-        for names, values in csv_rows(source, provider, dataset):
+        for names, values in csv_rows(source, dataset):
             columns = names if len(names) > len(columns) else columns
             out.write(json.dumps(dict(zip(names, values, strict=False)), ensure_ascii=False) + "\n")
     return columns

@@ -1,7 +1,7 @@
-"""The tables that ``meibo query`` and Athena share: names, columns, and where their files are.
+"""The tables that ``meibo query`` and Athena share: names, columns, and the keys of their files.
 
-The template's Glue tables have the same columns; a test compares them. Columns are Auth0's own names, as an export with
-the default fields has them; what an export does not hold is null. Metadata and lists are JSON text, in both.
+The datasets of the providers define the columns, which have the provider's own names; the template's Glue tables have
+the same columns, which a test compares. A column that an export lacks is null. Metadata and lists are JSON strings.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
+
+from meibo.providers import all_providers
 
 PARTITIONS: Final = ("provider", "source", "dataset", "format", "scope", "dt", "run")
 
@@ -31,51 +33,11 @@ class Table:
         )
 
 
-def _texts(*names: str) -> dict[str, str]:
-    return dict.fromkeys(names, "string")
-
-
-TABLES: Final = (
-    Table(
-        "auth0_users",
-        "auth0",
-        "users",
-        {
-            **_texts("user_id", "email"),
-            "email_verified": "boolean",
-            **_texts("username", "phone_number"),
-            "phone_verified": "boolean",
-            **_texts("name", "given_name", "family_name", "nickname", "picture"),
-            "blocked": "boolean",
-            **_texts("created_at", "updated_at", "last_login", "last_ip", "last_password_reset"),
-            "logins_count": "bigint",
-            **_texts("identities", "user_metadata", "app_metadata"),
-        },
-    ),
-    Table(
-        "auth0_organizations",
-        "auth0",
-        "organizations",
-        _texts("id", "name", "display_name", "metadata", "branding", "enabled_connections"),
-    ),
-    Table(
-        "auth0_members",
-        "auth0",
-        "members",
-        _texts("organization_id", "user_id", "email", "name", "picture", "roles"),
-    ),
-    Table(
-        "cybozu_users",
-        "cybozu",
-        "users",
-        {
-            **_texts("id", "code", "ctime", "mtime"),
-            "valid": "boolean",
-            **_texts("name", "surName", "givenName", "surNameReading", "givenNameReading", "localName", "timezone"),
-            **_texts("locale", "description", "phone", "mobilePhone", "extensionNumber", "email", "url"),
-            **_texts("employeeNumber", "birthDate", "joinDate", "primaryOrganization"),
-            "sortOrder": "bigint",
-            **_texts("customItemValues"),
-        },
-    ),
-)
+def tables() -> list[Table]:
+    """Return the tables of every registered provider."""
+    return [
+        Table(f"{provider.name}_{dataset.name}", provider.name, dataset.name, dataset.table)
+        for provider in all_providers()
+        for dataset in provider.datasets
+        if dataset.table is not None
+    ]

@@ -16,11 +16,9 @@ from dotenv import dotenv_values
 
 from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import ConfigurationError, SecretError
+from meibo.providers import provider
 from meibo_local.sample_changes import SampleChange, sample_changes
 from meibo_local.template import ROOT
-
-_AUTH0_KEYS = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
-_CYBOZU_KEYS = ("login", "password", "api_token", "basic_user", "basic_password")
 
 # Enough for a list of more than one page; each is a call or two.
 _ORGANIZATIONS = 120
@@ -93,6 +91,7 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
                 "name": tenant_name,
                 "domain": tenant["domain"],
                 "secret": f"meibo/{tenant_name}",
+                "location_hosts": tenant["allowed_hosts"],
                 "exports": [
                     {"dataset": "users", "format": "ndjson", "connection_id": first},
                     {"dataset": "users", "format": "ndjson", "connection_id": second},
@@ -127,7 +126,6 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
         configuration=parse_configuration(json.dumps(document)),
         document=document,
         secrets={f"meibo/{tenant_name}": tenant["credentials"], f"meibo/{domain_name}": domain["credentials"]},
-        parameters={"LocationHosts": ",".join(tenant["allowed_hosts"])},
         environment={"SSL_CERT_FILE": ca_file, "REQUESTS_CA_BUNDLE": ca_file},
         expected_rows=expected,
         changes=sample_changes(
@@ -155,19 +153,19 @@ def real_sources(path: Path, environment: Mapping[str, str] | None = None) -> So
     secrets: dict[str, dict[str, str]] = {}
     for source in configuration.sources:
         prefix = f"MEIBO_{source.name.replace('-', '_').upper()}_"
-        keys = _AUTH0_KEYS if source.provider == "auth0" else _CYBOZU_KEYS
+        source_provider = provider(source.provider)
         # A PEM key on one line spells its line ends as \n.
         found = {
             key: environment[prefix + key.upper()].replace("\\n", "\n")
             if key == "private_key"
             else environment[prefix + key.upper()]
-            for key in keys
+            for key in source_provider.credential_keys
             if environment.get(prefix + key.upper())
         }
         if not found:
-            wanted = "CLIENT_ID and CLIENT_SECRET" if source.provider == "auth0" else "LOGIN and PASSWORD, or API_TOKEN"
             raise SecretError(
-                f"{source.name} has no credentials: set {prefix}… ({wanted}) in the environment or in .env"
+                f"{source.name} has no credentials: set {source_provider.required_credentials}, each as"
+                f" {prefix}<KEY>, in the environment or in .env"
             )
         secrets[source.secret] = {**secrets.get(source.secret, {}), **found}
     return Sources(configuration=configuration, document=json.loads(text), secrets=secrets)

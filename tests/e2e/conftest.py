@@ -40,7 +40,7 @@ def system(built: Path) -> Iterator[System]:
 
         with local_aws(
             # Each export starts a container; more than two at once only wait for each other on two cores.
-            parameters={"LocationHosts": ",".join(tenant.allowed_hosts), "MaxParallelExports": "2"},
+            parameters={"MaxParallelExports": "2"},
             environment=simulators.environment(),
             serve=serve,
         ) as aws:

@@ -24,7 +24,7 @@ from urllib3.connection import HTTPConnection
 
 from meibo import aws as meibo_aws
 from meibo.changes import membership_api
-from meibo.exports import provider_clients
+from meibo.providers import clear_clients
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction, Observer
 
 
@@ -75,7 +75,7 @@ _ID: Final = re.compile(r"\b(job|con|org|rol|uinv)_[A-Za-z0-9]{16}|auth0%7C[0-9a
 def forget_what_a_sandbox_keeps() -> None:
     """Drop everything that lives as long as a sandbox: clients, tokens, connections."""
     meibo_aws.forget_clients()
-    provider_clients.forget_clients()
+    clear_clients()
     membership_api.forget_clients()
 
 

@@ -20,6 +20,8 @@ from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from meibo.archive.copy import CopyOptions
+from meibo.exports import archive
+from meibo.exports.archive import MAX_EXPANDED_BYTES
 from meibo_local.aws import REGION, LocalAws, local_aws
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators
@@ -81,11 +83,19 @@ class WholeSystem:
     def configure(self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **secrets: Any) -> None:
         sources: list[dict[str, Any]] = []
         if auth0:
-            source = {"provider": "auth0", "name": "acme", "domain": self.tenant.domain, "secret": "meibo/acme"}
-            sources.append({**source, "exports": auth0})
+            sources.append(
+                {
+                    "provider": "auth0",
+                    "name": "acme",
+                    "domain": self.tenant.domain,
+                    "secret": "meibo/acme",
+                    "location_hosts": self.tenant.allowed_hosts,
+                    "exports": auth0,
+                }
+            )
         if cybozu:
-            source = {"provider": "cybozu", "name": "example", "base_url": self.domain.base_url}
-            sources.append({**source, "secret": "meibo/example", "exports": cybozu})
+            source: dict[str, Any] = {"provider": "cybozu", "name": "example", "base_url": self.domain.base_url}
+            sources.append({**source, "secret": "meibo/example", "concurrency": 1, "exports": cybozu})
         defaults = {"meibo/acme": self.tenant.credentials(), "meibo/example": self.domain.credentials()}
         self.aws.configure({"sources": sources}, {**defaults, **secrets})
 
@@ -211,9 +221,7 @@ def impatient(patch: pytest.MonkeyPatch) -> None:
     wait = "moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function.WaitFunction._wait_interval"
     patch.setattr(wait, lambda *_args, **_options: None)
     small = partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
-    patch.setattr(
-        "meibo.exports.transfer.CopyOptions", lambda **options: small(**{**options, "part_bytes": PART_BYTES})
-    )
+    patch.setattr("meibo.exports.archive.CopyOptions", lambda **options: small(**{**options, "part_bytes": PART_BYTES}))
     patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1024)
 
 
@@ -225,6 +233,8 @@ def world(
     cybozu_users: int = 120,
     cybozu_organizations: int = 12,
     cybozu_groups: int = 6,
+    copy_lanes: int = 1,
+    max_expanded_bytes: int = MAX_EXPANDED_BYTES,
     **parameters: str,
 ) -> Iterator[WholeSystem]:
     """Bring everything up, for as many runs as are wanted."""
@@ -242,18 +252,14 @@ def world(
         watched(lambda: made[0].watch if made else None),
         local_aws(
             # One at a time, so that the same run makes the same calls in the same order.
-            parameters={
-                "LocationHosts": ",".join(tenant.allowed_hosts),
-                "MaxParallelExports": "1",
-                "CopyLanes": "1",
-                "CybozuConcurrency": "1",
-                **parameters,
-            },
+            parameters={"MaxParallelExports": "1", **parameters},
             environment=simulators.environment(),
             serve=serve,
         ) as aws,
     ):
         impatient(patch)
+        patch.setattr(archive, "COPY_LANES", copy_lanes)
+        patch.setattr(archive, "MAX_EXPANDED_BYTES", max_expanded_bytes)
         assert isinstance(aws.service, WatchedService)
         made.append(WholeSystem(aws, tenant, domain, aws.service, recorder))
         made[0].empty()

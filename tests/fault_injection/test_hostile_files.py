@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from meibo.settings import GIB
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
 from tests.fault_injection.system import WholeSystem, world
@@ -165,7 +166,7 @@ def _memory(*, forget_the_peak: bool = False) -> int:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[WholeSystem]:
-    with world(users=60, organizations=1, cybozu_users=1, MaxExpandedGiB="1") as running:
+    with world(users=60, organizations=1, cybozu_users=1, max_expanded_bytes=GIB) as running:
         yield running
 
 

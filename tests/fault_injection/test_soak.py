@@ -134,7 +134,7 @@ EXPORTS: tuple[list[dict[str, Any]], list[dict[str, Any]]] = (
 
 @pytest.fixture(scope="module")
 def everything() -> Iterator[WholeSystem]:
-    with world(users=120, organizations=2, cybozu_users=110, MaxParallelExports="3", CopyLanes="2") as running:
+    with world(users=120, organizations=2, cybozu_users=110, MaxParallelExports="3", copy_lanes=2) as running:
         yield running
 
 

@@ -52,7 +52,7 @@ def test_concurrency_is_bounded_at_the_queue_and_the_function_knows_it(
     translate: Callable[..., Template], concurrency: int
 ) -> None:
     # when
-    template = translate(ChangesConcurrency=concurrency, ReservedConcurrency=5)
+    template = translate(ChangesConcurrency=concurrency)
 
     # then
     variables = template.properties("ChangeMembers")["Environment"]["Variables"]

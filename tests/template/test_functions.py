@@ -9,21 +9,19 @@ from typing import Any
 import pytest
 
 from meibo import settings
+from meibo.exports import archive
 from meibo_local.template import ROOT
 from tests.template.conftest import Template
 
 FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers", "VerifyArchive")
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {
     "CreateExports": (settings.CreateExportsSettings, settings.ObjectLockSettings),
-    "CheckExport": (settings.CheckExportSettings,),
+    "CheckExport": (),
     "ArchiveExport": (settings.ArchiveExportSettings, settings.ObjectLockSettings),
     "FinishRun": (settings.FinishRunSettings, settings.ObjectLockSettings),
     "ChangeMembers": (settings.ChangeMembersSettings, settings.ObjectLockSettings),
     "VerifyArchive": (settings.VerifyArchiveSettings,),
 }
-# Whom a schedule makes call a provider. FinishRun looks at the archive only; ChangeMembers is bounded by its queue,
-# because an invocation that Lambda throttles would count against its messages.
-CALLS_A_PROVIDER = ("CreateExports", "CheckExport", "ArchiveExport")
 
 
 def _environment(template: Template, function: str) -> dict[str, str]:
@@ -110,23 +108,9 @@ def test_function_is_traced(template: Template, function: str) -> None:
 
 def test_memory_holds_the_buffers_of_a_copy_at_its_defaults(template: Template) -> None:
     # The buffers, and about 200 MB of interpreter, libraries and decoder beside them.
-    environment = _environment(template, "ArchiveExport")
-    buffers = int(environment["MEIBO_COPY_LANES"]) * int(environment["MEIBO_COPY_PART_MIB"])
+    buffers = archive.COPY_LANES * archive.COPY_PART_BYTES
 
-    assert template.properties("ArchiveExport")["MemorySize"] >= buffers + 200
-
-
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_concurrency_is_reserved_only_where_asked_and_where_a_provider_is_called(
-    template: Template, translate: Callable[..., Template], function: str
-) -> None:
-    # given
-    reserving = translate(ReservedConcurrency=5)
-
-    # then
-    assert "ReservedConcurrentExecutions" not in template.properties(function)
-    reserved = reserving.properties(function).get("ReservedConcurrentExecutions")
-    assert reserved == (5 if function in CALLS_A_PROVIDER else None)
+    assert template.properties("ArchiveExport")["MemorySize"] * settings.MIB >= buffers + 200 * settings.MIB
 
 
 def test_a_run_is_bounded_in_how_many_exports_it_works_on(template: Template, workflow: dict[str, Any]) -> None:

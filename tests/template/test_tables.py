@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meibo.archive.keys import ExportAddress
-from meibo_cli.tables import TABLES, Table
+from meibo_cli.tables import Table, tables
 from tests.template.conftest import Template
 
 RUN = "20261121T180000Z"
@@ -31,7 +31,7 @@ def test_the_database_has_a_name_that_sql_needs_no_quotes_for(stack: str, name: 
     assert database["DatabaseInput"]["Name"] == name
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
 def test_columns_are_the_same_here_and_there(template: Template, table: Table) -> None:
     columns = glue(template, table)["StorageDescriptor"]["Columns"]
 
@@ -41,7 +41,7 @@ def test_columns_are_the_same_here_and_there(template: Template, table: Table) -
     ]
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
 def test_the_projection_finds_the_keys_of_the_pipeline(template: Template, table: Table) -> None:
     address = ExportAddress(
         provider=table.provider, source="acme", dataset=table.dataset, format="ndjson", scope="con_1"

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from meibo.configuration import Auth0Source, Auth0UsersExport, configuration_schema, parse_configuration
+from meibo.configuration import configuration_schema, parse_configuration
 from meibo.errors import ConfigurationError
+from meibo.providers.auth0.configuration import Auth0Source, Auth0UsersExport
 
 ROOT = Path(__file__).parents[2]
 VALID: dict[str, Any] = {
@@ -82,15 +83,15 @@ def test_fields_are_always_named_in_the_request() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: auth0(d).update(provider="okta"), "sources[0].provider: must be 'auth0' or 'cybozu'"),
-        (lambda d: auth0(d).pop("provider"), "sources[0].provider: must be 'auth0' or 'cybozu'"),
+        (lambda d: auth0(d).update(provider="okta"), "sources[0].provider: expected 'auth0' or 'cybozu'"),
+        (lambda d: auth0(d).pop("provider"), "sources[0].provider: expected 'auth0' or 'cybozu'"),
         (lambda d: auth0(d).pop("domain"), "sources[0].domain: is missing"),
         (
             lambda d: auth0(d).update(domain="https://acme.auth0.com"),
-            "sources[0].domain: does not have the form of what belongs there (Host name",
+            "sources[0].domain: expected a host name such as acme.jp.auth0.com",
         ),
         (lambda d: auth0(d).update(client_secret="hunter2"), "sources[0].client_secret: is not a known key"),
-        (lambda d: cybozu(d).update(name="acme"), "sources[1].name: 'acme' is the name of sources[0] already"),
+        (lambda d: cybozu(d).update(name="acme"), "sources[1].name: 'acme' is already the name of sources[0]"),
         (lambda d: cybozu(d).update(name="Example!"), "sources[1].name: "),
         (lambda d: cybozu(d).update(base_url="http://example.cybozu.com"), "sources[1].base_url: "),
         (lambda d: auth0(d)["exports"][0].update(dataset="logs"), "sources[0].exports[0].dataset: "),
@@ -98,11 +99,11 @@ def test_fields_are_always_named_in_the_request() -> None:
         (lambda d: auth0(d)["exports"][1].update(limit=0), "sources[0].exports[1].limit: "),
         (
             lambda d: auth0(d)["exports"][1].update(connection_id="con_1"),
-            "sources[0].exports[1].connection_id: does not have the form of what belongs there (Id of a connection",
+            "sources[0].exports[1].connection_id: expected the id of a connection, such as con_0123456789abcdef",
         ),
         (
             lambda d: auth0(d)["exports"][1].update(organization_id="org_0000000000000001"),
-            "sources[0].exports[1]: give connection_id or organization_id, not both",
+            "sources[0].exports[1]: expected connection_id or organization_id, got both; remove one",
         ),
         (
             lambda d: auth0(d)["exports"][1].update(fields=[f"user_metadata.f{n}" for n in range(31)]),
@@ -111,17 +112,20 @@ def test_fields_are_always_named_in_the_request() -> None:
         (lambda d: auth0(d)["exports"][1].update(fields=["app_metadata"]), "sources[0].exports[1]: "),
         (
             lambda d: cybozu(d)["exports"][1].update(ids=["1"], codes=["a"]),
-            "sources[1].exports[1]: give ids or codes, not both",
+            "sources[1].exports[1]: expected ids or codes, got both, which cybozu.com rejects; remove one",
         ),
-        (lambda d: cybozu(d)["exports"][0].update(ids=["1"]), "sources[1].exports[0]: ids and codes filter the ndjson"),
+        (
+            lambda d: cybozu(d)["exports"][0].update(ids=["1"]),
+            'sources[1].exports[0]: ids and codes require "format": "ndjson"',
+        ),
         (
             lambda d: auth0(d)["exports"].append(dict(auth0(d)["exports"][0])),
-            "sources[0].exports[3]: has the dataset, format and scope (users, ndjson, all) of exports[0]",
+            "sources[0].exports[3]: has the same dataset, format and scope (users, ndjson, all) as exports[0],",
         ),
         (lambda d: d.update(sources=[]), "sources: "),
         (
             lambda d: auth0(d)["exports"].append({"dataset": "titles"}),
-            "sources[0].exports[3].dataset: must be 'users', 'organizations' or 'members'",
+            "sources[0].exports[3].dataset: expected 'users', 'organizations' or 'members'",
         ),
         (lambda d: auth0(d)["exports"].append({"format": "csv"}), "sources[0].exports[3].dataset: is missing"),
         (
@@ -142,9 +146,12 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (
             lambda d: cybozu(d)["exports"].append({"dataset": "directory"}),
-            "sources[1].exports[2]: has the dataset, format and scope (users, csv, all) of exports[0]",
+            "sources[1].exports[2]: has the same dataset, format and scope (users, csv, all) as exports[0],",
         ),
-        (lambda d: cybozu(d)["exports"].append({"dataset": "people"}), "sources[1].exports[2].dataset: must be"),
+        (
+            lambda d: cybozu(d)["exports"].append({"dataset": "people"}),
+            "sources[1].exports[2].dataset: expected 'users', 'organizations'",
+        ),
     ],
 )
 def test_a_fault_is_named_by_its_path(change: Change, message: str) -> None:

@@ -3,31 +3,31 @@ from __future__ import annotations
 import pytest
 
 from meibo.errors import ConfigurationError
-from meibo.settings import ArchiveExportSettings, CreateExportsSettings
+from meibo.settings import ChangeMembersSettings, CreateExportsSettings, ObjectLockSettings, Retention
 
 COMPLETE = {
     "MEIBO_BUCKET": "archive",
-    "MEIBO_LOCATION_HOSTS": "*.s3.us-east-2.amazonaws.com, user-exports.auth0.com",
-    "MEIBO_SUSPECT_SHARE": "0.25",
-    "MEIBO_COPY_DECODE": "false",
+    "MEIBO_CONFIGURATION": "/meibo/sources",
+    "MEIBO_CHANGES_QUEUE_URL": "https://sqs.test/changes.fifo",
+    "MEIBO_CHANGES_DEAD_LETTERS_URL": "https://sqs.test/dead.fifo",
+    "MEIBO_MAX_REMOVALS": "7",
 }
 
 
 def test_settings_are_read_with_their_types() -> None:
-    settings = ArchiveExportSettings.from_env(COMPLETE)
+    settings = ChangeMembersSettings.from_env(COMPLETE)
 
-    assert settings.location_hosts == ("*.s3.us-east-2.amazonaws.com", "user-exports.auth0.com")
-    assert settings.suspect_share == 0.25
-    assert settings.copy_decode is False
-    assert settings.copy_lanes == 16
+    assert settings.bucket == "archive"
+    assert settings.max_removals == 7
+    assert settings.concurrency == 2
 
 
-def test_every_faulty_variable_is_named_in_one_error() -> None:
+def test_every_invalid_variable_is_named_in_one_error() -> None:
     with pytest.raises(ConfigurationError) as raised:
-        ArchiveExportSettings.from_env({**COMPLETE, "MEIBO_BUCKET": " ", "MEIBO_COPY_LANES": "many"})
+        ChangeMembersSettings.from_env({**COMPLETE, "MEIBO_BUCKET": " ", "MEIBO_MAX_REMOVALS": "many"})
 
     assert "MEIBO_BUCKET must not be empty" in str(raised.value)
-    assert "MEIBO_COPY_LANES must be a whole number from 1 to 64" in str(raised.value)
+    assert "MEIBO_MAX_REMOVALS must be a whole number from 0 to 1000" in str(raised.value)
 
 
 def test_a_variable_without_a_default_must_be_set() -> None:
@@ -35,16 +35,14 @@ def test_a_variable_without_a_default_must_be_set() -> None:
         CreateExportsSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_CONFIGURATION": "/meibo/sources"})
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("MEIBO_SUSPECT_SHARE", "1.5", "must be a number from 0 to 1"),
-        ("MEIBO_SUSPECT_SHARE", "nan", "must be a number from 0 to 1"),
-        ("MEIBO_COPY_DECODE", "yes", "must be true or false"),
-        ("MEIBO_LOCATION_HOSTS", " , ", "must be a comma-separated list"),
-        ("MEIBO_COPY_PART_MIB", "4", "must be a whole number from 5 to 512"),
-    ],
-)
-def test_a_malformed_value_says_what_is_expected(name: str, value: str, expected: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{name} {expected}"):
-        ArchiveExportSettings.from_env({**COMPLETE, name: value})
+@pytest.mark.parametrize(("mode", "days"), [("LEGAL", "1"), ("GOVERNANCE", "0"), ("COMPLIANCE", "a year")])
+def test_a_malformed_retention_says_what_is_expected(mode: str, days: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"must be (NONE, GOVERNANCE or COMPLIANCE|a whole number from 1)"):
+        ObjectLockSettings.from_env({"MEIBO_OBJECT_LOCK_MODE": mode, "MEIBO_OBJECT_LOCK_DAYS": days})
+
+
+def test_retention_is_none_unless_a_mode_is_set() -> None:
+    assert ObjectLockSettings.from_env({}).retention() is None
+    assert ObjectLockSettings.from_env({"MEIBO_OBJECT_LOCK_MODE": "COMPLIANCE"}).retention() == Retention(
+        mode="COMPLIANCE", days=365
+    )

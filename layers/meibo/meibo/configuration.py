@@ -1,290 +1,75 @@
 """The sources document: which directories are exported, and how.
 
-One JSON document lists the sources; secrets are named, never inlined. The JSON Schema that is generated from
-these models is kept in ``docs/configuration.schema.json``.
+One JSON document lists the sources; it names secrets and never contains them. Each provider defines the model of its
+sources. The JSON Schema that is generated from the models is ``docs/configuration.schema.json``.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 from pydantic_core import ErrorDetails
 
 from meibo.errors import ConfigurationError
-from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields
+from meibo.providers import all_providers
+from meibo.providers.configuration import EXPECTED, ConfigurationModel, SourceModel, invalid
 
 # The largest 64-bit integer has 19 digits; no setting needs more.
 MAX_INTEGER_DIGITS = 19
 
-_FORMS: dict[str, str] = {}
 
-
-def _formed(*, pattern: str, description: str) -> Any:
-    """Return the field of a text whose form is told in words where it does not fit."""
-    _FORMS[pattern] = description
-    return Field(pattern=pattern, description=description)
-
-
-Name = Annotated[
-    str,
-    _formed(
-        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
-        description="Lower-case letters, digits and hyphens; part of every key in the bucket.",
-    ),
-]
-SecretName = Annotated[
-    str,
-    _formed(
-        pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$",
-        description="Name of the Secrets Manager secret that holds the credentials.",
-    ),
-]
-ConnectionId = Annotated[
-    str, _formed(pattern=r"^con_[A-Za-z0-9]{16}$", description="Id of a connection: con_ and sixteen letters or digits")
-]
-OrganizationId = Annotated[
-    str,
-    _formed(pattern=r"^org_[A-Za-z0-9]{16}$", description="Id of an organization: org_ and sixteen letters or digits"),
-]
-UserId = Annotated[str, _formed(pattern=r"^\d{1,19}$", description="Id of a user, a number")]
-
-CSV_ONLY = Literal["titles", "user_organizations", "user_groups", "user_services"]
-
-
-class _Model(BaseModel):
-    # hide_input_in_errors: a secret pasted into the wrong place must not come back in a message.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class ExportField(_Model):
-    """One field of an Auth0 users export."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100, description="For example email or user_metadata.country")]
-    export_as: Annotated[str | None, Field(min_length=1, max_length=100, description="Its name in the file")] = None
-
-
-class Auth0UsersExport(_Model):
-    """Users of one Auth0 tenant: of one connection, of an organization's connections, or of all."""
-
-    dataset: Literal["users"]
-    format: Literal["ndjson", "csv"] = "ndjson"
-    connection_id: ConnectionId | None = None
-    organization_id: Annotated[
-        OrganizationId | None, Field(description="Every connection enabled for it, one export each")
-    ] = None
-    limit: Annotated[int | None, Field(ge=1, strict=True, description="At most so many users; all where absent")] = None
-    fields: Annotated[
-        list[str | ExportField] | None, Field(min_length=1, description="A predefined set where absent")
-    ] = None
-
-    @model_validator(mode="after")
-    def _one_scope(self) -> Auth0UsersExport:
-        if self.connection_id and self.organization_id:
-            raise ValueError("give connection_id or organization_id, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _fields_that_auth0_accepts(self) -> Auth0UsersExport:
-        try:
-            check_fields(self.format, self.request_fields())
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
-        return self
-
-    @property
-    def scope(self) -> str:
-        """The part of the tenant that this export covers; an organization stands for its connections."""
-        return self.connection_id or self.organization_id or "all"
-
-    def request_fields(self) -> list[dict[str, str]]:
-        """Return the fields as Auth0's request spells them: ``name`` and, where given, ``export_as``."""
-        if self.fields is None:
-            return [dict(field) for field in DEFAULT_FIELDS[self.format]]
-        return [
-            {"name": field}
-            if isinstance(field, str)
-            else {key: value for key, value in field.model_dump().items() if value is not None}
-            for field in self.fields
-        ]
-
-
-class Auth0OrganizationsExport(_Model):
-    """Every organization of the tenant, each with its enabled connections."""
-
-    dataset: Literal["organizations"]
-    format: Literal["ndjson"] = "ndjson"
-    scope: ClassVar[str] = "all"
-
-
-class Auth0MembersExport(_Model):
-    """Every member of every organization of the tenant, with roles where the token may read them."""
-
-    dataset: Literal["members"]
-    format: Literal["ndjson"] = "ndjson"
-    scope: ClassVar[str] = "all"
-
-
-class CybozuUsersExport(_Model):
-    """Users of one cybozu.com domain."""
-
-    dataset: Literal["users"]
-    format: Literal["csv", "ndjson"] = "csv"
-    ids: Annotated[list[UserId] | None, Field(min_length=1)] = None
-    codes: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]] | None, Field(min_length=1)] = None
-
-    @model_validator(mode="after")
-    def _one_filter(self) -> CybozuUsersExport:
-        if self.ids and self.codes:
-            raise ValueError("give ids or codes, not both: cybozu.com refuses a request with both")
-        if self.format == "csv" and (self.ids or self.codes):
-            raise ValueError("ids and codes filter the ndjson format only; user.csv is always the whole directory")
-        return self
-
-    @property
-    def scope(self) -> str:
-        """The part of the domain that this export covers.
-
-        A filtered export is not the directory: it must not be compared with one, nor taken for one.
-        """
-        return "selected" if self.ids or self.codes else "all"
-
-
-class CybozuListExport(_Model):
-    """Organizations or groups of one cybozu.com domain."""
-
-    dataset: Literal["organizations", "groups"]
-    format: Literal["csv", "ndjson"] = "csv"
-    scope: ClassVar[str] = "all"
-
-
-class CybozuCsvExport(_Model):
-    """What cybozu.com lists as CSV only: titles, and which user has which organizations, groups and services."""
-
-    dataset: CSV_ONLY
-    format: Literal["csv"] = "csv"
-    scope: ClassVar[str] = "all"
-
-
-class CybozuMembersExport(_Model):
-    """Members of every organization and group, for domains without the CSV API, such as kintone.com."""
-
-    dataset: Literal["members"]
-    format: Literal["ndjson"] = "ndjson"
-    scope: ClassVar[str] = "all"
-
-
-class CybozuDirectoryExport(_Model):
-    """Short for every dataset of a domain that there is in the format, users among them."""
-
-    dataset: Literal["directory"]
-    format: Literal["csv", "ndjson"] = "csv"
-
-    def datasets(self) -> list[CybozuExport]:
-        """Return the exports that this one is short for."""
-        users = CybozuUsersExport(dataset="users", format=self.format)
-        lists = [CybozuListExport(dataset=name, format=self.format) for name in ("organizations", "groups")]
-        if self.format == "ndjson":
-            return [users, *lists, CybozuMembersExport(dataset="members")]
-        titles, *belongings = (CybozuCsvExport(dataset=name) for name in get_args(CSV_ONLY))
-        return [users, lists[0], titles, lists[1], *belongings]
-
-
-Auth0Export = Auth0UsersExport | Auth0OrganizationsExport | Auth0MembersExport
-CybozuExport = CybozuUsersExport | CybozuListExport | CybozuCsvExport | CybozuMembersExport
-AnyExport = Auth0Export | CybozuExport
-
-
-class Auth0Source(_Model):
-    """One Auth0 tenant."""
-
-    provider: Literal["auth0"]
-    name: Name
-    domain: Annotated[
-        str,
-        _formed(
-            pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
-            description="Host name of the tenant, without https://, for example acme.jp.auth0.com",
-        ),
-    ]
-    secret: SecretName
-    exports: Annotated[list[Annotated[Auth0Export, Field(discriminator="dataset")]], Field(min_length=1)]
-
-    def exports_by_entry(self) -> list[list[Auth0Export]]:
-        """Return, for each entry of ``exports``, the exports that it means."""
-        return [[entry] for entry in self.exports]
-
-
-class CybozuSource(_Model):
-    """One cybozu.com domain."""
-
-    provider: Literal["cybozu"]
-    name: Name
-    base_url: Annotated[
-        str,
-        _formed(
-            pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
-            description="For example https://example.cybozu.com, without a path",
-        ),
-    ]
-    secret: SecretName
-    exports: Annotated[
-        list[Annotated[CybozuExport | CybozuDirectoryExport, Field(discriminator="dataset")]], Field(min_length=1)
-    ]
-
-    def exports_by_entry(self) -> list[list[CybozuExport]]:
-        """Return, for each entry of ``exports``, the exports that it means."""
-        return [entry.datasets() if isinstance(entry, CybozuDirectoryExport) else [entry] for entry in self.exports]
-
-    @field_validator("base_url", mode="before")
-    @classmethod
-    def _without_slash(cls, value: Any) -> Any:
-        return value.removesuffix("/") if isinstance(value, str) else value
-
-
-Source = Annotated[Auth0Source | CybozuSource, Field(discriminator="provider")]
-
-
-class Configuration(_Model):
+class Configuration(ConfigurationModel):
     """The whole document."""
 
-    sources: Annotated[list[Source], Field(min_length=1)]
+    sources: Sequence[SourceModel]
 
     @model_validator(mode="after")
-    def _names_once(self) -> Configuration:
+    def _check_names(self) -> Configuration:
         first: dict[str, int] = {}
         for index, source in enumerate(self.sources):
             if source.name in first:
-                raise ValueError(
-                    f"sources[{index}].name: {source.name!r} is the name of sources[{first[source.name]}] already;"
-                    " names are part of the keys in the bucket, so each must be used once"
+                raise invalid(
+                    f"{source.name!r} is already the name of sources[{first[source.name]}]; names are part of the keys"
+                    " in the bucket, so use each name once",
+                    path=f"sources[{index}].name",
                 )
             first[source.name] = index
         return self
 
     @model_validator(mode="after")
-    def _keys_once(self) -> Configuration:
+    def _check_keys(self) -> Configuration:
         for index, source in enumerate(self.sources):
             first: dict[tuple[str, str, str], int] = {}
-            entries: Sequence[Sequence[AnyExport]] = source.exports_by_entry()
-            for position, export in ((number, export) for number, entry in enumerate(entries) for export in entry):
-                identity = (export.dataset, export.format, export.scope)
-                if identity in first:
-                    raise ValueError(
-                        f"sources[{index}].exports[{position}]: has the dataset, format and scope"
-                        f" ({', '.join(identity)}) of exports[{first[identity]}] of the same source, so both would"
-                        " write the same key"
-                    )
-                first[identity] = position
+            for position, entry in enumerate(source.exports_by_entry()):
+                for export in entry:
+                    identity = (export.dataset, export.format, export.scope)
+                    if identity in first:
+                        raise invalid(
+                            f"has the same dataset, format and scope ({', '.join(identity)}) as"
+                            f" exports[{first[identity]}], so both would write the same key; remove one",
+                            path=f"sources[{index}].exports[{position}]",
+                        )
+                    first[identity] = position
         return self
 
-    def source(self, name: str) -> Auth0Source | CybozuSource | None:
-        """Return the source of that name, or None where it is not configured (any more)."""
+    def source(self, name: str) -> SourceModel | None:
+        """Return the source of that name, or None if it is not configured (any more)."""
         return next((source for source in self.sources if source.name == name), None)
+
+
+def _document_model() -> type[Configuration]:
+    """Return the model of the document, with the source models of all registered providers."""
+    models = [provider.source_model() for provider in all_providers()]
+    source = Annotated[functools.reduce(operator.or_, models), Field(discriminator="provider")]  # type: ignore[valid-type]  # a union that is only known at run time
+    sources: Any = (Annotated[list[source], Field(min_length=1)], ...)  # type: ignore[valid-type]  # as above
+    return cast("type[Configuration]", create_model("Configuration", __base__=Configuration, sources=sources))
 
 
 def parse_configuration(text: str) -> Configuration:
@@ -297,9 +82,9 @@ def parse_configuration(text: str) -> Configuration:
         raise ConfigurationError(f"the configuration is not valid JSON{where}") from None
     if not faults:
         try:
-            return Configuration.model_validate(document)
+            return _document_model().model_validate(document)
         except ValidationError as error:
-            faults = [_describe(fault) for fault in error.errors(include_input=False)]
+            faults = [_describe(fault, document) for fault in error.errors(include_input=False)]
     raise ConfigurationError("the configuration is not valid: " + "; ".join(faults))
 
 
@@ -309,7 +94,7 @@ def parse_documents(documents: Mapping[str, str]) -> Configuration:
     Raises one ConfigurationError that names the parameter and the path of every fault, and both parameters if a
     source's name is in two of them.
     """
-    sources: list[Auth0Source | CybozuSource] = []
+    sources: list[SourceModel] = []
     parameter_of: dict[str, str] = {}
     faults: list[str] = []
     for parameter, text in documents.items():
@@ -378,7 +163,7 @@ def _json_faults(value: Any, path: str = "") -> Iterator[str]:
 
 def configuration_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the sources document."""
-    schema = Configuration.model_json_schema()
+    schema = _document_model().model_json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Meibo configuration",
@@ -386,34 +171,33 @@ def configuration_schema() -> dict[str, Any]:
     }
 
 
-# Labels that pydantic puts into a location for the chosen member of a union; they are not part of the document.
-_UNION_LABELS = frozenset(
-    {
-        *("auth0", "cybozu", "str", "ExportField"),
-        *("users", "organizations", "members", "groups", "directory", *get_args(CSV_ONLY)),
-    }
-)
-
-
-def _describe(fault: ErrorDetails) -> str:
-    path = ""
+def _describe(fault: ErrorDetails, document: Any) -> str:
+    path, node = "", document
     for step in fault["loc"]:
+        # pydantic adds the labels of chosen union members to a location; they are not keys of the document.
+        is_key = isinstance(node, dict) and (step in node or (fault["type"] == "missing" and step == fault["loc"][-1]))
         if isinstance(step, int):
             path += f"[{step}]"
-        elif step not in _UNION_LABELS:
+        elif is_key:
             path += f".{step}" if path else step
-    kind = fault["type"]
+        else:
+            continue
+        node = node[cast("int", step)] if isinstance(node, list) or step in node else None
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "meibo":
+        path, message = context["path"] or path, context["message"]
+        return f"{path or 'the document'}: {message}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        key = fault["ctx"]["discriminator"].strip("'")
-        known = fault["ctx"].get("expected_tags", "'auth0', 'cybozu'" if key == "provider" else "")
-        return f"{path}.{key}: must be {' or '.join(known.rsplit(', ', 1))}" if known else f"{path}.{key}: is missing"
+        key = context["discriminator"].strip("'")
+        known = context.get(
+            "expected_tags", ", ".join(f"'{each.name}'" for each in all_providers()) if key == "provider" else ""
+        )
+        return f"{path}.{key}: expected {' or '.join(known.rsplit(', ', 1))}" if known else f"{path}.{key}: is missing"
     if kind == "extra_forbidden":
         return f"{path}: is not a known key; remove it or check its spelling"
     if kind == "missing":
         return f"{path}: is missing"
-    if kind == "string_pattern_mismatch" and (form := _FORMS.get(fault["ctx"]["pattern"])):
-        return f"{path}: does not have the form of what belongs there ({form.rstrip('.')})"
-    message = fault["msg"].removeprefix("Value error, ")
-    if message.startswith("sources["):
-        return message
+    if kind == "string_pattern_mismatch" and (expected := EXPECTED.get(context["pattern"])):
+        return f"{path}: expected {expected}"
+    message = fault["msg"]
     return f"{path or 'the document'}: {message[0].lower()}{message[1:]}"

@@ -10,9 +10,9 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
 
-from meibo.archive.storage import ObjectLock
 from meibo.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -23,24 +23,22 @@ MIB = 1024**2
 ObjectLockMode = Literal["NONE", "GOVERNANCE", "COMPLIANCE"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """Object Lock retention of each written object."""
+
+    mode: Literal["GOVERNANCE", "COMPLIANCE"]
+    days: int
+
+    def retain_until(self, now: datetime) -> datetime:
+        """Return the moment until which an object written ``now`` is retained."""
+        return now + timedelta(days=self.days)
+
+
 def _text(value: str) -> str:
     if not value.strip():
         raise ValueError("must not be empty")
     return value.strip()
-
-
-def _names(value: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in value.split(",") if name.strip())
-    if not names:
-        raise ValueError("must be a comma-separated list with at least one entry")
-    return names
-
-
-def _flag(value: str) -> bool:
-    lowered = value.strip().lower()
-    if lowered not in ("true", "false"):
-        raise ValueError("must be true or false")
-    return lowered == "true"
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -51,16 +49,6 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return number
 
     return parse
-
-
-def _share(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise ValueError("must be a number from 0 to 1")
-    return number
 
 
 _LOCK_MODES: dict[str, ObjectLockMode] = {mode: mode for mode in get_args(ObjectLockMode)}
@@ -113,9 +101,9 @@ class ObjectLockSettings(EnvironmentSettings):
     mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", _lock_mode, "NONE")
     days: int = variable("MEIBO_OBJECT_LOCK_DAYS", _whole(1, 36_500), "365")
 
-    def lock(self) -> ObjectLock | None:
-        """Return the retention for each written object, or None where there is none."""
-        return None if self.mode == "NONE" else ObjectLock(mode=self.mode, days=self.days)
+    def retention(self) -> Retention | None:
+        """Return the retention of each written object, or None if there is none."""
+        return None if self.mode == "NONE" else Retention(mode=self.mode, days=self.days)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,29 +113,14 @@ class CreateExportsSettings(EnvironmentSettings):
     bucket: str = variable("MEIBO_BUCKET", _text)
     configuration_parameter: str = variable("MEIBO_CONFIGURATION", _text)
     state_machine_arn: str = variable("MEIBO_STATE_MACHINE_ARN", _text)
-    max_jobs: int = variable("MEIBO_MAX_JOBS", _whole(1, 20), "3")
     max_parallel_exports: int = variable("MEIBO_MAX_PARALLEL_EXPORTS", _whole(1, 1000), "5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckExportSettings(EnvironmentSettings):
-    """Environment of ``check_export``."""
-
-    job_deadline_seconds: int = variable("MEIBO_JOB_DEADLINE_SECONDS", _whole(60, 82_800), "21600")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ArchiveExportSettings(EnvironmentSettings):
-    """Environment of ``archive_export``; sizes are in bytes once read."""
+    """Environment of ``archive_export``."""
 
     bucket: str = variable("MEIBO_BUCKET", _text)
-    location_hosts: tuple[str, ...] = variable("MEIBO_LOCATION_HOSTS", _names)
-    suspect_share: float = variable("MEIBO_SUSPECT_SHARE", _share, "0.5")
-    copy_lanes: int = variable("MEIBO_COPY_LANES", _whole(1, 64), "16")
-    copy_part_mib: int = variable("MEIBO_COPY_PART_MIB", _whole(5, 512), "8")
-    copy_decode: bool = variable("MEIBO_COPY_DECODE", _flag, "true")
-    max_expanded_gib: int = variable("MEIBO_MAX_EXPANDED_GIB", _whole(1, 100_000), "1024")
-    cybozu_concurrency: int = variable("MEIBO_CYBOZU_CONCURRENCY", _whole(1, 50), "4")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +136,6 @@ class VerifyArchiveSettings(EnvironmentSettings):
     """Environment of ``verify_archive``."""
 
     bucket: str = variable("MEIBO_BUCKET", _text)
-    newest_runs: int = variable("MEIBO_VERIFY_NEWEST_RUNS", _whole(1, 100), "2")
     rotation_days: int = variable("MEIBO_VERIFY_ROTATION_DAYS", _whole(1, 366), "30")
     cold_rotation_days: int = variable("MEIBO_VERIFY_COLD_ROTATION_DAYS", _whole(1, 3660), "365")
     transition_days: int = variable("MEIBO_TRANSITION_DAYS", _whole(0, 36_500), "0")

@@ -20,6 +20,7 @@ from meibo.archive.catalog import ArchivedExport, Run
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.formatting import format_number
+from meibo.providers import find_dataset
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.comparison import Comparison, ComparisonCounts
 from meibo_cli.exit_codes import report_errors
@@ -104,7 +105,9 @@ def _counts(
             side.mkdir()
         try:
             rows = [fetch_rows(reader, one, side, key=key) for one, side in zip((before, after), sides, strict=True)]
-            blank_is_null = before.folder.address.provider == "cybozu" or before.folder.address.format == "csv"
+            address = before.folder.address
+            dataset = find_dataset(address.provider, address.dataset)
+            blank_is_null = dataset.blank_is_null or address.format == "csv"
             with Comparison(rows[0], rows[1], folder, blank_is_null=blank_is_null) as comparison:
                 for change in comparison.changes():
                     if out is not None:

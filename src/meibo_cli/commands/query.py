@@ -23,7 +23,7 @@ from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archiv
 from meibo_cli.comparison import connect
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.filesystem import PROTOCOL, ArchiveFileSystem
-from meibo_cli.tables import PARTITIONS, TABLES, Table
+from meibo_cli.tables import PARTITIONS, Table, tables
 
 _TYPES: Final = {"string": "VARCHAR", "boolean": "BOOLEAN", "bigint": "BIGINT"}
 _BATCH_ROWS: Final = 1000
@@ -60,7 +60,7 @@ def query(
             else:
                 _print(columns, rows)
         except duckdb.CatalogException as error:
-            names = ", ".join(table.name for table in TABLES)
+            names = ", ".join(table.name for table in tables())
             raise ConfigurationError(f"{str(error).splitlines()[0]} The tables are {names}.") from None
         except duckdb.Error as error:
             raise ConfigurationError(str(error)) from None
@@ -78,7 +78,7 @@ def _define(
         connection.register_filesystem(ArchiveFileSystem(reader, folder))
     # As Athena calls it.
     connection.execute("CREATE MACRO json_extract_scalar(document, path) AS json_extract_string(document, path)")
-    for table in TABLES:
+    for table in tables():
         if table.name not in sql.lower():
             continue
         if next(_keys(reader, table), None) is None:

@@ -19,15 +19,17 @@ from meibo.archive.catalog import ArchivedExport, Run
 from meibo.archive.reader import ArchiveReader, read_document
 from meibo.errors import ConfigurationError, SecretError
 from meibo.formatting import format_count, format_number
+from meibo.providers import column_names
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.datasets import USERS
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.download import download
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
 from meibo_cli.restore.cybozu_csv import CANNOT_COME_BACK, DANGER, write_csv
 from meibo_cli.restore.import_files import ImportFiles, UnreadableUser, too_deep, write_files
 from meibo_cli.restore.import_jobs import Sent, send
-from meibo_cli.rows import csv_rows, opened, output_names
+from meibo_cli.rows import csv_rows, opened
 from meibo_cli.selection import LATEST, matching, named_run
 
 AUTH0_CANNOT_COME_BACK: Final = """\
@@ -142,7 +144,7 @@ def _files(
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         path = Path(name) / "export"
         download(reader, one, path)
-        names = output_names(read_document(reader, one.manifest_key) or {})
+        names = dict(column_names("auth0", read_document(reader, one.manifest_key) or {}))
         if "user_id" not in names or "email" not in names:
             raise ConfigurationError(f"{one.export_id} does not hold user_id and email, which an import needs")
         text_only = one.folder.address.format == "csv"
@@ -166,7 +168,7 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
 
 
 def _csv_objects(path: Path) -> Iterator[Mapping[str, Any]]:
-    for columns, values in csv_rows(path, "auth0", "users"):
+    for columns, values in csv_rows(path, USERS):
         yield dict(zip(columns, values, strict=False))
 
 

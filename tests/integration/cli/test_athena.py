@@ -22,7 +22,7 @@ import sqlglot
 from sqlglot import ErrorLevel, exp
 from sqlglot.optimizer.qualify import qualify
 
-from meibo_cli.tables import TABLES, Table
+from meibo_cli.tables import Table, tables
 from meibo_local.template import ROOT
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant
 from tests.integration.cli.conftest import Meibo
@@ -91,7 +91,7 @@ def projected(table: Mapping[str, Any], values: Mapping[str, str]) -> str:
     return location.removeprefix("s3://ArchiveBucket/")
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
 def test_the_projected_location_holds_the_object_and_nothing_else_that_athena_reads(
     archived: Archived, glue: Mapping[str, Any], table: Table
 ) -> None:
@@ -110,7 +110,7 @@ def test_the_projected_location_holds_the_object_and_nothing_else_that_athena_re
     )
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
 def test_each_partition_is_projected_and_holds_the_day_of_the_run(glue: Mapping[str, Any], table: Table) -> None:
     parameters = glue[table.name]["Parameters"]
     partitions = [one["Name"] for one in glue[table.name]["PartitionKeys"]]
@@ -125,7 +125,7 @@ def test_each_partition_is_projected_and_holds_the_day_of_the_run(glue: Mapping[
     assert (date.fromisoformat(first) <= DAY, last) == (True, "NOW")
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
 def test_the_columns_fit_the_rows_that_are_archived(archived: Archived, glue: Mapping[str, Any], table: Table) -> None:
     storage = glue[table.name]["StorageDescriptor"]
     columns = {column["Name"]: column["Type"] for column in storage["Columns"]}

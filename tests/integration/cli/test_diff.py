@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meibo.providers import find_dataset
 from meibo_cli.comparison import Comparison
 from meibo_cli.rows import RowFile
 from tests.integration.cli.conftest import Meibo
@@ -219,7 +220,9 @@ def test_a_csv_is_read_alike_by_duckdb_and_by_python(
             for cells in ((key, *values) for key, values in table.items()):
                 quoted = (f'"\'{cell.replace(chr(34), chr(34) * 2)}"' if cell else "" for cell in cells)
                 file.write(",".join(quoted) + line_end)
-        sides.append(RowFile(path, ("user_id",), ("user_id", "x", "y"), "csv", len(table)))
+        sides.append(
+            RowFile(path, ("user_id",), ("user_id", "x", "y"), find_dataset("auth0", "users"), "csv", len(table))
+        )
 
     with Comparison(sides[0], sides[1], folder, blank_is_null=True) as comparison:
         fast = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
@@ -246,7 +249,7 @@ def test_it_agrees_with_a_comparison_in_memory(
         path = folder / f"{name}.ndjson"
         rows = [{"id": key, **row} for key, row in directory.items()] or [{"id": "only to have a row"}]
         path.write_bytes(ndjson(rows, zipped=False))
-        sides.append(RowFile(path, ("id",), ()))
+        sides.append(RowFile(path, ("id",), (), find_dataset("auth0", "organizations")))
 
     with Comparison(sides[0], sides[1], folder, blank_is_null=False) as comparison:
         changes = list(comparison.changes())

@@ -15,7 +15,7 @@ import botocore.handlers
 import pytest
 
 from meibo.changes.membership_api import forget_clients as forget_tenants
-from meibo.exports.provider_clients import forget_clients as forget_provider_clients
+from meibo.providers import clear_clients
 from meibo_local.aws import REGION, STACK, local_aws
 from meibo_local.lambda_service import InvocationResult
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators
@@ -62,7 +62,7 @@ class Recorder(Invocations):
 
     def invoked(self, function: str, event: Any) -> None:
         # In AWS each function has a process, and so credentials and tokens, of its own.
-        forget_provider_clients()
+        clear_clients()
         forget_tenants()
         self._running.append(function)
 
@@ -131,7 +131,6 @@ def recorded() -> set[Need]:
     domain = SimulatedDomain("example", users=20)
     with _recorded(recorder), Simulators([tenant], [domain]) as simulators:
         parameters = {
-            "LocationHosts": ",".join(tenant.allowed_hosts),
             "MaxParallelExports": "1",
             "ObjectLockMode": "GOVERNANCE",
         }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from meibo.archive.copy import CopyOptions
-from meibo.exports.provider_clients import forget_clients
+from meibo.providers import clear_clients
 from meibo_local.aws import LocalAws, local_aws
 from meibo_local.lambda_service import InvocationResult
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
@@ -61,6 +61,7 @@ class System:
             "name": "acme",
             "domain": self.tenant.domain,
             "secret": "meibo/acme",
+            "location_hosts": self.tenant.allowed_hosts,
             "exports": list(exports),
         }
 
@@ -113,13 +114,10 @@ def running_system(tenant: SimulatedTenant, domain: SimulatedDomain, **parameter
     """Bring everything up around a tenant and a domain."""
     invocations = Invocations()
     with Simulators([tenant], [domain]) as simulators:
-        forget_clients()
-        defaults = {"LocationHosts": ",".join(tenant.allowed_hosts)}
-        with local_aws(
-            parameters={**defaults, **parameters}, environment=simulators.environment(), observer=invocations
-        ) as aws:
+        clear_clients()
+        with local_aws(parameters=parameters, environment=simulators.environment(), observer=invocations) as aws:
             yield System(aws, simulators, invocations)
-        forget_clients()
+        clear_clients()
 
 
 @pytest.fixture
@@ -136,7 +134,7 @@ def system() -> Iterator[System]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the waits between retries take no time; how often the workflow and the copy retry stays their own."""
     monkeypatch.setattr(
-        "meibo.exports.transfer.CopyOptions", partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
+        "meibo.exports.archive.CopyOptions", partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
     )
     monkeypatch.setattr(
         "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time.sleep", lambda _seconds: None

@@ -30,7 +30,7 @@ def failure(system: System) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"sources": [{"provider": "okta"}]}, "sources[0].provider: must be 'auth0' or 'cybozu'"),
+        ({"sources": [{"provider": "okta"}]}, "sources[0].provider: expected 'auth0' or 'cybozu'"),
         ("{", "the configuration is not valid JSON"),
     ],
 )

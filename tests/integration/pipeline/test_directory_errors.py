@@ -14,6 +14,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from meibo.archive.copy import CopyOptions
 from meibo.archive.keys import run_id_of
 from meibo.archive.storage import S3ArchiveStore
 from meibo.errors import (
@@ -24,13 +25,12 @@ from meibo.errors import (
     ScopeMissingError,
     WrongFormatError,
 )
-from meibo.exports.archive import Archiver
+from meibo.exports.archive import Archiver, S3Copier
 from meibo.exports.checkpoint import Collector
 from meibo.exports.events import ExportEvent
-from meibo.exports.plan import ExportFormat, PlannedExport
-from meibo.exports.provider_clients import ProviderClients, forget_clients
-from meibo.exports.transfer import Transfers
-from meibo.settings import ArchiveExportSettings
+from meibo.exports.plan import PlannedExport
+from meibo.providers import clear_clients
+from meibo.providers.base import ExportFormat, ProviderContext
 from meibo_local.s3_server import serve_s3
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators, faults
 from tests.integration.pipeline.conftest import TICK
@@ -89,14 +89,16 @@ class Bench:
     def archive(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
         """Archive as one invocation of the function does; return its answer."""
         deadline = self.clock.deadline(900)
-        providers = ProviderClients(deadline, secret=self.secrets.__getitem__, clock=self.clock)
         store = S3ArchiveStore(self.client, "archive")
-        settings = ArchiveExportSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_LOCATION_HOSTS": "none.invalid"})
-        collector = Collector(store=store, tenant=providers.tenant, time_left=deadline)
-        deliveries = Transfers(
-            providers=providers, settings=settings, lock=None, client=self.client, collect=collector.collect
+        archiver = Archiver(
+            store=store,
+            bucket="archive",
+            copier=S3Copier(
+                client=self.client, bucket="archive", options=CopyOptions(), retention=None, deadline=deadline
+            ),
+            collector=Collector(store=store, time_left=deadline),
+            context=ProviderContext(deadline, read_secret=self.secrets.__getitem__, clock=self.clock),
         )
-        archiver = Archiver(store=store, bucket="archive", open_transfer=deliveries, suspect_share=0.5)
         return archiver.archive(ExportEvent(self.run_id, 1, self.export(provider, dataset, export_format)))
 
     def export(self, provider: str, dataset: str, export_format: ExportFormat) -> PlannedExport:
@@ -109,6 +111,7 @@ class Bench:
             endpoint=self.tenant.domain if provider == "auth0" else self.domain.base_url,
             secret=provider,
             request={},
+            has_job=False,
         )
 
     def manifest(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
@@ -146,7 +149,7 @@ def shared() -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(shared: Bench) -> Iterator[Bench]:
-    forget_clients()
+    clear_clients()
     shared.clock = FakeClock()
     shared.run_id = run_id_of(TICK + timedelta(days=next(_days)))
     shared.secrets = {"auth0": shared.tenant.credentials(), "cybozu": shared.domain.credentials()}
@@ -155,7 +158,7 @@ def bench(shared: Bench) -> Iterator[Bench]:
         site.faults.clear()
     shared.tenant.organizations.vanished.clear()
     shared.domain.switches.csv_api = True
-    forget_clients()
+    clear_clients()
 
 
 WRONG: dict[str, tuple[faults.Action, type[MeiboError]]] = {

@@ -17,14 +17,14 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from meibo.archive.copy import CopyOptions
 from meibo.archive.storage import S3ArchiveStore
-from meibo.exports.archive import Archiver
+from meibo.exports.archive import Archiver, S3Copier
 from meibo.exports.checkpoint import Collector
 from meibo.exports.events import parse_export_event
 from meibo.exports.plan import PlannedExport
-from meibo.exports.provider_clients import ProviderClients, forget_clients
-from meibo.exports.transfer import Transfers
-from meibo.settings import ArchiveExportSettings
+from meibo.providers import clear_clients
+from meibo.providers.base import ProviderContext
 from meibo_local.s3_server import serve_s3
 from meibo_simulators import SimulatedTenant, Simulators, faults
 from tests.integration.pipeline.conftest import RUN
@@ -58,6 +58,7 @@ class Hours:
             endpoint=self.tenant.domain,
             secret="meibo/acme",
             request={},
+            has_job=False,
         )
         progress = None
         while True:
@@ -85,20 +86,24 @@ class Hours:
             return left
 
         adapter = WsgiAdapter(self.tenant.api, self.clock.sleep, seconds=ANSWER_SECONDS)
-        providers = ProviderClients(
+        context = ProviderContext(
             time_left,
-            secret=lambda _: self.tenant.credentials(),
-            session=lambda _: adapter.session(),
+            read_secret=lambda _: self.tenant.credentials(),
+            new_session=lambda _: adapter.session(),
             clock=self.clock,
         )
         store = S3ArchiveStore(self.client, "archive")
         now = lambda: datetime.fromtimestamp(self.clock.time, UTC)  # noqa: E731  # a clock in one line
-        settings = ArchiveExportSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_LOCATION_HOSTS": "none.invalid"})
-        collector = Collector(store=store, tenant=providers.tenant, time_left=time_left, now=now)
-        deliveries = Transfers(
-            providers=providers, settings=settings, lock=None, client=self.client, collect=collector.collect
+        return Archiver(
+            store=store,
+            bucket="archive",
+            copier=S3Copier(
+                client=self.client, bucket="archive", options=CopyOptions(), retention=None, deadline=time_left
+            ),
+            collector=Collector(store=store, time_left=time_left, now=now),
+            context=context,
+            now=now,
         )
-        return Archiver(store=store, bucket="archive", open_transfer=deliveries, suspect_share=0.5, now=now)
 
     @property
     def minutes(self) -> float:
@@ -118,11 +123,11 @@ def hours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     with Simulators([tenant], clock=clock.now), mock_aws(), serve_s3() as endpoint:
-        forget_clients()
+        clear_clients()
         client = boto3.client("s3", endpoint_url=endpoint)
         client.create_bucket(Bucket="archive")
         yield Hours(tenant, clock, client)
-        forget_clients()
+        clear_clients()
 
 
 def _objects(hours: Hours) -> list[str]:

@@ -149,12 +149,6 @@ def test_a_job_is_gone_after_its_day(tenant: SimulatedTenant, client: Auth0Clien
     assert get_job(client, job_id).reason == "missing"
 
 
-def test_progress_is_told_where_the_tenant_tells_it(tenant: SimulatedTenant, client: Auth0Client) -> None:
-    tenant.switches.progress = True
-
-    assert get_job(client, export(client)).percentage_done is not None
-
-
 def test_a_wrong_client_secret_is_told(tenant: SimulatedTenant, clock: FakeClock) -> None:
     client = client_of(tenant, clock, {**tenant.credentials(), "client_secret": "canary"})
 

@@ -254,7 +254,7 @@ def test_group_that_fails_in_several_ways_counts_once(
     def failing(_returned: Sequence[Any], _seconds: int) -> None:
         raise ConnectionError("sqs")
 
-    monkeypatch.setattr(world.queue, "hide", failing)
+    monkeypatch.setattr(world.queue, "set_visibility_timeout", failing)
 
     # when
     world.source().poll()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 
 from meibo.archive.storage import MemoryArchiveStore
-from meibo.configuration import Auth0Source, Configuration, parse_configuration
+from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import MeiboError, RequestRefusedError
 from meibo.exports.create import RunCreator
 from meibo.exports.plan import PlannedExport
 from meibo.exports.workflow import ExecutionStatus
+from meibo.providers import provider, register
+from meibo.providers.auth0.provider import Auth0Provider
+from meibo.providers.base import ExportRequest, ProviderContext
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"
@@ -42,23 +45,34 @@ class FakeWorkflow:
             self.starts.append((run_id, attempt, items_key))
 
 
-@dataclass
-class FakeProviderClients:
-    """Counts what is asked of the providers; ``fails`` makes the job of an export fail."""
+class FakeAuth0(Auth0Provider):
+    """Counts the jobs that are created; ``fails`` makes the job of an export fail."""
 
-    fails: dict[str, MeiboError] = field(default_factory=dict)
-    jobs: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.fails: dict[str, MeiboError] = {}
+        self.jobs: list[str] = []
 
-    def connections(self, source: Auth0Source, organization_id: str) -> list[str]:
+    def organization_connections(
+        self, request: ExportRequest, organization_id: str, context: ProviderContext
+    ) -> list[str]:
         if organization_id not in ORGANIZATIONS:
             raise RequestRefusedError(f"organization {organization_id} has no enabled connection")
         return ORGANIZATIONS[organization_id]
 
-    def create_job(self, export: PlannedExport) -> str:
+    def create_job(self, export: ExportRequest, context: ProviderContext) -> str:
+        assert isinstance(export, PlannedExport)
         if export.export_id in self.fails:
             raise self.fails[export.export_id]
         self.jobs.append(export.export_id)
         return f"job_{len(self.jobs):016d}"
+
+
+@pytest.fixture(autouse=True)
+def fake_auth0() -> Iterator[FakeAuth0]:
+    before, fake = provider("auth0"), FakeAuth0()
+    register(fake)
+    yield fake
+    register(before)
 
 
 def auth0_source(*exports: dict[str, Any], name: str = "acme") -> dict[str, Any]:
@@ -92,9 +106,13 @@ class ExportsHarness:
     configuration: Configuration
     store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
     workflow: FakeWorkflow = field(default_factory=FakeWorkflow)
-    providers: FakeProviderClients = field(default_factory=FakeProviderClients)
     seconds_left: float = 900.0
-    max_jobs: int = 3
+
+    @property
+    def providers(self) -> FakeAuth0:
+        registered = provider("auth0")
+        assert isinstance(registered, FakeAuth0)
+        return registered
 
     @property
     def creator(self) -> RunCreator:
@@ -103,10 +121,7 @@ class ExportsHarness:
             workflow=self.workflow,
             bucket="archive",
             configuration=lambda: self.configuration,
-            connections=self.providers.connections,
-            create_job=self.providers.create_job,
-            max_jobs=self.max_jobs,
-            time_left=lambda: self.seconds_left,
+            context=ProviderContext(lambda: self.seconds_left),
             now=lambda: TICK,
         )
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +15,7 @@ from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyErr
 from meibo.exports.checkpoint import MAX_WAIT_SECONDS, Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent, parse_export_event
 from meibo.exports.plan import PlannedExport
+from meibo.providers.auth0.provider import PAGES
 from tests.support.memory_tenant import MemoryTenant, organization_id
 from tests.unit.exports.conftest import RUN, TICK
 
@@ -32,6 +32,7 @@ def export(dataset: str) -> PlannedExport:
         endpoint="acme.test",
         secret="meibo/acme",
         request={},
+        has_job=False,
     )
 
 
@@ -48,13 +49,8 @@ class World:
     deadlines: list[float] = field(default_factory=list)
 
     def collect(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Collected | Unfinished:
-        def tenant(_: PlannedExport, deadline: Callable[[], float]) -> MemoryTenant:
-            self.deadlines.append(deadline())
-            return self.tenant
-
         collector = Collector(
             store=self.store,
-            tenant=tenant,
             time_left=lambda: self.seconds_left,
             part_bytes=self.part_bytes,
             now=lambda: self.time,
@@ -63,7 +59,8 @@ class World:
         event = {"run_id": RUN, "attempt": attempt, "export": export(self.dataset).to_json()}
         if progress:
             event["progress"] = json.loads(json.dumps(progress.to_json()))
-        return collector.collect(parse_export_event(event))
+        self.deadlines.append(collector.reading_deadline())
+        return collector.collect(parse_export_event(event), PAGES[self.dataset](self.tenant))
 
     def unfinished(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Unfinished:
         found = self.collect(progress, attempt=attempt)

@@ -91,13 +91,13 @@ def test_a_wrong_event_of_create_exports_says_what_is_accepted(event: Any, messa
     [
         ({"attempt": 0}, "attempt must be a whole number from 1"),
         ({"attempt": True}, "attempt must be a whole number from 1"),
-        ({"export": None}, "export must be an object"),
-        ({"export": {**EXPORT.to_json(), "provider": "okta"}}, "export.provider must be 'auth0' or 'cybozu'"),
-        ({"export": {**EXPORT.to_json(), "format": "xml"}}, "export.format must be 'ndjson' or 'csv'"),
-        ({"export": {**EXPORT.to_json(), "secret": ""}}, "export.secret must be a text"),
-        ({"export": {**EXPORT.to_json(), "request": None}}, "export.request must be an object"),
-        ({"export": {**EXPORT.to_json(), "job": {"id": "job_1"}}}, "export.job must be an object"),
-        ({"export": {**EXPORT.to_json(), "refused": "no"}}, "export.refused must be an object"),
+        ({"export": None}, "export: expected an object as in the plan"),
+        ({"export": {**EXPORT.to_json(), "provider": "okta"}}, "provider: expected 'auth0' or 'cybozu', got 'okta'"),
+        ({"export": {**EXPORT.to_json(), "format": "xml"}}, "export.format: expected 'ndjson' or 'csv'"),
+        ({"export": {**EXPORT.to_json(), "secret": ""}}, "export.secret: expected a string that is not empty"),
+        ({"export": {**EXPORT.to_json(), "request": None}}, "export.request: expected an object"),
+        ({"export": {**EXPORT.to_json(), "job": {"id": "job_1"}}}, "export.job: expected an object with id"),
+        ({"export": {**EXPORT.to_json(), "refused": "no"}}, "export.refused: expected an object with error"),
     ],
 )
 def test_a_wrong_event_about_an_export_names_the_fault(change: dict[str, Any], message: str) -> None:

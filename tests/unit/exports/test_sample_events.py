@@ -10,6 +10,7 @@ import pytest
 from meibo.configuration import parse_configuration
 from meibo.exports.events import parse_create_event, parse_export_event, parse_finish_event
 from meibo.exports.resolve import resolve
+from meibo.providers.base import ProviderContext
 from tests.unit.exports.conftest import auth0_source, cybozu_source
 
 EVENTS = Path(__file__).parents[3] / "events"
@@ -32,7 +33,7 @@ def test_there_is_a_sample_event_for_every_dataset_in_every_format() -> None:
         auth0_source({"dataset": "users"}, {"dataset": "organizations"}, {"dataset": "members"}),
         cybozu_source({"dataset": "directory"}, {"dataset": "directory", "format": "ndjson"}),
     ]
-    configured = resolve(parse_configuration(json.dumps({"sources": sources})), lambda *_: [])
+    configured = resolve(parse_configuration(json.dumps({"sources": sources})), ProviderContext(lambda: 900.0))
 
     shown = [parse_export_event(json.loads(path.read_text())).export for path in EVENTS.glob("archive_export.*.json")]
 

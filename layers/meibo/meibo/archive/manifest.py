@@ -13,9 +13,6 @@ MANIFEST_VERSION = 1
 
 Verdict = Literal["ok", "suspect"]
 
-# What a row of these datasets is; a row of another one is a row.
-_OF_PEOPLE_AND_GROUPS = frozenset({"users", "organizations", "members", "titles", "groups"})
-
 # Where the newest earlier manifest is looked for first, so that years of archives are not listed on every run.
 _RECENT = timedelta(days=40)
 
@@ -41,7 +38,7 @@ def assess_sanity(
     *,
     suspect_share: float,
     may_be_empty: bool = False,
-    dataset: str = "",
+    noun: str = "rows",
 ) -> dict[str, Any]:
     """Return the sanity verdict of an export with so many rows, beside the last one's, and why it is suspect.
 
@@ -49,7 +46,6 @@ def assess_sanity(
     rows were not counted, on this or the last export, there is nothing to compare.
     """
     previous_rows = previous["content"]["rows"] if previous else None
-    noun = dataset if dataset in _OF_PEOPLE_AND_GROUPS else "rows"
     reason = None
     if rows == 0 and not may_be_empty:
         reason = f"no {noun}" + (f"; the last export had {previous_rows:,}" if previous_rows else "")

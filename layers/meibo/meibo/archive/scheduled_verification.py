@@ -29,6 +29,8 @@ from meibo.observability import MetricUnit, logger, metrics
 from meibo.settings import VerifyArchiveSettings
 
 RECORD_VERSION = 1
+# Runs that every verification reads completely: the last one, and the one before it if that was repaired meanwhile.
+NEWEST_RUNS = 2
 # Time left for the end of an invocation: the record and the metrics. No export is started after this.
 _RESERVE_SECONDS = 60.0
 # No run is planned and no object is read further after this.
@@ -87,9 +89,9 @@ class ScheduledVerification:
 
     archive: ArchiveReader
     store: ArchiveStore
-    newest: int
     rotation_days: int
     time_left: Callable[[], float]
+    newest: int = NEWEST_RUNS
     transition_days: int = 0
     cold_rotation_days: int = 365
     threads: int = max(os.cpu_count() or 1, 2)
@@ -181,7 +183,6 @@ def scheduled_verification(settings: VerifyArchiveSettings, time_left: Callable[
     return ScheduledVerification(
         archive=S3Reader(aws.s3(), settings.bucket),
         store=S3ArchiveStore(aws.s3(), settings.bucket),
-        newest=settings.newest_runs,
         rotation_days=settings.rotation_days,
         transition_days=settings.transition_days,
         cold_rotation_days=settings.cold_rotation_days,

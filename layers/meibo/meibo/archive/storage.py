@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError
 
 from meibo.errors import ArchiveConflictError
+from meibo.settings import Retention
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,18 +23,6 @@ _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 # 409 is answered when a conditional write meets another one under way on the same key:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectLock:
-    """Object Lock retention for each written object."""
-
-    mode: Literal["GOVERNANCE", "COMPLIANCE"]
-    days: int
-
-    def retain_until(self, now: datetime) -> datetime:
-        """Return the moment until which an object written ``now`` is kept."""
-        return now + timedelta(days=self.days)
 
 
 class ArchiveStore(Protocol):
@@ -88,10 +76,10 @@ def encode_lines(documents: Sequence[Any]) -> bytes:
 class S3ArchiveStore:
     """The archive bucket."""
 
-    def __init__(self, client: S3Client, bucket: str, *, lock: ObjectLock | None = None) -> None:
+    def __init__(self, client: S3Client, bucket: str, *, retention: Retention | None = None) -> None:
         self._client = client
         self._bucket = bucket
-        self._lock = lock
+        self._retention = retention
 
     def put_json(self, key: str, document: Any) -> bool:
         """Write the document where the key is free; return whether it was written by this call."""
@@ -104,10 +92,10 @@ class S3ArchiveStore:
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
         """Write the bytes where the key is free; return as ``put_json`` does."""
         extra: dict[str, Any] = {}
-        if self._lock:
+        if self._retention:
             extra = {
-                "ObjectLockMode": self._lock.mode,
-                "ObjectLockRetainUntilDate": self._lock.retain_until(datetime.now(UTC)),
+                "ObjectLockMode": self._retention.mode,
+                "ObjectLockRetainUntilDate": self._retention.retain_until(datetime.now(UTC)),
             }
         try:
             self._client.put_object(

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from meibo import aws
-from meibo.archive.storage import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.changes.batch import QueueMessage, by_group, oldest_age_seconds
 from meibo.changes.dead_letters import dead_letter_of_members, dead_letter_of_message
 from meibo.changes.executor import StepExecutor
@@ -34,7 +34,7 @@ from meibo.errors import (
 from meibo.http.ratelimit import Deadline
 from meibo.observability import MetricUnit, kind_of, logger, metrics
 from meibo.secrets import read_configuration
-from meibo.settings import ChangeMembersSettings
+from meibo.settings import ChangeMembersSettings, Retention
 
 # Kept back for writing the records and dead letters of ten messages.
 FINISH_SECONDS: Final = 15.0
@@ -246,7 +246,7 @@ _METRICS = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "failure
 
 
 def change_members(
-    settings: ChangeMembersSettings, lock: ObjectLock | None, time_left: Deadline, messages: list[QueueMessage]
+    settings: ChangeMembersSettings, retention: Retention | None, time_left: Deadline, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Carry out the messages' changes and return which messages stay on the queue."""
     tenants = MembershipApis(
@@ -257,7 +257,7 @@ def change_members(
     engine = ChangeApplier(
         tenant=tenants,
         forget=tenants.forget,
-        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
         queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),
         max_removals=settings.max_removals,
         time_left=time_left,

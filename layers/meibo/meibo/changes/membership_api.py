@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from meibo.changes.messages import InvitationTerms
-from meibo.configuration import Auth0Source, Configuration
+from meibo.configuration import Configuration
 from meibo.errors import RequestRefusedError
 from meibo.http.ratelimit import Deadline
 from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.configuration import Auth0Source
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.invitations import Invitation, create_invitation, list_invitations
 from meibo.providers.auth0.membership import add_members, add_roles, remove_members, role_ids

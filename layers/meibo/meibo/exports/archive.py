@@ -1,84 +1,114 @@
-"""Archive one export: copy its file into the bucket, judge it, write its manifest. The work of ``archive_export``."""
+"""Archive one export: copy its file into the bucket, compare its rows with the last export, write its manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import meibo
 from meibo import aws
-from meibo.archive.copy import CopyResult
+from meibo.archive import copy as copying
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target
+from meibo.archive.existing_object import describe_existing_object
 from meibo.archive.manifest import MANIFEST_VERSION, assess_sanity, previous_manifest, timestamp
-from meibo.archive.storage import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
-from meibo.exports.checkpoint import Collector, Unfinished
+from meibo.exports.checkpoint import Collected, Collector, Unfinished, gzip_chunks
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
-from meibo.exports.provider_clients import ProviderClients
-from meibo.exports.transfer import Transfers
 from meibo.http.ratelimit import Deadline
 from meibo.observability import logger
-from meibo.settings import ArchiveExportSettings
+from meibo.providers import provider
+from meibo.providers.base import ByteStream, ExportSource, JobFile, Pages, ProviderContext
+from meibo.settings import GIB, MIB, ArchiveExportSettings, Retention
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+# Memory of a copy is lanes × part size plus a constant, which must fit into the function's memory.
+COPY_LANES = 16
+COPY_PART_BYTES = 8 * MIB
+# A file that expands to more is rejected as a decompression bomb. 512 GiB are some 500 million users.
+MAX_EXPANDED_BYTES = 512 * GIB
+
+_CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 
 
-class Transfer(Protocol):
-    """One export's file on its way from the provider into the bucket."""
+class Copier(Protocol):
+    """Copies files into the archive; S3 in Lambda, memory in tests."""
 
-    @property
-    def gzip(self) -> bool:
-        """Whether the archived file is gzip data; it is part of the key."""
+    def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
+        """Copy and validate a whole file, or raise and write nothing."""
         ...
 
-    def copy_to(self, key: str) -> CopyResult:
-        """Copy the file to the key, all of it verified, or raise and leave nothing there."""
-        ...
-
-    def read_back(self, key: str) -> CopyResult:
-        """Read an object that an earlier try completed, and return the result that the try could not."""
-        ...
-
-    def notes(self) -> Mapping[str, Any]:
-        """Return what the manifest says of this delivery beyond the file: counts only."""
+    def read_back(self, key: str, content: Content) -> CopyResult:
+        """Return the result of a copy that an earlier invocation completed."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
+class S3Copier:
+    """Copies files into the archive bucket; ``deadline`` returns the seconds that the invocation has left."""
+
+    client: S3Client
+    bucket: str
+    options: CopyOptions
+    retention: Retention | None
+    deadline: Deadline
+
+    def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
+        """Copy and validate a whole file, or raise and write nothing."""
+        retention = self.retention
+        target = Target(
+            client=self.client,
+            bucket=self.bucket,
+            key=key,
+            content_type="application/gzip" if content.gzip == "required" else _CONTENT_TYPES[content.format],
+            object_lock=copying.ObjectLock(retention.mode, retention.retain_until(datetime.now(UTC)))
+            if retention
+            else None,
+        )
+        return copying.copy(source, target, content=content, options=self.options, deadline=self.deadline)
+
+    def read_back(self, key: str, content: Content) -> CopyResult:
+        """Return the result of a copy that an earlier invocation completed, from the object itself."""
+        return describe_existing_object(self.client, self.bucket, key, content=content, deadline=self.deadline)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Archiver:
-    """Archives exports; ``deliver`` opens the provider's delivery of one export, or says that it goes on later."""
+    """Archives exports; ``collector`` collects those that are read page by page."""
 
     store: ArchiveStore
     bucket: str
-    open_transfer: Callable[[ExportEvent], Transfer | Unfinished]
-    suspect_share: float
+    copier: Copier
+    collector: Collector
+    context: ProviderContext
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def archive(self, event: ExportEvent) -> dict[str, Any]:
         """Archive one export of a run and return its counts and verdict.
 
-        Where it outlasts the invocation the ``status`` is ``continue``: the workflow waits ``wait_seconds`` and
-        invokes again with the ``progress``.
-
-        Done once: where the manifest is there, it is the answer. An object without a manifest was completed by a
-        try that ended before its last step. It was verified before it became visible, so it is read back and
-        given its manifest, instead of being fetched into a key that can hold only one file.
+        If the export outlasts the invocation, ``status`` is ``continue``: the workflow waits ``wait_seconds`` and
+        invokes again with the ``progress``. If the manifest exists, its counts are returned and nothing is copied.
         """
-        run_id, export = event.run_id, event.export
-        manifest_key = export.address.manifest_key(run_id)
+        export = event.export
+        manifest_key = export.address.manifest_key(event.run_id)
         manifest = self.store.get_json(manifest_key)
         if manifest is None:
-            transfer = self.open_transfer(event)
-            if isinstance(transfer, Unfinished):
+            source = self._open(event)
+            if isinstance(source, Unfinished):
                 return {
                     "export_id": export.export_id,
                     "status": "continue",
-                    "wait_seconds": transfer.wait_seconds,
-                    "progress": transfer.progress.to_json(),
+                    "wait_seconds": source.wait_seconds,
+                    "progress": source.progress.to_json(),
                 }
-            manifest = self._archive(run_id, export, transfer, manifest_key)
+            manifest = self._archive(event.run_id, export, source, manifest_key)
         else:
-            logger.info("archived already", extra={"export_id": export.export_id})
+            logger.info("already archived", extra={"export_id": export.export_id})
         return {
             "export_id": export.export_id,
             "status": "archived",
@@ -89,12 +119,35 @@ class Archiver:
             "verdict": manifest["sanity"]["verdict"],
         }
 
-    def _archive(self, run_id: str, export: PlannedExport, transfer: Transfer, manifest_key: str) -> Mapping[str, Any]:
-        key = export.address.object_key(run_id, gzip=transfer.gzip)
+    def _open(self, event: ExportEvent) -> ExportSource | Collected | Unfinished:
+        export = event.export
+        context, job_id = self.context, export.job.id if export.job else None
+        if provider(export.provider).dataset(export.dataset).reading == "pages":
+            context = replace(context, deadline=self.collector.reading_deadline)
+        source = provider(export.provider).open_source(export, job_id, context)
+        return self.collector.collect(event, source) if isinstance(source, Pages) else source
+
+    def _archive(
+        self, run_id: str, export: PlannedExport, source: ExportSource | Collected, manifest_key: str
+    ) -> Mapping[str, Any]:
+        gzip = isinstance(source, Collected) or source.gzip
+        content = Content(
+            format=export.format,
+            gzip="required" if gzip else "never",
+            header=isinstance(source, ExportSource) and source.header,
+            max_expanded_bytes=MAX_EXPANDED_BYTES,
+        )
+        key = export.address.object_key(run_id, gzip=gzip)
         started = self.now()
+        # An object without a manifest was completed, and validated, by an invocation that ended before its last step.
+        # Nothing is overwritten, so its manifest is written from the object.
         adopted = self.store.exists(key)
-        result = transfer.read_back(key) if adopted else transfer.copy_to(key)
+        if adopted:
+            result = self.copier.read_back(key, content)
+        else:
+            result = self.copier.copy(_copy_source(source), key, content)
         previous = previous_manifest(self.store, export.address, run_id)
+        dataset = provider(export.provider).dataset(export.dataset)
         manifest: dict[str, Any] = {
             "manifest_version": MANIFEST_VERSION,
             "run_id": run_id,
@@ -105,7 +158,7 @@ class Archiver:
             "format": export.format,
             "scope": export.scope,
             "request": dict(export.request),
-            # Which job an object of an earlier try came from is not known here; the attempts' lists name them all.
+            # The job of an object that an earlier invocation completed is not known; the attempts' lists have all jobs.
             "job": {"id": export.job.id, "created_at": export.job.created_at} if export.job and not adopted else None,
             "object": {
                 "bucket": self.bucket,
@@ -124,14 +177,14 @@ class Archiver:
                 "rows": result.rows,
                 "uncompressed_bytes": result.expanded_bytes,
                 "columns": list(result.columns) if isinstance(result.columns, tuple) else result.columns,
-                **transfer.notes(),
+                **source.notes(),
             },
             "sanity": assess_sanity(
                 result.rows,
                 previous,
-                suspect_share=self.suspect_share,
-                may_be_empty=export.may_be_empty,
-                dataset=export.dataset,
+                suspect_share=export.suspect_share,
+                may_be_empty=dataset.may_be_empty,
+                noun=dataset.row_noun,
             ),
             "archived": {
                 "started_at": timestamp(started),
@@ -141,7 +194,7 @@ class Archiver:
             },
         }
         if not self.store.put_json(manifest_key, manifest):
-            # Another invocation of the same export was quicker. Its manifest counts if it speaks of the same file.
+            # Another invocation of the same export was faster. Its manifest counts if it describes the same file.
             written = self.store.get_json(manifest_key)
             if written is None or written["object"]["sha256"] != result.sha256:
                 raise ArchiveConflictError(f"{manifest_key} describes another file than the one at {key}")
@@ -159,16 +212,30 @@ class Archiver:
         return manifest
 
 
-def archiver(settings: ArchiveExportSettings, lock: ObjectLock | None, time_left: Deadline) -> Archiver:
-    """Return the archiver that the settings describe, on the real bucket and providers."""
-    providers = ProviderClients(deadline=time_left)
-    # No retention for the parts: they are temporary, and a lifecycle rule expires them.
-    collector = Collector(store=S3ArchiveStore(aws.s3(), settings.bucket), tenant=providers.tenant, time_left=time_left)
+def _copy_source(source: ExportSource | Collected) -> LocationSource | StreamSource:
+    if isinstance(source, JobFile):
+        return LocationSource(source.fetch_location)
+    if isinstance(source, ByteStream):
+        return StreamSource(gzip_chunks(source.chunks()) if source.gzip else source.chunks())
+    if isinstance(source, Collected):
+        return StreamSource(source.chunks())
+    raise TypeError(f"unknown source of an export: {type(source).__name__}")
+
+
+def archiver(settings: ArchiveExportSettings, retention: Retention | None, time_left: Deadline) -> Archiver:
+    """Return the archiver that the settings describe, on the archive bucket."""
+    s3 = aws.s3()
     return Archiver(
-        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        store=S3ArchiveStore(s3, settings.bucket, retention=retention),
         bucket=settings.bucket,
-        open_transfer=Transfers(
-            providers=providers, settings=settings, lock=lock, client=aws.s3(), collect=collector.collect
+        copier=S3Copier(
+            client=s3,
+            bucket=settings.bucket,
+            options=CopyOptions(lanes=COPY_LANES, part_bytes=COPY_PART_BYTES),
+            retention=retention,
+            deadline=time_left,
         ),
-        suspect_share=settings.suspect_share,
+        # The parts have no retention: they are temporary, and a lifecycle rule expires them.
+        collector=Collector(store=S3ArchiveStore(s3, settings.bucket), time_left=time_left),
+        context=ProviderContext(time_left),
     )

@@ -11,19 +11,22 @@ from typing import Any
 import meibo
 from meibo import aws
 from meibo.archive.keys import attempt_key, plan_key, run_folder, run_id_of, run_moment
-from meibo.archive.storage import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import EventError, JobsExhaustedError, MeiboError
 from meibo.exports.plan import ExportJob, PlannedExport, plan_document
-from meibo.exports.provider_clients import ProviderClients
-from meibo.exports.resolve import Connections, resolve, resolve_again
+from meibo.exports.resolve import resolve, resolve_again
 from meibo.exports.workflow import StepFunctionsWorkflow, Workflow
 from meibo.http.ratelimit import Deadline
 from meibo.observability import logger
+from meibo.providers import provider
+from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
-from meibo.settings import CreateExportsSettings
+from meibo.settings import CreateExportsSettings, Retention
 
-# Kept back for writing the attempt's list and starting the workflow.
+# Jobs that are created for one export in one attempt. Auth0 loses a job rarely; a third loss has a cause to look into.
+MAX_JOBS = 3
+# Reserved for writing the attempt's list and starting the workflow.
 RESERVED_SECONDS = 60.0
 
 _ATTEMPT = re.compile(r"_attempt-(\d+)\.json$")
@@ -33,18 +36,15 @@ _ATTEMPT = re.compile(r"_attempt-(\d+)\.json$")
 class RunCreator:
     """Creates runs and their jobs.
 
-    ``configuration`` and ``connections`` are asked only where exports are resolved; ``create_job`` asks the
-    provider for one export's job and returns its id; ``time_left`` returns the seconds this invocation still has.
+    ``configuration`` reads the configuration, which only the resolution of exports needs. ``context.deadline`` returns
+    the seconds that the invocation has left.
     """
 
     store: ArchiveStore
     workflow: Workflow
     bucket: str
     configuration: Callable[[], Configuration]
-    connections: Connections
-    create_job: Callable[[PlannedExport], str]
-    max_jobs: int
-    time_left: Deadline
+    context: ProviderContext
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class RunCreator:
         plan = self.store.get_json(plan_key(run_id))
         first = plan is None
         if plan is None:
-            exports = resolve(self.configuration(), self.connections)
+            exports = resolve(self.configuration(), self.context)
             plan = plan_document(run_id, scheduled_time.isoformat(), exports, version=meibo.__version__)
             first = self.store.put_json(plan_key(run_id), plan)
             plan = plan if first else self.store.get_json(plan_key(run_id))
@@ -92,19 +92,19 @@ class RunCreator:
         if not export.has_job:
             return export.to_json()
         number = export.job.number + 1 if export.job else 1
-        if number > self.max_jobs:
+        if number > MAX_JOBS:
             raise JobsExhaustedError(
-                f"{self.max_jobs} jobs were created for {export.export_id} and none delivered its file; see the"
+                f"{MAX_JOBS} jobs were created for {export.export_id} and none delivered its file; see the"
                 " provider's own log, then repair the run"
             )
-        job_id = self.create_job(export)
+        job_id = provider(export.provider).create_job(export, self.context)
         logger.info("job created", extra={"export_id": export.export_id, "job_id": job_id, "number": number})
         return export.with_job(ExportJob(id=job_id, created_at=self.now().isoformat(), number=number)).to_json()
 
     def _with_jobs(self, exports: list[PlannedExport]) -> list[PlannedExport]:
         created: list[PlannedExport] = []
         for export in exports:
-            if not export.has_job or export.refused or self.time_left() < RESERVED_SECONDS:
+            if not export.has_job or export.refused or self.context.deadline() < RESERVED_SECONDS:
                 created.append(export)
                 continue
             try:
@@ -137,7 +137,7 @@ class RunCreator:
         missing: dict[str, PlannedExport] = {}
         for export in planned:
             again = (
-                resolve_again(export, configuration, self.connections)
+                resolve_again(export, configuration, self.context)
                 if export.refused
                 else [_as_configured_now(export, configuration)]
             )
@@ -151,26 +151,21 @@ def _as_configured_now(export: PlannedExport, configuration: Configuration) -> P
     source = configuration.source(export.source)
     if source is None or source.provider != export.provider:
         return export
-    endpoint = source.domain if source.provider == "auth0" else source.base_url
-    return replace(export, endpoint=endpoint, secret=source.secret)
+    return replace(export, endpoint=source.endpoint, secret=source.secret)
 
 
 def _exports_of(plan: Any) -> list[PlannedExport]:
     return [PlannedExport.from_json(export) for export in plan["exports"]]
 
 
-def run_creator(settings: CreateExportsSettings, lock: ObjectLock | None, time_left: Deadline) -> RunCreator:
+def run_creator(settings: CreateExportsSettings, retention: Retention | None, time_left: Deadline) -> RunCreator:
     """Return the creator that the settings describe, on the real bucket, workflow and providers."""
-    providers = ProviderClients(deadline=time_left)
     return RunCreator(
-        store=S3ArchiveStore(aws.s3(), settings.bucket, lock=lock),
+        store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
         workflow=StepFunctionsWorkflow(
             aws.step_functions(), settings.state_machine_arn, max_parallel_exports=settings.max_parallel_exports
         ),
         bucket=settings.bucket,
         configuration=lambda: parse_documents(read_configuration(settings.configuration_parameter)),
-        connections=providers.connections,
-        create_job=providers.create_job,
-        max_jobs=settings.max_jobs,
-        time_left=time_left,
+        context=ProviderContext(time_left),
     )

@@ -15,13 +15,13 @@ from meibo import aws, errors
 from meibo.archive.keys import attempt_key, failure_key, plan_key, run_manifest_key
 from meibo.archive.manifest import MANIFEST_VERSION, timestamp
 from meibo.archive.reader import ArchiveReader, S3Reader
-from meibo.archive.storage import ArchiveStore, ObjectLock, S3ArchiveStore
+from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.errors import EventError
 from meibo.exports.plan import PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.report.page import render, report_key
 from meibo.report.state import gather
-from meibo.settings import FinishRunSettings
+from meibo.settings import FinishRunSettings, Retention
 
 _PARALLEL_READS = 16
 
@@ -204,9 +204,9 @@ class RunFinisher:
         metrics.add_metric("ArchivedRows", MetricUnit.Count, counts["rows"])
 
 
-def run_finisher(settings: FinishRunSettings, lock: ObjectLock | None) -> RunFinisher:
+def run_finisher(settings: FinishRunSettings, retention: Retention | None) -> RunFinisher:
     """Return the finisher that the settings describe, on the real bucket and event bus."""
-    store = S3ArchiveStore(aws.s3(), settings.bucket, lock=lock)
+    store = S3ArchiveStore(aws.s3(), settings.bucket, retention=retention)
     # No retention for pages: they can be written again at any time, and a lifecycle rule may expire them.
     pages, reader = S3ArchiveStore(aws.s3(), settings.bucket), S3Reader(aws.s3(), settings.bucket)
     return RunFinisher(

@@ -5,26 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self, get_args
 
 from meibo.archive.keys import ExportAddress
 from meibo.errors import EventError
+from meibo.providers import provider
+from meibo.providers.base import DEFAULT_JOB_DEADLINE_SECONDS, DEFAULT_SUSPECT_SHARE, ExportFormat, ExportRequest
 
 PLAN_VERSION = 1
 
-Provider = Literal["auth0", "cybozu"]
-ExportFormat = Literal["ndjson", "csv"]
-
-_PROVIDERS: dict[str, Provider] = {name: name for name in get_args(Provider)}
 _FORMATS: dict[str, ExportFormat] = {name: name for name in get_args(ExportFormat)}
-_MAY_BE_EMPTY = frozenset({"organizations", "members", "titles", "groups"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportJob:
     """The provider's job that was created for an export.
 
-    ``created_at`` is the time of our own clock, so that a provider's clock cannot move the deadline.
+    ``created_at`` is the time of Meibo's own clock, so that a provider's clock cannot move the deadline.
     ``number`` counts the jobs created for this export in this attempt, from 1.
     """
 
@@ -42,29 +39,25 @@ class UnresolvedExport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedExport:
-    """One export of a plan, with all that the workflow's functions need to know of it.
+class PlannedExport(ExportRequest):
+    """One export of a plan, with everything that the workflow's functions need to know about it.
 
-    ``endpoint`` is the Auth0 domain or the cybozu.com base URL, ``secret`` the secret's name, ``request`` what the
-    provider is asked for. ``resolved_from`` is the export_id of the refused export of an earlier attempt that this
-    one replaces.
+    ``has_job`` says that the provider makes its file by an asynchronous job; the workflow branches on it.
+    ``suspect_share`` is the share of the last row count below which the export is suspect. ``resolved_from`` is the
+    export_id of the refused export of an earlier attempt that this one replaces.
     """
 
-    provider: Provider
+    provider: str
     source: str
-    dataset: str
-    format: ExportFormat
-    scope: str
-    endpoint: str
-    secret: str
-    request: Mapping[str, Any]
+    has_job: bool
+    suspect_share: float = DEFAULT_SUSPECT_SHARE
     job: ExportJob | None = None
     refused: UnresolvedExport | None = None
     resolved_from: str | None = None
 
     @property
     def address(self) -> ExportAddress:
-        """Where this export's archives live."""
+        """The address of this export's archives in the bucket."""
         return ExportAddress(
             provider=self.provider, source=self.source, dataset=self.dataset, format=self.format, scope=self.scope
         )
@@ -74,73 +67,70 @@ class PlannedExport:
         """The export's name within its run."""
         return self.address.export_id
 
-    @property
-    def has_job(self) -> bool:
-        """Whether the provider makes this export's file by a job; everything else is read call by call."""
-        return self.provider == "auth0" and self.dataset == "users"
-
-    @property
-    def may_be_empty(self) -> bool:
-        """Whether no rows are nothing strange: a tenant need not use organizations, but it has users."""
-        return self.dataset in _MAY_BE_EMPTY
-
     def with_job(self, job: ExportJob) -> PlannedExport:
         """Return this export with a newly created job."""
         return dataclasses.replace(self, job=job)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form: what the plan holds and what travels through the workflow."""
-        document: dict[str, Any] = {
-            "export_id": self.export_id,
-            **{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
-        }
-        document["request"] = dict(self.request)
-        for name in ("job", "refused"):
-            value = document[name]
-            document[name] = None if value is None else dataclasses.asdict(value)
-        return {key: value for key, value in document.items() if value is not None}
+        """Return the JSON form, which the plan contains and the workflow passes on. Defaults are omitted."""
+        document: dict[str, Any] = {"export_id": self.export_id}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "request" and value in (None, {}, field.default):
+                continue
+            is_document = isinstance(value, (ExportJob, UnresolvedExport))
+            document[field.name] = dataclasses.asdict(value) if is_document else value
+        return document
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
         """Read the JSON form, raising EventError that names what is wrong with it."""
         if not isinstance(document, Mapping):
-            raise EventError("export must be an object, as the plan holds it")
+            raise EventError("export: expected an object as in the plan of a run")
         values: dict[str, Any] = {}
         for name in ("source", "dataset", "scope", "endpoint", "secret"):
             values[name] = _text(document, name)
-        values["provider"] = _one_of(_PROVIDERS, document, "provider")
-        values["format"] = _one_of(_FORMATS, document, "format")
-        if not isinstance(document.get("request"), Mapping):
-            raise EventError("export.request must be an object")
-        values["request"] = dict(document["request"])
+        values["provider"] = _text(document, "provider")
+        dataset = provider(values["provider"]).dataset(values["dataset"])
+        values["format"] = _FORMATS.get(_text(document, "format"))
+        if values["format"] is None:
+            raise EventError(f"export.format: expected {' or '.join(map(repr, _FORMATS))}")
+        for name in ("request", "options"):
+            if not isinstance(document.get(name, {}), Mapping):
+                raise EventError(f"export.{name}: expected an object")
+            values[name] = dict(document.get(name, {}))
+        # A plan of an earlier version does not say whether an export has a job.
+        values["has_job"] = _has_type(document, "has_job", bool, dataset.reading == "job")
+        values["job_deadline_seconds"] = _has_type(document, "job_deadline_seconds", int, DEFAULT_JOB_DEADLINE_SECONDS)
+        values["suspect_share"] = _has_type(document, "suspect_share", (int, float), DEFAULT_SUSPECT_SHARE)
         values["resolved_from"] = document.get("resolved_from")
         if (job := document.get("job")) is not None:
             number = job.get("number") if isinstance(job, Mapping) else None
             if not isinstance(number, int) or number < 1:
-                raise EventError("export.job must be an object with id, created_at and number (from 1)")
+                raise EventError("export.job: expected an object with id, created_at and number (an integer ≥ 1)")
             values["job"] = ExportJob(
                 id=_text(job, "id", "export.job"), created_at=_text(job, "created_at", "export.job"), number=number
             )
         if (refused := document.get("refused")) is not None:
             if not isinstance(refused, Mapping):
-                raise EventError("export.refused must be an object with error and message")
+                raise EventError("export.refused: expected an object with error and message")
             values["refused"] = UnresolvedExport(
                 error=_text(refused, "error", "export.refused"), message=_text(refused, "message", "export.refused")
             )
         return cls(**values)
 
 
-def _one_of(known: Mapping[str, str], document: Mapping[str, Any], name: str) -> str:
-    value = document.get(name)
-    if not isinstance(value, str) or value not in known:
-        raise EventError(f"export.{name} must be {' or '.join(map(repr, known))}")
-    return known[value]
+def _has_type(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any) -> Any:
+    value = document.get(name, default)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise EventError(f"export.{name}: expected a value such as {default!r}")
+    return value
 
 
 def _text(document: Mapping[str, Any], name: str, parent: str = "export") -> str:
     value = document.get(name)
     if not isinstance(value, str) or not value:
-        raise EventError(f"{parent}.{name} must be a text that is not empty")
+        raise EventError(f"{parent}.{name}: expected a string that is not empty")
     return value
 
 

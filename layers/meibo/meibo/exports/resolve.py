@@ -1,104 +1,89 @@
-"""From the configuration to the exports of a run: which connections an organization means, and what is asked."""
+"""Resolve the configuration into the exports of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import fields, replace
 from typing import Any
 
-from meibo.configuration import AnyExport, Auth0Source, Auth0UsersExport, Configuration, CybozuSource, CybozuUsersExport
+from meibo.configuration import Configuration
 from meibo.errors import ConfigurationError, MeiboError
 from meibo.exports.plan import PlannedExport, UnresolvedExport
+from meibo.providers import provider
+from meibo.providers.base import ExportRequest, ProviderContext
+from meibo.providers.configuration import ExportModel, SourceModel
 
-# Asks the provider for the connections enabled for an organization: (source, organization_id) → connection ids.
-Connections = Callable[[Auth0Source, str], Iterable[str]]
 
-
-def resolve(configuration: Configuration, connections: Connections) -> list[PlannedExport]:
+def resolve(configuration: Configuration, context: ProviderContext) -> list[PlannedExport]:
     """Return the exports of a run in the configuration's order, each key once.
 
-    An export that cannot be resolved stays in the list with the reason, so that it fails on its own and the
-    others are not held up. A connection that several organizations share is exported once.
+    An export that cannot be resolved stays in the list with the reason: it fails on its own and does not delay the
+    others. A connection that several organizations share is exported once.
     """
     exports: dict[str, PlannedExport] = {}
     for source in configuration.sources:
-        for planned in _of_source(source, connections):
-            known = exports.get(planned.export_id)
-            if known is None:
-                exports[planned.export_id] = planned
-            elif known.refused is None and known.request != planned.request:
-                reason = ConfigurationError(
-                    f"{planned.export_id} is asked for twice with different fields or limits; both would write the"
-                    " same key, so give them the same fields or remove one"
-                )
-                exports[planned.export_id] = _refused(known, reason)
+        for export in (export for entry in source.exports_by_entry() for export in entry):
+            for planned in _plan(source, export, context):
+                known = exports.get(planned.export_id)
+                if known is None:
+                    exports[planned.export_id] = planned
+                elif known.refused is None and known.request != planned.request:
+                    reason = ConfigurationError(
+                        f"{planned.export_id} is configured twice with different fields or limits, but both would write"
+                        " the same key; use the same fields and limits, or remove one of the exports"
+                    )
+                    exports[planned.export_id] = _refused(known, reason)
     return list(exports.values())
 
 
 def resolve_again(
-    refused: PlannedExport, configuration: Configuration, connections: Connections
+    refused: PlannedExport, configuration: Configuration, context: ProviderContext
 ) -> list[PlannedExport]:
-    """Resolve a refused export as it is configured today, into the exports that take its place.
+    """Resolve a refused export with today's configuration, and return the exports that replace it.
 
-    An export that is not configured any more stays refused.
+    An export that is no longer configured stays refused.
     """
     source = configuration.source(refused.source)
     if source is None:
         return [refused]
-    wanted = (refused.dataset, refused.format, refused.scope)
     exports = [
         export
         for entry in source.exports_by_entry()
         for export in entry
-        if (export.dataset, export.format, export.scope) == wanted
+        if (export.dataset, export.format, export.scope) == (refused.dataset, refused.format, refused.scope)
     ]
     if not exports:
         return [refused]
     narrowed = configuration.model_copy(update={"sources": [source.model_copy(update={"exports": exports})]})
-    return [replace(export, resolved_from=refused.export_id) for export in resolve(narrowed, connections)]
+    return [replace(export, resolved_from=refused.export_id) for export in resolve(narrowed, context)]
 
 
-def _of_source(source: Auth0Source | CybozuSource, connections: Connections) -> Iterable[PlannedExport]:
-    exports: Iterable[AnyExport] = (export for entry in source.exports_by_entry() for export in entry)
-    for export in exports:
-        if isinstance(source, Auth0Source) and isinstance(export, Auth0UsersExport):
-            yield from _auth0_users(source, export, connections)
-        elif isinstance(export, CybozuUsersExport):
-            filters = {"ids": export.ids, "codes": export.codes}
-            yield _planned(source, export, {key: value for key, value in filters.items() if value})
-        else:
-            yield _planned(source, export, {})
-
-
-def _auth0_users(source: Auth0Source, export: Auth0UsersExport, connections: Connections) -> Iterable[PlannedExport]:
-    def planned(connection_id: str | None, scope: str) -> PlannedExport:
-        request: dict[str, Any] = {"connection_id": connection_id, "limit": export.limit}
-        asked = {key: value for key, value in request.items() if value is not None}
-        return replace(_planned(source, export, {**asked, "fields": export.request_fields()}), scope=scope)
-
-    if export.organization_id is None:
-        yield planned(export.connection_id, export.scope)
-        return
+def _plan(source: SourceModel, export: ExportModel, context: ProviderContext) -> Iterable[PlannedExport]:
+    source_provider = provider(source.provider)
+    common: dict[str, Any] = {
+        "provider": source.provider,
+        "source": source.name,
+        "has_job": source_provider.dataset(export.dataset).reading == "job",
+        "suspect_share": source.suspect_share,
+    }
     try:
-        enabled = list(connections(source, export.organization_id))
+        requests = list(source_provider.resolve(source, export, context))
     except MeiboError as error:
-        yield _refused(planned(None, export.scope), error)
+        request = ExportRequest(
+            dataset=export.dataset,
+            format=export.format,
+            scope=export.scope,
+            endpoint=source.endpoint,
+            secret=source.secret,
+        )
+        yield _refused(PlannedExport(**_values(request), **common), error)
         return
-    for connection_id in enabled:
-        yield planned(connection_id, connection_id)
+    for request in requests:
+        yield PlannedExport(**_values(request), **common)
 
 
-def _planned(source: Auth0Source | CybozuSource, export: AnyExport, request: Mapping[str, Any]) -> PlannedExport:
-    return PlannedExport(
-        provider=source.provider,
-        source=source.name,
-        dataset=export.dataset,
-        format=export.format,
-        scope=export.scope,
-        endpoint=source.domain if isinstance(source, Auth0Source) else source.base_url,
-        secret=source.secret,
-        request=request,
-    )
+def _values(request: ExportRequest) -> dict[str, Any]:
+    return {field.name: getattr(request, field.name) for field in fields(request)}
 
 
 def _refused(export: PlannedExport, error: MeiboError) -> PlannedExport:

@@ -1,1 +1,67 @@
-"""The providers: one package for each, with everything that is specific to it."""
+"""The registry of providers: the one place that knows which providers exist."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+from meibo.errors import EventError
+from meibo.providers.base import Dataset, Provider
+
+# The class of each provider, imported on first use: a function that archives one export imports one provider.
+_PROVIDERS: Final[dict[str, str | Provider]] = {
+    "auth0": "meibo.providers.auth0.provider:Auth0Provider",
+    "cybozu": "meibo.providers.cybozu.provider:CybozuProvider",
+}
+
+
+def provider(name: str) -> Provider:
+    """Return the provider of that name, raising EventError if no such provider is registered."""
+    registered = _PROVIDERS.get(name)
+    if registered is None:
+        raise EventError(f"provider: expected {' or '.join(map(repr, _PROVIDERS))}, got {name[:40]!r}")
+    if isinstance(registered, str):
+        module, _, class_name = registered.partition(":")
+        registered = _PROVIDERS[name] = getattr(importlib.import_module(module), class_name)()
+    return registered
+
+
+def register(new: Provider) -> None:
+    """Register a provider under its name, or replace the one that has this name."""
+    _PROVIDERS[new.name] = new
+
+
+def unregister(name: str) -> None:
+    """Remove a provider from the registry."""
+    _PROVIDERS.pop(name, None)
+
+
+def clear_clients() -> None:
+    """Drop cached clients, for a process whose providers change, as in tests and the local system."""
+    for registered in _PROVIDERS.values():
+        if isinstance(registered, Provider) and registered.clients is not None:
+            registered.clients.clear()
+
+
+def all_providers() -> list[Provider]:
+    """Return every registered provider in the order of registration."""
+    return [provider(name) for name in list(_PROVIDERS)]
+
+
+def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
+    """Return a dataset for reading an archive; a default if this version does not know the provider or the dataset."""
+    try:
+        return provider(provider_name).dataset(dataset_name)
+    except EventError:
+        return Dataset(name=dataset_name, formats=("ndjson", "csv"), reading="stream")
+
+
+def column_names(provider_name: str, export: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the columns that have another name in the file of an archived export, by the field's own name."""
+    return provider(provider_name).column_names(export) if provider_name in _PROVIDERS else {}
+
+
+def provider_title(name: str) -> str:
+    """Return the title of a provider for people; its name if this version does not know it."""
+    return provider(name).title if name in _PROVIDERS else name

@@ -11,6 +11,7 @@ from typing import Final
 from meibo.archive.catalog import Run
 from meibo.archive.keys import reports_folder, run_moment
 from meibo.formatting import format_bytes, format_count
+from meibo.providers import provider_title
 from meibo.report import charts
 from meibo.report.state import RUNS_SHOWN, ExportHistory, ReportState
 
@@ -159,9 +160,9 @@ def _source(name: str, series: Sequence[ExportHistory], state: ReportState) -> s
                 ),
             )
         )
-    provider = {"auth0": "Auth0", "cybozu": "cybozu.com"}.get(series[0].address.provider, series[0].address.provider)
+    title = provider_title(series[0].address.provider)
     names = ("Export", "State", "Latest", "Rows", "Rows over time", "Size", "Size over time")
-    return _section(f"{name} ({provider})", f"source {name}", _table(f"exports of {name}", names, rows))
+    return _section(f"{name} ({title})", f"source {name}", _table(f"exports of {name}", names, rows))
 
 
 def _runs(state: ReportState) -> str:

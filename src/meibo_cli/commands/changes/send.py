@@ -14,10 +14,11 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.configuration import Auth0Source, parse_documents
+from meibo.configuration import parse_documents
 from meibo.errors import ConfigurationError
 from meibo.formatting import escape_control_characters, printable
 from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.configuration import Auth0Source
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.users import users_by_email
 from meibo.secrets import read_configuration, read_secret

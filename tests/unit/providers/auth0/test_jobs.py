@@ -113,15 +113,6 @@ def test_another_refusal_is_not_taken_for_a_vanished_job(auth0: Transport, clien
         get_job(client, "job_1")
 
 
-@pytest.mark.parametrize(
-    ("told", "read"), [(0, 0), (42, 42), (42.7, 42), (100, 100), (None, None), ("42", None), (-1, None), (True, None)]
-)
-def test_progress_is_read_where_it_is_told(auth0: Transport, client: Auth0Client, told: Any, read: int | None) -> None:
-    auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"status": "pending", "percentage_done": told}))
-
-    assert get_job(client, "job_1").percentage_done == read
-
-
 def test_an_id_cannot_change_the_path(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", "/api/v2/jobs/..%2Fusers%3Fq%3Dx", Reply(404))
 

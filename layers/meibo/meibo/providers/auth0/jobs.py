@@ -10,6 +10,7 @@ from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id, segment
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.fields import wire_fields
+from meibo.providers.base import JobState
 
 SCOPE: Final = "read:users"
 # Any other state, also one that is not documented, counts as "still running" until the caller's own deadline.
@@ -24,17 +25,6 @@ class Job:
     id: str
     created_at: str | None
     status: str | None
-
-
-@dataclass(frozen=True)
-class JobStatus:
-    """Where a job stands. ``reason`` says why it is gone: ``missing`` (deleted after 24 h) or its failed state."""
-
-    job_id: str
-    status: Literal["pending", "completed", "gone"]
-    percentage_done: int | None = None
-    seconds_left: int | None = None
-    reason: str | None = None
 
 
 def create_users_export(
@@ -72,20 +62,15 @@ def created_job(client: Auth0Client, document: object, subject: str) -> Job:
     )
 
 
-def get_job(client: Auth0Client, job_id: str) -> JobStatus:
-    """Return where a job stands, without its location."""
+def get_job(client: Auth0Client, job_id: str) -> JobState:
+    """Return the state of a job, without its location; a deleted job is gone with the reason ``missing``."""
     document = read_job(client, job_id)
     if document is None:
-        return JobStatus(job_id, "gone", reason="missing")
+        return JobState("gone", "missing")
     state = job_state(client, job_id, document)
     if state in GONE_STATES:
-        return JobStatus(job_id, "gone", reason=state)
-    return JobStatus(
-        job_id,
-        "completed" if state == "completed" else "pending",
-        _whole(document.get("percentage_done"), 100),
-        _whole(document.get("time_left_seconds"), 24 * 3600),
-    )
+        return JobState("gone", state)
+    return JobState("completed" if state == "completed" else "pending")
 
 
 def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
@@ -102,16 +87,10 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
 
 
 def job_state(client: Auth0Client, job_id: str, document: dict[str, Any]) -> str | None:
-    """Return the state of a job, or None if the answer has none; raises WrongFormatError if it is not a string."""
+    """Return the state of a job, or None if the response has none; raises WrongFormatError if it is not a string."""
     state = document.get("status")
     if state is None or isinstance(state, str):
         return state
     raise WrongFormatError(
-        f"{client.name} answered the job {job_id} with a status of type {type(state).__name__}; expected a string"
+        f"{client.name} returned the job {job_id} with a status of type {type(state).__name__}; expected a string"
     )
-
-
-def _whole(value: object, most: int) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        return None
-    return int(value)

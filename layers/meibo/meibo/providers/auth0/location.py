@@ -15,10 +15,16 @@ from meibo.errors import ConfigurationError, JobGoneError, LocationRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import GONE_STATES, job_state, read_job
 
-# Where exports were seen to be stored: S3 in the tenant's region, and CloudFront for old tenants.
-DEFAULT_ALLOWED_HOSTS: Final = (
-    "*.s3.us-east-2.amazonaws.com",
-    "*.s3.us-west-2.amazonaws.com",
+# Auth0 stores the files in S3 buckets of its regions, formerly behind CloudFront. us-east-2, us-west-2 and CloudFront
+# were observed; the other regions are those that Auth0 lists for public cloud tenants.
+DEFAULT_LOCATION_HOSTS: Final = (
+    *(
+        f"*.s3.{region}.amazonaws.com"
+        for region in (
+            *("us-east-1", "us-east-2", "us-west-2", "ca-central-1", "eu-central-1", "eu-west-1", "eu-west-2"),
+            *("ap-southeast-2", "ap-northeast-1"),
+        )
+    ),
     "user-exports.auth0.com",
 )
 # A URL that S3 signs with a session token has about 2 KB.
@@ -71,15 +77,15 @@ def vet_location(location: str, allowed_hosts: Iterable[str]) -> str:
         raise LocationRefusedError("the location has no proper host name")
     if not any(_fits(host, int(port or 443), pattern) for pattern in patterns):
         raise LocationRefusedError(
-            f"the location is on the host {host[:100]}{':' + port if port else ''}, which is not allowed; if this is"
-            " where Auth0 keeps the tenant's exports, add it to the allowed location hosts"
+            f"the location is on the host {host[:100]}{':' + port if port else ''}, which is not allowed; if Auth0"
+            " stores the tenant's exports there, add it to location_hosts of the source"
         )
     netloc = host if port in {"", "443"} else f"{host}:{int(port)}"
     return f"https://{netloc}{parts.path or '/'}" + (f"?{parts.query}" if parts.query else "")
 
 
-def check_host_patterns(patterns: Iterable[str]) -> None:
-    """Raise ConfigurationError for a pattern that is not a host name, with ``*.`` at most as its beginning."""
+def check_location_hosts(patterns: Iterable[str]) -> None:
+    """Raise ConfigurationError for a pattern that is neither a host name nor ``*.`` and a domain."""
     for pattern in patterns:
         _pattern(pattern)
 
@@ -89,8 +95,7 @@ def _pattern(text: str) -> tuple[bool, str, int]:
     # "*.com" would allow anybody's host.
     if found is None or (found[1] and found[2].count(".") < 1):
         raise ConfigurationError(
-            f"the allowed location host {text[:100]!r} must be a host name or begin with a whole label that is a"
-            " star, like *.s3.us-east-2.amazonaws.com"
+            f"expected a host name, or a domain after *., such as *.s3.us-east-2.amazonaws.com; got {text[:100]!r}"
         )
     return bool(found[1]), found[2], int(found[3] or 443)
 

@@ -15,6 +15,7 @@ from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.pagination import (
+    DEFAULT_CONCURRENCY,
     PAGE_SIZE,
     Listing,
     ListReader,
@@ -30,7 +31,7 @@ ORGANIZATIONS: Final = Listing("/v1/organizations.json", "organizations")
 
 
 def stream_organizations_ndjson(
-    client: CybozuClient, *, concurrency: int = 4, report: PagingReport | None = None
+    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
 ) -> Iterator[bytes]:
     """Yield organizations as received, each id once. A root has a ``parentCode`` of null."""
     report = PagingReport() if report is None else report
@@ -41,7 +42,7 @@ GROUPS: Final = Listing("/v1/groups.json", "groups")
 
 
 def stream_groups_ndjson(
-    client: CybozuClient, *, concurrency: int = 4, report: PagingReport | None = None
+    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
 ) -> Iterator[bytes]:
     """Yield groups as received, each id once, the system's own (``everyone``, ``Administrators``) among them.
 
@@ -74,7 +75,7 @@ class _Owner:
 
 
 def stream_members_ndjson(
-    client: CybozuClient, *, concurrency: int = 4, report: PagingReport | None = None
+    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
 ) -> Iterator[bytes]:
     """Yield the members of every organization, then of every group, each user once in each.
 

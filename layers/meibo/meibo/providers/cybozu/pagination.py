@@ -27,6 +27,7 @@ from meibo.providers.cybozu.raw_json import Item, parse_items
 PAGE_SIZE: Final = 100
 # Simultaneous requests of kintone's API on the same platform are limited to 100 a domain; people work there too.
 MAX_CONCURRENCY: Final = 16
+DEFAULT_CONCURRENCY: Final = 4
 
 
 @dataclass

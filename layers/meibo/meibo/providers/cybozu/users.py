@@ -11,6 +11,7 @@ from meibo.http.transport import Parameters
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.csv_files import stream_csv
 from meibo.providers.cybozu.pagination import (
+    DEFAULT_CONCURRENCY,
     Listing,
     PagingReport,
     check_concurrency,
@@ -41,7 +42,7 @@ def stream_users_ndjson(
     *,
     ids: Sequence[str] = (),
     codes: Sequence[str] = (),
-    concurrency: int = 4,
+    concurrency: int = DEFAULT_CONCURRENCY,
     report: PagingReport | None = None,
 ) -> Iterator[bytes]:
     """Yield users as received, one a line, each id once.

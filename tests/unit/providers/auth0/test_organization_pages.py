@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,20 +16,23 @@ from meibo.errors import (
     ScopeMissingError,
     WrongFormatError,
 )
-from meibo.providers.auth0.organization_reader import ReadPosition, ReadStep, read_organizations
+from meibo.providers import provider
+from meibo.providers.auth0.organization_pages import ReadPosition
 from meibo.providers.auth0.pagination import Page
+from meibo.providers.auth0.provider import PAGES
+from meibo.providers.base import ExportRequest, ProviderContext, Step
 from tests.support.memory_tenant import MemoryTenant, organization_id
 
 DATASETS = pytest.mark.parametrize("dataset", ["organizations", "members"])
 
 
-def rows(steps: list[ReadStep]) -> list[dict[str, Any]]:
+def rows(steps: list[Step]) -> list[dict[str, Any]]:
     return [json.loads(line) for step in steps for line in step.lines]
 
 
-def kept(position: ReadPosition) -> ReadPosition:
-    """Return the position as it comes back from the bucket."""
-    return ReadPosition.from_json(json.loads(json.dumps(position.to_json())))
+def read(dataset: str, tenant: MemoryTenant, position: Any = None) -> Iterator[Step]:
+    """Read from a position that comes back from the bucket."""
+    return PAGES[dataset](tenant).steps(json.loads(json.dumps(position)))
 
 
 @DATASETS
@@ -37,7 +41,7 @@ def kept(position: ReadPosition) -> ReadPosition:
 def test_everything_is_read_once_in_order(dataset: str, count: int, always_next: bool) -> None:
     tenant = MemoryTenant(count, always_next=always_next)
 
-    steps = list(read_organizations(dataset, tenant, ReadPosition()))
+    steps = list(read(dataset, tenant))
 
     assert rows(steps) == tenant.lines(dataset)
     assert [step.finished for step in steps if step.finished] == [organization_id(n) for n in range(count)]
@@ -53,13 +57,13 @@ def test_a_walk_that_stops_anywhere_goes_on_without_a_gap_and_without_a_repetiti
     dataset: str, count: int, always_next: bool, stops: list[int]
 ) -> None:
     tenant = MemoryTenant(count, always_next=always_next)
-    steps: list[ReadStep] = []
-    position = ReadPosition()
+    steps: list[Step] = []
+    position: Any = None
 
     for calls in [*stops, 1_000_000]:
         tenant.calls_left = calls
         try:
-            for step in read_organizations(dataset, tenant, kept(position)):
+            for step in read(dataset, tenant, position):
                 steps.append(step)
                 position = step.position
         except ProviderBusyError:
@@ -78,14 +82,14 @@ def test_what_is_deleted_while_the_walk_pauses_costs_no_other_organization(
 ) -> None:
     # given: pages shift under the walk
     tenant = MemoryTenant(12)
-    steps: list[ReadStep] = []
-    position = ReadPosition()
+    steps: list[Step] = []
+    position: Any = None
 
     # when
     for calls, number in [*deletions, (1_000_000, -1)]:
         tenant.calls_left = calls
         try:
-            for step in read_organizations(dataset, tenant, kept(position)):
+            for step in read(dataset, tenant, position):
                 steps.append(step)
                 position = step.position
         except ProviderBusyError:
@@ -103,9 +107,9 @@ def test_what_is_deleted_while_the_walk_pauses_costs_no_other_organization(
 def test_an_organization_that_is_gone_by_now_is_passed_over_and_named(dataset: str) -> None:
     tenant = MemoryTenant(7, gone={organization_id(2), organization_id(6)})
 
-    steps = list(read_organizations(dataset, tenant, ReadPosition()))
+    steps = list(read(dataset, tenant))
 
-    assert [step.gone for step in steps if step.gone] == [organization_id(2), organization_id(6)]
+    assert [step.skipped for step in steps if step.skipped] == [organization_id(2), organization_id(6)]
     assert rows(steps) == tenant.lines(dataset)
 
 
@@ -126,16 +130,16 @@ def test_any_other_refusal_ends_the_walk(dataset: str, error: Exception) -> None
     tenant = MemoryTenant(3, before=refuse)
 
     with pytest.raises(type(error)):
-        list(read_organizations(dataset, tenant, ReadPosition()))
+        list(read(dataset, tenant))
 
 
 def test_the_missing_scope_for_roles_is_remembered_on_the_way() -> None:
     tenant = MemoryTenant(6, roles=False)
 
-    steps = list(read_organizations("members", tenant, ReadPosition()))
+    steps = list(read("members", tenant))
 
-    assert steps[-1].position.with_roles is False
-    assert steps[-1].position.had_roles is False
+    assert steps[-1].position["with_roles"] is False
+    assert steps[-1].position["had_roles"] is False
 
 
 def test_roles_that_are_refused_half_way_are_told_from_roles_that_never_were() -> None:
@@ -145,10 +149,10 @@ def test_roles_that_are_refused_half_way_are_told_from_roles_that_never_were() -
         tenant.roles = tenant.roles and organization_id(7) not in question
 
     tenant.before = lose
-    steps = list(read_organizations("members", tenant, ReadPosition()))
+    steps = list(read("members", tenant))
 
-    assert steps[-1].position.with_roles is False
-    assert steps[-1].position.had_roles is True
+    assert steps[-1].position["with_roles"] is False
+    assert steps[-1].position["had_roles"] is True
 
 
 @pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c", "a"], [str(n) for n in range(40)]])
@@ -171,11 +175,11 @@ def test_a_cursor_that_repeats_ends_with_an_error_also_across_invocations(datase
     tenant = Circle()
 
     def invoke_again_and_again() -> None:
-        position = ReadPosition()
+        position: Any = None
         for _ in range(1000):
             tenant.calls_left = 3
             try:
-                for step in read_organizations(dataset, tenant, kept(position)):
+                for step in read(dataset, tenant, position):
                     position = step.position
             except ProviderBusyError:
                 continue
@@ -195,7 +199,7 @@ def test_members_pages_without_rows_and_without_end_are_given_up() -> None:
             return Page([], str(len(self.calls))), True
 
     with pytest.raises(RequestRefusedError, match="empty pages"):
-        list(read_organizations("members", Empty(1), ReadPosition()))
+        list(read("members", Empty(1)))
 
 
 @pytest.mark.parametrize("row", [{}, {"id": None}, {"id": 7}, {"id": ""}])
@@ -205,7 +209,7 @@ def test_an_organization_without_an_id_is_told(row: dict[str, Any]) -> None:
             return Page([row], None)
 
     with pytest.raises(WrongFormatError, match="without an id"):
-        list(read_organizations("organizations", Nameless(), ReadPosition()))
+        list(read("organizations", Nameless()))
 
 
 def test_half_a_surrogate_pair_is_archived_as_valid_json() -> None:
@@ -213,25 +217,27 @@ def test_half_a_surrogate_pair_is_archived_as_valid_json() -> None:
         def organizations(self, cursor: str | None) -> Page:
             return Page([{"id": organization_id(1), "name": "\ud83d"}], None)
 
-    (step,) = read_organizations("organizations", Broken(), ReadPosition())
+    (step,) = read("organizations", Broken())
 
     assert json.loads(step.lines[0].decode("utf-8"))["name"] == "\ud83d"
 
 
 def test_lines_keep_what_is_not_ascii_readable() -> None:
-    (step,) = read_organizations("organizations", MemoryTenant(1), ReadPosition())
+    (step,) = read("organizations", MemoryTenant(1))
 
     assert "組織" in step.lines[0].decode()
     assert step.lines[0].endswith(b"}\n")
 
 
 def test_another_dataset_is_refused() -> None:
-    with pytest.raises(EventError, match="organizations or members"):
-        next(read_organizations("titles", MemoryTenant(), ReadPosition()))
+    request = ExportRequest(dataset="titles", format="ndjson", scope="all", endpoint="acme.test", secret="meibo/acme")
+
+    with pytest.raises(EventError, match="expected 'users' or 'organizations' or 'members' for Auth0, got 'titles'"):
+        provider("auth0").open_source(request, None, ProviderContext(lambda: 900.0))
 
 
 def test_a_position_hides_its_cursors_from_logs() -> None:
-    steps = list(read_organizations("members", MemoryTenant(5), ReadPosition()))
+    steps = list(read("members", MemoryTenant(5)))
 
     assert "auth0|" not in repr(steps)
 

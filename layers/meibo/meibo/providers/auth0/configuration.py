@@ -1,0 +1,137 @@
+"""The configuration of an Auth0 tenant: its endpoint and the exports it can have."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from meibo.errors import ConfigurationError
+from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields
+from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, check_location_hosts
+from meibo.providers.base import DEFAULT_JOB_DEADLINE_SECONDS
+from meibo.providers.configuration import ConfigurationModel, ExportModel, SourceModel, invalid, pattern_field
+
+ConnectionId = Annotated[
+    str,
+    pattern_field(
+        pattern=r"^con_[A-Za-z0-9]{16}$",
+        description="Id of a connection: con_ and sixteen letters or digits",
+        expected="the id of a connection, such as con_0123456789abcdef",
+    ),
+]
+OrganizationId = Annotated[
+    str,
+    pattern_field(
+        pattern=r"^org_[A-Za-z0-9]{16}$",
+        description="Id of an organization: org_ and sixteen letters or digits",
+        expected="the id of an organization, such as org_0123456789abcdef",
+    ),
+]
+
+
+class ExportField(ConfigurationModel):
+    """One field of an Auth0 users export."""
+
+    name: Annotated[str, Field(min_length=1, max_length=100, description="For example email or user_metadata.country")]
+    export_as: Annotated[str | None, Field(min_length=1, max_length=100, description="Its name in the file")] = None
+
+
+class Auth0UsersExport(ExportModel):
+    """Users of one Auth0 tenant: of one connection, of an organization's connections, or of all."""
+
+    dataset: Literal["users"]
+    format: Literal["ndjson", "csv"] = "ndjson"
+    connection_id: ConnectionId | None = None
+    organization_id: Annotated[
+        OrganizationId | None, Field(description="Every connection enabled for it, one export each")
+    ] = None
+    limit: Annotated[
+        int | None, Field(ge=1, strict=True, description="Maximum number of users; all users if absent")
+    ] = None
+    fields: Annotated[
+        list[str | ExportField] | None, Field(min_length=1, description="Every exportable field if absent")
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_scope(self) -> Auth0UsersExport:
+        if self.connection_id and self.organization_id:
+            raise invalid("expected connection_id or organization_id, got both; remove one")
+        return self
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> Auth0UsersExport:
+        try:
+            check_fields(self.format, self.request_fields())
+        except ConfigurationError as error:
+            raise invalid(str(error)) from error
+        return self
+
+    @property
+    def scope(self) -> str:
+        """The part of the tenant that this export covers; an organization stands for its connections."""
+        return self.connection_id or self.organization_id or "all"
+
+    def request_fields(self) -> list[dict[str, str]]:
+        """Return the fields in the form of Auth0's request: ``name`` and, if given, ``export_as``."""
+        if self.fields is None:
+            return [dict(field) for field in DEFAULT_FIELDS[self.format]]
+        return [
+            {"name": field}
+            if isinstance(field, str)
+            else {key: value for key, value in field.model_dump().items() if value is not None}
+            for field in self.fields
+        ]
+
+
+class Auth0OrganizationsExport(ExportModel):
+    """Every organization of the tenant, each with its enabled connections."""
+
+    dataset: Literal["organizations"]
+    format: Literal["ndjson"] = "ndjson"
+
+
+class Auth0MembersExport(ExportModel):
+    """Every member of every organization of the tenant, with roles if the token may read them."""
+
+    dataset: Literal["members"]
+    format: Literal["ndjson"] = "ndjson"
+
+
+Auth0Export = Auth0UsersExport | Auth0OrganizationsExport | Auth0MembersExport
+
+
+class Auth0Source(SourceModel):
+    """One Auth0 tenant."""
+
+    provider: Literal["auth0"]
+    domain: Annotated[
+        str,
+        pattern_field(
+            pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
+            description="Host name of the tenant, without https://, for example acme.jp.auth0.com",
+            expected="a host name such as acme.jp.auth0.com",
+        ),
+    ]
+    exports: Annotated[list[Annotated[Auth0Export, Field(discriminator="dataset")]], Field(min_length=1)]
+    location_hosts: Annotated[
+        tuple[str, ...],
+        Field(min_length=1, description="Hosts of finished jobs' files, such as *.s3.us-east-2.amazonaws.com"),
+    ] = DEFAULT_LOCATION_HOSTS
+    job_deadline_seconds: Annotated[
+        int, Field(ge=60, le=82_800, strict=True, description="A job that is not finished after this time is replaced.")
+    ] = DEFAULT_JOB_DEADLINE_SECONDS
+
+    @field_validator("location_hosts")
+    @classmethod
+    def _check_location_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            check_location_hosts(hosts)
+        except ConfigurationError as error:
+            raise invalid(str(error)) from error
+        return hosts
+
+    @property
+    def endpoint(self) -> str:
+        """The host name of the tenant."""
+        return self.domain

@@ -1,0 +1,189 @@
+"""Read the organizations of a tenant one by one, so that the reading can stop after any call and resume from there.
+
+An organization that is deleted between the list and the reading of it is skipped and reported.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Protocol, Self
+
+from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
+from meibo.http.transport import is_id
+from meibo.providers.auth0.organizations import ROLES_SCOPE
+from meibo.providers.auth0.pagination import CursorWatch, Page
+from meibo.providers.base import Pages, Step
+
+
+class OrganizationApi(Protocol):
+    """The calls that reading a tenant's organizations needs; each method is one call of the Management API."""
+
+    @property
+    def name(self) -> str:
+        """The tenant's name in messages."""
+        ...
+
+    def organizations(self, cursor: str | None) -> Page:
+        """Return a page of the list of organizations."""
+        ...
+
+    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
+        """Return the enabled connections of an organization."""
+        ...
+
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        """Return a page of the members of an organization, and whether it contains their roles."""
+        ...
+
+
+@dataclass(frozen=True)
+class OrganizationPosition:
+    """The organization whose members are being read, and the cursor of the next page."""
+
+    organization_id: str
+    cursor: str | None = field(default=None, repr=False)
+    watch: CursorWatch = field(default_factory=CursorWatch, repr=False)
+
+
+@dataclass(frozen=True)
+class ReadPosition:
+    """A position in the list of organizations: the cursor of a page, the organizations of that page that are done,
+    and the organization that is being read.
+
+    ``done`` holds ids and not a count, because a page shifts when one of its organizations is deleted.
+    """
+
+    cursor: str | None = field(default=None, repr=False)
+    watch: CursorWatch = field(default_factory=CursorWatch, repr=False)
+    done: tuple[str, ...] = ()
+    inside: OrganizationPosition | None = None
+    with_roles: bool = True
+    had_roles: bool = False
+
+    def after(self, organization_id: str) -> ReadPosition:
+        """Return the position after an organization."""
+        return replace(self, done=(*self.done, organization_id), inside=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form that is stored with a part."""
+        return {**asdict(self), "done": list(self.done)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read the JSON form, raising ArchiveConflictError if another version of Meibo wrote it."""
+        try:
+            inside = document["inside"]
+            return cls(
+                cursor=document["cursor"],
+                watch=CursorWatch(**document["watch"]),
+                done=tuple(document["done"]),
+                inside=None
+                if inside is None
+                else OrganizationPosition(**{**inside, "watch": CursorWatch(**inside["watch"])}),
+                with_roles=document["with_roles"],
+                had_roles=document["had_roles"],
+            )
+        except (KeyError, TypeError):
+            raise ArchiveConflictError(
+                "a part was written by another version of Meibo; repair the run to start this export again"
+            ) from None
+
+
+class OrganizationPages(Pages):
+    """Rows of a tenant's organizations. A subclass reads the rows of one organization."""
+
+    def __init__(self, api: OrganizationApi) -> None:
+        self.api = api
+
+    def steps(self, position: Mapping[str, Any] | None) -> Iterator[Step]:
+        """Yield a step for each call; if a call raises an error, the last step's position resumes the reading."""
+        at = ReadPosition() if position is None else ReadPosition.from_json(position)
+        while True:
+            page = self.api.organizations(at.cursor)
+            for row in _rows(page, at):
+                organization_id = row.get("id")
+                if not is_id(organization_id):
+                    raise WrongFormatError(f"{self.api.name} returned an organization without an id")
+                if organization_id in at.done:
+                    continue
+                try:
+                    for lines, at in self.read(row, at):  # noqa: B020  # the position moves on
+                        finished = organization_id if at.inside is None else None
+                        yield Step(lines, at.to_json(), finished=finished)
+                except RequestRefusedError as error:
+                    if error.status != 404 or error.foreign:
+                        raise
+                    at = at.after(organization_id)
+                    yield Step((), at.to_json(), skipped=organization_id)
+            if page.next is None:
+                return
+            watch = at.watch.after(page, subject="the list of organizations", provider=self.api.name)
+            at = replace(at, cursor=page.next, watch=watch, done=(), inside=None)
+            yield Step((), at.to_json())
+
+    @abstractmethod
+    def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+        """Yield the lines of each call for one organization, with the position after them."""
+
+
+class OrganizationList(OrganizationPages):
+    """One row per organization, with its enabled connections."""
+
+    def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+        """Yield the organization's row."""
+        organization_id = row["id"]
+        line = _line({**row, "enabled_connections": self.api.enabled_connections(organization_id)})
+        yield (line,), position.after(organization_id)
+
+
+class OrganizationMembers(OrganizationPages):
+    """One row per member of an organization, with the member's roles if the token may read them."""
+
+    def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+        """Yield the rows of each page of the organization's members."""
+        organization_id = row["id"]
+        inside = position.inside or OrganizationPosition(organization_id)
+        while True:
+            page, with_roles = self.api.members(organization_id, inside.cursor, with_roles=position.with_roles)
+            lines = tuple(_line({"organization_id": organization_id, **member}) for member in page.rows)
+            had_roles = position.had_roles or (with_roles and bool(lines))
+            position = replace(position, with_roles=with_roles, had_roles=had_roles)
+            if page.next is None:
+                yield lines, position.after(organization_id)
+                return
+            subject = f"the members of organization {organization_id}"
+            watch = inside.watch.after(page, subject=subject, provider=self.api.name)
+            inside = OrganizationPosition(organization_id, page.next, watch)
+            position = replace(position, inside=inside)
+            yield lines, position
+
+    def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return whether the rows contain roles."""
+        if position.get("with_roles", True):
+            return {"roles": {"included": "yes"}}
+        return {
+            "roles": {
+                "included": "in part" if position.get("had_roles") else "no",
+                "reason": f"the token lacks the scope {ROLES_SCOPE}",
+            }
+        }
+
+
+def _rows(page: Page, position: ReadPosition) -> list[dict[str, Any]]:
+    # The organization that was being read comes first: if another one were read before it, its position would be lost.
+    if position.inside is None:
+        return page.rows
+    current = position.inside.organization_id
+    rest = [row for row in page.rows if row.get("id") != current]
+    return [{"id": current}, *rest]
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    try:
+        return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+    except UnicodeEncodeError:
+        # A lone surrogate is valid JSON only if it is escaped.
+        return (json.dumps(row, separators=(",", ":")) + "\n").encode()

@@ -1,0 +1,212 @@
+"""Auth0 as a provider: users by export jobs, organizations and their members page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from meibo.errors import EventError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.datasets import DATASETS
+from meibo.providers.auth0.fields import DEFAULT_FIELDS, wire_fields
+from meibo.providers.auth0.jobs import create_users_export, get_job
+from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, fresh_location
+from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers, OrganizationPages
+from meibo.providers.auth0.organizations import (
+    MemberReader,
+    enabled_connections,
+    organization_connections,
+    organizations,
+)
+from meibo.providers.auth0.pagination import Page
+from meibo.providers.base import (
+    ClientPool,
+    ExportRequest,
+    ExportSource,
+    JobFile,
+    JobState,
+    Pages,
+    Provider,
+    ProviderContext,
+)
+
+if TYPE_CHECKING:
+    from meibo.providers.auth0.configuration import Auth0Source
+    from meibo.providers.configuration import ExportModel, SourceModel
+
+# Every request of a client waits for the response to the last one.
+_CONNECTIONS = 1
+
+PAGES: Mapping[str, type[OrganizationPages]] = {"organizations": OrganizationList, "members": OrganizationMembers}
+
+
+def _new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext) -> Auth0Client:
+    return Auth0Client(
+        domain,
+        Auth0Credentials.from_secret(secret),
+        session=context.new_session(_CONNECTIONS),
+        clock=context.clock,
+        deadline=context.deadline,
+        headroom=context.headroom,
+    )
+
+
+# Shared by exports and membership changes, so that a rotated secret is handled in one way.
+clients: ClientPool[Auth0Client] = ClientPool(_new_client)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsersFile(JobFile):
+    """The file of a finished users export job."""
+
+    domain: str
+    secret: str
+    job_id: str
+    location_hosts: tuple[str, ...]
+    context: ProviderContext
+
+    def fetch_location(self) -> str:
+        """Return a new location of the job's file, checked against the allowed hosts. It is a secret."""
+        return clients.call(
+            self.domain,
+            self.secret,
+            self.context,
+            lambda client: fresh_location(client, self.job_id, self.location_hosts),
+        )
+
+
+@dataclass(frozen=True)
+class PooledOrganizationApi:
+    """The organizations of a tenant, each call with a pooled client: a secret may be rotated during a long export."""
+
+    domain: str
+    secret: str
+    context: ProviderContext
+
+    @property
+    def name(self) -> str:
+        """The tenant's name in messages."""
+        return f"Auth0 ({self.domain})"
+
+    def organizations(self, cursor: str | None) -> Page:
+        """Return a page of the list of organizations."""
+        return clients.call(self.domain, self.secret, self.context, lambda client: next(organizations(client, cursor)))
+
+    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
+        """Return the enabled connections of an organization."""
+        return clients.call(
+            self.domain, self.secret, self.context, lambda client: enabled_connections(client, organization_id)
+        )
+
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        """Return a page of the members of an organization, and whether it contains their roles."""
+
+        def read_page(client: Auth0Client) -> tuple[Page, bool]:
+            reader = MemberReader(client, with_roles=with_roles)
+            return next(reader.pages(organization_id, cursor)), reader.with_roles
+
+        return clients.call(self.domain, self.secret, self.context, read_page)
+
+
+class Auth0Provider(Provider):
+    """Auth0 tenants. https://auth0.com/docs/api/management/v2"""
+
+    name = "auth0"
+    title = "Auth0"
+    datasets = DATASETS
+    credential_keys = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
+    required_credentials = "client_id and client_secret, or client_id and private_key"
+    clients = clients
+
+    def source_model(self) -> type[SourceModel]:
+        """Return the model of a tenant in the configuration."""
+        from meibo.providers.auth0.configuration import Auth0Source  # noqa: PLC0415  # pydantic slows cold starts
+
+        return Auth0Source
+
+    def column_names(self, export: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return the names that the fields of a users export have in its file."""
+        if export.get("dataset") != "users":
+            return {}
+        fields = export.get("request", {}).get("fields") or DEFAULT_FIELDS[str(export.get("format"))]
+        return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
+
+    def resolve(self, source: Auth0Source, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
+        """Return the export requests of one configured export; an organization stands for its connections."""
+        hosts = source.location_hosts
+        request = ExportRequest(
+            dataset=export.dataset,
+            format=export.format,
+            scope=export.scope,
+            endpoint=source.domain,
+            secret=source.secret,
+            options={} if hosts == DEFAULT_LOCATION_HOSTS else {"location_hosts": list(hosts)},
+            job_deadline_seconds=source.job_deadline_seconds,
+        )
+        if export.dataset != "users":
+            return [request]
+        return self._users(request, export, context)
+
+    def _users(self, request: ExportRequest, export: Any, context: ProviderContext) -> Iterable[ExportRequest]:
+        connections = [export.connection_id]
+        if export.organization_id is not None:
+            connections = self.organization_connections(request, export.organization_id, context)
+        for connection in connections:
+            parameters = {"connection_id": connection, "limit": export.limit, "fields": export.request_fields()}
+            yield replace(
+                request,
+                scope=connection or export.scope,
+                request={key: value for key, value in parameters.items() if value is not None},
+            )
+
+    def organization_connections(
+        self, request: ExportRequest, organization_id: str, context: ProviderContext
+    ) -> list[str]:
+        """Return the ids of the connections that are enabled for an organization."""
+        return clients.call(
+            request.endpoint,
+            request.secret,
+            context,
+            lambda client: organization_connections(client, organization_id),
+        )
+
+    def create_job(self, export: ExportRequest, context: ProviderContext) -> str:
+        """Create a users export job and return its id."""
+        request = export.request
+        return clients.call(
+            export.endpoint,
+            export.secret,
+            context,
+            lambda client: (
+                create_users_export(
+                    client,
+                    connection_id=request.get("connection_id"),
+                    format=export.format,
+                    limit=request.get("limit"),
+                    fields=request["fields"],
+                ).id
+            ),
+        )
+
+    def check_job(self, export: ExportRequest, job_id: str, context: ProviderContext) -> JobState:
+        """Return the state of a users export job."""
+        return clients.call(export.endpoint, export.secret, context, lambda client: get_job(client, job_id))
+
+    def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
+        """Return the file of the finished job, or the pages of the organizations."""
+        if export.dataset in PAGES:
+            return PAGES[export.dataset](PooledOrganizationApi(export.endpoint, export.secret, context))
+        self.dataset(export.dataset)
+        if job_id is None:
+            raise EventError("export.job: expected the job of a users export, got none; create the job first")
+        return UsersFile(
+            gzip=True,
+            header=export.format == "csv",
+            domain=export.endpoint,
+            secret=export.secret,
+            job_id=job_id,
+            location_hosts=tuple(export.options.get("location_hosts", DEFAULT_LOCATION_HOSTS)),
+            context=context,
+        )

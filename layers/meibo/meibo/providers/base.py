@@ -1,0 +1,243 @@
+"""The boundary between Meibo and the providers it exports from.
+
+A provider declares its datasets and its part of the configuration, resolves a configured entry into export requests,
+creates and checks export jobs, and opens the source of an export's bytes. Code outside ``meibo.providers`` uses these
+types and names no provider, except for membership changes, which exist for Auth0 only.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from meibo.errors import CredentialsRefusedError, EventError, ScopeMissingError
+from meibo.http.ratelimit import Clock, Deadline
+from meibo.http.transport import ProviderClient, new_session
+from meibo.secrets import read_secret
+
+if TYPE_CHECKING:
+    import requests
+
+    from meibo.providers.configuration import ExportModel, SourceModel
+
+Client = TypeVar("Client", bound=ProviderClient)
+Result = TypeVar("Result")
+
+ExportFormat = Literal["ndjson", "csv"]
+# Auth0 deletes a job 24 hours after its creation, so a deadline must be shorter than a day.
+DEFAULT_JOB_DEADLINE_SECONDS = 21_600
+DEFAULT_SUSPECT_SHARE = 0.5
+
+# job: the provider makes a file asynchronously. pages: read page by page, over several invocations if needed.
+# stream: read as one stream of bytes within one invocation.
+Reading = Literal["job", "pages", "stream"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One dataset of a provider: everything that the rest of Meibo needs to know about it.
+
+    ``oauth_scopes`` are the OAuth scopes that reading it requires. An export without rows is suspect unless the dataset
+    ``may_be_empty``. ``row_noun`` names rows in messages. ``keys`` are alternatives for the columns that identify a
+    row; the first alternative whose columns exist in a file counts. ``csv_columns`` are the columns of a CSV file that
+    has no header row; ``csv_apostrophe`` says that strings in a CSV file begin with an apostrophe. ``blank_is_null``
+    says that an empty string means the same as null. ``table`` maps the columns of the SQL table to their Athena
+    types; None means no table.
+    """
+
+    name: str
+    formats: tuple[ExportFormat, ...]
+    reading: Reading
+    oauth_scopes: tuple[str, ...] = ()
+    may_be_empty: bool = False
+    row_noun: str = "rows"
+    keys: tuple[tuple[str, ...], ...] = (("id",), ("code",), ("user_id",))
+    csv_columns: tuple[str, ...] = ()
+    csv_apostrophe: bool = False
+    blank_is_null: bool = False
+    table: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What a provider needs to deliver one export.
+
+    ``endpoint`` is the host or base URL of the source, ``secret`` the name of its secret. ``request`` is what the
+    provider is asked for and is recorded in the manifest. ``options`` configure how it is asked and are not recorded.
+    A job that is not finished after ``job_deadline_seconds`` is replaced.
+    """
+
+    dataset: str
+    format: ExportFormat
+    scope: str
+    endpoint: str
+    secret: str
+    request: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    job_deadline_seconds: int = DEFAULT_JOB_DEADLINE_SECONDS
+
+
+@dataclass(frozen=True)
+class JobState:
+    """The state of an export job; ``reason`` says why a job is gone, in the provider's vocabulary."""
+
+    status: Literal["pending", "completed", "gone"]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ProviderContext:
+    """What the clients of a provider need from the invocation that they work for.
+
+    ``deadline`` returns the seconds that are left. ``headroom`` is how many requests of each rate limit are left to
+    other invocations that run at the same time.
+    """
+
+    deadline: Deadline
+    read_secret: Callable[[str], Mapping[str, Any]] = read_secret
+    new_session: Callable[[int], requests.Session] = new_session
+    clock: Clock | None = None
+    headroom: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSource(ABC):
+    """Where the bytes of one export come from.
+
+    ``gzip`` says that the archived file is gzip data, ``header`` that a CSV file begins with a header row.
+    """
+
+    gzip: bool
+    header: bool = False
+
+    def notes(self) -> Mapping[str, Any]:
+        """Return counts and ids about the reading for the manifest; called after the last byte was read."""
+        return {}
+
+
+class JobFile(ExportSource):
+    """The file of a finished job, behind a location that is valid for a short time; archived as delivered."""
+
+    @abstractmethod
+    def fetch_location(self) -> str:
+        """Return a new location of the file. It is a secret: never log it."""
+
+
+class ByteStream(ExportSource):
+    """A stream that is read from its beginning to its end within one invocation."""
+
+    @abstractmethod
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes, which Meibo compresses if the archived file is gzip data."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The result of one call: rows as lines of NDJSON, and the position after them as a JSON object.
+
+    ``finished`` is the id of an organization that was read completely, ``skipped`` of one that was deleted meanwhile.
+    """
+
+    lines: tuple[bytes, ...] = field(repr=False)
+    position: Mapping[str, Any] = field(repr=False)
+    finished: str | None = None
+    skipped: str | None = None
+
+
+class Pages(ABC):
+    """Rows that are read call by call, over several invocations if the provider's rate limits require it."""
+
+    @abstractmethod
+    def steps(self, position: Mapping[str, Any] | None) -> Iterator[Step]:
+        """Yield a step for each call, from a position (None: the beginning) to the end of the dataset."""
+
+    def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002  # a default for subclasses
+        """Return what the manifest says about the reading that ended at this position."""
+        return {}
+
+
+class Provider(ABC):
+    """One provider. It has no state except its pool of clients."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    datasets: ClassVar[tuple[Dataset, ...]]
+    # The keys that the secret of a source can have, and the alternatives of which one is required, for messages.
+    credential_keys: ClassVar[tuple[str, ...]]
+    required_credentials: ClassVar[str]
+    clients: ClassVar[ClientPool[Any] | None] = None
+
+    def dataset(self, name: str) -> Dataset:
+        """Return the dataset of that name, raising EventError if the provider has none."""
+        for dataset in self.datasets:
+            if dataset.name == name:
+                return dataset
+        names = " or ".join(repr(dataset.name) for dataset in self.datasets)
+        raise EventError(f"dataset: expected {names} for {self.title}, got {name[:40]!r}")
+
+    def column_names(self, export: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002  # a default for subclasses
+        """Return the columns that have another name in the file of an export, by the field's own name.
+
+        ``export`` is the manifest of the export.
+        """
+        return {}
+
+    @abstractmethod
+    def source_model(self) -> type[SourceModel]:
+        """Return the pydantic model of a source, imported on first use to keep cold starts short."""
+
+    @abstractmethod
+    def resolve(self, source: Any, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
+        """Return the export requests of one configured export of a source.
+
+        Raises a MeiboError if the export cannot be resolved; it then fails on its own.
+        """
+
+    def create_job(self, export: ExportRequest, context: ProviderContext) -> str:  # noqa: ARG002  # a default for subclasses
+        """Create the job of an export and return its id."""
+        raise EventError(f"{self.title} has no export job for the dataset {export.dataset[:40]!r}")
+
+    def check_job(self, export: ExportRequest, job_id: str, context: ProviderContext) -> JobState:  # noqa: ARG002  # a default for subclasses
+        """Return the state of a job, never its location."""
+        raise EventError(f"{self.title} has no export job for the dataset {export.dataset[:40]!r}")
+
+    @abstractmethod
+    def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
+        """Return the source of an export's bytes; ``job_id`` is None if the dataset has no job."""
+
+
+class ClientPool(Generic[Client]):
+    """One client per endpoint, secret and thread, cached with its token for the life of the process.
+
+    When the credentials or an OAuth scope of a cached client are refused, its secret may have been rotated since: the
+    client is dropped, the secret is read again and the operation is repeated once.
+    """
+
+    def __init__(self, create: Callable[[str, Mapping[str, Any], ProviderContext], Client]) -> None:
+        self._create = create
+        self._clients: dict[tuple[str, str, int, int], Client] = {}
+
+    def call(
+        self, endpoint: str, secret: str, context: ProviderContext, operation: Callable[[Client], Result]
+    ) -> Result:
+        """Run an operation with the client of a source and return its result."""
+        # Exports and changes differ in headroom. In Lambda they are separate processes; on one machine they share it.
+        key = (endpoint, secret, context.headroom, threading.get_ident())
+        cached = self._clients.get(key)
+        if cached is not None:
+            cached.deadline = context.deadline
+            try:
+                return operation(cached)
+            except (CredentialsRefusedError, ScopeMissingError):
+                self._clients.pop(key, None)
+        client = self._create(endpoint, context.read_secret(secret), context)
+        result = operation(client)
+        self._clients[key] = client
+        return result
+
+    def clear(self) -> None:
+        """Drop every cached client."""
+        self._clients.clear()

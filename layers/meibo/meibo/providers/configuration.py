@@ -1,0 +1,89 @@
+"""Base models of a source and its exports in the configuration, which each provider extends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from meibo.providers.base import DEFAULT_SUSPECT_SHARE, ExportFormat
+
+# What an error message expects in a field, by the field's pattern.
+EXPECTED: dict[str, str] = {}
+
+
+class ConfigurationModel(BaseModel):
+    """A part of the configuration: immutable, and without keys that Meibo does not know."""
+
+    # hide_input_in_errors: a secret pasted into the wrong place must not be repeated in a message.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def pattern_field(*, pattern: str, description: str, expected: str) -> Any:
+    """Return the field of a string with a pattern; error messages describe it by ``expected``."""
+    EXPECTED[pattern] = expected
+    return Field(pattern=pattern, description=description)
+
+
+def invalid(message: str, *, path: str = "") -> PydanticCustomError:
+    """Return the error of a validator; ``path`` is the place in the document if it is not the model's own."""
+    # The message travels in the context: pydantic would format braces in the template.
+    return PydanticCustomError("meibo", "{message}", {"message": message, "path": path})
+
+
+Name = Annotated[
+    str,
+    pattern_field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        description="Lower-case letters, digits and hyphens; part of every key in the bucket.",
+        expected="lower-case letters, digits and hyphens, such as acme-jp",
+    ),
+]
+SecretName = Annotated[
+    str,
+    pattern_field(
+        pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$",
+        description="Name of the Secrets Manager secret that holds the credentials.",
+        expected="the name of a Secrets Manager secret, such as meibo/acme",
+    ),
+]
+
+
+class ExportModel(ConfigurationModel):
+    """One entry of a source's ``exports``."""
+
+    dataset: str
+    format: ExportFormat = "ndjson"
+
+    @property
+    def scope(self) -> str:
+        """The part of the source that this export covers."""
+        return "all"
+
+    def expand(self) -> Sequence[ExportModel]:
+        """Return the exports that this entry stands for."""
+        return [self]
+
+
+class SourceModel(ConfigurationModel):
+    """One source: a tenant or a domain. A provider adds its endpoint and the type of its exports."""
+
+    provider: str
+    name: Name
+    secret: SecretName
+    suspect_share: Annotated[
+        float,
+        Field(ge=0, le=1, description="An export with fewer rows than this share of the last one is suspect."),
+    ] = DEFAULT_SUSPECT_SHARE
+    exports: Sequence[ExportModel]
+
+    @property
+    def endpoint(self) -> str:
+        """The host or base URL of the source."""
+        raise NotImplementedError
+
+    def exports_by_entry(self) -> list[Sequence[ExportModel]]:
+        """Return, for each entry of ``exports``, the exports that it stands for."""
+        return [entry.expand() for entry in self.exports]

@@ -1,0 +1,110 @@
+"""The configuration of a cybozu.com domain: its endpoint and the exports it can have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from meibo.providers.configuration import ExportModel, SourceModel, invalid, pattern_field
+from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
+
+UserId = Annotated[
+    str, pattern_field(pattern=r"^\d{1,19}$", description="Id of a user, a number", expected="a number such as 7532")
+]
+
+CSV_ONLY = Literal["titles", "user_organizations", "user_groups", "user_services"]
+
+
+class CybozuUsersExport(ExportModel):
+    """Users of one cybozu.com domain."""
+
+    dataset: Literal["users"]
+    format: Literal["csv", "ndjson"] = "csv"
+    ids: Annotated[list[UserId] | None, Field(min_length=1)] = None
+    codes: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]] | None, Field(min_length=1)] = None
+
+    @model_validator(mode="after")
+    def _check_filter(self) -> CybozuUsersExport:
+        if self.ids and self.codes:
+            raise invalid("expected ids or codes, got both, which cybozu.com rejects; remove one")
+        if self.format == "csv" and (self.ids or self.codes):
+            raise invalid('ids and codes require "format": "ndjson"; a CSV file always contains the whole directory')
+        return self
+
+    @property
+    def scope(self) -> str:
+        """The part of the domain that this export covers.
+
+        A filtered export is not the directory: it must not be compared with one.
+        """
+        return "selected" if self.ids or self.codes else "all"
+
+
+class CybozuListExport(ExportModel):
+    """Organizations or groups of one cybozu.com domain."""
+
+    dataset: Literal["organizations", "groups"]
+    format: Literal["csv", "ndjson"] = "csv"
+
+
+class CybozuCsvExport(ExportModel):
+    """Datasets that cybozu.com offers as CSV only: titles, and the organizations, groups and services of each user."""
+
+    dataset: CSV_ONLY
+    format: Literal["csv"] = "csv"
+
+
+class CybozuMembersExport(ExportModel):
+    """Members of every organization and group, for domains without the CSV API, such as kintone.com."""
+
+    dataset: Literal["members"]
+    format: Literal["ndjson"] = "ndjson"
+
+
+class CybozuDirectoryExport(ExportModel):
+    """Every dataset of a domain that exists in the format, users included."""
+
+    dataset: Literal["directory"]
+    format: Literal["csv", "ndjson"] = "csv"
+
+    def expand(self) -> Sequence[ExportModel]:
+        """Return the exports that this entry stands for."""
+        users = CybozuUsersExport(dataset="users", format=self.format)
+        lists = [CybozuListExport(dataset=name, format=self.format) for name in ("organizations", "groups")]
+        if self.format == "ndjson":
+            return [users, *lists, CybozuMembersExport(dataset="members")]
+        titles, *memberships = (CybozuCsvExport(dataset=name) for name in get_args(CSV_ONLY))
+        return [users, lists[0], titles, lists[1], *memberships]
+
+
+CybozuExport = CybozuUsersExport | CybozuListExport | CybozuCsvExport | CybozuMembersExport | CybozuDirectoryExport
+
+
+class CybozuSource(SourceModel):
+    """One cybozu.com domain."""
+
+    provider: Literal["cybozu"]
+    base_url: Annotated[
+        str,
+        pattern_field(
+            pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
+            description="For example https://example.cybozu.com, without a path",
+            expected="a URL such as https://example.cybozu.com, without a path",
+        ),
+    ]
+    exports: Annotated[list[Annotated[CybozuExport, Field(discriminator="dataset")]], Field(min_length=1)]
+    concurrency: Annotated[
+        int, Field(ge=1, le=MAX_CONCURRENCY, strict=True, description="Simultaneous requests to the domain")
+    ] = DEFAULT_CONCURRENCY
+
+    @field_validator("base_url", mode="before")
+    @classmethod
+    def _without_slash(cls, value: Any) -> Any:
+        return value.removesuffix("/") if isinstance(value, str) else value
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL of the domain."""
+        return self.base_url

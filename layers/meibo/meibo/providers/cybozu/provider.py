@@ -1,0 +1,176 @@
+"""cybozu.com as a provider: its datasets, as CSV files or as JSON lists, each read within one invocation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from meibo.errors import EventError
+from meibo.providers.base import ByteStream, Dataset, ExportRequest, ExportSource, Pages, Provider, ProviderContext
+from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient
+from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.csv_files import stream_csv
+from meibo.providers.cybozu.organizations import (
+    stream_groups_ndjson,
+    stream_members_ndjson,
+    stream_organizations_ndjson,
+)
+from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, PagingReport
+from meibo.providers.cybozu.users import stream_users_ndjson
+
+if TYPE_CHECKING:
+    from meibo.providers.configuration import ExportModel, SourceModel
+    from meibo.providers.cybozu.configuration import CybozuSource
+
+_NDJSON: Final[Mapping[str, Callable[..., Iterator[bytes]]]] = {
+    "users": stream_users_ndjson,
+    "organizations": stream_organizations_ndjson,
+    "groups": stream_groups_ndjson,
+    "members": stream_members_ndjson,
+}
+
+
+def _strings(*names: str) -> dict[str, str]:
+    return dict.fromkeys(names, "string")
+
+
+def _csv(name: str, *columns: str, **details: Any) -> Dataset:
+    return Dataset(
+        name=name, reading="stream", **{"formats": ("csv",), "csv_columns": columns, "blank_is_null": True, **details}
+    )
+
+
+# The columns of CSV files, which have no header row: https://cybozu.dev/ja/common/docs/user-api/csv/csv-format/
+_DATASETS: Final = (
+    _csv(
+        "users",
+        *("code", "name", "newCode", "password", "surName", "givenName", "surNameReading", "givenNameReading"),
+        *("localName", "localNameLocale", "email", "valid", "locale", "timezone", "phone", "extensionNumber"),
+        *("mobilePhone", "url", "employeeNumber", "joinDate", "birthDate", "description", "sortOrder", "callto"),
+        "delete",
+        formats=("csv", "ndjson"),
+        row_noun="users",
+        table={
+            **_strings("id", "code", "ctime", "mtime"),
+            "valid": "boolean",
+            **_strings("name", "surName", "givenName", "surNameReading", "givenNameReading", "localName", "timezone"),
+            **_strings("locale", "description", "phone", "mobilePhone", "extensionNumber", "email", "url"),
+            **_strings("employeeNumber", "birthDate", "joinDate", "primaryOrganization"),
+            "sortOrder": "bigint",
+            **_strings("customItemValues"),
+        },
+    ),
+    _csv(
+        "organizations",
+        *("code", "name", "newCode", "localName", "localNameLocale", "parentCode", "description"),
+        formats=("csv", "ndjson"),
+        row_noun="organizations",
+        may_be_empty=True,
+    ),
+    _csv("titles", "code", "name", "newCode", "description", "delete", row_noun="titles", may_be_empty=True),
+    _csv(
+        "groups",
+        *("code", "name", "newCode", "type", "description", "delete"),
+        formats=("csv", "ndjson"),
+        row_noun="groups",
+        may_be_empty=True,
+    ),
+    # Rows of these are ragged: a login, then as many codes as the user has.
+    _csv("user_organizations", "code"),
+    _csv("user_groups", "code"),
+    _csv("user_services", "code"),
+    Dataset(
+        name="members",
+        formats=("ndjson",),
+        reading="stream",
+        row_noun="members",
+        may_be_empty=True,
+        blank_is_null=True,
+        # A row belongs to an organization or to a group, so two of the four exist.
+        keys=(("organization.id", "group.id", "member.user.id", "member.id"),),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectoryStream(ByteStream):
+    """One dataset of a domain as one stream."""
+
+    export: ExportRequest
+    context: ProviderContext
+    report: PagingReport = field(default_factory=PagingReport)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the CSV file as delivered, or the rows of the JSON lists."""
+        export = self.export
+        with closing(self.context.new_session(CONNECTIONS)) as session:
+            client = CybozuClient(
+                export.endpoint,
+                CybozuCredentials.from_secret(self.context.read_secret(export.secret)),
+                session=session,
+                clock=self.context.clock,
+                deadline=self.context.deadline,
+            )
+            if export.format == "csv":
+                yield from stream_csv(client, export.dataset)
+                return
+            concurrency = export.options.get("concurrency", DEFAULT_CONCURRENCY)
+            yield from _NDJSON[export.dataset](client, concurrency=concurrency, report=self.report, **export.request)
+
+    def notes(self) -> Mapping[str, Any]:
+        """Return counts of the reading; empty if this invocation read nothing."""
+        # An object that an earlier invocation completed has no report any more.
+        if not self.report.pages:
+            return {}
+        counts: dict[str, Any] = {"pages": self.report.pages, "duplicates_dropped": self.report.duplicates}
+        if self.export.dataset == "members":
+            # Deleted between the list and the reading of their members.
+            counts["skipped"] = {"count": len(self.report.gone), "ids": list(self.report.gone)}
+        return counts
+
+
+class CybozuProvider(Provider):
+    """cybozu.com domains. https://cybozu.dev/ja/common/docs/user-api/"""
+
+    name = "cybozu"
+    title = "cybozu.com"
+    datasets = _DATASETS
+    credential_keys = ("login", "password", "api_token", "basic_user", "basic_password")
+    required_credentials = "login and password, or api_token"
+
+    def source_model(self) -> type[SourceModel]:
+        """Return the model of a domain in the configuration."""
+        from meibo.providers.cybozu.configuration import CybozuSource  # noqa: PLC0415  # pydantic slows cold starts
+
+        return CybozuSource
+
+    def resolve(
+        self,
+        source: CybozuSource,
+        export: ExportModel,
+        context: ProviderContext,  # noqa: ARG002  # nothing has to be requested
+    ) -> Iterable[ExportRequest]:
+        """Return the request of one configured export."""
+        filters = {name: getattr(export, name, None) for name in ("ids", "codes")}
+        default = source.concurrency == DEFAULT_CONCURRENCY
+        yield ExportRequest(
+            dataset=export.dataset,
+            format=export.format,
+            scope=export.scope,
+            endpoint=source.base_url,
+            secret=source.secret,
+            request={name: values for name, values in filters.items() if values},
+            options={} if default else {"concurrency": source.concurrency},
+        )
+
+    def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:  # noqa: ARG002  # no dataset has a job
+        """Return the stream of a dataset."""
+        formats = self.dataset(export.dataset).formats
+        if export.format not in formats:
+            raise EventError(
+                f"export.format: expected {' or '.join(formats)} for the dataset {export.dataset} of cybozu.com,"
+                f" got {export.format}"
+            )
+        return DirectoryStream(gzip=export.format == "ndjson", export=export, context=context)
