@@ -108,6 +108,24 @@ def test_an_organization_means_each_of_its_connections_and_a_shared_one_once(wor
     ]
 
 
+def test_accepted_date_is_in_the_plan_and_the_latest_one_counts_for_a_shared_connection(world_of: WorldOf) -> None:
+    world = world_of(
+        auth0_source(
+            {"dataset": "users", "organization_id": "org_0000000000000001", "accept_from": "2026-11-20"},
+            {"dataset": "users", "organization_id": "org_0000000000000002", "accept_from": "2026-11-21"},
+            {"dataset": "members"},
+        )
+    )
+
+    world.creator.begin(TICK)
+
+    assert {export.export_id: export.accept_from for export in planned(world)} == {
+        "acme/users/ndjson/con_0000000000000001": "2026-11-20",
+        "acme/users/ndjson/con_000000000000000S": "2026-11-21",
+        "acme/members/ndjson/all": None,
+    }
+
+
 def test_an_organization_without_connections_fails_alone(world_of: WorldOf) -> None:
     world = world_of(
         auth0_source(

@@ -47,7 +47,7 @@ class PlannedExport:
 
     ``endpoint`` is the Auth0 domain or the cybozu.com base URL, ``secret`` the secret's name, ``request`` what the
     provider is asked for. ``resolved_from`` is the export_id of the refused export of an earlier attempt that this
-    one replaces.
+    one replaces. ``accept_from`` is the date from which exports are accepted as the new level (UTC).
     """
 
     provider: Provider
@@ -61,6 +61,7 @@ class PlannedExport:
     job: Job | None = None
     refused: Refusal | None = None
     resolved_from: str | None = None
+    accept_from: str | None = None
 
     @property
     def address(self) -> ExportAddress:
@@ -114,6 +115,8 @@ class PlannedExport:
             raise EventError("export.request must be an object")
         values["request"] = dict(document["request"])
         values["resolved_from"] = document.get("resolved_from")
+        if document.get("accept_from") is not None:
+            values["accept_from"] = _text(document, "accept_from")
         if (job := document.get("job")) is not None:
             number = job.get("number") if isinstance(job, Mapping) else None
             if not isinstance(number, int) or number < 1:

@@ -32,6 +32,8 @@ def resolve(configuration: Configuration, connections: Connections) -> list[Plan
                     " same key, so give them the same fields or remove one"
                 )
                 exports[planned.export_id] = _refused(known, reason)
+            elif (planned.accept_from or "") > (known.accept_from or ""):
+                exports[planned.export_id] = replace(known, accept_from=planned.accept_from)
     return list(exports.values())
 
 
@@ -98,6 +100,7 @@ def _planned(source: Auth0Source | CybozuSource, export: AnyExport, request: Map
         endpoint=source.domain if isinstance(source, Auth0Source) else source.base_url,
         secret=source.secret,
         request=request,
+        accept_from=export.accept_from,
     )
 
 
