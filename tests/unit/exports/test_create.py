@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from meibo.errors import EventError, JobsExhaustedError, ProviderBusyError
+from meibo.configuration import Auth0Source
+from meibo.errors import AwsBusyError, EventError, JobsExhaustedError, ProviderBusyError
 from meibo.exports.plan import Job, PlannedExport
 
 from tests.unit.exports.conftest import (
@@ -140,6 +141,26 @@ def test_an_organization_without_connections_fails_alone(world_of: WorldOf) -> N
     assert refused.refused is not None
     assert refused.refused.error == "RequestRefusedError"
     assert other.job is not None
+
+
+def test_an_organization_is_not_refused_while_aws_is_busy(world_of: WorldOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given
+    world = world_of(auth0_source({"dataset": "users", "organization_id": "org_0000000000000001"}))
+
+    def busy(_source: Auth0Source, _organization_id: str) -> list[str]:
+        raise AwsBusyError("AWS answered GetSecretValue with ThrottlingException; retry later")
+
+    # when: the secret of the source cannot be read for a moment
+    with monkeypatch.context() as patch:
+        patch.setattr(world.providers, "connections", busy)
+        with pytest.raises(AwsBusyError):
+            world.creator.begin(TICK)
+    planned_while_busy = world.store.get_json(PLAN)
+    world.creator.begin(TICK)
+
+    # then: nothing was decided by then, and the tick that is delivered again begins the run
+    assert planned_while_busy is None
+    assert all(export.refused is None for export in planned(world))
 
 
 def test_two_wishes_for_one_key_that_differ_are_refused(world_of: WorldOf) -> None:

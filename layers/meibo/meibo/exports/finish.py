@@ -58,7 +58,8 @@ class EventBridgeBus:
         answer = self._client.put_events(Entries=[entry])
         if answer["FailedEntryCount"]:
             code = answer["Entries"][0].get("ErrorCode", "unknown")
-            raise errors.UnexpectedError(f"EventBridge did not take the event of the run's end ({code})")
+            error = errors.AwsBusyError if aws.is_busy_code(code) else errors.UnexpectedError
+            raise error(f"EventBridge rejected the event of the run's end with {code}")
 
 
 def _reason(error: Mapping[str, Any]) -> tuple[str, str]:

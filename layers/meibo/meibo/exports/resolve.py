@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from meibo.configuration import AnyExport, Auth0Source, Auth0UsersExport, Configuration, CybozuSource, CybozuUsersExport
-from meibo.errors import ConfigurationError, MeiboError
+from meibo.errors import AwsBusyError, ConfigurationError, MeiboError
 from meibo.exports.plan import PlannedExport, Refusal
 
 # Asks the provider for the connections enabled for an organization: (source, organization_id) → connection ids.
@@ -83,6 +83,8 @@ def _auth0_users(source: Auth0Source, export: Auth0UsersExport, connections: Con
         return
     try:
         enabled = list(connections(source, export.organization_id))
+    except AwsBusyError:
+        raise  # no refusal: the whole invocation is retried
     except MeiboError as error:
         yield _refused(planned(None, export.scope), error)
         return

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from meibo.archive.store import ArchiveStore
+from meibo.aws import busy_error
 from meibo.errors import (
+    AwsBusyError,
     CredentialsRefusedError,
     MeiboError,
     OutOfTimeError,
@@ -119,7 +121,7 @@ class ChangeEngine:
         """Do what may fail for one group without failing the others; return why it stopped, if it did."""
         try:
             work()
-        except (ProviderBusyError, OutOfTimeError) as error:
+        except (AwsBusyError, ProviderBusyError, OutOfTimeError) as error:
             logger.info("stopped for now", extra={"reason": str(error)})
             return error
         except MeiboError as error:
@@ -127,6 +129,9 @@ class ChangeEngine:
             self._failed.add(group_id)
             return error
         except Exception as error:  # noqa: BLE001  # whatever it is, the other organizations' changes go on
+            if busy := busy_error(error):
+                logger.info("stopped for now", extra={"reason": str(busy)})
+                return busy
             logger.error("failed unexpectedly", extra={"error": kind_of(error)})
             self._failed.add(group_id)
             return error
