@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -223,6 +223,44 @@ def test_an_overwritten_object_is_told_while_its_version_is_still_right(maker: M
     done = meibo("verify", "--json")
 
     assert [one["damage"] for one in done.json()["damage"]] == ["other version"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "/etc/hostname",
+        "../secret",
+        f"{USERS.folder(OLD)}../../../../../../../../../secret",
+        USERS.object_key(RUN, gzip=True),
+        f"{USERS.folder(OLD)}\0",
+        "",
+    ],
+)
+def test_object_outside_the_folder_of_its_manifest_is_damage_and_not_read(
+    maker: Maker, storage: Storage, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    # given: manifests that name an object elsewhere
+    maker.edit(MANIFEST, "object", "key", value=key)
+    maker.edit(RUN_MANIFEST, "exports", "0", "key", value=key)
+    reader = storage.reader()
+    keys: list[str] = []
+    chunks = reader.chunks
+
+    def recorded(key: str, version: str | None = None) -> Iterator[bytes]:
+        keys.append(key)
+        return chunks(key, version)
+
+    monkeypatch.setattr(reader, "chunks", recorded)
+
+    # when
+    plan = plan_everything(reader)
+    findings = [finding for task in plan.tasks for finding in Verifier(reader).verify(task)]
+
+    # then
+    assert ("altered manifest", MANIFEST, "names an object outside its folder") in [
+        (one.damage, one.key, one.detail) for one in findings
+    ]
+    assert keys == [STAFF_CSV.object_key(OLD, gzip=False)]
 
 
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)

@@ -17,7 +17,7 @@ from meibo.archive.catalog import ArchivedExport, Folder, Run, find_run, run_ids
 from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.model import Content, Format
 from meibo.archive.keys import plan_key, reports_folder, run_folder, run_moment
-from meibo.archive.reading import ArchiveReader, Listed, Stat, read_document
+from meibo.archive.reading import ArchiveReader, Listed, Stat, is_archive_key, read_document
 from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, OutOfTimeError, WrongFormatError
 
 Damage = Literal[
@@ -232,7 +232,7 @@ class Verifier:
         for extra in sorted(keys - {manifest_key, key}):
             if manifest or task.entry or task.run_ended:
                 damages.add("unexpected extra", extra, "no manifest names it")
-        if manifest:
+        if manifest and _lies_in(task.folder, manifest.key):
             self._object(manifest, damages)
         elif key is not None and key not in keys:
             damages.add("missing object", key, "the run manifest names it")
@@ -350,6 +350,10 @@ class _Manifest:
             return None
 
 
+def _lies_in(folder: Folder, key: str) -> bool:
+    return is_archive_key(key) and key.startswith(folder.key)
+
+
 def _compare(task: Task, manifest: _Manifest, manifest_key: str, damages: _Damages) -> None:
     folder = task.folder
     address = folder.address
@@ -360,7 +364,7 @@ def _compare(task: Task, manifest: _Manifest, manifest_key: str, damages: _Damag
     ):
         if manifest.document.get(name) != value:
             damages.add("altered manifest", manifest_key, f"its {name} is not the one of the folder it lies in")
-    if not manifest.key.startswith(folder.key):
+    if not _lies_in(folder, manifest.key):
         damages.add("altered manifest", manifest_key, "names an object outside its folder")
     if task.entry is None:
         if task.run_ended:
