@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from meibo.auth0.client import Auth0Client
 from meibo.auth0.connections import enabled_connections, list_connections, organization_connections
 from meibo.auth0.credentials import Auth0Credentials
 from meibo.auth0.imports import create_users_import, import_faults, import_summary
-from meibo.auth0.invitations import create_invitation, find_invitation
+from meibo.auth0.invitations import create_invitation, list_invitations
 from meibo.auth0.jobs import create_users_export, get_job
 from meibo.auth0.location import fresh_location
 from meibo.auth0.members import MemberReader
@@ -29,6 +30,7 @@ from tests.json_values import CANARY, JSON, WRONG_VALUES, altered, places, repla
 from tests.transport import Reply, Transport
 from tests.unit.auth0.conftest import TOKEN
 
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ORGANIZATION = "org_0000000000000001"
 OF_ORGANIZATION = f"/api/v2/organizations/{ORGANIZATION}"
 JOB = {
@@ -45,6 +47,9 @@ INVITATION = {
     "id": "uinv_0000000000000001",
     "client_id": "app",
     "invitee": {"email": "a@example.com"},
+    "roles": ["rol_1"],
+    "connection_id": "con_1",
+    "created_at": "2026-11-21T18:00:00.000Z",
     "expires_at": "2026-11-28T18:00:00.000Z",
 }
 REFUSAL = {
@@ -139,7 +144,10 @@ READINGS = {
         "GET",
         f"{OF_ORGANIZATION}/invitations",
         {"invitations": [INVITATION], "start": 0, "limit": 1},
-        lambda client: find_invitation(client, ORGANIZATION, email="b@example.com", client_id="app"),
+        lambda client: [
+            (invitation.has_expired(NOW), invitation.differences(roles=[], connection_id=None, ttl_sec=None))
+            for _, _, invitation in list_invitations(client, ORGANIZATION)
+        ],
     ),
     "a user": Reading(
         "GET", "/api/v2/users/auth0%7C1", {"user_id": "auth0|1"}, lambda client: user_exists(client, "auth0|1")
