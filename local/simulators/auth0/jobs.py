@@ -179,7 +179,7 @@ class Jobs:
         return job.body
 
     def settle(self) -> None:
-        """Finish the imports whose time has come, in the order of their creation. Nobody has to poll for that."""
+        """Finish the imports that are due, in the order of their creation; polling is not needed."""
         now = self._tenant.clock()
         with self._lock:
             for job in self.pending_imports():

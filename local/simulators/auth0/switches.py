@@ -88,7 +88,7 @@ class Switches:
     invitation_status: Literal[200, 201] = 201
     import_concurrency: int = 2
     import_seconds: float = 1.0
-    """How long an import is pending, by the tenant's clock; until then nobody sees its users."""
+    """How long an import is pending, by the tenant's clock; its users are hidden until then."""
 
     # rate limits
     rate_tier: Literal["free", "essentials", "enterprise", "enterprise_nonproduction"] | None = None
