@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, cast
 from meibo.archive.catalog import ArchivedExport, Folder, Run, find_run, run_ids
 from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.model import Content, Format
-from meibo.archive.keys import plan_key, reports_folder, run_folder, run_moment
+from meibo.archive.keys import reports_folder, run_folder, run_moment
 from meibo.archive.reading import ArchiveReader, Listed, Stat, is_archive_key, read_document
 from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, OutOfTimeError, WrongFormatError
 
@@ -157,8 +157,9 @@ def _may_still_go(archive: ArchiveReader, run_id: str, now: datetime | None) -> 
 
 
 def _planned(archive: ArchiveReader, run_id: str) -> Iterator[Folder]:
-    plan = read_document(archive, plan_key(run_id)) or {}
-    for export in plan.get("exports", ()):
+    # A repair adds a plan of its own, which may hold exports that the first one could not resolve.
+    plans = [read_document(archive, listed.key) or {} for listed in archive.list(f"{run_folder(run_id)}_plan")]
+    for export in (export for plan in plans for export in plan.get("exports", ())):
         names = ("provider", "source", "dataset", "format", "scope")
         if isinstance(export, dict) and all(isinstance(export.get(name), str) for name in names):
             address = "/".join(f"{name}={export[name]}" for name in names)
