@@ -80,6 +80,34 @@ def test_a_wrong_secret_fails_at_once_and_is_not_repeated(system: System, secret
     assert "wrong" not in reason
 
 
+def test_the_answer_names_each_export_that_could_not_be_created(system: System) -> None:
+    limited = system.tenant.limited_client("read:connections")
+    wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
+    system.configure(
+        {**system.auth0_source({"dataset": "users"}), "name": "refused", "secret": "meibo/refused"},
+        {**system.auth0_source({"dataset": "users"}), "name": "limited", "secret": "meibo/limited"},
+        {**system.auth0_source({"dataset": "users"}), "name": "missing", "secret": "meibo/nobody"},
+        system.auth0_source({"dataset": "users"}),
+        secrets={"meibo/refused": wrong, "meibo/limited": limited},
+    )
+
+    outcome = system.aws.tick()
+
+    assert outcome.failed is False
+    assert (outcome.payload["exports"], outcome.payload["jobs"]) == (4, 1)
+    reasons = {
+        (failure["export_id"], failure["error"]): failure["reason"] for failure in outcome.payload["not_created"]
+    }
+    assert reasons.keys() == {
+        ("refused/users/ndjson/all", "CredentialsRefusedError"),
+        ("limited/users/ndjson/all", "ScopeMissingError"),
+        ("missing/users/ndjson/all", "SecretError"),
+    }
+    assert "read:users" in reasons["limited/users/ndjson/all", "ScopeMissingError"]
+    assert "'meibo/nobody'" in reasons["missing/users/ndjson/all", "SecretError"]
+    assert "wrong" not in reasons["refused/users/ndjson/all", "CredentialsRefusedError"]
+
+
 def test_a_secret_that_does_not_exist_is_named(system: System) -> None:
     source = {**system.auth0_source({"dataset": "users"}), "secret": "meibo/nobody"}
     system.configure(source)

@@ -293,6 +293,18 @@ def test_a_run_that_may_still_go_is_left_out(maker: Maker, storage: Storage) -> 
     assert plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 21, 19, tzinfo=UTC)).under_way == (RUN,)
 
 
+def test_an_export_that_only_the_plan_of_a_repair_names_is_verified(maker: Maker, storage: Storage) -> None:
+    # given: a run whose repair archived an export that the first plan could not resolve, and that never finished
+    storage.put(USERS.object_key(RUN, gzip=True), BODY)
+    export = {name: getattr(USERS, name) for name in ("provider", "source", "dataset", "format", "scope")}
+    storage.put(plan_key(RUN), b'{"exports": []}')
+    storage.put(plan_key(RUN, 2), json.dumps({"exports": [export]}).encode())
+
+    plan = plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 23, tzinfo=UTC))
+
+    assert [task.folder.address for task in plan.tasks] == [USERS]
+
+
 def test_a_young_run_that_left_its_page_has_ended(maker: Maker, storage: Storage) -> None:
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     storage.put(report_key(RUN, 1), b"<!doctype html>")

@@ -51,7 +51,7 @@ class RunCreator:
     create_job: Callable[[PlannedExport], str]
     max_jobs: int
     time_left: Deadline
-    clock: Clock = field(default_factory=SystemClock)
+    clock: Clock
     invocation: str = field(default_factory=lambda: uuid4().hex)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
@@ -266,4 +266,5 @@ def run_creator(settings: CreateExportsSettings, lock: ObjectLock | None, time_l
         create_job=providers.create_job,
         max_jobs=settings.max_jobs,
         time_left=time_left,
+        clock=SystemClock(),
     )
