@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
+from botocore.exceptions import ClientError
 from meibo.archive.keys import run_manifest_key
 from meibo.archive.store import MemoryArchiveStore
 from meibo.configuration import Auth0Source
@@ -491,6 +492,16 @@ def test_an_error_that_is_not_ours_stops_no_other_export_and_its_message_is_with
     assert answer["not_created"][0]["reason"].startswith("KeyError; ")
     assert "taro" not in json.dumps(answer)
     assert not any("taro" in str(vars(record)) for record in caplog.records)
+
+
+def test_a_busy_aws_is_reported_as_such(world: World) -> None:
+    world.providers.fails["acme/users/ndjson/con_0000000000000001"] = ClientError(
+        {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "GetSecretValue"
+    )
+
+    answer = world.creator.begin(TICK)
+
+    assert [failure["error"] for failure in answer["not_created"]] == ["AwsBusyError"]
 
 
 # -- a repair always finishes the run

@@ -245,6 +245,7 @@ class RunCreator:
 
 
 def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
+    error = aws.busy_error(error) or error
     if isinstance(error, MeiboError):
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
     # Not a Meibo error: its message may contain sensitive data, so only its kind is reported.
