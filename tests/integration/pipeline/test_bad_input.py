@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 
 from local.simulators import FIRST_CONNECTION
 from local.simulators import faults as broken
-from tests.integration.pipeline.conftest import System
+from local.template import ROOT
+from tests.integration.pipeline.conftest import TICK, System
 
 FILE = "GET /job_*"
 Break = Callable[[System], object]
@@ -106,6 +109,26 @@ def test_the_answer_names_each_export_that_could_not_be_created(system: System) 
     assert "read:users" in reasons["limited/users/ndjson/all", "ScopeMissingError"]
     assert "'meibo/nobody'" in reasons["missing/users/ndjson/all", "SecretError"]
     assert "wrong" not in reasons["refused/users/ndjson/all", "CredentialsRefusedError"]
+
+
+def test_the_answer_in_the_readme_is_that_of_a_missing_scope(system: System) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (documented,) = (
+        json.loads(text) for text in re.findall(r"```json\n(.*?)```", readme, re.S) if "not_created" in text
+    )
+    limited = system.tenant.limited_client("read:organizations")
+    system.configure(
+        system.auth0_source({"dataset": "users"}, {"dataset": "organizations"}, {"dataset": "members"}),
+        system.cybozu_source({"dataset": "directory"}),
+        secrets={"meibo/acme": limited},
+    )
+
+    answer = system.aws.tick(TICK).payload
+
+    answer["not_created"][0]["reason"] = answer["not_created"][0]["reason"].replace(
+        system.tenant.domain, "acme.jp.auth0.com"
+    )
+    assert answer == documented
 
 
 def test_a_secret_that_does_not_exist_is_named(system: System) -> None:
