@@ -10,9 +10,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from meibo.errors import ConfigurationError
@@ -53,6 +54,21 @@ OrganizationId = Annotated[
 ]
 UserId = Annotated[str, _formed(pattern=r"^\d{1,19}$", description="Id of a user, a number")]
 
+
+def _is_date(value: str) -> str:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("expected a date of the calendar such as 2026-11-21; correct month and day") from None
+    return value
+
+
+Date = Annotated[
+    str,
+    _formed(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="A date such as 2026-11-21"),
+    AfterValidator(_is_date),
+]
+
 CSV_ONLY = Literal["titles", "user_organizations", "user_groups", "user_services"]
 
 
@@ -68,7 +84,16 @@ class ExportField(_Model):
     export_as: Annotated[str | None, Field(min_length=1, max_length=100, description="Its name in the file")] = None
 
 
-class Auth0UsersExport(_Model):
+class _Export(_Model):
+    accept_from: Annotated[
+        Date | None,
+        Field(
+            description="Date (UTC) from which the number of rows is accepted: earlier exports are not compared with."
+        ),
+    ] = None
+
+
+class Auth0UsersExport(_Export):
     """Users of one Auth0 tenant: of one connection, of an organization's connections, or of all."""
 
     dataset: Literal["users"]
@@ -113,7 +138,7 @@ class Auth0UsersExport(_Model):
         ]
 
 
-class Auth0OrganizationsExport(_Model):
+class Auth0OrganizationsExport(_Export):
     """Every organization of the tenant, each with its enabled connections."""
 
     dataset: Literal["organizations"]
@@ -121,7 +146,7 @@ class Auth0OrganizationsExport(_Model):
     scope: ClassVar[str] = "all"
 
 
-class Auth0MembersExport(_Model):
+class Auth0MembersExport(_Export):
     """Every member of every organization of the tenant, with roles where the token may read them."""
 
     dataset: Literal["members"]
@@ -129,7 +154,7 @@ class Auth0MembersExport(_Model):
     scope: ClassVar[str] = "all"
 
 
-class CybozuUsersExport(_Model):
+class CybozuUsersExport(_Export):
     """Users of one cybozu.com domain."""
 
     dataset: Literal["users"]
@@ -154,7 +179,7 @@ class CybozuUsersExport(_Model):
         return "selected" if self.ids or self.codes else "all"
 
 
-class CybozuListExport(_Model):
+class CybozuListExport(_Export):
     """Organizations or groups of one cybozu.com domain."""
 
     dataset: Literal["organizations", "groups"]
@@ -162,7 +187,7 @@ class CybozuListExport(_Model):
     scope: ClassVar[str] = "all"
 
 
-class CybozuCsvExport(_Model):
+class CybozuCsvExport(_Export):
     """What cybozu.com lists as CSV only: titles, and which user has which organizations, groups and services."""
 
     dataset: CSV_ONLY
@@ -170,7 +195,7 @@ class CybozuCsvExport(_Model):
     scope: ClassVar[str] = "all"
 
 
-class CybozuMembersExport(_Model):
+class CybozuMembersExport(_Export):
     """Members of every organization and group, for domains without the CSV API, such as kintone.com."""
 
     dataset: Literal["members"]
@@ -178,7 +203,7 @@ class CybozuMembersExport(_Model):
     scope: ClassVar[str] = "all"
 
 
-class CybozuDirectoryExport(_Model):
+class CybozuDirectoryExport(_Export):
     """Short for every dataset of a domain that there is in the format, users among them."""
 
     dataset: Literal["directory"]
@@ -186,11 +211,15 @@ class CybozuDirectoryExport(_Model):
 
     def datasets(self) -> list[CybozuExport]:
         """Return the exports that this one is short for."""
-        users = CybozuUsersExport(dataset="users", format=self.format)
-        lists = [CybozuListExport(dataset=name, format=self.format) for name in ("organizations", "groups")]
+        accepted = self.accept_from
+        users = CybozuUsersExport(dataset="users", format=self.format, accept_from=accepted)
+        lists = [
+            CybozuListExport(dataset=name, format=self.format, accept_from=accepted)
+            for name in ("organizations", "groups")
+        ]
         if self.format == "ndjson":
-            return [users, *lists, CybozuMembersExport(dataset="members")]
-        titles, *belongings = (CybozuCsvExport(dataset=name) for name in get_args(CSV_ONLY))
+            return [users, *lists, CybozuMembersExport(dataset="members", accept_from=accepted)]
+        titles, *belongings = (CybozuCsvExport(dataset=name, accept_from=accepted) for name in get_args(CSV_ONLY))
         return [users, lists[0], titles, lists[1], *belongings]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +12,12 @@ import pytest
 
 from meibo.archive.storage import MemoryArchiveStore
 from meibo.configuration import Auth0Source, Configuration, parse_configuration
-from meibo.errors import MeiboError, RequestRefusedError
+from meibo.errors import RequestRefusedError
 from meibo.exports.create import RunCreator
 from meibo.exports.plan import PlannedExport
 from meibo.exports.workflow import ExecutionStatus
+from meibo.http.ratelimit import Clock
+from tests.support.clock import FakeClock
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"
@@ -43,18 +45,31 @@ class FakeWorkflow:
 
 
 @dataclass
-class FakeProviderClients:
-    """Counts what is asked of the providers; ``fails`` makes the job of an export fail."""
+class FakeBus:
+    """Keeps the events of the ends of runs."""
 
-    fails: dict[str, MeiboError] = field(default_factory=dict)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def announce(self, detail: Mapping[str, Any]) -> None:
+        self.events.append(detail)
+
+
+@dataclass
+class FakeProviderClients:
+    """Counts the calls to the providers; ``fails`` makes the job of an export fail, ``wait`` is what a call takes."""
+
+    fails: dict[str, Exception] = field(default_factory=dict)
     jobs: list[str] = field(default_factory=list)
+    wait: Callable[[], None] = lambda: None
 
     def connections(self, source: Auth0Source, organization_id: str) -> list[str]:
+        self.wait()
         if organization_id not in ORGANIZATIONS:
             raise RequestRefusedError(f"organization {organization_id} has no enabled connection")
         return ORGANIZATIONS[organization_id]
 
     def create_job(self, export: PlannedExport) -> str:
+        self.wait()
         if export.export_id in self.fails:
             raise self.fails[export.export_id]
         self.jobs.append(export.export_id)
@@ -95,6 +110,7 @@ class ExportsHarness:
     providers: FakeProviderClients = field(default_factory=FakeProviderClients)
     seconds_left: float = 900.0
     max_jobs: int = 3
+    clock: Clock = field(default_factory=lambda: FakeClock(TICK.timestamp()))
 
     @property
     def creator(self) -> RunCreator:
@@ -107,7 +123,7 @@ class ExportsHarness:
             create_job=self.providers.create_job,
             max_jobs=self.max_jobs,
             time_left=lambda: self.seconds_left,
-            now=lambda: TICK,
+            clock=self.clock,
         )
 
 

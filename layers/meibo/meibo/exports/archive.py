@@ -94,7 +94,7 @@ class Archiver:
         started = self.now()
         adopted = self.store.exists(key)
         result = transfer.read_back(key) if adopted else transfer.copy_to(key)
-        previous = previous_manifest(self.store, export.address, run_id)
+        previous = previous_manifest(self.store, export.address, run_id, accept_from=export.accept_from)
         manifest: dict[str, Any] = {
             "manifest_version": MANIFEST_VERSION,
             "run_id": run_id,
@@ -129,7 +129,9 @@ class Archiver:
             "sanity": assess_sanity(
                 result.rows,
                 previous,
+                run_id=run_id,
                 suspect_share=self.suspect_share,
+                accept_from=export.accept_from,
                 may_be_empty=export.may_be_empty,
                 dataset=export.dataset,
             ),
