@@ -22,6 +22,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from meibo.archive.copy import CopyOptions
 from meibo.exports import archive
 from meibo.exports.archive import MAX_EXPANDED_BYTES
+from meibo.http.ratelimit import SystemClock
 from meibo_local.aws import REGION, LocalAws, local_aws
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators
@@ -206,6 +207,19 @@ class WholeSystem:
         return [json.loads(line) for key in self.aws.keys("changes/") for line in self.aws.read(key).splitlines()]
 
 
+class SkippingClock(SystemClock):
+    """The machine's clock, put forward by each sleep instead of waiting."""
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.skipped
+
+    def sleep(self, seconds: float) -> None:
+        self.skipped += seconds
+
+
 def impatient(patch: pytest.MonkeyPatch) -> None:
     """Let the workflow's and the copy's waits take no time, and the copy's parts be small."""
 
@@ -220,6 +234,7 @@ def impatient(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(retry, types.SimpleNamespace(sleep=lambda _seconds: None))
     wait = "moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function.WaitFunction._wait_interval"
     patch.setattr(wait, lambda *_args, **_options: None)
+    patch.setattr("meibo.exports.create.SystemClock", SkippingClock)
     small = partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
     patch.setattr("meibo.exports.archive.CopyOptions", lambda **options: small(**{**options, "part_bytes": PART_BYTES}))
     patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1024)

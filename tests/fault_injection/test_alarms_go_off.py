@@ -7,6 +7,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,20 @@ def test_an_export_that_shrinks_is_suspect(
     (export,) = everything.run_manifest(run_id)["exports"]
     sanity = everything.aws.read_json(export["manifest_key"])["sanity"]
     assert (sanity["verdict"], sanity["previous_rows"]) == ("suspect", 30)
+
+    # when: it stays so on the next day
+    tomorrow = everything.next_tick() + timedelta(days=1)
+    everything.run(tomorrow)
+
+    # then
+    assert metrics("SuspectExports") == 2
+
+    # when: the new level is accepted, as the page says
+    everything.configure([{**USERS[0], "limit": 3, "accept_from": f"{tomorrow:%Y-%m-%d}"}], [])
+    everything.run(tomorrow + timedelta(days=1))
+
+    # then
+    assert metrics("SuspectExports") == 2
 
 
 def test_an_object_that_somebody_wrote_over_is_damage(

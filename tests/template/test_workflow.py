@@ -101,7 +101,15 @@ def test_every_error_name_is_ours_or_the_services(workflow: dict[str, Any]) -> N
 
 
 # What trying again can mend: by the workflow's Retry, or by its Catch that creates a new job.
-TRIED_AGAIN = {"ProviderBusyError", "CopyBrokenError", "SourceChangedError", "OutOfTimeError", "JobGoneError"}
+TRIED_AGAIN = {
+    "AwsBusyError",
+    "ProviderBusyError",
+    "CopyBrokenError",
+    "SourceChangedError",
+    "OutOfTimeError",
+    "JobGoneError",
+    "UnexpectedError",
+}
 # What it cannot: recorded at once with its message. Bases are never raised themselves.
 RECORDED_AT_ONCE = {
     "MeiboError",
@@ -118,7 +126,6 @@ RECORDED_AT_ONCE = {
     "FileTooLargeError",
     "ArchiveConflictError",
     "JobsExhaustedError",
-    "UnexpectedError",
 }
 
 
@@ -134,6 +141,36 @@ def test_each_error_is_tried_again_or_recorded_at_once_on_purpose(workflow: dict
         if not SERVICE_ERRORS.fullmatch(name)
     }
     assert named == TRIED_AGAIN
+
+
+def _retrier(task: dict[str, Any], error: str) -> dict[str, Any]:
+    (retrier,) = (found for found in task["Retry"] if error in found["ErrorEquals"])
+    # A budget of its own, which no other error uses up.
+    assert retrier["ErrorEquals"] == [error]
+    assert isinstance(retrier, dict)
+    return retrier
+
+
+def test_every_step_outlasts_an_hour_in_which_aws_is_busy(workflow: dict[str, Any]) -> None:
+    for name, task in _tasks(workflow).items():
+        retrier = _retrier(task, "AwsBusyError")
+
+        waits = [
+            min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier["MaxDelaySeconds"])
+            for attempt in range(retrier["MaxAttempts"])
+        ]
+
+        # Full jitter halves the waits on average.
+        assert retrier["JitterStrategy"] == "FULL", name
+        assert waits[1] > waits[0], name
+        assert sum(waits) / 2 > 3600, name
+
+
+def test_every_step_retries_an_unexpected_error_twice(workflow: dict[str, Any]) -> None:
+    for name, task in _tasks(workflow).items():
+        retrier = _retrier(task, "UnexpectedError")
+
+        assert (retrier["MaxAttempts"], retrier["BackoffRate"], retrier["JitterStrategy"]) == (2, 2, "FULL"), name
 
 
 def test_whatever_a_step_of_an_export_raises_is_recorded(workflow: dict[str, Any]) -> None:

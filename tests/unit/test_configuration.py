@@ -152,6 +152,14 @@ def test_fields_are_always_named_in_the_request() -> None:
             lambda d: cybozu(d)["exports"].append({"dataset": "people"}),
             "sources[1].exports[2].dataset: expected 'users', 'organizations'",
         ),
+        (
+            lambda d: auth0(d)["exports"][0].update(accept_from="2026-02-31"),
+            "sources[0].exports[0].accept_from: expected a date of the calendar",
+        ),
+        (
+            lambda d: cybozu(d)["exports"][0].update(accept_from="20261121"),
+            "sources[1].exports[0].accept_from: expected a date such as 2026-11-21",
+        ),
     ],
 )
 def test_a_fault_is_named_by_its_path(change: Change, message: str) -> None:
@@ -265,6 +273,16 @@ def test_directory_is_short_for_every_dataset_of_its_format(format_name: str, da
     assert [(export.dataset, export.format, export.scope) for export in exports] == [
         (dataset, format_name, "all") for dataset in datasets.split()
     ]
+
+
+@pytest.mark.parametrize("format_name", ["csv", "ndjson"])
+def test_accepted_date_of_a_directory_is_that_of_each_of_its_datasets(format_name: str) -> None:
+    entry = {"dataset": "directory", "format": format_name, "accept_from": "2026-11-21"}
+    source = parse_configuration(changed(lambda d: cybozu(d).update(exports=[entry]))).sources[1]
+
+    (exports,) = source.exports_by_entry()
+
+    assert {export.accept_from for export in exports} == {"2026-11-21"}
 
 
 def test_directory_is_csv_unless_it_says_otherwise() -> None:

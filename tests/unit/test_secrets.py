@@ -5,12 +5,13 @@ from typing import Any
 
 import boto3
 import pytest
-from aws_lambda_powertools.utilities.parameters import SSMProvider
+from aws_lambda_powertools.utilities.parameters import SecretsProvider, SSMProvider
 from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
-from meibo.errors import ConfigurationError
-from meibo.secrets import forget_providers, read_configuration
+from meibo.errors import AwsBusyError, ConfigurationError, SecretError
+from meibo.secrets import forget_providers, read_configuration, read_secret
 
 NAME = "/meibo/sources"
 
@@ -27,6 +28,33 @@ def ssm() -> Iterator[Stubber]:
         yield stubber
         stubber.assert_no_pending_responses()
     forget_providers()
+
+
+@pytest.fixture
+def secrets_manager() -> Iterator[Stubber]:
+    """Secrets Manager's answers in the order of the calls."""
+    client = boto3.client(
+        "secretsmanager", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+    )
+    forget_providers()
+    with Stubber(client) as stubber:
+        DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
+        yield stubber
+        stubber.assert_no_pending_responses()
+    forget_providers()
+
+
+class _Unreachable:
+    """A client whose calls raise an error before any answer."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def get_secret_value(self, **_: Any) -> Any:
+        raise self._error
+
+    def get_parameter(self, **_: Any) -> Any:
+        raise self._error
 
 
 def _parameter(name: str, value: str) -> dict[str, Any]:
@@ -87,3 +115,71 @@ def test_a_denied_path_is_not_taken_for_an_empty_one(ssm: Stubber) -> None:
 
     with pytest.raises(ConfigurationError, match=r"below '/meibo/sources/' cannot be read \(AccessDeniedException\)"):
         read_configuration(NAME)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("ThrottlingException", 400), ("InternalServerError", 500), ("ServiceUnavailable", 503)]
+)
+def test_a_busy_ssm_is_not_a_wrong_configuration(ssm: Stubber, code: str, status: int) -> None:
+    ssm.add_client_error("get_parameter", code, http_status_code=status)
+
+    with pytest.raises(AwsBusyError, match=f"GetParameter with {code}"):
+        read_configuration(NAME)
+
+
+def test_an_ssm_that_becomes_busy_is_not_a_wrong_configuration(ssm: Stubber) -> None:
+    _answer_parameter(ssm, "main")
+    ssm.add_client_error("get_parameters_by_path", "ThrottlingException")
+
+    with pytest.raises(AwsBusyError, match="GetParametersByPath with ThrottlingException"):
+        read_configuration(NAME)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("ThrottlingException", 400), ("InternalServiceError", 500), ("ServiceUnavailable", 503)]
+)
+def test_a_busy_secrets_manager_is_not_a_wrong_secret(secrets_manager: Stubber, code: str, status: int) -> None:
+    secrets_manager.add_client_error("get_secret_value", code, http_status_code=status)
+
+    with pytest.raises(AwsBusyError, match=f"GetSecretValue with {code}"):
+        read_secret("meibo/acme")
+
+
+@pytest.mark.parametrize("code", ["ResourceNotFoundException", "AccessDeniedException"])
+def test_a_secret_that_is_missing_or_denied_is_named(secrets_manager: Stubber, code: str) -> None:
+    secrets_manager.add_client_error("get_secret_value", code)
+
+    with pytest.raises(SecretError, match=rf"'meibo/acme' cannot be read \({code}\)"):
+        read_secret("meibo/acme")
+
+
+@pytest.mark.parametrize("text", ["[]", "client_id=a", "1"])
+def test_a_malformed_secret_is_named_but_not_quoted(secrets_manager: Stubber, text: str) -> None:
+    secrets_manager.add_response("get_secret_value", {"SecretString": text})
+
+    with pytest.raises(SecretError, match="'meibo/acme' must hold one JSON object") as caught:
+        read_secret("meibo/acme")
+    assert "client_id=a" not in str(caught.value)
+
+
+def test_an_aws_that_cannot_be_reached_is_busy() -> None:
+    client: Any = _Unreachable(EndpointConnectionError(endpoint_url="https://secretsmanager.invalid"))
+    forget_providers()
+    DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
+    DEFAULT_PROVIDERS["ssm"] = SSMProvider(boto3_client=client)
+
+    with pytest.raises(AwsBusyError, match="EndpointConnectionError"):
+        read_secret("meibo/acme")
+    with pytest.raises(AwsBusyError, match="EndpointConnectionError"):
+        read_configuration(NAME)
+    forget_providers()
+
+
+def test_missing_credentials_are_reported_as_such() -> None:
+    client: Any = _Unreachable(NoCredentialsError())
+    forget_providers()
+    DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
+
+    with pytest.raises(NoCredentialsError):
+        read_secret("meibo/acme")
+    forget_providers()

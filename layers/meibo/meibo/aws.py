@@ -1,4 +1,4 @@
-"""boto3 clients, made on first use and kept for the life of the process."""
+"""boto3 clients, made on first use and kept for the life of the process, and which of their errors will pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore import exceptions
 from botocore.config import Config
+
+from meibo.errors import AwsBusyError
 
 if TYPE_CHECKING:
     from mypy_boto3_events import EventBridgeClient
@@ -16,6 +19,14 @@ if TYPE_CHECKING:
 
 # Standard mode retries throttling and 5xx with backoff; ten tries outlast the S3 503s that a burst can meet.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
+
+# Time-outs, failed connections, and responses that broke off.
+_BROKEN_CONNECTIONS = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
+# Codes that do not name throttling or a failure of the service, but mean it, with a status of 4xx:
+# https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
+_BUSY_CODES = frozenset(
+    {"RequestLimitExceeded", "RequestTimeout", "RequestTimeoutException", "TooManyRequestsException"}
+)
 
 
 @cache
@@ -46,3 +57,27 @@ def forget_clients() -> None:
     """Drop the kept clients, for a process whose endpoints or credentials change (tests, the local system)."""
     for made in (s3, step_functions, event_bridge, sqs):
         made.cache_clear()
+
+
+def busy_error(error: BaseException) -> AwsBusyError | None:
+    """Return the AwsBusyError that a botocore error stands for, or None if another attempt would not help.
+
+    AWS is busy if it throttles, answers 429 or 5xx, or cannot be reached. The message names the operation and the code
+    only, because a message of S3 may repeat a signed URL.
+    """
+    if isinstance(error, _BROKEN_CONNECTIONS):
+        return AwsBusyError(f"an AWS service did not answer ({type(error).__name__}); retry later")
+    if not isinstance(error, exceptions.ClientError):
+        return None
+    code = str(error.response.get("Error", {}).get("Code", "unknown"))
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if not is_busy_code(code) and status != 429 and status < 500:
+        return None
+    return AwsBusyError(f"AWS answered {error.operation_name} with {code}; retry later")
+
+
+def is_busy_code(code: str) -> bool:
+    """Return whether an error code of AWS means throttling, or a failure inside the service."""
+    if code.startswith(("Internal", "ServiceUnavailable", "SlowDown")):
+        return True
+    return "throttl" in code.lower() or code in _BUSY_CODES

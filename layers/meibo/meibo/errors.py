@@ -24,7 +24,7 @@ class EventError(MeiboError):
 
 
 class SecretError(MeiboError):
-    """A secret is missing or does not hold what its source needs."""
+    """A secret is missing, cannot be read, or does not hold what its source needs."""
 
 
 class CredentialsRefusedError(MeiboError):
@@ -73,6 +73,13 @@ class ProviderBusyError(MeiboError):
         super().__init__(message)
         self.retry_after = retry_after
         self.uncertain = uncertain
+
+
+# -- AWS is busy: the workflow retries with backoff until it passes -----------------------------------------------
+
+
+class AwsBusyError(MeiboError):
+    """An AWS service throttles, answers 5xx or cannot be reached, also after boto3's own retries."""
 
 
 # -- the copy broke: a fresh location, then on or again --------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
+from meibo.aws import busy_error
 from meibo.errors import MeiboError, UnexpectedError
 
 __all__ = ["MetricUnit", "guarded", "kind_of", "logger", "metrics"]
@@ -27,7 +28,10 @@ Handler = Callable[[Any, Any], dict[str, Any]]
 
 
 def guarded(handler: Handler) -> Handler:
-    """Let Meibo's own errors pass, and turn every other one into an UnexpectedError without its message."""
+    """Raise Meibo's own errors as they are, AwsBusyError if AWS is busy, and UnexpectedError for all others.
+
+    The messages of other errors may contain sensitive data, so they are dropped.
+    """
 
     @functools.wraps(handler)
     def call(event: Any, context: Any) -> dict[str, Any]:
@@ -37,6 +41,9 @@ def guarded(handler: Handler) -> Handler:
             logger.error("failed", extra={"error": type(error).__name__, "reason": str(error)})
             raise
         except Exception as error:  # noqa: BLE001  # the door: whatever it is, its message must not get out
+            if busy := busy_error(error):
+                logger.error("failed", extra={"error": type(busy).__name__, "reason": str(busy)})
+                raise busy from None
             places = [
                 f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119  # a frame's name need not be a path
                 for frame in traceback.extract_tb(error.__traceback__)

@@ -7,7 +7,9 @@ from typing import Any
 
 from aws_lambda_powertools.utilities import parameters
 from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
+from botocore.exceptions import ClientError
 
+from meibo.aws import busy_error
 from meibo.errors import ConfigurationError, SecretError
 
 
@@ -17,7 +19,10 @@ def forget_providers() -> None:
 
 
 def read_secret(name: str) -> dict[str, Any]:
-    """Return a secret's JSON object, raising SecretError where it is missing or not one.
+    """Return a secret's JSON object.
+
+    Raises SecretError if the secret is missing, cannot be read or holds no JSON object, and AwsBusyError if Secrets
+    Manager is busy.
 
     Not cached: clients are kept with their tokens, and a corrected secret must count at once.
     """
@@ -25,8 +30,8 @@ def read_secret(name: str) -> dict[str, Any]:
         text = parameters.get_secret(name, force_fetch=True)
     except GetParameterError as error:
         raise SecretError(
-            f"the secret {name!r} cannot be read ({_code(error)}); create it in Secrets Manager in this region,"
-            " and check that its name begins with the template's SecretPrefix"
+            f"the secret {name!r} cannot be read ({_rejection_code(error)}); create it in Secrets Manager in this"
+            " region, and check that its name begins with the template's SecretPrefix"
         ) from None
     try:
         document = json.loads(text)
@@ -41,13 +46,13 @@ def read_configuration(name: str) -> dict[str, str]:
     """Return the configuration's documents by the names of their SSM parameters, sorted by name.
 
     These are the parameter ``name`` and all parameters below ``name/``; SSM limits each to 8 KB. Raises
-    ConfigurationError if there is none, or if they cannot be read.
+    ConfigurationError if there is none, or if they cannot be read, and AwsBusyError if SSM is busy.
     """
     documents: dict[str, str] = {}
     try:
         documents[name] = str(parameters.get_parameter(name, force_fetch=True))
     except GetParameterError as error:
-        if _code(error) != "ParameterNotFound":
+        if _rejection_code(error) != "ParameterNotFound":
             raise _unreadable(f"the SSM parameter {name!r}", error) from None
     try:
         # Without a slash at its end: IAM compares the policy's ARN with "parameter" and this path. The paginator
@@ -67,15 +72,17 @@ def read_configuration(name: str) -> dict[str, str]:
 
 def _unreadable(what: str, error: GetParameterError) -> ConfigurationError:
     return ConfigurationError(
-        f"{what} cannot be read ({_code(error)}); allow ssm:GetParameter and ssm:GetParametersByPath on it"
+        f"{what} cannot be read ({_rejection_code(error)}); allow ssm:GetParameter and ssm:GetParametersByPath on it"
     )
 
 
-def _code(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        response = getattr(cause, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", "unknown"))
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__
+def _rejection_code(error: GetParameterError) -> str:
+    """Return the code with which AWS rejected the call; raise what Powertools wrapped if there is no such answer."""
+    cause = error.__context__
+    if cause is None:
+        raise error
+    if busy := busy_error(cause):
+        raise busy from None
+    if not isinstance(cause, ClientError):
+        raise cause from None
+    return str(cause.response["Error"]["Code"])

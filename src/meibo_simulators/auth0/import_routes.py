@@ -81,44 +81,33 @@ def register(routes: Routes) -> None:
     def create_import(_grant: Grant) -> Response:
         rows = _read_file()
         connection_id = _connection(tenant)
-        active = sum(1 for job in tenant.jobs.all.values() if _active(job))
-        if active >= tenant.switches.import_concurrency:
-            raise ApiError(
-                429,
-                f"There are {active} active import users jobs, please wait until some of them are finished "
-                "and try again",
-                "too_many_requests",
-            )
         connection = tenant.directory.connections[connection_id]
         external = request.form.get("external_id")
-        job = tenant.jobs.new(
-            "users_import",
-            {
-                "connection_id": connection_id,
-                "connection": connection.name,
-                **({"external_id": external} if external else {}),
-            },
-        )
-        job.pending_polls = tenant.switches.import_polls
-        tenant.jobs.completion_emails += _flag("send_completion_email", default=True)
-        _apply(tenant, job, connection_id, rows, upsert=_flag("upsert", default=False))
-        return answer(job.body, 202)
+        upsert, emailed = _flag("upsert", default=False), _flag("send_completion_email", default=True)
+
+        def work(job: Job) -> None:
+            _apply(tenant, job, connection_id, rows, upsert=upsert)
+            tenant.jobs.completion_emails += emailed
+
+        extra = {
+            "connection_id": connection_id,
+            "connection": connection.name,
+            **({"external_id": external} if external else {}),
+        }
+        return answer(tenant.jobs.create_import(extra, work), 202)
 
     @routes.add("GET", "/jobs/<job_id>/errors", "create:users", "read:users", limit="jobs")
     def job_errors(_grant: Grant, job_id: str) -> Response:
-        job = tenant.jobs.all.get(job_id)
-        if job is None:
-            raise ApiError(404, "The job does not exist")
-        if _active(job) or not job.errors:
+        try:
+            job = tenant.jobs.find(job_id)
+        except ApiError:
+            raise ApiError(404, "The job does not exist") from None
+        if not job.errors:
             return no_content()
         response = answer(job.errors)
         # Recorded without a charset, other than everywhere else.
         response.headers["Content-Type"] = "application/json"
         return response
-
-
-def _active(job: Job) -> bool:
-    return job.body["type"] == "users_import" and job.polls <= job.pending_polls
 
 
 def _flag(name: str, *, default: bool) -> bool:
@@ -162,7 +151,7 @@ def _connection(tenant: SimulatedTenant) -> str:
 
 
 def _apply(tenant: SimulatedTenant, job: Job, connection_id: str, rows: list[Any], *, upsert: bool) -> None:
-    """Import the rows at once; the job shows it only when it is completed."""
+    """Import the rows of a job whose time has come."""
     inserted = updated = 0
     for number, row in enumerate(rows):
         errors = list(_row_errors(row))
@@ -219,7 +208,7 @@ def _import(
     if there is None:
         same = [one for one in directory.by_email(email) if _is_in(one, connection.name)]
         there = same[0] if same else None
-    now = timestamp(tenant.clock())
+    now = timestamp(job.due)
     if there is not None:
         if not upsert:
             return "duplicate"

@@ -72,6 +72,9 @@ class Job:
     polls: int = 0
     pending_polls: int = 0
     processing_polls: int = 0
+    due: float = 0.0
+    work: Callable[[Job], None] | None = field(default=None, repr=False)
+    """Imports the users of a pending import; None for exports, and once it is done."""
     completed_body: dict[str, Any] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -159,6 +162,38 @@ class Jobs:
             self.all[job_id] = job
         return job
 
+    def create_import(self, extra: dict[str, Any], work: Callable[[Job], None]) -> dict[str, Any]:
+        """Create the job of an import, whose work is done when its time has come."""
+        switches = self._tenant.switches
+        with self._lock:
+            active = len(self.pending_imports())
+            if active >= switches.import_concurrency:
+                raise ApiError(
+                    429,
+                    f"There are {active} active import users jobs, please wait until some of them are finished "
+                    "and try again",
+                    "too_many_requests",
+                )
+            job = self.new("users_import", extra)
+            job.due, job.work = job.created + switches.import_seconds, work
+        return job.body
+
+    def settle(self) -> None:
+        """Finish the imports that are due, in the order of their creation; polling is not needed."""
+        now = self._tenant.clock()
+        with self._lock:
+            for job in self.pending_imports():
+                if now < job.due or job.fate == "stuck" or job.work is None:
+                    continue
+                work, job.work = job.work, None
+                if job.fate == "completed":
+                    work(job)
+
+    def pending_imports(self) -> list[Job]:
+        """Return the imports that have not ended."""
+        with self._lock:
+            return [job for job in self.all.values() if job.work is not None]
+
     def _write(self, job: Job, body: dict[str, Any]) -> None:
         directory = self._tenant.directory
         connection_id, limit = body.get("connection_id"), body.get("limit")
@@ -196,7 +231,7 @@ class Jobs:
                 if self._tenant.switches.summary:
                     body["summary"] = {"failed": 0, "updated": 0, "inserted": 0, "total": file.rows}
             if status == "failed":
-                body["status_details"] = "The export could not be finished."
+                body["status_details"] = "The job could not be finished."
             if self._tenant.switches.progress:
                 done = status == "completed"
                 body["percentage_done"] = 100 if done else min(99, 100 * job.polls // (job.pending_polls + 1))
@@ -218,14 +253,18 @@ class Jobs:
             return job
 
     def _status(self, job: Job) -> str:
-        if job.polls <= job.pending_polls:
-            return "pending"
-        if job.polls <= job.pending_polls + job.processing_polls:
-            return "processing"
-        early = self._tenant.clock() - job.created < self._tenant.switches.job_seconds
-        unwritten = job.fate == "completed" and job.file is not None and not job.file.done()
-        if early or unwritten or job.fate == "stuck":
-            return "pending"
+        if job.body["type"] == "users_import":
+            if job.work is not None:
+                return "pending"
+        else:
+            if job.polls <= job.pending_polls:
+                return "pending"
+            if job.polls <= job.pending_polls + job.processing_polls:
+                return "processing"
+            early = self._tenant.clock() - job.created < self._tenant.switches.job_seconds
+            unwritten = job.fate == "completed" and job.file is not None and not job.file.done()
+            if early or unwritten or job.fate == "stuck":
+                return "pending"
         return "compacting" if job.fate == "unheard_of" else job.fate
 
     def file(self, job_id: str) -> ExportFile:

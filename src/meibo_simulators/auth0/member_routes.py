@@ -13,6 +13,7 @@ from meibo_simulators.auth0.organizations import ROLES_A_MEMBER
 from meibo_simulators.auth0.pagination import (
     CHECKPOINT_QUERY,
     DEFAULT_SIZE,
+    FIELDS_QUERY,
     OFFSET_QUERY,
     by_offset,
     comma_separated,
@@ -21,7 +22,7 @@ from meibo_simulators.auth0.pagination import (
     read_cursor,
     read_query,
 )
-from meibo_simulators.auth0.responses import ApiError, answer, body_error, no_content, user_missing
+from meibo_simulators.auth0.responses import ApiError, answer, body_error, insufficient_scope, no_content, user_missing
 from meibo_simulators.auth0.routing import json_body
 from meibo_simulators.auth0.validation import Schema, check
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 MEMBERS_A_REQUEST = 10
 MEMBER_FIELDS = ("user_id", "email", "picture", "name", "roles")
+MEMBERS_SCOPE = "read:organization_members"
 ROLES_SCOPE = "read:organization_member_roles"
 _TEXT = {"type": "string", "minLength": 1}
 
@@ -62,13 +64,22 @@ def register(routes: Routes) -> None:
     """Add the routes."""
     tenant = routes.tenant
 
-    @routes.add("GET", "/organizations/<organization_id>/members", "read:organization_members", limit="members")
+    def expected(scope: str) -> str:
+        # The OpenAPI document has one text for both cases.
+        return f"{MEMBERS_SCOPE}, {ROLES_SCOPE}" if tenant.switches.members_refusal == "both" else scope
+
+    @routes.add(
+        "GET",
+        "/organizations/<organization_id>/members",
+        MEMBERS_SCOPE,
+        limit="members",
+        expected=lambda: expected(MEMBERS_SCOPE),
+    )
     def list_members(grant: Grant, organization_id: str) -> Response:
-        query = read_query(
-            request.args.to_dict(),
-            {**OFFSET_QUERY, **CHECKPOINT_QUERY, "fields": {"type": "string"}, "include_fields": {"type": "string"}},
-        )
-        fields = _fields(query, grant)
+        query = read_query(request.args.to_dict(), {**OFFSET_QUERY, **CHECKPOINT_QUERY, **FIELDS_QUERY})
+        fields = _fields(query)
+        if "roles" in fields and ROLES_SCOPE not in grant.scopes:
+            raise insufficient_scope(expected(ROLES_SCOPE))
         organization = existing(tenant, organization_id)
         rows = tenant.organizations.listed(organization.id)
 
@@ -161,14 +172,12 @@ def _known_roles(tenant: SimulatedTenant, role_ids: list[str], *, removing: bool
     return [one for one in role_ids if one not in unknown]
 
 
-def _fields(query: dict[str, Any], grant: Grant) -> list[str]:
+def _fields(query: dict[str, Any]) -> list[str]:
     fields = list(MEMBER_FIELDS[:-1])
     if query.get("fields"):
         fields = comma_separated(query["fields"], MEMBER_FIELDS, "fields")
-        if str(query.get("include_fields", "true")).lower() == "false":
+        if not query.get("include_fields", True):
             fields = [one for one in MEMBER_FIELDS[:-1] if one not in fields]
-    if "roles" in fields and ROLES_SCOPE not in grant.scopes:
-        raise ApiError(403, f"Insufficient scope, expected any of: {ROLES_SCOPE}", "insufficient_scope")
     return fields
 
 

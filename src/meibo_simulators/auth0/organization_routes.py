@@ -1,4 +1,4 @@
-"""GET /organizations, an organization, its enabled connections; GET /connections."""
+"""GET /organizations, an organization by id or name, its enabled connections; GET /connections."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Response, request
 
+from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
 from meibo_simulators.auth0.pagination import (
     CHECKPOINT_QUERY,
     DEFAULT_SIZE,
+    FIELDS_QUERY,
     OFFSET_QUERY,
     by_offset,
     cursor,
     offset,
     read_cursor,
     read_query,
+    with_fields,
 )
-from meibo_simulators.auth0.responses import answer, organization_missing
+from meibo_simulators.auth0.responses import ApiError, answer, organization_missing
 from meibo_simulators.auth0.validation import check
 
 if TYPE_CHECKING:
@@ -32,9 +35,18 @@ ORGANIZATION_ID = {
     "format_pattern": "^org_[A-Za-z0-9]{16}$",
     "description": "Organization identifier.",
 }
+ORGANIZATION_NAME = {
+    "type": "string",
+    "format": "organization-name",
+    "format_pattern": "^[a-z0-9][a-z0-9_-]{0,49}$",
+    "description": "name of the organization to retrieve.",
+}
+CONNECTION_ID = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
 SORT = {"type": "string", "pattern": "^(name|display_name|created_at):(1|-1)$", "description": "Field to sort by."}
 MAX_CONNECTIONS = 10
 _OPTIONS_SCOPE = "read:connections_options"
+# Recorded: these two come whatever fields are named.
+_ALWAYS = ("id", "is_domain_connection")
 
 
 def existing(tenant: SimulatedTenant, organization_id: str) -> Organization:
@@ -71,6 +83,14 @@ def register(routes: Routes) -> None:
     def get_organization(_grant: Grant, organization_id: str) -> Response:
         return answer(existing(tenant, organization_id).body)
 
+    @routes.add("GET", "/organizations/name/<name>", "read:organizations", limit="organization")
+    def get_organization_by_name(_grant: Grant, name: str) -> Response:
+        check({"name": name}, {"type": "object", "properties": {"name": ORGANIZATION_NAME}}, "Path")
+        found = tenant.organizations.find_by_name(name)
+        if found is None:
+            raise organization_missing()
+        return answer(found.body)
+
     @routes.add(
         "GET",
         "/organizations/<organization_id>/enabled_connections",
@@ -81,10 +101,7 @@ def register(routes: Routes) -> None:
         query = read_query(request.args.to_dict(), OFFSET_QUERY)
         organization = existing(tenant, organization_id)
         page = offset(query)
-        rows = [
-            _enabled(tenant.directory.connections[connection_id])
-            for connection_id in tenant.organizations.connections(organization.id)[:MAX_CONNECTIONS]
-        ]
+        rows = list(_enabled_connections(tenant, organization).values())
         total = len(rows)
         if tenant.switches.enabled_connections_paged:
             rows = rows[page.start : page.start + page.size]
@@ -94,16 +111,30 @@ def register(routes: Routes) -> None:
         start = page.start if tenant.switches.enabled_connections_paged else 0
         return answer({"enabled_connections": rows, "start": start, "limit": limit, "total": total})
 
+    @routes.add(
+        "GET",
+        "/organizations/<organization_id>/enabled_connections/<connection_id>",
+        "read:organization_connections",
+        limit="enabled_connections",
+    )
+    def enabled_connection(_grant: Grant, organization_id: str, connection_id: str) -> Response:
+        check(
+            {"connectionId": connection_id}, {"type": "object", "properties": {"connectionId": CONNECTION_ID}}, "Path"
+        )
+        found = _enabled_connections(tenant, existing(tenant, organization_id)).get(connection_id)
+        if found is None:
+            raise ApiError(404, "No connection found by that id")
+        return answer(found)
+
     @routes.add("GET", "/connections", "read:connections", limit="connections")
     def list_connections(grant: Grant) -> Response:
         query = read_query(
-            request.args.to_dict(),
-            {**OFFSET_QUERY, **CHECKPOINT_QUERY, "name": {"type": "string"}, "fields": {"type": "string"}},
+            request.args.to_dict(), {**OFFSET_QUERY, **CHECKPOINT_QUERY, **FIELDS_QUERY, "name": {"type": "string"}}
         )
         strategies = request.args.getlist("strategy")
         shown = not tenant.switches.hide_connection_options or _OPTIONS_SCOPE in grant.scopes
         rows = [
-            _connection(one, with_options=shown, fields=query.get("fields"))
+            with_fields(_connection(one, with_options=shown), query, _ALWAYS)
             for one in tenant.directory.connections.values()
             if (not strategies or one.strategy in strategies) and query.get("name", one.name) == one.name
         ]
@@ -112,9 +143,15 @@ def register(routes: Routes) -> None:
             end = start + query.get("take", DEFAULT_SIZE)
             body: dict[str, Any] = {"connections": rows[start:end]}
             if end < len(rows):
-                body["next"] = cursor(end, rows[end].get("id", "con"))
+                body["next"] = cursor(end, rows[end]["id"])
             return answer(body)
         return answer(by_offset("connections", rows, offset(query)))
+
+
+def _enabled_connections(tenant: SimulatedTenant, organization: Organization) -> dict[str, dict[str, Any]]:
+    """Return an organization's enabled connections by id."""
+    ids = tenant.organizations.connections(organization.id)[:MAX_CONNECTIONS]
+    return {connection_id: _enabled(tenant.directory.connections[connection_id]) for connection_id in ids}
 
 
 def _enabled(connection: Connection) -> dict[str, Any]:
@@ -129,20 +166,19 @@ def _enabled(connection: Connection) -> dict[str, Any]:
     return item
 
 
-def _connection(connection: Connection, *, with_options: bool, fields: str | None) -> dict[str, Any]:
+def _connection(connection: Connection, *, with_options: bool) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": connection.id,
         "name": connection.name,
+        "display_name": connection.name,
         "strategy": connection.strategy,
         "options": {"brute_force_protection": True, **connection.options},
         "realms": [connection.name],
-        "enabled_clients": [],
         "is_domain_connection": False,
+        "show_as_button": True,
+        "authentication": {"active": True},
+        "connected_accounts": {"active": False},
     }
     if not with_options:
         del body["options"]
-    if fields:
-        # Recorded: is_domain_connection comes whatever fields were asked for.
-        kept = {*fields.split(","), "is_domain_connection"}
-        return {name: value for name, value in body.items() if name in kept}
     return body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import re
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -106,6 +107,17 @@ class Organizations:
         if number is None or organization_id in self.vanished:
             return None
         return self._organization(organization_id, number)
+
+    def find_by_name(self, name: str) -> Organization | None:
+        """Return the organization of a name, or None."""
+        number = re.fullmatch(r"org-([0-9]{6,9})", name)
+        found = self.find(self._new_id("org", int(number[1]))) if number else None
+        return found if found is not None and found.body["name"] == name else None
+
+    def of_member(self, user_id: str) -> list[Organization]:
+        """Return the organizations that a user is a member of."""
+        found = [self.find(organization_id) for organization_id in self.ids()]
+        return [one for one in found if one is not None and self.is_member(one.id, user_id)]
 
     def remove(self, organization_id: str) -> None:
         """Delete an organization."""

@@ -24,8 +24,10 @@ PAGE: Schema = {"type": "integer", "minimum": 0, "maximum": 1000, "description":
 PER_PAGE: Schema = {"type": "integer", "minimum": 1, "maximum": 100, "description": "Number of results per page."}
 TAKE: Schema = {"type": "integer", "minimum": 1, "maximum": 100, "description": "Number of results per page."}
 FROM: Schema = {"type": "string", "description": "Optional Id from which to start selection."}
-OFFSET_QUERY = {"page": PAGE, "per_page": PER_PAGE, "include_totals": {"type": "string"}}
+BOOLEAN: Schema = {"type": "boolean"}
+OFFSET_QUERY = {"page": PAGE, "per_page": PER_PAGE, "include_totals": BOOLEAN}
 CHECKPOINT_QUERY = {"take": TAKE, "from": FROM}
+FIELDS_QUERY: dict[str, Schema] = {"fields": {"type": "string"}, "include_fields": BOOLEAN}
 
 
 def read_query(arguments: dict[str, str], properties: dict[str, Schema]) -> dict[str, Any]:
@@ -36,10 +38,26 @@ def read_query(arguments: dict[str, str], properties: dict[str, Schema]) -> dict
     found: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in properties:
-            numeric = properties[name].get("type") == "integer" and _INTEGER.fullmatch(value)
-            found[name] = int(value) if numeric else value
+            found[name] = _typed(value, properties[name]["type"])
     check(found, {"type": "object", "properties": properties}, "Query")
     return found
+
+
+def _typed(value: str, kind: str) -> Any:
+    """Return a parameter in its type, or as the text that it is if it does not fit."""
+    if kind == "integer" and _INTEGER.fullmatch(value):
+        return int(value)
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    return value
+
+
+def with_fields(body: dict[str, Any], query: dict[str, Any], always: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what ``fields`` and ``include_fields`` leave of an object; ``always`` names what they cannot remove."""
+    if not query.get("fields"):
+        return body
+    named, included = set(query["fields"].split(",")), query.get("include_fields", True)
+    return {name: value for name, value in body.items() if name in always or (name in named) == included}
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ def offset(query: dict[str, Any], size: int = DEFAULT_SIZE, text: str | None = N
     if start + per_page > MAX_RECORDS:
         message = text or f"Requesting page exceeds the allowed maximum of {MAX_RECORDS} records."
         raise ApiError(400, message, "invalid_paging", rate_headers=False)
-    return Slice(start, per_page, str(query.get("include_totals", "")).lower() == "true")
+    return Slice(start, per_page, query.get("include_totals", False))
 
 
 def by_offset(name: str, rows: Sequence[Any], page: Slice) -> Any:

@@ -75,6 +75,11 @@ def body_error(message: str) -> ApiError:
     return ApiError(400, message, "invalid_body", rate_headers=False)
 
 
+def insufficient_scope(expected: str) -> ApiError:
+    """Return the refusal of a token without an OAuth scope."""
+    return ApiError(403, f"Insufficient scope, expected any of: {expected}", "insufficient_scope")
+
+
 CONNECTION_MISSING = "The connection does not exist."
 ORGANIZATION_MISSING = "No organization found by that id or name"
 

@@ -26,13 +26,24 @@ class Routes:
         self.tenant = tenant
         self.app = app
 
-    def add(self, method: str, path: str, *scopes: str, limit: str = "other") -> Callable[[View], View]:
-        """Register a view under a path of /api/v2; any of the scopes is enough."""
+    def add(
+        self,
+        method: str,
+        path: str,
+        *scopes: str,
+        limit: str = "other",
+        expected: Callable[[], str | None] = lambda: None,
+    ) -> Callable[[View], View]:
+        """Register a view under a path of /api/v2; any of the scopes is enough.
+
+        ``expected`` returns what the text of a 403 lists instead of the scopes, or None.
+        """
 
         def register(view: View) -> View:
             @wraps(view)
             def checked(**arguments: str) -> Response:
-                grant = self.tenant.tokens.check(request.headers.get("Authorization"), scopes)
+                self.tenant.jobs.settle()
+                grant = self.tenant.tokens.check(request.headers.get("Authorization"), scopes, expected())
                 headers = self.tenant.limits.take(limit)
                 if (request.content_length or 0) > MAX_PAYLOAD:
                     raise ApiError(413, f"Payload content length greater than maximum allowed: {MAX_PAYLOAD}")

@@ -72,8 +72,10 @@ class Switches:
     """A hostile case: the cursor never advances."""
     members_shuffled: bool = True
     """Rows inside a members page are not sorted."""
-    enabled_connections_paged: bool = False
-    """Whether page and per_page have an effect there: with False, every page is the same, for ever."""
+    members_refusal: Literal["both", "missing"] = "both"
+    """Whether the 403 of a members list names both OAuth scopes, as in the OpenAPI document, or the missing one."""
+    enabled_connections_paged: bool = True
+    """Whether page and per_page are honoured, as the SDKs' pagers need it; not recorded. If not, pages never end."""
     enabled_connections_limit_is_length: bool = True
     eventual_consistency: float = 0.0
     """Seconds until a members list shows a change."""
@@ -85,7 +87,8 @@ class Switches:
     unknown_role: Literal["refuse", "ignore"] = "refuse"
     invitation_status: Literal[200, 201] = 201
     import_concurrency: int = 2
-    import_polls: int = 1
+    import_seconds: float = 1.0
+    """How long an import is pending, by the tenant's clock; its users are hidden until then."""
 
     # rate limits
     rate_tier: Literal["free", "essentials", "enterprise", "enterprise_nonproduction"] | None = None

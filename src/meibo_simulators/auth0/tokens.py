@@ -12,7 +12,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from meibo_simulators.auth0.responses import ApiError, OAuthError
+from meibo_simulators.auth0.responses import ApiError, OAuthError, insufficient_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,8 +191,11 @@ class Tokens:
             return False
         return all(claims.get(name, now) <= now + SKEW for name in ("iat", "nbf"))
 
-    def check(self, authorization: str | None, scopes: tuple[str, ...]) -> Grant:
-        """Return what the bearer token grants, or raise the 400, 401 or 403 that its header earns."""
+    def check(self, authorization: str | None, scopes: tuple[str, ...], expected: str | None = None) -> Grant:
+        """Return what the bearer token grants, or raise the 400, 401 or 403 that its header earns.
+
+        ``expected`` replaces the list of the OAuth scopes in the text of the 403.
+        """
         if not authorization:
             raise ApiError(401, "Missing authentication")
         kind, _, token = authorization.partition(" ")
@@ -205,7 +208,7 @@ class Tokens:
             message = "Expired token received for JSON Web Token validation"
             raise ApiError(401, message, attributes={"error": message})
         if scopes and not grant.scopes.intersection(scopes):
-            raise ApiError(403, f"Insufficient scope, expected any of: {','.join(scopes)}", "insufficient_scope")
+            raise insufficient_scope(expected or ",".join(scopes))
         return grant
 
     @staticmethod

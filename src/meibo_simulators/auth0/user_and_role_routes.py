@@ -1,4 +1,4 @@
-"""Single users: GET /users/{id}, GET /users-by-email; and the roles of the tenant."""
+"""Users: GET /users, /users/{id}, /users/{id}/organizations, /users-by-email; and the roles of the tenant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response, request
 
-from meibo_simulators.auth0.pagination import OFFSET_QUERY, by_offset, offset, read_query
+from meibo_simulators.auth0.pagination import FIELDS_QUERY, OFFSET_QUERY, by_offset, offset, read_query, with_fields
 from meibo_simulators.auth0.responses import answer, no_content, user_missing
 from meibo_simulators.auth0.validation import check
 
@@ -33,14 +33,29 @@ def register(routes: Routes) -> None:
     def by_email(_grant: Grant) -> Response:
         query = request.args.to_dict()
         check(query, BY_EMAIL, "Query")
-        return answer(tenant.directory.by_email(query["email"]))
+        shown = read_query(query, FIELDS_QUERY)
+        return answer([with_fields(profile, shown) for profile in tenant.directory.by_email(query["email"])])
 
     @routes.add("GET", "/users/<user_id>", "read:users", limit="users")
     def get_user(_grant: Grant, user_id: str) -> Response:
+        query = read_query(request.args.to_dict(), FIELDS_QUERY)
         profile = tenant.directory.get(user_id)
         if profile is None:
             raise user_missing()
-        return answer(profile)
+        return answer(with_fields(profile, query))
+
+    @routes.add("GET", "/users/<user_id>/organizations", "read:organizations")
+    def list_organizations(_grant: Grant, user_id: str) -> Response:
+        page = offset(read_query(request.args.to_dict(), OFFSET_QUERY))
+        if not tenant.directory.exists(user_id):
+            raise user_missing()
+        rows = [one.body for one in tenant.organizations.of_member(user_id)]
+        found = rows[page.start : page.start + page.size]
+        if not page.totals:
+            return answer(found)
+        # Recorded: the total of a page past the end is 0.
+        total = len(rows) if found else 0
+        return answer({"organizations": found, "start": page.start, "limit": page.size, "total": total})
 
     @routes.add("DELETE", "/users/<user_id>", "delete:users", limit="users")
     def delete_user(_grant: Grant, user_id: str) -> Response:
@@ -50,13 +65,14 @@ def register(routes: Routes) -> None:
 
     @routes.add("GET", "/users", "read:users", limit="users")
     def list_users(_grant: Grant) -> Response:
-        page = offset(read_query(request.args.to_dict(), OFFSET_QUERY), text=USERS_PAGED)
+        query = read_query(request.args.to_dict(), {**OFFSET_QUERY, **FIELDS_QUERY})
+        page = offset(query, text=USERS_PAGED)
         found = []
         for number, profile in enumerate(tenant.directory.users()):
             if number >= page.start + page.size:
                 break
             if number >= page.start:
-                found.append(profile)
+                found.append(with_fields(profile, query))
         if not page.totals:
             return answer(found)
         total = tenant.directory.count()

@@ -53,7 +53,7 @@ def make_application(domain: SimulatedDomain) -> Flask:
     def user_csv() -> Iterable[list[str]]:
         for user in domain.directory.users():
             yield user_records.csv_row(
-                user, domain.new_code(user), switches.csv_hidden, delete_column=switches.csv_delete_column
+                domain.shown(user), domain.new_code(user), switches.csv_hidden, delete_column=switches.csv_delete_column
             )
 
     structure_routes.register(routes)

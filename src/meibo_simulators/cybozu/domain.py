@@ -96,7 +96,7 @@ class SimulatedDomain:
             return b"".join(render(self.structure.rows(name), self.switches))
         rows = (
             csv_row(
-                user,
+                self.shown(user),
                 self.new_code(user),
                 self.switches.csv_hidden,
                 delete_column=self.switches.csv_delete_column,
@@ -135,7 +135,9 @@ class SimulatedDomain:
         return {"empty": "", "same": str(user["code"]), "star": "*"}[self.switches.csv_new_code]
 
     def shown(self, user: dict[str, Any]) -> dict[str, Any]:
-        """Return a user as the switches print what was never set."""
+        """Return a user as the switches say: what was never set, and custom items."""
+        if "customItemValues" in user and not self.switches.custom_items:
+            user = {**user, "customItemValues": []}
         if self.switches.unset == "null":
             return user
         kept = ("birthDate", "joinDate", "primaryOrganization", "sortOrder", "locale")

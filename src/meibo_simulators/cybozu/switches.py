@@ -34,6 +34,8 @@ class Switches:
     unset: Literal["null", "empty"] = "null"
     """How a text that was never set is printed."""
     administrator_in_json: bool = True
+    custom_items: bool = True
+    """Whether the domain has custom items; without them users.json has empty lists and user.csv 25 columns."""
     both_ids_and_codes: Literal["refuse", "ids"] = "refuse"
     unknown_code: Literal["refuse", "empty"] = "refuse"
     concurrency_limit: int | None = None

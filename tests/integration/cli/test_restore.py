@@ -51,6 +51,7 @@ def storage(archived: tuple[Path, SimulatedTenant]) -> FolderArchive:
 @pytest.fixture
 def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedTenant]:
     tenant = SimulatedTenant("empty", connections={FIRST_CONNECTION: 0})
+    tenant.switches.import_seconds = 0.05
     with ExitStack() as stack:
         simulators = stack.enter_context(Simulators([tenant]))
         for name, value in simulators.environment().items():

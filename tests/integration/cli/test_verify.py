@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -237,6 +237,44 @@ def test_an_overwritten_object_is_told_while_its_version_is_still_right(maker: A
     assert [one["damage"] for one in done.json()["damage"]] == ["other version"]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "/etc/hostname",
+        "../secret",
+        f"{USERS.folder(OLD)}../../../../../../../../../secret",
+        USERS.object_key(RUN, gzip=True),
+        f"{USERS.folder(OLD)}\0",
+        "",
+    ],
+)
+def test_object_outside_the_folder_of_its_manifest_is_damage_and_not_read(
+    maker: ArchiveBuilder, storage: Storage, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    # given: manifests that name an object elsewhere
+    maker.edit(MANIFEST, "object", "key", value=key)
+    maker.edit(RUN_MANIFEST, "exports", "0", "key", value=key)
+    reader = storage.reader()
+    keys: list[str] = []
+    chunks = reader.chunks
+
+    def recorded(key: str, version: str | None = None) -> Iterator[bytes]:
+        keys.append(key)
+        return chunks(key, version)
+
+    monkeypatch.setattr(reader, "chunks", recorded)
+
+    # when
+    plan = plan_everything(reader)
+    findings = [finding for task in plan.tasks for finding in Verifier(reader).verify(task)]
+
+    # then
+    assert ("altered manifest", MANIFEST, "names an object outside its folder") in [
+        (one.damage, one.key, one.detail) for one in findings
+    ]
+    assert keys == [STAFF_CSV.object_key(OLD, gzip=False)]
+
+
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)
 @pytest.mark.parametrize(("key", "damage"), [(KEY, "missing object"), (MANIFEST, "missing manifest")])
 def test_dangling_link_is_damage(
@@ -267,6 +305,18 @@ def test_a_run_that_may_still_go_is_left_out(maker: ArchiveBuilder, storage: Sto
     assert (young.under_way, young.findings) == ((RUN,), ())
     assert [finding.damage for finding in old.findings] == ["missing run manifest"]
     assert plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 21, 19, tzinfo=UTC)).under_way == (RUN,)
+
+
+def test_an_export_that_only_the_plan_of_a_repair_names_is_verified(maker: ArchiveBuilder, storage: Storage) -> None:
+    # given: a run whose repair archived an export that the first plan could not resolve, and that never finished
+    storage.put(USERS.object_key(RUN, gzip=True), BODY)
+    export = {name: getattr(USERS, name) for name in ("provider", "source", "dataset", "format", "scope")}
+    storage.put(plan_key(RUN), b'{"exports": []}')
+    storage.put(plan_key(RUN, 2), json.dumps({"exports": [export]}).encode())
+
+    plan = plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 23, tzinfo=UTC))
+
+    assert [task.folder.address for task in plan.tasks] == [USERS]
 
 
 def test_a_young_run_that_left_its_page_has_ended(maker: ArchiveBuilder, storage: Storage) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from meibo_local.template import ROOT
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
-from tests.integration.pipeline.conftest import System
+from tests.integration.pipeline.conftest import TICK, System
 
 FILE = "GET /job_*"
 Break = Callable[[System], object]
@@ -78,6 +81,54 @@ def test_a_wrong_secret_fails_at_once_and_is_not_repeated(system: System, secret
     assert found == error
     assert words in reason
     assert "wrong" not in reason
+
+
+def test_the_answer_names_each_export_that_could_not_be_created(system: System) -> None:
+    limited = system.tenant.limited_client("read:connections")
+    wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
+    system.configure(
+        {**system.auth0_source({"dataset": "users"}), "name": "refused", "secret": "meibo/refused"},
+        {**system.auth0_source({"dataset": "users"}), "name": "limited", "secret": "meibo/limited"},
+        {**system.auth0_source({"dataset": "users"}), "name": "missing", "secret": "meibo/nobody"},
+        system.auth0_source({"dataset": "users"}),
+        secrets={"meibo/refused": wrong, "meibo/limited": limited},
+    )
+
+    outcome = system.aws.tick()
+
+    assert outcome.failed is False
+    assert (outcome.payload["exports"], outcome.payload["jobs"]) == (4, 1)
+    reasons = {
+        (failure["export_id"], failure["error"]): failure["reason"] for failure in outcome.payload["not_created"]
+    }
+    assert reasons.keys() == {
+        ("refused/users/ndjson/all", "CredentialsRefusedError"),
+        ("limited/users/ndjson/all", "ScopeMissingError"),
+        ("missing/users/ndjson/all", "SecretError"),
+    }
+    assert "read:users" in reasons["limited/users/ndjson/all", "ScopeMissingError"]
+    assert "'meibo/nobody'" in reasons["missing/users/ndjson/all", "SecretError"]
+    assert "wrong" not in reasons["refused/users/ndjson/all", "CredentialsRefusedError"]
+
+
+def test_the_answer_in_the_readme_is_that_of_a_missing_scope(system: System) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (documented,) = (
+        json.loads(text) for text in re.findall(r"```json\n(.*?)```", readme, re.S) if "not_created" in text
+    )
+    limited = system.tenant.limited_client("read:organizations")
+    system.configure(
+        system.auth0_source({"dataset": "users"}, {"dataset": "organizations"}, {"dataset": "members"}),
+        system.cybozu_source({"dataset": "directory"}),
+        secrets={"meibo/acme": limited},
+    )
+
+    answer = system.aws.tick(TICK).payload
+
+    answer["not_created"][0]["reason"] = answer["not_created"][0]["reason"].replace(
+        system.tenant.domain, "acme.jp.auth0.com"
+    )
+    assert answer == documented
 
 
 def test_a_secret_that_does_not_exist_is_named(system: System) -> None:

@@ -121,9 +121,11 @@ def test_members_have_their_roles(tenant: SimulatedTenant, client: Auth0Client, 
         assert [role["id"] for role in row["roles"]] == expected
 
 
+@pytest.mark.parametrize("text", ["both", "missing"])
 def test_without_the_scope_for_roles_members_are_read_all_the_same(
-    tenant: SimulatedTenant, clock: FakeClock, organization: str
+    tenant: SimulatedTenant, clock: FakeClock, organization: str, text: Any
 ) -> None:
+    tenant.switches.members_refusal = text
     reader = MemberReader(client_of(tenant, clock, tenant.limited_client("read:organization_members")))
 
     assert sorted(member_ids(reader, organization)) == sorted(tenant.memberships[organization])

@@ -37,6 +37,13 @@ def lines(client: CybozuClient, **options: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in b"".join(stream_users_ndjson(client, **options)).splitlines()]
 
 
+def test_a_domain_without_custom_items_is_read(domain: SimulatedDomain, client: CybozuClient) -> None:
+    domain.switches.custom_items = False
+
+    assert lines(client) == domain.expected_users()
+    assert b"".join(stream_users_csv(client)) == domain.expected_csv()
+
+
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("bom", [True, False])
 def test_the_csv_file_is_delivered_as_it_is(

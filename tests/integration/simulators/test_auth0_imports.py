@@ -18,18 +18,17 @@ def send(api: Api, users: Any, **form: str) -> requests.Response:
     return api.call("POST", "/jobs/users-imports", data=fields, files={"users": ("users.json", data)})
 
 
-def finish(api: Api, job: dict[str, Any]) -> dict[str, Any]:
-    for _ in range(3):
-        job = api.get(f"/jobs/{job['id']}").json()
-    return job
+def finish(api: Api, clock: FakeClock, job: dict[str, Any]) -> dict[str, Any]:
+    clock.advance(api.tenant.switches.import_seconds)
+    return dict(api.get(f"/jobs/{job['id']}").json())
 
 
-def test_users_are_imported_under_their_prefix(api: Api, tenant: Any) -> None:
+def test_users_are_imported_under_their_prefix(api: Api, tenant: Any, clock: FakeClock) -> None:
     answer = send(api, [{"email": "New@Example.jp", "user_id": "abc", "user_metadata": {"x": 1}, "password_hash": "h"}])
     assert answer.status_code == 202
     job = answer.json()
     assert list(job) == ["type", "status", "connection_id", "connection", "created_at", "id"]
-    assert finish(api, job)["summary"] == {"failed": 0, "updated": 0, "inserted": 1, "total": 1}
+    assert finish(api, clock, job)["summary"] == {"failed": 0, "updated": 0, "inserted": 1, "total": 1}
     profile = tenant.directory.get("auth0|abc")
     assert profile["email"] == "new@example.jp"
     assert "password_hash" not in profile
@@ -37,15 +36,15 @@ def test_users_are_imported_under_their_prefix(api: Api, tenant: Any) -> None:
     assert tenant.jobs.completion_emails == 0
 
 
-def test_prefixed_ids_get_a_second_prefix(api: Api, tenant: Any) -> None:
-    send(api, [{"email": "new@example.jp", "user_id": "auth0|abc"}])
+def test_prefixed_ids_get_a_second_prefix(api: Api, tenant: Any, clock: FakeClock) -> None:
+    finish(api, clock, send(api, [{"email": "new@example.jp", "user_id": "auth0|abc"}]).json())
     assert tenant.directory.get("auth0|auth0|abc") is not None
 
 
-def test_failed_rows_are_told_and_the_job_completes(api: Api, tenant: Any) -> None:
+def test_failed_rows_are_told_and_the_job_completes(api: Api, tenant: Any, clock: FakeClock) -> None:
     there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
     rows = [{"email": there["email"]}, {"name": "nobody"}, {"email": "x@example.jp", "identities": []}, {"email": 5}]
-    job = finish(api, send(api, rows).json())
+    job = finish(api, clock, send(api, rows).json())
     assert (job["status"], job["summary"]["failed"]) == ("completed", 4)
     answer = api.get(f"/jobs/{job['id']}/errors")
     assert answer.headers["Content-Type"] == "application/json"
@@ -53,7 +52,7 @@ def test_failed_rows_are_told_and_the_job_completes(api: Api, tenant: Any) -> No
     assert codes == ["DUPLICATED_USER", "OBJECT_REQUIRED", "NOT_PASSED", "INVALID_TYPE"]
 
 
-def test_upsert_replaces_metadata_and_leaves_the_rest(api: Api, tenant: Any) -> None:
+def test_upsert_replaces_metadata_and_leaves_the_rest(api: Api, tenant: Any, clock: FakeClock) -> None:
     there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
     own_id = there["user_id"].removeprefix("auth0|")
     row = {
@@ -62,18 +61,68 @@ def test_upsert_replaces_metadata_and_leaves_the_rest(api: Api, tenant: Any) -> 
         "user_metadata": {"only": 1},
         "blocked": not there.get("blocked"),
     }
-    job = finish(api, send(api, [row], upsert="true").json())
+    job = finish(api, clock, send(api, [row], upsert="true").json())
     assert job["summary"]["updated"] == 1
     changed = tenant.directory.get(there["user_id"])
     assert changed["user_metadata"] == {"only": 1}
     assert changed.get("blocked") == there.get("blocked")
 
 
-def test_third_job_at_once_is_refused(api: Api) -> None:
+def test_users_of_a_pending_import_are_hidden(api: Api, tenant: Any, clock: FakeClock) -> None:
+    tenant.switches.import_seconds = 60
+    there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
+    new, known = {"email": "new@example.jp", "user_id": "abc"}, {"email": there["email"], "name": "changed"}
+    job = send(api, [new, known, {"name": "no address"}], upsert="true").json()
+
+    def seen() -> tuple[Any, ...]:
+        return (
+            api.get("/users/auth0%7Cabc").status_code,
+            len(api.get("/users-by-email", email="new@example.jp").json()),
+            api.get("/users", include_totals="true").json()["total"],
+            api.get("/users-by-email", email=there["email"]).json()[0]["name"] == "changed",
+            api.get(f"/jobs/{job['id']}/errors").status_code,
+        )
+
+    # Polling does not help, only time does.
+    for _ in range(10):
+        assert api.get(f"/jobs/{job['id']}").json() == job
+    clock.advance(59.9)
+    assert seen() == (404, 0, 200, False, 204)
+    clock.advance(0.1)
+    assert seen() == (200, 1, 201, True, 200)
+
+
+def test_import_progresses_without_being_polled(api: Api, tenant: Any, clock: FakeClock) -> None:
+    job = send(api, [{"email": "new@example.jp"}, {"name": "no address"}]).json()
+    clock.advance(tenant.switches.import_seconds)
+    answer = api.get(f"/jobs/{job['id']}/errors")
+    assert (answer.status_code, answer.json()[0]["errors"][0]["code"]) == (200, "OBJECT_REQUIRED")
+    assert api.get("/users", include_totals="true").json()["total"] == 201
+    assert [send(api, [{"email": f"{n}@example.jp"}]).status_code for n in range(2)] == [202, 202]
+
+
+@pytest.mark.parametrize(("fate", "status", "total"), [("failed", "failed", 200), ("stuck", "pending", 200)])
+def test_import_can_end_without_users(
+    api: Api, tenant: Any, clock: FakeClock, fate: str, status: str, total: int
+) -> None:
+    tenant.switches.job_fate = fate
+    assert finish(api, clock, send(api, [{"email": "new@example.jp"}]).json())["status"] == status
+    assert api.get("/users", include_totals="true").json()["total"] == total
+
+
+def test_errors_of_an_import_are_forgotten_after_a_day(api: Api, tenant: Any, clock: FakeClock) -> None:
+    job = finish(api, clock, send(api, [{"name": "no address"}]).json())
+    clock.advance(86400)
+    api.session.headers["Authorization"] = f"Bearer {api.token(api.tenant.credentials()).json()['access_token']}"
+    answer = api.get(f"/jobs/{job['id']}/errors")
+    assert (answer.status_code, answer.json()["message"]) == (404, "The job does not exist")
+
+
+def test_third_job_at_once_is_refused(api: Api, clock: FakeClock) -> None:
     jobs = [send(api, [{"email": f"{n}@example.jp"}]) for n in range(3)]
     assert [job.status_code for job in jobs] == [202, 202, 429]
     assert "2 active import users jobs" in jobs[2].json()["message"]
-    finish(api, jobs[0].json())
+    finish(api, clock, jobs[0].json())
     assert send(api, [{"email": "3@example.jp"}]).status_code == 202
 
 
@@ -86,7 +135,7 @@ def test_another_tenant_takes_an_exports_people(api: Api, tenant: Any, clock: Fa
     ]
     with Simulators([empty], clock=clock) as simulators:
         other = Api(empty, simulators.ca_file)
-        assert finish(other, send(other, rows).json())["summary"]["inserted"] == 100
+        assert finish(other, clock, send(other, rows).json())["summary"]["inserted"] == 100
         job = other.completed(format="json", fields=[{"name": "user_id"}, *({"name": name} for name in kept)])
         restored = [json.loads(line) for line in empty.expected_file(job["id"]).content().decode().split("\n")[:-1]]
     assert [{**row, "user_id": row["user_id"].removeprefix("auth0|")} for row in restored] == rows

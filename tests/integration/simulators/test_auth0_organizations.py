@@ -117,9 +117,70 @@ def test_limit_of_enabled_connections_is_their_number(api: Api, tenant: Any) -> 
     assert (body["start"], body["limit"], body["total"]) == (0, 2, 2)
     assert "is_signup_enabled" in body["enabled_connections"][0]
     assert "is_signup_enabled" not in body["enabled_connections"][1]
-    assert api.get(path, page=1, per_page=50, include_totals="true").json() == body
+    assert api.get(path, page=1, per_page=50).json() == []
     none = api.get(f"/organizations/{tenant.organizations.ids()[9]}/enabled_connections", include_totals="true").json()
     assert none == {"enabled_connections": [], "start": 0, "limit": 0, "total": 0}
+
+
+@pytest.mark.parametrize(("paged", "second"), [(True, [1, 0]), (False, [2, 2])])
+def test_enabled_connections_are_paged_unless_the_switch_says_otherwise(
+    api: Api, tenant: Any, paged: bool, second: list[int]
+) -> None:
+    tenant.switches.enabled_connections_paged = paged
+    path = f"/organizations/{tenant.organizations.ids()[0]}/enabled_connections"
+    bodies = [api.get(path, page=page, per_page=1, include_totals="true").json() for page in (1, 2)]
+    assert [len(body["enabled_connections"]) for body in bodies] == second
+    assert [body["limit"] for body in bodies] == second
+    assert [body["total"] for body in bodies] == [2, 2]
+
+
+def test_one_enabled_connection(api: Api, tenant: Any) -> None:
+    organization = tenant.organizations.ids()[0]
+    path = f"/organizations/{organization}/enabled_connections"
+    first, second = api.get(path).json()
+    assert api.get(f"{path}/{first['connection_id']}").json() == first
+    assert api.get(f"{path}/{second['connection_id']}").json() == second
+    tenant.organizations.enable(organization, [FIRST_CONNECTION])
+    missing = api.get(f"{path}/{second['connection_id']}")
+    assert missing.json() == {"statusCode": 404, "error": "Not Found", "message": "No connection found by that id"}
+    assert api.get(f"{path}/con_1").json()["errorCode"] == "invalid_uri"
+    assert api.get(f"/organizations/{MISSING}/enabled_connections/{FIRST_CONNECTION}").status_code == 404
+
+
+def test_organization_is_found_by_its_name(api: Api, tenant: Any) -> None:
+    for expected in list(tenant.expected_organizations())[:12]:
+        assert api.get(f"/organizations/name/{expected['name']}").json() == expected
+    for name in ("org-000130", "org-0000001", "nobody"):
+        answer = api.get(f"/organizations/name/{name}")
+        assert (answer.status_code, answer.json()["message"]) == (404, "No organization found by that id or name")
+    assert api.get("/organizations/name/Upper").json()["errorCode"] == "invalid_uri"
+    tenant.organizations.remove(tenant.organizations.ids()[0])
+    assert api.get("/organizations/name/org-000000").status_code == 404
+
+
+def test_organizations_of_a_user(api: Api, tenant: Any) -> None:
+    user_id = tenant.directory.user_id(20)
+    path = f"/users/{user_path(user_id)}/organizations"
+    expected = [one for one in tenant.expected_organizations() if user_id in tenant.memberships[one["id"]]]
+    assert len(expected) >= 2
+    assert api.get(path).json() == expected
+    page = api.get(path, page=1, per_page=1, include_totals="true").json()
+    assert page == {"organizations": expected[1:2], "start": 1, "limit": 1, "total": len(expected)}
+    past = api.get(path, page=1, per_page=50, include_totals="true").json()
+    assert past == {"organizations": [], "start": 50, "limit": 50, "total": 0}
+    tenant.organizations.remove_members(expected[0]["id"], [user_id])
+    assert api.get(path).json() == expected[1:]
+    assert api.get("/users/auth0%7Cnobody/organizations").json()["errorCode"] == "inexistent_user"
+    poor = Api(tenant, Path(str(api.session.verify)), tenant.limited_client("read:users"))
+    assert poor.get(path).json()["message"] == "Insufficient scope, expected any of: read:organizations"
+
+
+def test_connections_are_objects_of_today(api: Api) -> None:
+    for connection in api.get("/connections").json():
+        assert set(connection) == {
+            *("id", "name", "display_name", "strategy", "realms", "is_domain_connection", "show_as_button"),
+            *("authentication", "connected_accounts"),
+        }
 
 
 def test_connections_hide_their_options_from_most(api: Api, tenant: Any) -> None:
@@ -131,7 +192,15 @@ def test_connections_hide_their_options_from_most(api: Api, tenant: Any) -> None
         tenant, Path(str(api.session.verify)), tenant.limited_client("read:connections", "read:connections_options")
     )
     assert "options" in rich.get("/connections").json()[0]
-    assert set(api.get("/connections", fields="id").json()[0]) == {"id", "is_domain_connection"}
+    for fields in ("id", "is_domain_connection", "nonsense"):
+        assert set(api.get("/connections", fields=fields).json()[0]) == {"id", "is_domain_connection"}
+    assert set(api.get("/connections", fields="name,strategy", include_fields="true").json()[0]) == {
+        *("id", "is_domain_connection", "name", "strategy"),
+    }
+    without = api.get("/connections", fields="id,name,realms", include_fields="false").json()[0]
+    assert {"id", "is_domain_connection", "strategy", "display_name"} <= set(without)
+    assert not {"name", "realms"} & set(without)
+    assert api.get("/connections", fields="id", include_fields="x").json()["errorCode"] == "invalid_query_string"
     assert api.get("/connections", page=10, per_page=100).json()["errorCode"] == "invalid_paging"
 
 
@@ -167,14 +236,38 @@ def test_cursor_can_repeat(api: Api, tenant: Any) -> None:
     assert api.get(path, **{"take": 2, "from": first}).json()["next"] == first
 
 
-def test_roles_of_members_need_their_scope(api: Api, tenant: Any) -> None:
+MEMBERS, MEMBER_ROLES = "read:organization_members", "read:organization_member_roles"
+
+
+@pytest.mark.parametrize(
+    ("switch", "granted", "expected"),
+    [
+        ("both", MEMBERS, f"{MEMBERS}, {MEMBER_ROLES}"),
+        ("both", MEMBER_ROLES, f"{MEMBERS}, {MEMBER_ROLES}"),
+        ("missing", MEMBERS, MEMBER_ROLES),
+        ("missing", MEMBER_ROLES, MEMBERS),
+    ],
+)
+def test_refusal_of_members_follows_the_switch(api: Api, tenant: Any, switch: Any, granted: str, expected: str) -> None:
+    tenant.switches.members_refusal = switch
+    path = f"/organizations/{tenant.organizations.ids()[0]}/members"
+    poor = Api(tenant, Path(str(api.session.verify)), tenant.limited_client(granted))
+    assert poor.get(path, fields="user_id,roles").json() == {
+        "statusCode": 403,
+        "error": "Forbidden",
+        "message": f"Insufficient scope, expected any of: {expected}",
+        "errorCode": "insufficient_scope",
+    }
+    assert poor.get(path).status_code == (200 if granted == MEMBERS else 403)
+
+
+def test_roles_of_members_are_named_in_fields(api: Api, tenant: Any) -> None:
     path = f"/organizations/{tenant.organizations.ids()[0]}/members"
     members = api.get(path, take=100, fields="user_id,roles").json()["members"]
     assert {bool(one["roles"]) for one in members} == {True, False}
     assert set(members[0]) == {"user_id", "roles"}
-    poor = Api(tenant, Path(str(api.session.verify)), tenant.limited_client("read:organization_members"))
-    answer = poor.get(path, fields="user_id,roles")
-    assert answer.json()["message"] == "Insufficient scope, expected any of: read:organization_member_roles"
+    without = api.get(path, take=100, fields="user_id,roles", include_fields="false").json()["members"]
+    assert set(without[0]) == {"email", "picture", "name"}
     wrong = api.get(path, fields="user_id,phone").json()["message"]
     assert "Must be a comma separated list of the following values: user_id,email,picture,name,roles" in wrong
 
@@ -320,3 +413,19 @@ def test_users_are_found_by_id_and_address(api: Api, tenant: Any) -> None:
     missing = api.get("/users/auth0%7Cnobody").json()
     assert (missing["message"], missing["errorCode"]) == ("The user does not exist.", "inexistent_user")
     assert api.get("/users", per_page=3, include_totals="true").json()["total"] == 500
+
+
+def test_fields_of_users_are_chosen(api: Api, tenant: Any) -> None:
+    expected = next(iter(tenant.expected_users()))
+    chosen = {"user_id": expected["user_id"], "email": expected["email"]}
+    rest = {name: value for name, value in expected.items() if name not in chosen}
+    for include, shown in (({}, chosen), ({"include_fields": "true"}, chosen), ({"include_fields": "false"}, rest)):
+        query = {"fields": "user_id,email,nonsense", **include}
+        assert api.get(f"/users/{user_path(expected['user_id'])}", **query).json() == shown
+        assert api.get("/users-by-email", email=expected["email"], **query).json() == [shown]
+        assert api.get("/users", per_page=1, **query).json() == [shown]
+        assert api.get("/users", per_page=1, include_totals="true", **query).json()["users"] == [shown]
+    refused = api.get("/users", fields="email", include_fields="1").json()
+    assert refused["message"] == (
+        "Query validation error: 'Expected type boolean but found type string' on property include_fields."
+    )

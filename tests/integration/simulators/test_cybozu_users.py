@@ -273,3 +273,20 @@ def test_record_holds_no_query_and_no_credentials(domain: Domain) -> None:
     assert "somebody" not in record
     assert domain.domain.account.password not in record
     assert json.loads(record)[0]["path"] == "/v1/users.json"
+
+
+@pytest.mark.parametrize(("delete_column", "columns"), [(True, 25), (False, 24)])
+def test_domain_without_custom_items(domain: Domain, delete_column: bool, columns: int) -> None:
+    domain.domain.switches.custom_items = False
+    domain.domain.switches.csv_delete_column = delete_column
+    users = domain.get("/v1/users.json").json()["users"]
+    assert {len(user) for user in users} == {27}
+    assert [user["customItemValues"] for user in users] == [[]] * 100
+    group = domain.get("/v1/group/users.json?code=everyone").json()["users"]
+    assert [user["customItemValues"] for user in group] == [[]] * 100
+    organization = domain.get("/v1/organization/users.json?code=org-0001").json()["userTitles"]
+    assert {str(one["user"]["customItemValues"]) for one in organization} == {"[]"}
+    answer = domain.get("/v1/csv/user.csv")
+    assert answer.content == domain.domain.expected_csv()
+    rows = list(csv.reader(io.StringIO(answer.content.decode(), newline="")))
+    assert {len(row) for row in rows} == {columns}

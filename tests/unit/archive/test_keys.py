@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.archive.keys import ExportAddress, attempt_key, plan_key, run_id_of, run_manifest_key, run_moment
+from meibo.archive.keys import (
+    ExportAddress,
+    attempt_key,
+    attempt_of,
+    plan_key,
+    run_id_of,
+    run_manifest_key,
+    run_moment,
+)
 from meibo.errors import EventError
 
 ADDRESS = ExportAddress(provider="auth0", source="acme", dataset="users", format="ndjson", scope="con_0000000000000001")
@@ -28,6 +36,23 @@ def test_keys_are_those_of_the_design() -> None:
 def test_a_repair_has_a_manifest_of_its_own() -> None:
     assert run_manifest_key("20261121T180000Z", 1).endswith("/_manifest.json")
     assert run_manifest_key("20261121T180000Z", 2).endswith("/_manifest-2.json")
+
+
+def test_a_repair_has_a_plan_of_its_own() -> None:
+    assert plan_key("20261121T180000Z", 2) == "runs/dt=2026-11-21/run=20261121T180000Z/_plan-2.json"
+
+
+@pytest.mark.parametrize("attempt", [1, 2, 12])
+def test_a_key_names_its_attempt(attempt: int) -> None:
+    for key in (plan_key, attempt_key, run_manifest_key):
+        assert attempt_of(key("20261121T180000Z", attempt)) == attempt
+
+
+@pytest.mark.parametrize(
+    "name", ["_manifest-x.json", "_manifest-2.json.partial", "x_plan.json", "_failures/attempt=2/a/b/c/all.json", ""]
+)
+def test_other_keys_belong_to_no_attempt(name: str) -> None:
+    assert attempt_of(f"runs/dt=2026-11-21/run=20261121T180000Z/{name}") is None
 
 
 def test_the_run_and_its_day_are_utc() -> None:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from meibo.changes.apply import MAX_LATE_RECEIVES
 from meibo.changes.dead_letters import DeadLetter
+from meibo.errors import AwsBusyError
 from meibo_simulators.faults import respond, too_many_requests
 from tests.support.changes import ChangeQueueHarness
 from tests.support.wsgi import Instead
@@ -261,6 +263,38 @@ def test_group_that_fails_in_several_ways_counts_once(
 
     # then
     assert world.counts["failures"] == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"),  # type: ignore[typeddict-item]  # botocore needs no more
+        ReadTimeoutError(endpoint_url="https://sqs.ap-northeast-1.amazonaws.com"),
+        AwsBusyError("AWS answered GetSecretValue with ThrottlingException; retry later"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_busy_aws_is_no_failure_of_a_change(
+    world: ChangeQueueHarness, people: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    message = world.send(people[0])
+
+    def busy(_key: str, _documents: Sequence[Any]) -> bool:
+        raise error
+
+    # when: no record can be written during one invocation
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "put_lines", busy)
+        world.source().poll()
+    held = world.queue.size()
+    world.drain()
+
+    # then
+    assert held == 1
+    assert world.counts["failures"] == 0
+    assert world.outcomes(message) == {people[0]: "applied"}
+    assert world.queue.letters == []
 
 
 @pytest.mark.parametrize("moment", ["before the record", "after the record", "after the dead letter"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,13 +12,15 @@ import pytest
 
 from meibo.archive.storage import MemoryArchiveStore
 from meibo.configuration import Configuration, parse_configuration
-from meibo.errors import MeiboError, RequestRefusedError
+from meibo.errors import RequestRefusedError
 from meibo.exports.create import RunCreator
 from meibo.exports.plan import PlannedExport
 from meibo.exports.workflow import ExecutionStatus
+from meibo.http.ratelimit import Clock
 from meibo.providers import provider, register
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, ProviderContext
+from tests.support.clock import FakeClock
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"
@@ -45,22 +47,35 @@ class FakeWorkflow:
             self.starts.append((run_id, attempt, items_key))
 
 
+@dataclass
+class FakeBus:
+    """Keeps the events of the ends of runs."""
+
+    events: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def announce(self, detail: Mapping[str, Any]) -> None:
+        self.events.append(detail)
+
+
 class FakeAuth0(Auth0Provider):
-    """Counts the jobs that are created; ``fails`` makes the job of an export fail."""
+    """Counts the calls; ``fails`` makes the job of an export fail, ``wait`` is called by each call."""
 
     def __init__(self) -> None:
-        self.fails: dict[str, MeiboError] = {}
+        self.fails: dict[str, Exception] = {}
         self.jobs: list[str] = []
+        self.wait: Callable[[], None] = lambda: None
 
     def organization_connections(
         self, request: ExportRequest, organization_id: str, context: ProviderContext
     ) -> list[str]:
+        self.wait()
         if organization_id not in ORGANIZATIONS:
             raise RequestRefusedError(f"organization {organization_id} has no enabled connection")
         return ORGANIZATIONS[organization_id]
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:
         assert isinstance(export, PlannedExport)
+        self.wait()
         if export.export_id in self.fails:
             raise self.fails[export.export_id]
         self.jobs.append(export.export_id)
@@ -107,6 +122,7 @@ class ExportsHarness:
     store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
     workflow: FakeWorkflow = field(default_factory=FakeWorkflow)
     seconds_left: float = 900.0
+    clock: Clock = field(default_factory=lambda: FakeClock(TICK.timestamp()))
 
     @property
     def providers(self) -> FakeAuth0:
@@ -122,7 +138,7 @@ class ExportsHarness:
             bucket="archive",
             configuration=lambda: self.configuration,
             context=ProviderContext(lambda: self.seconds_left),
-            now=lambda: TICK,
+            clock=self.clock,
         )
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from meibo.archive.copy import Content, CopyResult, Counts, LocationSource, StreamSource
+from meibo.archive.keys import run_id_of
 from meibo.archive.storage import MemoryArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError
 from meibo.exports.archive import Archiver
@@ -201,6 +203,8 @@ def test_a_suspect_export_names_the_reason_and_the_last_run() -> None:
         "verdict": "suspect",
         "previous_run_id": RUN,
         "previous_rows": 10,
+        "baseline_run_id": RUN,
+        "baseline_rows": 10,
         "reason": "60 % fewer users than in the last export: 10 → 4",
     }
 
@@ -263,3 +267,123 @@ def test_a_repaired_old_run_is_compared_with_the_run_before_it() -> None:
     world.rows = 9
 
     assert world.archive(RUN)["verdict"] == "ok"
+
+
+class Daily:
+    """Archives one export a day; the days count from the first run."""
+
+    def __init__(self) -> None:
+        self.world = World()
+
+    def archive(self, day: int, rows: int | None, *, accept_from: str | None = None) -> dict[str, Any]:
+        """Archive so many rows on a day and return the sanity of the manifest."""
+        run_id = run_id_of(TICK + timedelta(days=day))
+        export = replace(EXPORT, accept_from=accept_from)
+        self.world.rows, self.world.export = rows, export
+        self.world.archive(run_id)
+        manifest = self.world.store.get_json(export.address.manifest_key(run_id))
+        assert manifest is not None
+        sanity: dict[str, Any] = manifest["sanity"]
+        return sanity
+
+
+def test_lasting_loss_is_suspect_for_30_days() -> None:
+    daily = Daily()
+    daily.archive(0, 10)
+
+    sanities = [daily.archive(day, 4) for day in range(1, 33)]
+
+    assert [one["verdict"] for one in sanities] == ["suspect"] * 30 + ["ok"] * 2
+    assert sanities[0]["reason"] == "60 % fewer users than in the last export: 10 → 4"
+    assert sanities[29]["reason"] == (f"60 % fewer users than in run {RUN} (the last one that was not suspect): 10 → 4")
+    assert (sanities[29]["previous_rows"], sanities[29]["baseline_run_id"], sanities[29]["baseline_rows"]) == (
+        4,
+        RUN,
+        10,
+    )
+    # From then on the new level is the measure.
+    assert (sanities[31]["previous_rows"], sanities[31]["baseline_rows"]) == (4, 4)
+
+
+def test_export_that_recovers_is_not_suspect() -> None:
+    daily = Daily()
+    daily.archive(0, 10)
+    daily.archive(1, 4)
+
+    assert daily.archive(2, 9)["verdict"] == "ok"
+    assert daily.archive(3, 5)["verdict"] == "ok"
+    assert daily.archive(4, 4)["verdict"] == "ok"
+
+
+def test_second_loss_is_compared_with_the_last_export() -> None:
+    daily = Daily()
+    daily.archive(0, 10)
+    daily.archive(1, 4)
+
+    assert daily.archive(2, 1)["reason"] == "75 % fewer users than in the last export: 4 → 1"
+
+
+def test_lasting_loss_of_everything_names_the_last_export_that_had_rows() -> None:
+    daily = Daily()
+    daily.archive(0, 10)
+
+    assert daily.archive(1, 0)["reason"] == "no users; the last export had 10"
+    assert daily.archive(2, 0)["reason"] == f"no users; run {RUN} (the last one that was not suspect) had 10"
+
+
+def test_old_export_is_still_compared_with_the_previous_one() -> None:
+    daily = Daily()
+    daily.archive(0, 10)
+
+    assert daily.archive(90, 4)["verdict"] == "suspect"
+    # The last export that was not suspect is older than 30 days.
+    assert daily.archive(91, 4)["verdict"] == "ok"
+
+
+@pytest.mark.parametrize("day", [1, 2])
+def test_accepted_level_is_the_new_measure(day: int) -> None:
+    # given: a loss on the day after the first run
+    daily = Daily()
+    daily.archive(0, 10)
+    daily.archive(1, 4)
+    accepted = f"{TICK + timedelta(days=day):%Y-%m-%d}"
+
+    # when
+    sanity = daily.archive(2, 4, accept_from=accepted)
+
+    # then: it is accepted, and a further loss is not
+    assert (sanity["verdict"], sanity["accept_from"], sanity["baseline_run_id"]) == ("ok", accepted, None)
+    assert daily.archive(3, 4, accept_from=accepted)["verdict"] == "ok"
+    assert daily.archive(4, 1, accept_from=accepted)["verdict"] == "suspect"
+
+
+def test_loss_is_accepted_before_it_happens() -> None:
+    daily = Daily()
+    daily.archive(0, 10)
+    accepted = f"{TICK + timedelta(days=2):%Y-%m-%d}"
+
+    # A date in the future is no reason to accept anything yet.
+    assert daily.archive(1, 4, accept_from=accepted)["verdict"] == "suspect"
+    assert daily.archive(2, 4, accept_from=accepted)["verdict"] == "ok"
+
+
+def test_accepting_does_not_make_an_empty_directory_acceptable() -> None:
+    daily = Daily()
+    daily.archive(0, 10)
+
+    assert daily.archive(1, 0, accept_from=f"{TICK + timedelta(days=1):%Y-%m-%d}")["verdict"] == "suspect"
+
+
+def test_suspect_manifest_without_a_baseline_is_measured_by_the_one_before_it() -> None:
+    # given: a manifest of a version that did not record the baseline
+    daily = Daily()
+    daily.archive(0, 10)
+    sanity = daily.archive(1, 4)
+    key = EXPORT.address.manifest_key(NEXT_RUN)
+    manifest = daily.world.store.get_json(key)
+    assert manifest is not None
+    del daily.world.store.objects[key]
+    names = ("baseline_run_id", "baseline_rows")
+    daily.world.store.put_json(key, {**manifest, "sanity": {n: v for n, v in sanity.items() if n not in names}})
+
+    assert daily.archive(2, 4)["verdict"] == "suspect"

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
@@ -11,17 +9,9 @@ from meibo import errors
 from meibo.errors import EventError
 from meibo.exports.finish import RunFinisher
 from meibo.exports.plan import PlannedExport
-from tests.unit.exports.conftest import RUN, TICK, ExportsHarness
+from tests.unit.exports.conftest import RUN, TICK, ExportsHarness, FakeBus
 
 FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
-
-
-@dataclass
-class FakeBus:
-    events: list[Mapping[str, Any]] = field(default_factory=list)
-
-    def announce(self, detail: Mapping[str, Any]) -> None:
-        self.events.append(detail)
 
 
 @dataclass

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from meibo.archive.keys import ExportAddress, run_folder
+from meibo.archive.keys import ExportAddress, attempt_of, run_folder
 from meibo.archive.reader import ArchiveReader, read_document
 
-_RUN_MANIFEST = re.compile(r"_manifest(?:-([0-9]+))?\.json")
 _FOLDER = re.compile(
     r"archive/provider=(?P<provider>[^/]+)/source=(?P<source>[^/]+)/dataset=(?P<dataset>[^/]+)/format=(?P<format>[^/]+)"
     r"/scope=(?P<scope>[^/]+)/dt=(?P<dt>[0-9-]{10})/run=(?P<run_id>[0-9]{8}T[0-9]{6}Z)/"
@@ -111,12 +110,11 @@ def run_ids(archive: ArchiveReader) -> Iterator[str]:
 
 def find_run(archive: ArchiveReader, run_id: str) -> Run | None:
     """Return a run by its newest manifest, or None where it has none that can be read: it never ended."""
-    folder = run_folder(run_id)
     manifests: dict[int, str] = {}
-    for one in archive.list(f"{folder}_manifest"):
-        match = _RUN_MANIFEST.fullmatch(one.key.removeprefix(folder))
-        if match:
-            manifests[int(match[1] or 1)] = one.key
+    for listed in archive.list(f"{run_folder(run_id)}_manifest"):
+        attempt = attempt_of(listed.key)
+        if attempt is not None:
+            manifests[attempt] = listed.key
     for _, key in sorted(manifests.items(), reverse=True):
         document = read_document(archive, key)
         if document is not None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from meibo.errors import EventError
 
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_OF_ATTEMPT = re.compile(r"_(?:plan|attempt|manifest)(?:-([0-9]+))?\.json")
 
 
 def run_id_of(moment: datetime) -> str:
@@ -76,9 +77,15 @@ def reports_folder(run_id: str) -> str:
     return f"reports/dt={_dt(run_id)}/run={run_id}/"
 
 
-def plan_key(run_id: str) -> str:
-    """Key of the run's plan."""
-    return f"{run_folder(run_id)}_plan.json"
+def plan_key(run_id: str, attempt: int = 1) -> str:
+    """Key of the run's plan; a repair adds its own, because nothing is ever overwritten."""
+    return f"{run_folder(run_id)}_plan.json" if attempt == 1 else f"{run_folder(run_id)}_plan-{attempt}.json"
+
+
+def attempt_of(key: str) -> int | None:
+    """Return the attempt that a plan, a list of exports or a run manifest belongs to, or None for every other key."""
+    match = _OF_ATTEMPT.fullmatch(key.rpartition("/")[2])
+    return int(match[1] or 1) if match else None
 
 
 def attempt_key(run_id: str, attempt: int) -> str:

@@ -148,15 +148,18 @@ class S3Reader:
         yield from body.iter_chunks(_CHUNK_BYTES)
 
 
-def path_below(folder: Path, key: str) -> Path | None:
-    """Return the path of a key below a folder, or None if the key would lead out of it.
+def is_archive_key(key: str) -> bool:
+    """Return whether a key can name an object of an archive.
 
     Keys are read from manifests, which may have been altered. An absolute key, or one with an empty, ``.`` or ``..``
-    segment, names no object of an archive.
+    segment, would lead out of an archive in a folder.
     """
-    if not key or "\0" in key or {"", ".", ".."} & set(key.split("/")):
-        return None
-    return folder / key
+    return "\0" not in key and not {"", ".", ".."} & set(key.split("/"))
+
+
+def path_below(folder: Path, key: str) -> Path | None:
+    """Return the path of a key below a folder, or None if the key would lead out of it."""
+    return folder / key if is_archive_key(key) else None
 
 
 class DiskReader:

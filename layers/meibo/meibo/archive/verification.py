@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, cast
 from meibo.archive.catalog import ArchivedExport, ExportFolder, Run, find_run, run_ids
 from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.model import Content, Format
-from meibo.archive.keys import plan_key, reports_folder, run_folder, run_moment
-from meibo.archive.reader import ArchiveReader, Listed, Stat, read_document
+from meibo.archive.keys import reports_folder, run_folder, run_moment
+from meibo.archive.reader import ArchiveReader, Listed, Stat, is_archive_key, read_document
 from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, OutOfTimeError, WrongFormatError
 
 Damage = Literal[
@@ -157,8 +157,9 @@ def _may_still_go(archive: ArchiveReader, run_id: str, now: datetime | None) -> 
 
 
 def _planned(archive: ArchiveReader, run_id: str) -> Iterator[ExportFolder]:
-    plan = read_document(archive, plan_key(run_id)) or {}
-    for export in plan.get("exports", ()):
+    # A repair adds a plan of its own, which may hold exports that the first one could not resolve.
+    plans = [read_document(archive, listed.key) or {} for listed in archive.list(f"{run_folder(run_id)}_plan")]
+    for export in (export for plan in plans for export in plan.get("exports", ())):
         names = ("provider", "source", "dataset", "format", "scope")
         if isinstance(export, dict) and all(isinstance(export.get(name), str) for name in names):
             address = "/".join(f"{name}={export[name]}" for name in names)
@@ -234,7 +235,7 @@ class Verifier:
         for extra in sorted(keys - {manifest_key, key}):
             if manifest or task.entry or task.run_ended:
                 damages.add("unexpected extra", extra, "no manifest names it")
-        if manifest:
+        if manifest and _lies_in(task.folder, manifest.key):
             self._object(manifest, damages)
         elif key is not None and key not in keys:
             damages.add("missing object", key, "the run manifest names it")
@@ -352,6 +353,10 @@ class _Manifest:
             return None
 
 
+def _lies_in(folder: ExportFolder, key: str) -> bool:
+    return is_archive_key(key) and key.startswith(folder.key)
+
+
 def _compare(task: VerificationTask, manifest: _Manifest, manifest_key: str, damages: _Damages) -> None:
     folder = task.folder
     address = folder.address
@@ -362,7 +367,7 @@ def _compare(task: VerificationTask, manifest: _Manifest, manifest_key: str, dam
     ):
         if manifest.document.get(name) != value:
             damages.add("altered manifest", manifest_key, f"its {name} is not the one of the folder it lies in")
-    if not manifest.key.startswith(folder.key):
+    if not _lies_in(folder, manifest.key):
         damages.add("altered manifest", manifest_key, "names an object outside its folder")
     if task.entry is None:
         if task.run_ended:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from meibo import aws
 from meibo.archive.storage import ArchiveStore, S3ArchiveStore
+from meibo.aws import busy_error
 from meibo.changes.batch import QueueMessage, by_group, oldest_age_seconds
 from meibo.changes.dead_letters import dead_letter_of_members, dead_letter_of_message
 from meibo.changes.executor import StepExecutor
@@ -25,6 +26,7 @@ from meibo.changes.outcomes import Outcome, OutcomeRecord
 from meibo.changes.queue import ChangeQueue, SqsChangeQueue
 from meibo.configuration import parse_documents
 from meibo.errors import (
+    AwsBusyError,
     CredentialsRefusedError,
     MeiboError,
     OutOfTimeError,
@@ -123,7 +125,7 @@ class ChangeApplier:
         """Do what may fail for one group without failing the others; return why it stopped, if it did."""
         try:
             work()
-        except (ProviderBusyError, OutOfTimeError) as error:
+        except (AwsBusyError, ProviderBusyError, OutOfTimeError) as error:
             logger.info("stopped for now", extra={"reason": str(error)})
             return error
         except MeiboError as error:
@@ -131,6 +133,9 @@ class ChangeApplier:
             self._failed.add(group_id)
             return error
         except Exception as error:  # noqa: BLE001  # whatever it is, the other organizations' changes go on
+            if busy := busy_error(error):
+                logger.info("stopped for now", extra={"reason": str(busy)})
+                return busy
             logger.error("failed unexpectedly", extra={"error": kind_of(error)})
             self._failed.add(group_id)
             return error

@@ -146,7 +146,7 @@ class Archiver:
             result = self.copier.read_back(key, content)
         else:
             result = self.copier.copy(_copy_source(source), key, content)
-        previous = previous_manifest(self.store, export.address, run_id)
+        previous = previous_manifest(self.store, export.address, run_id, accept_from=export.accept_from)
         dataset = provider(export.provider).dataset(export.dataset)
         manifest: dict[str, Any] = {
             "manifest_version": MANIFEST_VERSION,
@@ -182,7 +182,9 @@ class Archiver:
             "sanity": assess_sanity(
                 result.rows,
                 previous,
+                run_id=run_id,
                 suspect_share=export.suspect_share,
+                accept_from=export.accept_from,
                 may_be_empty=dataset.may_be_empty,
                 noun=dataset.row_noun,
             ),

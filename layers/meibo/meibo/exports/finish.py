@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 import meibo
 from meibo import aws, errors
-from meibo.archive.keys import attempt_key, failure_key, plan_key, run_manifest_key
+from meibo.archive.keys import failure_key, plan_key, run_manifest_key
 from meibo.archive.manifest import MANIFEST_VERSION, timestamp
 from meibo.archive.reader import ArchiveReader, S3Reader
 from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.errors import EventError
-from meibo.exports.plan import PlannedExport
+from meibo.exports.plan import Plan, PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.report.page import render, report_key
 from meibo.report.state import gather
@@ -59,7 +59,8 @@ class EventBridgeBus:
         answer = self._client.put_events(Entries=[entry])
         if answer["FailedEntryCount"]:
             code = answer["Entries"][0].get("ErrorCode", "unknown")
-            raise errors.UnexpectedError(f"EventBridge did not take the event of the run's end ({code})")
+            error = errors.AwsBusyError if aws.is_busy_code(code) else errors.UnexpectedError
+            raise error(f"EventBridge rejected the event of the run's end with {code}")
 
 
 def _reason(error: Mapping[str, Any]) -> tuple[str, str]:
@@ -129,10 +130,8 @@ class RunFinisher:
         return {"export_id": export.export_id, "recorded": True}
 
     def _document(self, run_id: str, attempt: int) -> dict[str, Any]:
-        plan = self.store.get_json(plan_key(run_id))
-        if plan is None:
-            raise EventError(f"there is no plan of a run {run_id}")
-        exports = self._exports(run_id, attempt, plan)
+        plan = self._plan(run_id, attempt)
+        exports = plan.exports
         with ThreadPoolExecutor(_PARALLEL_READS) as pool:
             manifests = list(pool.map(lambda export: self.store.get_json(export.address.manifest_key(run_id)), exports))
         archived = [
@@ -157,7 +156,7 @@ class RunFinisher:
             "manifest_version": MANIFEST_VERSION,
             "run_id": run_id,
             "attempt": attempt,
-            "scheduled_time": plan["scheduled_time"],
+            "scheduled_time": plan.scheduled_time,
             "finished_at": timestamp(self.now()),
             "meibo_version": meibo.__version__,
             "complete": not missing,
@@ -173,16 +172,13 @@ class RunFinisher:
             "missing": missing,
         }
 
-    def _exports(self, run_id: str, attempt: int, plan: Mapping[str, Any]) -> list[PlannedExport]:
-        exports = {export.export_id: export for export in (PlannedExport.from_json(entry) for entry in plan["exports"])}
-        # What earlier attempts and this one resolved stands in for the refused export that it came from.
-        for number in range(2, attempt + 1):
-            for entry in self.store.get_json(attempt_key(run_id, number)) or []:
-                export = PlannedExport.from_json(entry)
-                if export.resolved_from and not export.refused:
-                    exports.pop(export.resolved_from, None)
-                exports[export.export_id] = export
-        return list(exports.values())
+    def _plan(self, run_id: str, attempt: int) -> Plan:
+        """Return the newest plan that the attempt may have: a repair writes one of its own."""
+        for number in range(attempt, 0, -1):
+            document = self.store.get_json(plan_key(run_id, number))
+            if document is not None:
+                return Plan.from_json(document)
+        raise EventError(f"there is no plan of a run {run_id}")
 
     def _missing(self, run_id: str, attempt: int, export: PlannedExport) -> dict[str, Any]:
         failure = self.store.get_json(failure_key(run_id, attempt, export.export_id))

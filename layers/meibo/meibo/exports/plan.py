@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self, get_args
 
 from meibo.archive.keys import ExportAddress
@@ -43,8 +44,8 @@ class PlannedExport(ExportRequest):
     """One export of a plan, with everything that the workflow's functions need to know about it.
 
     ``has_job`` says that the provider makes its file by an asynchronous job; the workflow branches on it.
-    ``suspect_share`` is the share of the last row count below which the export is suspect. ``resolved_from`` is the
-    export_id of the refused export of an earlier attempt that this one replaces.
+    ``suspect_share`` is the share of the last row count below which the export is suspect. ``accept_from`` is the date
+    (UTC) from which the number of rows is accepted as the new level.
     """
 
     provider: str
@@ -53,7 +54,7 @@ class PlannedExport(ExportRequest):
     suspect_share: float = DEFAULT_SUSPECT_SHARE
     job: ExportJob | None = None
     refused: UnresolvedExport | None = None
-    resolved_from: str | None = None
+    accept_from: str | None = None
 
     @property
     def address(self) -> ExportAddress:
@@ -103,7 +104,8 @@ class PlannedExport(ExportRequest):
         values["has_job"] = _has_type(document, "has_job", bool, dataset.reading == "job")
         values["job_deadline_seconds"] = _has_type(document, "job_deadline_seconds", int, DEFAULT_JOB_DEADLINE_SECONDS)
         values["suspect_share"] = _has_type(document, "suspect_share", (int, float), DEFAULT_SUSPECT_SHARE)
-        values["resolved_from"] = document.get("resolved_from")
+        if document.get("accept_from") is not None:
+            values["accept_from"] = _text(document, "accept_from")
         if (job := document.get("job")) is not None:
             number = job.get("number") if isinstance(job, Mapping) else None
             if not isinstance(number, int) or number < 1:
@@ -134,12 +136,61 @@ def _text(document: Mapping[str, Any], name: str, parent: str = "export") -> str
     return value
 
 
-def plan_document(run_id: str, scheduled_time: str, exports: list[PlannedExport], *, version: str) -> dict[str, Any]:
-    """Return the plan as it is written to the bucket."""
-    return {
-        "plan_version": PLAN_VERSION,
-        "run_id": run_id,
-        "scheduled_time": scheduled_time,
-        "meibo_version": version,
-        "exports": [export.to_json() for export in exports],
-    }
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Which invocation wrote a plan, and until when it may still create jobs and start the workflow.
+
+    ``until`` is the end of that invocation's time: Lambda ends it then at the latest.
+    """
+
+    invocation: str
+    until: datetime
+
+    @classmethod
+    def from_json(cls, document: Any) -> Self:
+        """Read the JSON form, raising EventError that names what is wrong with it."""
+        if not isinstance(document, Mapping):
+            raise EventError("plan.preparation must be an object with invocation and until")
+        try:
+            until = datetime.fromisoformat(_text(document, "until", "plan.preparation"))
+        except ValueError:
+            raise EventError("plan.preparation.until must be a time such as 2026-11-21T18:15:00+00:00") from None
+        return cls(invocation=_text(document, "invocation", "plan.preparation"), until=until.astimezone(UTC))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The exports of a run, as one attempt is to bring them into the archive."""
+
+    run_id: str
+    scheduled_time: str
+    meibo_version: str
+    exports: tuple[PlannedExport, ...]
+    preparation: Preparation | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as it is written to the bucket."""
+        document: dict[str, Any] = {
+            "plan_version": PLAN_VERSION,
+            "run_id": self.run_id,
+            "scheduled_time": self.scheduled_time,
+            "meibo_version": self.meibo_version,
+        }
+        if self.preparation is not None:
+            invocation, until = self.preparation.invocation, self.preparation.until.isoformat()
+            document["preparation"] = {"invocation": invocation, "until": until}
+        return {**document, "exports": [export.to_json() for export in self.exports]}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Self:
+        """Read a plan, raising EventError that names what is wrong with it."""
+        if not isinstance(document, Mapping) or not isinstance(document.get("exports"), list):
+            raise EventError("the plan must be an object with a list of exports")
+        preparation = document.get("preparation")
+        return cls(
+            run_id=_text(document, "run_id", "plan"),
+            scheduled_time=_text(document, "scheduled_time", "plan"),
+            meibo_version=_text(document, "meibo_version", "plan"),
+            exports=tuple(PlannedExport.from_json(export) for export in document["exports"]),
+            preparation=None if preparation is None else Preparation.from_json(preparation),
+        )

@@ -1,4 +1,4 @@
-"""Resolve the configuration into the exports of a run."""
+"""Resolve the configuration into the exports of a run: organizations into connections, fields into requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from meibo.configuration import Configuration
-from meibo.errors import ConfigurationError, MeiboError
+from meibo.errors import AwsBusyError, ConfigurationError, MeiboError
 from meibo.exports.plan import PlannedExport, UnresolvedExport
 from meibo.providers import provider
 from meibo.providers.base import ExportRequest, ProviderContext
@@ -17,45 +17,83 @@ from meibo.providers.configuration import ExportModel, SourceModel
 def resolve(configuration: Configuration, context: ProviderContext) -> list[PlannedExport]:
     """Return the exports of a run in the configuration's order, each key once.
 
-    An export that cannot be resolved stays in the list with the reason: it fails on its own and does not delay the
-    others. A connection that several organizations share is exported once.
+    An export that cannot be resolved stays in the list with the reason, so that it fails on its own and does not
+    stop the others. A connection that several organizations share is exported once.
     """
-    exports: dict[str, PlannedExport] = {}
-    for source in configuration.sources:
-        for export in (export for entry in source.exports_by_entry() for export in entry):
-            for planned in _plan(source, export, context):
-                known = exports.get(planned.export_id)
-                if known is None:
-                    exports[planned.export_id] = planned
-                elif known.refused is None and known.request != planned.request:
-                    reason = ConfigurationError(
-                        f"{planned.export_id} is configured twice with different fields or limits, but both would write"
-                        " the same key; use the same fields and limits, or remove one of the exports"
-                    )
-                    exports[planned.export_id] = _refused(known, reason)
-    return list(exports.values())
+    exports = (export for source in configuration.sources for _, export in _of_source(source, context))
+    return list(_each_once(exports).values())
 
 
 def resolve_again(
-    refused: PlannedExport, configuration: Configuration, context: ProviderContext
+    planned: Iterable[PlannedExport], configuration: Configuration, context: ProviderContext
 ) -> list[PlannedExport]:
-    """Resolve a refused export with today's configuration, and return the exports that replace it.
+    """Return the exports of an earlier plan as a repair is to archive them.
 
-    An export that is no longer configured stays refused.
+    A refused export is replaced by the exports that today's configuration resolves it to: those of the same entry
+    (an organization means its connections), or those with the same key (a connection that two entries asked for). Of
+    the others only the endpoint and the secret's name are taken from today's configuration.
     """
-    source = configuration.source(refused.source)
-    if source is None:
-        return [refused]
-    exports = [
-        export
-        for entry in source.exports_by_entry()
-        for export in entry
-        if (export.dataset, export.format, export.scope) == (refused.dataset, refused.format, refused.scope)
-    ]
-    if not exports:
-        return [refused]
-    narrowed = configuration.model_copy(update={"sources": [source.model_copy(update={"exports": exports})]})
-    return [replace(export, resolved_from=refused.export_id) for export in resolve(narrowed, context)]
+    planned = list(planned)
+    refused = [export for export in planned if export.refused]
+    exports = {export.export_id: _as_configured_now(export, configuration) for export in planned if not export.refused}
+    for source_name in dict.fromkeys(export.source for export in refused):
+        source = configuration.source(source_name)
+        resolved = list(_of_source(source, context)) if source else []
+        current = _each_once(export for _, export in resolved)
+        for export in refused:
+            if export.source != source_name:
+                continue
+            replacements = {
+                candidate.export_id: current[candidate.export_id]
+                for scope, candidate in resolved
+                if export.export_id == candidate.export_id
+                or (export.dataset, export.format, export.scope) == (candidate.dataset, candidate.format, scope)
+            }
+            for replacement in replacements.values() or [_refused(export, _not_configured(export))]:
+                known = exports.get(replacement.export_id)
+                if known is None or known.refused:
+                    exports[replacement.export_id] = replacement
+                elif replacement.refused:
+                    # The run has this key already, with other fields or limits than this export's.
+                    exports[export.export_id] = replace(export, refused=replacement.refused)
+    return list(exports.values())
+
+
+def _not_configured(export: PlannedExport) -> ConfigurationError:
+    return ConfigurationError(
+        f"{export.export_id} could not be resolved when the run was planned, and it is not in the configuration any"
+        " more; add it again and repair the run, or accept that this run stays incomplete"
+    )
+
+
+def _as_configured_now(export: PlannedExport, configuration: Configuration) -> PlannedExport:
+    source = configuration.source(export.source)
+    if source is None or source.provider != export.provider:
+        return export
+    return replace(export, endpoint=source.endpoint, secret=source.secret)
+
+
+def _each_once(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
+    """Return the exports by their ids, refusing an id that is asked for with two different requests."""
+    unique: dict[str, PlannedExport] = {}
+    for export in exports:
+        known = unique.setdefault(export.export_id, export)
+        if known.refused is None and known.request != export.request:
+            reason = ConfigurationError(
+                f"{export.export_id} is configured twice with different fields or limits, but both would write the"
+                " same key; use the same fields and limits, or remove one of the exports"
+            )
+            unique[export.export_id] = _refused(known, reason)
+        elif (export.accept_from or "") > (known.accept_from or ""):
+            unique[export.export_id] = replace(known, accept_from=export.accept_from)
+    return unique
+
+
+def _of_source(source: SourceModel, context: ProviderContext) -> Iterable[tuple[str, PlannedExport]]:
+    """Yield each export that the source's entries mean, with the scope of its entry."""
+    for entry in source.exports_by_entry():
+        for export in entry:
+            yield from ((export.scope, planned) for planned in _plan(source, export, context))
 
 
 def _plan(source: SourceModel, export: ExportModel, context: ProviderContext) -> Iterable[PlannedExport]:
@@ -65,9 +103,13 @@ def _plan(source: SourceModel, export: ExportModel, context: ProviderContext) ->
         "source": source.name,
         "has_job": source_provider.dataset(export.dataset).reading == "job",
         "suspect_share": source.suspect_share,
+        "accept_from": export.accept_from,
     }
     try:
         requests = list(source_provider.resolve(source, export, context))
+    except AwsBusyError:
+        # Not a refusal: the whole invocation is retried.
+        raise
     except MeiboError as error:
         request = ExportRequest(
             dataset=export.dataset,

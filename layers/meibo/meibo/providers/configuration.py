@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from meibo.providers.base import DEFAULT_SUSPECT_SHARE, ExportFormat
@@ -51,11 +52,32 @@ SecretName = Annotated[
 ]
 
 
+def _is_date(value: str) -> str:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        raise invalid("expected a date of the calendar such as 2026-11-21; correct month and day") from None
+    return value
+
+
 class ExportModel(ConfigurationModel):
     """One entry of a source's ``exports``."""
 
     dataset: str
     format: ExportFormat = "ndjson"
+    accept_from: Annotated[
+        Annotated[
+            str,
+            pattern_field(
+                pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+                description="A date such as 2026-11-21",
+                expected="a date such as 2026-11-21",
+            ),
+            AfterValidator(_is_date),
+        ]
+        | None,
+        Field(description="Date (UTC) from which the number of rows is accepted; earlier exports are ignored."),
+    ] = None
 
     @property
     def scope(self) -> str:

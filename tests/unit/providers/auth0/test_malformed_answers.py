@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from meibo.errors import MeiboError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
-from meibo.providers.auth0.invitations import create_invitation, find_invitation
+from meibo.providers.auth0.invitations import create_invitation, list_invitations
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import fresh_location
 from meibo.providers.auth0.membership import add_members, member_roles, role_ids
@@ -32,6 +33,7 @@ from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, place
 from tests.support.transport import Reply, Transport
 from tests.unit.providers.auth0.conftest import TOKEN
 
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ORGANIZATION = "org_0000000000000001"
 OF_ORGANIZATION = f"/api/v2/organizations/{ORGANIZATION}"
 JOB = {
@@ -48,6 +50,9 @@ INVITATION = {
     "id": "uinv_0000000000000001",
     "client_id": "app",
     "invitee": {"email": "a@example.com"},
+    "roles": ["rol_1"],
+    "connection_id": "con_1",
+    "created_at": "2026-11-21T18:00:00.000Z",
     "expires_at": "2026-11-28T18:00:00.000Z",
 }
 REFUSAL = {
@@ -142,7 +147,10 @@ READINGS = {
         "GET",
         f"{OF_ORGANIZATION}/invitations",
         {"invitations": [INVITATION], "start": 0, "limit": 1},
-        lambda client: find_invitation(client, ORGANIZATION, email="b@example.com", client_id="app"),
+        lambda client: [
+            (invitation.has_expired(NOW), invitation.differences(roles=[], connection_id=None, ttl_sec=None))
+            for _, _, invitation in list_invitations(client, ORGANIZATION)
+        ],
     ),
     "a user": Reading(
         "GET", "/api/v2/users/auth0%7C1", {"user_id": "auth0|1"}, lambda client: user_exists(client, "auth0|1")
@@ -164,12 +172,12 @@ def client_of(auth0: Transport) -> Auth0Client:
 
 def ends(call: Callable[[], Any]) -> None:
     """Assert that a call returns or raises a MeiboError whose text repeats nothing that was received."""
-    told = ""
+    text = ""
     try:
         call()
     except MeiboError as error:
-        told = "".join(traceback.format_exception(error))
-    assert CANARY not in told
+        text = "".join(traceback.format_exception(error))
+    assert CANARY not in text
 
 
 @pytest.mark.parametrize("what", READINGS)

@@ -83,12 +83,12 @@ def domain(reading: Reading, document: Any, status: int = 200) -> CybozuClient:
 
 def ends(call: Callable[[], Any]) -> None:
     """Assert that a call returns or raises a MeiboError whose text repeats nothing that was received."""
-    told = ""
+    text = ""
     try:
         call()
     except MeiboError as error:
-        told = "".join(traceback.format_exception(error))
-    assert CANARY not in told
+        text = "".join(traceback.format_exception(error))
+    assert CANARY not in text
 
 
 @pytest.mark.parametrize("what", READINGS)

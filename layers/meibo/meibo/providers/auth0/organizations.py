@@ -91,8 +91,8 @@ FIELDS_WITH_ROLES: Final = "user_id,email,picture,name,roles"
 class MemberReader:
     """Reads members of one tenant's organizations.
 
-    ``with_roles`` starts as True and becomes False when the token turns out to lack the scope for roles; it stays
-    so for the organizations that follow, so that the archive can say what it holds.
+    ``with_roles`` starts as True and becomes False if Auth0 returns members only without their roles. It stays False
+    for the following organizations, so that the archive can state what it holds.
     """
 
     def __init__(self, client: Auth0Client, *, with_roles: bool = True) -> None:
@@ -102,29 +102,28 @@ class MemberReader:
     def pages(self, organization_id: str, cursor: str | None = None) -> Iterator[Page]:
         """Yield the members by pages, from the beginning or from a cursor.
 
-        Raises RequestRefusedError with ``status`` 404 where there is no such organization (any more).
+        Raises RequestRefusedError with ``status`` 404 if the organization does not exist (any more), ScopeMissingError
+        if the token may not read the members at all.
         """
-        if self.with_roles:
-            pages = checkpoint_pages(self._client, self._listing(organization_id), cursor)
-            try:
-                first = next(pages, None)
-            except ScopeMissingError as error:
-                if ROLES_SCOPE not in error.scopes or MEMBERS_SCOPE in error.scopes:
-                    raise
-                self.with_roles = False
-            else:
-                if first is not None:
-                    yield first
-                yield from pages
-                return
-        yield from checkpoint_pages(self._client, self._listing(organization_id), cursor)
+        pages = checkpoint_pages(self._client, self._listing(organization_id, self.with_roles), cursor)
+        try:
+            first = next(pages)
+        except ScopeMissingError as error:
+            if not self.with_roles or ROLES_SCOPE not in error.scopes:
+                raise
+            # The documented message names both OAuth scopes, whichever is missing; only a request without roles tells.
+            pages = checkpoint_pages(self._client, self._listing(organization_id, with_roles=False), cursor)
+            first = next(pages)
+            self.with_roles = False
+        yield first
+        yield from pages
 
-    def _listing(self, organization_id: str) -> Listing:
+    def _listing(self, organization_id: str, with_roles: bool) -> Listing:
         return Listing(
             path=f"organizations/{segment(organization_id)}/members",
             key="members",
             subject=f"the members of organization {organization_id}",
             scope=MEMBERS_SCOPE,
             bucket="members",
-            params=(("fields", FIELDS_WITH_ROLES), ("include_fields", "true")) if self.with_roles else (),
+            params=(("fields", FIELDS_WITH_ROLES), ("include_fields", "true")) if with_roles else (),
         )

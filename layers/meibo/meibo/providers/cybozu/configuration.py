@@ -71,11 +71,15 @@ class CybozuDirectoryExport(ExportModel):
 
     def expand(self) -> Sequence[ExportModel]:
         """Return the exports that this entry stands for."""
-        users = CybozuUsersExport(dataset="users", format=self.format)
-        lists = [CybozuListExport(dataset=name, format=self.format) for name in ("organizations", "groups")]
+        accepted = self.accept_from
+        users = CybozuUsersExport(dataset="users", format=self.format, accept_from=accepted)
+        lists = [
+            CybozuListExport(dataset=name, format=self.format, accept_from=accepted)
+            for name in ("organizations", "groups")
+        ]
         if self.format == "ndjson":
-            return [users, *lists, CybozuMembersExport(dataset="members")]
-        titles, *memberships = (CybozuCsvExport(dataset=name) for name in get_args(CSV_ONLY))
+            return [users, *lists, CybozuMembersExport(dataset="members", accept_from=accepted)]
+        titles, *memberships = (CybozuCsvExport(dataset=name, accept_from=accepted) for name in get_args(CSV_ONLY))
         return [users, lists[0], titles, lists[1], *memberships]
 
 

@@ -1,0 +1,114 @@
+"""A repair finishes a run whatever its attempts left; its run manifest states what is archived and what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import boto3
+import pytest
+from moto.stepfunctions.parser.models import stepfunctions_parser_backends
+
+from meibo.archive.catalog import find_run
+from meibo.archive.reader import S3Reader
+from meibo.exports.finish import RunFinisher
+from meibo_local.aws import REGION
+from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedDomain, SimulatedTenant
+from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System, running_system, wait_for
+from tests.support.clock import FakeClock
+
+ACCOUNT = "123456789012"
+# Step Functions forgets executions after 90 days.
+FORGOTTEN = timedelta(days=91)
+
+
+@pytest.fixture
+def unfinished(system: System, impatient: None, monkeypatch: pytest.MonkeyPatch) -> System:  # impatient
+    """A run whose exports are archived and whose execution ended before the run's manifest was written."""
+    system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
+
+    def vanish(*_: Any) -> dict[str, Any]:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFinisher, "finish", vanish)
+        assert system.aws.tick(TICK).failed is False
+        wait_for(lambda: system.aws.execution(RUN)["status"] == "FAILED")
+    assert f"{FOLDER}_manifest.json" not in system.aws.keys("runs/")
+    return system
+
+
+def test_a_run_that_ended_before_its_manifest_is_finished_by_a_repair(unfinished: System) -> None:
+    reader = S3Reader(boto3.client("s3"), unfinished.aws.bucket)
+    assert find_run(reader, RUN) is None
+    archived = unfinished.aws.keys("archive/")
+
+    manifest = unfinished.repair()
+
+    # then: the manifest is that of an attempt without exports, and readers see the data
+    assert (manifest["attempt"], manifest["complete"], manifest["counts"]["archived"]) == (2, True, 2)
+    assert unfinished.aws.read_json(f"{FOLDER}_attempt-2.json") == []
+    assert unfinished.aws.keys("archive/") == archived
+    run = find_run(reader, RUN)
+    assert run is not None
+    assert len(run.exports) == 2
+    assert unfinished.aws.invoke({"run_id": RUN, "repair": True}).payload["status"] == "complete"
+
+
+def test_a_run_is_finished_after_step_functions_has_forgotten_it(
+    unfinished: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for machine in stepfunctions_parser_backends[ACCOUNT][REGION].state_machines:
+        machine.executions.clear()
+    clock = FakeClock(time.time() + FORGOTTEN.total_seconds())
+    monkeypatch.setattr("meibo.exports.create.SystemClock", lambda: clock)
+    jobs = [request for request in unfinished.tenant.requests if request.path.endswith("/jobs/users-exports")]
+
+    outcome = unfinished.aws.invoke({"run_id": RUN, "repair": True})
+
+    assert (outcome.payload["status"], outcome.payload["attempt"], outcome.payload["exports"]) == ("started", 2, 0)
+    assert unfinished.finished(RUN, 2)["complete"] is True
+    assert [one for one in unfinished.tenant.requests if one.path.endswith("/jobs/users-exports")] == jobs
+
+
+@pytest.fixture
+def system_with_organizations() -> Iterator[System]:
+    tenant = SimulatedTenant("acme", users=300, organizations=2)
+    tenant.switches.polls_until_completed = 0
+    with running_system(tenant, SimulatedDomain("example", users=20)) as running:
+        yield running
+
+
+def test_a_shared_connection_that_was_refused_is_archived_by_a_repair(system_with_organizations: System) -> None:
+    system = system_with_organizations
+    # given: two organizations that share a connection, with different fields
+    first, second = system.tenant.organizations.ids()
+    system.tenant.organizations.enable(first, [FIRST_CONNECTION, SECOND_CONNECTION])
+    system.tenant.organizations.enable(second, [SECOND_CONNECTION])
+    shared = f"acme/users/ndjson/{SECOND_CONNECTION}"
+
+    def configure(*fields: str) -> None:
+        entries = [
+            {"dataset": "users", "organization_id": organization_id, "fields": ["user_id", field]}
+            for organization_id, field in zip((first, second), fields, strict=True)
+        ]
+        system.configure(system.auth0_source(*entries))
+
+    configure("email", "name")
+    outcome = system.aws.tick(TICK)
+    assert [failure["export_id"] for failure in outcome.payload["not_created"]] == [shared]
+    refused = system.finished(RUN, 1)
+    assert [missing["export_id"] for missing in refused["missing"]] == [shared]
+
+    # when: the configuration is corrected
+    configure("email", "email")
+    repaired = system.repair()
+
+    # then
+    assert (repaired["complete"], repaired["missing"]) == (True, [])
+    assert {export["export_id"]: export["rows"] for export in repaired["exports"]} == {
+        f"acme/users/ndjson/{connection}": system.tenant.expected_rows(connection)
+        for connection in (FIRST_CONNECTION, SECOND_CONNECTION)
+    }
