@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SAM := .venv-sam/bin/sam
 SCHEMA := docs/configuration.schema.json
+PARAMETERS := docs/parameters.md
 
 export PYTHONPATH := layers/meibo:src:.
 
@@ -70,6 +71,16 @@ schema-check: $(READY) ## the configuration's JSON Schema is what the models say
 	@$(BIN)/python -c '$(PRINT_SCHEMA)' | diff -u $(SCHEMA) - || \
 	  { echo "$(SCHEMA) differs from the models in meibo.configuration. Run: make schema" >&2; exit 1; }
 	@echo "$(SCHEMA) is up to date"
+
+.PHONY: parameters
+parameters: $(READY) ## write the reference of the template's parameters again
+	$(BIN)/python -m scripts.parameters > $(PARAMETERS)
+
+.PHONY: parameters-check
+parameters-check: $(READY) ## the reference of the parameters is what the template says
+	@$(BIN)/python -m scripts.parameters | diff -u $(PARAMETERS) - || \
+	  { echo "$(PARAMETERS) differs from template.yaml. Run: make parameters" >&2; exit 1; }
+	@echo "$(PARAMETERS) is up to date"
 
 PRINT_SCHEMA := import json; from meibo.configuration import configuration_schema; \
   print(json.dumps(configuration_schema(), indent=2, ensure_ascii=False))

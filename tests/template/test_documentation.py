@@ -103,3 +103,32 @@ def test_the_checklist_names_what_the_template_has(source: dict[str, Any]) -> No
     named = set(re.findall(r"`([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+)(?:=[^`]*)?`", checklist))
     # Words of AWS's or of Meibo's errors that are no names of the template.
     assert named - known == {"AccessDenied", "LocationRefusedError", "SecretError"}
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "docs/glossary.md", "CONTRIBUTING.md"])
+def test_every_module_that_a_page_names_exists(page: str) -> None:
+    paths = re.findall(r"`((?:[a-z0-9_]+/)*[a-z][a-z0-9_.]*\.(?:py|json|yaml))`", (ROOT / page).read_text("utf-8"))
+    package = ROOT / "layers/meibo/meibo"
+
+    missing = [path for path in paths if not (ROOT / path).is_file() and not any(package.parent.rglob(path))]
+
+    assert len(paths) > 2
+    assert missing == []
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    def anchors(text: str) -> set[str]:
+        titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+    broken = []
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            path, _, anchor = target.partition("#")
+            if "://" in target:
+                continue
+            linked = (page.parent / path) if path else page
+            if not linked.exists() or (anchor and anchor not in anchors(linked.read_text(encoding="utf-8"))):
+                broken.append(f"{page.name}: {target}")
+
+    assert broken == []
