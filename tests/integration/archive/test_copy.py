@@ -284,6 +284,15 @@ def test_a_changed_source_starts_over(bench: Bench) -> None:
     assert bench.store.aborted <= 1
 
 
+def test_a_source_of_another_size_starts_over_even_without_an_etag(bench: Bench) -> None:
+    # given: the first answer is reset before its first byte, and nothing but its length tells the second one from it
+    before, after = content_of(PART), content_of(PART + 1, seed=2)
+    bench.serve(before, etag=None, ranges=False, faults={0: Fault("reset", 0)}, changes={1: (after, None)})
+    result = bench.copy()
+    bench.check(result, after)
+    assert result.counts.restarts == 1
+
+
 def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
     changes = {number: (content_of(5 * PART, seed=number), f'"{number}"') for number in range(60)}
     bench.serve(b"", changes=changes, ranges=True, faults={n: Fault("reset", 10) for n in range(60)})
