@@ -1,12 +1,22 @@
-"""Errors that pass are told from errors that no retry fixes."""
+"""S3 is called at its regional endpoint, and errors that pass are told from errors that no retry fixes."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
+import boto3
 import pytest
 from botocore import exceptions
+from botocore.stub import Stubber
 
+from meibo import aws
+from meibo.archive.copy import Target
+from meibo.archive.copy.digest import best_checksum
+from meibo.archive.copy.target import Object
 from meibo.aws import busy_error
 from meibo.errors import AwsBusyError, ConfigurationError, UnexpectedError
 from meibo.observability import guarded
@@ -95,3 +105,83 @@ def test_errors_of_meibo_leave_a_function_as_they_are() -> None:
 
     with pytest.raises(ConfigurationError, match=r"sources\[0\]"):
         handler({}, None)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An environment as a function has it: a region, credentials and no configuration file."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the configuration file that it read first
+    aws.forget_clients()
+    yield monkeypatch
+    aws.forget_clients()
+
+
+def part_url(bucket: str = "archive") -> str:
+    upload = Object(Target(aws.s3(), bucket, "users.csv"), best_checksum())
+    with Stubber(aws.s3()) as s3:
+        s3.add_response("create_multipart_upload", {"UploadId": "upload"})
+        upload.begin()
+    return upload.sign(1, "checksum")[0]
+
+
+# https://docs.aws.amazon.com/general/latest/gr/s3.html; eu-south-1, ap-east-1 and me-central-1 are younger than March
+# 2019, ap-northeast-1 is older.
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("us-east-1", "archive.s3.us-east-1.amazonaws.com"),
+        ("us-west-2", "archive.s3.us-west-2.amazonaws.com"),
+        ("eu-south-1", "archive.s3.eu-south-1.amazonaws.com"),
+        ("eu-central-1", "archive.s3.eu-central-1.amazonaws.com"),
+        ("ap-northeast-1", "archive.s3.ap-northeast-1.amazonaws.com"),
+        ("ap-east-1", "archive.s3.ap-east-1.amazonaws.com"),
+        ("me-central-1", "archive.s3.me-central-1.amazonaws.com"),
+        ("cn-north-1", "archive.s3.cn-north-1.amazonaws.com.cn"),
+        ("cn-northwest-1", "archive.s3.cn-northwest-1.amazonaws.com.cn"),
+        ("us-gov-west-1", "archive.s3.us-gov-west-1.amazonaws.com"),
+        ("us-gov-east-1", "archive.s3.us-gov-east-1.amazonaws.com"),
+    ],
+)
+def test_parts_are_signed_for_the_regional_host(environment: pytest.MonkeyPatch, region: str, host: str) -> None:
+    environment.setenv("AWS_DEFAULT_REGION", region)
+
+    url = urlsplit(part_url())
+
+    query = parse_qs(url.query)
+    assert (url.scheme, url.netloc, url.path) == ("https", host, "/users.csv")
+    assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
+    assert query["X-Amz-Credential"][0].split("/")[2:] == [region, "s3", "aws4_request"]
+    assert "host" in query["X-Amz-SignedHeaders"][0].split(";")
+
+
+def test_a_bucket_with_dots_is_named_in_the_path_of_the_regional_host(environment: pytest.MonkeyPatch) -> None:
+    # given: its name cannot be a part of a host name, because no certificate would match it
+    environment.setenv("AWS_DEFAULT_REGION", "eu-south-1")
+
+    url = urlsplit(part_url("my.archive"))
+
+    assert (url.netloc, url.path) == ("s3.eu-south-1.amazonaws.com", "/my.archive/users.csv")
+
+
+@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_a_configured_endpoint_stays_as_it_is(environment: pytest.MonkeyPatch, variable: str) -> None:
+    environment.setenv("AWS_DEFAULT_REGION", "eu-south-1")
+    environment.setenv(variable, "http://localhost:4566")
+
+    url = urlsplit(part_url())
+
+    assert (url.scheme, url.netloc, url.path) == ("http", "localhost:4566", "/archive/users.csv")
+
+
+def test_an_endpoint_in_the_configuration_file_stays_as_it_is(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    file.write_text("[default]\nregion = eu-south-1\nendpoint_url = http://localhost:4566\n")
+    environment.setenv("AWS_CONFIG_FILE", str(file))
+
+    assert urlsplit(part_url()).netloc == "localhost:4566"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import random
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +15,21 @@ from botocore.config import Config
 from meibo.errors import AwsBusyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import PutObjectOutputTypeDef
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
 # Standard mode retries throttling and 5xx with backoff; ten tries outlast the S3 503s that a burst can meet.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
+_MAX_S3_CONNECTIONS = 32
+_REGIONAL: Any = {"us_east_1_regional_endpoint": "regional"}
+
+_MAX_CONDITIONAL_PUTS = 8
+_MIN_CONFLICT_WAIT_SECONDS = 0.1
 
 # Time-outs, failed connections, and responses that broke off.
 _BROKEN_CONNECTIONS = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
@@ -31,8 +42,18 @@ _BUSY_CODES = frozenset(
 
 @cache
 def s3() -> S3Client:
-    """Return the S3 client; its pool is as wide as finish_run's parallel reads of manifests."""
-    return boto3.client("s3", config=Config(retries=_RETRIES, max_pool_connections=32))
+    """Return the S3 client; its pool is as wide as finish_run's parallel reads of manifests.
+
+    It presigns URLs for the regional endpoint. boto3's default is s3.amazonaws.com, which redirects for up to a day
+    after a bucket was created, and rejects requests for regions launched after March 2019:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html#VirtualHostingBackwardsCompatibility
+    A configured endpoint (AWS_ENDPOINT_URL_S3) keeps boto3's default, the bucket's name in the path.
+    """
+    config = Config(retries=_RETRIES, max_pool_connections=_MAX_S3_CONNECTIONS, s3=_REGIONAL)
+    virtual: Any = {"s3": {**_REGIONAL, "addressing_style": "virtual"}, "ignore_configured_endpoint_urls": True}
+    configured = boto3.client("s3", config=config)
+    regional = boto3.client("s3", config=config.merge(Config(**virtual)))
+    return regional if configured.meta.endpoint_url == regional.meta.endpoint_url else configured
 
 
 @cache
@@ -81,3 +102,27 @@ def is_busy_code(code: str) -> bool:
     if code.startswith(("Internal", "ServiceUnavailable", "SlowDown")):
         return True
     return "throttl" in code.lower() or code in _BUSY_CODES
+
+
+def put_if_absent(
+    client: S3Client, body: bytes | memoryview, *, wait: Callable[[float], None] = time.sleep, **parameters: Any
+) -> PutObjectOutputTypeDef | None:
+    """Write an object if its key is free; return S3's answer, or None if the key is taken (412).
+
+    S3 answers 409 if another write of the key is under way. Whether that one succeeds is not known by then, so the
+    write is repeated, with ``wait`` called between the attempts. Raises AwsBusyError if all are answered with 409.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    """
+    for attempt in range(_MAX_CONDITIONAL_PUTS):
+        if attempt:
+            ceiling = _MIN_CONFLICT_WAIT_SECONDS * 2**attempt
+            wait(random.uniform(ceiling / 2, ceiling))  # noqa: S311  (spreads load, keeps no secret)
+        try:
+            return client.put_object(Body=io.BytesIO(body), IfNoneMatch="*", **parameters)
+        except exceptions.ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code in {"PreconditionFailed", "412"}:
+                return None
+            if code not in {"ConditionalRequestConflict", "409"}:
+                raise
+    raise AwsBusyError(f"AWS answered PutObject with 409 {_MAX_CONDITIONAL_PUTS} times; retry later")

@@ -118,7 +118,9 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def refuse(self, status: int, code: str, retry_after: str | None = None) -> None:
-        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/Redirects.html
+        endpoint = "<Endpoint>archive.s3.eu-south-1.amazonaws.com</Endpoint>" if 300 <= status < 400 else ""
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>no</Message>{endpoint}</Error>".encode()
         self.answer(
             status, body, {"Content-Type": "application/xml"} | ({"Retry-After": retry_after} if retry_after else {})
         )

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, StreamSource, Target, copy
 from meibo.errors import (
     ArchiveConflictError,
+    AwsBusyError,
     ConfigurationError,
     CopyBrokenError,
     CorruptFileError,
@@ -284,6 +285,15 @@ def test_a_changed_source_starts_over(bench: Bench) -> None:
     assert bench.store.aborted <= 1
 
 
+def test_a_source_of_another_size_starts_over_even_without_an_etag(bench: Bench) -> None:
+    # given: the first answer is reset before its first byte, and nothing but its length tells the second one from it
+    before, after = content_of(PART), content_of(PART + 1, seed=2)
+    bench.serve(before, etag=None, ranges=False, faults={0: Fault("reset", 0)}, changes={1: (after, None)})
+    result = bench.copy()
+    bench.check(result, after)
+    assert result.counts.restarts == 1
+
+
 def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
     changes = {number: (content_of(5 * PART, seed=number), f'"{number}"') for number in range(60)}
     bench.serve(b"", changes=changes, ranges=True, faults={n: Fault("reset", 10) for n in range(60)})
@@ -313,7 +323,9 @@ def test_no_part_is_lost_or_sent_twice_without_a_cause(bench: Bench) -> None:
     [
         (Fault("status", status=403, code="AccessDenied"), ConfigurationError),
         (Fault("status", status=404, code="NoSuchUpload"), CopyBrokenError),
-        (Fault("status", status=503), CopyBrokenError),
+        (Fault("status", status=400, code="BadDigest"), CopyBrokenError),
+        (Fault("status", status=503), AwsBusyError),
+        (Fault("status", status=400, code="RequestTimeout"), AwsBusyError),
     ],
 )
 def test_an_s3_that_keeps_refusing_ends_the_copy_and_the_upload(
@@ -323,6 +335,34 @@ def test_an_s3_that_keeps_refusing_ends_the_copy_and_the_upload(
     bench.store.faults = dict.fromkeys(range(100), fault)
     with pytest.raises(error, match=fault.code):
         bench.copy()
+    assert bench.archived is None
+    assert not bench.store.uploads
+
+
+def test_an_s3_that_cannot_be_reached_is_busy(bench: Bench) -> None:
+    bench.serve(content_of(5 * PART))
+    bench.store.faults = dict.fromkeys(range(100), Fault("reset"))
+    with pytest.raises(AwsBusyError, match="the archive broke 8 times in a row"):
+        bench.copy()
+    assert bench.archived is None
+    assert not bench.store.uploads
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error"),
+    [(307, "TemporaryRedirect", AwsBusyError), (301, "PermanentRedirect", ConfigurationError)],
+)
+def test_a_redirect_of_a_part_is_reported_and_not_followed(
+    bench: Bench, status: int, code: str, error: type[Exception]
+) -> None:
+    bench.serve(content_of(5 * PART))
+    bench.store.faults = dict.fromkeys(range(100), Fault("status", status=status, code=code))
+    with pytest.raises(
+        error, match=rf"\({status}\) from localhost to archive\.s3\.eu-south-1\.amazonaws\.com"
+    ) as caught:
+        bench.copy()
+    assert "X-Amz" not in str(caught.value)
+    assert len(bench.store.puts) <= bench.options.lanes  # none was sent twice
     assert bench.archived is None
     assert not bench.store.uploads
 

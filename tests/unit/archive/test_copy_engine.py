@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 from botocore.exceptions import ClientError
 
+from meibo import aws
 from meibo.archive.copy import (
     Content,
     CopyOptions,
@@ -32,6 +33,7 @@ from meibo.archive.copy.order import InOrder
 from meibo.archive.copy.stop import Patience, Stop, StoppedError
 from meibo.errors import (
     ArchiveConflictError,
+    AwsBusyError,
     ConfigurationError,
     CopyBrokenError,
     CorruptFileError,
@@ -55,12 +57,15 @@ class FakeS3:
 
     there: bytes | None = None
     error: ClientError | None = None
+    conflicts: int = 0
     told_checksum: bool = True
     puts: list[dict[str, Any]] = field(default_factory=list)
     meta: Any = field(default_factory=lambda: SimpleNamespace(events=SimpleNamespace(register=lambda *_, **__: None)))
 
     def put_object(self, **parameters: Any) -> dict[str, str]:
         self.puts.append(parameters)
+        if len(self.puts) <= self.conflicts:
+            raise refused("ConditionalRequestConflict", 409)
         if self.error is not None:
             raise self.error
         if self.there is not None:
@@ -114,11 +119,34 @@ def test_the_same_object_is_a_success_even_where_s3_tells_no_checksum(told_check
 
 @pytest.mark.parametrize(
     ("code", "status", "error"),
-    [("AccessDenied", 403, ConfigurationError), ("InternalError", 500, CopyBrokenError)],
+    [
+        ("AccessDenied", 403, ConfigurationError),
+        ("InternalError", 500, AwsBusyError),
+        ("BadDigest", 400, CopyBrokenError),
+    ],
 )
 def test_what_no_retry_mends_is_told_from_what_one_may(code: str, status: int, error: type[Exception]) -> None:
     with pytest.raises(error, match=code):
         copy(StreamSource([b"x"]), target(FakeS3(error=refused(code, status))))
+
+
+def test_a_put_that_meets_another_write_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aws, "_MIN_CONFLICT_WAIT_SECONDS", 0.0)
+    fake = FakeS3(conflicts=3)
+
+    result = copy(StreamSource([b"some bytes"]), target(fake))
+
+    assert (fake.there, result.already_there, len(fake.puts)) == (b"some bytes", False, 4)
+
+
+def test_waiting_for_another_write_ends_with_the_invocations_time() -> None:
+    fake = FakeS3(conflicts=100)
+
+    with pytest.raises(OutOfTimeError):
+        copy(StreamSource([b"x"]), target(fake), deadline=lambda: 0.0 if fake.puts else 60.0)
+
+    assert len(fake.puts) == 1
+    assert fake.there is None
 
 
 def test_nothing_is_put_when_the_file_is_bad() -> None:

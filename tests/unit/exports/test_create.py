@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from unittest.mock import ANY
@@ -11,8 +12,10 @@ from botocore.exceptions import ClientError
 
 from meibo.archive.keys import run_manifest_key
 from meibo.archive.storage import MemoryArchiveStore
+from meibo.configuration import Configuration
 from meibo.errors import (
     AwsBusyError,
+    ConfigurationError,
     CredentialsRefusedError,
     EventError,
     JobsExhaustedError,
@@ -563,6 +566,28 @@ def test_a_complete_run_stays_complete_after_its_executions_are_forgotten(world:
     world.clock.sleep(timedelta(days=91).total_seconds())
 
     assert world.creator.repair(RUN)["status"] == "complete"
+
+
+def test_a_tick_of_a_run_that_is_forgotten_changes_nothing(world: ExportsHarness) -> None:
+    world.creator.begin(TICK)
+    finished(world, 1)
+    world.workflow.executions.clear()
+    world.clock.sleep(timedelta(days=91).total_seconds())
+
+    assert world.creator.begin(TICK)["status"] == "already_started"
+    assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
+
+
+def test_a_run_whose_exports_are_all_archived_is_finished_without_a_configuration(world: ExportsHarness) -> None:
+    world.creator.begin(TICK)
+    archive(world, *planned(world))
+    world.workflow.executions[RUN, 1] = "ABORTED"
+
+    def broken() -> Configuration:
+        raise ConfigurationError("the configuration is not valid JSON")
+
+    assert replace(world.creator, configuration=broken).repair(RUN)["status"] == "started"
+    assert finished(world, 2)["complete"] is True
 
 
 @pytest.mark.parametrize("lost", [(ATTEMPT_1,), (ATTEMPT_1, ATTEMPT_2), (ATTEMPT_2,)])

@@ -6,12 +6,14 @@ Every write is conditional, so nothing is ever overwritten; both stores pass one
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from botocore.exceptions import ClientError
 
+from meibo.aws import put_if_absent
 from meibo.errors import ArchiveConflictError
 from meibo.settings import Retention
 
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 1024 * 1024
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-# 409 is answered when a conditional write meets another one under way on the same key:
-# https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-_TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 
 
 class ArchiveStore(Protocol):
@@ -74,12 +73,20 @@ def encode_lines(documents: Sequence[Any]) -> bytes:
 
 
 class S3ArchiveStore:
-    """The archive bucket."""
+    """The archive bucket. ``wait`` sleeps between the attempts of a write that meets another one."""
 
-    def __init__(self, client: S3Client, bucket: str, *, retention: Retention | None = None) -> None:
+    def __init__(
+        self,
+        client: S3Client,
+        bucket: str,
+        *,
+        retention: Retention | None = None,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._client = client
         self._bucket = bucket
         self._retention = retention
+        self._wait = wait
 
     def put_json(self, key: str, document: Any) -> bool:
         """Write the document where the key is free; return whether it was written by this call."""
@@ -97,21 +104,17 @@ class S3ArchiveStore:
                 "ObjectLockMode": self._retention.mode,
                 "ObjectLockRetainUntilDate": self._retention.retain_until(datetime.now(UTC)),
             }
-        try:
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=body,
-                ContentType=content_type,
-                IfNoneMatch="*",
-                ChecksumAlgorithm="SHA256",
-                **extra,
-            )
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _TAKEN:
-                return False
-            raise
-        return True
+        answer = put_if_absent(
+            self._client,
+            body,
+            wait=self._wait,
+            Bucket=self._bucket,
+            Key=key,
+            ContentType=content_type,
+            ChecksumAlgorithm="SHA256",
+            **extra,
+        )
+        return answer is not None
 
     def get_json(self, key: str) -> Any | None:
         """Return the document, or None where there is none."""

@@ -69,7 +69,7 @@ class RunCreator:
             plan = self._write_plan(plan, 1)
             if self._is_mine(plan):
                 return self._prepare(plan, 1, plan.exports)
-        if self._status_once_prepared(plan, 1) != "NEVER_STARTED":
+        if self._status_once_prepared(plan, 1) != "NEVER_STARTED" or self._has_ended(run_id):
             logger.info("this run was begun already", extra={"run_id": run_id})
             return {"run_id": run_id, "attempt": 1, "status": "already_started"}
         return self._take_over(plan, 1)
@@ -91,8 +91,11 @@ class RunCreator:
             return self._take_over(plan, attempt)
         # Either the attempt ended, also if Step Functions has forgotten it after 90 days, or it was never started. A
         # new attempt is right for both; the old list may name another domain or secret, and jobs that are gone.
-        exports = resolve_again(plan.exports, self.configuration(), self.context)
+        exports = plan.exports
         missing = self._missing(run_id, exports)
+        if missing:
+            exports = resolve_again(exports, self.configuration(), self.context)
+            missing = self._missing(run_id, exports)
         if not missing and self._is_complete(run_id, attempt):
             return {"run_id": run_id, "attempt": attempt, "status": "complete", "exports": 0}
         attempt += 1
@@ -228,6 +231,10 @@ class RunCreator:
         while self.workflow.status(run_id, attempt + 1) != "NEVER_STARTED":
             attempt += 1
         return attempt, plan, attempt == planned
+
+    def _has_ended(self, run_id: str) -> bool:
+        """Tell whether an attempt wrote its run manifest, also if Step Functions has forgotten it."""
+        return next(self.store.keys(f"{run_folder(run_id)}_manifest"), None) is not None
 
     def _is_complete(self, run_id: str, newest_attempt: int) -> bool:
         """Tell whether the newest run manifest says that nothing is missing."""

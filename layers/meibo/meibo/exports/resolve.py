@@ -26,7 +26,7 @@ def resolve(configuration: Configuration, context: ProviderContext) -> list[Plan
 
 def resolve_again(
     planned: Iterable[PlannedExport], configuration: Configuration, context: ProviderContext
-) -> list[PlannedExport]:
+) -> tuple[PlannedExport, ...]:
     """Return the exports of an earlier plan as a repair is to archive them.
 
     A refused export is replaced by the exports that today's configuration resolves it to: those of the same entry
@@ -56,7 +56,7 @@ def resolve_again(
                 elif replacement.refused:
                     # The run has this key already, with other fields or limits than this export's.
                     exports[export.export_id] = replace(export, refused=replacement.refused)
-    return list(exports.values())
+    return tuple(exports.values())
 
 
 def _not_configured(export: PlannedExport) -> ConfigurationError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meibo.archive.copy.connection import trust
@@ -12,7 +13,7 @@ from meibo.archive.copy.lanes import Lanes, Piece
 from meibo.archive.copy.model import Content, CopyOptions, CopyResult, Counts
 from meibo.archive.copy.order import InOrder
 from meibo.archive.copy.source import ChangedError, LocationOrigin, LocationSource, StreamOrigin, StreamSource
-from meibo.archive.copy.stop import Stop
+from meibo.archive.copy.stop import Stop, StoppedError
 from meibo.archive.copy.target import Object, PartSender, Written
 from meibo.errors import CopyBrokenError, SourceChangedError
 
@@ -136,7 +137,13 @@ class Attempt:
         self._counts.puts += 1
         self._counts.parts += 1
         self._lanes.only = None  # its buffer goes with it
-        return self._object.put(only.view, self._digest)
+        return self._object.put(only.view, self._digest, self._wait)
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep; raise what ended the copy meanwhile."""
+        with suppress(StoppedError):
+            self._stop.wait(seconds)
+        self._stop.raise_reason()
 
     def _result(self, facts: Facts, written: Written) -> CopyResult:
         return CopyResult(

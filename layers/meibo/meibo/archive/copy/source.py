@@ -247,6 +247,8 @@ class Download:
                 raise ChangedError("another size is there")
         elif version.ranged:
             raise ChangedError("ranges are no longer served")
+        elif version.size not in {None, body.length}:
+            raise ChangedError("another size is there")
         else:
             self._skip(body, at)
         self._body, self._at = body, at

@@ -6,7 +6,7 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from meibo.errors import CopyBrokenError, OutOfTimeError
+from meibo.errors import AwsBusyError, CopyBrokenError, OutOfTimeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,14 +100,16 @@ class Patience:
         if self._bytes >= self._enough:
             self._breaks = 0
 
-    def broke(self, why: str, *, wait: float | None = None) -> None:
-        """Wait before the next try (full jitter, doubling), or raise when there were too many in a row."""
+    def broke(
+        self, why: str, *, wait: float | None = None, error: type[AwsBusyError | CopyBrokenError] = CopyBrokenError
+    ) -> None:
+        """Wait before the next try (full jitter, doubling), or raise ``error`` if there were too many in a row."""
         self._counts.breaks += 1
         self._breaks += 1
         self._bytes = 0
         self._stop.check()
         if self._breaks >= self._options.tries:
-            raise CopyBrokenError(f"{self._side} broke {self._breaks} times in a row, last with: {why}")
+            raise error(f"{self._side} broke {self._breaks} times in a row, last with: {why}")
         if self._breaks > 1 or wait:
             ceiling = min(self._options.backoff_seconds * 2**self._breaks, self._options.max_backoff_seconds)
             jitter = random.uniform(ceiling / 2, ceiling)  # noqa: S311  (spreads load, keeps no secret)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from meibo.archive.copy.connection import BROKEN, Connection, retry_after, told
 from meibo.archive.copy.stop import Patience
-from meibo.errors import ArchiveConflictError, ConfigurationError, CopyBrokenError
+from meibo.aws import busy_error, is_busy_code, put_if_absent
+from meibo.errors import ArchiveConflictError, AwsBusyError, ConfigurationError, CopyBrokenError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from meibo.archive.copy.digest import Checksum, FileDigest
     from meibo.archive.copy.model import CopyOptions, Counts, Target
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SIGNED_SECONDS = 900
 READ_BACK_BYTES = 1024 * 1024
 CODE = re.compile(rb"<Code>(\w+)</Code>")
+ENDPOINT = re.compile(rb"<Endpoint>([\w.-]+)</Endpoint>")
 
 REFUSED = frozenset(
     {"AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"}
@@ -134,7 +136,7 @@ class Object:
             # NoSuchUpload: botocore tried again after an answer that got lost, and the first try had
             # succeeded.
             if _code(error) in CONFLICT | {"NoSuchUpload"} or _status(error) == 412:
-                written = self._compare(digest, "CompleteMultipartUpload", error)
+                written = self._compare(digest, "CompleteMultipartUpload", _code(error))
                 if _code(error) != "NoSuchUpload":
                     self.abort()
                 return written
@@ -144,26 +146,25 @@ class Object:
         self._upload_id = None
         return Written(answer["ETag"].strip('"'), _version(answer), already_there=False)
 
-    def put(self, data: memoryview, digest: FileDigest) -> Written:
-        """Write a file of one part with one PutObject."""
+    def put(self, data: memoryview, digest: FileDigest, wait: Callable[[float], None]) -> Written:
+        """Write a file of one part with PutObject; ``wait`` sleeps between attempts that meet another write."""
         try:
-            answer: Mapping[str, Any] = self._client.put_object(
+            answer = put_if_absent(
+                self._client,
+                data,
+                wait=wait,
                 **self._name,
                 **self._properties,
-                Body=io.BytesIO(data),
                 ContentLength=len(data),
-                IfNoneMatch="*",
                 # Where an object is locked, S3 wants the algorithm named beside the checksum:
                 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
                 ChecksumAlgorithm=self._checksum.name,
                 **self._checksum_parameter(digest.checksum),
             )
-        except ClientError as error:
-            if _code(error) in CONFLICT or _status(error) == 412:
-                return self._compare(digest, "PutObject", error)
+        except (ClientError, BotoCoreError) as error:
             raise _named("PutObject", error) from error
-        except BotoCoreError as error:
-            raise _named("PutObject", error) from error
+        if answer is None:
+            return self._compare(digest, "PutObject", "PreconditionFailed")
         return Written(answer["ETag"].strip('"'), _version(answer), already_there=False)
 
     def abort(self) -> None:
@@ -173,8 +174,8 @@ class Object:
                 self._client.abort_multipart_upload(**self._name, UploadId=self._upload_id)
             self._upload_id = None
 
-    def _compare(self, digest: FileDigest, call: str, error: ClientError) -> Written:
-        """Find out whether what is at the key is this very file."""
+    def _compare(self, digest: FileDigest, call: str, code: str) -> Written:
+        """Find out whether what is at the key is this very file; ``code`` is S3's answer to the call."""
         try:
             there: Mapping[str, Any] = self._client.head_object(**self._name, ChecksumMode="ENABLED")
             same = there["ContentLength"] == digest.bytes
@@ -185,7 +186,7 @@ class Object:
                 same = self._sha256_there() == digest.sha256
         except ClientError as missing:
             if _status(missing) == 404:
-                raise CopyBrokenError(f"{call} failed with {_code(error)} and no object is there") from missing
+                raise CopyBrokenError(f"{call} failed with {code} and no object is there") from missing
             raise _named("HeadObject", missing) from missing
         except BotoCoreError as broken:
             raise _named("HeadObject", broken) from broken
@@ -231,7 +232,7 @@ class PartSender:
                 broken = told(error)
             if broken is not None:
                 self._connection.close()
-                self._patience.broke(broken)
+                self._patience.broke(broken, error=AwsBusyError)
                 continue
             if body.status == 200:
                 self._patience.progress(len(data))
@@ -239,12 +240,37 @@ class PartSender:
                 return Part(number, body.headers["ETag"], checksum)
             found = CODE.search(answer)
             code = found[1].decode() if found else f"status {body.status}"
-            if body.status in {408, 409, 429} or body.status >= 500 or code in {"BadDigest", "RequestTimeout"}:
+            if body.status in {408, 429} or body.status >= 500 or is_busy_code(code):
+                self._patience.broke(code, wait=retry_after(body.headers) or 0.001, error=AwsBusyError)
+                continue
+            if body.status == 409 or code == "BadDigest":
                 self._patience.broke(code, wait=retry_after(body.headers) or 0.001)
                 continue
+            if body.status in {301, 307}:
+                raise _redirected(url, body.status, answer)
             if code in REFUSED:
                 raise ConfigurationError(f"S3 refuses UploadPart with {code}: check the function's role and bucket")
             raise CopyBrokenError(f"S3 refuses UploadPart with {code}")
+
+
+def _redirected(url: str, status: int, answer: bytes) -> AwsBusyError | ConfigurationError:
+    """Return the error of a redirect. It is not followed, because the signature covers the host.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/Redirects.html
+    """
+    endpoint = ENDPOINT.search(answer)
+    where = (
+        f"from {urlsplit(url).hostname} to {endpoint[1].decode() if endpoint else 'an endpoint that it does not name'}"
+    )
+    if status == 307:
+        return AwsBusyError(
+            f"S3 redirects UploadPart (307) {where}, because the bucket's DNS name is not in place yet; that takes up"
+            " to a day after the bucket was created, so retry later"
+        )
+    return ConfigurationError(
+        f"S3 redirects UploadPart (301) {where}, because the bucket is in another region; use a bucket in the region of"
+        " the function"
+    )
 
 
 def _sign_with_v4(signature_version: str, **_: object) -> Any:
@@ -259,8 +285,10 @@ def _status(error: ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
 
-def _named(call: str, error: ClientError | BotoCoreError) -> ConfigurationError | CopyBrokenError:
+def _named(call: str, error: ClientError | BotoCoreError) -> AwsBusyError | ConfigurationError | CopyBrokenError:
     """Tell what no retry mends from what one may."""
+    if busy := busy_error(error):
+        return busy
     if isinstance(error, ClientError):
         code = _code(error)
         if code in REFUSED or _status(error) == 403:
