@@ -1,5 +1,5 @@
-# The two commands: `make run` does the main job on this machine, `make test` proves it.
-# `make help` lists the rest. Everything is installed under .venv/; nothing needs root.
+# The two main commands: `make run` runs the whole system on this machine, `make test` tests it.
+# `make help` lists all targets. Everything is installed below .venv/; no target needs root.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -23,7 +23,7 @@ $(READY): requirements/dev.txt pyproject.toml
 	@echo "setting up $(VENV) (once; a minute or two)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	@# The command meibo, from these folders as they are.
+	@# Installs the command meibo in editable mode.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -46,38 +46,39 @@ SEEDS ?= 100
 SEED ?=
 
 .PHONY: proof
-proof: $(READY) ## every crash point, hostile files, planted secrets, permissions in use, random faults (minutes)
+proof: $(READY) ## fault injection: crash points, hostile files, planted secrets, permissions, random faults (minutes)
 	MEIBO_SOAK_SEEDS='$(SEEDS)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/fault_injection
 
 .PHONY: soak
-soak: $(READY) ## runs and changes under random faults (SEEDS=1000), or one of them again (SEED=17)
+soak: $(READY) ## runs and changes under random faults (SEEDS=1000), or repeat one seed (SEED=17)
 	MEIBO_SOAK_SEEDS='$(SEEDS)' MEIBO_SOAK_SEED='$(SEED)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/fault_injection/test_soak.py
 
 .PHONY: lint
-lint: $(READY) ## ruff: rules and format
+lint: $(READY) ## ruff: rules and format; wording of comments, messages and documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m scripts.prose
 
 .PHONY: types
 types: $(READY) ## mypy --strict
 	$(BIN)/mypy
 
 .PHONY: schema
-schema: $(READY) ## write the configuration's JSON Schema again from the models
+schema: $(READY) ## generate the configuration's JSON Schema from the models
 	$(BIN)/python -c '$(PRINT_SCHEMA)' > $(SCHEMA)
 
 .PHONY: schema-check
-schema-check: $(READY) ## the configuration's JSON Schema is what the models say
+schema-check: $(READY) ## check that the configuration's JSON Schema is up to date
 	@$(BIN)/python -c '$(PRINT_SCHEMA)' | diff -u $(SCHEMA) - || \
 	  { echo "$(SCHEMA) differs from the models in meibo.configuration. Run: make schema" >&2; exit 1; }
 	@echo "$(SCHEMA) is up to date"
 
 .PHONY: parameters
-parameters: $(READY) ## write the reference of the template's parameters again
+parameters: $(READY) ## generate the reference of the template's parameters
 	$(BIN)/python -m scripts.parameters > $(PARAMETERS)
 
 .PHONY: parameters-check
-parameters-check: $(READY) ## the reference of the parameters is what the template says
+parameters-check: $(READY) ## check that the reference of the parameters is up to date
 	@$(BIN)/python -m scripts.parameters | diff -u $(PARAMETERS) - || \
 	  { echo "$(PARAMETERS) differs from template.yaml. Run: make parameters" >&2; exit 1; }
 	@echo "$(PARAMETERS) is up to date"
@@ -85,8 +86,8 @@ parameters-check: $(READY) ## the reference of the parameters is what the templa
 PRINT_SCHEMA := import json; from meibo.configuration import configuration_schema; \
   print(json.dumps(configuration_schema(), indent=2, ensure_ascii=False))
 
-# Tools that pin much, each in an environment of its own. The lock names every dependency; --no-deps, because pip does
-# not see that a pinned package pins its extras too.
+# Tools with many pinned dependencies, each in its own environment. The lock file names every dependency; --no-deps,
+# because pip does not detect that a pinned package pins its extras too.
 .venv-%/.ready: requirements/%.txt
 	@echo "setting up .venv-$* (once; a minute or two)"
 	$(PYTHON) -m venv .venv-$*
@@ -98,16 +99,16 @@ validate: .venv-sam/.ready ## sam validate --lint
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint
 
 .PHONY: scan
-scan: .venv-scan/.ready ## checkov on the template, bandit on the code; what is left out says why
+scan: .venv-scan/.ready ## checkov on the template, bandit on the code; each skipped check has a reason
 	.venv-scan/bin/checkov --config-file .checkov.yaml
 	.venv-scan/bin/bandit --quiet --recursive --configfile .bandit.yaml layers/meibo/meibo functions src/meibo_cli
 
-# The database of known vulnerabilities is asked over the network, so this is no part of CI.
+# Requests the database of known vulnerabilities over the network, so this is not a part of CI.
 .PHONY: audit
-audit: .venv-scan/.ready ## pip-audit: known vulnerabilities of what the layer holds (needs the network)
+audit: .venv-scan/.ready ## pip-audit: known vulnerabilities of the layer's dependencies (needs the network)
 	.venv-scan/bin/pip-audit --strict --disable-pip --require-hashes -r layers/meibo/requirements.txt
 
-# The layer is built by a make of its own, which takes nothing from this one but the Python whose pip fetches wheels.
+# The layer has its own Makefile. It inherits only the Python interpreter whose pip downloads the wheels.
 .PHONY: build
 build: .venv-sam/.ready ## sam build: the layers for Lambda's Python and processors
 	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON=$(abspath .venv-sam)/bin/python $(SAM) build
@@ -133,7 +134,7 @@ hooks: $(READY) ## install the git hooks that run the checks before a commit and
 	$(BIN)/pre-commit install
 
 .PHONY: lock
-lock: ## write the lock files again (needs uv)
+lock: ## generate the lock files (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/dev.in -o requirements/dev.txt
 	uv pip compile -q --universal --python-version 3.13 --generate-hashes --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt layers/meibo/requirements.in -o layers/meibo/requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate requirements/sam.in -o requirements/sam.txt
