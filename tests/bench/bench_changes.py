@@ -14,8 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from meibo.changes.membership_api import forget_clients
 from meibo.observability import logger
+from meibo.providers import clear_clients
 from meibo_local.aws import local_aws
 from meibo_simulators import SimulatedTenant, Simulators
 
@@ -40,7 +40,7 @@ def main() -> int:
         aws.configure(
             {"sources": [{**source, "exports": [{"dataset": "users"}]}]}, {"meibo/acme": tenant.credentials()}
         )
-        forget_clients()
+        clear_clients()
         logger.setLevel("ERROR")
         organizations = tenant.organizations.ids()
         messages = 0

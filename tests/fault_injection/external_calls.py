@@ -23,7 +23,6 @@ from botocore.exceptions import ClientError
 from urllib3.connection import HTTPConnection
 
 from meibo import aws as meibo_aws
-from meibo.changes import membership_api
 from meibo.providers import clear_clients
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction, Observer
 
@@ -76,7 +75,6 @@ def forget_what_a_sandbox_keeps() -> None:
     """Drop everything that lives as long as a sandbox: clients, tokens, connections."""
     meibo_aws.forget_clients()
     clear_clients()
-    membership_api.forget_clients()
 
 
 class WatchedService(LambdaService):

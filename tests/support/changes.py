@@ -12,11 +12,11 @@ from typing import Any
 from meibo.archive.storage import ArchiveStore, MemoryArchiveStore
 from meibo.changes.apply import FINISH_SECONDS, ChangeApplier
 from meibo.changes.batch import parse_queue_event
-from meibo.changes.membership_api import Auth0MembershipApi as TenantOfClient
 from meibo.changes.membership_api import MembershipApi
 from meibo.changes.queue import ChangeQueue
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.provider import new_client
+from meibo.providers.base import ClientPool, ProviderContext
 from meibo_local.lambda_service import InvocationResult
 from meibo_local.queue import EventSource
 from meibo_simulators import SimulatedTenant
@@ -31,10 +31,10 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class Invoker:
-    """One execution environment of the function: it keeps its client from one invocation to the next."""
+    """One execution environment of the function, with its own pool of clients."""
 
     world: ChangeQueueHarness
-    client: Auth0Client | None = None
+    pool: ClientPool[Auth0Client] = field(default_factory=lambda: ClientPool(new_client))
 
     def __call__(self, event: dict[str, Any]) -> InvocationResult:
         world = self.world
@@ -43,35 +43,23 @@ class Invoker:
         def time_left() -> float:
             return ends - world.clock.now()
 
-        def tenant(source: str) -> MembershipApi | None:
-            if source != "acme":
-                return None
-            if self.client is None:
-                credentials = Auth0Credentials.from_secret(world.tenant.credentials())
-                self.client = Auth0Client(
-                    DOMAIN,
-                    credentials,
-                    session=world.adapter.session(),
-                    clock=world.clock,
-                    headroom=world.concurrency,
-                )
-            self.client.deadline = lambda: time_left() - FINISH_SECONDS
-            return TenantOfClient(self.client)
-
-        def forget(source: str) -> None:
-            self.client = None
-
-        engine = ChangeApplier(
-            tenant=tenant,
-            forget=forget,
+        context = ProviderContext(
+            lambda: time_left() - FINISH_SECONDS,
+            read_secret=lambda _name: world.tenant.credentials(),
+            new_session=lambda _connections: world.adapter.session(),
+            clock=world.clock,
+            headroom=world.concurrency,
+        )
+        applier = ChangeApplier(
+            api=lambda source: MembershipApi(DOMAIN, "meibo/acme", context, self.pool) if source == "acme" else None,
             store=world.store,
             queue=world.function_queue,
             max_removals=world.max_removals,
             time_left=time_left,
             now=lambda: datetime.fromtimestamp(world.clock.now(), UTC),
         )
-        unprocessed = engine.handle(parse_queue_event(event))
-        world.counts.update(engine.counts)
+        unprocessed = applier.handle(parse_queue_event(event))
+        world.counts.update(applier.counts)
         return InvocationResult(
             {"batchItemFailures": [{"itemIdentifier": one.message_id} for one in unprocessed]}, failed=False
         )
@@ -79,7 +67,7 @@ class Invoker:
 
 @dataclass
 class ChangeQueueHarness:
-    """Everything around the engine. ``seconds`` is how long a request takes there and back."""
+    """Everything around the applier. ``seconds`` is how long a request takes there and back."""
 
     tenant: SimulatedTenant
     clock: VirtualTime = field(default_factory=VirtualTime)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meibo.changes.membership_api import forget_clients
+from meibo.providers import clear_clients
 from meibo_local.aws import LocalAws, local_aws
 from meibo_simulators import SimulatedTenant, Simulators
 
@@ -73,7 +73,7 @@ def tenant() -> SimulatedTenant:
 @pytest.fixture
 def queue(tenant: SimulatedTenant) -> Iterator[Queue]:
     with Simulators([tenant], []) as simulators:
-        forget_clients()
+        clear_clients()
         with local_aws(environment=simulators.environment()) as aws:
             source = {
                 "provider": "auth0",
@@ -84,4 +84,4 @@ def queue(tenant: SimulatedTenant) -> Iterator[Queue]:
             }
             aws.configure({"sources": [source]}, {"meibo/acme": tenant.credentials()})
             yield Queue(aws, tenant)
-        forget_clients()
+        clear_clients()

@@ -14,7 +14,6 @@ import boto3
 import botocore.handlers
 import pytest
 
-from meibo.changes.membership_api import forget_clients as forget_tenants
 from meibo.providers import clear_clients
 from meibo_local.aws import REGION, STACK, local_aws
 from meibo_local.lambda_service import InvocationResult
@@ -63,7 +62,6 @@ class Recorder(Invocations):
     def invoked(self, function: str, event: Any) -> None:
         # In AWS each function has a process, and so credentials and tokens, of its own.
         clear_clients()
-        forget_tenants()
         self._running.append(function)
 
     def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:

@@ -246,6 +246,26 @@ def test_our_own_mistake_keeps_the_change_on_the_queue(
     assert world.queue.letters == []
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_that_are_refused_once_are_read_again_in_the_same_invocation(
+    world: ChangeQueueHarness, people: list[str], status: int
+) -> None:
+    # given: an execution environment with a cached client, whose secret was rotated or OAuth scopes were granted since
+    source = world.source()
+    world.send(people[0])
+    source.poll()
+    # a token that is refused is requested again before the credentials count as refused
+    world.tenant.faults.add(MEMBERS, respond(status), times=2 if status == 401 else 1)
+    message = world.send(people[1], change_id="hr-2")
+
+    # when
+    source.poll()
+
+    # then
+    assert world.outcomes(message) == {people[1]: "applied"}
+    assert world.counts["failures"] == 0
+
+
 def test_group_that_fails_in_several_ways_counts_once(
     world: ChangeQueueHarness, people: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from meibo_cli.main import app
 def test_ids_of_the_tenant_do_not_control_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given: two users of one address
     ids = ["auth0|\x1b]0;title\x07", "auth0|[/x]\u202e"]
-    monkeypatch.setattr(send, "_Users", lambda *_: lambda _email: ids)
+    monkeypatch.setattr(send, "_user_lookup", lambda *_: lambda _email: ids)
     path = tmp_path / "joiners.csv"
     path.write_text("organization,action,member\norg_0000000000000001,add,taro@example.com\n", encoding="utf-8")
 

@@ -27,14 +27,13 @@ from meibo.changes.queue import ChangeQueue, SqsChangeQueue
 from meibo.configuration import parse_documents
 from meibo.errors import (
     AwsBusyError,
-    CredentialsRefusedError,
     MeiboError,
     OutOfTimeError,
     ProviderBusyError,
-    ScopeMissingError,
 )
 from meibo.http.ratelimit import Deadline
 from meibo.observability import MetricUnit, kind_of, logger, metrics
+from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, Retention
 
@@ -79,13 +78,12 @@ class Entry:
 class ChangeApplier:
     """Carries out changes.
 
-    ``tenant`` finds a source's tenant, ``forget`` drops one whose credentials were refused, ``time_left`` returns the
+    ``api`` returns the membership API of a source, or None if no Auth0 source has that name. ``time_left`` returns the
     seconds of the invocation. ``counts`` holds the outcomes of the members whose messages are finished, and the number
     of groups that failed as ``failures``.
     """
 
-    tenant: Callable[[str], MembershipApi | None]
-    forget: Callable[[str], None]
+    api: Callable[[str], MembershipApi | None]
     store: ArchiveStore
     queue: ChangeQueue
     max_removals: int
@@ -173,7 +171,7 @@ class ChangeApplier:
                     entries[index].record.add(outcome)
                     self._progressed.add(group[0].group_id)
             except MeiboError as error:
-                self._stop(step.source, error)
+                self._stopped[step.source] = error
                 raise
             for entry in entries:
                 if not entry.todo:
@@ -198,17 +196,12 @@ class ChangeApplier:
             raise self._stopped[source]
         if source not in self._senders:
             try:
-                tenant = self.tenant(source)
+                api = self.api(source)
             except MeiboError as error:
-                self._stop(source, error)
+                self._stopped[source] = error
                 raise
-            self._senders[source] = None if tenant is None else StepExecutor(tenant, self.now)
+            self._senders[source] = None if api is None else StepExecutor(api, self.now)
         return self._senders[source]
-
-    def _stop(self, source: str, error: MeiboError) -> None:
-        self._stopped[source] = error
-        if isinstance(error, (CredentialsRefusedError, ScopeMissingError)):
-            self.forget(source)
 
     # -- finishing
 
@@ -254,22 +247,19 @@ def change_members(
     settings: ChangeMembersSettings, retention: Retention | None, time_left: Deadline, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Carry out the messages' changes and return which messages stay on the queue."""
-    tenants = MembershipApis(
-        configuration=lambda: parse_documents(read_configuration(settings.configuration_parameter)),
-        deadline=lambda: time_left() - FINISH_SECONDS,
-        headroom=settings.concurrency,
-    )
-    engine = ChangeApplier(
-        tenant=tenants,
-        forget=tenants.forget,
+    applier = ChangeApplier(
+        api=MembershipApis(
+            lambda: parse_documents(read_configuration(settings.configuration_parameter)),
+            ProviderContext(lambda: time_left() - FINISH_SECONDS, headroom=settings.concurrency),
+        ),
         store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
         queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),
         max_removals=settings.max_removals,
         time_left=time_left,
     )
-    unprocessed = engine.handle(messages)
+    unprocessed = applier.handle(messages)
     for kind, name in _METRICS.items():
-        metrics.add_metric(name=name, unit=MetricUnit.Count, value=engine.counts[kind])
+        metrics.add_metric(name=name, unit=MetricUnit.Count, value=applier.counts[kind])
     # SQS leaves messages that were received three times out of ApproximateAgeOfOldestMessage, so the age of a change
     # that is stuck is a metric of its own. Zero if nothing is returned, so that the alarm on it can end.
     metrics.add_metric(

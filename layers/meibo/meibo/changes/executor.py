@@ -27,7 +27,7 @@ Found = tuple[int, Outcome]
 class StepExecutor:
     """Sends the steps of one source for the time of one invocation."""
 
-    tenant: MembershipApi
+    api: MembershipApi
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _organizations: dict[str, bool] = field(default_factory=dict)
     _invitations: dict[str, dict[tuple[str, str], list[Invitation]]] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class StepExecutor:
         if not self._organizations.get(organization_id, True):
             yield from self._all(step, members, lambda member: self._no_organization(organization_id, member))
             return
-        change = self.tenant.add if step.action == "add" else self.tenant.remove
+        change = self.api.add if step.action == "add" else self.api.remove
         try:
             change(organization_id, members)
         except RequestRefusedError as error:
@@ -101,7 +101,7 @@ class StepExecutor:
         reason = self._missing_roles.get(key)
         if reason is None:
             try:
-                self.tenant.add_roles(change.organization_id, member, change.roles)
+                self.api.add_roles(change.organization_id, member, change.roles)
             except RequestRefusedError as error:
                 if error.status not in ABOUT_THE_REQUEST:
                     raise
@@ -127,7 +127,7 @@ class StepExecutor:
         if invitation is None:
             terms = change.invitation or InvitationTerms("", "")
             try:
-                invitation = self.tenant.invite(change.organization_id, email, terms, change.roles)
+                invitation = self.api.invite(change.organization_id, email, terms, change.roles)
             except RequestRefusedError as error:
                 if error.status not in ABOUT_THE_REQUEST:
                     raise
@@ -139,7 +139,7 @@ class StepExecutor:
         """Return the outcome of a person who cannot be invited as the change says, or None."""
         if not self._organization_exists(change.organization_id):
             return self._no_organization(change.organization_id, email)
-        users = self.tenant.users_of(email)
+        users = self.api.users_by_email(email)
         if users:
             ids = [user for user in users[:MAX_IDS_IN_REASON] if is_user_id(user)] or ["the id"]
             reason = f"is a user of the tenant already: send the action add with {' or '.join(ids)}"
@@ -162,7 +162,7 @@ class StepExecutor:
             return self._outcome(member, "rejected", "unknown_role", f"the tenant has no role {', '.join(unknown)}")
         if change.action == "invite":
             return self._invitation_rejection(change, member) or self._outcome(member, "dry_run")
-        if self.tenant.user_exists(member):
+        if self.api.user_exists(member):
             return self._outcome(member, "dry_run")
         if change.action == "remove":
             return self._outcome(member, "dry_run", None, "the tenant has no such user, so there is nobody to remove")
@@ -172,12 +172,12 @@ class StepExecutor:
 
     def _organization_exists(self, organization_id: str) -> bool:
         if organization_id not in self._organizations:
-            self._organizations[organization_id] = self.tenant.organization_exists(organization_id)
+            self._organizations[organization_id] = self.api.organization_exists(organization_id)
         return self._organizations[organization_id]
 
     def _known_roles(self) -> frozenset[str]:
         if self._roles is None:
-            self._roles = self.tenant.roles()
+            self._roles = self.api.role_ids()
         return self._roles
 
     def _open_invitations(self, change: Change, email: str) -> list[Invitation]:
@@ -187,7 +187,7 @@ class StepExecutor:
             now = self.now()
             self._invitations[organization_id] = {
                 key: [invitation for invitation in invitations if not invitation.has_expired(now)]
-                for key, invitations in self.tenant.invitations(organization_id).items()
+                for key, invitations in self.api.invitations(organization_id).items()
             }
         client_id = change.invitation.client_id if change.invitation else ""
         return self._invitations[organization_id].setdefault((email.casefold(), client_id), [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,15 +14,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from meibo.changes.membership_api import MembershipApis
 from meibo.configuration import parse_documents
 from meibo.errors import ConfigurationError
 from meibo.formatting import escape_control_characters, printable
-from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.configuration import Auth0Source
-from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.users import users_by_email
-from meibo.secrets import read_configuration, read_secret
-from meibo_cli.change_sheet import Sheet, SheetError, read_sheet
+from meibo.providers.base import ProviderContext
+from meibo.secrets import read_configuration
+from meibo_cli.change_sheet import FindUsers, Sheet, SheetError, read_sheet
 from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.queues import DEFAULT_STACK, StackOption, queues_of
 
@@ -69,7 +67,7 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
             invitation = {"client_id": client_id, "inviter": inviter, "send_email": send_email}
             invitation |= {"ttl_sec": ttl_sec} if ttl_sec else {}
         try:
-            sheet = read_sheet(file, common, users=_Users(configuration, source), invitation=invitation)
+            sheet = read_sheet(file, common, users=_user_lookup(configuration, source), invitation=invitation)
         except SheetError as error:
             for fault in error.faults[:MAX_FAULTS_SHOWN]:
                 typer.echo(escape_control_characters(fault), err=True)
@@ -124,18 +122,16 @@ def _table(sheet: Sheet, change_id: str) -> Table:
     return table
 
 
-class _Users:
-    """Finds the users of addresses, with the source's own credentials, once there is an address to look up."""
+def _user_lookup(configuration: str, name: str) -> FindUsers:
+    """Return a function that looks an e-mail address up, with the credentials of the source."""
+    apis = MembershipApis(
+        lambda: parse_documents(read_configuration(configuration)), ProviderContext(deadline=lambda: math.inf)
+    )
 
-    def __init__(self, configuration: str, source: str) -> None:
-        self._configuration = configuration
-        self._source = source
-        self._client: Auth0Client | None = None
+    def find_users(email: str) -> list[str]:
+        api = apis(name)
+        if api is None:
+            raise ConfigurationError(f"--source: expected the name of a configured Auth0 source, got {name!r}")
+        return api.users_by_email(email)
 
-    def __call__(self, email: str) -> Sequence[str]:
-        if self._client is None:
-            source = parse_documents(read_configuration(self._configuration)).source(self._source)
-            if not isinstance(source, Auth0Source):
-                raise ConfigurationError(f"the configuration has no Auth0 source {self._source}")
-            self._client = Auth0Client(source.domain, Auth0Credentials.from_secret(read_secret(source.secret)))
-        return users_by_email(self._client, email)
+    return find_users

@@ -42,7 +42,8 @@ _CONNECTIONS = 1
 PAGES: Mapping[str, type[OrganizationPages]] = {"organizations": OrganizationList, "members": OrganizationMembers}
 
 
-def _new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext) -> Auth0Client:
+def new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext) -> Auth0Client:
+    """Return a new client of a tenant with the credentials of a secret."""
     return Auth0Client(
         domain,
         Auth0Credentials.from_secret(secret),
@@ -54,7 +55,7 @@ def _new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext
 
 
 # Shared by exports and membership changes, so that a rotated secret is handled in one way.
-clients: ClientPool[Auth0Client] = ClientPool(_new_client)
+clients: ClientPool[Auth0Client] = ClientPool(new_client)
 
 
 @dataclass(frozen=True, kw_only=True)
