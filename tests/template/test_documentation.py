@@ -132,3 +132,11 @@ def test_links_between_the_pages_lead_somewhere() -> None:
                 broken.append(f"{page.name}: {target}")
 
     assert broken == []
+
+
+def test_every_decision_is_in_the_index() -> None:
+    text = (ROOT / "docs/decisions.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## \S+ · (.+)$", text, re.MULTILINE)
+    indexed = re.findall(r"^- \[(.+)\]\(#", text, re.MULTILINE)
+
+    assert sorted(indexed) == sorted(titles)
