@@ -10,6 +10,8 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from meibo.errors import ConfigurationError, MeiboError
 
+from cli.words import escape_control_characters
+
 DIFFERENT: Final = 1
 """The work was done and the answer is bad news: damage, or failed users."""
 COULD_NOT: Final = 2
@@ -44,5 +46,6 @@ def told_plainly() -> Iterator[None]:
 
 
 def _end(message: str) -> None:
-    typer.echo(message, err=True)
+    # Names and keys of the archive are in many messages.
+    typer.echo("\n".join(map(escape_control_characters, message.split("\n"))), err=True)
     raise typer.Exit(COULD_NOT) from None

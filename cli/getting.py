@@ -14,6 +14,7 @@ from cli.download import download
 from cli.ending import told_plainly
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.selecting import LATEST, named_run, one_export
+from cli.words import escape_control_characters, printable
 
 
 def get(
@@ -33,8 +34,8 @@ def get(
             target /= PurePosixPath(chosen.key).name
         if not target.parent.is_dir():
             raise ConfigurationError(f"there is no folder {target.parent} to write to")
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(target.name, total=chosen.bytes)
+            task = progress.add_task(printable(target.name), total=chosen.bytes)
             download(reader, chosen, target, advance=lambda count: progress.advance(task, count))
-    typer.echo(f"{chosen.sha256}  {target}")
+    typer.echo(f"{chosen.sha256}  {escape_control_characters(str(target))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any
@@ -14,13 +13,12 @@ from meibo.errors import ConfigurationError
 from meibo.words import size
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cli.ending import told_plainly
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.selecting import matches, matching
-from cli.words import age, age_seconds, number
+from cli.words import age, age_seconds, json_text, number, printable
 
 _STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
 
@@ -70,19 +68,21 @@ def list_archive(
                 f"no export of {'the latest run' if newest == 1 else f'the latest {newest:,} runs'} matches {export!r}"
             )
     if as_json:
-        typer.echo(json.dumps([line.to_json() for line in lines], ensure_ascii=False, indent=2))
+        typer.echo(json_text([line.to_json() for line in lines], indent=2))
         return
     if not lines:
         typer.echo(f"{archive} holds no run that ended")
         return
-    Console().print(_table(lines))
-    told = Console(soft_wrap=True, highlight=False)
+    Console(emoji=False).print(_table(lines))
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     for line in lines:
         if line.reason is not None:
-            told.print(
-                f"[{_STYLES.get(line.verdict, '')}]{line.verdict}[/] {escape(line.export_id)} of {line.run_id}:"
-                f" {escape(line.reason)}"
-            )
+            console.print(f"{_verdict(line)} {printable(line.export_id)} of {line.run_id}: {printable(line.reason)}")
+
+
+def _verdict(line: Line) -> str:
+    verdict = printable(line.verdict)
+    return f"[{_STYLES[line.verdict]}]{verdict}[/]" if line.verdict in _STYLES else verdict
 
 
 def _lines(reader: ArchiveReader, run: Run, pattern: str) -> list[Line]:
@@ -114,11 +114,11 @@ def _table(lines: list[Line]) -> Table:
             table.add_section()
         table.add_row(
             "" if line.run_id == previous else line.run_id,
-            line.export_id,
+            printable(line.export_id),
             number(line.rows),
             "–" if line.bytes is None else size(line.bytes),
             age(age_seconds(line.run_id)),
-            f"[{_STYLES.get(line.verdict, '')}]{line.verdict}[/]" if line.verdict in _STYLES else line.verdict,
+            _verdict(line),
         )
         previous = line.run_id
     return table

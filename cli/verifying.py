@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -17,12 +16,12 @@ from meibo.archive.verify import Finding, Plan, Verifier, plan_everything, plan_
 from meibo.errors import ConfigurationError, MeiboError
 from meibo.words import counted
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cli.ending import COULD_NOT, DIFFERENT, told_plainly
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.selecting import checked_id, matches, named_run
+from cli.words import json_text, printable
 
 
 @dataclass
@@ -81,7 +80,7 @@ def verify(
             raise ConfigurationError(f"{reader.name} holds no export{f' that matches {export!r}' if export else ''}")
         result = _verify(reader, plan, console, quick=quick, jobs=jobs)
     if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2))
+        typer.echo(json_text(result.to_json(), indent=2))
     else:
         _print(result)
     raise typer.Exit(result.status)
@@ -139,11 +138,11 @@ def _verify(reader: ArchiveReader, plan: Plan, console: Console, *, quick: bool,
 
 
 def _print(result: Result) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     for finding in result.findings:
-        console.print(f"[red]{finding.damage}[/] {escape(finding.key)}: {escape(finding.detail)}")
+        console.print(f"[red]{finding.damage}[/] {printable(finding.key)}: {printable(finding.detail)}")
     for key, reason in result.unchecked:
-        console.print(f"[yellow]could not check[/] {escape(key)}: {escape(reason)}")
+        console.print(f"[yellow]could not check[/] {printable(key)}: {printable(reason)}")
     for run_id in result.plan.under_way:
         console.print(f"[dim]run {run_id} has not ended yet and is left out[/]")
     if result.status == COULD_NOT and not result.plan.tasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,14 +21,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from cli.download import download
+from cli.encoding import NumberOutOfRangeError, json_bytes, opened, parse_json, readable_json, readable_text
 from cli.ending import COULD_NOT, DIFFERENT, told_plainly
-from cli.files import csv_rows, opened, output_names
+from cli.files import csv_rows, output_names
 from cli.location import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from cli.restore.apply import Sent, send
 from cli.restore.cybozu import CANNOT_COME_BACK, DANGER, write_csv
 from cli.restore.files import Unread, Written, too_deep, write_files
 from cli.selecting import LATEST, matching, named_run
-from cli.words import number
+from cli.words import escape_control_characters, number, printable
 
 AUTH0_CANNOT_COME_BACK: Final = """\
 What cannot come back to Auth0:
@@ -159,16 +159,28 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any] | Unread]:
             if too_deep(line):
                 yield Unread("nested too deeply", line)
                 continue
-            try:
-                row = json.loads(line, strict=False)
-            except ValueError:
-                row = None
-            yield row if isinstance(row, dict) else Unread("not JSON", line)
+            yield _object(line)
 
 
-def _csv_objects(path: Path) -> Iterator[Mapping[str, Any]]:
+def _object(line: bytes) -> Mapping[str, Any] | Unread:
+    try:
+        row: Any = parse_json(line.decode())
+    except UnicodeDecodeError:
+        readable = readable_json(line)
+        row = _object(readable)
+        return Unread("not JSON", line) if row == Unread("not JSON", readable) else Unread("not UTF-8", readable)
+    except NumberOutOfRangeError:
+        return Unread("number out of range", line)
+    except ValueError:
+        row = None
+    return row if isinstance(row, dict) else Unread("not JSON", line)
+
+
+def _csv_objects(path: Path) -> Iterator[Mapping[str, Any] | Unread]:
     for columns, values in csv_rows(path, "auth0", "users"):
-        yield dict(zip(columns, values, strict=False))
+        row = dict(zip(columns, values, strict=False))
+        readable = {name: readable_text(value) for name, value in row.items()}
+        yield row if row == readable else Unread("not UTF-8", json_bytes(readable))
 
 
 def _cybozu(
@@ -185,7 +197,7 @@ def _cybozu(
     typer.echo(CANNOT_COME_BACK, err=True)
     written = write_csv(reader, exports, output, selected=selected)
     for path in written.files:
-        typer.echo(str(path))
+        typer.echo(escape_control_characters(str(path)))
     if any(path.name.endswith("-organization.csv") for path in written.files):
         typer.echo("\n" + DANGER, err=True)
     if written.absent:
@@ -194,11 +206,12 @@ def _cybozu(
 
 
 def _print(written: Written) -> None:
-    typer.echo(f"{counted(written.users, 'user')} in {counted(len(written.files), 'file')} in {written.folder}/")
+    printed = escape_control_characters(str(written.folder))
+    typer.echo(f"{counted(written.users, 'user')} in {counted(len(written.files), 'file')} in {printed}/")
     for reason, count in written.left_out.users.most_common():
         typer.echo(f"  {counted(count, 'user')} apart: {reason}")
     for name, count in written.left_out.fields.most_common():
-        typer.echo(f"  left out of {counted(count, 'user')}: {name}")
+        typer.echo(f"  left out of {counted(count, 'user')}: {escape_control_characters(name)}")
     _not_found(len(written.not_found))
 
 
@@ -234,5 +247,6 @@ def _table(results: list[Sent]) -> None:
     for one in results:
         codes = ", ".join(f"{code} {count}" for code, count in one.codes.most_common())
         counts = (number(one.inserted), number(one.updated), number(one.failed))
-        table.add_row(one.file.name, one.job_id or "", one.state, *counts, one.reason or codes)
-    Console().print(table)
+        told = (one.file.name, one.job_id or "", one.state, *counts, one.reason or codes)
+        table.add_row(*map(printable, told))
+    Console(emoji=False).print(table)

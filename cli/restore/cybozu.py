@@ -14,7 +14,7 @@ from meibo.archive.reading import ArchiveReader
 from meibo.errors import ConfigurationError
 
 from cli.download import download
-from cli.files import text_of
+from cli.files import csv_records
 
 # What is named must exist: titles and organizations before who holds them, users before their memberships.
 ORDER: Final = {
@@ -90,9 +90,8 @@ def write_csv(
 
 
 def _only(path: Path, logins: frozenset[str]) -> set[str]:
-    with text_of(path) as file:
-        rows = [row for row in csv.reader(file) if row and row[0] in logins]
+    rows = [row for row in csv_records(path) if row and row[0] in logins]
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(rows)
-    path.write_bytes(out.getvalue().encode())
+    path.write_bytes(out.getvalue().encode("utf-8", "surrogateescape"))
     return {row[0] for row in rows}
