@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from isal import igzip
-
 from meibo.archive.catalog import ArchivedExport
 from meibo.archive.reader import ArchiveReader, read_document
 from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, wire_fields
 from meibo_cli.download import download
+from meibo_cli.encoding import opened, parse_exact_json, readable_copy, readable_json
 
 # Columns of cybozu.com's files, which have no header row.
 # https://cybozu.dev/ja/common/docs/user-api/csv/csv-format/
@@ -61,6 +60,14 @@ class RowFile:
     form: Form = "json"
     expected: int | None = None
 
+    def readable(self) -> RowFile:
+        """Return the same rows in a file that DuckDB reads whatever their text is, written beside this one."""
+        if self.form == "csv":
+            return self.as_json()
+        target = self.path.with_suffix(".readable.ndjson")
+        readable_copy(self.path, target)
+        return replace(self, path=target)
+
     def as_json(self) -> RowFile:
         """Return the same rows as a file of JSON objects, written beside this one."""
         target = self.path.with_suffix(".rows.ndjson")
@@ -69,7 +76,7 @@ class RowFile:
 
     def values(self, text: str) -> Mapping[str, Any]:
         """Return one row's values by name; ``text`` is JSON, for a CSV with values named ``c0``, ``c1`` and so on."""
-        row: dict[str, Any] = json.loads(text)
+        row: dict[str, Any] = parse_exact_json(text)
         if self.form == "json":
             return row
         return {name: _bare(row[f"c{place}"] or "") for place, name in enumerate(self.columns)}
@@ -125,37 +132,28 @@ def output_names(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
 
-def opened(path: Path) -> Any:
-    """Open a file's bytes, gzip or not."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return igzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[no-untyped-call]  # isal has no types
-
-
-def text_of(path: Path) -> io.TextIOWrapper:
-    """Open a file of UTF-8 text, gzip or not; its line ends stay as they are."""
-    return io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="")
+def csv_records(path: Path) -> Iterator[list[str]]:
+    """Yield the records of a CSV in UTF-8, gzip or not, of any length; invalid bytes are ``surrogateescape``."""
+    csv.field_size_limit(sys.maxsize)
+    with io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        try:
+            yield from csv.reader(file)
+        except csv.Error as error:
+            raise WrongFormatError(f"the CSV cannot be read: {error}") from None
 
 
 def csv_rows(path: Path, provider: str, dataset: str) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """Yield the columns and the values of each record; Auth0's values without their leading apostrophe."""
-    csv.field_size_limit(sys.maxsize)
-    with text_of(path) as file:
-        records = csv.reader(file)
-        try:
-            if provider == "auth0":
-                columns = tuple(_bare(name) for name in next(records, []))
-                for record in records:
-                    yield columns, [_bare(value) for value in record]
-                return
-            known = CYBOZU_COLUMNS.get(dataset, ())
-            for record in records:
-                more = tuple(f"column_{number}" for number in range(len(known) + 1, len(record) + 1))
-                yield (*known[: len(record)], *more), record
-        except csv.Error as error:
-            raise WrongFormatError(f"the CSV cannot be read: {error}") from None
-        except UnicodeDecodeError:
-            raise WrongFormatError("the CSV cannot be read: it is not UTF-8") from None
+    records = csv_records(path)
+    if provider == "auth0":
+        columns = tuple(_bare(name) for name in next(records, []))
+        for record in records:
+            yield columns, [_bare(value) for value in record]
+        return
+    known = CYBOZU_COLUMNS.get(dataset, ())
+    for record in records:
+        more = tuple(f"column_{number}" for number in range(len(known) + 1, len(record) + 1))
+        yield (*known[: len(record)], *more), record
 
 
 def _bare(value: str) -> str:
@@ -165,8 +163,12 @@ def _bare(value: str) -> str:
 
 def _from_csv(source: Path, target: Path, provider: str, dataset: str) -> tuple[str, ...]:
     columns: tuple[str, ...] = ()
-    with target.open("x", encoding="utf-8") as out:
+    with target.open("xb") as out:
         for names, values in csv_rows(source, provider, dataset):
             columns = names if len(names) > len(columns) else columns
-            out.write(json.dumps(dict(zip(names, values, strict=False)), ensure_ascii=False) + "\n")
+            row = json.dumps(dict(zip(names, values, strict=False)), ensure_ascii=False)
+            try:
+                out.write(row.encode() + b"\n")
+            except UnicodeEncodeError:
+                out.write(readable_json(row.encode("utf-8", "surrogateescape")) + b"\n")
     return columns
