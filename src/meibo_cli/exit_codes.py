@@ -10,6 +10,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from meibo.errors import ConfigurationError, MeiboError
+from meibo.formatting import escape_control_characters
 
 EXIT_DIFFERENT: Final = 1
 """The work was done and the answer is bad news: damage, or failed users."""
@@ -45,5 +46,6 @@ def report_errors() -> Iterator[None]:
 
 
 def _end(message: str) -> None:
-    typer.echo(message, err=True)
+    # Names and keys of the archive are in many messages.
+    typer.echo("\n".join(map(escape_control_characters, message.split("\n"))), err=True)
     raise typer.Exit(EXIT_FAILURE) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from meibo_cli.commands import changes, diff, get, ls, query, report, restore, verify
@@ -13,6 +15,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Look at an archive of user directories, prove it, compare it and bring it back.",
 )
+
+
+@app.callback()
+def create_private_files(context: typer.Context) -> None:
+    """Create every file and folder of a command for its owner only: most hold personal data."""
+    umask = os.umask(0o077)
+    context.call_on_close(lambda: os.umask(umask))
+
+
 app.command("ls")(ls.ls)
 app.command("get")(get.get)
 app.command("verify")(verify.verify)

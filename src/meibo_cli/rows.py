@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from isal import igzip
-
 from meibo.archive.catalog import ArchivedExport
 from meibo.archive.reader import ArchiveReader, read_document
 from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers import column_names, find_dataset
 from meibo.providers.base import Dataset
 from meibo_cli.download import download
+from meibo_cli.encoding import opened, parse_exact_json, readable_copy, readable_json
 
 Form = Literal["json", "csv"]
 
@@ -37,6 +36,14 @@ class RowFile:
     form: Form = "json"
     expected: int | None = None
 
+    def readable(self) -> RowFile:
+        """Return the same rows in a file that DuckDB reads whatever their text is, written beside this one."""
+        if self.form == "csv":
+            return self.as_json()
+        target = self.path.with_suffix(".readable.ndjson")
+        readable_copy(self.path, target)
+        return replace(self, path=target)
+
     def as_json(self) -> RowFile:
         """Return the same rows as a file of JSON objects, written beside this one."""
         target = self.path.with_suffix(".rows.ndjson")
@@ -45,7 +52,7 @@ class RowFile:
 
     def values(self, text: str) -> Mapping[str, Any]:
         """Return one row's values by name; ``text`` is JSON, for a CSV with values named ``c0``, ``c1`` and so on."""
-        row: dict[str, Any] = json.loads(text)
+        row: dict[str, Any] = parse_exact_json(text)
         if self.form == "json":
             return row
         return {name: _bare(row[f"c{place}"] or "") for place, name in enumerate(self.columns)}
@@ -90,38 +97,29 @@ def _key(
     )
 
 
-def opened(path: Path) -> Any:
-    """Open a file's bytes, gzip or not."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return igzip.open(path, "rb") if zipped else path.open("rb")  # type: ignore[no-untyped-call]  # isal has no types
-
-
-def text_of(path: Path) -> io.TextIOWrapper:
-    """Open a file of UTF-8 text, gzip or not; its line ends stay as they are."""
-    return io.TextIOWrapper(opened(path), encoding="utf-8-sig", newline="")
+def csv_records(path: Path) -> Iterator[list[str]]:
+    """Yield the records of a CSV in UTF-8, gzip or not, of any length; invalid bytes are ``surrogateescape``."""
+    csv.field_size_limit(sys.maxsize)
+    with io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        try:
+            yield from csv.reader(file)
+        except csv.Error as error:
+            raise WrongFormatError(f"the CSV cannot be read: {error}") from None
 
 
 def csv_rows(path: Path, dataset: Dataset) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """Yield the columns and the values of each record, without the apostrophes that the provider adds."""
-    csv.field_size_limit(sys.maxsize)
-    with text_of(path) as file:
-        records = csv.reader(file)
-        try:
-            if not dataset.csv_columns:
-                bare = _bare if dataset.csv_apostrophe else str
-                columns = tuple(bare(name) for name in next(records, []))
-                for record in records:
-                    yield columns, [bare(value) for value in record]
-                return
-            known = dataset.csv_columns
-            for record in records:
-                more = tuple(f"column_{number}" for number in range(len(known) + 1, len(record) + 1))
-                yield (*known[: len(record)], *more), record
-        except csv.Error as error:
-            raise WrongFormatError(f"the CSV cannot be read: {error}") from None
-        except UnicodeDecodeError:
-            raise WrongFormatError("the CSV cannot be read: it is not UTF-8") from None
+    records = csv_records(path)
+    if not dataset.csv_columns:
+        bare = _bare if dataset.csv_apostrophe else str
+        columns = tuple(bare(name) for name in next(records, []))
+        for record in records:
+            yield columns, [bare(value) for value in record]
+        return
+    known = dataset.csv_columns
+    for record in records:
+        more = tuple(f"column_{number}" for number in range(len(known) + 1, len(record) + 1))
+        yield (*known[: len(record)], *more), record
 
 
 def _bare(value: str) -> str:
@@ -131,8 +129,12 @@ def _bare(value: str) -> str:
 
 def _from_csv(source: Path, target: Path, dataset: Dataset) -> tuple[str, ...]:
     columns: tuple[str, ...] = ()
-    with target.open("x", encoding="utf-8") as out:
+    with target.open("xb") as out:
         for names, values in csv_rows(source, dataset):
             columns = names if len(names) > len(columns) else columns
-            out.write(json.dumps(dict(zip(names, values, strict=False)), ensure_ascii=False) + "\n")
+            row = json.dumps(dict(zip(names, values, strict=False)), ensure_ascii=False)
+            try:
+                out.write(row.encode() + b"\n")
+            except UnicodeEncodeError:
+                out.write(readable_json(row.encode("utf-8", "surrogateescape")) + b"\n")
     return columns

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from rich.console import Console
 from meibo.archive.catalog import ArchivedExport, Run
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError, WrongFormatError
-from meibo.formatting import format_number
+from meibo.formatting import format_number, json_text, printable, spreadsheet_writer
 from meibo.providers import find_dataset
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.comparison import Comparison, ComparisonCounts
@@ -28,6 +26,8 @@ from meibo_cli.rows import fetch_rows
 from meibo_cli.selection import matching, named_run
 
 _MAX_FIELDS_SHOWN = 20
+
+WriteRow = Callable[[Iterable[object]], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,11 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="The counts as one JSON document, for programs.")] = False,
     csv_file: Annotated[
         Path | None,
-        typer.Option("--csv", help="Write every row that differs (its key, no values) to this new file; - is stdout."),
+        typer.Option(
+            "--csv",
+            help="Write every row that differs (its key, no values) to this new file; - is stdout. Text that a"
+            " spreadsheet would run as a formula begins with an apostrophe.",
+        ),
     ] = None,
     key: Annotated[
         list[str] | None,
@@ -76,13 +80,13 @@ def diff(
         raise typer.Exit(2)
     if as_json:
         document = {"run_a": before.run_id, "run_b": after.run_id, "exports": [one.to_json() for one in compared]}
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=2))
+        typer.echo(json_text(document, indent=2))
     elif csv_file != Path("-"):
         _print(before.run_id, after.run_id, compared, fields=fields)
 
 
 def _compare(
-    reader: ArchiveReader, runs: tuple[Run, Run], pattern: str, key: tuple[str, ...], out: Any
+    reader: ArchiveReader, runs: tuple[Run, Run], pattern: str, key: tuple[str, ...], out: WriteRow | None
 ) -> Iterator[ExportComparison]:
     sides = [{one.folder.address: one for one in matching(run.exports, pattern)} for run in runs]
     for address in sorted({**sides[0], **sides[1]}, key=lambda one: one.export_id):
@@ -96,7 +100,7 @@ def _compare(
 
 
 def _counts(
-    reader: ArchiveReader, before: ArchivedExport, after: ArchivedExport, key: tuple[str, ...], out: Any
+    reader: ArchiveReader, before: ArchivedExport, after: ArchivedExport, key: tuple[str, ...], out: WriteRow | None
 ) -> ComparisonCounts:
     with tempfile.TemporaryDirectory(prefix="meibo-diff-") as name:
         folder = Path(name)
@@ -111,7 +115,7 @@ def _counts(
             with Comparison(rows[0], rows[1], folder, blank_is_null=blank_is_null) as comparison:
                 for change in comparison.changes():
                     if out is not None:
-                        out.writerow((before.export_id, change.kind, change.key, " ".join(change.fields)))
+                        out((before.export_id, change.kind, change.key, " ".join(change.fields)))
                 return comparison.counts
         except duckdb.Error as error:
             # DuckDB's messages may quote a row.
@@ -121,7 +125,7 @@ def _counts(
 
 
 @contextmanager
-def _writer(path: Path | None) -> Iterator[Any]:
+def _writer(path: Path | None) -> Iterator[WriteRow | None]:
     if path is None:
         yield None
         return
@@ -137,22 +141,22 @@ def _writer(path: Path | None) -> Iterator[Any]:
         yield _headed(file)
 
 
-def _headed(file: IO[str]) -> Any:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("export", "change", "key", "fields"))
-    return writer
+def _headed(file: IO[str]) -> WriteRow:
+    write = spreadsheet_writer(file, is_terminal=file.isatty())
+    write(("export", "change", "key", "fields"))
+    return write
 
 
 def _print(before: str, after: str, compared: list[ExportComparison], *, fields: bool) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{before} → {after}")
     for one in compared:
         if one.counts is None:
-            console.print(f"[bold]{one.export_id}[/]: only in {one.only_in}")
+            console.print(f"[bold]{printable(one.export_id)}[/]: only in {one.only_in}")
             continue
         counts = one.counts
         console.print(
-            f"[bold]{one.export_id}[/]: [green]{format_number(counts.added)} added[/],"
+            f"[bold]{printable(one.export_id)}[/]: [green]{format_number(counts.added)} added[/],"
             f" [red]{format_number(counts.removed)} removed[/], [yellow]{format_number(counts.changed)} changed[/],"
             f" {format_number(counts.unchanged)} unchanged"
         )
@@ -161,4 +165,4 @@ def _print(before: str, after: str, compared: list[ExportComparison], *, fields:
         if fields:
             shown = counts.fields.most_common(None if console.is_terminal is False else _MAX_FIELDS_SHOWN)
             for name, count in shown:
-                console.print(f"  {format_number(count):>12}  {name}", markup=False)
+                console.print(f"  {format_number(count):>12}  {printable(name)}")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from meibo.errors import ConfigurationError
+from meibo.formatting import escape_control_characters, printable
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.download import download
 from meibo_cli.exit_codes import report_errors
@@ -33,8 +34,8 @@ def get(
             target /= PurePosixPath(chosen.key).name
         if not target.parent.is_dir():
             raise ConfigurationError(f"there is no folder {target.parent} to write to")
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(target.name, total=chosen.bytes)
+            task = progress.add_task(printable(target.name), total=chosen.bytes)
             download(reader, chosen, target, advance=lambda count: progress.advance(task, count))
-    typer.echo(f"{chosen.sha256}  {target}")
+    typer.echo(f"{chosen.sha256}  {escape_control_characters(str(target))}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,14 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from meibo.archive.catalog import Run, runs, suspicion
 from meibo.archive.keys import run_moment
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError
-from meibo.formatting import format_age, format_bytes, format_number
+from meibo.formatting import format_age, format_bytes, format_number, json_text, printable
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.selection import matches, matching
@@ -71,19 +69,21 @@ def ls(
                 f"no export of {'the latest run' if newest == 1 else f'the latest {newest:,} runs'} matches {export!r}"
             )
     if as_json:
-        typer.echo(json.dumps([line.to_json() for line in lines], ensure_ascii=False, indent=2))
+        typer.echo(json_text([line.to_json() for line in lines], indent=2))
         return
     if not lines:
         typer.echo(f"{archive} holds no run that ended")
         return
-    Console().print(_table(lines))
-    told = Console(soft_wrap=True, highlight=False)
+    Console(emoji=False).print(_table(lines))
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     for line in lines:
         if line.reason is not None:
-            told.print(
-                f"[{_STYLES.get(line.verdict, '')}]{line.verdict}[/] {escape(line.export_id)} of {line.run_id}:"
-                f" {escape(line.reason)}"
-            )
+            console.print(f"{_verdict(line)} {printable(line.export_id)} of {line.run_id}: {printable(line.reason)}")
+
+
+def _verdict(line: ListedExport) -> str:
+    verdict = printable(line.verdict)
+    return f"[{_STYLES[line.verdict]}]{verdict}[/]" if line.verdict in _STYLES else verdict
 
 
 def _lines(reader: ArchiveReader, run: Run, pattern: str) -> list[ListedExport]:
@@ -117,11 +117,11 @@ def _table(lines: list[ListedExport]) -> Table:
             table.add_section()
         table.add_row(
             "" if line.run_id == previous else line.run_id,
-            line.export_id,
+            printable(line.export_id),
             format_number(line.rows),
             "–" if line.bytes is None else format_bytes(line.bytes),
             format_age(age_seconds(line.run_id)),
-            f"[{_STYLES.get(line.verdict, '')}]{line.verdict}[/]" if line.verdict in _STYLES else line.verdict,
+            _verdict(line),
         )
         previous = line.run_id
     return table

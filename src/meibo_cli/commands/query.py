@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import IO, Annotated, Any, Final
 
 import duckdb
 import typer
@@ -17,17 +18,32 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Grid
 
-from meibo.archive.reader import ArchiveReader, DiskReader
+from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError
+from meibo.formatting import escape_control_characters, json_text, spreadsheet_writer
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.comparison import connect
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.filesystem import PROTOCOL, ArchiveFileSystem
 from meibo_cli.tables import PARTITIONS, Table, tables
 
-_TYPES: Final = {"string": "VARCHAR", "boolean": "BOOLEAN", "bigint": "BIGINT"}
+_TYPES: Final = {"boolean": "BOOLEAN", "bigint": "BIGINT"}
 _BATCH_ROWS: Final = 1000
 _MAX_ROWS_SHOWN: Final = 1000
+# DESCRIBE, SHOW, SUMMARIZE, VALUES and FROM are SELECT statements to DuckDB.
+_ALLOWED: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
+# https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
+_CONFINEMENT: Final = (
+    f"SET allowed_directories = ['{PROTOCOL}://']",
+    "SET enable_external_access = false",
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    # A table would otherwise be a variable of this program with the same name.
+    "SET python_enable_replacements = false",
+    "SET lock_configuration = true",
+    # EXPLAIN ANALYZE executes what it explains.
+    "BEGIN TRANSACTION READ ONLY",
+)
 
 
 def query(
@@ -35,60 +51,94 @@ def query(
         str, typer.Argument(help="The query, for example: select dt, count(*) from auth0_users group by dt")
     ],
     *,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV, for spreadsheets.")] = False,
+    as_csv: Annotated[
+        bool,
+        typer.Option("--csv", help="CSV for spreadsheets: text that would run as a formula begins with an apostrophe."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Ask the whole archive in SQL. Tables: auth0_users, auth0_organizations, auth0_members, cybozu_users."""
+    """Ask the whole archive in SQL. Tables: auth0_users, auth0_organizations, auth0_members, cybozu_users.
+
+    Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read files of the archive and nothing else.
+    """
     with report_errors(), tempfile.TemporaryDirectory(prefix="meibo-query-") as name:
-        folder = Path(name)
         reader = open_archive(archive)
-        connection = connect(folder)
         try:
-            _define(connection, reader, archive, folder, sql)
-            result = connection.execute(sql)
-            columns = [column[0] for column in result.description or ()]
-            rows = _rows(result)
-            if as_csv:
-                writer = csv.writer(sys.stdout, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows(rows)
-            elif as_json:
-                for row in rows:
-                    document = dict(zip(columns, row, strict=True))
-                    typer.echo(json.dumps(document, ensure_ascii=False, default=str))
-            else:
-                _print(columns, rows)
+            try:
+                _answer(reader, sql, Path(name), as_csv=as_csv, as_json=as_json)
+            except duckdb.InvalidInputException:
+                # DuckDB refuses a file for one character of it, and replacing those takes as long as the query.
+                _answer(reader, sql, Path(name), as_csv=as_csv, as_json=as_json, readable=True)
         except duckdb.CatalogException as error:
             names = ", ".join(table.name for table in tables())
             raise ConfigurationError(f"{str(error).splitlines()[0]} The tables are {names}.") from None
         except duckdb.Error as error:
             raise ConfigurationError(str(error)) from None
-        finally:
-            connection.close()
 
 
-def _define(
-    connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, location: str, folder: Path, sql: str
+def _answer(
+    reader: ArchiveReader, sql: str, folder: Path, *, as_csv: bool, as_json: bool, readable: bool = False
 ) -> None:
-    if isinstance(reader, DiskReader):
-        base = f"{Path(location)}/"
-    else:
-        base = f"{PROTOCOL}://"
-        connection.register_filesystem(ArchiveFileSystem(reader, folder))
+    """Print the whole answer, or nothing if the query fails."""
+    database = folder / ("readable" if readable else "plain")
+    database.mkdir()
+    files = ArchiveFileSystem(reader, folder, readable=readable)
+    with closing(connect(database)) as connection, (database / "output").open("x+", encoding="utf-8") as output:
+        try:
+            statement = _statement(connection, sql)
+            connection.register_filesystem(files)
+            _define(connection, reader, sql)
+            for setting in _CONFINEMENT:
+                connection.execute(setting)
+            result = connection.execute(statement)
+            columns = [column[0] for column in result.description or ()]
+            rows = _rows(result)
+            if as_csv:
+                _write_csv(output, columns, rows)
+            elif as_json:
+                _write_json(output, columns, rows)
+            elif statement.type == duckdb.StatementType.EXPLAIN:
+                _write_plan(output, rows)
+            else:
+                _print(columns, rows)
+        except duckdb.Error:
+            if files.failure is not None:
+                raise files.failure from None
+            raise
+        output.seek(0)
+        shutil.copyfileobj(output, sys.stdout)
+
+
+def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type not in _ALLOWED:
+        found = ", ".join(statement.type.name for statement in statements) or "none"
+        raise ConfigurationError(f"expected one SELECT, DESCRIBE, EXPLAIN or SHOW statement, found {found}")
+    return statements[0]
+
+
+def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: str) -> None:
     # As Athena calls it.
     connection.execute("CREATE MACRO json_extract_scalar(document, path) AS json_extract_string(document, path)")
-    for table in tables():
-        if table.name not in sql.lower():
-            continue
+    named = [table for table in tables() if table.name in sql.lower()]
+    for table in named or tables():
         if next(_keys(reader, table), None) is None:
-            raise ConfigurationError(f"{reader.name} holds no {table.dataset} of {table.provider} as NDJSON")
-        columns = ", ".join(f"\"{name}\": '{_TYPES[kind]}'" for name, kind in table.columns.items())
+            if named:
+                raise ConfigurationError(f"{reader.name} holds no {table.dataset} of {table.provider} as NDJSON")
+            continue
+        columns = ", ".join(f"\"{name}\": 'VARCHAR'" for name in table.columns)
+        # A value of another type is null; the reader's own conversion would fail the query.
+        typed = ", ".join(
+            f'TRY_CAST("{name}" AS {_TYPES[kind]}) AS "{name}"'
+            for name, kind in table.columns.items()
+            if kind in _TYPES
+        )
         partitions = ", ".join(f"{name}: VARCHAR" for name in PARTITIONS)
-        pattern = f"{base}{table.pattern}".replace("'", "''")
         connection.execute(
-            f"CREATE VIEW {table.name} AS SELECT * FROM read_ndjson('{pattern}', columns = {{{columns}}},"  # noqa: S608  # our own names
-            f" hive_partitioning = true, hive_types = {{{partitions}}}, maximum_object_size = 16777216)"
+            f"CREATE VIEW {table.name} AS SELECT *{f' REPLACE ({typed})' if typed else ''} FROM"  # noqa: S608  # our own names
+            f" read_ndjson('{PROTOCOL}://{table.pattern}', columns = {{{columns}}}, hive_partitioning = true,"
+            f" hive_types = {{{partitions}}}, maximum_object_size = 16777216)"
         )
 
 
@@ -103,13 +153,32 @@ def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
         yield from batch
 
 
+def _write_csv(output: IO[str], columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    write = spreadsheet_writer(output, is_terminal=sys.stdout.isatty())
+    write(columns)
+    for row in rows:
+        write(row)
+
+
+def _write_json(output: IO[str], columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    for row in rows:
+        # JSON has no Infinity and no NaN.
+        values = (str(value) if isinstance(value, float) and not math.isfinite(value) else value for value in row)
+        output.write(json_text(dict(zip(columns, values, strict=True))) + "\n")
+
+
+def _write_plan(output: IO[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    for _, plan in rows:
+        output.writelines(f"{escape_control_characters(line)}\n" for line in plan.splitlines())
+
+
 def _print(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
-        grid.add_column(name, overflow="fold")
+        grid.add_column(escape_control_characters(name), overflow="fold")
     for row in islice(rows, _MAX_ROWS_SHOWN):
-        grid.add_row(*("–" if value is None else str(value) for value in row), style=None)
-    console = Console(markup=False, highlight=False)
-    console.print(grid)
-    if next(rows, None) is not None:
+        grid.add_row(*("–" if value is None else escape_control_characters(str(value)) for value in row))
+    more = next(rows, None) is not None
+    Console(markup=False, highlight=False, emoji=False).print(grid)
+    if more:
         typer.echo(f"only the first {_MAX_ROWS_SHOWN:,} rows are shown; --csv or --json prints all", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,18 +17,19 @@ from rich.table import Table
 from meibo.archive.catalog import ArchivedExport, Run
 from meibo.archive.reader import ArchiveReader, read_document
 from meibo.errors import ConfigurationError, SecretError
-from meibo.formatting import format_count, format_number
+from meibo.formatting import escape_control_characters, format_count, format_number, printable
 from meibo.providers import column_names
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.datasets import USERS
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.download import download
+from meibo_cli.encoding import NumberOutOfRangeError, json_bytes, opened, parse_json, readable_json, readable_text
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
 from meibo_cli.restore.cybozu_csv import CANNOT_COME_BACK, DANGER, write_csv
 from meibo_cli.restore.import_files import ImportFiles, UnreadableUser, too_deep, write_files
 from meibo_cli.restore.import_jobs import Sent, send
-from meibo_cli.rows import csv_rows, opened
+from meibo_cli.rows import csv_rows
 from meibo_cli.selection import LATEST, matching, named_run
 
 AUTH0_CANNOT_COME_BACK: Final = """\
@@ -160,16 +160,32 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
             if too_deep(line):
                 yield UnreadableUser("nested too deeply", line)
                 continue
-            try:
-                row = json.loads(line, strict=False)
-            except ValueError:
-                row = None
-            yield row if isinstance(row, dict) else UnreadableUser("not JSON", line)
+            yield _object(line)
 
 
-def _csv_objects(path: Path) -> Iterator[Mapping[str, Any]]:
+def _object(line: bytes) -> Mapping[str, Any] | UnreadableUser:
+    try:
+        row: Any = parse_json(line.decode())
+    except UnicodeDecodeError:
+        readable = readable_json(line)
+        row = _object(readable)
+        return (
+            UnreadableUser("not JSON", line)
+            if row == UnreadableUser("not JSON", readable)
+            else UnreadableUser("not UTF-8", readable)
+        )
+    except NumberOutOfRangeError:
+        return UnreadableUser("number out of range", line)
+    except ValueError:
+        row = None
+    return row if isinstance(row, dict) else UnreadableUser("not JSON", line)
+
+
+def _csv_objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
     for columns, values in csv_rows(path, USERS):
-        yield dict(zip(columns, values, strict=False))
+        row = dict(zip(columns, values, strict=False))
+        readable = {name: readable_text(value) for name, value in row.items()}
+        yield row if row == readable else UnreadableUser("not UTF-8", json_bytes(readable))
 
 
 def _cybozu(
@@ -186,7 +202,7 @@ def _cybozu(
     typer.echo(CANNOT_COME_BACK, err=True)
     written = write_csv(reader, exports, output, selected=selected)
     for path in written.files:
-        typer.echo(str(path))
+        typer.echo(escape_control_characters(str(path)))
     if any(path.name.endswith("-organization.csv") for path in written.files):
         typer.echo("\n" + DANGER, err=True)
     if written.absent:
@@ -195,13 +211,12 @@ def _cybozu(
 
 
 def _print(written: ImportFiles) -> None:
-    typer.echo(
-        f"{format_count(written.users, 'user')} in {format_count(len(written.files), 'file')} in {written.folder}/"
-    )
+    printed = escape_control_characters(str(written.folder))
+    typer.echo(f"{format_count(written.users, 'user')} in {format_count(len(written.files), 'file')} in {printed}/")
     for reason, count in written.left_out.users.most_common():
         typer.echo(f"  {format_count(count, 'user')} apart: {reason}")
     for name, count in written.left_out.fields.most_common():
-        typer.echo(f"  left out of {format_count(count, 'user')}: {name}")
+        typer.echo(f"  left out of {format_count(count, 'user')}: {escape_control_characters(name)}")
     _not_found(len(written.not_found))
 
 
@@ -237,5 +252,6 @@ def _table(results: list[Sent]) -> None:
     for one in results:
         codes = ", ".join(f"{code} {count}" for code, count in one.codes.most_common())
         counts = (format_number(one.inserted), format_number(one.updated), format_number(one.failed))
-        table.add_row(one.file.name, one.job_id or "", one.state, *counts, one.reason or codes)
-    Console().print(table)
+        told = (one.file.name, one.job_id or "", one.state, *counts, one.reason or codes)
+        table.add_row(*map(printable, told))
+    Console(emoji=False).print(table)

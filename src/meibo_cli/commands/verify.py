@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
 from meibo.archive.catalog import ExportFolder
@@ -19,7 +17,7 @@ from meibo.archive.keys import run_folder
 from meibo.archive.reader import ArchiveReader
 from meibo.archive.verification import Finding, VerificationPlan, Verifier, plan_everything, plan_runs
 from meibo.errors import ConfigurationError, MeiboError
-from meibo.formatting import format_count
+from meibo.formatting import format_count, json_text, printable
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
 from meibo_cli.selection import checked_id, matches, named_run
@@ -81,7 +79,7 @@ def verify(
             raise ConfigurationError(f"{reader.name} holds no export{f' that matches {export!r}' if export else ''}")
         result = _verify(reader, plan, console, quick=quick, jobs=jobs)
     if as_json:
-        typer.echo(json.dumps(result.to_json(), ensure_ascii=False, indent=2))
+        typer.echo(json_text(result.to_json(), indent=2))
     else:
         _print(result)
     raise typer.Exit(result.status)
@@ -139,11 +137,11 @@ def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, 
 
 
 def _print(result: Result) -> None:
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, emoji=False)
     for finding in result.findings:
-        console.print(f"[red]{finding.damage}[/] {escape(finding.key)}: {escape(finding.detail)}")
+        console.print(f"[red]{finding.damage}[/] {printable(finding.key)}: {printable(finding.detail)}")
     for key, reason in result.unchecked:
-        console.print(f"[yellow]could not check[/] {escape(key)}: {escape(reason)}")
+        console.print(f"[yellow]could not check[/] {printable(key)}: {printable(reason)}")
     for run_id in result.plan.under_way:
         console.print(f"[dim]run {run_id} has not ended yet and is left out[/]")
     if result.status == EXIT_FAILURE and not result.plan.tasks:

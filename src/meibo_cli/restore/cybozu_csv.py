@@ -13,7 +13,7 @@ from meibo.archive.catalog import ArchivedExport
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo_cli.download import download
-from meibo_cli.rows import text_of
+from meibo_cli.rows import csv_records
 
 # What is named must exist: titles and organizations before who holds them, users before their memberships.
 ORDER: Final = {
@@ -89,9 +89,8 @@ def write_csv(
 
 
 def _only(path: Path, logins: frozenset[str]) -> set[str]:
-    with text_of(path) as file:
-        rows = [row for row in csv.reader(file) if row and row[0] in logins]
+    rows = [row for row in csv_records(path) if row and row[0] in logins]
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(rows)
-    path.write_bytes(out.getvalue().encode())
+    path.write_bytes(out.getvalue().encode("utf-8", "surrogateescape"))
     return {row[0] for row in rows}

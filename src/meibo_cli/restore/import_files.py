@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from meibo.errors import ConfigurationError
 from meibo.providers.auth0.imports import MAX_FILE_BYTES
+from meibo_cli.encoding import json_bytes
 from meibo_cli.restore.import_schema import Apart, Converter, LeftOut, connections
 
 _MAX_CONNECTIONS = 100
@@ -97,10 +98,11 @@ def write_files(
                 user = "too large for a file"
             if isinstance(user, str):
                 written.left_out.users[user] += 1
-                apart.write(user, json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+                apart.write(user, json_bytes(row))
         pack.close()
     written.not_found = sorted(pending)
-    (folder / "report.json").write_text(json.dumps(written.to_json(), ensure_ascii=False, indent=2) + "\n", "utf-8")
+    report = json.dumps(written.to_json(), ensure_ascii=False, indent=2) + "\n"
+    (folder / "report.json").write_bytes(report.encode("utf-8", "backslashreplace"))
     return written
 
 
@@ -131,7 +133,7 @@ class _Pack:
         self._bytes = 2
 
     def add(self, user: Mapping[str, Any]) -> bool:
-        line = json.dumps(user, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        line = json_bytes(user)
         if len(line) + 4 > MAX_FILE_BYTES:
             return False
         # A comma and a line end for each user, a bracket at each end.

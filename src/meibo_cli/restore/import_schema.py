@@ -32,7 +32,14 @@ _METADATA_PART: Final = re.compile(r"(app_metadata|user_metadata)\.(.+)")
 _BOOLEANS: Final = {"true": True, "false": False}
 
 Apart = Literal[
-    "no e-mail address", "another connection", "no user id", "too large for a file", "nested too deeply", "not JSON"
+    "no e-mail address",
+    "another connection",
+    "no user id",
+    "too large for a file",
+    "nested too deeply",
+    "number out of range",
+    "not UTF-8",
+    "not JSON",
 ]
 
 
@@ -70,8 +77,9 @@ class Converter:
             return "no e-mail address"
         # Auth0 puts the prefix before whatever it is given. An id that has it twice had it once before.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
-        for name, value in fields.items():
-            self._take(user, name, value)
+        # An export may have user_metadata.a and user_metadata.a.b: what is further inside comes later and is merged.
+        for name in sorted(fields, key=lambda name: name.count(".")):
+            self._take(user, name, fields[name])
         return user
 
     def _of_connection(self, fields: Mapping[str, Any]) -> bool:
@@ -86,8 +94,11 @@ class Converter:
             root, path = part[1], part[2].split(".")
             if self._allowed(root, path[0]):
                 inner = user.setdefault(root, {})
-                for step in path[:-1]:
-                    inner = inner.setdefault(step, {})
+                for place, step in enumerate(path[:-1], 1):
+                    if not isinstance(inner.setdefault(step, {}), dict):
+                        self.left_out.fields[f"{root}.{'.'.join(path[:place])} (not an object)"] += 1
+                        inner[step] = {}
+                    inner = inner[step]
                 inner[path[-1]] = value
             return
         kind = IMPORTABLE.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,3 +77,11 @@ def meibo(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         return Done(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """Let everybody read what a program creates, unless the program itself prevents it."""
+    umask = os.umask(0)
+    yield
+    os.umask(umask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,3 +88,98 @@ def test_mistakes_are_told_plainly(meibo: Meibo) -> None:
     assert "no organizations of auth0" in meibo("query", "select * from auth0_organizations").errors
     assert meibo("query", "select").status == 2
     assert "The tables are auth0_users, auth0_organizations" in meibo("query", "select * from users").errors
+
+
+def test_describe_explain_and_show_are_accepted(meibo: Meibo) -> None:
+    assert "logins_count" in meibo("query", "describe auth0_users").output
+    assert "auth0_members" in meibo("query", "show tables").output
+    plan = meibo("query", "explain analyze select count(*) from auth0_users").output
+    assert len(plan.splitlines()) > 3
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "copy (select 1) to '{outside}/written.csv'",
+        "explain analyze copy (select 1) to '{outside}/written.csv'",
+        "copy (select 1) to 'meibo://archive/written.csv'",
+        "explain analyze copy (select 1) to 'meibo://archive/written.csv'",
+        "export database '{outside}/written'",
+        "attach '{outside}/written.db'",
+        "explain analyze attach '{outside}/written.db'",
+        "install httpfs",
+        "load httpfs",
+        "set enable_external_access = true",
+        "explain analyze set enable_external_access = true",
+        "select 1; select 2",
+        "select 1; copy (select 1) to '{outside}/written.csv'",
+        "create table x as select 1",
+        "explain analyze create table x as select 1",
+        "with x as (insert into auth0_users values (1) returning *) select * from x",
+        "pragma version",
+        "call pragma_version()",
+        "",
+    ],
+)
+def test_statement_that_is_no_query_is_refused(meibo: Meibo, tmp_path: Path, maker: ArchiveBuilder, sql: str) -> None:
+    before = [one.key for one in maker.storage.reader().list("")]
+
+    done = meibo("query", sql.format(outside=tmp_path))
+
+    assert (done.status, done.output) == (2, "")
+    assert not list(tmp_path.glob("written*"))
+    assert [one.key for one in maker.storage.reader().list("")] == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select * from read_text('{outside}/secret')",
+        "select * from read_csv('{outside}/secret')",
+        "select * from '{outside}/secret'",
+        "select * from read_text('file://{outside}/secret')",
+        "select * from read_text('meibo://{outside}/secret')",
+        "select * from read_text('meibo://archive/../../secret')",
+        "select * from read_text('meibo://../secret')",
+        "select * from glob('{outside}/*')",
+        "select * from read_text('https://127.0.0.1/secret')",
+        "select * from read_text('s3://other/secret')",
+        "select * from sniff_csv('{outside}/secret')",
+    ],
+)
+def test_nothing_outside_the_archive_is_read(meibo: Meibo, tmp_path: Path, sql: str) -> None:
+    (tmp_path / "secret").write_text("secret content", encoding="utf-8")
+
+    done = meibo("query", sql.format(outside=tmp_path), "--json")
+
+    assert done.output == ""
+    assert "secret content" not in done.errors
+    assert "Traceback" not in done.errors
+
+
+def test_files_of_the_archive_can_be_read(meibo: Meibo) -> None:
+    done = meibo("query", "select run_id from read_json('meibo://runs/**/_manifest.json') order by run_id", "--csv")
+
+    assert done.output.splitlines() == ["run_id", EARLIER, RUN]
+
+
+@pytest.mark.parametrize("storage", ["disk"], indirect=True)
+def test_query_larger_than_its_memory_spills(meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("meibo_cli.comparison.MEMORY", "150MB")
+    sql = (
+        "select max(place) as n from (select row_number() over (order by word) as place from"
+        " (select repeat('x', 200) || n::varchar as word from range(1500000) as numbers(n)))"
+    )
+
+    assert meibo("query", sql, "--csv").output == "n\n1500000\n"
+
+
+def test_a_file_that_cannot_be_fetched_is_named_in_one_line(meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Any:
+        raise OSError(28, "No space left on device", "a temporary file")
+
+    monkeypatch.setattr("meibo_cli.filesystem.ArchiveFileSystem._local", fail)
+
+    done = meibo("query", "select count(*) from auth0_users", "--csv")
+
+    assert (done.status, done.output, done.errors) == (2, "", "a temporary file: No space left on device\n")

@@ -89,6 +89,35 @@ def test_renamed_and_single_fields_find_their_place() -> None:
     assert dict(left_out.fields) == {"app_metadata.email": 1, "identities[0].connection": 1}
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_field_and_its_inner_field_are_merged(reverse: bool) -> None:
+    row = {
+        "user_id": "auth0|1",
+        "email": "e@x.jp",
+        "user_metadata": {"z": 1},
+        "user_metadata.a": {"b": 1, "c": 2},
+        "user_metadata.a.b": 1,
+        "app_metadata.x.y.z": "in",
+        "app_metadata.x": {"y": {"w": "side"}},
+    }
+
+    user, left_out = convert(dict(reversed(row.items())) if reverse else row)
+
+    assert user["user_metadata"] == {"z": 1, "a": {"b": 1, "c": 2}}
+    assert user["app_metadata"] == {"x": {"y": {"w": "side", "z": "in"}}}
+    assert not left_out.fields
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_text_in_the_place_of_an_object_is_left_out(reverse: bool) -> None:
+    row = {"user_id": "auth0|1", "email": "e@x.jp", "user_metadata.a": "text", "user_metadata.a.b": "1"}
+
+    user, left_out = convert(dict(reversed(row.items())) if reverse else row, text_only=True)
+
+    assert user["user_metadata"] == {"a": {"b": "1"}}
+    assert dict(left_out.fields) == {"user_metadata.a (not an object)": 1}
+
+
 def test_texts_of_a_csv_become_what_they_were() -> None:
     row = {
         "user_id": "auth0|1",

@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from meibo.formatting import escape_control_characters, printable
+from meibo.formatting import escape_control_characters, json_text, printable, spreadsheet_writer
 
 HOSTILE = [
     "auth0|[/x]",
@@ -53,3 +53,24 @@ def test_json_keeps_its_value(text: str) -> None:
 
     assert line.isprintable()
     assert json.loads(line) == {"member": text}
+
+
+def test_json_on_several_lines_keeps_its_value_and_its_indentation() -> None:
+    document = {"members": HOSTILE}
+
+    text = json_text(document, indent=2)
+
+    assert json.loads(text) == document
+    assert len(text.splitlines()) == len(HOSTILE) + 4
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "expected"), [(False, "'=1\x1b,-1,1.5,,\x9b\n"), (True, "'=1\\u001b,-1,1.5,,\\u009b\n")]
+)
+def test_csv_runs_no_formula_and_controls_no_terminal(is_terminal: bool, expected: str) -> None:
+    output = io.StringIO()
+
+    spreadsheet_writer(output, is_terminal=is_terminal)(["=1\x1b", -1, 1.5, None, "\x9b"])
+
+    assert output.getvalue() == expected

@@ -211,12 +211,16 @@ class DiskReader:
 
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:  # noqa: ARG002  # as above
         """Yield the bytes of a file, raising ArchiveConflictError where there is none."""
+        with self.path(key).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+    def path(self, key: str) -> Path:
+        """Return the path of a file, raising ArchiveConflictError where there is none."""
         path = self._file(key)
         if path is None:
             raise _gone(key)
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
+        return path
 
     def _file(self, key: str) -> Path | None:
         path = path_below(self._folder, key)

@@ -1,0 +1,89 @@
+"""Text that others refuse becomes visible, and nothing else changes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meibo_cli.encoding import (
+    NumberOutOfRangeError,
+    json_bytes,
+    opened,
+    parse_exact_json,
+    parse_json,
+    readable_copy,
+    readable_json,
+)
+
+# With surrogates.
+TEXT = st.text(st.characters(exclude_categories=[]), max_size=20)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "readable"),
+    [
+        (rb'{"a":"\ud83d"}', rb'{"a":"\\ud83d"}'),
+        (rb'{"a":"\uDE00\uD83D"}', rb'{"a":"\\uDE00\\uD83D"}'),
+        (rb'{"a":"\ud83d\ud83d\ude00"}', rb'{"a":"\\ud83d\ud83d\ude00"}'),
+        (rb'{"a":"\\ud83d \\\ud83d \n\u0041"}', rb'{"a":"\\ud83d \\\\ud83d \n\u0041"}'),
+        (b'{"a\xff":"\xed\xa0\xbd"}', rb'{"a\\xff":"\\xed\\xa0\\xbd"}'),
+        ('{"a":"髙😀"}'.encode(), '{"a":"髙😀"}'.encode()),
+    ],
+)
+def test_only_what_is_refused_is_replaced(line: bytes, readable: bytes) -> None:
+    assert readable_json(line) == readable
+    json.loads(readable)
+
+
+@given(st.binary(max_size=30))
+def test_any_line_becomes_utf_8(line: bytes) -> None:
+    readable_json(line).decode()
+
+
+@given(VALUES)
+def test_json_is_valid_utf_8_and_has_the_same_value(value: Any) -> None:
+    document = json_bytes(value)
+
+    again = json.loads(document.decode())
+    # Two surrogates side by side are one character in every JSON.
+    assert again == json.loads(json.dumps(value))
+    json.loads(readable_json(document).decode()).__str__().encode()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_copy_is_compressed_as_its_source_is(tmp_path: Path, zipped: bool) -> None:
+    body = b'{"a":"\xff"}\n{"a":1}\n'
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(gzip.compress(body) if zipped else body)
+
+    readable_copy(source, target)
+
+    assert (target.read_bytes()[:2] == b"\x1f\x8b") is zipped
+    with opened(target) as file:
+        assert file.read() == rb'{"a":"\\xff"}' + b'\n{"a":1}\n'
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000])
+def test_number_that_python_cannot_hold_is_never_another_number(number: str) -> None:
+    with pytest.raises(NumberOutOfRangeError):
+        parse_json(f"[{number}]")
+
+    assert parse_exact_json(f"[{number}]") == [f"the number {number}"]
+    assert parse_exact_json("[12345678901234567890, 1.5]") == parse_json("[12345678901234567890, 1.5]")
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_constant_of_python_is_no_json(constant: str) -> None:
+    with pytest.raises(json.JSONDecodeError):
+        parse_json(f"[{constant}]")
