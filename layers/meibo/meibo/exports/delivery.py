@@ -11,7 +11,7 @@ from meibo.archive import copy as copying
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target
 from meibo.archive.read_back import read_back
 from meibo.archive.store import ObjectLock
-from meibo.cybozu.directory import stream_csv
+from meibo.cybozu.directory import RAGGED_CSV_FILES, stream_csv
 from meibo.cybozu.groups import stream_groups_ndjson
 from meibo.cybozu.members import stream_members_ndjson
 from meibo.cybozu.organizations import stream_organizations_ndjson
@@ -157,6 +157,7 @@ class Deliveries:
             format=export.format,
             gzip="required" if gzip else "never",
             header=header,
+            uniform=export.format == "csv" and export.dataset not in RAGGED_CSV_FILES,
             decode=self.settings.copy_decode,
             max_expanded_bytes=self.settings.max_expanded_gib * GIB,
         )
