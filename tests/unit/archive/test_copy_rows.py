@@ -235,6 +235,14 @@ def test_the_last_ndjson_row_is_valid_json(rows_before: int, end: bytes, size: i
         assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize("rows_before", [0, KEY_ROWS + 500])
+@pytest.mark.parametrize("value", [b"1" * 5000, b"1e999", b'"\\ud83d"', b'"\xff"', b'"\t"'])
+def test_unusual_values_are_valid_json(rows_before: int, value: bytes) -> None:
+    rows = NdjsonRows(max_row_bytes=MUCH)
+    rows.feed(b'{"a":1}\n' * rows_before + b'{"a":' + value + b"}\n")
+    assert rows.finish() == (rows_before + 1, ("a",))
+
+
 @pytest.mark.parametrize("size", [1000, 1 << 17])
 def test_a_last_ndjson_row_larger_than_a_chunk_is_valid_json(size: int) -> None:
     before = b'{"a":1}\n' * (KEY_ROWS + 500)

@@ -305,7 +305,8 @@ def _last_line(chunk: bytes, start: int, end: int) -> bytes:
 def _object(text: bytes, number: int) -> dict[str, object]:
     """Return the JSON object of a row."""
     try:
-        row: dict[str, object] = json.loads(text.decode("utf-8", "replace"), strict=False)
+        # Integers stay text: Python refuses to convert more than 4,300 digits, which are legal JSON.
+        row: dict[str, object] = json.loads(text.decode("utf-8", "replace"), strict=False, parse_int=str)
     except ValueError:
         raise WrongFormatError(f"row {number} is not valid JSON") from None
     except RecursionError:
