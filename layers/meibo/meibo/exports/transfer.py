@@ -16,7 +16,7 @@ from meibo.exports.checkpoint import Collected, Unfinished, gzip_chunks
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
 from meibo.exports.provider_clients import ProviderClients
-from meibo.providers.cybozu.csv_files import stream_csv
+from meibo.providers.cybozu.csv_files import RAGGED_CSV_FILES, stream_csv
 from meibo.providers.cybozu.organizations import (
     stream_groups_ndjson,
     stream_members_ndjson,
@@ -158,6 +158,7 @@ class Transfers:
             format=export.format,
             gzip="required" if gzip else "never",
             header=header,
+            uniform=export.format == "csv" and export.dataset not in RAGGED_CSV_FILES,
             decode=self.settings.copy_decode,
             max_expanded_bytes=self.settings.max_expanded_gib * GIB,
         )

@@ -8,7 +8,6 @@ from typing import Final
 from meibo.errors import ConfigurationError
 from meibo.providers.cybozu.client import CybozuClient
 
-# Rows of the last three are ragged: a login, then as many codes as there are.
 CSV_FILES: Final = {
     "users": "user",
     "organizations": "organization",
@@ -18,6 +17,8 @@ CSV_FILES: Final = {
     "user_groups": "userGroups",
     "user_services": "userServices",
 }
+# Each row is a login and as many codes as the user has.
+RAGGED_CSV_FILES: Final = frozenset({"user_organizations", "user_groups", "user_services"})
 
 
 def stream_csv(client: CybozuClient, dataset: str) -> Iterator[bytes]:
