@@ -118,7 +118,7 @@ bench-changes: $(READY) ## drain a queue of changes at the provider's limit, in 
 	$(BIN)/python -m tests.bench.bench_changes $(BENCH_FLAGS)
 
 .PHONY: e2e
-e2e: $(READY) build ## every function in a Lambda container with sam local invoke (needs Docker)
+e2e: $(READY) build ## every function in a Lambda container (needs Docker), and sam deploy to a local AWS
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: browser

@@ -10,7 +10,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from meibo.errors import ConfigurationError, MeiboError
-from meibo.formatting import escape_control_characters
+from meibo_cli.terminal import escape_control_characters
 
 EXIT_DIFFERENT: Final = 1
 """The work was done and the answer is bad news: damage, or failed users."""

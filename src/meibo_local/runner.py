@@ -21,9 +21,9 @@ from rich.table import Table
 from meibo.archive.keys import attempt_key, run_manifest_key
 from meibo.archive.reader import DiskReader
 from meibo.exports.plan import PlannedExport
-from meibo.formatting import printable
 from meibo.report.page import render
 from meibo.report.state import gather
+from meibo_cli.terminal import printable
 from meibo_local.aws import LocalAws, local_aws
 from meibo_local.progress import ProgressDisplay
 from meibo_local.sample_changes import send_sample_changes

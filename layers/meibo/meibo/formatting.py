@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import unicodedata
-from collections.abc import Callable, Iterable
-from typing import IO, Any, Final
-
-from rich.markup import escape
-
 
 def format_count(value: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it is not one."""
+    """Return a number with its noun, in the plural unless the number is 1."""
     return f"{value:,} {noun}{'' if value == 1 else 's'}"
 
 
 def format_bytes(value: int) -> str:
-    """Return bytes in the unit that leaves at most four digits."""
+    """Return a number of bytes in the largest unit that is not larger than it."""
     amount = float(value)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:
@@ -27,67 +19,10 @@ def format_bytes(value: int) -> str:
 
 
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-# Control and format characters (terminal escapes, text direction, zero width), lone surrogates, line separators.
-_UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-# https://owasp.org/www-community/attacks/CSV_Injection
-_FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
-
-
-def escape_control_characters(text: str) -> str:
-    """Return the text with each character that could control a terminal as a JSON escape such as ``\\u001b``.
-
-    A JSON document on one line stays the same document.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        _json_escape(character) if unicodedata.category(character) in _UNSAFE_CATEGORIES else character
-        for character in text
-    )
-
-
-def printable(text: object) -> str:
-    """Return Rich markup that prints archived or received text as it is, with control characters escaped.
-
-    Print it with ``Console(emoji=False)``: Rich cannot escape emoji codes such as ``:cat:``.
-    """
-    return escape(escape_control_characters(str(text)))
-
-
-def json_text(document: Any, *, indent: int | None = None) -> str:
-    """Return a document as JSON that is safe on a terminal and has the same values for a program."""
-    text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
-    # A newline outside of the indentation is an escape already.
-    return "\n".join(map(escape_control_characters, text.split("\n")))
-
-
-def _json_escape(character: str) -> str:
-    encoded = character.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{encoded[index : index + 4]}" for index in range(0, len(encoded), 4))
-
-
-def spreadsheet_writer(file: IO[str], *, is_terminal: bool) -> Callable[[Iterable[object]], None]:
-    """Return a function that writes a row of CSV which no spreadsheet runs: a formula begins with an apostrophe.
-
-    On a terminal, control characters are escaped as well.
-    """
-    writer = csv.writer(file, lineterminator="\n")
-
-    def cell(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        text = escape_control_characters(value) if is_terminal else value
-        return f"'{text}" if value.startswith(_FORMULA_STARTS) else text
-
-    def write(values: Iterable[object]) -> None:
-        writer.writerow(map(cell, values))
-
-    return write
 
 
 def format_number(value: int | None) -> str:
-    """Return a number with its thousands apart, or a dash where it is not known."""
+    """Return a number with thousands separators, or a dash if it is not known."""
     return "–" if value is None else f"{value:,}"
 
 

@@ -17,13 +17,14 @@ from rich.console import Console
 from meibo.archive.catalog import ArchivedExport, Run
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError, WrongFormatError
-from meibo.formatting import format_number, json_text, printable, spreadsheet_writer
+from meibo.formatting import format_number
 from meibo.providers import find_dataset
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.comparison import Comparison, ComparisonCounts
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.rows import fetch_rows
 from meibo_cli.selection import matching, named_run
+from meibo_cli.terminal import json_text, printable, spreadsheet_writer
 
 _MAX_FIELDS_SHOWN = 20
 

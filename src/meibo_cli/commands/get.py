@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from meibo.errors import ConfigurationError
-from meibo.formatting import escape_control_characters, printable
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.download import download
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.selection import LATEST, named_run, one_export
+from meibo_cli.terminal import escape_control_characters, printable
 
 
 def get(

@@ -16,10 +16,11 @@ from meibo.archive.catalog import Run, runs, suspicion
 from meibo.archive.keys import run_moment
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError
-from meibo.formatting import format_age, format_bytes, format_number, json_text, printable
+from meibo.formatting import format_age, format_bytes, format_number
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.selection import matches, matching
+from meibo_cli.terminal import json_text, printable
 
 _STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
 

@@ -20,12 +20,12 @@ from rich.table import Table as Grid
 
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError
-from meibo.formatting import escape_control_characters, json_text, spreadsheet_writer
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.comparison import connect
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.filesystem import PROTOCOL, ArchiveFileSystem
 from meibo_cli.tables import PARTITIONS, Table, tables
+from meibo_cli.terminal import escape_control_characters, json_text, spreadsheet_writer
 
 _TYPES: Final = {"boolean": "BOOLEAN", "bigint": "BIGINT"}
 _BATCH_ROWS: Final = 1000

@@ -17,7 +17,7 @@ from rich.table import Table
 from meibo.archive.catalog import ArchivedExport, Run
 from meibo.archive.reader import ArchiveReader, read_document
 from meibo.errors import ConfigurationError, SecretError
-from meibo.formatting import escape_control_characters, format_count, format_number, printable
+from meibo.formatting import format_count, format_number
 from meibo.providers import column_names
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
@@ -31,6 +31,7 @@ from meibo_cli.restore.import_files import ImportFiles, UnreadableUser, too_deep
 from meibo_cli.restore.import_jobs import Sent, send
 from meibo_cli.rows import csv_rows
 from meibo_cli.selection import LATEST, matching, named_run
+from meibo_cli.terminal import escape_control_characters, printable
 
 AUTH0_CANNOT_COME_BACK: Final = """\
 What cannot come back to Auth0:

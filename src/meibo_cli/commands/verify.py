@@ -17,10 +17,11 @@ from meibo.archive.keys import run_folder
 from meibo.archive.reader import ArchiveReader
 from meibo.archive.verification import Finding, VerificationPlan, Verifier, plan_everything, plan_runs
 from meibo.errors import ConfigurationError, MeiboError
-from meibo.formatting import format_count, json_text, printable
+from meibo.formatting import format_count
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
 from meibo_cli.selection import checked_id, matches, named_run
+from meibo_cli.terminal import json_text, printable
 
 
 @dataclass

@@ -82,12 +82,78 @@ def test_html_is_refused_however_it_is_cut(data: bytes, size: int) -> None:
         inspect(gzip.compress(data), Content("ndjson"), size)
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    "record",
+    [b"[admin],Admin", b"{x},X", b"<b>,B", b"<x@example.jp>,X", b"[,x", b"{,x", b"<,x", b"[1,x", b"[admin]", b"{x}"],
+)
+def test_a_first_cell_without_header_may_look_like_json_or_html(record: bytes, bom: bytes, size: int) -> None:
+    columns = 1 + record.count(b",")
+    for end in (b"\r\n", b"\n", b""):
+        data = bom + record + end
+        facts = inspect(data, Content("csv", "never"), size)
+        assert (facts.rows, facts.columns) == (1, columns)
+        if end:
+            assert inspect(data + record, Content("csv", "never"), size).rows == 2
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<!DOCTYPE html>\n<p>Sorry, try again.",
+        b"<HTML><body>Sorry, try again.</body></HTML>",
+        b'<html lang="ja"><title>Sorry, try again.</title>',
+        b"<?xml version='1.0'?><Error>Sorry, try again.</Error>",
+        b"<p>Sorry</p>\n",
+        b'{"code":"CB_NO02","message":"Sorry, try again."}',
+        b'{\n  "code": "CB_NO02",\n  "message": "x"\n}',
+        b'[{"code":"x"},{"code":"y"}]',
+        b'["x","y"]\n',
+        b"[\n  1,\n  2\n]",
+        b"[{\n",
+        b"[]",
+        b"{}\n",
+        b"[null]",
+    ],
+)
+def test_json_and_html_are_no_csv_without_header(data: bytes, size: int) -> None:
+    with pytest.raises(WrongFormatError, match=r"HTML|JSON"):
+        inspect(data, Content("csv", "never"), size)
+
+
+@pytest.mark.parametrize("first", [b"[id]", b"{id}", b"<id>"])
+def test_a_header_begins_with_a_name(first: bytes) -> None:
+    with pytest.raises(WrongFormatError, match=r"HTML|JSON"):
+        inspect(first + b",name\n1,a\n", Content("csv", "never", header=True))
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_rows_are_counted_behind_gzip_and_in_plain(size: int) -> None:
     data = b'id,name\r\n1,"\xff\x00\n"\r\n'
     expected = Facts(gzip=False, rows=1, columns=("id", "name"), expanded_bytes=len(data))
     assert inspect(data, Content("csv", header=True), size) == expected
     assert inspect(gzip.compress(data), Content("csv", header=True), size).rows == 1
+
+
+def test_a_csv_with_header_that_ends_between_two_fields_is_corrupt() -> None:
+    data = b"id,name,note\n" + b"1,a,b\n" * 1500 + b"2"
+    with pytest.raises(CorruptFileError, match="last record has 1 fields, expected 3"):
+        inspect(gzip.compress(data), Content("csv", "required", header=True))
+
+
+def test_a_csv_without_header_that_ends_between_two_fields_is_corrupt_unless_it_is_ragged() -> None:
+    data = b"1,a,b\n" * 1500 + b"2"
+    with pytest.raises(CorruptFileError, match="last record has 1 fields, expected 3"):
+        inspect(data, Content("csv", "never", uniform=True))
+    assert inspect(data, Content("csv", "never")).rows == 1501
+
+
+def test_an_ndjson_that_ends_inside_a_row_is_refused() -> None:
+    data = b'{"user_id":"auth0|1","email":"a@example.com"}\n' * 1500 + b'{"user_id":"auth0|1500","ema'
+    with pytest.raises(WrongFormatError, match="row 1501 is not valid JSON"):
+        inspect(gzip.compress(data), Content("ndjson", "required"))
 
 
 @pytest.mark.parametrize("data", [b"", b"1", b"\n"])

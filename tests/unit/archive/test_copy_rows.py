@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -86,6 +86,76 @@ def test_a_csv_that_ends_inside_quotes_is_corrupt() -> None:
         rows.finish()
 
 
+@st.composite
+def uniform_records(draw: st.DrawFn) -> list[list[str]]:
+    columns = draw(st.integers(2, 4))
+    return draw(st.lists(st.lists(unreturned, min_size=columns, max_size=columns), min_size=2, max_size=8))
+
+
+@given(
+    records=uniform_records(),
+    missing=st.integers(0, 3),
+    blanks=st.lists(st.integers(0, 9), max_size=6),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    last_line_ended=st.booleans(),
+    size=st.integers(1, 40),
+)
+def test_the_last_csv_record_has_as_many_fields_as_the_first(
+    records: list[list[str]],
+    missing: int,
+    blanks: list[int],
+    quoting: Literal[0, 1],
+    line_end: str,
+    last_line_ended: bool,
+    size: int,
+) -> None:
+    # given: records of one length, the last of which lacks some fields
+    *others, last = records
+    cut_off = last[: max(1, len(last) - missing)]
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=quoting, lineterminator=line_end)
+    for number, record in enumerate([*others, cut_off]):
+        text.write(line_end * blanks.count(number))
+        writer.writerow(record)
+    data = text.getvalue().encode()
+    data = data + line_end.encode() * blanks.count(9) if last_line_ended else data.removesuffix(line_end.encode())
+    rows = CsvRows(header=False, max_row_bytes=MUCH, uniform=True)
+    for piece in cut(data, size):
+        rows.feed(piece)
+
+    # then
+    if len(cut_off) == len(last):
+        assert rows.finish() == (len(records), len(last))
+    else:
+        with pytest.raises(CorruptFileError, match=f"last record has {len(cut_off)} fields, expected {len(last)}"):
+            rows.finish()
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 17])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n"])
+@pytest.mark.parametrize("note", [b"x" * 300_000, b'"' + b'a""b\n,' * 40_000 + b'"'], ids=["long", "quoted"])
+def test_the_fields_of_a_last_csv_record_larger_than_a_chunk_are_counted(note: bytes, end: bytes, size: int) -> None:
+    before = b"id,name,note\n" + b"1,a,b\n" * 50_000
+    for last, enough in ((b"2,c," + note, True), (note + b",c,d", True), (b"2," + note, False)):
+        data = before + last + end
+        rows = CsvRows(header=True, max_row_bytes=MUCH, uniform=True)
+        pieces = cut(data, size) if size > 1 else [before, *cut(last + end, 1000)]
+        for piece in pieces:
+            rows.feed(piece)
+        if enough:
+            assert rows.finish() == (50_001, ("id", "name", "note"))
+        else:
+            with pytest.raises(CorruptFileError, match="last record has 2 fields, expected 3"):
+                rows.finish()
+
+
+def test_ragged_csv_records_are_rows_where_they_may_be() -> None:
+    rows = CsvRows(header=False, max_row_bytes=MUCH)
+    rows.feed(b"alice,sales,dev\r\nbob\r\n")
+    assert rows.finish() == (2, 3)
+
+
 @pytest.mark.parametrize("rows", [CsvRows(header=False, max_row_bytes=100), NdjsonRows(max_row_bytes=100)])
 @pytest.mark.parametrize("size", [10, 1000])
 def test_a_row_without_end_is_too_large(rows: CsvRows | NdjsonRows, size: int) -> None:
@@ -141,6 +211,53 @@ def test_an_ndjson_row_that_is_no_object_is_refused(bad: bytes, before: int) -> 
     with pytest.raises(WrongFormatError, match=f"row {before + 1} "):  # noqa: PT012  (either call may raise)
         rows.feed(b'{"a":1}\n' * before + bad + b'\n{"a":1}\n')
         rows.finish()
+
+
+LAST = b'{"user_id":"auth0|1500","email":"a@example.com","n":{"x":[1,2]}}'
+
+
+@pytest.mark.parametrize("size", [1, 63, 1000, 1 << 17])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n", b"\n \n"])
+@pytest.mark.parametrize("rows_before", [0, KEY_ROWS - 1, KEY_ROWS, KEY_ROWS + 500])
+def test_the_last_ndjson_row_is_valid_json(rows_before: int, end: bytes, size: int) -> None:
+    before = b'{"a":1}\n' * rows_before
+    for length in (*range(1, len(LAST), 9), len(LAST) - 1, len(LAST)):
+        rows = NdjsonRows(max_row_bytes=MUCH)
+        pieces = [before, *cut(LAST[:length] + end, 1)] if size == 1 else cut(before + LAST[:length] + end, size)
+        if length == len(LAST):
+            for piece in pieces:
+                rows.feed(piece)
+            assert rows.finish()[0] == rows_before + 1
+            continue
+        with pytest.raises(WrongFormatError, match=f"^row {rows_before + 1} is not valid JSON$") as caught:  # noqa: PT012  (either call may raise)
+            for piece in pieces:
+                rows.feed(piece)
+            rows.finish()
+        assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("rows_before", [0, KEY_ROWS + 500])
+@pytest.mark.parametrize("value", [b"1" * 5000, b"1e999", b'"\\ud83d"', b'"\xff"', b'"\t"'])
+def test_unusual_values_are_valid_json(rows_before: int, value: bytes) -> None:
+    rows = NdjsonRows(max_row_bytes=MUCH)
+    rows.feed(b'{"a":1}\n' * rows_before + b'{"a":' + value + b"}\n")
+    assert rows.finish() == (rows_before + 1, ("a",))
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 17])
+def test_a_last_ndjson_row_larger_than_a_chunk_is_valid_json(size: int) -> None:
+    before = b'{"a":1}\n' * (KEY_ROWS + 500)
+    long_row = b'{"note":"' + b"x" * 300_000 + b'"}'
+    for last, valid in ((long_row, True), (long_row[:-1], False), (long_row[:-2], False)):
+        for end in (b"", b"\n", b"\n" * 200_000):
+            rows = NdjsonRows(max_row_bytes=MUCH)
+            for piece in cut(before + last + end, size):
+                rows.feed(piece)
+            if valid:
+                assert rows.finish() == (KEY_ROWS + 501, ("a",))
+            else:
+                with pytest.raises(WrongFormatError, match=f"^row {KEY_ROWS + 501} is not valid JSON$"):
+                    rows.finish()
 
 
 def test_an_error_names_the_row_but_not_what_is_in_it() -> None:

@@ -8,7 +8,7 @@ import json
 import pytest
 from rich.console import Console
 
-from meibo.formatting import escape_control_characters, json_text, printable, spreadsheet_writer
+from meibo_cli.terminal import escape_control_characters, json_text, printable, spreadsheet_writer
 
 HOSTILE = [
     "auth0|[/x]",

@@ -47,6 +47,7 @@ class FakeCopier:
     store: MemoryArchiveStore
     result: CopyResult
     error: Exception | None = None
+    contents: list[Content] = field(default_factory=list)
     copied: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)
 
@@ -54,6 +55,7 @@ class FakeCopier:
         if self.error:
             raise self.error
         self.copied.append(key)
+        self.contents.append(content)
         self.store.objects[key] = b"the file"
         return self.result
 

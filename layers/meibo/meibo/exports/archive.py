@@ -130,11 +130,13 @@ class Archiver:
     def _archive(
         self, run_id: str, export: PlannedExport, source: ExportSource | Collected, manifest_key: str
     ) -> Mapping[str, Any]:
+        dataset = provider(export.provider).dataset(export.dataset)
         gzip = isinstance(source, Collected) or source.gzip
         content = Content(
             format=export.format,
             gzip="required" if gzip else "never",
             header=isinstance(source, ExportSource) and source.header,
+            uniform=export.format == "csv" and not dataset.csv_ragged,
             max_expanded_bytes=MAX_EXPANDED_BYTES,
         )
         key = export.address.object_key(run_id, gzip=gzip)
@@ -147,7 +149,6 @@ class Archiver:
         else:
             result = self.copier.copy(_copy_source(source), key, content)
         previous = previous_manifest(self.store, export.address, run_id, accept_from=export.accept_from)
-        dataset = provider(export.provider).dataset(export.dataset)
         manifest: dict[str, Any] = {
             "manifest_version": MANIFEST_VERSION,
             "run_id": run_id,

@@ -43,9 +43,9 @@ class Dataset:
     ``oauth_scopes`` are the OAuth scopes that reading it requires. An export without rows is suspect unless the dataset
     ``may_be_empty``. ``row_noun`` names rows in messages. ``keys`` are alternatives for the columns that identify a
     row; the first alternative whose columns exist in a file counts. ``csv_columns`` are the columns of a CSV file that
-    has no header row; ``csv_apostrophe`` says that strings in a CSV file begin with an apostrophe. ``blank_is_null``
-    says that an empty string means the same as null. ``table`` maps the columns of the SQL table to their Athena
-    types; None means no table.
+    has no header row; ``csv_ragged`` says that its records differ in length, ``csv_apostrophe`` that strings in a CSV
+    file begin with an apostrophe. ``blank_is_null`` says that an empty string means the same as null. ``table`` maps
+    the columns of the SQL table to their Athena types; None means no table.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Dataset:
     row_noun: str = "rows"
     keys: tuple[tuple[str, ...], ...] = (("id",), ("code",), ("user_id",))
     csv_columns: tuple[str, ...] = ()
+    csv_ragged: bool = False
     csv_apostrophe: bool = False
     blank_is_null: bool = False
     table: Mapping[str, str] | None = None

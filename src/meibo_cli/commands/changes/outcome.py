@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from meibo.archive.reader import ArchiveReader
-from meibo.formatting import escape_control_characters, printable
 from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
+from meibo_cli.terminal import escape_control_characters, printable
 
 _STYLES = {"applied": "green", "rejected": "red", "dry_run": "yellow"}
 _PARALLEL_READS = 32

@@ -18,9 +18,9 @@ from rich.table import Table
 from meibo.changes.dead_letters import REASON_ATTRIBUTE
 from meibo.changes.messages import MAX_MEMBERS, ParsedMessage, parse_change
 from meibo.errors import ConfigurationError
-from meibo.formatting import escape_control_characters, printable
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
 from meibo_cli.queues import DEFAULT_STACK, Queues, StackOption, queues_of
+from meibo_cli.terminal import escape_control_characters, printable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef

@@ -17,12 +17,12 @@ from rich.table import Table
 from meibo.changes.membership_api import MembershipApis
 from meibo.configuration import parse_documents
 from meibo.errors import ConfigurationError
-from meibo.formatting import escape_control_characters, printable
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo_cli.change_sheet import FindUsers, Sheet, SheetError, read_sheet
 from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.queues import DEFAULT_STACK, StackOption, queues_of
+from meibo_cli.terminal import escape_control_characters, printable
 
 MAX_FAULTS_SHOWN = 50
 

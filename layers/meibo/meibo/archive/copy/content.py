@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from meibo.archive.copy.gunzip import MAGIC, OUTPUT_BYTES, Gunzip
 from meibo.archive.copy.model import MIB
-from meibo.archive.copy.rows import CsvRows, NdjsonRows, check_start
+from meibo.archive.copy.rows import BOM, CsvRows, NdjsonRows, check_start
 from meibo.errors import CorruptFileError, FileTooLargeError
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from meibo.archive.copy.rows import Rows
 
 START_BYTES = 1024
+"""So much of the first line shows which format a file has."""
+
 RATIO_MATTERS_FROM = 64 * MIB
 """A small file of blanks may expand a thousandfold and harm nobody."""
 
@@ -45,7 +47,9 @@ class Inspection:
         self._started = False
         self._rows: Rows | None = None
         if content.format == "csv":
-            self._rows = CsvRows(header=content.header, max_row_bytes=content.max_row_bytes)
+            self._rows = CsvRows(
+                header=content.header, uniform=content.header or content.uniform, max_row_bytes=content.max_row_bytes
+            )
         elif content.format == "ndjson":
             self._rows = NdjsonRows(max_row_bytes=content.max_row_bytes)
 
@@ -65,7 +69,7 @@ class Inspection:
         """Tell gzip from plain by the magic."""
         zipped = start.startswith(MAGIC)
         if self._content.gzip == "required" and not zipped:
-            check_start(self._content.format, start)
+            self._check_start(start)
             raise CorruptFileError("the file is not gzip data")
         if zipped and self._content.gzip != "never":
             self._gunzip = Gunzip()
@@ -88,12 +92,16 @@ class Inspection:
         assert self._rows is not None  # noqa: S101  (told to mypy)
         if not self._started:
             self._start += chunk[:START_BYTES]
-            if len(self._start.strip()) < 4:
+            start = self._start.removeprefix(BOM).lstrip()
+            if b"\n" not in start and len(start) < START_BYTES:
                 self._rows.feed(chunk)
                 return
-            check_start(self._content.format, self._start)
+            self._check_start(start)
             self._started, self._start = True, b""
         self._rows.feed(chunk)
+
+    def _check_start(self, start: bytes) -> None:
+        check_start(self._content.format, start, header=self._content.header)
 
     def _check_size(self) -> None:
         limits = self._content
@@ -115,6 +123,6 @@ class Inspection:
         if self._rows is None:
             return Facts(gzip=zipped, rows=None, columns=None, expanded_bytes=self._expanded_bytes)
         if not self._started:
-            check_start(self._content.format, self._start)
+            self._check_start(self._start + b"\n")
         rows, columns = self._rows.finish()
         return Facts(gzip=zipped, rows=rows, columns=columns, expanded_bytes=self._expanded_bytes)

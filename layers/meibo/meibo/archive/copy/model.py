@@ -49,6 +49,7 @@ class Target:
 class Content:
     """What the file has to be, and how large it may become when it is decoded.
 
+    ``uniform`` says that each record of a CSV without a header has the same number of fields; with a header each has.
     ``decode=False`` counts no rows and does not look behind the gzip header: for files that grow faster
     than one CPU decodes.
     """
@@ -56,6 +57,7 @@ class Content:
     format: Format = "opaque"
     gzip: Gzip = "detect"
     header: bool = False
+    uniform: bool = False
     decode: bool = True
     max_expanded_bytes: int = 1024 * 1024 * MIB
     max_ratio: int = 400

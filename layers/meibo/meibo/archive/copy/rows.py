@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import Protocol
 
 from meibo.errors import CorruptFileError, FileTooLargeError, WrongFormatError
@@ -12,6 +13,10 @@ from meibo.errors import CorruptFileError, FileTooLargeError, WrongFormatError
 BOM = b"\xef\xbb\xbf"
 BRACE = ord("{")
 NEITHER_QUOTE_NOR_NEWLINE = bytes(byte for byte in range(256) if byte not in b'"\n')
+NO_SEPARATOR = bytes(byte for byte in range(256) if byte not in b'",\n')
+QUOTED = re.compile(rb'"[^"]*"')
+UNQUOTED_CELL = re.compile(rb'([^",\r\n]+)([,\r\n])')
+HTML = re.compile(rb"<(?:!|\?|html|head|body)", re.IGNORECASE)
 KEY_ROWS = 1000
 """Rows of NDJSON whose keys are noted: parsing all of them costs more than the whole copy."""
 
@@ -28,9 +33,16 @@ class Rows(Protocol):
         ...
 
 
-def check_start(format_name: str, start: bytes) -> None:
-    """Raise if the first bytes belong to another format, most often a page of HTML where data was due."""
-    first = start.removeprefix(BOM).lstrip()[:1]
+def check_start(format_name: str, start: bytes, *, header: bool = False) -> None:
+    """Raise if the first bytes belong to another format, most often a page of HTML instead of data.
+
+    ``start`` must have the first line, unless that is longer than any column name or login. The first cell of a CSV
+    without a header is data, so it may begin with ``[``, ``{`` or ``<``.
+    """
+    content = start.removeprefix(BOM).lstrip()
+    first = content[:1]
+    if format_name == "csv" and not header and _is_cell(content):
+        return
     if first == b"<":
         raise WrongFormatError(f"HTML or XML arrived where {format_name} was due")
     if format_name == "ndjson" and first not in {b"{", b""}:
@@ -39,21 +51,51 @@ def check_start(format_name: str, start: bytes) -> None:
         raise WrongFormatError("JSON arrived where csv was due")
 
 
-def _record(data: bytearray) -> bytes:
-    """Return a first record without what may stand around it."""
+def _is_cell(content: bytes) -> bool:
+    """Return whether the content begins with a cell that has no quotes, and with no tag or JSON document.
+
+    Names in JSON are quoted, and a quote inside a cell would need quotes around the cell (RFC 4180).
+    """
+    found = UNQUOTED_CELL.match(content)
+    if found is None or HTML.match(content):
+        return False
+    cell, end = found[1], found[2]
+    if end == b",":
+        return True
+    if cell.startswith(b"<") or not cell.strip(b"[{ \t"):
+        return False  # a line with a tag, or the first line of an indented JSON document
+    try:
+        json.loads(cell)
+    except (ValueError, RecursionError):
+        return True
+    return False
+
+
+def _record(data: bytes | bytearray) -> bytes:
+    """Return a record without what may stand around it."""
     return bytes(data).removeprefix(BOM).strip(b"\r\n")
+
+
+def _fields_of_last(records: bytes) -> int:
+    """Return the number of fields of the last record: its separators outside of quotes, and one."""
+    unquoted = QUOTED.sub(b'"', records).rstrip(b"\r\n")
+    return 1 + unquoted.count(b",", unquoted.rfind(b"\n") + 1)
 
 
 class CsvRows:
     """Records of a CSV file; a newline inside a quoted field is not the end of one.
+
+    With ``uniform`` the last record must have as many fields as the first one, the header if there is one: a file that
+    was cut off between two fields is a valid CSV otherwise.
 
     A quote inside a quoted field is doubled (RFC 4180), so a newline ends a record if the number of quotes before it
     is even. Two quotes with no newline between them change nothing and are taken out, which leaves one newline a
     record and little else.
     """
 
-    def __init__(self, *, header: bool, max_row_bytes: int) -> None:
+    def __init__(self, *, header: bool, max_row_bytes: int, uniform: bool = False) -> None:
         self._header = header
+        self._uniform = uniform
         self._max_row_bytes = max_row_bytes
         self._records = 0
         self._inside = False
@@ -63,12 +105,16 @@ class CsvRows:
         self._first_seen = 0
         self._first_inside = False
         self._columns: tuple[str, ...] = ()
+        self._fields = 0  # of the first record
+        # The chunks that hold the last record and the end of the one before, each with whether it begins inside quotes.
+        self._recent: list[tuple[bytes, bool]] = []
+        self._recent_end = 0  # which of them holds the end of the last record
 
     def feed(self, chunk: bytes) -> None:
         """Count the records that end in this chunk."""
         if self._first is not None:
             self._begin(chunk)
-        before = self._records
+        before, inside = self._records, self._inside
         marks = chunk.translate(None, NEITHER_QUOTE_NOR_NEWLINE)
         if b"\n\n" in marks or (marks.startswith(b"\n") and not self._line_begun):
             self._by_line(chunk)  # there are lines without quotes, which may be blank
@@ -76,9 +122,34 @@ class CsvRows:
             self._by_mark(marks.replace(b'""', b""))
         end = chunk.rfind(b"\n") + 1
         self._line_begun = (self._line_begun and not end) or chunk[end:] not in {b"", b"\r"}
+        if self._uniform and self._first is None:
+            self._keep(chunk, self._records - before, inside=inside)
         self._row_bytes = len(chunk) - end if self._records > before else self._row_bytes + len(chunk)
         if self._row_bytes > self._max_row_bytes:
             raise FileTooLargeError(f"a CSV record is larger than {self._max_row_bytes} bytes")
+
+    def _keep(self, chunk: bytes, ended: int, *, inside: bool) -> None:
+        """Keep what is needed to count the fields of the last record; ``ended`` records end in this chunk."""
+        if not ended:
+            # The record is large: its separators are enough, and a mark that the line is not blank.
+            chunk = chunk.translate(None, NO_SEPARATOR) + (b"x" if chunk.strip(b"\r\n") else b"")
+        elif ended > 1:
+            self._recent.clear()
+        else:
+            del self._recent[: self._recent_end]
+        self._recent.append((chunk, inside))
+        if ended:
+            self._recent_end = len(self._recent) - 1
+
+    def _check_last(self) -> None:
+        chunks = [chunk for chunk, _ in self._recent]
+        if self._recent[0][1]:
+            chunks.insert(0, b'"')  # opened in an earlier chunk
+        fields = _fields_of_last(b"".join(chunks))
+        if fields != self._fields:
+            raise CorruptFileError(
+                f"the CSV ends early: its last record has {fields} fields, expected {self._fields} as in the first one"
+            )
 
     def _by_mark(self, marks: bytes) -> None:
         if not self._inside and b'"' not in marks:
@@ -116,7 +187,7 @@ class CsvRows:
             self._first_inside ^= bool(first.count(b'"', at, end) & 1)
             at = end + 1
             if not self._first_inside and (record := _record(first[:end])):
-                self._columns, self._first = self._parse(record), None
+                self._columns, self._fields, self._first = self._parse(record), _fields_of_last(record), None
                 return
         # What was looked at is not looked at again: a record may be as large as a limit allows.
         self._first_inside ^= bool(first.count(b'"', at) & 1)
@@ -141,18 +212,24 @@ class CsvRows:
             self._records += 1
         if self._first is not None:
             self._columns = self._parse(_record(self._first))
+        elif self._uniform and self._records > 1:
+            self._check_last()
         if self._header:
             return max(self._records - 1, 0), self._columns
         return self._records, len(self._columns)
 
 
 class NdjsonRows:
-    """Lines of NDJSON; blank ones do not count, every other one begins with a brace."""
+    """Lines of NDJSON; blank ones do not count, every other one begins with a brace.
+
+    The first rows are parsed for their keys, and the last one because a file that was cut off ends inside it.
+    """
 
     def __init__(self, *, max_row_bytes: int) -> None:
         self._max_row_bytes = max_row_bytes
         self._rows = 0
         self._keys: dict[str, None] = {}
+        self._last = b""
         self._tail: list[bytes] = []
         self._tail_bytes = 0
 
@@ -161,11 +238,14 @@ class NdjsonRows:
         find, begin, end = chunk.find, 0, chunk.find(b"\n")
         if self._tail:
             if end < 0:
+                if chunk.strip():
+                    self._last = b""  # the row that began is the last one now
                 self._keep(chunk)
                 return
             self._line(b"".join([*self._tail, chunk[:end]]))
             self._tail, self._tail_bytes = [], 0
             begin, end = end + 1, find(b"\n", end + 1)
+        start = begin
         # Looking for the next newline again and again is faster than anything that makes an object of each line.
         rows, most = self._rows, self._max_row_bytes
         while end >= 0:
@@ -178,6 +258,7 @@ class NdjsonRows:
             begin = end + 1
             end = find(b"\n", begin)
         self._rows = rows
+        self._last = _last_line(chunk, start, begin) or self._last
         if begin < len(chunk):
             self._keep(chunk[begin:])
 
@@ -198,20 +279,36 @@ class NdjsonRows:
         if len(text) > self._max_row_bytes:
             raise FileTooLargeError(f"a row is larger than {self._max_row_bytes} bytes")
         if self._rows < KEY_ROWS:
-            self._note(text)
+            self._keys.update(dict.fromkeys(_object(text, self._rows + 1)))
+        self._last = text
         self._rows += 1
-
-    def _note(self, text: bytes) -> None:
-        try:
-            row = json.loads(text.decode("utf-8", "replace"), strict=False)
-        except ValueError:
-            raise WrongFormatError(f"row {self._rows + 1} is not valid JSON") from None
-        except RecursionError:
-            return  # nested deeper than Python reads: a row all the same, only its keys stay unknown
-        self._keys.update(dict.fromkeys(row))
 
     def finish(self) -> tuple[int, tuple[str, ...]]:
         """Return the rows and the keys seen in the first thousand of them."""
         if self._tail:
             self._line(b"".join(self._tail))
+        if self._rows > KEY_ROWS:
+            _object(self._last, self._rows)
         return self._rows, tuple(self._keys)
+
+
+def _last_line(chunk: bytes, start: int, end: int) -> bytes:
+    """Return the last line between two positions that is not blank, or nothing."""
+    while end > start:
+        begin = chunk.rfind(b"\n", start, end - 1) + 1 or start
+        if line := chunk[begin:end].strip():
+            return line
+        end = begin
+    return b""
+
+
+def _object(text: bytes, number: int) -> dict[str, object]:
+    """Return the JSON object of a row."""
+    try:
+        # Integers stay text: Python refuses to convert more than 4,300 digits, which are legal JSON.
+        row: dict[str, object] = json.loads(text.decode("utf-8", "replace"), strict=False, parse_int=str)
+    except ValueError:
+        raise WrongFormatError(f"row {number} is not valid JSON") from None
+    except RecursionError:
+        return {}  # nested deeper than Python reads: a row all the same, only its keys stay unknown
+    return row

@@ -8,7 +8,6 @@ from typing import Final
 from meibo.errors import ConfigurationError
 from meibo.providers.cybozu.client import CybozuClient
 
-# Rows of the last three are ragged: a login, then as many codes as there are.
 CSV_FILES: Final = {
     "users": "user",
     "organizations": "organization",

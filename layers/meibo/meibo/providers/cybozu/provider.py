@@ -78,9 +78,9 @@ _DATASETS: Final = (
         may_be_empty=True,
     ),
     # Rows of these are ragged: a login, then as many codes as the user has.
-    _csv("user_organizations", "code"),
-    _csv("user_groups", "code"),
-    _csv("user_services", "code"),
+    _csv("user_organizations", "code", csv_ragged=True),
+    _csv("user_groups", "code", csv_ragged=True),
+    _csv("user_services", "code", csv_ragged=True),
     Dataset(
         name="members",
         formats=("ndjson",),

@@ -1,0 +1,215 @@
+"""The real ``sam deploy`` against moto on loopback: what the README says, with what ``make build`` built.
+
+See ``tests.e2e.cloudformation`` for what moto lacks. Alarms, schedules, Glue tables and policies of buckets and queues
+are not created here; tests/template asserts them on the translated template.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import requests
+
+from meibo_local.aws import REGION
+from meibo_local.template import ROOT, read_template
+from tests.e2e.sam_functions import SAM
+
+STACK = "meibo"
+MAX_START_SECONDS = 60
+MAX_DEPLOY_SECONDS = 300
+DEFAULTS = {name: str(declared["Default"]) for name, declared in read_template()["Parameters"].items()}
+# Prompts of `sam deploy --guided` before and after those for the parameters: stack and region; confirm the change set,
+# create roles, disable rollback, save the answers, file and environment of the configuration. An empty answer accepts
+# the default.
+BEFORE, AFTER = ["", ""], ["", "", "", "", "", ""]
+CONFIRM_CHANGE_SET = "y"
+
+pytestmark = pytest.mark.timeout(6 * MAX_DEPLOY_SECONDS)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A stack as CloudFormation describes it, and the functions that it has."""
+
+    status: str
+    parameters: dict[str, str]
+    outputs: dict[str, str]
+    environments: dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """An AWS on loopback, and a home folder with a SAM configuration of its own."""
+
+    endpoint: str
+    home: Path
+
+    @property
+    def configuration(self) -> Path:
+        """The samconfig.toml that ``sam deploy`` reads and writes."""
+        return self.home / "samconfig.toml"
+
+    def client(self, service: str) -> Any:
+        """Return a client of a service of this AWS."""
+        credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        return boto3.client(service, region_name=REGION, endpoint_url=self.endpoint, **credentials)  # type: ignore[call-overload]  # any service
+
+    def deploy(self, *arguments: str, answers: Sequence[str] = ()) -> Deployment:
+        """Run ``sam deploy``, answer its prompts, confirm the change set, and return what was deployed."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "SAM_CLI_TELEMETRY": "0",
+            # Nothing leaves loopback: the weekly look for a newer SAM CLI, too, meets a port where nobody listens.
+            "HTTP_PROXY": "http://127.0.0.1:9",
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "NO_PROXY": "localhost",
+        }
+        done = subprocess.run(  # noqa: S603  # the SAM CLI of this repository
+            [str(SAM), "deploy", "--config-file", str(self.configuration), *arguments],
+            cwd=ROOT,
+            env=environment,
+            input="".join(f"{answer}\n" for answer in [*answers, CONFIRM_CHANGE_SET]),
+            capture_output=True,
+            text=True,
+            timeout=MAX_DEPLOY_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return self.describe()
+
+    def describe(self) -> Deployment:
+        """Return the stack as it is."""
+        (stack,) = self.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+        functions = self.client("lambda").list_functions()["Functions"]
+        return Deployment(
+            status=stack["StackStatus"],
+            parameters={one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]},
+            outputs={one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]},
+            environments={one["FunctionName"]: one["Environment"]["Variables"] for one in functions},
+        )
+
+
+@pytest.fixture(scope="module")
+def cloud(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    assert built.exists()
+    home = tmp_path_factory.mktemp("home")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # With this host name only does moto find the template's bucket in a URL.
+    endpoint = f"http://localhost:{port}"
+    with (home / "moto.log").open("w") as log:
+        server = subprocess.Popen(  # noqa: S603  # a module of this repository
+            [sys.executable, "-m", "tests.e2e.cloudformation", str(port)],
+            cwd=ROOT,
+            # The SAM transform reads the region from there.
+            env={**os.environ, "AWS_DEFAULT_REGION": REGION},
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        _wait_for(server, endpoint)
+        shutil.copy(ROOT / "samconfig.toml", home)
+        yield Cloud(endpoint, home)
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_for(server: subprocess.Popen[bytes], endpoint: str) -> None:
+    end = time.monotonic() + MAX_START_SECONDS
+    while time.monotonic() < end:
+        assert server.poll() is None, "moto's server ended; see moto.log"
+        try:
+            requests.get(f"{endpoint}/moto-api/", timeout=5).raise_for_status()
+        except requests.RequestException:
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail("moto's server does not answer")
+
+
+@pytest.fixture(scope="module")
+def created(cloud: Cloud) -> Deployment:
+    """The stack after ``sam deploy --guided``, with each default accepted but one."""
+    answers = ["30" if name == "MaxSilenceHours" else "" for name in DEFAULTS]
+    return cloud.deploy("--guided", answers=[*BEFORE, *answers, *AFTER])
+
+
+def _changes(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    return {
+        name: (before.get(name), after.get(name)) for name in {*before, *after} if before.get(name) != after.get(name)
+    }
+
+
+def test_guided_deployment_creates_the_stack_with_the_answers_and_the_defaults(
+    cloud: Cloud, created: Deployment
+) -> None:
+    assert created.status == "CREATE_COMPLETE"
+    assert _changes(DEFAULTS, created.parameters) == {"MaxSilenceHours": (DEFAULTS["MaxSilenceHours"], "30")}
+
+    # The code of each function is what was packaged.
+    assert len(created.environments) == len(list((ROOT / "functions").glob("*/app.py")))
+    client = cloud.client("lambda")
+    assert all(client.get_function(FunctionName=name)["Configuration"]["CodeSize"] for name in created.environments)
+    # The outputs that the documentation uses name resources that exist.
+    cloud.client("s3").head_bucket(Bucket=created.outputs["ArchiveBucketName"])
+    assert created.outputs["CreateExportsName"] in created.environments
+    arns = [one["stateMachineArn"] for one in cloud.client("stepfunctions").list_state_machines()["stateMachines"]]
+    assert arns == [created.outputs["ExportWorkflowArn"]]
+
+
+def test_update_changes_the_named_parameter_and_no_other(cloud: Cloud, created: Deployment) -> None:
+    # when
+    updated = cloud.deploy("--parameter-overrides", "LogLevel=DEBUG")
+
+    # then
+    assert updated.status == "UPDATE_COMPLETE"
+    assert _changes(created.parameters, updated.parameters) == {"LogLevel": ("INFO", "DEBUG")}
+
+    # and: it arrives in every function, and nothing else changed or was replaced
+    assert updated.outputs == created.outputs
+    assert updated.environments.keys() == created.environments.keys()
+    for name, variables in updated.environments.items():
+        assert _changes(created.environments[name], variables) == {"POWERTOOLS_LOG_LEVEL": ("INFO", "DEBUG")}
+
+
+def test_deployment_without_overrides_goes_back_to_the_saved_parameters(cloud: Cloud, created: Deployment) -> None:
+    # given: a parameter that was changed on the command line, and so is not saved
+    cloud.deploy("--parameter-overrides", "LogLevel=WARNING")
+
+    # when
+    deployed = cloud.deploy()
+
+    # then: the README says to change saved parameters in the file
+    assert deployed.parameters == created.parameters
+
+
+def test_changed_file_changes_the_named_parameter_and_no_other(cloud: Cloud, created: Deployment) -> None:
+    # given
+    saved = cloud.configuration.read_text(encoding="utf-8")
+    disabled = r"ScheduleState=\"DISABLED\""
+    assert saved.count(disabled) == 1
+    cloud.configuration.write_text(saved.replace(disabled, r"ScheduleState=\"ENABLED\""), encoding="utf-8")
+
+    # when
+    deployed = cloud.deploy()
+
+    # then
+    assert _changes(created.parameters, deployed.parameters) == {"ScheduleState": ("DISABLED", "ENABLED")}
