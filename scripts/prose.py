@@ -28,9 +28,8 @@ EXCLUDED = frozenset({"scripts/prose.py", "tests/unit/test_prose.py"})
 
 # Beginnings of paths that are not checked yet. The goal is an empty list: remove a path when its text has been revised.
 UNCHECKED: tuple[str, ...] = (
-    "CHANGELOG.md",
-    "README.md",
-    "docs/",
+    "docs/changes.md",
+    "docs/parameters.md",
     "layers/",
     "src/",
     "statemachines/",
@@ -53,7 +52,7 @@ WORDS = {
     r"stands? (alone|apart|for what)|comes? to an end": "be separate, end",
     r"(is|are) believed|(says|said) of": "is used, reports about",
     r"whole numbers?": "integer, with its bounds",
-    r"a text": "a string",
+    r"a text(?! (editor|file))": "a string",
     r"a try": "an attempt",
     r"one (line|row|file|export|request|secret|call|job|folder|object|message) an? \w+": "one … per …",
 }
