@@ -9,7 +9,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError, ReadTimeoutError
 
 from meibo_local.lambda_service import InvocationResult
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION
@@ -114,21 +115,25 @@ def test_one_export_that_fails_does_not_stop_the_others_and_a_repair_completes_t
     assert system.aws.execution(RUN, 1)["status"] == "FAILED"
 
 
+def client_error(operation: str, code: str, status: int) -> ClientError:
+    answer: Any = {
+        "Error": {"Code": code, "Message": "Rate Exceeded."},
+        "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "1"},
+    }
+    return ClientError(answer, operation)
+
+
 @pytest.mark.usefixtures("impatient")
 def test_throttling_by_lambda_is_not_a_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     # given: the account's concurrency is used up by others, for half an hour of retries
     system.configure(system.cybozu_source({"dataset": "users"}))
     service, throttled = system.aws.service, Counter[str]()
     invoke = service.invoke
-    answer: Any = {
-        "Error": {"Code": "TooManyRequestsException", "Message": "Rate Exceeded."},
-        "ResponseMetadata": {"HTTPStatusCode": 429, "RequestId": "1"},
-    }
 
     def throttling(name: str, payload: bytes) -> InvocationResult:
         if "ArchiveExport" in name and throttled[name] < 60:
             throttled[name] += 1
-            raise ClientError(answer, "Invoke")
+            raise client_error("Invoke", "TooManyRequestsException", 429)
         return invoke(name, payload)
 
     monkeypatch.setattr(service, "invoke", throttling)
@@ -139,3 +144,45 @@ def test_throttling_by_lambda_is_not_a_failure(system: System, monkeypatch: pyte
     # then
     assert sum(throttled.values()) == 60
     assert manifest["complete"] is True
+
+
+@pytest.mark.usefixtures("impatient")
+def test_busy_services_of_aws_are_not_a_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given: Secrets Manager throttles, S3 answers 503 or not at all, each for a while
+    system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
+    call = BaseClient._make_api_call  # type: ignore[attr-defined]  # the stubs have public names only
+    busy: Counter[str] = Counter()
+
+    def fails(operation: str, key: str) -> Exception | None:
+        name = f"{operation} {key.rpartition('/')[2]}"
+        busy[name] += 1
+        if busy[name] > 6:
+            return None
+        if operation == "GetSecretValue":
+            return client_error(operation, "ThrottlingException", 400)
+        if operation == "PutObject" and key.startswith("archive/") and key.endswith("_manifest.json"):
+            return client_error(operation, "SlowDown", 503)
+        if operation == "PutObject" and key.startswith("runs/") and key.endswith("_manifest.json"):
+            return ReadTimeoutError(endpoint_url="https://archive.s3.ap-northeast-1.amazonaws.com")
+        if operation == "HeadObject" and key.startswith("archive/"):
+            return client_error(operation, "503", 503)
+        return None
+
+    def calling(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        error = fails(operation, str(parameters.get("Key", "")))
+        if error is not None:
+            raise error
+        return call(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", calling)
+
+    # when
+    manifest = system.run()
+
+    # then
+    assert manifest["complete"] is True
+    assert {name.partition(" ")[0] for name, count in busy.items() if count > 6} >= {
+        "GetSecretValue",
+        "HeadObject",
+        "PutObject",
+    }

@@ -1,0 +1,126 @@
+"""Errors of AWS end a command with one line and status 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import typer
+from aws_lambda_powertools.utilities.parameters import SSMProvider
+from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
+from botocore import exceptions
+from botocore.response import StreamingBody
+from botocore.stub import Stubber
+from typer.testing import CliRunner
+from urllib3.exceptions import ProtocolError
+
+from meibo.secrets import forget_providers
+from meibo_cli.archive_option import open_archive
+from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
+from meibo_cli.main import app
+
+URL = "https://archive.s3.eu-south-1.amazonaws.com/?X-Amz-Signature=secret"
+
+
+def _client(service: Any) -> Any:
+    return boto3.client(service, region_name="eu-south-1", aws_access_key_id="testing", aws_secret_access_key="testing")
+
+
+class _Unreachable:
+    """An S3 whose calls raise an error before any answer."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+class _BrokenBody:
+    """A body that ends before its length."""
+
+    def read(self, *_: Any) -> bytes:
+        raise ProtocolError(URL)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("SlowDown", 503), ("InternalError", 500), ("ExpiredToken", 400), ("AccessDenied", 403)]
+)
+def test_an_answer_of_s3_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str, status: int) -> None:
+    client = _client("s3")
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: client)
+    with Stubber(client) as s3:
+        s3.add_client_error("list_objects_v2", code, service_message=URL, http_status_code=status)
+        done = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
+
+    assert done.exit_code == EXIT_FAILURE
+    assert done.stderr.startswith(f"AWS answered {code} to ListObjectsV2")
+    assert done.stderr.count("\n") == 1
+    assert "Signature" not in done.output
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        exceptions.EndpointConnectionError(endpoint_url=URL),
+        exceptions.ConnectTimeoutError(endpoint_url=URL),
+        exceptions.ReadTimeoutError(endpoint_url=URL),
+        exceptions.NoCredentialsError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_s3_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: _Unreachable(error))
+
+    done = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
+
+    assert done.exit_code == EXIT_FAILURE
+    assert done.stderr.count("\n") == 1
+    assert "Signature" not in done.output
+
+
+def test_an_answer_of_s3_that_breaks_off_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = _client("s3")
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: client)
+    reader = open_archive("s3://archive")
+    body: Any = _BrokenBody()
+    with Stubber(client) as s3:
+        s3.add_response("get_object", {"Body": StreamingBody(body, 10)})
+        with pytest.raises(typer.Exit) as ended, report_errors():
+            reader.read("runs/_manifest.json")
+
+    assert ended.value.exit_code == EXIT_FAILURE
+    assert capsys.readouterr().err == "AWS could not be asked: ResponseStreamingError\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("ThrottlingException", "AwsBusyError: AWS answered GetParameter with ThrottlingException; retry later"),
+        (
+            "AccessDeniedException",
+            "the SSM parameter '/meibo/sources' cannot be read (AccessDeniedException); allow ",
+        ),
+    ],
+)
+def test_an_answer_of_ssm_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, line: str) -> None:
+    sheet = tmp_path / "changes.csv"
+    sheet.write_text("organization,action,member\norg_0000000000000001,add,a@example.com\n")
+    client = _client("ssm")
+    forget_providers()
+    monkeypatch.setitem(DEFAULT_PROVIDERS, "ssm", SSMProvider(boto3_client=client))
+    with Stubber(client) as ssm:
+        ssm.add_client_error("get_parameter", code, service_message=URL)
+        done = CliRunner().invoke(app, ["changes", "send", str(sheet), "--source", "acme"])
+
+    assert done.exit_code == EXIT_FAILURE
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") == 1
+    assert "Signature" not in done.output
