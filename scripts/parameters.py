@@ -12,9 +12,9 @@ HEAD = """\
 
 <!-- Generated from template.yaml by `make parameters`. Do not edit this page. -->
 
-The parameters of the stack, in the groups in which CloudFormation shows them. Every parameter has a default. Set one
-with `sam deploy --parameter-overrides NAME=VALUE`. [Operations](operations.md) explains when to change a parameter.
-Settings of one source are part of the [configuration](configuration.md#settings-of-a-source).
+The parameters of the stack, in the groups in which CloudFormation shows them. Every parameter has a default.
+[Operations](operations.md#change-a-parameter) describes how to change a parameter, and when. Settings of one source are
+part of the [configuration](configuration.md#settings-of-a-source).
 """
 
 

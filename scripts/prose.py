@@ -41,8 +41,8 @@ UNCHECKED: tuple[str, ...] = (
 WORDS = {
     r"tells?|telling|told": "say, report or return",
     r"mend(s|ed|ing)?": "fix or repair",
-    r"bury|buried|buries": "send to the dead-letter queue",
-    r"(?<!dead )(?<!dead-)letters?(?!,? (and )?digits)(?! case)": "dead letter, or character",
+    r"bury|buried|buries": "reject",
+    r"(?<!dead )(?<!dead-)letters?(?!,? (and )?digits)(?! case)": "rejected change, or character",
     r"let(s|ting)? go|hand(s|ed|ing)? (\w+ )?back|pass(es|ed)? (\w+ )?over|taken for": "return, release or skip",
     r"(goes|go|going|went) on": "continue or resume",
     r"(is|was|are|were) due": "expected",
@@ -56,7 +56,7 @@ WORDS = {
     r"a try": "an attempt",
     r"one (line|row|file|export|request|secret|call|job|folder|object|message) an? \w+": "one … per …",
 }
-_WORDS = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): advice for pattern, advice in WORDS.items()}
+PATTERNS = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): advice for pattern, advice in WORDS.items()}
 _QUESTION = re.compile(r"\s*(What|How|Where|Who|Whom|Whose|Whether|Why|When)\b")
 _ALLOWED = re.compile(r"\bprose: \w")
 
@@ -102,7 +102,7 @@ def _words(passage: _Passage, lines: list[str]) -> Iterator[Finding]:
     for number, part in enumerate(parts, passage.line):
         if _is_allowed(lines, number, passage.line + len(parts) - 1):
             continue
-        for pattern, advice in _WORDS.items():
+        for pattern, advice in PATTERNS.items():
             for match in pattern.finditer(part):
                 yield Finding(number, match.group(), advice)
 

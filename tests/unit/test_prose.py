@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 import pytest
 
 from scripts import prose
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prose, "PATTERNS", {re.compile(r"\butili[sz]e\b", re.IGNORECASE): "use"})
 
 
 def _found(name: str, text: str) -> list[tuple[int, str]]:
@@ -16,33 +22,29 @@ def _found(name: str, text: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("The log tells why.", ["tells"]),
-        ("A function that sees to it that nobody waits.", ["nobody", "sees to it"]),
-        ("one request a member", ["one request a member"]),
-        ("must be a whole number", ["whole number"]),
-        ("the one that failed", ["the one"]),
-        ("the one place that knows every provider", []),
-        ("dead letters, 1 to 64 letters and digits, intelligent", []),
-        ("a message is handed back and goes on later", ["handed back", "goes on"]),
+        ("must be a Whole Number", ["Whole Number"]),
+        ("one request a member, and it goes on", ["goes on", "one request a member"]),
+        ("the one place for dead letters of 1 to 64 letters and digits, intelligent", []),
     ],
 )
 def test_words_are_found_in_text(text: str, words: list[str]) -> None:
     assert _found("page.md", text) == [(1, word) for word in words]
 
 
+@pytest.mark.usefixtures("example")
 def test_comments_and_strings_of_python_are_read_and_names_are_not() -> None:
     source = '''
-        told = "x"  # a comment that was told
+        utilize = "x"  # utilize it
 
-        def mend(nobody):
+        def utilise(utilize):
             """Return it.
 
-            Whoever calls this waits.
+            Callers utilise this.
             """
-            raise ValueError(f"{nobody} is due: {told} was due")
+            raise ValueError(f"{utilize} is: utilize")
     '''
 
-    assert _found("module.py", source) == [(1, "told"), (6, "Whoever"), (8, "is due"), (8, "was due")]
+    assert _found("module.py", source) == [(1, "utilize"), (6, "utilise"), (8, "utilize")]
 
 
 @pytest.mark.parametrize("word", ["What", "How", "Where", "Who", "Whether", "Why", "When"])
@@ -57,12 +59,13 @@ def test_docstring_that_begins_with_a_question_word_is_found(word: str) -> None:
     assert _found("module.py", source) == [(2, word)]
 
 
+@pytest.mark.usefixtures("example")
 @pytest.mark.parametrize(
     "source",
     [
-        'X = "nobody"  # prose: quoted from S3',
-        '# prose: quoted from S3\nX = "nobody"',
-        'def f():\n    """Return it.\n\n    Nobody.\n    """  # prose: quoted from S3',
+        'X = "utilize"  # prose: quoted from S3',
+        '# prose: quoted from S3\nX = "utilize"',
+        'def f():\n    """Return it.\n\n    Utilize.\n    """  # prose: quoted from S3',
         'def f():\n    """What it is."""  # prose: quoted from S3',
     ],
 )
@@ -70,9 +73,10 @@ def test_place_is_allowed_with_a_reason(source: str) -> None:
     assert _found("module.py", source) == []
 
 
+@pytest.mark.usefixtures("example")
 def test_markdown_is_allowed_with_a_reason_and_not_without() -> None:
-    assert _found("page.md", "<!-- prose: the provider's own words -->\nNobody.") == []
-    assert _found("page.md", "<!-- prose: -->\nNobody.") != []
+    assert _found("page.md", "<!-- prose: the provider's own words -->\nUtilize it.") == []
+    assert _found("page.md", "<!-- prose: -->\nUtilize it.") != []
 
 
 def test_files_of_the_repository_are_listed_and_the_words_themselves_are_not() -> None:
@@ -89,6 +93,6 @@ def test_status_says_whether_something_was_found(
     monkeypatch.setattr(prose, "check", lambda _name, _text: [])
     assert prose.main([]) == 0
 
-    monkeypatch.setattr(prose, "check", lambda _name, _text: [prose.Finding(3, "told", "report")])
+    monkeypatch.setattr(prose, "check", lambda _name, _text: [prose.Finding(3, "utilize", "use")])
     assert prose.main([]) == 1
-    assert 'samconfig.toml:3: "told": write instead: report' in capsys.readouterr().out
+    assert 'samconfig.toml:3: "utilize": write instead: use' in capsys.readouterr().out
