@@ -1,4 +1,4 @@
-"""What the documentation tells users to do in AWS fits the template."""
+"""Commands, policies, names and links in the documentation agree with the template and the code."""
 
 from __future__ import annotations
 
