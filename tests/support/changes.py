@@ -14,8 +14,7 @@ from meibo.changes.apply import FINISH_SECONDS, ChangeApplier
 from meibo.changes.batch import parse_queue_event
 from meibo.changes.membership_api import MembershipApi
 from meibo.changes.queue import ChangeQueue
-from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.provider import new_client
+from meibo.providers.auth0.client import Auth0Client, new_client
 from meibo.providers.base import ClientPool, ProviderContext
 from meibo_local.lambda_service import InvocationResult
 from meibo_local.queue import EventSource

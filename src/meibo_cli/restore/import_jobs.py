@@ -62,7 +62,7 @@ def send(
         while waiting and len(active) < MAX_JOBS and not stopped:
             one = waiting.popleft()
             try:
-                job = create_users_import(
+                job_id = create_users_import(
                     client, connection_id=connection_id, users=one.file.read_bytes(), upsert=upsert
                 )
             except MeiboError as error:
@@ -71,7 +71,7 @@ def send(
                 stopped = True
                 advance(one)
                 break
-            one.state, one.job_id, one.began = "sent", job.id, clock.now()
+            one.state, one.job_id, one.began = "sent", job_id, clock.now()
             active.append(one)
         for one in list(active):
             if _look(client, one, clock.now()):

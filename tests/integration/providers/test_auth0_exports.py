@@ -45,7 +45,7 @@ def export(client: Auth0Client, **changes: Any) -> str:
         "fields": DEFAULT_FIELDS["ndjson"],
         **changes,
     }
-    return create_users_export(client, **request).id
+    return create_users_export(client, **request)
 
 
 def wait(client: Auth0Client, job_id: str) -> str:

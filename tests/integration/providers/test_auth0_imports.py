@@ -25,7 +25,7 @@ def client(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
 
 def send(client: Auth0Client, connection_id: str = FIRST_CONNECTION) -> str:
     users = json.dumps(USERS, ensure_ascii=False).encode()
-    return create_users_import(client, connection_id=connection_id, users=users, upsert=False).id
+    return create_users_import(client, connection_id=connection_id, users=users, upsert=False)
 
 
 def wait(client: Auth0Client, clock: FakeClock, job_id: str) -> None:

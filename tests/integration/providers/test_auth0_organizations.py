@@ -13,7 +13,6 @@ from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.organizations import (
     MemberReader,
     enabled_connections,
-    list_connections,
     organization_connections,
     organizations,
 )
@@ -24,7 +23,6 @@ Reading = Callable[[Auth0Client, str], Any]
 
 READINGS: dict[str, tuple[Reading, str]] = {
     "organizations": (lambda client, _: list(organizations(client)), "read:organizations"),
-    "connections": (lambda client, _: list(list_connections(client)), "read:connections"),
     "enabled_connections": (enabled_connections, "read:organization_connections"),
     "members": (lambda client, one: list(MemberReader(client).pages(one)), "read:organization_members"),
 }
@@ -66,13 +64,6 @@ def test_a_list_goes_on_where_it_was_left_although_organizations_come_and_go(
     rest = [row["id"] for page in organizations(client_of(tenant, clock), first.next) for row in page.rows]
 
     assert [row["id"] for row in first.rows] + rest == expected
-
-
-def test_connections_are_listed(client: Auth0Client) -> None:
-    found = [row for page in list_connections(client) for row in page.rows]
-
-    assert [row["id"] for row in found] == [FIRST_CONNECTION, SECOND_CONNECTION]
-    assert all("options" not in row for row in found)
 
 
 @pytest.mark.parametrize("limit_is_length", [True, False])

@@ -11,9 +11,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from meibo.errors import CredentialsRefusedError, MeiboError, RequestRefusedError, ScopeMissingError, WrongFormatError
-from meibo.providers.cybozu.client import CybozuClient
+from meibo.providers.cybozu.client import CSV_FILES, CybozuClient
 from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.csv_files import CSV_FILES, stream_csv
 from meibo.providers.cybozu.organizations import (
     stream_groups_ndjson,
     stream_members_ndjson,
@@ -25,7 +24,7 @@ from tests.support.clock import FakeClock
 
 Reading = Callable[[CybozuClient], Iterator[bytes]]
 READINGS: dict[str, Reading] = {
-    **{f"{name}.csv": partial(stream_csv, dataset=name) for name in CSV_FILES},
+    **{f"{name}.csv": partial(CybozuClient.stream_csv, dataset=name) for name in CSV_FILES},
     "organizations": stream_organizations_ndjson,
     "groups": stream_groups_ndjson,
     "members": stream_members_ndjson,
@@ -61,7 +60,7 @@ def test_every_file_is_delivered_as_it_is(
 ) -> None:
     domain.switches.csv_bom = bom
 
-    assert b"".join(stream_csv(client, dataset)) == domain.expected_csv(CSV_FILES[dataset])
+    assert b"".join(client.stream_csv(dataset)) == domain.expected_csv(CSV_FILES[dataset])
 
 
 def test_organizations_and_groups_are_lines(domain: SimulatedDomain, client: CybozuClient) -> None:

@@ -25,7 +25,7 @@ from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.users import users_by_email
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.users import stream_users_csv, stream_users_ndjson
+from meibo.providers.cybozu.users import stream_users_ndjson
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, faults
 from tests.support.clock import FakeClock
 
@@ -143,13 +143,13 @@ def test_a_csv_file_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: st
     action, errors = HOSTILE[what]
     domain.faults.add("* /v1/*", action, times=None)
 
-    ends(lambda: list(stream_users_csv(cybozu)), errors)
+    ends(lambda: list(cybozu.stream_csv("users")), errors)
 
 
 @pytest.mark.usefixtures("bounded_memory")
 def test_a_csv_file_without_end_is_streamed_in_bounded_memory(domain: SimulatedDomain, cybozu: CybozuClient) -> None:
     domain.faults.add("* /v1/*", faults.endless(b"a,b\n" * 16_384, "text/csv"), times=None)
-    pieces = stream_users_csv(cybozu)
+    pieces = cybozu.stream_csv("users")
 
     read = 0
     while read < 200 * 1024 * 1024:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from meibo.archive.copy import Content
-from meibo.providers.cybozu.csv_files import CSV_FILES
+from meibo.providers.cybozu.client import CSV_FILES
 from tests.unit.exports.test_archive import World
 from tests.unit.exports.test_check import EXPORT
 

@@ -15,7 +15,7 @@ from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyErr
 from meibo.exports.checkpoint import MAX_WAIT_SECONDS, Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent, parse_export_event
 from meibo.exports.plan import PlannedExport
-from meibo.providers.auth0.provider import PAGES
+from meibo.providers.auth0.datasets import PAGES
 from tests.support.memory_tenant import MemoryTenant, organization_id
 from tests.unit.exports.conftest import RUN, TICK
 

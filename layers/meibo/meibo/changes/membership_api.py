@@ -10,11 +10,10 @@ from meibo.changes.messages import InvitationTerms
 from meibo.configuration import Configuration
 from meibo.errors import RequestRefusedError
 from meibo.http.transport import segment
-from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.client import Auth0Client, clients
 from meibo.providers.auth0.configuration import Auth0Source
 from meibo.providers.auth0.invitations import Invitation, create_invitation, list_invitations
 from meibo.providers.auth0.membership import add_members, add_roles, remove_members, role_ids
-from meibo.providers.auth0.provider import clients
 from meibo.providers.auth0.users import user_exists, users_by_email
 from meibo.providers.base import ClientPool, ProviderContext
 

@@ -1,7 +1,7 @@
-"""How fast a provider may be asked, and how long to wait when it is busy.
+"""Rate and concurrency limits of requests to a provider.
 
-A pacer learns a bucket's state from ``x-ratelimit-remaining`` and ``-reset`` and holds the next request back
-*before* the provider has to answer 429. Time comes from a clock that tests replace.
+The rate limiter reads a bucket's state from ``x-ratelimit-remaining`` and ``x-ratelimit-reset`` and delays the next
+request *before* the provider returns 429. Tests replace the clock.
 """
 
 from __future__ import annotations
@@ -20,24 +20,26 @@ from meibo.errors import ProviderBusyError
 
 # Auth0 refills its buckets every second or every minute
 # (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy/rate-limit-use-cases),
-# so a reset farther away than this is a wrong clock or a wrong header, and one request finds out.
+# so a later reset is a wrong clock or a wrong header, which the next request corrects.
 MAX_TRUSTED_RESET_SECONDS: Final = 90.0
 FIRST_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 32.0
-# Waiting inside a function is paid for, waiting in the workflow is not; after this long the workflow waits.
-PATIENCE_SECONDS: Final = 300.0
-# What an invocation needs after the last request to hand back its result.
+# Waiting in a function is billed, waiting in the workflow is not. After this time the function fails and the workflow
+# waits.
+MAX_RETRY_SECONDS: Final = 300.0
+# Time that an invocation needs after its last request to return its result.
 RESERVE_SECONDS: Final = 5.0
-# The Date header has whole seconds; more than this below the best estimate means that a clock was set.
-CLOCK_STEP_SECONDS: Final = 3.0
+# The Date header has a resolution of a second. A larger step back means that one of the clocks was adjusted.
+MIN_CLOCK_STEP_SECONDS: Final = 3.0
 
-_CHANCE: Final = SystemRandom()
+_RANDOM: Final = SystemRandom()
 
+# Returns the seconds that are left of the invocation.
 Deadline = Callable[[], float]
 
 
 class Clock(Protocol):
-    """Tells the time in seconds since 1970 and lets it pass."""
+    """A clock with the time in seconds since 1970."""
 
     def now(self) -> float: ...
 
@@ -60,11 +62,11 @@ class _Bucket:
 
 
 class RateLimiter:
-    """Keeps one provider's requests inside the limits that its answers tell.
+    """Delays requests so that they stay within the limits that the provider's responses report.
 
-    One per client; threads may share it. ``provider`` names the host in messages. ``headroom`` is how many
-    requests are left to others who share the limit: where so many clients with that headroom run side by side,
-    none takes the last request from another that has just seen it.
+    Each client has its own; its threads share it. ``provider`` names the host in messages. ``headroom`` is the number
+    of requests that are left to other clients that share the limit. If it is at least the number of such clients, none
+    uses the last request that another has just seen.
     """
 
     def __init__(
@@ -74,11 +76,10 @@ class RateLimiter:
         *,
         deadline: Deadline | None = None,
         headroom: int = 0,
-        jitter: Callable[[], float] = _CHANCE.random,
+        jitter: Callable[[], float] = _RANDOM.random,
     ) -> None:
         self.provider = provider
         self.deadline = deadline
-        self.waited = 0.0
         self._clock = clock
         self._headroom = headroom
         self._jitter = jitter
@@ -87,15 +88,15 @@ class RateLimiter:
         self._offset: float | None = None
 
     def seconds_left(self) -> float | None:
-        """Return how long requests may still take, or None without a deadline."""
+        """Return the seconds that are left for requests, or None without a deadline."""
         return None if self.deadline is None else self.deadline() - RESERVE_SECONDS
 
     def provider_now(self) -> float:
-        """Return the provider's time as far as its Date headers told it, never ahead of it."""
+        """Return the provider's time as its Date headers report it, never ahead of it."""
         return self._clock.now() + (self._offset or 0.0)
 
     def wait_for_turn(self, bucket: str) -> None:
-        """Sleep until the bucket has room; raises ProviderBusyError when that is after the deadline."""
+        """Sleep until the bucket has room, raising ProviderBusyError if that is after the deadline."""
         while True:
             with self._lock:
                 state = self._buckets.get(bucket)
@@ -106,32 +107,32 @@ class RateLimiter:
             self.pause(wait)
 
     def learn(self, bucket: str, headers: Mapping[str, str]) -> None:
-        """Take in the rate-limit and Date headers of an answer."""
+        """Read the rate-limit and Date headers of a response."""
         self._learn_time(headers)
         remaining = _number(headers.get("x-ratelimit-remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
         if remaining is None or reset is None:
             return
-        # Of a bucket that holds no more than that, all but one request would be left to others.
+        # This client can use at least one request of each bucket, also if the headroom exceeds the limit.
         limit = _number(headers.get("x-ratelimit-limit"))
         headroom = self._headroom if limit is None else max(0.0, min(self._headroom, limit - 1))
         if remaining > headroom:
             return
         wait = min(reset - self.provider_now(), MAX_TRUSTED_RESET_SECONDS)
         if wait > 0:
-            # At the reset one request comes back; a second more for each that is missing beyond it.
-            self._hold(bucket, wait + headroom - remaining)
+            # At the reset one request is available again; each missing request adds a second.
+            self.hold(bucket, wait + headroom - remaining)
 
     def busy_wait(self, headers: Mapping[str, str], attempt: int) -> float:
-        """Return the seconds to wait after a 429 or 5xx, or after no answer at all (no headers).
+        """Return the seconds to wait after a 429 or 5xx, or after a failure without a response (no headers).
 
-        ``Retry-After`` counts first, as seconds or as a date; then ``x-ratelimit-reset``, unless it has
-        passed; else the wait grows with each attempt. A part of it is chance, so that clients do not return together.
+        ``Retry-After`` (seconds or a date) has precedence over ``x-ratelimit-reset`` if that is in the future. Without
+        either, the wait grows with each attempt. Jitter keeps clients from retrying at the same time.
         """
         backoff = self._backoff(attempt)
-        told = self._retry_after(headers)
-        if told is not None and told > 0:
-            return told + backoff / 4
+        retry_after = self._retry_after(headers)
+        if retry_after is not None and retry_after > 0:
+            return retry_after + backoff / 4
         reset = _number(headers.get("x-ratelimit-reset"))
         if reset is not None:
             wait = reset - self.provider_now()
@@ -140,34 +141,30 @@ class RateLimiter:
         return backoff
 
     def hold(self, bucket: str, seconds: float) -> None:
-        """Hold back every request of a bucket, for example after a 429."""
-        self._hold(bucket, seconds)
-
-    def pause(self, seconds: float) -> None:
-        """Sleep; raises ProviderBusyError instead when the deadline comes first."""
-        self._check_time_left(seconds)
-        self.waited += seconds
-        self._clock.sleep(seconds)
-
-    def _hold(self, bucket: str, seconds: float) -> None:
+        """Delay every request of a bucket, for example after a 429."""
         if seconds <= 0:
             return
         with self._lock:
             state = self._buckets.setdefault(bucket, _Bucket())
             state.held_until = max(state.held_until, self._clock.now() + seconds)
 
+    def pause(self, seconds: float) -> None:
+        """Sleep, or raise ProviderBusyError at once if the deadline is earlier."""
+        self._check_time_left(seconds)
+        self._clock.sleep(seconds)
+
     def _check_time_left(self, wait: float) -> None:
         left = self.seconds_left()
         if left is not None and wait >= left:
             raise ProviderBusyError(
-                f"{self.provider} must be given {wait:.0f} s before the next request and this invocation has "
-                f"{max(left, 0.0):.0f} s left; it goes on later",
+                f"{self.provider} is rate-limited for {wait:.0f} s but only {max(left, 0.0):.0f} s remain; will resume"
+                " later",
                 retry_after=wait,
             )
 
     def _backoff(self, attempt: int) -> float:
-        longest = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
-        return longest * (0.5 + 0.5 * self._jitter())
+        limit = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
+        return limit * (0.5 + 0.5 * self._jitter())
 
     def _retry_after(self, headers: Mapping[str, str]) -> float | None:
         text = headers.get("retry-after", "").strip()
@@ -183,39 +180,40 @@ class RateLimiter:
         moment = _date(headers.get("date", ""))
         if moment is None:
             return
-        # The provider cut its time to whole seconds and the answer took time to come, so each difference is
-        # at most the true one: the largest is the best, and never makes us early.
-        seen = moment - self._clock.now()
+        # The header is rounded down and the response took time to arrive, so no difference exceeds the true offset: the
+        # largest is the best estimate and never makes a request too early.
+        offset = moment - self._clock.now()
         with self._lock:
-            if self._offset is None or seen > self._offset or seen < self._offset - CLOCK_STEP_SECONDS:
-                self._offset = seen
+            if self._offset is None or offset > self._offset or offset < self._offset - MIN_CLOCK_STEP_SECONDS:
+                self._offset = offset
 
 
 class ConcurrencyLimiter:
-    """Lets so many requests be under way at once, and fewer after each 429.
+    """Limits simultaneous requests, and lowers the limit after each 429.
 
-    Where the limit is on requests that run together, waiting alone helps nobody: all would return together.
+    If the provider limits simultaneous requests, waiting alone does not help: all of them would be sent again at the
+    same time.
     """
 
-    def __init__(self, width: int) -> None:
-        self._width = width
-        self._inside = 0
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._active = 0
         self._changed = threading.Condition()
 
     def __enter__(self) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._inside < self._width)
-            self._inside += 1
+            self._changed.wait_for(lambda: self._active < self._limit)
+            self._active += 1
 
     def __exit__(self, *error: object) -> None:
         with self._changed:
-            self._inside -= 1
+            self._active -= 1
             self._changed.notify_all()
 
-    def narrow(self) -> None:
-        """Let fewer be under way from now on: as many as now, after the refused request has left."""
+    def lower_limit(self) -> None:
+        """Lower the limit to the number of active requests, which no longer includes the rejected request."""
         with self._changed:
-            self._width = max(1, min(self._width - 1, self._inside))
+            self._limit = max(1, min(self._limit - 1, self._active))
 
 
 def _number(text: str | None) -> float | None:
@@ -223,7 +221,7 @@ def _number(text: str | None) -> float | None:
         return None
     with contextlib.suppress(ValueError):
         number = float(text)
-        # Also keeps out "inf" and "nan", which float() reads.
+        # Also excludes "inf" and "nan", which float() accepts.
         if abs(number) < 1e12:
             return number
     return None

@@ -1,7 +1,7 @@
-"""One HTTPS request to a provider, repeated while the provider is busy.
+"""HTTPS requests to a provider, retried while the provider is busy.
 
-What both clients share: time-outs, no redirects, no cookies, no credentials from ``~/.netrc``, bounded
-answers, and waiting as the provider's headers say. What an answer means is the client's business.
+All providers' clients share it: time-outs, no redirects, no cookies, no credentials from ``~/.netrc``, responses of
+limited size, and waits as the provider's headers require. The client interprets the responses.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from meibo.errors import (
     RequestRefusedError,
     WrongFormatError,
 )
-from meibo.http.ratelimit import PATIENCE_SECONDS, Clock, ConcurrencyLimiter, Deadline, RateLimiter
+from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, ConcurrencyLimiter, Deadline, RateLimiter
 
 CONNECT_SECONDS: Final = 6.0
 READ_SECONDS: Final = 30.0
-# A whole answer; a server that sends a byte a second never meets a read time-out.
-ANSWER_SECONDS: Final = 120.0
+# For a complete response: a server that sends a byte per second never exceeds a read time-out.
+RESPONSE_SECONDS: Final = 120.0
 READ_BYTES: Final = 64 * 1024
-# A host name that does not resolve this often is a typing error rather than a hiccup of the resolver.
-UNKNOWN_HOST_ATTEMPTS: Final = 3
+# A host name that fails to resolve this often is misspelt; fewer failures may be the resolver's.
+MAX_UNKNOWN_HOST_ATTEMPTS: Final = 3
 BUSY_STATUSES: Final = frozenset({408, 425, 429})
 
 Parameters = Sequence[tuple[str, str]]
@@ -47,11 +47,11 @@ BROKEN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPEx
 
 @dataclass(frozen=True)
 class ProviderRequest:
-    """A request and how it may be repeated.
+    """A request and how it may be retried.
 
-    ``bucket`` names the rate limit it counts against. ``repeatable`` is False where a repetition does harm:
-    then only answers that prove that nothing happened (429, no connection) are tried again. ``form`` is made
-    anew for each attempt, because a signed assertion is good once.
+    ``bucket`` names the rate limit that it counts against. ``repeatable`` is False if a repetition would do harm: then
+    it is only retried if it certainly had no effect (429, no connection). ``form`` is called for each attempt, because
+    a signed assertion is valid once.
     """
 
     method: str
@@ -68,8 +68,15 @@ class ProviderRequest:
 
 
 @dataclass(frozen=True)
+class JsonNumber:
+    """A JSON number that Python's int or float would change, such as 1e999 or 1.10; ``literal`` is its text."""
+
+    literal: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class ProviderResponse:
-    """A complete answer of a provider."""
+    """A complete response of a provider."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -77,17 +84,22 @@ class ProviderResponse:
 
     @property
     def content_type(self) -> str:
+        """The media type in lower case; empty if there is none."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()[:60]
 
     def json(self) -> Any:
-        """Parse the body; raises ValueError also for JSON that is nested too deep."""
+        """Parse the body, raising ValueError if it is not JSON or is nested too deep.
+
+        A number that int or float would change is a JsonNumber.
+        """
+        text = self.body.decode("utf-8-sig")
         try:
-            return json.loads(self.body.decode("utf-8-sig"))
+            return json.loads(text, parse_int=_json_integer, parse_float=_json_float)
         except RecursionError:
             raise ValueError("nested too deep") from None
 
     def members(self) -> dict[str, Any]:
-        """Return the members of the JSON object that the body should be; none where it is something else."""
+        """Return the members of the JSON object in the body; none if it is something else."""
         try:
             document = self.json()
         except ValueError:
@@ -96,9 +108,9 @@ class ProviderResponse:
 
 
 class HttpTransport:
-    """Sends calls through one session, at the pace of one pacer.
+    """Sends requests through one session and one rate limiter.
 
-    ``busy`` decides which statuses mean "later"; ``provider`` is how messages name the other side.
+    ``busy`` decides which statuses are retried; ``provider`` names the host in messages.
     """
 
     def __init__(
@@ -114,159 +126,161 @@ class HttpTransport:
         headroom: int = 0,
     ) -> None:
         self.provider = provider
-        self.pacer = RateLimiter(provider, clock, deadline=deadline, headroom=headroom)
+        self.rate_limiter = RateLimiter(provider, clock, deadline=deadline, headroom=headroom)
         self._session = session or new_session(connections)
         self._clock = clock
         self._user_agent = user_agent
         self._busy = busy
-        self._gate = ConcurrencyLimiter(connections)
+        self._concurrency_limiter = ConcurrencyLimiter(connections)
 
-    def send(self, call: ProviderRequest) -> ProviderResponse:
-        """Return the first answer that is not "busy"; raises ProviderBusyError when time is too short."""
-        response, body = self._repeat(call, stream=False)
+    def send(self, request: ProviderRequest) -> ProviderResponse:
+        """Return the first response that is not "busy", raising ProviderBusyError if the time is too short."""
+        response, body = self._repeat(request, stream=False)
         return ProviderResponse(response.status_code, _lower(response.headers), body or b"")
 
     @contextmanager
-    def stream(self, call: ProviderRequest) -> Iterator[tuple[ProviderResponse, Iterator[bytes] | None]]:
-        """Give the first answer that is not "busy" and, for a 200, its body as it arrives.
+    def stream(self, request: ProviderRequest) -> Iterator[tuple[ProviderResponse, Iterator[bytes] | None]]:
+        """Yield the first response that is not "busy" and, for a 200, its body as it arrives.
 
-        Any other body is read, up to ``call.max_bytes``. What the iterator raises when the connection
-        breaks is in ``BROKEN``.
+        Any other body is read, up to ``request.max_bytes``. If the connection breaks, the body's iterator raises one of
+        ``BROKEN``.
         """
-        response, body = self._repeat(call, stream=True)
+        response, body = self._repeat(request, stream=True)
         try:
-            answer = ProviderResponse(response.status_code, _lower(response.headers), body or b"")
-            yield answer, (_chunks(response) if body is None else None)
+            head = ProviderResponse(response.status_code, _lower(response.headers), body or b"")
+            yield head, (_chunks(response) if body is None else None)
         finally:
             response.close()
 
-    def _repeat(self, call: ProviderRequest, *, stream: bool) -> tuple[requests.Response, bytes | None]:
-        attempt, unknown_host, since = 0, 0, self._clock.now()
+    def _repeat(self, request: ProviderRequest, *, stream: bool) -> tuple[requests.Response, bytes | None]:
+        attempt, unknown_host, start = 0, 0, self._clock.now()
         while True:
-            self.pacer.wait_for_turn(call.bucket)
+            self.rate_limiter.wait_for_turn(request.bucket)
             headers: Mapping[str, str] = {}
-            with self._gate:
-                outcome = self._once(call, stream=stream)
+            with self._concurrency_limiter:
+                outcome = self._attempt(request, stream=stream)
             if isinstance(outcome, _Failure):
                 failure = outcome
             else:
                 response, body = outcome
                 headers = response.headers
-                self.pacer.learn(call.bucket, headers)
+                self.rate_limiter.learn(request.bucket, headers)
                 if not self._busy(response.status_code):
                     return response, body
                 response.close()
-                refused = response.status_code == 429
-                if refused:
-                    self._gate.narrow()
-                failure = _Failure(f"answers {response.status_code}", nothing_happened=refused)
+                throttled = response.status_code == 429
+                if throttled:
+                    self._concurrency_limiter.lower_limit()
+                failure = _Failure(f"returned {response.status_code}", had_no_effect=throttled)
             unknown_host += failure.unknown_host
-            if failure.never or unknown_host >= UNKNOWN_HOST_ATTEMPTS:
+            if failure.permanent or unknown_host >= MAX_UNKNOWN_HOST_ATTEMPTS:
                 raise ConfigurationError(f"{self.provider} {failure.reason}")
-            if not call.repeatable and not failure.nothing_happened:
+            if not request.repeatable and not failure.had_no_effect:
                 raise ProviderBusyError(
-                    f"{self.provider} {failure.reason}; it may have done the request, which is not repeated",
+                    f"{self.provider} {failure.reason}; the request may have taken effect, so it is not repeated",
                     uncertain=True,
                 )
-            wait = self.pacer.busy_wait(headers, attempt)
+            wait = self.rate_limiter.busy_wait(headers, attempt)
             attempt += 1
-            if self._clock.now() - since + wait > PATIENCE_SECONDS:
+            if self._clock.now() - start + wait > MAX_RETRY_SECONDS:
                 raise ProviderBusyError(
-                    f"{self.provider} {failure.reason}, also at attempt {attempt}; it is tried again later",
+                    f"{self.provider} {failure.reason} at each of {attempt} attempts; will retry later",
                     retry_after=wait,
                 )
-            self.pacer.hold(call.bucket, wait)
+            self.rate_limiter.hold(request.bucket, wait)
 
-    def _once(self, call: ProviderRequest, *, stream: bool) -> tuple[requests.Response, bytes | None] | _Failure:
-        form = call.form() if call.form else None
+    def _attempt(self, request: ProviderRequest, *, stream: bool) -> tuple[requests.Response, bytes | None] | _Failure:
+        form = request.form() if request.form else None
         try:
             response = self._session.request(
-                call.method,
-                call.url,
-                params=list(call.params) or None,
+                request.method,
+                request.url,
+                params=list(request.params) or None,
                 data=form,
-                json=call.json,
-                files=call.multipart,
-                headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity", **call.headers},
+                json=request.json,
+                files=request.multipart,
+                headers={"User-Agent": self._user_agent, "Accept-Encoding": "identity", **request.headers},
                 auth=_NoOtherCredentials(),
                 allow_redirects=False,
                 stream=True,
-                timeout=(self._time_out(CONNECT_SECONDS), self._time_out(call.read_seconds)),
+                timeout=(self._time_out(CONNECT_SECONDS), self._time_out(request.read_seconds)),
             )
             if stream and response.status_code == 200:
                 return response, None
-            return response, self._read(response, call.max_bytes)
+            return response, self._read(response, request.max_bytes)
         except UnicodeEncodeError:
-            # For example half of a surrogate pair, which JSON can hold. The error itself holds the value.
-            value_refused = RequestRefusedError(
-                f"{self.provider}: the request holds text that is not valid Unicode; correct the id, code or address"
+            # For example half of a surrogate pair, which JSON can contain. The error itself contains the value.
+            invalid_text = RequestRefusedError(
+                f"{self.provider}: the request contains text that is not valid Unicode; correct the id, code or address"
             )
         except BROKEN as error:
-            # Only the kind is kept: the text of these errors holds the URL.
+            # Only the type is used: the text of these errors contains the URL.
             return _failure(error)
-        raise value_refused
+        raise invalid_text
 
     def _read(self, response: requests.Response, max_bytes: int) -> bytes:
-        body, end = bytearray(), self._clock.now() + self._time_out(ANSWER_SECONDS)
+        body, end = bytearray(), self._clock.now() + self._time_out(RESPONSE_SECONDS)
         with response:
             for part in _chunks(response):
                 body += part
                 if len(body) > max_bytes:
-                    raise WrongFormatError(f"{self.provider} answered more than {max_bytes} bytes where a page was due")
+                    raise WrongFormatError(
+                        f"{self.provider}: expected a response of at most {max_bytes} bytes, found more"
+                    )
                 if self._clock.now() > end:
                     raise urllib3.exceptions.TimeoutError
         return bytes(body)
 
     def _time_out(self, seconds: float) -> float:
-        left = self.pacer.seconds_left()
+        left = self.rate_limiter.seconds_left()
         return seconds if left is None else max(0.1, min(seconds, left))
 
     def check_time(self) -> None:
-        """Raise OutOfTimeError when the invocation ends too soon to read on."""
-        left = self.pacer.seconds_left()
+        """Raise OutOfTimeError if the invocation ends too soon to read more."""
+        left = self.rate_limiter.seconds_left()
         if left is not None and left <= 0:
-            raise OutOfTimeError(f"the time ended while {self.provider} was sending; it is started again")
+            raise OutOfTimeError(f"the time ended while {self.provider} was sending; will start again")
 
 
 class ProviderClient:
-    """What the clients of all providers have in common: their side's name in messages, and the time that is left."""
+    """Base of the clients of all providers."""
 
-    _exchange: HttpTransport
+    _transport: HttpTransport
 
     @property
     def name(self) -> str:
-        """Return how messages name this tenant or domain."""
-        return self._exchange.provider
+        """The name of this tenant or domain in messages."""
+        return self._transport.provider
 
     @property
     def deadline(self) -> Deadline | None:
-        """Return what tells how many seconds the invocation has left."""
-        return self._exchange.pacer.deadline
+        """A function that returns the seconds that are left of the invocation, or None."""
+        return self._transport.rate_limiter.deadline
 
     @deadline.setter
     def deadline(self, deadline: Deadline | None) -> None:
-        self._exchange.pacer.deadline = deadline
+        self._transport.rate_limiter.deadline = deadline
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why there was no answer, in words that hold no URL."""
+    """The reason of a failed attempt, without a URL."""
 
     reason: str
-    nothing_happened: bool
+    had_no_effect: bool
     unknown_host: bool = False
-    never: bool = False
+    permanent: bool = False
 
 
 class _NoOtherCredentials(AuthBase):
-    """Keeps requests from taking credentials out of ``~/.netrc`` in place of ours."""
+    """Keeps requests from replacing the credentials by those of ``~/.netrc``."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
 
 
 class _Session(requests.Session):
-    """A session that never looks at a redirect.
+    """A session that ignores redirects.
 
     Without this, requests prepares the next request even with ``allow_redirects=False``: it reads the whole body into
     memory and raises ValueError if the Location header is not a URL.
@@ -280,7 +294,7 @@ class _Session(requests.Session):
 
 def new_session(connections: int) -> requests.Session:
     """Return a session that stores no cookies and neither retries nor follows redirects."""
-    # At DEBUG urllib3 logs each address, and an address may hold an e-mail address or a signature.
+    # At DEBUG urllib3 logs each URL, which may contain an e-mail address or a signature.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -289,37 +303,47 @@ def new_session(connections: int) -> requests.Session:
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """Yield the body as it arrives; raises what urllib3 raises, also for a body that ends early."""
+    """Yield the body as it arrives, raising the errors of urllib3, also for a body that ends early."""
     while part := response.raw.read1(READ_BYTES, decode_content=True):
         yield part
 
 
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Copy headers so that their names are found in lower case, as the pacer and the clients ask for them."""
+    """Return the headers with names in lower case, which the rate limiter and the clients use."""
     return {name.lower(): value for name, value in headers.items()}
 
 
+def _json_integer(literal: str) -> int | JsonNumber:
+    # int() rejects more than 4,300 digits.
+    return int(literal) if len(literal) < 4_000 and literal != "-0" else JsonNumber(literal)
+
+
+def _json_float(literal: str) -> float | JsonNumber:
+    value = float(literal)
+    return value if repr(value) == literal else JsonNumber(literal)
+
+
 def segment(value: str) -> str:
-    """Quote an id as one segment of a path; raises RequestRefusedError for one that no path can hold."""
+    """Quote an id as a segment of a path, raising RequestRefusedError if no path can contain it."""
     if not value or value in {".", ".."}:
-        raise RequestRefusedError("an id is empty or made of dots only; nothing can have this id")
+        raise RequestRefusedError("expected an id, found an empty string or dots only; correct the id")
     try:
         return quote(value, safe="")
     except UnicodeEncodeError:
         pass
-    raise RequestRefusedError("an id holds text that is not valid Unicode; nothing can have this id")
+    raise RequestRefusedError("expected an id, found text that is not valid Unicode; correct the id")
 
 
 def is_id(value: object) -> TypeGuard[str]:
-    """Tell whether what a provider calls an id looks like one: letters, digits, ``_`` and ``-``.
+    """Return whether a value is an id: a string of letters, digits, ``_`` and ``-``.
 
-    Ids go into logs, messages and keys of the archive, so nothing else may call itself one there.
+    Ids are written to logs, messages and keys of the archive, so no other text is accepted as an id.
     """
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,100}", value) is not None
 
 
 def error_code(text: object) -> str | None:
-    """Return an error code if it looks like one, so that no free text reaches a message."""
+    """Return an error code, or None if it does not look like one, so that no free text reaches a message."""
     return text if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text) else None
 
 
@@ -329,24 +353,26 @@ def _failure(error: BaseException) -> _Failure:
     text = " ".join(str(cause) for cause in causes)
     if "SSLCertVerificationError" in kinds or "CERTIFICATE_VERIFY_FAILED" in text:
         return _Failure(
-            "shows a certificate that is not trusted here; check the host name",
-            nothing_happened=True,
-            never=True,
+            "has a certificate that is not trusted here; check the host name",
+            had_no_effect=True,
+            permanent=True,
         )
     if kinds & {"InvalidURL", "MissingSchema", "InvalidSchema", "LocationParseError", "InvalidHeader"}:
         return _Failure(
-            "cannot be asked: its address or a header value is not valid", nothing_happened=True, never=True
+            "cannot be called: its URL or a header value is not valid; check the domain and the secret",
+            had_no_effect=True,
+            permanent=True,
         )
     if "NameResolutionError" in kinds:
         return _Failure(
             "has a host name that does not resolve; check its spelling",
-            nothing_happened=True,
+            had_no_effect=True,
             unknown_host=True,
         )
-    unconnected = kinds & {"NewConnectionError", "ConnectTimeout", "ConnectTimeoutError"}
+    not_connected = kinds & {"NewConnectionError", "ConnectTimeout", "ConnectTimeoutError"}
     return _Failure(
-        f"does not answer properly ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})",
-        nothing_happened=bool(unconnected),
+        f"did not return a response ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})",
+        had_no_effect=bool(not_connected),
     )
 
 
@@ -354,9 +380,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     seen: list[object] = []
     waiting: list[object] = [error]
     while waiting and len(seen) < 20:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or any(one is other for other in seen):
+        cause = waiting.pop()
+        if not isinstance(cause, BaseException) or any(cause is other for other in seen):
             continue
-        seen.append(one)
-        yield one
-        waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        seen.append(cause)
+        yield cause
+        waiting += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

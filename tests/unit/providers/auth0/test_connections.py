@@ -60,7 +60,9 @@ def test_a_connection_without_an_id_is_not_left_out(auth0: Transport, client: Au
 def test_an_id_that_would_change_a_key_is_refused(auth0: Transport, client: Auth0Client, connection_id: str) -> None:
     auth0.on("GET", PATH, Reply(json=[{"connection_id": connection_id}]))
 
-    with pytest.raises(WrongFormatError, match=f"ids of connections for {ORGANIZATION}$"):
+    with pytest.raises(
+        WrongFormatError, match=f"expected an id for each connection of {ORGANIZATION}, found something else$"
+    ):
         organization_connections(client, ORGANIZATION)
 
 

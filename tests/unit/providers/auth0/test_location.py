@@ -9,7 +9,12 @@ from urllib3.util import parse_url
 
 from meibo.errors import ConfigurationError, JobGoneError, LocationRefusedError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, check_location_hosts, fresh_location, vet_location
+from meibo.providers.auth0.location import (
+    DEFAULT_LOCATION_HOSTS,
+    check_location_hosts,
+    fresh_location,
+    validate_location,
+)
 from tests.support.transport import Reply, Transport
 
 HOST = "pus3-auth0-export-users-us-east-2.s3.us-east-2.amazonaws.com"
@@ -84,26 +89,26 @@ def test_another_location_is_refused_without_telling_it(auth0: Transport, client
 
 def test_a_refused_host_is_named() -> None:
     with pytest.raises(LocationRefusedError, match=r"evil\.example:8443,"):
-        vet_location(f"https://evil.example:8443/x?{QUERY}", DEFAULT_LOCATION_HOSTS)
+        validate_location(f"https://evil.example:8443/x?{QUERY}", DEFAULT_LOCATION_HOSTS)
 
 
 def test_a_pattern_with_a_port_allows_that_port_only() -> None:
-    assert vet_location("https://localhost:8443/x", ["localhost:8443"]) == "https://localhost:8443/x"
+    assert validate_location("https://localhost:8443/x", ["localhost:8443"]) == "https://localhost:8443/x"
     for other in ("https://localhost/x", "https://localhost:8444/x", "https://127.0.0.1:8443/x"):
         with pytest.raises(LocationRefusedError):
-            vet_location(other, ["localhost:8443"])
+            validate_location(other, ["localhost:8443"])
 
 
 def test_a_scheme_less_location_may_have_a_port() -> None:
-    assert vet_location("localhost:8443/x?y", ["localhost:8443"]) == "https://localhost:8443/x?y"
+    assert validate_location("localhost:8443/x?y", ["localhost:8443"]) == "https://localhost:8443/x?y"
 
 
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"status": "completed"}, "no location"),
-        ({"status": "completed", "location": ""}, "no location"),
-        ({"status": "completed", "location": 7}, "no location"),
+        ({"status": "completed"}, "expected a location of the completed job job_1, found none$"),
+        ({"status": "completed", "location": ""}, "expected a location of the completed job job_1, found none$"),
+        ({"status": "completed", "location": 7}, "expected a location of the completed job job_1, found none$"),
         ({"status": "pending"}, "pending"),
         ({"status": "failed"}, "failed"),
         ({"status": "canary"}, "unknown state"),
@@ -147,7 +152,7 @@ PIECES = st.sampled_from(
 @example(LOCATION)
 def test_no_accepted_location_leads_to_a_host_outside_the_list(text: str) -> None:
     try:
-        accepted = vet_location(text, DEFAULT_LOCATION_HOSTS)
+        accepted = validate_location(text, DEFAULT_LOCATION_HOSTS)
     except LocationRefusedError:
         return
 

@@ -23,7 +23,6 @@ from meibo.providers.auth0.membership import add_members, member_roles, role_ids
 from meibo.providers.auth0.organizations import (
     MemberReader,
     enabled_connections,
-    list_connections,
     organization_connections,
     organizations,
 )
@@ -108,12 +107,6 @@ READINGS = {
         "/api/v2/organizations",
         {"organizations": [{"id": ORGANIZATION, "name": "a"}], "next": "c"},
         lambda client: list(organizations(client)),
-    ),
-    "connections": Reading(
-        "GET",
-        "/api/v2/connections",
-        {"connections": [{"id": "con_1", "name": "a"}], "next": "c"},
-        lambda client: list(list_connections(client)),
     ),
     "members": Reading(
         "GET",

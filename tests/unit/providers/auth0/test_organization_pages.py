@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,10 +17,11 @@ from meibo.errors import (
     ScopeMissingError,
     WrongFormatError,
 )
+from meibo.http.transport import ProviderResponse
 from meibo.providers import provider
+from meibo.providers.auth0.datasets import PAGES
 from meibo.providers.auth0.organization_pages import ReadPosition
 from meibo.providers.auth0.pagination import Page
-from meibo.providers.auth0.provider import PAGES
 from meibo.providers.base import ExportRequest, ProviderContext, Step
 from tests.support.memory_tenant import MemoryTenant, organization_id
 
@@ -220,6 +222,39 @@ def test_half_a_surrogate_pair_is_archived_as_valid_json() -> None:
     (step,) = read("organizations", Broken())
 
     assert json.loads(step.lines[0].decode("utf-8"))["name"] == "\ud83d"
+
+
+@dataclass
+class OneRow(MemoryTenant):
+    """A tenant whose responses contain one row, as JSON text."""
+
+    text: str = "{}"
+
+    def organizations(self, cursor: str | None) -> Page:
+        return Page([{"id": organization_id(1), **self._row()}], None)
+
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        return Page([self._row()], None), True
+
+    def _row(self) -> dict[str, Any]:
+        return ProviderResponse(200, {}, self.text.encode()).members()
+
+
+@DATASETS
+@pytest.mark.parametrize("other", ["", "組織", "\\ud83d"])
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", "1.10", "0.30000000000000000001", "-0", "12", "9" * 5000])
+def test_number_is_archived_with_the_digits_of_the_response(dataset: str, number: str, other: str) -> None:
+    (step,) = read(dataset, OneRow(text=f'{{"metadata":[{number},{{"level":{number},"name":"{other}"}}]}}'))
+
+    assert f'"metadata":[{number},{{"level":{number},"name":"{other}"}}]' in step.lines[0].decode()
+    assert json.loads(step.lines[0], parse_int=str, parse_float=str)["metadata"][0] == number
+
+
+@DATASETS
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_number_that_json_does_not_have_is_rejected(dataset: str, number: str) -> None:
+    with pytest.raises(WrongFormatError, match="expected JSON numbers, found NaN or Infinity"):
+        list(read(dataset, OneRow(text=f'{{"metadata":{number}}}')))
 
 
 def test_lines_keep_what_is_not_ascii_readable() -> None:

@@ -46,7 +46,7 @@ def test_an_api_token_is_sent_as_a_bearer() -> None:
         ({"password": "leak"}, '"login"'),
         ({"login": "le:ak", "password": "leak"}, "colon"),
         ({"login": "leak", "password": 7}, '"password"'),
-        ({"login": "leak", "password": "leak", "api_token": "leak"}, "not both"),
+        ({"login": "leak", "password": "leak", "api_token": "leak"}, "expected either .*, found both"),
         ({"api_token": "leak\r\nX: y"}, '"api_token"'),
         ({"api_token": "leak", "basic_user": "leak", "basic_password": "leak"}, "share one header"),
         ({"login": "leak", "password": "leak", "basic_user": "leak"}, '"basic_password"'),

@@ -19,7 +19,7 @@ from meibo.providers.cybozu.organizations import (
     stream_members_ndjson,
     stream_organizations_ndjson,
 )
-from meibo.providers.cybozu.users import stream_users_csv, stream_users_ndjson
+from meibo.providers.cybozu.users import stream_users_ndjson
 from tests.support.clock import FakeClock
 from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, places, replaced
 from tests.support.transport import Reply, Seen, Transport
@@ -119,4 +119,4 @@ def test_a_refusal_with_wrong_types_is_an_error_of_ours(what: str, document: Any
     client = domain(reading, document, status)
 
     ends(lambda: list(reading.call(client)))
-    ends(lambda: list(stream_users_csv(client)))
+    ends(lambda: list(client.stream_csv("users")))

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from meibo.errors import ConfigurationError, CredentialsRefusedError, RequestRefusedError, WrongFormatError
-from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.csv_files import CSV_FILES, stream_csv
+from meibo.providers.cybozu.client import CSV_FILES, CybozuClient
 from meibo.providers.cybozu.organizations import (
     stream_groups_ndjson,
     stream_members_ndjson,
@@ -57,12 +56,12 @@ def test_every_file_of_the_directory_is_delivered_as_it_is(
     ragged = b'"yamada"\r\n"sato","sales","chief","hr",""\r\n'
     cybozu.on("GET", f"/v1/csv/{CSV_FILES[dataset]}.csv", Reply(body=ragged, headers={"content-type": "text/csv"}))
 
-    assert b"".join(stream_csv(client, dataset)) == ragged
+    assert b"".join(client.stream_csv(dataset)) == ragged
 
 
 def test_a_dataset_without_a_file_is_refused(client: CybozuClient) -> None:
     with pytest.raises(ConfigurationError, match="members"):
-        stream_csv(client, "members")
+        client.stream_csv("members")
 
 
 def test_organizations_and_groups_are_kept_as_received(cybozu: Transport, client: CybozuClient) -> None:
@@ -169,7 +168,9 @@ def test_an_id_that_does_not_look_like_one_is_told_nowhere(
     cybozu.on("GET", ORGANIZATION_USERS, Reply(404, json={"code": "CB_XX01"}))
     report = PagingReport()
 
-    with pytest.raises(WrongFormatError, match="an id that does not look like one") as caught:
+    with pytest.raises(
+        WrongFormatError, match=r"expected ids in /v1/organizations\.json, found other text in place of an id"
+    ) as caught:
         read(client, report=report)
 
     assert report.gone == []

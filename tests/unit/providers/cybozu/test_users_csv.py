@@ -18,7 +18,6 @@ from meibo.errors import (
 )
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.users import stream_users_csv
 from tests.support.clock import FakeClock
 from tests.support.transport import Reply, Seen, Transport
 from tests.unit.providers.cybozu.conftest import MakeClient
@@ -37,7 +36,7 @@ def test_a_file_is_delivered_byte_for_byte(
 ) -> None:
     cybozu.on("GET", PATH, Reply(body=body, headers=headers))
 
-    assert b"".join(stream_users_csv(client)) == body
+    assert b"".join(client.stream_csv("users")) == body
     assert cybozu.seen[0].headers["Accept-Encoding"] == "identity"
     assert cybozu.seen[0].headers["X-Cybozu-Authorization"] == "QWRtaW5pc3RyYXRvcjpjeWJvenU="
 
@@ -45,20 +44,20 @@ def test_a_file_is_delivered_byte_for_byte(
 def test_a_chunked_file_is_fine(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV, headers={**CSV_TYPE, "transfer-encoding": "chunked"}, length=False))
 
-    assert b"".join(stream_users_csv(client)) == CSV
+    assert b"".join(client.stream_csv("users")) == CSV
 
 
 def test_a_compressed_file_is_unpacked(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=gzip.compress(CSV), headers={**CSV_TYPE, "content-encoding": "gzip"}))
 
-    assert b"".join(stream_users_csv(client)) == CSV
+    assert b"".join(client.stream_csv("users")) == CSV
 
 
 def test_a_short_file_is_not_taken_for_a_whole_one(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, breaks_after=len(CSV) - 1))
 
-    with pytest.raises(CopyBrokenError, match="broke off") as caught:
-        list(stream_users_csv(client))
+    with pytest.raises(CopyBrokenError, match=r"ended /v1/csv/user\.csv early") as caught:
+        list(client.stream_csv("users"))
 
     assert "山田" not in "".join(traceback.format_exception(caught.value))
 
@@ -67,7 +66,7 @@ def test_a_file_whose_end_cannot_be_known_is_refused(cybozu: Transport, client: 
     cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, length=False))
 
     with pytest.raises(WrongFormatError, match="length"):
-        next(stream_users_csv(client))
+        next(client.stream_csv("users"))
 
 
 @pytest.mark.parametrize(
@@ -84,18 +83,18 @@ def test_a_page_in_place_of_a_file_yields_nothing(cybozu: Transport, client: Cyb
     cybozu.on("GET", PATH, reply)
 
     with pytest.raises(WrongFormatError):
-        next(stream_users_csv(client))
+        next(client.stream_csv("users"))
 
 
 def test_an_overload_before_the_first_byte_is_waited_out(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(503), requests.ReadTimeout("late"), Reply(body=CSV, headers=CSV_TYPE))
 
-    assert b"".join(stream_users_csv(client)) == CSV
+    assert b"".join(client.stream_csv("users")) == CSV
 
 
 def test_reading_ends_before_the_invocation_does(cybozu: Transport, make_client: MakeClient, clock: FakeClock) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV * 10, headers=CSV_TYPE))
-    pieces = stream_users_csv(make_client(seconds=30))
+    pieces = make_client(seconds=30).stream_csv("users")
 
     next(pieces)
     clock.time += 26
@@ -114,9 +113,9 @@ REFUSALS = [
     (
         Reply(302, headers={"Location": "https://x.cybozu.com/login?saml=canary"}),
         CredentialsRefusedError,
-        "log in",
+        "requires a login",
     ),
-    (Reply(302, headers={"Location": "/login"}), CredentialsRefusedError, "log in"),
+    (Reply(302, headers={"Location": "/login"}), CredentialsRefusedError, "requires a login"),
     (Reply(302, headers={"Location": "https://canary.example/"}), RequestRefusedError, "base_url"),
     (Reply(403, json={"code": "CB_NO02"}), ScopeMissingError, "共通管理者"),
     (Reply(403, headers={"X-Cybozu-Error": "CB_NO02"}), ScopeMissingError, "共通管理者"),
@@ -136,7 +135,7 @@ def test_a_refusal_says_what_to_change_and_repeats_no_value(
     cybozu.on("GET", PATH, reply)
 
     with pytest.raises(error, match=told) as caught:
-        next(stream_users_csv(client))
+        next(client.stream_csv("users"))
 
     assert type(caught.value) is error
     assert "canary" not in "".join(traceback.format_exception(caught.value))
@@ -165,5 +164,5 @@ def test_no_cookie_is_kept_between_requests(cybozu: Transport, client: CybozuCli
 
     cybozu.on("GET", PATH, answer)
 
-    list(stream_users_csv(client))
-    list(stream_users_csv(client))
+    list(client.stream_csv("users"))
+    list(client.stream_csv("users"))

@@ -296,7 +296,7 @@ def test_who_is_not_there_is_left_out(cybozu: Transport, client: CybozuClient) -
 
 
 def test_both_filters_are_refused_before_anything_is_sent(cybozu: Transport, client: CybozuClient) -> None:
-    with pytest.raises(ConfigurationError, match="not both"):
+    with pytest.raises(ConfigurationError, match="expected ids or codes, found both"):
         stream_users_ndjson(client, ids=["1"], codes=["a"])
 
     assert cybozu.seen == []

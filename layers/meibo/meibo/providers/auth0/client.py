@@ -1,4 +1,4 @@
-"""Requests to the Management API of one tenant, with its answers turned into Meibo's errors.
+"""Requests to the Management API of one tenant; unsuccessful responses become Meibo's errors.
 
 https://auth0.com/docs/api/management/v2
 """
@@ -6,6 +6,7 @@ https://auth0.com/docs/api/management/v2
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 import requests
@@ -25,17 +26,18 @@ from meibo.http.transport import (
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.errors import error_from_response
 from meibo.providers.auth0.token import TokenSource
+from meibo.providers.base import ClientPool, ProviderContext
 
-# Auth0 documents 1 MB for what it takes; what it gives (100 organizations with branding and metadata) may be more.
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+# Auth0 documents 1 MB for requests. Responses (100 organizations with branding and metadata) may be larger.
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 
 
 class Auth0Client(ProviderClient):
     """The Management API of one tenant.
 
-    ``domain`` is the tenant's own host name, with a port for a local system. ``deadline`` tells how many seconds
-    the invocation has left; it may be replaced when the client is kept for the next invocation. ``headroom`` is
-    how many requests of each limit are left to others, at least as many as clients run side by side.
+    ``domain`` is the tenant's own host name, with a port for a local system. ``deadline`` returns the seconds that are
+    left of the invocation; it is replaced when a cached client is used in the next invocation. ``headroom`` is the
+    number of requests of each rate limit that are left to other clients, at least the number of such clients.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Auth0Client(ProviderClient):
         headroom: int = 0,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", domain, re.IGNORECASE):
-            raise ConfigurationError("the domain of an Auth0 source must be a host name like acme.jp.auth0.com")
+            raise ConfigurationError(
+                "domain of an Auth0 source: expected a host name such as acme.jp.auth0.com; correct the configuration"
+            )
         self.domain = domain.lower()
         clock = clock or SystemClock()
-        self._exchange = HttpTransport(
+        self._transport = HttpTransport(
             f"Auth0 ({self.domain})",
             session=session,
             clock=clock,
@@ -62,13 +66,14 @@ class Auth0Client(ProviderClient):
             busy=lambda status: status in BUSY_STATUSES or status >= 500,
             headroom=headroom,
         )
-        self._token = TokenSource(self.domain, credentials, self._exchange, clock)
+        self._token = TokenSource(self.domain, credentials, self._transport, clock)
 
     def get(self, path: str, *, subject: str, scope: str, bucket: str, params: Parameters = ()) -> Any:
-        """Return the parsed answer.
+        """Return the parsed response.
 
-        ``path`` follows /api/v2/, with ids quoted. ``subject`` says what is asked for in messages ("the job
-        job_…"), ``scope`` what the token needs for it. ``bucket`` names the rate limit that it counts against.
+        ``path`` follows /api/v2/, with ids quoted. ``subject`` names the resource in messages ("the job job_…"),
+        ``scope`` is the OAuth scope that the token needs, ``bucket`` names the rate limit that the request counts
+        against.
         """
         return self._call("GET", path, subject, scope, params=params, bucket=bucket)
 
@@ -83,16 +88,16 @@ class Auth0Client(ProviderClient):
         multipart: Multipart | None = None,
         repeatable: bool = True,
     ) -> Any:
-        """Send a JSON or multipart body and return the parsed answer, or None where it is empty.
+        """Send a JSON or multipart body and return the parsed response, or None if it is empty.
 
-        With ``repeatable`` False a request whose outcome is unknown (5xx, reset) is not sent again.
+        With ``repeatable`` False a request with an unknown outcome (5xx, reset) is not retried.
         """
         return self._call(
             "POST", path, subject, scope, json=json, multipart=multipart, bucket=bucket, repeatable=repeatable
         )
 
     def delete(self, path: str, *, json: Any = None, subject: str, scope: str, bucket: str) -> Any:
-        """Delete, with an optional JSON body, and return the parsed answer, or None where it is empty."""
+        """Send a DELETE request with an optional JSON body and return the parsed response, or None if it is empty."""
         return self._call("DELETE", path, subject, scope, json=json, bucket=bucket)
 
     def _call(
@@ -109,12 +114,12 @@ class Auth0Client(ProviderClient):
         repeatable: bool = True,
     ) -> Any:
         def send(token: str) -> ProviderResponse:
-            return self._exchange.send(
+            return self._transport.send(
                 ProviderRequest(
                     method,
                     f"https://{self.domain}/api/v2/{path}",
                     bucket=bucket,
-                    max_bytes=MAX_ANSWER_BYTES,
+                    max_bytes=MAX_RESPONSE_BYTES,
                     headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
                     params=params,
                     json=json,
@@ -124,24 +129,42 @@ class Auth0Client(ProviderClient):
             )
 
         token = self._token.token()
-        answer = send(token)
-        if answer.status == 401:
-            # Tokens end early when the tenant's signing key is rotated; a fresh one tells that from bad credentials.
+        response = send(token)
+        if response.status == 401:
+            # A token becomes invalid early if the tenant's signing key is rotated; then a new token is accepted.
             self._token.drop(token)
-            answer = send(self._token.token())
-        if answer.status == 401:
+            response = send(self._token.token())
+        if response.status == 401:
             raise CredentialsRefusedError(
-                f"{self.name} refuses the token that it has just given (401); check that the domain is the"
-                " tenant's own and that the application is authorized for the Management API"
+                f"{self.name} rejected a new access token (401); check that the domain is the tenant's own and that the"
+                " application is authorized for the Management API"
             )
-        if not 200 <= answer.status < 300:
-            raise error_from_response(answer, provider=self.name, subject=subject, scope=scope)
-        if answer.status == 204 or not answer.body.strip():
+        if not 200 <= response.status < 300:
+            raise error_from_response(response, provider=self.name, subject=subject, scope=scope)
+        if response.status == 204 or not response.body.strip():
             return None
         try:
-            return answer.json()
+            return response.json()
         except ValueError:
             pass
         raise WrongFormatError(
-            f"{self.name} answered {answer.content_type or 'something'} that is not JSON where {subject} was due"
+            f"{self.name}: expected JSON for {subject}, found {response.content_type or 'no content type'} that is not"
+            " JSON; check the domain"
         )
+
+
+def new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext) -> Auth0Client:
+    """Return a new client of a tenant with the credentials of a secret."""
+    return Auth0Client(
+        domain,
+        Auth0Credentials.from_secret(secret),
+        # A client sends one request at a time.
+        session=context.new_session(1),
+        clock=context.clock,
+        deadline=context.deadline,
+        headroom=context.headroom,
+    )
+
+
+# Shared by exports and membership changes, so that both handle a rotated secret in the same way.
+clients: Final[ClientPool[Auth0Client]] = ClientPool(new_client)

@@ -1,4 +1,4 @@
-"""What Meibo presents to Auth0 to get a token: a client secret or a private key."""
+"""The credentials that Meibo exchanges for a token of Auth0: a client secret or a private key."""
 
 from __future__ import annotations
 
@@ -26,30 +26,33 @@ class Auth0Credentials:
 
     @classmethod
     def from_secret(cls, document: Mapping[str, Any]) -> Self:
-        """Take the credentials out of a secret's JSON; raises SecretError that names the key, never a value.
+        """Read the credentials from a secret's JSON, raising a SecretError that names the key, never a value.
 
         ``{"client_id", "client_secret"}`` or ``{"client_id", "private_key", "key_id"?, "algorithm"?}``.
         """
-        client_id = _text(document, "client_id")
+        client_id = _string(document, "client_id")
         if client_id is None:
-            raise SecretError('the secret lacks "client_id"')
+            raise SecretError('secret: expected "client_id", found none; add it')
         if len(client_id) > MAX_CLIENT_ID_LENGTH or not re.fullmatch(r"[\x21-\x7e]+", client_id):
-            raise SecretError('"client_id" in the secret is not a client id of Auth0')
-        client_secret, private_key = _text(document, "client_secret"), _text(document, "private_key")
+            raise SecretError(
+                f'secret: expected "client_id" to have 1 to {MAX_CLIENT_ID_LENGTH} visible ASCII characters; copy it'
+                " from the application's settings in Auth0"
+            )
+        client_secret, private_key = _string(document, "client_secret"), _string(document, "private_key")
         if (client_secret is None) == (private_key is None):
-            raise SecretError('the secret must hold either "client_secret" or "private_key"')
-        algorithm = _text(document, "algorithm") or "RS256"
+            raise SecretError('secret: expected either "client_secret" or "private_key", found both or neither')
+        algorithm = _string(document, "algorithm") or "RS256"
         if algorithm not in ALGORITHMS:
-            raise SecretError(f'"algorithm" in the secret must be one of {", ".join(ALGORITHMS)}')
+            raise SecretError(f'secret: expected "algorithm" to be one of {", ".join(ALGORITHMS)}; correct it')
         if private_key is not None and "-----BEGIN" not in private_key:
-            raise SecretError('"private_key" in the secret must be a private key in PEM form')
-        return cls(client_id, client_secret, private_key, _text(document, "key_id"), algorithm)
+            raise SecretError('secret: expected "private_key" to be a private key in PEM format; correct it')
+        return cls(client_id, client_secret, private_key, _string(document, "key_id"), algorithm)
 
 
-def _text(document: Mapping[str, Any], key: str) -> str | None:
+def _string(document: Mapping[str, Any], key: str) -> str | None:
     value = document.get(key)
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise SecretError(f'"{key}" in the secret must be a string')
+        raise SecretError(f'secret: expected "{key}" to be a string, found {type(value).__name__}; correct it')
     return value.strip() if key != "client_secret" else value

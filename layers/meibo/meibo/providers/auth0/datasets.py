@@ -1,14 +1,21 @@
 """The datasets of Auth0.
 
-To add one, register it here and add its model to ``configuration.py``. A dataset that is read page by page also needs a
-class in ``organization_pages.py``.
+To add a dataset, change at most three modules:
+
+1. here: its ``Dataset`` in ``DATASETS`` and, if it is read page by page, its class in ``PAGES``;
+2. ``configuration.py``: the model of its entry in the configuration, in ``Auth0Export``;
+3. ``organization_pages.py``: the class that reads its pages, and the requests that the class needs.
+
+Then describe it in ``docs/configuration.md`` and run ``make schema``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
-from meibo.providers.auth0.organizations import ENABLED_SCOPE, MEMBERS_SCOPE, ORGANIZATIONS, ROLES_SCOPE
+from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers, OrganizationPages
+from meibo.providers.auth0.organizations import ENABLED_CONNECTIONS_SCOPE, MEMBERS_SCOPE, ORGANIZATIONS, ROLES_SCOPE
 from meibo.providers.base import Dataset
 
 USERS_SCOPE: Final = "read:users"
@@ -25,7 +32,7 @@ USERS: Final = Dataset(
     oauth_scopes=(USERS_SCOPE,),
     row_noun="users",
     keys=(("user_id",), ("Id",), ("email",)),
-    # A protection against formulas in spreadsheets: https://auth0.com/docs/manage-users/user-migration/bulk-user-exports
+    # Auth0 protects spreadsheets from formulas: https://auth0.com/docs/manage-users/user-migration/bulk-user-exports
     csv_apostrophe=True,
     table={
         **_strings("user_id", "email"),
@@ -43,7 +50,7 @@ ORGANIZATION_LIST: Final = Dataset(
     name="organizations",
     formats=("ndjson",),
     reading="pages",
-    oauth_scopes=(ORGANIZATIONS.scope, ENABLED_SCOPE),
+    oauth_scopes=(ORGANIZATIONS.scope, ENABLED_CONNECTIONS_SCOPE),
     # A tenant need not use organizations.
     may_be_empty=True,
     row_noun="organizations",
@@ -60,3 +67,8 @@ MEMBERS: Final = Dataset(
     table=_strings("organization_id", "user_id", "email", "name", "picture", "roles"),
 )
 DATASETS: Final = (USERS, ORGANIZATION_LIST, MEMBERS)
+# The class of each dataset with reading="pages".
+PAGES: Final[Mapping[str, type[OrganizationPages]]] = {
+    ORGANIZATION_LIST.name: OrganizationList,
+    MEMBERS.name: OrganizationMembers,
+}

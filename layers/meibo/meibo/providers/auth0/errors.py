@@ -1,7 +1,7 @@
-"""What a refusal of the Management API means, told without repeating what was sent.
+"""Map unsuccessful responses of the Management API to errors, without repeating what was sent.
 
-Auth0's messages may quote values of the request, so only error codes, paths, scopes, ids and sentences that are
-known to hold no value are passed on.
+Auth0's messages may quote values of the request, so only error codes, paths, OAuth scopes, ids and sentences that are
+known to contain no value are copied into an error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from meibo.errors import MeiboError, RequestRefusedError, ScopeMissingError
 from meibo.http.transport import ProviderResponse, error_code
 
-# Whole sentences of the API's documentation that name no person and no value.
+# Sentences of the API's documentation that contain no user data and no value.
 _KNOWN_SENTENCES: Final = frozenset(
     {
         "The connection does not exist",
@@ -36,50 +36,53 @@ _PROPERTY: Final = re.compile(r" on property ([A-Za-z_][A-Za-z0-9_.\[\]]{0,60}) 
 _IDS: Final = re.compile(r"\b(?:rol|con|org|job|uinv)_[A-Za-z0-9]{16}\b")
 
 
-def error_from_response(answer: ProviderResponse, *, provider: str, subject: str, scope: str) -> MeiboError:
-    """Return the error for an answer that is neither a success nor "busy" nor 401."""
-    status, code, message = answer.status, *_body(answer)
+def error_from_response(response: ProviderResponse, *, provider: str, subject: str, scope: str) -> MeiboError:
+    """Return the error for a response that is neither a success nor "busy" nor 401."""
+    status, code, message = response.status, *_body(response)
     if status == 403:
         scopes = tuple(dict.fromkeys(_SCOPE.findall(message)))
         if scopes or code == "insufficient_scope":
             needed = ", ".join(scopes) or scope
             return ScopeMissingError(
-                f"{provider} needs the scope {needed} for {subject}; grant it to the application for the"
+                f"{provider} requires the OAuth scope {needed} for {subject}; grant it to the application for the"
                 " Management API",
                 scopes=scopes or (scope,),
             )
         return ScopeMissingError(
-            f"{provider} forbids {subject} ({_told(status, code)}); check that the application has the scope {scope}"
-            " and that no firewall stands between",
+            f"{provider} rejected the request for {subject} ({_detail(status, code)}); check that the application has"
+            f" the OAuth scope {scope} and that no firewall blocks the request",
             scopes=(scope,),
         )
     if 300 <= status < 400:
         return RequestRefusedError(
-            f"{provider} redirects the request for {subject} ({status}), which is not followed; check the domain",
+            f"{provider} redirected the request for {subject} ({status}), which is not followed; check the domain",
             status=status,
         )
     reason = _reason(message)
-    told = _told(status, code) + (f": {reason}" if reason else "")
+    detail = _detail(status, code) + (f": {reason}" if reason else "")
     return RequestRefusedError(
-        f"{provider} refuses {subject} ({told})", status=status, code=code, foreign=not (message or code)
+        f"{provider} rejected the request for {subject} ({detail})",
+        status=status,
+        code=code,
+        foreign=not (message or code),
     )
 
 
-def _body(answer: ProviderResponse) -> tuple[str | None, str]:
-    document = answer.members()
+def _body(response: ProviderResponse) -> tuple[str | None, str]:
+    document = response.members()
     message = document.get("message")
     return error_code(document.get("errorCode")), message if isinstance(message, str) else ""
 
 
-def _told(status: int, code: str | None) -> str:
+def _detail(status: int, code: str | None) -> str:
     return f"{status}, {code}" if code else str(status)
 
 
 def _reason(message: str) -> str:
     if message.rstrip(".") in _KNOWN_SENTENCES:
         return message.rstrip(".")
-    if found := _PROPERTY.search(message):
-        return f"on property {found[1]}"
+    if match := _PROPERTY.search(message):
+        return f"on property {match[1]}"
     if message.startswith(("One or more of the specified roles do not exist", "No such role with id")):
         return "no such role " + ", ".join(_IDS.findall(message)[:10])
     if message.startswith("A default login route is required"):

@@ -1,4 +1,4 @@
-"""Which profile fields an export may hold, checked before Auth0 is asked.
+"""The profile fields that an export can contain, validated before the request to Auth0.
 
 https://auth0.com/docs/manage-users/user-migration/bulk-user-exports and, for the names,
 https://auth0.com/docs/manage-users/user-accounts/user-profiles/user-profile-structure ("export").
@@ -44,8 +44,8 @@ EXPORTABLE: Final = (
     "user_metadata",
 )
 
-# What is asked for where the configuration names no fields: everything there is. Auth0's own default is not
-# documented, so fields are always sent. CSV cannot hold whole objects; it gets the first identity's parts.
+# Requested if the configuration names no fields: every field. Auth0's own default is not documented, so fields are
+# always sent. CSV cannot contain objects; it has the parts of the first identity.
 DEFAULT_FIELDS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     "ndjson": tuple({"name": name} for name in EXPORTABLE),
     "csv": (
@@ -58,32 +58,36 @@ DEFAULT_FIELDS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
 _PART: Final = re.compile(r"([a-z_]+)((?:\.[^.\[\]\s]+|\[[0-9]{1,4}\])*)")
 
 
-def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None:  # noqa: A002 - the design's word
-    """Raise ConfigurationError, naming the field by its position, for what Auth0 would refuse or spoil."""
+def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None:  # noqa: A002 - the term of the configuration
+    """Raise a ConfigurationError that names the position of a field that Auth0 would reject or damage."""
     if not fields:
-        raise ConfigurationError("fields: must name at least one field, or be left out for the default ones")
+        raise ConfigurationError(
+            "fields: expected at least one field, found none; add one, or remove the key for the default fields"
+        )
     if format == "csv" and len(fields) > MAX_CSV_FIELDS:
         raise ConfigurationError(
-            f"fields[{MAX_CSV_FIELDS}]: a CSV export holds at most {MAX_CSV_FIELDS} fields and {len(fields)} are"
-            ' named; leave some out or use "format": "ndjson"'
+            f"fields[{MAX_CSV_FIELDS}]: expected at most {MAX_CSV_FIELDS} fields in a CSV export, found {len(fields)};"
+            ' remove some or use "format": "ndjson"'
         )
     first: dict[str, int] = {}
     for position, field in enumerate(wire_fields(fields)):
-        where, name, output = f"fields[{position}]", field["name"], field.get("export_as", field["name"])
+        path, name, output = f"fields[{position}]", field["name"], field.get("export_as", field["name"])
         for key, value in field.items():
             if not 1 <= len(value) <= MAX_NAME_LENGTH:
-                raise ConfigurationError(f"{where}.{key}: must have 1 to {MAX_NAME_LENGTH} characters")
-        _check_name(where, format, name)
+                raise ConfigurationError(
+                    f"{path}.{key}: expected 1 to {MAX_NAME_LENGTH} characters, found {len(value)}"
+                )
+        _check_name(path, format, name)
         if output in first:
             raise ConfigurationError(
-                f"{where}: its name in the file is that of fields[{first[output]}] already; give one of them"
-                ' another "export_as"'
+                f'{path}: expected another name in the file than fields[{first[output]}]; change "export_as" of one of'
+                " them"
             )
         first[output] = position
 
 
 def wire_fields(fields: Sequence[str | Mapping[str, str]]) -> list[dict[str, str]]:
-    """Return fields as the API takes them.
+    """Return fields as the API expects them.
 
     Parts of a field always get an ``export_as``: without one it is not documented whether ``user_metadata.x``
     becomes a flat key or a nested object.
@@ -97,18 +101,18 @@ def _wire_field(field: Mapping[str, str]) -> dict[str, str]:
     return {"name": name} if output is None else {"name": name, "export_as": output}
 
 
-def _check_name(where: str, format: str, name: str) -> None:  # noqa: A002 - as above
+def _check_name(path: str, format: str, name: str) -> None:  # noqa: A002 - as above
     parts = _PART.fullmatch(name)
     root = parts[1] if parts else ""
     if parts is None or root not in EXPORTABLE:
         raise ConfigurationError(
-            f"{where}.name: Auth0 cannot export this; a field is one of {', '.join(EXPORTABLE)},"
-            " or a part of one, such as user_metadata.country or identities[0].connection"
+            f"{path}.name: expected a field that Auth0 can export ({', '.join(EXPORTABLE)}) or a part of a field, such"
+            " as user_metadata.country or identities[0].connection"
         )
     if parts[2] and root not in STRUCTURED:
-        raise ConfigurationError(f"{where}.name: {root} has no parts; name it alone")
+        raise ConfigurationError(f"{path}.name: expected {root} without a part, because it has none")
     if format == "csv" and not parts[2] and root in METADATA:
         raise ConfigurationError(
-            f"{where}.name: a CSV export cannot hold {root} as a whole; name its parts, such as {root}.country,"
-            ' or use "format": "ndjson"'
+            f"{path}.name: expected a part of {root}, such as {root}.country, because a CSV file cannot contain"
+            ' objects; name parts or use "format": "ndjson"'
         )

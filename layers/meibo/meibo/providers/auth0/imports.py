@@ -1,4 +1,4 @@
-"""Import jobs, which bring archived users back. https://auth0.com/docs/manage-users/user-migration/bulk-user-imports"""
+"""Import jobs, which restore archived users. https://auth0.com/docs/manage-users/user-migration/bulk-user-imports"""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Final
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.http.transport import error_code, segment
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.jobs import Job, created_job, read_job
+from meibo.providers.auth0.jobs import created_job_id, read_job
 
 SCOPE: Final = "create:users"
-# Of a users file; two jobs of a tenant run at once, a third is answered 429 until one has ended.
+# Of a users file. Two jobs of a tenant run at the same time; a third is rejected with 429 until a job has ended.
 MAX_FILE_BYTES: Final = 512_000
 MAX_JOBS: Final = 2
 # In the order of ImportSummary.
@@ -20,7 +20,7 @@ _COUNTS: Final = ("inserted", "updated", "failed")
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """What became of the users of a finished import."""
+    """The counts of a finished import."""
 
     inserted: int
     updated: int
@@ -29,20 +29,20 @@ class ImportSummary:
 
 @dataclass(frozen=True)
 class ImportFault:
-    """Why one user was not imported: codes and paths, and the place of the user in the job's answer."""
+    """The error codes of a user that was not imported, and the user's position in the job's response."""
 
     position: int
     codes: tuple[str, ...]
 
 
-def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes, upsert: bool) -> Job:
-    """Import a JSON array of users into a database connection, without an e-mail to the tenant's owners.
+def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes, upsert: bool) -> str:
+    """Create a job that imports a JSON array of users into a database connection, and return its id.
 
-    Asking twice would import twice, so a request with an unknown outcome is not repeated: it raises
-    ProviderBusyError with ``uncertain``. Two jobs that run already are waited for.
+    A second request would import the users twice, so a request with an unknown outcome is not retried: it raises
+    ProviderBusyError with ``uncertain``. If two jobs are running, the request waits until one has ended.
     """
     if len(users) > MAX_FILE_BYTES:
-        raise ValueError(f"a file of users has at most {MAX_FILE_BYTES} bytes, not {len(users)}")
+        raise ValueError(f"expected a users file of at most {MAX_FILE_BYTES} bytes, found {len(users)}")
     subject = f"an import into connection {connection_id}"
     document = client.post(
         "jobs/users-imports",
@@ -50,7 +50,7 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
             "users": ("users.json", users, "application/json"),
             "connection_id": (None, connection_id.encode(), "text/plain"),
             "upsert": (None, b"true" if upsert else b"false", "text/plain"),
-            # Auth0's default is to write to every owner of the tenant.
+            # By default Auth0 sends an e-mail to every owner of the tenant.
             "send_completion_email": (None, b"false", "text/plain"),
         },
         subject=subject,
@@ -58,7 +58,7 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
         bucket="jobs",
         repeatable=False,
     )
-    return created_job(client, document, subject)
+    return created_job_id(client, document, subject)
 
 
 def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
@@ -73,16 +73,16 @@ def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
     counts = [summary.get(name) for name in _COUNTS] if isinstance(summary, dict) else []
     if not counts or not all(count is None or _is_count(count) for count in counts):
         raise WrongFormatError(
-            f"{client.name} answered the job {job_id} with a malformed summary; expected an object whose"
-            f" {', '.join(_COUNTS)} are integers ≥ 0"
+            f"{client.name}: expected a summary of the job {job_id} whose {', '.join(_COUNTS)} are integers ≥ 0, found"
+            " something else"
         )
     return ImportSummary(*(count or 0 for count in counts))
 
 
 def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
-    """Return why users were not imported, in the order of the answer; without the users themselves.
+    """Return the faults of a job in the order of the response, without user data.
 
-    Raises RequestRefusedError if the job failed as a whole, WrongFormatError if the answer is malformed.
+    Raises RequestRefusedError if the job failed as a whole, WrongFormatError if the response is malformed.
     """
     document: Any = client.get(
         f"jobs/{segment(job_id)}/errors", subject=f"the errors of the job {job_id}", scope=SCOPE, bucket="jobs"
@@ -90,8 +90,8 @@ def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
     if document is None:
         return []
     if isinstance(document, dict):
-        raise RequestRefusedError(f"{client.name} could not import the file of the job {job_id} as a whole")
-    malformed = WrongFormatError(f"{client.name} answered something other than the errors of the job {job_id}")
+        raise RequestRefusedError(f"{client.name} rejected the whole file of the job {job_id}; check the file")
+    malformed = WrongFormatError(f"{client.name}: expected the errors of the job {job_id}, found something else")
     if not isinstance(document, list):
         raise malformed
     faults = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from meibo.errors import RequestRefusedError, WrongFormatError
@@ -13,32 +12,23 @@ from meibo.providers.auth0.fields import wire_fields
 from meibo.providers.base import JobState
 
 SCOPE: Final = "read:users"
-# Any other state, also one that is not documented, counts as "still running" until the caller's own deadline.
+# Any other state, also an undocumented one, means that the job is still running, until the caller's own deadline.
 GONE_STATES: Final = frozenset({"failed", "expired", "error"})
 WIRE_FORMATS: Final = {"ndjson": "json", "csv": "csv"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as Auth0 confirmed its creation."""
-
-    id: str
-    created_at: str | None
-    status: str | None
 
 
 def create_users_export(
     client: Auth0Client,
     *,
     connection_id: str | None,
-    format: Literal["ndjson", "csv"],  # noqa: A002 - the design's word
+    format: Literal["ndjson", "csv"],  # noqa: A002 - the term of the configuration
     limit: int | None,
     fields: Sequence[str | Mapping[str, str]],
-) -> Job:
-    """Ask for an export of one connection's users, or of all users where ``connection_id`` is None.
+) -> str:
+    """Create an export job of one connection's users, or of all users if ``connection_id`` is None, and return its id.
 
-    Not idempotent: asked twice, Auth0 makes two jobs. After a 5xx or a reset it is asked again all the same,
-    because a second job does no harm; it is never read and vanishes after 24 hours.
+    Not idempotent: Auth0 creates a job per request. The request is retried after a 5xx or a reset nevertheless, because
+    a second job does no harm: it is never read, and Auth0 deletes it after 24 hours.
     """
     body: dict[str, Any] = {"format": WIRE_FORMATS[format], "fields": wire_fields(fields)}
     if connection_id is not None:
@@ -47,19 +37,15 @@ def create_users_export(
         body["limit"] = limit
     subject = f"an export of connection {connection_id}" if connection_id else "an export of all connections"
     document = client.post("jobs/users-exports", json=body, subject=subject, scope=SCOPE, bucket="jobs")
-    return created_job(client, document, subject)
+    return created_job_id(client, document, subject)
 
 
-def created_job(client: Auth0Client, document: object, subject: str) -> Job:
-    """Return the job of an answer that confirms its creation; raises WrongFormatError if it has no id."""
-    if not isinstance(document, dict) or not is_id(document.get("id")):
-        raise WrongFormatError(f"{client.name} answered {subject} without the id of a job")
-    created_at, status = document.get("created_at"), document.get("status")
-    return Job(
-        document["id"],
-        created_at if isinstance(created_at, str) else None,
-        status if isinstance(status, str) else None,
-    )
+def created_job_id(client: Auth0Client, document: object, subject: str) -> str:
+    """Return the id in a response that confirms the creation of a job, raising WrongFormatError if it has none."""
+    job_id = document.get("id") if isinstance(document, dict) else None
+    if not is_id(job_id):
+        raise WrongFormatError(f"{client.name}: expected the id of a job for {subject}, found none")
+    return job_id
 
 
 def get_job(client: Auth0Client, job_id: str) -> JobState:
@@ -74,7 +60,7 @@ def get_job(client: Auth0Client, job_id: str) -> JobState:
 
 
 def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
-    """Return a job as Auth0 describes it, or None where there is none (any more). It may hold a location."""
+    """Return a job as Auth0 describes it, or None if it does not exist (any more). It may contain a location."""
     try:
         document = client.get(f"jobs/{segment(job_id)}", subject=f"the job {job_id}", scope=SCOPE, bucket="jobs")
     except RequestRefusedError as error:
@@ -82,15 +68,17 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
             return None
         raise
     if not isinstance(document, dict):
-        raise WrongFormatError(f"{client.name} answered something other than an object for the job {job_id}")
+        raise WrongFormatError(
+            f"{client.name}: expected an object for the job {job_id}, found {type(document).__name__}"
+        )
     return document
 
 
 def job_state(client: Auth0Client, job_id: str, document: dict[str, Any]) -> str | None:
-    """Return the state of a job, or None if the response has none; raises WrongFormatError if it is not a string."""
+    """Return the state of a job or None if it has none, raising WrongFormatError if it is not a string."""
     state = document.get("status")
     if state is None or isinstance(state, str):
         return state
     raise WrongFormatError(
-        f"{client.name} returned the job {job_id} with a status of type {type(state).__name__}; expected a string"
+        f"{client.name}: expected a string as the status of the job {job_id}, found {type(state).__name__}"
     )

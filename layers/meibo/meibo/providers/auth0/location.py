@@ -1,7 +1,7 @@
-"""The short-lived URL of a finished job's file: fetched at the moment of use and vetted before it is used.
+"""The short-lived URL of a finished job's file, fetched immediately before use and validated.
 
-A location gives 60 seconds of access to every user of the export. It is a secret: it is returned to the copy
-and to nobody else, and no message holds more of it than its host name.
+A location gives access to every user of the export for 60 seconds. It is a secret: only the copy receives it, and a
+message contains at most its host name.
 """
 
 from __future__ import annotations
@@ -37,45 +37,46 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str]) -> str:
-    """Return a new location of a completed job, vetted.
+    """Return a new, validated location of a completed job.
 
-    Raises JobGoneError when the job does not offer one (any more), LocationRefusedError for a foreign host.
+    Raises JobGoneError if the job has none (any more), LocationRefusedError if its host is not allowed.
     """
     document = read_job(client, job_id)
     if document is None:
-        raise JobGoneError(f"{client.name} has no job {job_id} any more; jobs are deleted after 24 hours")
+        raise JobGoneError(f"{client.name} no longer has the job {job_id}; Auth0 deletes jobs after 24 hours")
     state, location = job_state(client, job_id, document), document.get("location")
     if state != "completed":
         known = state if state in GONE_STATES or state == "pending" else "in an unknown state"
         raise JobGoneError(f"{client.name} has no file for the job {job_id}: it is {known}")
     if not isinstance(location, str) or not location:
-        raise JobGoneError(f"{client.name} says that the job {job_id} is completed and gives no location")
-    return vet_location(location, allowed_hosts)
+        raise JobGoneError(f"{client.name}: expected a location of the completed job {job_id}, found none")
+    return validate_location(location, allowed_hosts)
 
 
-def vet_location(location: str, allowed_hosts: Iterable[str]) -> str:
-    """Return the location as an https URL if its host is allowed; raises LocationRefusedError.
+def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
+    """Return the location as an https URL, raising LocationRefusedError if its host is not allowed.
 
-    A location without a scheme, as Auth0's documentation showed it for years, is taken as https. The URL that is
-    returned is put together again from the parts that were looked at, so that no other reader of URLs can see
-    another host in it.
+    A location without a scheme, as in earlier versions of Auth0's documentation, is read as https. The URL is built
+    from the validated parts, so that no other URL parser can find another host in it.
     """
     patterns = [_pattern(pattern) for pattern in allowed_hosts]
     if len(location) > MAX_LOCATION_LENGTH or not re.fullmatch(r"[\x21-\x7e]+", location) or "\\" in location:
-        raise LocationRefusedError("the location is too long or holds characters that a URL cannot hold")
+        raise LocationRefusedError(
+            f"the location: expected at most {MAX_LOCATION_LENGTH} characters that a URL can contain, found others"
+        )
     scheme = _SCHEME.match(location)
     if scheme is not None and scheme[1].lower() != "https":
-        raise LocationRefusedError("the location does not use https")
+        raise LocationRefusedError("the location: expected https, found another scheme")
     rest = location[scheme.end() :] if scheme else location.removeprefix("//")
     parts = _split(rest)
     if parts is None:
-        raise LocationRefusedError("the location is not a URL")
+        raise LocationRefusedError("the location: expected a URL, found other text")
     if "@" in parts.netloc:
-        raise LocationRefusedError("the location holds a user name, which is never part of one")
+        raise LocationRefusedError("the location: expected no user name, found one")
     host, _, port = parts.netloc.lower().partition(":")
     if not _HOST.fullmatch(host) or not re.fullmatch(r"(?::[0-9]{1,5})?", parts.netloc[len(host) :]):
-        raise LocationRefusedError("the location has no proper host name")
-    if not any(_fits(host, int(port or 443), pattern) for pattern in patterns):
+        raise LocationRefusedError("the location: expected a host name, found something else")
+    if not any(_matches(host, int(port or 443), pattern) for pattern in patterns):
         raise LocationRefusedError(
             f"the location is on the host {host[:100]}{':' + port if port else ''}, which is not allowed; if Auth0"
             " stores the tenant's exports there, add it to location_hosts of the source"
@@ -85,24 +86,24 @@ def vet_location(location: str, allowed_hosts: Iterable[str]) -> str:
 
 
 def check_location_hosts(patterns: Iterable[str]) -> None:
-    """Raise ConfigurationError for a pattern that is neither a host name nor ``*.`` and a domain."""
+    """Raise ConfigurationError if a pattern is neither a host name nor ``*.`` and a domain."""
     for pattern in patterns:
         _pattern(pattern)
 
 
 def _pattern(text: str) -> tuple[bool, str, int]:
-    found = _PATTERN.fullmatch(text.strip().lower())
-    # "*.com" would allow anybody's host.
-    if found is None or (found[1] and found[2].count(".") < 1):
+    match = _PATTERN.fullmatch(text.strip().lower())
+    # "*.com" would allow every host of a top-level domain.
+    if match is None or (match[1] and match[2].count(".") < 1):
         raise ConfigurationError(
             f"expected a host name, or a domain after *., such as *.s3.us-east-2.amazonaws.com; got {text[:100]!r}"
         )
-    return bool(found[1]), found[2], int(found[3] or 443)
+    return bool(match[1]), match[2], int(match[3] or 443)
 
 
-def _fits(host: str, port: int, pattern: tuple[bool, str, int]) -> bool:
-    wildcard, name, its_port = pattern
-    return port == its_port and (host.endswith("." + name) if wildcard else host == name)
+def _matches(host: str, port: int, pattern: tuple[bool, str, int]) -> bool:
+    wildcard, name, pattern_port = pattern
+    return port == pattern_port and (host.endswith("." + name) if wildcard else host == name)
 
 
 def _split(rest: str) -> SplitResult | None:

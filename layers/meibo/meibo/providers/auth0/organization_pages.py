@@ -1,4 +1,4 @@
-"""Read the organizations of a tenant one by one, so that the reading can stop after any call and resume from there.
+"""Read the organizations of a tenant one by one; the reading can stop after any request and resume from there.
 
 An organization that is deleted between the list and the reading of it is skipped and reported.
 """
@@ -6,6 +6,8 @@ An organization that is deleted between the list and the reading of it is skippe
 from __future__ import annotations
 
 import json
+import re
+import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -13,9 +15,10 @@ from typing import Any, Protocol, Self
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id
-from meibo.providers.auth0.organizations import ROLES_SCOPE
+from meibo.providers.auth0.client import Auth0Client, clients
+from meibo.providers.auth0.organizations import ROLES_SCOPE, MemberReader, enabled_connections, organizations
 from meibo.providers.auth0.pagination import CursorWatch, Page
-from meibo.providers.base import Pages, Step
+from meibo.providers.base import Pages, ProviderContext, Step
 
 
 class OrganizationApi(Protocol):
@@ -37,6 +40,39 @@ class OrganizationApi(Protocol):
     def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
         """Return a page of the members of an organization, and whether it contains their roles."""
         ...
+
+
+@dataclass(frozen=True)
+class PooledOrganizationApi:
+    """The organizations of a tenant, each call with a pooled client: a secret may be rotated during a long export."""
+
+    domain: str
+    secret: str
+    context: ProviderContext
+
+    @property
+    def name(self) -> str:
+        """The tenant's name in messages."""
+        return f"Auth0 ({self.domain})"
+
+    def organizations(self, cursor: str | None) -> Page:
+        """Return a page of the list of organizations."""
+        return clients.call(self.domain, self.secret, self.context, lambda client: next(organizations(client, cursor)))
+
+    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
+        """Return the enabled connections of an organization."""
+        return clients.call(
+            self.domain, self.secret, self.context, lambda client: enabled_connections(client, organization_id)
+        )
+
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        """Return a page of the members of an organization, and whether it contains their roles."""
+
+        def read_page(client: Auth0Client) -> tuple[Page, bool]:
+            reader = MemberReader(client, with_roles=with_roles)
+            return next(reader.pages(organization_id, cursor)), reader.with_roles
+
+        return clients.call(self.domain, self.secret, self.context, read_page)
 
 
 @dataclass(frozen=True)
@@ -106,11 +142,13 @@ class OrganizationPages(Pages):
             for row in _rows(page, at):
                 organization_id = row.get("id")
                 if not is_id(organization_id):
-                    raise WrongFormatError(f"{self.api.name} returned an organization without an id")
+                    raise WrongFormatError(
+                        f"{self.api.name}: expected an id in each organization, found an organization without an id"
+                    )
                 if organization_id in at.done:
                     continue
                 try:
-                    for lines, at in self.read(row, at):  # noqa: B020  # the position moves on
+                    for lines, at in self.read(row, at):  # noqa: B020  # each step has a new position
                         finished = organization_id if at.inside is None else None
                         yield Step(lines, at.to_json(), finished=finished)
                 except RequestRefusedError as error:
@@ -183,7 +221,25 @@ def _rows(page: Page, position: ReadPosition) -> list[dict[str, Any]]:
 
 def _line(row: Mapping[str, Any]) -> bytes:
     try:
-        return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+        return _json(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         # A lone surrogate is valid JSON only if it is escaped.
-        return (json.dumps(row, separators=(",", ":")) + "\n").encode()
+        return _json(row, ensure_ascii=True).encode()
+
+
+def _json(row: Mapping[str, Any], *, ensure_ascii: bool) -> str:
+    # The json module cannot write a number as it was received, so it writes a marked string instead.
+    marker = f"number {uuid.uuid4()} "
+    try:
+        text = json.dumps(
+            row,
+            ensure_ascii=ensure_ascii,
+            allow_nan=False,
+            separators=(",", ":"),
+            default=lambda number: marker + number.literal,
+        )
+    except ValueError:
+        raise WrongFormatError(
+            "Auth0: expected JSON numbers, found NaN or Infinity, which JSON does not have"
+        ) from None
+    return re.sub(f'"{marker}([^"]*)"', r"\1", text) + "\n"

@@ -14,13 +14,13 @@ from meibo.http.transport import Parameters
 from meibo.providers.auth0.client import Auth0Client
 
 MAX_PAGE_SIZE: Final = 100
-# An empty page with a cursor behind it is not documented; so many in a row are not a list any more.
+# An empty page with a cursor is not documented. So many in a row mean that the list does not end.
 MAX_EMPTY_PAGES: Final = 10
 
 
 @dataclass(frozen=True)
 class Page:
-    """Rows, and the cursor to go on from: None after the last page. Auth0 keeps a cursor for 24 hours."""
+    """Rows, and the cursor of the next page: None after the last page. A cursor is valid for 24 hours."""
 
     rows: list[dict[str, Any]] = field(repr=False)
     next: str | None
@@ -28,7 +28,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of the API: its path, the key of its rows, and how messages and limits name it."""
+    """A list of the API: its path, the key of its rows, its name in messages, its OAuth scope and its rate limit."""
 
     path: str
     key: str
@@ -39,10 +39,10 @@ class Listing:
 
 
 def checkpoint_pages(client: Auth0Client, listing: Listing, cursor: str | None = None) -> Iterator[Page]:
-    """Yield pages from the beginning or from a cursor; a caller may stop and go on from a page's ``next``.
+    """Yield pages from the beginning or from a cursor; a caller may stop and resume from a page's ``next``.
 
-    Both ends are known: members' pages had a cursor up to an empty page, others have none on their last page. A
-    cursor that repeats would never end; it raises RequestRefusedError.
+    A list ends with a page without a cursor, which for members was observed to be an empty page. Raises
+    RequestRefusedError if a cursor repeats, because the list would not end.
     """
     seen = {cursor}
     empty = 0
@@ -64,10 +64,10 @@ def checkpoint_pages(client: Auth0Client, listing: Listing, cursor: str | None =
 
 @dataclass(frozen=True)
 class CursorWatch:
-    """Notices a list without an end across invocations, for who takes one page at a time.
+    """Detects a list that does not end, across invocations that each read some pages.
 
-    Only one cursor is remembered, at distances that double (Brent's algorithm), so a cycle of any length is found
-    after at most three rounds of it, and what travels from one invocation to the next stays small.
+    It stores one cursor, at distances that double (Brent's algorithm). A cycle of any length is found within three
+    rounds, and the state that is passed to the next invocation stays small.
     """
 
     mark: str | None = field(default=None, repr=False)
@@ -76,7 +76,7 @@ class CursorWatch:
     empty: int = 0
 
     def after(self, page: Page, *, subject: str, provider: str) -> CursorWatch:
-        """Return the watch that has seen this page; raises RequestRefusedError where there is no end."""
+        """Return the watch after this page, raising RequestRefusedError if the list does not end."""
         empty = 0 if page.rows else self.empty + 1
         if page.next == self.mark or empty >= MAX_EMPTY_PAGES:
             raise _endless(subject, provider, repeats=page.next == self.mark)
@@ -87,21 +87,20 @@ class CursorWatch:
 
 def _endless(subject: str, provider: str, *, repeats: bool) -> RequestRefusedError:
     return RequestRefusedError(
-        f"{provider} does not come to an end of {subject}: its cursor"
+        f"{provider}: expected an end of {subject}, but its cursor"
         f" {'repeats' if repeats else 'leads to empty pages only'}; try again later"
     )
 
 
 def _page(client: Auth0Client, listing: Listing, document: Any) -> Page:
-    # A bare list has no cursor: some endpoints answer so where they take no notice of ``take``.
+    # Endpoints that ignore ``take`` return an array, which has no cursor.
     rows = document.get(listing.key) if isinstance(document, dict) else document
-    following = document.get("next") if isinstance(document, dict) else None
+    cursor = document.get("next") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise WrongFormatError(f"{client.name} answered something other than {listing.subject}")
-    if following is not None and not isinstance(following, str):
-        # Not taken for the last page: the rest of the list would be missing without a trace.
+        raise WrongFormatError(f"{client.name}: expected {listing.subject}, found something else")
+    if cursor is not None and not isinstance(cursor, str):
+        # Not the last page: the rest of the list would be missing without an error.
         raise WrongFormatError(
-            f"{client.name} answered {listing.subject} with a cursor of type {type(following).__name__};"
-            " expected a string"
+            f"{client.name}: expected a string as the cursor of {listing.subject}, found {type(cursor).__name__}"
         )
-    return Page(rows, following or None)
+    return Page(rows, cursor or None)

@@ -7,22 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meibo.errors import EventError
-from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.datasets import DATASETS
+from meibo.providers.auth0.client import clients
+from meibo.providers.auth0.datasets import DATASETS, PAGES
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, wire_fields
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, fresh_location
-from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers, OrganizationPages
-from meibo.providers.auth0.organizations import (
-    MemberReader,
-    enabled_connections,
-    organization_connections,
-    organizations,
-)
-from meibo.providers.auth0.pagination import Page
+from meibo.providers.auth0.organization_pages import PooledOrganizationApi
+from meibo.providers.auth0.organizations import organization_connections
 from meibo.providers.base import (
-    ClientPool,
     ExportRequest,
     ExportSource,
     JobFile,
@@ -35,27 +27,6 @@ from meibo.providers.base import (
 if TYPE_CHECKING:
     from meibo.providers.auth0.configuration import Auth0Source
     from meibo.providers.configuration import ExportModel, SourceModel
-
-# Every request of a client waits for the response to the last one.
-_CONNECTIONS = 1
-
-PAGES: Mapping[str, type[OrganizationPages]] = {"organizations": OrganizationList, "members": OrganizationMembers}
-
-
-def new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext) -> Auth0Client:
-    """Return a new client of a tenant with the credentials of a secret."""
-    return Auth0Client(
-        domain,
-        Auth0Credentials.from_secret(secret),
-        session=context.new_session(_CONNECTIONS),
-        clock=context.clock,
-        deadline=context.deadline,
-        headroom=context.headroom,
-    )
-
-
-# Shared by exports and membership changes, so that a rotated secret is handled in one way.
-clients: ClientPool[Auth0Client] = ClientPool(new_client)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,39 +47,6 @@ class UsersFile(JobFile):
             self.context,
             lambda client: fresh_location(client, self.job_id, self.location_hosts),
         )
-
-
-@dataclass(frozen=True)
-class PooledOrganizationApi:
-    """The organizations of a tenant, each call with a pooled client: a secret may be rotated during a long export."""
-
-    domain: str
-    secret: str
-    context: ProviderContext
-
-    @property
-    def name(self) -> str:
-        """The tenant's name in messages."""
-        return f"Auth0 ({self.domain})"
-
-    def organizations(self, cursor: str | None) -> Page:
-        """Return a page of the list of organizations."""
-        return clients.call(self.domain, self.secret, self.context, lambda client: next(organizations(client, cursor)))
-
-    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
-        """Return the enabled connections of an organization."""
-        return clients.call(
-            self.domain, self.secret, self.context, lambda client: enabled_connections(client, organization_id)
-        )
-
-    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
-        """Return a page of the members of an organization, and whether it contains their roles."""
-
-        def read_page(client: Auth0Client) -> tuple[Page, bool]:
-            reader = MemberReader(client, with_roles=with_roles)
-            return next(reader.pages(organization_id, cursor)), reader.with_roles
-
-        return clients.call(self.domain, self.secret, self.context, read_page)
 
 
 class Auth0Provider(Provider):
@@ -180,14 +118,12 @@ class Auth0Provider(Provider):
             export.endpoint,
             export.secret,
             context,
-            lambda client: (
-                create_users_export(
-                    client,
-                    connection_id=request.get("connection_id"),
-                    format=export.format,
-                    limit=request.get("limit"),
-                    fields=request["fields"],
-                ).id
+            lambda client: create_users_export(
+                client,
+                connection_id=request.get("connection_id"),
+                format=export.format,
+                limit=request.get("limit"),
+                fields=request["fields"],
             ),
         )
 

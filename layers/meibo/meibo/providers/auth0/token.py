@@ -1,4 +1,4 @@
-"""Access tokens for the Management API: asked for once, kept until shortly before they expire.
+"""Access tokens for the Management API, requested once and cached until shortly before they expire.
 
 https://auth0.com/docs/secure/tokens/access-tokens/management-api-access-tokens/get-management-api-access-tokens-for-production
 """
@@ -25,68 +25,69 @@ from meibo.providers.auth0.credentials import Auth0Credentials
 # https://auth0.com/docs/get-started/authentication-and-authorization-flow/authenticate-with-private-key-jwt
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ASSERTION_BYTES: Final = 2048
-# At most five minutes are accepted; half of it leaves room for clocks that differ, on either side.
-ASSERTION_SECONDS: Final = 150
-# Above this the machine's clock is corrected by what the answer's Date header says.
-TOLERATED_SKEW_SECONDS: Final = 30.0
-# A token is replaced this long before its end, so that none expires on its way.
+# Auth0 accepts at most five minutes; half of it allows for clocks that differ in either direction.
+ASSERTION_LIFETIME_SECONDS: Final = 150
+# With a larger skew the assertion is signed again with the time of the response's Date header.
+MAX_CLOCK_SKEW_SECONDS: Final = 30.0
+# A token is replaced this long before its expiry, so that none expires during a request.
 RENEW_BEFORE_SECONDS: Final = 60.0
-# For an answer without a usable expires_in; Auth0's own default is a day and the most that it can be set to is 30 days.
-ASSUMED_LIFETIME_SECONDS: Final = 300.0
+# For a response without a valid expires_in. Auth0's own default is a day, its maximum is 30 days.
+DEFAULT_LIFETIME_SECONDS: Final = 300.0
 MAX_LIFETIME_SECONDS: Final = 2_592_000
-MAX_ANSWER_BYTES: Final = 256 * 1024
+MAX_RESPONSE_BYTES: Final = 256 * 1024
 
 
 class TokenSource:
-    """Gives the client's access token, and a new one when the last has expired or was refused."""
+    """The access token of a client, which is replaced after it expired or was rejected."""
 
-    def __init__(self, domain: str, credentials: Auth0Credentials, exchange: HttpTransport, clock: Clock) -> None:
+    def __init__(self, domain: str, credentials: Auth0Credentials, transport: HttpTransport, clock: Clock) -> None:
         self._domain = domain
         self._credentials = credentials
-        self._exchange = exchange
+        self._transport = transport
         self._clock = clock
         self._token: str | None = None
-        self._good_until = 0.0
+        self._valid_until = 0.0
         self._lock = threading.Lock()
 
     def token(self) -> str:
-        """Return a token that is good for a while; asks Auth0 for it where there is none."""
+        """Return a valid token, requesting a new one if necessary."""
         with self._lock:
-            if self._token is None or self._clock.now() >= self._good_until:
-                self._token, lifetime = self._ask()
-                self._good_until = self._clock.now() + max(lifetime - RENEW_BEFORE_SECONDS, lifetime / 2)
+            if self._token is None or self._clock.now() >= self._valid_until:
+                self._token, lifetime = self._request_token()
+                self._valid_until = self._clock.now() + max(lifetime - RENEW_BEFORE_SECONDS, lifetime / 2)
             return self._token
 
     def drop(self, token: str) -> None:
-        """Forget a token that the API refused, unless another thread has replaced it already."""
+        """Drop a token that the API rejected, unless another thread has already replaced it."""
         with self._lock:
             if self._token == token:
                 self._token = None
 
-    def _ask(self) -> tuple[str, float]:
-        answer = self._send()
-        if answer.status == 401 and self._credentials.private_key and self._skew() > TOLERATED_SKEW_SECONDS:
-            # Only now is Auth0's time known; the assertion may have been expired or too long by its clock.
-            answer = self._send()
-        if answer.status != 200:
-            raise self._refusal(answer)
-        document = answer.members()
+    def _request_token(self) -> tuple[str, float]:
+        response = self._send()
+        if response.status == 401 and self._credentials.private_key and self._skew() > MAX_CLOCK_SKEW_SECONDS:
+            # Auth0's time is known only now; by its clock the assertion may have expired or have been valid too long.
+            response = self._send()
+        if response.status != 200:
+            raise self._error(response)
+        document = response.members()
         token = document.get("access_token")
-        # It goes into a header: what is not a token must not get there, nor into an error about the header.
+        # The token is sent as a header: other text must neither be sent nor appear in an error about the header.
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):
             raise WrongFormatError(
-                f"{self._exchange.provider} answered a token request with {answer.content_type or 'no type'}"
-                f" that holds no access token; check that the domain is an Auth0 tenant's"
+                f"{self._transport.provider}: expected an access token, found"
+                f" {response.content_type or 'no content type'} without an access token; check that the domain is"
+                " that of an Auth0 tenant"
             )
         return token, _lifetime(document.get("expires_in"))
 
     def _send(self) -> ProviderResponse:
-        return self._exchange.send(
+        return self._transport.send(
             ProviderRequest(
                 "POST",
                 f"https://{self._domain}/oauth/token",
                 bucket="token",
-                max_bytes=MAX_ANSWER_BYTES,
+                max_bytes=MAX_RESPONSE_BYTES,
                 form=self._form,
             )
         )
@@ -105,17 +106,17 @@ class TokenSource:
         return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion()}
 
     def _assertion(self) -> str:
-        # Here and not above: PyJWT and cryptography cost a cold start more than everything else together.
+        # Imported here, because PyJWT and cryptography are the slowest imports of a cold start.
         import jwt  # noqa: PLC0415
 
-        credentials, now = self._credentials, self._exchange.pacer.provider_now()
+        credentials, now = self._credentials, self._transport.rate_limiter.provider_now()
         try:
             assertion = jwt.encode(
                 {
                     "iss": credentials.client_id,
                     "sub": credentials.client_id,
                     "aud": f"https://{self._domain}/",
-                    "exp": int(now) + ASSERTION_SECONDS,
+                    "exp": int(now) + ASSERTION_LIFETIME_SECONDS,
                     "jti": uuid.uuid4().hex,
                 },
                 credentials.private_key or "",
@@ -125,53 +126,54 @@ class TokenSource:
         except (ValueError, TypeError, jwt.PyJWTError):
             assertion = None
         if assertion is None:
-            raise SecretError('"private_key" in the secret is not an RSA private key in PEM form')
+            raise SecretError('secret: expected "private_key" to be an RSA private key in PEM format; correct it')
         if len(assertion) > MAX_ASSERTION_BYTES:
             raise SecretError(
-                f"the signed assertion has {len(assertion)} bytes and Auth0 takes {MAX_ASSERTION_BYTES};"
+                f"secret: expected a signed assertion of at most {MAX_ASSERTION_BYTES} bytes, found {len(assertion)};"
                 ' use a smaller RSA key or a shorter "key_id"'
             )
         return assertion
 
     def _skew(self) -> float:
-        return abs(self._exchange.pacer.provider_now() - self._clock.now())
+        return abs(self._transport.rate_limiter.provider_now() - self._clock.now())
 
-    def _refusal(self, answer: ProviderResponse) -> Exception:
-        provider, status = self._exchange.provider, answer.status
-        code, description = _oauth_error(answer)
-        told = f"{status}, {code}" if code else str(status)
+    def _error(self, response: ProviderResponse) -> Exception:
+        provider, status = self._transport.provider, response.status
+        code, description = _oauth_error(response)
+        detail = f"{status}, {code}" if code else str(status)
         if "Service not found" in description:
             return ConfigurationError(
-                f"{provider} has no Management API of this name; the domain must be the tenant's own"
-                " (for example acme.jp.auth0.com), not a custom domain"
+                f"{provider} has no Management API of this name; expected the tenant's own domain, such as"
+                " acme.jp.auth0.com, found a custom domain"
             )
         if status == 403 and ("client-grant" in description or "not authorized to access" in description):
             return ScopeMissingError(
-                f"{provider} does not let this application use the Management API ({told}); authorize it for"
-                " the API and grant the scopes that the exports need"
+                f"{provider} does not allow this application to use the Management API ({detail}); authorize it for"
+                " the API and grant the OAuth scopes that the exports need"
             )
         if status == 403 and code == "unauthorized_client":
             return CredentialsRefusedError(
-                f"{provider} does not give this application tokens ({told}); enable its client credentials grant"
+                f"{provider} does not issue tokens to this application ({detail}); enable its client credentials grant"
             )
         if status in {401, 403} or code in {"invalid_client", "access_denied", "unauthorized_client"}:
             used = "private key" if self._credentials.private_key else "client secret"
             return CredentialsRefusedError(
-                f"{provider} refuses the client id or the {used} ({told}); correct them in the secret"
+                f"{provider} rejected the client id or the {used} ({detail}); correct them in the secret"
             )
         if 300 <= status < 400:
-            return ConfigurationError(f"{provider} redirects token requests ({told}); check the domain")
-        return RequestRefusedError(f"{provider} refuses the token request ({told})", status=status, code=code)
+            return ConfigurationError(f"{provider} redirected the token request ({detail}); check the domain")
+        return RequestRefusedError(f"{provider} rejected the token request ({detail})", status=status, code=code)
 
 
 def _lifetime(expires_in: object) -> float:
-    """Return the seconds of expires_in; the comparison is also False for NaN."""
+    """Return the lifetime of a token in seconds."""
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
-        return ASSUMED_LIFETIME_SECONDS
-    return float(expires_in) if 0 < expires_in <= MAX_LIFETIME_SECONDS else ASSUMED_LIFETIME_SECONDS
+        return DEFAULT_LIFETIME_SECONDS
+    # The comparison is also False for NaN.
+    return float(expires_in) if 0 < expires_in <= MAX_LIFETIME_SECONDS else DEFAULT_LIFETIME_SECONDS
 
 
-def _oauth_error(answer: ProviderResponse) -> tuple[str | None, str]:
-    document = answer.members()
+def _oauth_error(response: ProviderResponse) -> tuple[str | None, str]:
+    document = response.members()
     description = document.get("error_description")
     return error_code(document.get("error")), description if isinstance(description, str) else ""

@@ -29,27 +29,7 @@ from meibo.providers.cybozu.raw_json import Item
 
 ORGANIZATIONS: Final = Listing("/v1/organizations.json", "organizations")
 
-
-def stream_organizations_ndjson(
-    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
-) -> Iterator[bytes]:
-    """Yield organizations as received, each id once. A root has a ``parentCode`` of null."""
-    report = PagingReport() if report is None else report
-    return lines(read_list(client, ORGANIZATIONS, concurrency=concurrency, report=report))
-
-
 GROUPS: Final = Listing("/v1/groups.json", "groups")
-
-
-def stream_groups_ndjson(
-    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
-) -> Iterator[bytes]:
-    """Yield groups as received, each id once, the system's own (``everyone``, ``Administrators``) among them.
-
-    Whether a group is static or dynamic is in the CSV file only.
-    """
-    report = PagingReport() if report is None else report
-    return lines(read_list(client, GROUPS, concurrency=concurrency, report=report))
 
 
 @dataclass(frozen=True)
@@ -67,6 +47,25 @@ KINDS: Final = (
 )
 
 
+def stream_organizations_ndjson(
+    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
+) -> Iterator[bytes]:
+    """Yield organizations as received, each id once. A root has a ``parentCode`` of null."""
+    report = PagingReport() if report is None else report
+    return lines(read_list(client, ORGANIZATIONS, concurrency=concurrency, report=report))
+
+
+def stream_groups_ndjson(
+    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
+) -> Iterator[bytes]:
+    """Yield groups as received, each id once, including the built-in groups ``everyone`` and ``Administrators``.
+
+    Only the CSV file contains whether a group is static or dynamic.
+    """
+    report = PagingReport() if report is None else report
+    return lines(read_list(client, GROUPS, concurrency=concurrency, report=report))
+
+
 @dataclass(frozen=True)
 class _Owner:
     id: str
@@ -79,7 +78,7 @@ def stream_members_ndjson(
 ) -> Iterator[bytes]:
     """Yield the members of every organization, then of every group, each user once in each.
 
-    What was deleted between the list and the reading of its members is left out and named in ``report.gone``.
+    An organization or group that is deleted before its members are read is skipped and listed in ``report.gone``.
     """
     check_concurrency(concurrency)
     report = PagingReport() if report is None else report
@@ -88,45 +87,45 @@ def stream_members_ndjson(
 
 
 def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report: PagingReport) -> Iterator[bytes]:
-    def beginning(owner: _Owner) -> tuple[ListReader, list[Item], bool] | None:
-        # Most organizations fit into a page. Reading these side by side, each with the request that proves its
-        # end, is what makes thousands of them fast. A longer one is left to be read by pages.
-        reading = ListReader(client, owner.members, PagingReport())
+    def read_first_page(owner: _Owner) -> tuple[ListReader, list[Item], bool] | None:
+        # Most organizations fit into a page. They are read completely and concurrently, which makes thousands of them
+        # fast. The pages of a larger organization are read concurrently below.
+        reader = ListReader(client, owner.members, PagingReport())
         try:
-            page = reading.first_page()
+            page = reader.first_page()
             if len(page) < PAGE_SIZE:
-                return reading, [item for part in reading.one_by_one(page) for item in part], True
+                return reader, [item for part in reader.one_by_one(page) for item in part], True
         except RequestRefusedError as error:
-            # Not documented which it is. A 404 without a code says that the endpoint is missing, not the code.
+            # The documentation does not state the error. A 404 without a code means that the endpoint does not exist.
             if error.code == "CB_VA01" or (error.status == 404 and error.code is not None):
                 return None
             raise
-        return reading, page, False
+        return reader, page, False
 
     owners = list(_owners(client, kind, concurrency))
-    for owner, begun in zip(owners, map_in_order(beginning, owners, concurrency), strict=True):
-        if begun is None:
+    for owner, result in zip(owners, map_in_order(read_first_page, owners, concurrency), strict=True):
+        if result is None:
             report.gone.append(owner.id)
             continue
-        reading, rows, whole = begun
+        reader, rows, complete = result
         head = json.dumps({"id": owner.id, "code": owner.code}, ensure_ascii=False, separators=(",", ":"))
-        for page in (rows,) if whole else reading.pages(concurrency, first=rows):
+        for page in (rows,) if complete else reader.pages(concurrency, first=rows):
             if page:
                 yield "".join(f'{{"{kind.name}":{head},"member":{item.line}}}\n' for item in page).encode()
-        report.add(reading.report)
+        report.add(reader.report)
 
 
 def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Owner]:
-    # A report of its own: these rows are another dataset's.
+    # A separate report: these rows belong to another dataset.
     report = PagingReport()
     for page in read_list(client, kind.owners, concurrency=concurrency, report=report):
         for item in page:
             identity, code = item.value["id"], item.value.get("code")
-            # It may be told of in the manifest, as one that was gone.
+            # The manifest contains the id if the organization is deleted meanwhile.
             if not is_id(identity):
                 raise WrongFormatError(
-                    f"{client.name} answered {kind.owners.path} with an id that does not look like one"
+                    f"{client.name}: expected ids in {kind.owners.path}, found other text in place of an id"
                 )
             if not isinstance(code, str) or not code:
-                raise WrongFormatError(f"{client.name} answered the {kind.name} {identity} without its code")
+                raise WrongFormatError(f"{client.name}: expected a code of the {kind.name} {identity}, found none")
             yield _Owner(identity, code, Listing(kind.path, kind.key, (("code", code),), kind.user_id))

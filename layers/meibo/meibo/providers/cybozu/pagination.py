@@ -1,12 +1,12 @@
 """Read JSON lists of the User API page by page. https://cybozu.dev/ja/common/docs/user-api/
 
-The API has no snapshot and no cursor: whoever joins or leaves meanwhile moves everybody behind. So each page is
-asked for from the last row of the page before. A page that holds a row that is known already connects to what was
-read, because rows keep their order: nothing that stays in the list lies between. A page that holds none does not;
-then the rows between are read one page after the other until it does.
+The API has no snapshot and no cursor: a row that is added or deleted meanwhile shifts all later rows. So each page
+begins with the last row of the page before. A page that contains a known row connects to the rows that were read,
+because rows keep their order: no row that stays in the list is between them. If a page contains none, the rows before
+it are read page by page until it connects.
 
-The API also does not tell the end: a short page need not be the last, an empty one proves nothing where rows moved
-towards the beginning. The end is where the last known row stands alone.
+The API does not mark the end either: a short page need not be the last, and an empty page proves nothing if rows moved
+towards the beginning. The list ends if a page contains only the last known row.
 """
 
 from __future__ import annotations
@@ -25,18 +25,25 @@ from meibo.providers.cybozu.raw_json import Item, parse_items
 
 # https://cybozu.dev/ja/common/docs/user-api/users/get-users/
 PAGE_SIZE: Final = 100
-# Simultaneous requests of kintone's API on the same platform are limited to 100 a domain; people work there too.
+# kintone's API on the same platform limits simultaneous requests to 100 per domain, which users of the domain share.
 MAX_CONCURRENCY: Final = 16
 DEFAULT_CONCURRENCY: Final = 4
+# Two pages share a row.
+STRIDE: Final = PAGE_SIZE - 1
+# With more pages in a row without a new row, the list changes faster than it can be read.
+MAX_PAGES_WITHOUT_NEW_ROWS: Final = 50
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
 class PagingReport:
-    """What a walk through a list met; complete when its last row was taken.
+    """Counts of the reading of a list, complete after its last row.
 
-    ``duplicates`` are rows that were met again because the list moved, and dropped. ``gaps`` counts where rows
-    had moved away between two pages, or the domain gave fewer than asked, and were fetched by themselves.
-    ``gone`` are the ids of what was listed and not there any more when its members were asked for.
+    ``duplicates`` are rows that were read again because the list shifted, and dropped. ``gaps`` counts the places at
+    which rows between two pages were missing, because they had shifted or the domain's pages are smaller, and were
+    read separately. ``gone`` are the ids of organizations and groups that were deleted before their members were read.
     """
 
     pages: int = 0
@@ -46,7 +53,7 @@ class PagingReport:
     gone: list[str] = field(default_factory=list)
 
     def add(self, other: PagingReport) -> None:
-        """Take in the report of a part."""
+        """Add the counts of another report."""
         self.pages += other.pages
         self.rows += other.rows
         self.duplicates += other.duplicates
@@ -56,7 +63,7 @@ class PagingReport:
 
 @dataclass(frozen=True)
 class Listing:
-    """A list of the API: its path, the key of its rows, and where in a row its id is."""
+    """A list of the API: its path, the key of its rows, and the path of the id in a row."""
 
     path: str
     key: str
@@ -65,86 +72,79 @@ class Listing:
 
 
 def page_at(client: CybozuClient, listing: Listing, offset: int, size: int = PAGE_SIZE) -> list[Item]:
-    """Return one page of a list; raises WrongFormatError where the answer is not a list of objects."""
+    """Return one page of a list, raising WrongFormatError if the response is not a list of objects."""
     paging = (("offset", str(offset)), ("size", str(size)))
     text = client.get_text(listing.path, (*listing.params, *paging))
     try:
-        found = parse_items(text, listing.key)
+        items = parse_items(text, listing.key)
     except ValueError:
-        found = None
-    if found is None or not all(isinstance(item.value, dict) for item in found):
-        raise WrongFormatError(f"{client.name} answered {listing.path} with something other than {listing.key}")
-    return found
+        items = None
+    if items is None or not all(isinstance(item.value, dict) for item in items):
+        raise WrongFormatError(f"{client.name}: expected {listing.key} in {listing.path}, found something else")
+    return items
 
 
 def identity_of(client: CybozuClient, listing: Listing, item: Item) -> str:
-    """Return a row's id; raises WrongFormatError where it has none."""
+    """Return a row's id, raising WrongFormatError if it has none."""
     value = item.value
     for step in listing.identity:
         value = value.get(step) if isinstance(value, dict) else None
-    # Documented as a string, of more digits than a float holds; a number arrives here as text too.
+    # Documented as a string with more digits than a float can hold; numbers are parsed as strings too.
     if not isinstance(value, str) or not value:
-        raise WrongFormatError(f"{client.name} answered {listing.path} with a row without an id")
+        raise WrongFormatError(
+            f"{client.name}: expected an id in each row of {listing.path}, found a row without an id"
+        )
     return value
 
 
-def lines(found: Iterable[list[Item]]) -> Iterator[bytes]:
-    """Yield each page as a piece of NDJSON, the rows as received."""
-    for page in found:
+def lines(pages: Iterable[list[Item]]) -> Iterator[bytes]:
+    """Yield each page as lines of NDJSON, the rows as received."""
+    for page in pages:
         if page:
             yield ("\n".join(item.line for item in page) + "\n").encode()
 
 
 def check_concurrency(concurrency: int) -> None:
-    """Raise ConfigurationError for a number of pages in flight that is not sensible."""
+    """Raise ConfigurationError if the number of simultaneous requests is out of range."""
     if not 1 <= concurrency <= MAX_CONCURRENCY:
-        raise ConfigurationError(f"concurrency must be from 1 to {MAX_CONCURRENCY}")
-
-
-# One row less than a page holds, for the row that two pages share.
-STRIDE: Final = PAGE_SIZE - 1
-# So many pages in a row without a new row happen only where a list changes faster than it can be read.
-MAX_PAGES_WITHOUT_NEW_ROWS: Final = 50
-
-T = TypeVar("T")
-R = TypeVar("R")
+        raise ConfigurationError(f"concurrency: expected an integer from 1 to {MAX_CONCURRENCY}, got {concurrency}")
 
 
 class ListReader:
-    """One walk through one list. Rows come in the list's order, each id once."""
+    """Reads a list once. Rows are in the list's order, each id once."""
 
     def __init__(self, client: CybozuClient, listing: Listing, report: PagingReport) -> None:
         self.report = report
         self._client = client
         self._listing = listing
         self._seen: set[str] = set()
-        self._last = ""
+        self._last_id = ""
         self._end = 0
-        self._longest = 0
+        self._max_page_rows = 0
 
     def first_page(self) -> list[Item]:
-        """Return the first page as it is, for ``pages`` or ``one_by_one`` to go on from."""
-        return self._fetch_counted(0)
+        """Return the first page, from which ``pages`` or ``one_by_one`` continues."""
+        return self._fetch_and_count(0)
 
     def one_by_one(self, first: list[Item]) -> Iterator[list[Item]]:
-        """Yield the new rows of each page, one page in flight: the way of fewest requests for a short list."""
+        """Yield the new rows of each page, one request at a time: the fewest requests for a short list."""
         if first:
-            yield self._take(first, 0)
-            yield from self._onwards()
+            yield self._add(first, 0)
+            yield from self._following_pages()
 
     def pages(self, concurrency: int, *, first: list[Item] | None = None) -> Iterator[list[Item]]:
-        """Yield the new rows of each page; ``first`` is the first page, where the caller has it already.
+        """Yield the new rows of each page; ``first`` is the first page if the caller has already read it.
 
-        At most ``concurrency`` pages are in flight or wait to be taken, which bounds memory. Those behind the end
-        were asked for in vain and are not looked at.
+        At most ``concurrency`` pages are requested or waiting at a time, which limits memory. Pages after the end are
+        requested unnecessarily and ignored.
         """
         check_concurrency(concurrency)
 
-        def numbered(number: int) -> list[Item]:
+        def read_page(number: int) -> list[Item]:
             return first if number == 0 and first is not None else self._fetch(number * STRIDE)
 
-        futile = 0
-        for number, page in enumerate(map_in_order(numbered, count(), concurrency)):
+        pages_without_new_rows = 0
+        for number, page in enumerate(map_in_order(read_page, count(), concurrency)):
             self.report.pages += number > 0 or first is None
             if not page:
                 break
@@ -152,48 +152,48 @@ class ListReader:
                 self._count_duplicates(page)
             else:
                 self.report.gaps += 1
-                yield from self._up_to(page)
-            rows = self._take(page, number * STRIDE)
-            futile = self._futile(rows, futile)
+                yield from self._pages_up_to(page)
+            rows = self._add(page, number * STRIDE)
+            pages_without_new_rows = self._count_without_new_rows(rows, pages_without_new_rows)
             yield rows
         if self._seen:
             before = self.report.rows
-            yield from self._onwards()
+            yield from self._following_pages()
             self.report.gaps += self.report.rows > before
 
-    def _up_to(self, page: list[Item]) -> Iterator[list[Item]]:
-        for rows in self._onwards():
+    def _pages_up_to(self, page: list[Item]) -> Iterator[list[Item]]:
+        for rows in self._following_pages():
             yield rows
             if self._connects(page):
                 return
 
-    def _onwards(self) -> Iterator[list[Item]]:
-        """Yield the new rows behind the last one, page after page, until it stands alone."""
-        futile = 0
+    def _following_pages(self) -> Iterator[list[Item]]:
+        """Yield the new rows after the last known row, page by page, until a page contains only that row."""
+        pages_without_new_rows = 0
         while True:
-            position, page = self._from_the_last()
-            if not page or (len(page) == 1 and self._identity(page[0]) == self._last):
+            position, page = self._page_from_last_row()
+            if not page or (len(page) == 1 and self._identity(page[0]) == self._last_id):
                 return
-            rows = self._take(page, position)
-            futile = self._futile(rows, futile)
+            rows = self._add(page, position)
+            pages_without_new_rows = self._count_without_new_rows(rows, pages_without_new_rows)
             yield rows
 
-    def _futile(self, rows: list[Item], before: int) -> int:
-        """Return how many pages in a row brought no new row; raises ProviderBusyError if there were too many."""
-        futile = 0 if rows else before + 1
-        if futile > MAX_PAGES_WITHOUT_NEW_ROWS:
+    def _count_without_new_rows(self, rows: list[Item], before: int) -> int:
+        """Return the number of pages in a row without a new row, raising ProviderBusyError if there are too many."""
+        count = 0 if rows else before + 1
+        if count > MAX_PAGES_WITHOUT_NEW_ROWS:
             raise ProviderBusyError(
-                f"{self._client.name} changes {self._listing.path} faster than it can be read; it is tried again later"
+                f"{self._client.name} changes {self._listing.path} faster than it can be read; will retry later"
             )
-        return futile
+        return count
 
-    def _from_the_last(self) -> tuple[int, list[Item]]:
+    def _page_from_last_row(self) -> tuple[int, list[Item]]:
         position = self._end - 1
-        page = self._fetch_counted(position)
-        # Rows that left in front of the last one moved it towards the beginning; any row that is known will do.
+        page = self._fetch_and_count(position)
+        # If earlier rows were deleted, the last row moved towards the beginning; any known row is sufficient.
         while position > 0 and not self._connects(page):
-            position = max(0, position - max(1, self._longest - 1))
-            page = self._fetch_counted(position)
+            position = max(0, position - max(1, self._max_page_rows - 1))
+            page = self._fetch_and_count(position)
         return position, page
 
     def _connects(self, page: list[Item]) -> bool:
@@ -201,24 +201,24 @@ class ListReader:
 
     def _count_duplicates(self, page: list[Item]) -> None:
         known = [identity for item in page if (identity := self._identity(item)) in self._seen]
-        # The row that both pages share was asked for twice on purpose.
-        self.report.duplicates += len(known) - (self._last in known)
+        # The row that both pages share is requested twice on purpose.
+        self.report.duplicates += len(known) - (self._last_id in known)
 
-    def _take(self, page: list[Item], position: int) -> list[Item]:
-        fresh: dict[str, Item] = {}
+    def _add(self, page: list[Item], position: int) -> list[Item]:
+        new_items: dict[str, Item] = {}
         for item in page:
-            self._last = self._identity(item)
-            if self._last in fresh:
+            self._last_id = self._identity(item)
+            if self._last_id in new_items:
                 self.report.duplicates += 1
-            elif self._last not in self._seen:
-                fresh[self._last] = item
-        self._seen |= fresh.keys()
-        self._longest = max(self._longest, len(page))
+            elif self._last_id not in self._seen:
+                new_items[self._last_id] = item
+        self._seen |= new_items.keys()
+        self._max_page_rows = max(self._max_page_rows, len(page))
         self._end = position + len(page)
-        self.report.rows += len(fresh)
-        return list(fresh.values())
+        self.report.rows += len(new_items)
+        return list(new_items.values())
 
-    def _fetch_counted(self, offset: int) -> list[Item]:
+    def _fetch_and_count(self, offset: int) -> list[Item]:
         self.report.pages += 1
         return self._fetch(offset)
 
@@ -232,22 +232,22 @@ class ListReader:
 def read_list(
     client: CybozuClient, listing: Listing, *, concurrency: int, report: PagingReport
 ) -> Iterator[list[Item]]:
-    """Yield the rows of a whole list by pages, each id once; what it met is told in ``report``."""
+    """Yield the rows of a list page by page, each id once, and count them in ``report``."""
     return ListReader(client, listing, report).pages(concurrency)
 
 
-def map_in_order(work: Callable[[T], R], subjects: Iterable[T], concurrency: int) -> Iterator[R]:
-    """Yield the results of work on each subject in the subjects' order, so many at a time."""
+def map_in_order(work: Callable[[T], R], items: Iterable[T], concurrency: int) -> Iterator[R]:
+    """Yield the result of ``work`` for each item in the items' order, with at most ``concurrency`` at a time."""
     waiting: deque[Future[R]] = deque()
-    following = iter(subjects)
+    remaining = iter(items)
     with ThreadPoolExecutor(concurrency, thread_name_prefix="pages") as pool:
         try:
             while True:
-                for subject in islice(following, concurrency - len(waiting)):
-                    waiting.append(pool.submit(work, subject))
+                for item in islice(remaining, concurrency - len(waiting)):
+                    waiting.append(pool.submit(work, item))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
         finally:
-            # Also when the caller stops early or a page fails: nothing new starts, what runs is waited for.
+            # If the caller stops early or a page fails, nothing new starts, and running requests are waited for.
             pool.shutdown(wait=False, cancel_futures=True)

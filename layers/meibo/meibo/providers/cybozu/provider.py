@@ -11,7 +11,6 @@ from meibo.errors import EventError
 from meibo.providers.base import ByteStream, Dataset, ExportRequest, ExportSource, Pages, Provider, ProviderContext
 from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient
 from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.csv_files import stream_csv
 from meibo.providers.cybozu.organizations import (
     stream_groups_ndjson,
     stream_members_ndjson,
@@ -114,19 +113,19 @@ class DirectoryStream(ByteStream):
                 deadline=self.context.deadline,
             )
             if export.format == "csv":
-                yield from stream_csv(client, export.dataset)
+                yield from client.stream_csv(export.dataset)
                 return
             concurrency = export.options.get("concurrency", DEFAULT_CONCURRENCY)
             yield from _NDJSON[export.dataset](client, concurrency=concurrency, report=self.report, **export.request)
 
     def notes(self) -> Mapping[str, Any]:
         """Return counts of the reading; empty if this invocation read nothing."""
-        # An object that an earlier invocation completed has no report any more.
+        # The report of an object that an earlier invocation completed is lost.
         if not self.report.pages:
             return {}
         counts: dict[str, Any] = {"pages": self.report.pages, "duplicates_dropped": self.report.duplicates}
         if self.export.dataset == "members":
-            # Deleted between the list and the reading of their members.
+            # Organizations and groups that were deleted before their members were read.
             counts["skipped"] = {"count": len(self.report.gone), "ids": list(self.report.gone)}
         return counts
 

@@ -1,4 +1,4 @@
-"""Cuts the items out of a JSON answer as text, so that values stay exactly as they were received."""
+"""Extract the items of a JSON response as text, so that values stay exactly as received."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def _no_constant(_name: str) -> NoReturn:
     raise ValueError("NaN and Infinity are not JSON")
 
 
-# Numbers stay text: ids exceed what a float holds, and nothing here calculates.
+# Numbers stay strings: ids have more digits than a float, and nothing here calculates.
 _DECODER: Final = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_no_constant)
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item of a list: parsed (numbers as text), and as one line of JSON text as received."""
+    """One item of a list: parsed (numbers as strings), and as one line of JSON text as received."""
 
     value: Any = field(repr=False)
     line: str = field(repr=False)
@@ -30,28 +30,28 @@ class Item:
 def parse_items(text: str, key: str) -> list[Item]:
     """Return the items of the list under ``key`` of the JSON object ``text``.
 
-    Raises ValueError where the text is not such an object, is nested too deep, or holds the key twice.
+    Raises ValueError if the text is not such an object, is nested too deep, or contains the key twice.
     """
     try:
         return list(_items(text, key))
     except (RecursionError, IndexError):
-        # Nested too deep, or cut off.
+        # Nested too deep, or truncated.
         pass
-    raise ValueError("not a whole JSON object")
+    raise ValueError("expected a complete JSON object")
 
 
 def _items(text: str, key: str) -> Iterator[Item]:
     position = _expect(text, _skip(text, 0), "{")
-    found = False
+    has_list = False
     while True:
         start = _skip(text, position)
         _expect(text, start, '"')
         name, position = _DECODER.raw_decode(text, start)
         position = _skip(text, _expect(text, _skip(text, position), ":"))
         if name == key:
-            if found:
-                raise ValueError("the list is there twice")
-            found = True
+            if has_list:
+                raise ValueError("expected the list once, found it twice")
+            has_list = True
             position = _expect(text, position, "[")
             position = yield from _list(text, position)
         else:
@@ -62,9 +62,9 @@ def _items(text: str, key: str) -> Iterator[Item]:
             continue
         position = _skip(text, _expect(text, position, "}"))
         if position != len(text):
-            raise ValueError("there is more after the end")
-        if not found:
-            raise ValueError("the list is missing")
+            raise ValueError("expected nothing after the object")
+        if not has_list:
+            raise ValueError("expected the list, found none")
         return
 
 
@@ -83,16 +83,16 @@ def _list(text: str, position: int) -> Generator[Item, None, int]:
 
 
 def _one_line(text: str) -> str:
-    # Inside a string a line break is always escaped, so these stand between tokens only.
+    # Inside a string a line break is always escaped, so these are between tokens.
     return text.replace("\r", " ").replace("\n", " ") if "\n" in text or "\r" in text else text
 
 
 def _skip(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
 
 
 def _expect(text: str, position: int, character: str) -> int:
     if text[position] != character:
-        raise ValueError(f"{character} is missing")
+        raise ValueError(f"expected {character}")
     return position + 1

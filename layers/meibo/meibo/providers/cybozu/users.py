@@ -1,4 +1,4 @@
-"""The users of a cybozu.com domain, as the CSV file or as one line of JSON each."""
+"""Read the users of a cybozu.com domain, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from urllib.parse import quote
 from meibo.errors import ConfigurationError
 from meibo.http.transport import Parameters
 from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.csv_files import stream_csv
 from meibo.providers.cybozu.pagination import (
     DEFAULT_CONCURRENCY,
     Listing,
@@ -23,18 +22,10 @@ from meibo.providers.cybozu.pagination import (
 from meibo.providers.cybozu.raw_json import Item
 
 USERS: Final = Listing("/v1/users.json", "users")
-# https://cybozu.dev/ja/common/docs/user-api/users/get-users/: at most so many ids or codes a request.
+# Of ids or codes per request: https://cybozu.dev/ja/common/docs/user-api/users/get-users/
 MAX_FILTER_VALUES: Final = 100
-# The longest URL is not documented for this API; the platform advises another way above 4 KB.
+# The maximum length of a URL is not documented for this API; the platform advises other methods above 4 KB.
 MAX_QUERY_LENGTH: Final = 3500
-
-
-def stream_users_csv(client: CybozuClient) -> Iterator[bytes]:
-    """Yield ``user.csv`` as delivered; needs a cybozu.com Administrator or an API token.
-
-    It holds everyone except the built-in account ``Administrator`` and has no header row.
-    """
-    return stream_csv(client, "users")
 
 
 def stream_users_ndjson(
@@ -45,20 +36,18 @@ def stream_users_ndjson(
     concurrency: int = DEFAULT_CONCURRENCY,
     report: PagingReport | None = None,
 ) -> Iterator[bytes]:
-    """Yield users as received, one a line, each id once.
+    """Yield users as received, one per line, each id once.
 
-    Users that come or go during the walk move the others: who is met twice is dropped and counted in ``report``,
-    who was there all the time is not missed.
+    Users that are added or deleted meanwhile shift the others: a user that is read twice is dropped and counted in
+    ``report``; a user that exists all the time is never missed.
     """
     if ids and codes:
-        raise ConfigurationError("give ids or codes, not both: cybozu.com refuses a request with both")
+        raise ConfigurationError("expected ids or codes, found both, which cybozu.com rejects; remove one")
     check_concurrency(concurrency)
     report = PagingReport() if report is None else report
     if ids or codes:
-        found = _filtered(client, "ids" if ids else "codes", ids or codes, report)
-    else:
-        found = read_list(client, USERS, concurrency=concurrency, report=report)
-    return lines(found)
+        return lines(_filtered(client, "ids" if ids else "codes", ids or codes, report))
+    return lines(read_list(client, USERS, concurrency=concurrency, report=report))
 
 
 def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: PagingReport) -> Iterator[list[Item]]:
@@ -66,17 +55,17 @@ def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: Pa
     for params in _chunks(name, list(dict.fromkeys(values))):
         offset = 0
         while offset < len(params):
-            # Who is not there is left out silently, so a short answer may also be the domain's own page size.
+            # Users that do not exist are omitted silently, so a short page may also be the domain's own page size.
             page = page_at(client, Listing(USERS.path, USERS.key, params), offset)
             report.pages += 1
             if not page:
                 break
-            fresh = {identity_of(client, USERS, item): item for item in page}
-            found = [item for identity, item in fresh.items() if identity not in seen]
-            seen |= fresh.keys()
-            report.rows += len(found)
-            report.duplicates += len(page) - len(found)
-            yield found
+            items = {identity_of(client, USERS, item): item for item in page}
+            new_items = [item for identity, item in items.items() if identity not in seen]
+            seen |= items.keys()
+            report.rows += len(new_items)
+            report.duplicates += len(page) - len(new_items)
+            yield new_items
             offset += len(page)
 
 
