@@ -1,4 +1,4 @@
-"""The sources document: which directories are exported, and how.
+"""The configuration: the sources and their exports.
 
 One JSON document lists the sources; it names secrets and never contains them. Each provider defines the model of its
 sources. The JSON Schema that is generated from the models is ``docs/configuration.schema.json``.
@@ -26,7 +26,7 @@ MAX_INTEGER_DIGITS = 19
 
 
 class Configuration(ConfigurationModel):
-    """The whole document."""
+    """The configuration document."""
 
     sources: Sequence[SourceModel]
 
@@ -78,8 +78,8 @@ def parse_configuration(text: str) -> Configuration:
         document = json.loads(text, object_pairs_hook=_json_object, parse_int=_json_integer)
         faults = list(_json_faults(document))
     except (json.JSONDecodeError, RecursionError) as error:
-        where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ConfigurationError(f"the configuration is not valid JSON{where}") from None
+        place = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ConfigurationError(f"the configuration is not valid JSON{place}") from None
     if not faults:
         try:
             return _document_model().model_validate(document)
@@ -146,7 +146,7 @@ def _json_integer(literal: str) -> int | _OversizedInteger:
 def _json_faults(value: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, _OversizedInteger):
         yield (
-            f"{path or 'the document'}: expected an integer of at most {MAX_INTEGER_DIGITS} digits, found one of"
+            f"{path or 'the document'}: expected an integer of at most {MAX_INTEGER_DIGITS} digits, found"
             f" {value.digits:,} digits"
         )
     elif isinstance(value, list):
@@ -190,7 +190,8 @@ def _describe(fault: ErrorDetails, document: Any) -> str:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         key = context["discriminator"].strip("'")
         known = context.get(
-            "expected_tags", ", ".join(f"'{each.name}'" for each in all_providers()) if key == "provider" else ""
+            "expected_tags",
+            ", ".join(repr(provider.name) for provider in all_providers()) if key == "provider" else "",
         )
         return f"{path}.{key}: expected {' or '.join(known.rsplit(', ', 1))}" if known else f"{path}.{key}: is missing"
     if kind == "extra_forbidden":

@@ -15,7 +15,6 @@ from meibo.errors import (
     JobGoneError,
     LocationRefusedError,
     ProviderBusyError,
-    RequestRefusedError,
     ScopeMissingError,
 )
 from meibo.providers.auth0.client import Auth0Client
@@ -165,18 +164,14 @@ def test_a_missing_scope_is_named(tenant: SimulatedTenant, clock: FakeClock) -> 
         export(client)
 
 
-def test_an_unknown_connection_is_named(client: Auth0Client) -> None:
-    with pytest.raises(RequestRefusedError, match=r"con_9999999999999999.*does not exist"):
-        export(client, connection_id="con_9999999999999999")
-
-
-def test_an_untrusted_certificate_is_told(
-    tenant: SimulatedTenant, client: Auth0Client, monkeypatch: pytest.MonkeyPatch
+def test_untrusted_certificate_is_an_error_without_a_retry(
+    tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("REQUESTS_CA_BUNDLE")
 
-    with pytest.raises(ConfigurationError, match="certificate"):
+    with pytest.raises(ConfigurationError, match="has a certificate that is not trusted here"):
         export(client)
+    assert clock.slept == []
 
 
 def test_a_closed_port_is_waited_for_until_the_time_is_up(clock: FakeClock, tenant: SimulatedTenant) -> None:

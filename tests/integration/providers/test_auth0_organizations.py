@@ -79,16 +79,6 @@ def test_enabled_connections_take_one_request(
     assert len([one for one in tenant.requests if one.path.endswith("/enabled_connections")]) == 1
 
 
-def test_an_organization_without_connections_is_named(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str
-) -> None:
-    tenant.organizations.enable(organization, [])
-
-    assert enabled_connections(client, organization) == []
-    with pytest.raises(RequestRefusedError, match=organization):
-        organization_connections(client, organization)
-
-
 @pytest.mark.parametrize("always_next", [True, False])
 @pytest.mark.parametrize("with_roles", [True, False])
 def test_every_member_is_read_whichever_way_the_list_ends(
@@ -121,14 +111,6 @@ def test_without_the_scope_for_roles_members_are_read_all_the_same(
 
     assert sorted(member_ids(reader, organization)) == sorted(tenant.memberships[organization])
     assert not reader.with_roles
-
-
-def test_a_cursor_that_repeats_is_an_error(tenant: SimulatedTenant, client: Auth0Client, organization: str) -> None:
-    tenant.switches.members_repeat_cursor = True
-    tenant.organizations.add_members(organization, [user["user_id"] for user in tenant.expected_users()])
-
-    with pytest.raises(RequestRefusedError, match="repeats"):
-        member_ids(MemberReader(client), organization)
 
 
 def test_an_organization_that_was_deleted_meanwhile_has_status_404(

@@ -200,10 +200,3 @@ def test_a_fault_on_some_pages_is_waited_out(
     domain.faults.add("GET /v1/users.json", fault, times=4, after=2)
 
     assert lines(client) == domain.expected_users()
-
-
-def test_an_answer_that_never_ends_is_not_kept(domain: SimulatedDomain, client: CybozuClient) -> None:
-    domain.faults.add("GET /v1/users.json", faults.endless(content_type="application/json"), times=None)
-
-    with pytest.raises(WrongFormatError, match="expected a response of at most 33554432 bytes, found more"):
-        next(stream_users_ndjson(client, concurrency=1))

@@ -1,4 +1,4 @@
-"""The registry of providers: the one place that knows which providers exist."""
+"""The registry of providers. No other module lists them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PROVIDERS: Final[dict[str, str | Provider]] = {
 
 
 def provider(name: str) -> Provider:
-    """Return the provider of that name, raising EventError if no such provider is registered."""
+    """Return the provider of that name, raising EventError if it is not registered."""
     registered = _PROVIDERS.get(name)
     if registered is None:
         raise EventError(f"provider: expected {' or '.join(map(repr, _PROVIDERS))}, got {name[:40]!r}")
@@ -28,7 +28,7 @@ def provider(name: str) -> Provider:
 
 
 def register(new: Provider) -> None:
-    """Register a provider under its name, or replace the one that has this name."""
+    """Register a provider under its name, replacing a provider of the same name."""
     _PROVIDERS[new.name] = new
 
 
@@ -38,7 +38,7 @@ def unregister(name: str) -> None:
 
 
 def clear_clients() -> None:
-    """Drop cached clients, for a process whose providers change, as in tests and the local system."""
+    """Drop all cached clients, for tests and the local system, in which credentials change."""
     for registered in _PROVIDERS.values():
         if isinstance(registered, Provider) and registered.clients is not None:
             registered.clients.clear()
@@ -63,5 +63,5 @@ def column_names(provider_name: str, export: Mapping[str, Any]) -> Mapping[str, 
 
 
 def provider_title(name: str) -> str:
-    """Return the title of a provider for people; its name if this version does not know it."""
+    """Return the display name of a provider, or its name if this version does not know it."""
     return provider(name).title if name in _PROVIDERS else name

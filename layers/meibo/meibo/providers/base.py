@@ -31,14 +31,14 @@ ExportFormat = Literal["ndjson", "csv"]
 DEFAULT_JOB_DEADLINE_SECONDS = 21_600
 DEFAULT_SUSPECT_SHARE = 0.5
 
-# job: the provider makes a file asynchronously. pages: read page by page, over several invocations if needed.
+# job: the provider creates a file asynchronously. pages: read page by page, over several invocations if needed.
 # stream: read as one stream of bytes within one invocation.
 Reading = Literal["job", "pages", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One dataset of a provider: everything that the rest of Meibo needs to know about it.
+    """One dataset of a provider, as the rest of Meibo uses it.
 
     ``oauth_scopes`` are the OAuth scopes that reading it requires. An export without rows is suspect unless the dataset
     ``may_be_empty``. ``row_noun`` names rows in messages. ``keys`` are alternatives for the columns that identify a
@@ -64,10 +64,10 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportRequest:
-    """What a provider needs to deliver one export.
+    """The parameters of one export for its provider.
 
-    ``endpoint`` is the host or base URL of the source, ``secret`` the name of its secret. ``request`` is what the
-    provider is asked for and is recorded in the manifest. ``options`` configure how it is asked and are not recorded.
+    ``endpoint`` is the host or base URL of the source, ``secret`` the name of its secret. ``request`` selects the data
+    and is recorded in the manifest. ``options`` configure the access to the provider and are not recorded.
     A job that is not finished after ``job_deadline_seconds`` is replaced.
     """
 
@@ -83,7 +83,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class JobState:
-    """The state of an export job; ``reason`` says why a job is gone, in the provider's vocabulary."""
+    """The state of an export job; ``reason`` is the provider's term for the reason that a job is gone."""
 
     status: Literal["pending", "completed", "gone"]
     reason: str | None = None
@@ -91,10 +91,10 @@ class JobState:
 
 @dataclass(frozen=True)
 class ProviderContext:
-    """What the clients of a provider need from the invocation that they work for.
+    """The invocation's context for the clients of a provider.
 
-    ``deadline`` returns the seconds that are left. ``headroom`` is how many requests of each rate limit are left to
-    other invocations that run at the same time.
+    ``deadline`` returns the seconds that are left. ``headroom`` is the number of requests of each rate limit that are
+    left to other invocations that run at the same time.
     """
 
     deadline: Deadline
@@ -106,16 +106,16 @@ class ProviderContext:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSource(ABC):
-    """Where the bytes of one export come from.
+    """The source of one export's bytes.
 
-    ``gzip`` says that the archived file is gzip data, ``header`` that a CSV file begins with a header row.
+    ``gzip`` is true if the archived file is gzip data, ``header`` if a CSV file begins with a header row.
     """
 
     gzip: bool
     header: bool = False
 
     def notes(self) -> Mapping[str, Any]:
-        """Return counts and ids about the reading for the manifest; called after the last byte was read."""
+        """Return counts and ids of the reading for the manifest; called after the last byte was read."""
         return {}
 
 
@@ -128,16 +128,16 @@ class JobFile(ExportSource):
 
 
 class ByteStream(ExportSource):
-    """A stream that is read from its beginning to its end within one invocation."""
+    """A stream that is read completely within one invocation."""
 
     @abstractmethod
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes, which Meibo compresses if the archived file is gzip data."""
+        """Yield the bytes; Meibo compresses them if ``gzip`` is true."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one call: rows as lines of NDJSON, and the position after them as a JSON object.
+    """The result of one request: rows as lines of NDJSON, and the position after them as a JSON object.
 
     ``finished`` is the id of an organization that was read completely, ``skipped`` of one that was deleted meanwhile.
     """
@@ -149,14 +149,14 @@ class Step:
 
 
 class Pages(ABC):
-    """Rows that are read call by call, over several invocations if the provider's rate limits require it."""
+    """Rows that are read request by request, over several invocations if the provider's rate limits require it."""
 
     @abstractmethod
     def steps(self, position: Mapping[str, Any] | None) -> Iterator[Step]:
-        """Yield a step for each call, from a position (None: the beginning) to the end of the dataset."""
+        """Yield a step for each request, from a position (None: the beginning) to the last row of the dataset."""
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002  # a default for subclasses
-        """Return what the manifest says about the reading that ended at this position."""
+        """Return notes for the manifest about the reading that ended at this position."""
         return {}
 
 
@@ -166,7 +166,7 @@ class Provider(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     datasets: ClassVar[tuple[Dataset, ...]]
-    # The keys that the secret of a source can have, and the alternatives of which one is required, for messages.
+    # The keys that the secret of a source can have, and the required combinations, for messages.
     credential_keys: ClassVar[tuple[str, ...]]
     required_credentials: ClassVar[str]
     clients: ClassVar[ClientPool[Any] | None] = None
@@ -194,7 +194,7 @@ class Provider(ABC):
     def resolve(self, source: Any, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
         """Return the export requests of one configured export of a source.
 
-        Raises a MeiboError if the export cannot be resolved; it then fails on its own.
+        Raises a MeiboError if the export cannot be resolved; the other exports are not affected.
         """
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:  # noqa: ARG002  # a default for subclasses

@@ -1,4 +1,4 @@
-"""Base models of a source and its exports in the configuration, which each provider extends."""
+"""Base models of a source and its exports in the configuration. Each provider extends them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from meibo.providers.base import DEFAULT_SUSPECT_SHARE, ExportFormat
 
-# What an error message expects in a field, by the field's pattern.
+# The description of the expected value in error messages, by the field's pattern.
 EXPECTED: dict[str, str] = {}
 
 
@@ -23,13 +23,13 @@ class ConfigurationModel(BaseModel):
 
 
 def pattern_field(*, pattern: str, description: str, expected: str) -> Any:
-    """Return the field of a string with a pattern; error messages describe it by ``expected``."""
+    """Return a string field with a pattern; error messages describe the expected value with ``expected``."""
     EXPECTED[pattern] = expected
     return Field(pattern=pattern, description=description)
 
 
 def invalid(message: str, *, path: str = "") -> PydanticCustomError:
-    """Return the error of a validator; ``path`` is the place in the document if it is not the model's own."""
+    """Return the error of a validator; ``path`` is the path in the document if it is not that of the model."""
     # The message travels in the context: pydantic would format braces in the template.
     return PydanticCustomError("meibo", "{message}", {"message": message, "path": path})
 

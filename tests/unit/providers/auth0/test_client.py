@@ -120,15 +120,6 @@ def test_an_unknown_host_is_a_matter_of_configuration(auth0: Transport, client: 
         ask(client)
 
 
-def test_an_untrusted_certificate_is_not_tried_again(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("GET", PATH, requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
-
-    with pytest.raises(ConfigurationError, match="certificate"):
-        ask(client)
-
-    assert len(auth0.calls("GET", PATH)) == 1
-
-
 @pytest.mark.parametrize(
     ("reply", "error", "told"),
     [

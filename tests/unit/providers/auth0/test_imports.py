@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
+from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
 from tests.support.transport import Reply, Transport
@@ -31,15 +31,6 @@ def test_a_third_import_waits_for_the_others(auth0: Transport, client: Auth0Clie
     auth0.on("POST", PATH, Reply(429), Reply(429), Reply(202, json={"id": "job_1"}))
 
     assert create_users_import(client, connection_id="con_1", users=b"[]", upsert=False) == "job_1"
-
-
-def test_an_import_with_an_unknown_outcome_is_not_repeated(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("POST", PATH, Reply(502))
-
-    with pytest.raises(ProviderBusyError) as caught:
-        create_users_import(client, connection_id="con_1", users=b"[]", upsert=False)
-
-    assert caught.value.uncertain
 
 
 def test_a_file_that_is_too_large_is_not_sent(auth0: Transport, client: Auth0Client) -> None:

@@ -38,12 +38,6 @@ def test_what_is_not_configured_is_not_sent(auth0: Transport, client: Auth0Clien
     assert auth0.seen[-1].json == {"format": "csv", "fields": [{"name": "email"}]}
 
 
-def test_an_export_is_asked_for_again_after_a_server_error(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("POST", EXPORTS, Reply(502), CREATED)
-
-    assert create_users_export(client, connection_id=None, format="csv", limit=None, fields=["email"]) == "job_1"
-
-
 def test_an_unknown_connection_is_named(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", EXPORTS, Reply(400, json={"message": "The connection does not exist."}))
 
@@ -94,14 +88,6 @@ def test_a_status_that_is_not_a_string_is_an_error(auth0: Transport, client: Aut
         get_job(client, "job_1")
     with pytest.raises(WrongFormatError, match="expected a string as the status of the job job_1, found "):
         fresh_location(client, "job_1", ["x"])
-
-
-def test_a_vanished_job_is_gone(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("GET", "/api/v2/jobs/job_1", Reply(404, json={"message": "Job not found."}))
-
-    job = get_job(client, "job_1")
-
-    assert (job.status, job.reason) == ("gone", "missing")
 
 
 def test_another_refusal_is_not_taken_for_a_vanished_job(auth0: Transport, client: Auth0Client) -> None:

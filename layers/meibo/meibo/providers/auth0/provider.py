@@ -1,4 +1,4 @@
-"""Auth0 as a provider: users by export jobs, organizations and their members page by page."""
+"""Auth0 as a provider: users by export jobs, organizations and their members by pages."""
 
 from __future__ import annotations
 
