@@ -6,12 +6,12 @@ from typing import Any
 
 from meibo.exports.archive import archiver
 from meibo.exports.events import parse_export_event
-from meibo.observability import guarded, logger
+from meibo.observability import logger, sanitize_errors
 from meibo.settings import ArchiveExportSettings, ObjectLockSettings, time_left
 
 
 @logger.inject_lambda_context
-@guarded
+@sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the archived export's counts and verdict, or how far it has come."""
     request = parse_export_event(event)

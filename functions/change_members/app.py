@@ -6,13 +6,13 @@ from typing import Any
 
 from meibo.changes.apply import change_members
 from meibo.changes.batch import parse_queue_event
-from meibo.observability import guarded, logger, metrics
+from meibo.observability import logger, metrics, sanitize_errors
 from meibo.settings import ChangeMembersSettings, ObjectLockSettings, time_left
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-@guarded
+@sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the messages that stay on the queue (batchItemFailures)."""
     messages = parse_queue_event(event)

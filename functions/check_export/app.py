@@ -6,13 +6,13 @@ from typing import Any
 
 from meibo.exports.check import check
 from meibo.exports.events import parse_export_event
-from meibo.observability import guarded, logger
+from meibo.observability import logger, sanitize_errors
 from meibo.providers.base import ProviderContext
 from meibo.settings import time_left
 
 
 @logger.inject_lambda_context
-@guarded
+@sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the job's status and the time until the next check, never its location."""
     request = parse_export_event(event)

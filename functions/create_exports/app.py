@@ -6,12 +6,12 @@ from typing import Any
 
 from meibo.exports.create import run_creator
 from meibo.exports.events import RepairEvent, TickEvent, parse_create_event
-from meibo.observability import guarded, logger
+from meibo.observability import logger, sanitize_errors
 from meibo.settings import CreateExportsSettings, ObjectLockSettings, time_left
 
 
 @logger.inject_lambda_context
-@guarded
+@sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Answer a tick, a repair or one export; the three shapes are in meibo.exports.events."""
     request = parse_create_event(event)

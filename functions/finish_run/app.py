@@ -6,13 +6,13 @@ from typing import Any
 
 from meibo.exports.events import FailedExportEvent, parse_finish_event
 from meibo.exports.finish import run_finisher
-from meibo.observability import guarded, logger, metrics
+from meibo.observability import logger, metrics, sanitize_errors
 from meibo.settings import FinishRunSettings, ObjectLockSettings
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-@guarded
+@sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return whether the run is complete, with its counts; or that a failure was recorded."""
     request = parse_finish_event(event)

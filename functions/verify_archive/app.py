@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from meibo.archive.scheduled_verification import scheduled_verification
-from meibo.observability import guarded, logger, metrics
+from meibo.observability import logger, metrics, sanitize_errors
 from meibo.settings import VerifyArchiveSettings, time_left
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
-@guarded
+@sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return how many runs and exports were verified, and how many objects are damaged."""
     return scheduled_verification(VerifyArchiveSettings.from_env(), time_left(context)).run()

@@ -28,7 +28,7 @@ from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 from meibo import aws as meibo_aws
-from meibo.secrets import forget_providers
+from meibo import secrets
 from meibo_local.caches import cached_definitions, shared_clients
 from meibo_local.environment import overlaid_environ
 from meibo_local.folder import receive
@@ -211,10 +211,10 @@ def local_aws(
         )
         endpoint = stack.enter_context(serve_s3(received))
         stack.enter_context(_variables({"AWS_ENDPOINT_URL_S3": endpoint}))
-        meibo_aws.forget_clients()
-        forget_providers()
-        stack.callback(meibo_aws.forget_clients)
-        stack.callback(forget_providers)
+        meibo_aws.clear_clients()
+        secrets.clear_clients()
+        stack.callback(meibo_aws.clear_clients)
+        stack.callback(secrets.clear_clients)
         invocations = InvokeInterceptor()
         stack.enter_context(invocations.answered())
         stack.enter_context(shared_clients())
@@ -269,7 +269,7 @@ def _create(
         schedule_input=schedule["Properties"]["Target"]["Input"],
         create_exports=by_id["CreateExports"].name,
         service=service,
-        changes=_changes(translated, resources, parameters, by_id["ChangeMembers"], service),
+        changes=_changes(translated, resources, by_id["ChangeMembers"], service),
         template=translated,
     )
 
@@ -327,20 +327,18 @@ def _functions(source: dict[str, Any], resources: Mapping[str, str], root: Path)
 def _changes(
     translated: dict[str, Any],
     resources: Mapping[str, str],
-    parameters: Mapping[str, str],
     function: LocalFunction,
     service: LambdaService,
 ) -> LocalChanges:
     (mapping,) = (found["Properties"] for found in of_type(translated, "AWS::Lambda::EventSourceMapping").values())
     queue, dead_letters = resources["ChangesQueue"], resources["ChangesDeadLetters"]
     client = boto3.client("sqs")
-    concurrency = mapping["ScalingConfig"]["MaximumConcurrency"]["Ref"]
     source = EventSource(
         SqsQueue(client, queue),
         client.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"],
         lambda event: service.invoke(function.name, json.dumps(event).encode()),
         batch_size=mapping["BatchSize"],
-        concurrency=int(parameters.get(concurrency, translated["Parameters"][concurrency]["Default"])),
+        concurrency=mapping["ScalingConfig"]["MaximumConcurrency"],
         reports_failures="ReportBatchItemFailures" in mapping["FunctionResponseTypes"],
     )
     return LocalChanges(client, queue, dead_letters, source)

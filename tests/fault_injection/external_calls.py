@@ -73,7 +73,7 @@ _ID: Final = re.compile(r"\b(job|con|org|rol|uinv)_[A-Za-z0-9]{16}|auth0%7C[0-9a
 
 def forget_what_a_sandbox_keeps() -> None:
     """Drop everything that lives as long as a sandbox: clients, tokens, connections."""
-    meibo_aws.forget_clients()
+    meibo_aws.clear_clients()
     clear_clients()
 
 

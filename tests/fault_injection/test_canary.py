@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
+from meibo.observability import logger
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
 from tests.fault_injection.captured_output import Break, CapturedOutput, Secrets, listening
@@ -72,8 +73,13 @@ SWITCHES: dict[str, tuple[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def everything() -> Iterator[WholeSystem]:
-    with world(users=40, organizations=2, cybozu_users=20, LogLevel="DEBUG") as running:
-        yield running
+    level = logger.log_level
+    logger.setLevel("DEBUG")
+    try:
+        with world(users=40, organizations=2, cybozu_users=20) as running:
+            yield running
+    finally:
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")

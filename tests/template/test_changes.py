@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meibo.changes.apply import FIRST_WAIT_SECONDS, MAX_WAIT_SECONDS
+from meibo.changes.apply import FIRST_WAIT_SECONDS, MAX_INVOCATIONS, MAX_WAIT_SECONDS
 from meibo.changes.dead_letters import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
 from tests.template.conftest import Template
 
@@ -47,17 +47,8 @@ def test_batches_of_ten_answer_message_by_message(template: Template) -> None:
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
 
 
-@pytest.mark.parametrize("concurrency", [2, 7])
-def test_concurrency_is_bounded_at_the_queue_and_the_function_knows_it(
-    translate: Callable[..., Template], concurrency: int
-) -> None:
-    # when
-    template = translate(ChangesConcurrency=concurrency)
-
-    # then
-    variables = template.properties("ChangeMembers")["Environment"]["Variables"]
-    assert _mapping(template)["ScalingConfig"] == {"MaximumConcurrency": concurrency}
-    assert variables["MEIBO_CHANGES_CONCURRENCY"] == concurrency
+def test_concurrency_is_limited_at_the_queue_to_what_the_function_expects(template: Template) -> None:
+    assert _mapping(template)["ScalingConfig"] == {"MaximumConcurrency": MAX_INVOCATIONS}
     assert "ReservedConcurrentExecutions" not in template.properties("ChangeMembers")
 
 

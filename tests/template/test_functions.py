@@ -71,6 +71,25 @@ def test_settings_accept_all_that_the_parameters_allow(
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
+def test_defaults_and_bounds_of_the_settings_are_those_of_the_parameters(source: dict[str, Any], function: str) -> None:
+    variables = source["Resources"][function]["Properties"].get("Environment", {}).get("Variables", {})
+    fields = [field.metadata for kind in SETTINGS[function] for field in dataclasses.fields(kind)]
+
+    for field in fields:
+        parameter = source["Parameters"].get(variables[field["name"]].get("Ref"))
+        if parameter is None:
+            assert field["default"] is None, f"{field['name']} has a default but no parameter"
+            continue
+        assert field["default"] in (None, str(parameter["Default"])), field["name"]
+        if parameter["Type"] == "Number":
+            assert isinstance(field["parse"], settings.Integer), field["name"]
+            bounds = (field["parse"].minimum, field["parse"].maximum)
+            assert bounds == (parameter["MinValue"], parameter["MaxValue"]), field["name"]
+        if allowed := parameter.get("AllowedValues"):
+            assert [field["parse"](value) for value in allowed] == allowed
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_function_has_its_own_log_group_with_retention(template: Template, function: str) -> None:
     properties = template.properties(function)
 

@@ -19,7 +19,7 @@ from meibo.archive.copy.digest import best_checksum
 from meibo.archive.copy.target import Object
 from meibo.aws import busy_error
 from meibo.errors import AwsBusyError, ConfigurationError, UnexpectedError
-from meibo.observability import guarded
+from meibo.observability import sanitize_errors
 
 URL = "https://archive.s3.eu-south-1.amazonaws.com/?X-Amz-Signature=secret"
 
@@ -76,7 +76,7 @@ def name_of(error: Exception) -> str:
 
 @pytest.mark.parametrize("error", BUSY, ids=name_of)
 def test_errors_that_pass_leave_a_function_as_aws_busy(error: Exception) -> None:
-    @guarded
+    @sanitize_errors
     def handler(_event: Any, _context: Any) -> dict[str, Any]:
         raise error
 
@@ -89,7 +89,7 @@ def test_errors_that_pass_leave_a_function_as_aws_busy(error: Exception) -> None
 
 @pytest.mark.parametrize("error", PERMANENT, ids=name_of)
 def test_errors_that_no_retry_fixes_are_not_aws_being_busy(error: Exception) -> None:
-    @guarded
+    @sanitize_errors
     def handler(_event: Any, _context: Any) -> dict[str, Any]:
         raise error
 
@@ -99,7 +99,7 @@ def test_errors_that_no_retry_fixes_are_not_aws_being_busy(error: Exception) -> 
 
 
 def test_errors_of_meibo_leave_a_function_as_they_are() -> None:
-    @guarded
+    @sanitize_errors
     def handler(_event: Any, _context: Any) -> dict[str, Any]:
         raise ConfigurationError("sources[0].domain: expected a host name")
 

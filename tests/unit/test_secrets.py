@@ -11,7 +11,7 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
 from meibo.errors import AwsBusyError, ConfigurationError, SecretError
-from meibo.secrets import forget_providers, read_configuration, read_secret
+from meibo.secrets import clear_clients, read_configuration, read_secret
 
 NAME = "/meibo/sources"
 
@@ -22,12 +22,12 @@ def ssm() -> Iterator[Stubber]:
     client = boto3.client(
         "ssm", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
-    forget_providers()
+    clear_clients()
     with Stubber(client) as stubber:
         DEFAULT_PROVIDERS["ssm"] = SSMProvider(boto3_client=client)
         yield stubber
         stubber.assert_no_pending_responses()
-    forget_providers()
+    clear_clients()
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def secrets_manager() -> Iterator[Stubber]:
     client = boto3.client(
         "secretsmanager", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
-    forget_providers()
+    clear_clients()
     with Stubber(client) as stubber:
         DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
         yield stubber
         stubber.assert_no_pending_responses()
-    forget_providers()
+    clear_clients()
 
 
 class _Unreachable:
@@ -157,14 +157,14 @@ def test_a_secret_that_is_missing_or_denied_is_named(secrets_manager: Stubber, c
 def test_a_malformed_secret_is_named_but_not_quoted(secrets_manager: Stubber, text: str) -> None:
     secrets_manager.add_response("get_secret_value", {"SecretString": text})
 
-    with pytest.raises(SecretError, match="'meibo/acme' must hold one JSON object") as caught:
+    with pytest.raises(SecretError, match="'meibo/acme': expected a JSON object") as caught:
         read_secret("meibo/acme")
     assert "client_id=a" not in str(caught.value)
 
 
 def test_an_aws_that_cannot_be_reached_is_busy() -> None:
     client: Any = _Unreachable(EndpointConnectionError(endpoint_url="https://secretsmanager.invalid"))
-    forget_providers()
+    clear_clients()
     DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
     DEFAULT_PROVIDERS["ssm"] = SSMProvider(boto3_client=client)
 
@@ -172,14 +172,14 @@ def test_an_aws_that_cannot_be_reached_is_busy() -> None:
         read_secret("meibo/acme")
     with pytest.raises(AwsBusyError, match="EndpointConnectionError"):
         read_configuration(NAME)
-    forget_providers()
+    clear_clients()
 
 
 def test_missing_credentials_are_reported_as_such() -> None:
     client: Any = _Unreachable(NoCredentialsError())
-    forget_providers()
+    clear_clients()
     DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
 
     with pytest.raises(NoCredentialsError):
         read_secret("meibo/acme")
-    forget_providers()
+    clear_clients()

@@ -1,4 +1,4 @@
-"""boto3 clients, made on first use and kept for the life of the process, and which of their errors will pass."""
+"""boto3 clients, created on first use and cached for the life of the process, and classification of their errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
-# Standard mode retries throttling and 5xx with backoff; ten tries outlast the S3 503s that a burst can meet.
+# Standard mode retries throttling and 5xx with backoff. Ten attempts outlast the 503 responses of S3 to a burst.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
 _MAX_S3_CONNECTIONS = 32
 _REGIONAL: Any = {"us_east_1_regional_endpoint": "regional"}
@@ -31,9 +31,9 @@ _REGIONAL: Any = {"us_east_1_regional_endpoint": "regional"}
 _MAX_CONDITIONAL_PUTS = 8
 _MIN_CONFLICT_WAIT_SECONDS = 0.1
 
-# Time-outs, failed connections, and responses that broke off.
+# Timeouts, failed connections and incomplete responses.
 _BROKEN_CONNECTIONS = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
-# Codes that do not name throttling or a failure of the service, but mean it, with a status of 4xx:
+# Codes of throttling and of service failures that neither their name nor their status (4xx) identifies:
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 _BUSY_CODES = frozenset(
     {"RequestLimitExceeded", "RequestTimeout", "RequestTimeoutException", "TooManyRequestsException"}
@@ -42,7 +42,7 @@ _BUSY_CODES = frozenset(
 
 @cache
 def s3() -> S3Client:
-    """Return the S3 client; its pool is as wide as finish_run's parallel reads of manifests.
+    """Return the S3 client, with a connection for each thread of finish_run that reads manifests.
 
     It presigns URLs for the regional endpoint. boto3's default is s3.amazonaws.com, which redirects for up to a day
     after a bucket was created, and rejects requests for regions launched after March 2019:
@@ -74,31 +74,31 @@ def sqs() -> SQSClient:
     return boto3.client("sqs", config=Config(retries=_RETRIES))
 
 
-def forget_clients() -> None:
-    """Drop the kept clients, for a process whose endpoints or credentials change (tests, the local system)."""
-    for made in (s3, step_functions, event_bridge, sqs):
-        made.cache_clear()
+def clear_clients() -> None:
+    """Drop the cached clients, for a process whose endpoints or credentials change (tests, the local system)."""
+    for client in (s3, step_functions, event_bridge, sqs):
+        client.cache_clear()
 
 
 def busy_error(error: BaseException) -> AwsBusyError | None:
-    """Return the AwsBusyError that a botocore error stands for, or None if another attempt would not help.
+    """Return an AwsBusyError for a botocore error, or None if a retry would not help.
 
-    AWS is busy if it throttles, answers 429 or 5xx, or cannot be reached. The message names the operation and the code
-    only, because a message of S3 may repeat a signed URL.
+    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains the operation and
+    the code only, because a message of S3 may contain a signed URL.
     """
     if isinstance(error, _BROKEN_CONNECTIONS):
-        return AwsBusyError(f"an AWS service did not answer ({type(error).__name__}); retry later")
+        return AwsBusyError(f"an AWS service did not respond ({type(error).__name__}); retry later")
     if not isinstance(error, exceptions.ClientError):
         return None
     code = str(error.response.get("Error", {}).get("Code", "unknown"))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if not is_busy_code(code) and status != 429 and status < 500:
         return None
-    return AwsBusyError(f"AWS answered {error.operation_name} with {code}; retry later")
+    return AwsBusyError(f"AWS responded to {error.operation_name} with {code}; retry later")
 
 
 def is_busy_code(code: str) -> bool:
-    """Return whether an error code of AWS means throttling, or a failure inside the service."""
+    """Return whether an error code of AWS means throttling or a service failure."""
     if code.startswith(("Internal", "ServiceUnavailable", "SlowDown")):
         return True
     return "throttl" in code.lower() or code in _BUSY_CODES

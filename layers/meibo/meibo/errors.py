@@ -1,34 +1,61 @@
-"""Every error that Meibo raises on purpose.
+"""Errors that Meibo raises.
 
-The class name is a contract: AWS Lambda reports it as ``errorType`` and the workflow's ``Retry`` and ``Catch``
-match on it. A message says what to change and holds ids, counts and host names only: never a user attribute,
-a token or a location.
+The class name is a contract: AWS Lambda reports it as ``errorType``, and the workflow's ``Retry`` and ``Catch`` match
+it. On the right: what the workflow does with the error. A fatal error fails the export (or the invocation) at once, and
+its message is recorded in the run manifest.
+
+::
+
+    MeiboError                    base class, never raised
+    ├── ConfigurationError        fatal
+    ├── EventError                fatal
+    ├── SecretError               fatal
+    ├── CredentialsRefusedError   fatal
+    ├── ScopeMissingError         fatal
+    ├── RequestRefusedError       fatal
+    ├── LocationRefusedError      fatal
+    ├── ProviderBusyError         retried with backoff
+    ├── AwsBusyError              retried with backoff
+    ├── CopyBrokenError           retried with backoff, with a new location
+    │   └── SourceChangedError    retried with backoff, with a new location
+    ├── OutOfTimeError            retried by ArchiveExport, whose next invocation resumes
+    ├── BadFileError              base class, never raised
+    │   ├── CorruptFileError      fatal
+    │   ├── WrongFormatError      fatal
+    │   └── FileTooLargeError     fatal
+    ├── ArchiveConflictError      fatal
+    ├── JobGoneError              caught: a new job is created, a limited number of times
+    ├── JobsExhaustedError        fatal
+    └── UnexpectedError           retried twice
+
+A message says what was expected, what was found and what to do. It contains ids, counts and host names only: never a
+user attribute, a token or a location.
 """
 
 from __future__ import annotations
 
 
 class MeiboError(Exception):
-    """Base of every error that Meibo raises on purpose."""
+    """Base class of every error that Meibo raises."""
 
 
-# -- we are wrong: fails at once, no retry, the message says what to change ------------------------------------
+# -- Mistakes in the setup: fatal; the message says what to change -------------------------------------------------
 
 
 class ConfigurationError(MeiboError):
-    """The configuration or the environment of a function is not valid."""
+    """The configuration or the environment of a function is invalid."""
 
 
 class EventError(MeiboError):
-    """A function was invoked with an event of the wrong shape."""
+    """The event of an invocation is invalid."""
 
 
 class SecretError(MeiboError):
-    """A secret is missing, cannot be read, or does not hold what its source needs."""
+    """A secret is missing, cannot be read, or lacks values that its source needs."""
 
 
 class CredentialsRefusedError(MeiboError):
-    """The provider does not accept the credentials (401, or 520 at cybozu.com)."""
+    """The provider rejected the credentials (401, or 520 at cybozu.com)."""
 
 
 class ScopeMissingError(MeiboError):
@@ -40,10 +67,10 @@ class ScopeMissingError(MeiboError):
 
 
 class RequestRefusedError(MeiboError):
-    """The provider refuses the request as it is, for example because a connection does not exist (400, 404).
+    """The provider rejected the request as invalid, for example because a connection does not exist (400, 404).
 
-    ``foreign`` says that the answer is not the API's own but a page of something in between, so that its 404 does not
-    mean that what was asked for is gone.
+    ``foreign`` is true if the response does not come from the provider's API but from an intermediary such as a proxy.
+    A foreign 404 does not mean that the requested resource does not exist.
     """
 
     def __init__(
@@ -56,17 +83,17 @@ class RequestRefusedError(MeiboError):
 
 
 class LocationRefusedError(MeiboError):
-    """A location is not on an allowed host, not https, or redirects elsewhere."""
+    """A location is not on an allowed host, does not use HTTPS, or redirects to another location."""
 
 
-# -- the provider is busy: wait as its headers say, then again -------------------------------------------------
+# -- The provider or AWS is busy: retried with backoff -------------------------------------------------------------
 
 
 class ProviderBusyError(MeiboError):
-    """The provider still answers 429 or 5xx, or resets connections, after the waits this invocation has time for.
+    """The provider still responds with 429 or 5xx, or resets connections, after the retries of this invocation.
 
-    ``retry_after`` is what is left to wait, in seconds, where the provider told it. ``uncertain`` says that a
-    request which must not be sent twice may have been carried out.
+    ``retry_after`` is the remaining wait in seconds, if the provider stated it. ``uncertain`` is true if a request that
+    must not be sent twice may have been executed.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, uncertain: bool = False) -> None:
@@ -75,64 +102,61 @@ class ProviderBusyError(MeiboError):
         self.uncertain = uncertain
 
 
-# -- AWS is busy: the workflow retries with backoff until it passes -----------------------------------------------
-
-
 class AwsBusyError(MeiboError):
-    """An AWS service throttles, answers 5xx or cannot be reached, also after boto3's own retries."""
+    """An AWS service still throttles, responds with 5xx or cannot be reached after the retries of boto3."""
 
 
-# -- the copy broke: a fresh location, then on or again --------------------------------------------------------
+# -- The copy did not finish: retried ------------------------------------------------------------------------------
 
 
 class CopyBrokenError(MeiboError):
-    """A copy lost its connection to the location or to S3 more often than one invocation tries again."""
+    """A copy lost its connection to the location or to S3 more often than one invocation retries."""
 
 
 class SourceChangedError(CopyBrokenError):
-    """The file behind a location changed during the copy more often than one invocation starts over."""
+    """The file at a location changed during the copy more often than one invocation restarts the copy."""
 
 
 class OutOfTimeError(MeiboError):
-    """The invocation's time ends before its work does; the workflow starts it again."""
+    """The invocation has too little time left to finish its work."""
 
 
-# -- the file is bad: nothing is published, the export fails with the reason ------------------------------------
+# -- The file is invalid: fatal; nothing is published --------------------------------------------------------------
 
 
 class BadFileError(MeiboError):
-    """The received file is not what was asked for; nothing was published."""
+    """Base class of the errors of an invalid file."""
 
 
 class CorruptFileError(BadFileError):
-    """The file's gzip data, its checksum or its length is wrong, or it ends early."""
+    """The file is truncated, or its gzip data, checksum or length is wrong."""
 
 
 class WrongFormatError(BadFileError):
-    """The file is not in the format that was asked for, for example HTML where CSV was due."""
+    """The file does not have the requested format, for example HTML instead of CSV."""
 
 
 class FileTooLargeError(BadFileError):
-    """The file, its expansion or one of its rows is larger than the configured limit."""
+    """The file, its decompressed content or one of its rows exceeds a size limit."""
 
 
 class ArchiveConflictError(MeiboError):
-    """The key already holds an object whose content differs from what would be written."""
+    """The key already contains an object with different content."""
 
 
-# -- the job is gone: a new job, a bounded number of times ------------------------------------------------------
+# -- The job is gone: a new job is created, a limited number of times ----------------------------------------------
 
 
 class JobGoneError(MeiboError):
-    """The provider's job failed, expired, vanished or is stuck; a new job can take its place."""
+    """The provider's job failed, expired, was deleted or does not finish."""
 
 
 class JobsExhaustedError(MeiboError):
-    """As many jobs were created for one export as the settings allow, and none delivered."""
+    """The maximum number of jobs was created for one export, and none delivered a file."""
 
 
-# -- what is left -----------------------------------------------------------------------------------------------
+# -- Everything else: retried twice --------------------------------------------------------------------------------
 
 
 class UnexpectedError(MeiboError):
-    """An error that Meibo did not foresee; its type and place are told, its message is withheld on purpose."""
+    """An error of another type was raised; only its type and its place in the code are reported."""

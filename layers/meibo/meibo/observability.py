@@ -1,7 +1,7 @@
-"""Logs and metrics, and the door through which errors leave a function.
+"""Logger and metrics of the functions, and the decorator that keeps sensitive data out of their errors.
 
-Quiet about people: messages and logs hold ids, counts and timings. What Meibo did not foresee could hold
-anything, so only its type and place get out.
+Messages and logs contain ids, counts and timings only. The message of an error that is not Meibo's may contain user
+data, so only its type and its place in the code are reported.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from aws_lambda_powertools.metrics import MetricUnit
 from meibo.aws import busy_error
 from meibo.errors import MeiboError, UnexpectedError
 
-__all__ = ["MetricUnit", "guarded", "kind_of", "logger", "metrics"]
+__all__ = ["MetricUnit", "logger", "metrics", "safe_description", "sanitize_errors"]
 
-# The service is the stack's name, from POWERTOOLS_SERVICE_NAME; the alarms look for it as the metrics' dimension.
+# The service is the name of the stack (POWERTOOLS_SERVICE_NAME). The alarms use it as the dimension of the metrics.
 logger = Logger(log_uncaught_exceptions=False)
 metrics = Metrics(namespace="Meibo")
 
 Handler = Callable[[Any, Any], dict[str, Any]]
 
 
-def guarded(handler: Handler) -> Handler:
-    """Raise Meibo's own errors as they are, AwsBusyError if AWS is busy, and UnexpectedError for all others.
+def sanitize_errors(handler: Handler) -> Handler:
+    """Raise Meibo's errors unchanged, AwsBusyError if AWS is busy, and UnexpectedError instead of any other error.
 
-    The messages of other errors may contain sensitive data, so they are dropped.
+    UnexpectedError contains the type and the place of the original error, but not its message.
     """
 
     @functools.wraps(handler)
@@ -40,26 +40,25 @@ def guarded(handler: Handler) -> Handler:
         except MeiboError as error:
             logger.error("failed", extra={"error": type(error).__name__, "reason": str(error)})
             raise
-        except Exception as error:  # noqa: BLE001  # the door: whatever it is, its message must not get out
+        except Exception as error:  # noqa: BLE001  # the message of any other error may contain sensitive data
             if busy := busy_error(error):
                 logger.error("failed", extra={"error": type(busy).__name__, "reason": str(busy)})
                 raise busy from None
             places = [
-                f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119  # a frame's name need not be a path
+                f"{os.path.basename(frame.filename)}:{frame.lineno}"  # noqa: PTH119  # a frame's filename may be <string>
                 for frame in traceback.extract_tb(error.__traceback__)
             ]
-            kind = kind_of(error)
-            logger.error("failed unexpectedly", extra={"error": kind, "places": places})
+            description = safe_description(error)
+            logger.error("failed unexpectedly", extra={"error": description, "places": places})
             raise UnexpectedError(
-                f"{kind} at {places[-1]}; see the function's log for the places that led there"
+                f"{description} at {places[-1]}; see the function's log for the call stack (places)"
             ) from None
 
     return call
 
 
-def kind_of(error: Exception) -> str:
-    """Return what an error is without its message, which could hold anything."""
-    # botocore's errors are told apart by the service's code, which is public vocabulary.
+def safe_description(error: Exception) -> str:
+    """Return the type of an error, and the operation and error code if AWS returned it, but never its message."""
     code = getattr(error, "response", {}).get("Error", {}).get("Code") if hasattr(error, "response") else None
     operation = getattr(error, "operation_name", None)
     if isinstance(code, str) and isinstance(operation, str):

@@ -13,18 +13,16 @@ from meibo.aws import busy_error
 from meibo.errors import ConfigurationError, SecretError
 
 
-def forget_providers() -> None:
-    """Drop the clients that Powertools keeps, for a process whose AWS changes (tests, the local system)."""
+def clear_clients() -> None:
+    """Drop the clients that Powertools caches, for a process whose endpoints change (tests, the local system)."""
     parameters.clear_caches()  # type: ignore[no-untyped-call]  # Powertools does not annotate it
 
 
 def read_secret(name: str) -> dict[str, Any]:
     """Return a secret's JSON object.
 
-    Raises SecretError if the secret is missing, cannot be read or holds no JSON object, and AwsBusyError if Secrets
-    Manager is busy.
-
-    Not cached: clients are kept with their tokens, and a corrected secret must count at once.
+    Raises SecretError if the secret is missing, cannot be read or does not contain a JSON object, and AwsBusyError if
+    Secrets Manager is busy. The secret is not cached, so that a corrected secret is used at once.
     """
     try:
         text = parameters.get_secret(name, force_fetch=True)
@@ -38,15 +36,15 @@ def read_secret(name: str) -> dict[str, Any]:
     except ValueError:
         document = None
     if not isinstance(document, dict):
-        raise SecretError(f'the secret {name!r} must hold one JSON object, such as {{"client_id": …}}')
+        raise SecretError(f'the secret {name!r}: expected a JSON object such as {{"client_id": …}}; correct the secret')
     return document
 
 
 def read_configuration(name: str) -> dict[str, str]:
-    """Return the configuration's documents by the names of their SSM parameters, sorted by name.
+    """Return the documents of the configuration by the names of their SSM parameters, sorted by name.
 
-    These are the parameter ``name`` and all parameters below ``name/``; SSM limits each to 8 KB. Raises
-    ConfigurationError if there is none, or if they cannot be read, and AwsBusyError if SSM is busy.
+    The documents are the parameter ``name`` and all parameters below ``name/``; SSM limits each to 8 KB. Raises
+    ConfigurationError if there is none or if they cannot be read, and AwsBusyError if SSM is busy.
     """
     documents: dict[str, str] = {}
     try:
@@ -55,8 +53,8 @@ def read_configuration(name: str) -> dict[str, str]:
         if _rejection_code(error) != "ParameterNotFound":
             raise _unreadable(f"the SSM parameter {name!r}", error) from None
     try:
-        # Without a slash at its end: IAM compares the policy's ARN with "parameter" and this path. The paginator
-        # behind it also passes over pages without parameters, which SSM may return before the last one:
+        # Without a trailing slash: IAM compares the ARN in the policy with "parameter" and this path. The paginator of
+        # Powertools also skips empty pages, which SSM may return before the last page:
         # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
         below = parameters.get_parameters(name, recursive=True, force_fetch=True)
     except GetParameterError as error:
@@ -70,14 +68,14 @@ def read_configuration(name: str) -> dict[str, str]:
     return documents
 
 
-def _unreadable(what: str, error: GetParameterError) -> ConfigurationError:
+def _unreadable(subject: str, error: GetParameterError) -> ConfigurationError:
     return ConfigurationError(
-        f"{what} cannot be read ({_rejection_code(error)}); allow ssm:GetParameter and ssm:GetParametersByPath on it"
+        f"{subject} cannot be read ({_rejection_code(error)}); allow ssm:GetParameter and ssm:GetParametersByPath on it"
     )
 
 
 def _rejection_code(error: GetParameterError) -> str:
-    """Return the code with which AWS rejected the call; raise what Powertools wrapped if there is no such answer."""
+    """Return the code with which AWS rejected the call; raise the wrapped error if AWS did not reject it."""
     cause = error.__context__
     if cause is None:
         raise error

@@ -1,7 +1,7 @@
-"""Read a function's settings from its environment, one frozen dataclass per function.
+"""Settings of the functions, read from their environment: one frozen dataclass per function.
 
-Nothing is read at import: a handler calls ``from_env()``, and every variable that is missing or malformed is
-named in one :class:`~meibo.errors.ConfigurationError`.
+Defaults and bounds are those of the parameters in ``template.yaml``. Nothing is read at import: a handler calls
+``from_env()``, which raises one :class:`~meibo.errors.ConfigurationError` that names every invalid variable.
 """
 
 from __future__ import annotations
@@ -35,20 +35,25 @@ class Retention:
         return now + timedelta(days=self.days)
 
 
-def _text(value: str) -> str:
+def _string(value: str) -> str:
     if not value.strip():
-        raise ValueError("must not be empty")
+        raise ValueError("expected a value, got an empty string")
     return value.strip()
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        number = int(value) if value.strip().isdecimal() else None
-        if number is None or not low <= number <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return number
+@dataclass(frozen=True)
+class Integer:
+    """Parser of an integer within bounds, which are inclusive."""
 
-    return parse
+    minimum: int
+    maximum: int
+
+    def __call__(self, value: str) -> int:
+        """Return the integer, raising ValueError if the value is not an integer within the bounds."""
+        number = int(value) if value.strip().isdecimal() else None
+        if number is None or not self.minimum <= number <= self.maximum:
+            raise ValueError(f"expected an integer from {self.minimum} to {self.maximum}, got {value[:40]!r}")
+        return number
 
 
 _LOCK_MODES: dict[str, ObjectLockMode] = {mode: mode for mode in get_args(ObjectLockMode)}
@@ -56,50 +61,50 @@ _LOCK_MODES: dict[str, ObjectLockMode] = {mode: mode for mode in get_args(Object
 
 def _lock_mode(value: str) -> ObjectLockMode:
     if value not in _LOCK_MODES:
-        raise ValueError("must be NONE, GOVERNANCE or COMPLIANCE")
+        raise ValueError(f"expected NONE, GOVERNANCE or COMPLIANCE, got {value[:40]!r}")
     return _LOCK_MODES[value]
 
 
 def variable(name: str, parse: Callable[[str], T], default: str | None = None) -> T:
     """Declare a settings field that is read from the environment variable ``name``."""
-    # A dataclass field is typed by its value, so the declaration claims to be one.
+    # Type checkers require that the value of a dataclass field has the type of the field.
     field: Any = dataclasses.field(metadata={"name": name, "parse": parse, "default": default})
-    declared: T = field
-    return declared
+    typed_field: T = field
+    return typed_field
 
 
 class EnvironmentSettings:
-    """Base of the settings: reads every declared variable and reports all faults at once."""
+    """Base class of the settings: reads every declared variable and reports all invalid ones together."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """Read the settings, raising one ConfigurationError that names every faulty variable."""
+        """Read the settings, raising one ConfigurationError that names every invalid variable."""
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
-        faults: list[str] = []
+        reasons: list[str] = []
         for field in dataclasses.fields(cls):
             name, parse, default = (field.metadata[key] for key in ("name", "parse", "default"))
-            text = environment.get(name, default)
-            if text is None:
-                faults.append(f"{name} is not set")
+            value = environment.get(name, default)
+            if value is None:
+                reasons.append(f"{name}: expected a value, but the variable is not set")
                 continue
             try:
-                values[field.name] = parse(text)
+                values[field.name] = parse(value)
             except ValueError as error:
-                faults.append(f"{name} {error}")
-        if faults:
-            raise ConfigurationError("the function's environment is not valid: " + "; ".join(faults))
+                reasons.append(f"{name}: {error}")
+        if reasons:
+            raise ConfigurationError("invalid environment of the function: " + "; ".join(reasons))
         return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectLockSettings(EnvironmentSettings):
-    """Retention that is put on every written object, on top of the bucket's own rule."""
+    """Environment of Object Lock, for every function that writes objects."""
 
     mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", _lock_mode, "NONE")
-    days: int = variable("MEIBO_OBJECT_LOCK_DAYS", _whole(1, 36_500), "365")
+    days: int = variable("MEIBO_OBJECT_LOCK_DAYS", Integer(1, 36_500), "365")
 
     def retention(self) -> Retention | None:
         """Return the retention of each written object, or None if there is none."""
@@ -110,49 +115,47 @@ class ObjectLockSettings(EnvironmentSettings):
 class CreateExportsSettings(EnvironmentSettings):
     """Environment of ``create_exports``."""
 
-    bucket: str = variable("MEIBO_BUCKET", _text)
-    configuration_parameter: str = variable("MEIBO_CONFIGURATION", _text)
-    state_machine_arn: str = variable("MEIBO_STATE_MACHINE_ARN", _text)
-    max_parallel_exports: int = variable("MEIBO_MAX_PARALLEL_EXPORTS", _whole(1, 1000), "5")
+    bucket: str = variable("MEIBO_BUCKET", _string)
+    configuration_parameter: str = variable("MEIBO_CONFIGURATION", _string)
+    state_machine_arn: str = variable("MEIBO_STATE_MACHINE_ARN", _string)
+    max_parallel_exports: int = variable("MEIBO_MAX_PARALLEL_EXPORTS", Integer(1, 1000), "5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveExportSettings(EnvironmentSettings):
     """Environment of ``archive_export``."""
 
-    bucket: str = variable("MEIBO_BUCKET", _text)
+    bucket: str = variable("MEIBO_BUCKET", _string)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinishRunSettings(EnvironmentSettings):
     """Environment of ``finish_run``."""
 
-    bucket: str = variable("MEIBO_BUCKET", _text)
-    event_bus: str = variable("MEIBO_EVENT_BUS", _text, "default")
+    bucket: str = variable("MEIBO_BUCKET", _string)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyArchiveSettings(EnvironmentSettings):
     """Environment of ``verify_archive``."""
 
-    bucket: str = variable("MEIBO_BUCKET", _text)
-    rotation_days: int = variable("MEIBO_VERIFY_ROTATION_DAYS", _whole(1, 366), "30")
-    cold_rotation_days: int = variable("MEIBO_VERIFY_COLD_ROTATION_DAYS", _whole(1, 3660), "365")
-    transition_days: int = variable("MEIBO_TRANSITION_DAYS", _whole(0, 36_500), "0")
+    bucket: str = variable("MEIBO_BUCKET", _string)
+    rotation_days: int = variable("MEIBO_VERIFY_ROTATION_DAYS", Integer(1, 366), "30")
+    cold_rotation_days: int = variable("MEIBO_VERIFY_COLD_ROTATION_DAYS", Integer(1, 3660), "365")
+    transition_days: int = variable("MEIBO_TRANSITION_DAYS", Integer(0, 36_500), "0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeMembersSettings(EnvironmentSettings):
     """Environment of ``change_members``."""
 
-    bucket: str = variable("MEIBO_BUCKET", _text)
-    configuration_parameter: str = variable("MEIBO_CONFIGURATION", _text)
-    queue_url: str = variable("MEIBO_CHANGES_QUEUE_URL", _text)
-    dead_letters_url: str = variable("MEIBO_CHANGES_DEAD_LETTERS_URL", _text)
-    max_removals: int = variable("MEIBO_MAX_REMOVALS", _whole(0, 1000), "50")
-    concurrency: int = variable("MEIBO_CHANGES_CONCURRENCY", _whole(2, 100), "2")
+    bucket: str = variable("MEIBO_BUCKET", _string)
+    configuration_parameter: str = variable("MEIBO_CONFIGURATION", _string)
+    queue_url: str = variable("MEIBO_CHANGES_QUEUE_URL", _string)
+    dead_letters_url: str = variable("MEIBO_CHANGES_DEAD_LETTERS_URL", _string)
+    max_removals: int = variable("MEIBO_MAX_REMOVALS", Integer(0, 1000), "50")
 
 
 def time_left(context: Any) -> Callable[[], float]:
-    """Return what tells the seconds until the invocation's time-out, from the context that Lambda gives."""
+    """Return a function that returns the seconds until the invocation's timeout, from the context of Lambda."""
     return lambda: context.get_remaining_time_in_millis() / 1000

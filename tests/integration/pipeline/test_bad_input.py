@@ -68,7 +68,7 @@ def test_an_event_of_the_wrong_shape_says_what_is_accepted(system: System) -> No
 @pytest.mark.parametrize(
     ("secret", "error", "words"),
     [
-        ("not json", "SecretError", "must hold one JSON object"),
+        ("not json", "SecretError", "expected a JSON object"),
         ({"client_id": "abc"}, "SecretError", "client_secret"),
         ({"client_id": "meibo-acme", "client_secret": "wrong"}, "CredentialsRefusedError", "localhost"),
     ],

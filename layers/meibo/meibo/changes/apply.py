@@ -32,11 +32,15 @@ from meibo.errors import (
     ProviderBusyError,
 )
 from meibo.http.ratelimit import Deadline
-from meibo.observability import MetricUnit, kind_of, logger, metrics
+from meibo.observability import MetricUnit, logger, metrics, safe_description
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, Retention
 
+# How many invocations apply changes at a time: MaximumConcurrency of the event source mapping in template.yaml. Two use
+# up the rate limit of a tenant, and Lambda accepts no smaller number. Each leaves as many requests of a limit unused.
+# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+MAX_INVOCATIONS: Final = 2
 # Kept back for writing the records and dead letters of ten messages.
 FINISH_SECONDS: Final = 15.0
 # How long a message that nothing could be done for stays hidden, the first time and at most. The longest wait, the
@@ -134,7 +138,7 @@ class ChangeApplier:
             if busy := busy_error(error):
                 logger.info("stopped for now", extra={"reason": str(busy)})
                 return busy
-            logger.error("failed unexpectedly", extra={"error": kind_of(error)})
+            logger.error("failed unexpectedly", extra={"error": safe_description(error)})
             self._failed.add(group_id)
             return error
         return None
@@ -250,7 +254,7 @@ def change_members(
     applier = ChangeApplier(
         api=MembershipApis(
             lambda: parse_documents(read_configuration(settings.configuration_parameter)),
-            ProviderContext(lambda: time_left() - FINISH_SECONDS, headroom=settings.concurrency),
+            ProviderContext(lambda: time_left() - FINISH_SECONDS, headroom=MAX_INVOCATIONS),
         ),
         store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
         queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),

@@ -18,7 +18,7 @@ from meibo.exports.plan import ExportJob, Plan, PlannedExport, Preparation
 from meibo.exports.resolve import resolve, resolve_again
 from meibo.exports.workflow import ExecutionStatus, StepFunctionsWorkflow, Workflow
 from meibo.http.ratelimit import Clock, Deadline, SystemClock
-from meibo.observability import kind_of, logger
+from meibo.observability import logger, safe_description
 from meibo.providers import provider
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
@@ -256,7 +256,7 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     if isinstance(error, MeiboError):
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
     # Not a Meibo error: its message may contain sensitive data, so only its kind is reported.
-    reason = f"{kind_of(error)}; the workflow tries again and records the failure"
+    reason = f"{safe_description(error)}; the workflow tries again and records the failure"
     return {"export_id": export.export_id, "error": UnexpectedError.__name__, "reason": reason}
 
 

@@ -29,6 +29,9 @@ _PARALLEL_READS = 16
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 _NAMED_IN_EVENT = 100
 
+# The role of finish_run may send events to this bus only. A rule on it can forward events to any other bus:
+# https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-bus-to-bus.html
+EVENT_BUS = "default"
 EVENT_SOURCE = "meibo"
 EVENT_DETAIL_TYPE = "Meibo Run Finished"
 
@@ -42,11 +45,10 @@ class EventBus(Protocol):
 
 
 class EventBridgeBus:
-    """The EventBridge bus that the template names."""
+    """The default EventBridge bus of the account and region."""
 
-    def __init__(self, client: Any, name: str) -> None:
+    def __init__(self, client: Any) -> None:
         self._client = client
-        self._name = name
 
     def announce(self, detail: Mapping[str, Any]) -> None:
         """Put one event on the bus, raising where EventBridge did not take it."""
@@ -54,7 +56,7 @@ class EventBridgeBus:
             "Source": EVENT_SOURCE,
             "DetailType": EVENT_DETAIL_TYPE,
             "Detail": json.dumps(detail),
-            "EventBusName": self._name,
+            "EventBusName": EVENT_BUS,
         }
         answer = self._client.put_events(Entries=[entry])
         if answer["FailedEntryCount"]:
@@ -207,7 +209,7 @@ def run_finisher(settings: FinishRunSettings, retention: Retention | None) -> Ru
     pages, reader = S3ArchiveStore(aws.s3(), settings.bucket), S3Reader(aws.s3(), settings.bucket)
     return RunFinisher(
         store=store,
-        bus=EventBridgeBus(aws.event_bridge(), settings.event_bus),
+        bus=EventBridgeBus(aws.event_bridge()),
         report=lambda run_id, attempt: write_report(reader, pages, run_id, attempt, datetime.now(UTC)),
     )
 

@@ -1,0 +1,115 @@
+"""The packages of the layer import in one direction only, and know nothing of what is built on top of them."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+LAYER = Path(__file__).parents[2] / "layers/meibo/meibo"
+PROVIDERS = ("auth0", "cybozu")
+
+# From the lowest floor to the highest. A package imports only from floors below its own, and from itself.
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"__init__", "errors", "formatting"}),
+    frozenset({"aws"}),
+    frozenset({"http", "secrets", "observability", "settings"}),
+    frozenset({"archive.copy", "providers"}),
+    frozenset({"archive", "providers.auth0", "providers.cybozu"}),
+    frozenset({"configuration", "report"}),
+    frozenset({"changes", "exports"}),
+)
+FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
+MODULES = {".".join(path.relative_to(LAYER).with_suffix("").parts): path for path in LAYER.rglob("*.py")}
+
+
+def _package(module: str) -> str:
+    """Return the package of the floors that contains a module: the longest prefix of its name."""
+    parts = module.split(".")
+    prefixes = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next(prefix for prefix in prefixes if prefix in FLOOR)
+
+
+def _resolve(name: str) -> str:
+    """Return the module that an import of ``meibo.…`` loads, without the prefix."""
+    parts = name.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:length])
+        for module in (prefix, f"{prefix}.__init__"):
+            if module in MODULES:
+                return module
+    return "__init__"
+
+
+class _RemoveTypeChecking(ast.NodeTransformer):
+    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802  # the name is defined by ast
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+
+
+def _imports(path: Path, *, for_types: bool = True) -> Iterator[str]:
+    """Yield the full name of each import of a file, also of those within functions."""
+    tree: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree if for_types else _RemoveTypeChecking().visit(tree)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _imported_modules(module: str, *, for_types: bool = True) -> set[str]:
+    names = (name for name in _imports(MODULES[module], for_types=for_types) if name.split(".")[0] == "meibo")
+    return {_resolve(name) for name in names} - {module}
+
+
+def test_every_module_is_on_a_floor() -> None:
+    assert {_package(module) for module in MODULES} == set(FLOOR)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_module_imports_only_from_floors_below(module: str) -> None:
+    package = _package(module)
+
+    wrong = {
+        imported
+        for imported in _imported_modules(module)
+        if _package(imported) != package and FLOOR[_package(imported)] >= FLOOR[package]
+    }
+
+    assert wrong == set()
+
+
+def test_there_are_no_import_circles() -> None:
+    try:
+        TopologicalSorter({module: _imported_modules(module, for_types=False) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"import circle: {' → '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_layer_imports_nothing_that_is_built_on_it(module: str) -> None:
+    roots = {name.split(".")[0] for name in _imports(MODULES[module])}
+
+    assert roots.isdisjoint({"meibo_cli", "meibo_local", "meibo_simulators", "tests"})
+
+
+@pytest.mark.parametrize("package", ["exports", "archive"])
+def test_exports_and_archive_name_no_provider(package: str) -> None:
+    for module, path in MODULES.items():
+        if module.split(".")[0] != package:
+            continue
+        assert not any(_package(name) in FLOORS[4] - {"archive"} for name in _imported_modules(module)), module
+        # Names of providers as code: identifiers and string constants. Docstrings may give examples.
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        constants = [
+            node.value
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
+        ]
+        identifiers = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
+        found = [text for text in constants + identifiers if any(name in text.lower() for name in PROVIDERS)]
+        assert found == [], module
