@@ -177,22 +177,24 @@ def test_guided_deployment_creates_the_stack_with_the_answers_and_the_defaults(
 
 def test_update_changes_the_named_parameter_and_no_other(cloud: Cloud, created: Deployment) -> None:
     # when
-    updated = cloud.deploy("--parameter-overrides", "LogLevel=DEBUG")
+    updated = cloud.deploy("--parameter-overrides", "MaxRemovals=10")
 
     # then
     assert updated.status == "UPDATE_COMPLETE"
-    assert _changes(created.parameters, updated.parameters) == {"LogLevel": ("INFO", "DEBUG")}
+    assert _changes(created.parameters, updated.parameters) == {"MaxRemovals": ("50", "10")}
 
-    # and: it arrives in every function, and nothing else changed or was replaced
+    # and: it arrives in the function that reads it, and nothing else changed or was replaced
     assert updated.outputs == created.outputs
     assert updated.environments.keys() == created.environments.keys()
-    for name, variables in updated.environments.items():
-        assert _changes(created.environments[name], variables) == {"POWERTOOLS_LOG_LEVEL": ("INFO", "DEBUG")}
+    changed = {
+        name: _changes(created.environments[name], variables) for name, variables in updated.environments.items()
+    }
+    assert [changes for changes in changed.values() if changes] == [{"MEIBO_MAX_REMOVALS": ("50", "10")}]
 
 
 def test_deployment_without_overrides_goes_back_to_the_saved_parameters(cloud: Cloud, created: Deployment) -> None:
     # given: a parameter that was changed on the command line, and so is not saved
-    cloud.deploy("--parameter-overrides", "LogLevel=WARNING")
+    cloud.deploy("--parameter-overrides", "MaxRemovals=20")
 
     # when
     deployed = cloud.deploy()

@@ -117,9 +117,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the configuration file that it read first
-    aws.forget_clients()
+    aws.clear_clients()
     yield monkeypatch
-    aws.forget_clients()
+    aws.clear_clients()
 
 
 def part_url(bucket: str = "archive") -> str:

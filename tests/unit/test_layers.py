@@ -45,7 +45,7 @@ def _resolve(name: str) -> str:
 
 
 class _RemoveTypeChecking(ast.NodeTransformer):
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802  # the name is defined by ast
+    def visit_If(self, node: ast.If) -> ast.AST | None:  # the name is defined by ast
         return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
 

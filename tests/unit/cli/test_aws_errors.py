@@ -16,7 +16,7 @@ from botocore.stub import Stubber
 from typer.testing import CliRunner
 from urllib3.exceptions import ProtocolError
 
-from meibo.secrets import forget_providers
+from meibo.secrets import clear_clients
 from meibo_cli.archive_option import open_archive
 from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.main import app
@@ -103,7 +103,7 @@ def test_an_answer_of_s3_that_breaks_off_is_one_line(
 @pytest.mark.parametrize(
     ("code", "line"),
     [
-        ("ThrottlingException", "AwsBusyError: AWS answered GetParameter with ThrottlingException; retry later"),
+        ("ThrottlingException", "AwsBusyError: AWS responded to GetParameter with ThrottlingException; retry later"),
         (
             "AccessDeniedException",
             "the SSM parameter '/meibo/sources' cannot be read (AccessDeniedException); allow ",
@@ -114,7 +114,7 @@ def test_an_answer_of_ssm_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path:
     sheet = tmp_path / "changes.csv"
     sheet.write_text("organization,action,member\norg_0000000000000001,add,a@example.com\n")
     client = _client("ssm")
-    forget_providers()
+    clear_clients()
     monkeypatch.setitem(DEFAULT_PROVIDERS, "ssm", SSMProvider(boto3_client=client))
     with Stubber(client) as ssm:
         ssm.add_client_error("get_parameter", code, service_message=URL)
