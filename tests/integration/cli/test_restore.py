@@ -234,15 +234,15 @@ def test_a_user_nested_too_deeply_stands_apart_and_stops_nobody(tmp_path: Path, 
 
 
 def test_a_line_that_is_no_json_stands_apart_as_it_is(tmp_path: Path, meibo: Meibo) -> None:
-    # The archive looks into the first thousand rows only, and takes the others as the provider wrote them.
-    good = b"".join(b'{"user_id":"auth0|%d","email":"%d@x.jp"}\n' % (n, n) for n in range(1000))
+    # The archive parses the first thousand rows and the last one, and keeps the others as the provider wrote them.
+    *good, last = [b'{"user_id":"auth0|%d","email":"%d@x.jp"}\n' % (n, n) for n in range(1001)]
     spoiled = b'{"user_id":"auth0|x","email":secret\xff}\n'
     held = tmp_path / "other"
-    ArchiveBuilder(FolderArchive(held)).run({USERS: gzip.compress(good + spoiled)}, RUN)
+    ArchiveBuilder(FolderArchive(held)).run({USERS: gzip.compress(b"".join((*good, spoiled, last)))}, RUN)
 
     done = meibo("restore", "acme", "--archive", str(held))
 
     assert done.status == 0, done.errors
-    assert "1,000 users in 1 file in restore/\n  1 user apart: not JSON" in done.output
+    assert "1,001 users in 1 file in restore/\n  1 user apart: not JSON" in done.output
     assert "secret" not in done.output + done.errors
     assert Path("restore/apart-not-JSON.ndjson").read_bytes() == spoiled
