@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from meibo.archive.storage import ArchiveStore, MemoryArchiveStore
+from meibo.archive.storage import ArchiveStore
 from meibo.changes.apply import FINISH_SECONDS, ChangeApplier
 from meibo.changes.batch import parse_queue_event
 from meibo.changes.membership_api import MembershipApi
@@ -21,6 +21,7 @@ from meibo_local.queue import EventSource
 from meibo_simulators import SimulatedTenant
 from tests.support.clock import VirtualTime
 from tests.support.fifo_queue import FifoQueue
+from tests.support.memory_archive import MemoryArchiveStore
 from tests.support.wsgi import WsgiAdapter
 
 DOMAIN = "acme.jp.auth0.com"

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from meibo.archive.storage import MemoryArchiveStore
+from meibo.archive.keys import report_key
 from meibo.exports.finish import write_report
 from meibo.report.charts import line
-from meibo.report.page import render, report_key
+from meibo.report.page import render
 from meibo.report.state import gather
 from tests.support.archives import EARLIER, RUN, STAFF, USERS, ArchiveBuilder, FolderArchive, ndjson
+from tests.support.memory_archive import MemoryArchiveStore
 
 NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
 

@@ -8,9 +8,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from meibo.archive.storage import ArchiveStore, MemoryArchiveStore, S3ArchiveStore
+from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.errors import ArchiveConflictError
 from meibo_local.caches import shared_clients
+from tests.support.memory_archive import MemoryArchiveStore
 
 
 @pytest.fixture(params=["memory", "s3"])

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from meibo.archive.keys import run_moment
+from meibo.archive.keys import run_moment, verification_key
 from meibo.archive.reader import DiskReader, Stat
-from meibo.archive.scheduled_verification import ScheduledVerification, record_key, sample
-from meibo.archive.storage import MemoryArchiveStore
+from meibo.archive.scheduled_verification import ScheduledVerification, sample
 from tests.support.archives import EARLIER, RUN, USERS, ArchiveBuilder, FolderArchive, ndjson
+from tests.support.memory_archive import MemoryArchiveStore
 
 NOW = datetime(2026, 12, 24, tzinfo=UTC)
 BODY = ndjson([{"user_id": "auth0|1"}])
@@ -64,7 +64,7 @@ def test_a_sound_archive_leaves_a_record_that_says_so(maker: ArchiveBuilder) -> 
     counts = verification(maker, store).run()
 
     assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 0}
-    record = store.get_json(record_key(NOW))
+    record = store.get_json(verification_key(NOW))
     assert record is not None
     assert (record["damage"], record["exports"], record["at"]) == ([], 2, "2026-12-24T00:00:00Z")
 
@@ -76,7 +76,7 @@ def test_damage_is_named_in_the_record(maker: ArchiveBuilder) -> None:
 
     assert verification(maker, store).run()["damaged"] == 1
 
-    record = store.get_json(record_key(NOW))
+    record = store.get_json(verification_key(NOW))
     assert record is not None
     assert {one["key"] for one in record["damage"]} == {key}
     assert "truncated" in {one["damage"] for one in record["damage"]}
@@ -108,7 +108,7 @@ def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder
     # then
     assert reader.read_keys == [USERS.object_key(run_id, gzip=True) for run_id in ids[:3]]
     assert counts["unchecked"] == 5
-    record = store.get_json(record_key(NOW))
+    record = store.get_json(verification_key(NOW))
     assert record is not None
     assert [one["key"] for one in record["could_not_check"]] == [USERS.folder(run_id) for run_id in ids[3:]]
 
@@ -119,7 +119,7 @@ def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder)
     counts = verification(maker, store, seconds=20).run()
 
     assert (counts["exports"], counts["unchecked"]) == (0, 2)
-    record = store.get_json(record_key(NOW))
+    record = store.get_json(verification_key(NOW))
     assert record is not None
     assert [one["key"] for one in record["could_not_check"]] == [
         f"runs/dt=2026-11-21/run={RUN}/",

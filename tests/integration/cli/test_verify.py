@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from meibo.archive.keys import plan_key, run_id_of
+from meibo.archive.keys import plan_key, report_key, run_id_of
 from meibo.archive.reader import S3Reader
 from meibo.archive.verification import Verifier, plan_everything, plan_runs
-from meibo.report.page import report_key
 from tests.integration.cli.conftest import Meibo
 from tests.support.archives import (
     RUN,

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import pytest
 import requests
 
-from meibo.archive.storage import MemoryArchiveStore
 from meibo.changes.batch import QueueMessage
 from meibo.changes.dead_letters import MAX_REASON_BYTES, DeadLetter
 from meibo.changes.queue import ChangeQueue
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness
+from tests.support.memory_archive import MemoryArchiveStore
 from tests.support.wsgi import Instead
 
 T = TypeVar("T")

@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from meibo.archive.storage import MemoryArchiveStore
 from meibo.changes.batch import QueueMessage
 from meibo.changes.dead_letters import DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness
+from tests.support.memory_archive import MemoryArchiveStore
 from tests.support.wsgi import Instead
 
 ORGANIZATIONS, PEOPLE, MAX_REMOVALS = 2, 12, 4

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from meibo.archive.storage import MemoryArchiveStore
 from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import RequestRefusedError
 from meibo.exports.create import RunCreator
@@ -21,6 +20,7 @@ from meibo.providers import provider, register
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, ProviderContext
 from tests.support.clock import FakeClock
+from tests.support.memory_archive import MemoryArchiveStore
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"

@@ -9,13 +9,13 @@ import pytest
 
 from meibo.archive.copy import Content, CopyResult, Counts, LocationSource, StreamSource
 from meibo.archive.keys import run_id_of
-from meibo.archive.storage import MemoryArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError
 from meibo.exports.archive import Archiver
 from meibo.exports.checkpoint import Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent
 from meibo.exports.plan import PlannedExport
 from meibo.providers.base import Pages, ProviderContext
+from tests.support.memory_archive import MemoryArchiveStore
 from tests.unit.exports.conftest import RUN, TICK
 from tests.unit.exports.test_check import EXPORT
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.archive.storage import MemoryArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError, RequestRefusedError
 from meibo.exports.checkpoint import MAX_WAIT_SECONDS, Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent, parse_export_event
 from meibo.exports.plan import PlannedExport
 from meibo.providers.auth0.datasets import PAGES
+from tests.support.memory_archive import MemoryArchiveStore
 from tests.support.memory_tenant import MemoryTenant, organization_id
 from tests.unit.exports.conftest import RUN, TICK
 

@@ -11,7 +11,6 @@ import pytest
 from botocore.exceptions import ClientError
 
 from meibo.archive.keys import run_manifest_key
-from meibo.archive.storage import MemoryArchiveStore
 from meibo.configuration import Configuration
 from meibo.errors import (
     AwsBusyError,
@@ -25,6 +24,7 @@ from meibo.errors import (
 from meibo.exports.finish import RunFinisher
 from meibo.exports.plan import ExportJob, Plan, PlannedExport
 from tests.support.clock import FakeClock, VirtualTime
+from tests.support.memory_archive import MemoryArchiveStore
 from tests.unit.exports.conftest import (
     ORGANIZATIONS,
     RUN,

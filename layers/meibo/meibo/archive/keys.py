@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from meibo.errors import EventError
 
@@ -109,3 +110,36 @@ def parts_folder(run_id: str, attempt: int, export_id: str) -> str:
     A prefix of its own, so that a lifecycle rule can expire it: once the export is archived nothing reads it.
     """
     return f"parts/dt={_dt(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"
+
+
+def part_key(folder: str, number: int, digest: str) -> str:
+    """Return the key of a part below its parts folder; the digest keeps the parts of two invocations apart."""
+    return f"{folder}{number:05d}-{digest[:16]}.ndjson.gz"
+
+
+def part_record_key(folder: str, number: int) -> str:
+    """Return the key of the record that makes a part count."""
+    return f"{folder}{number:05d}.json"
+
+
+def report_key(run_id: str, attempt: int) -> str:
+    """Return the key of the page that an attempt writes; each attempt adds its own, as nothing is overwritten."""
+    return f"{reports_folder(run_id)}index{'' if attempt == 1 else f'-{attempt}'}.html"
+
+
+VERIFICATIONS: Final = "verifications/"
+"""Prefix of the records of all verifications, ending with a slash."""
+
+
+def verification_key(moment: datetime) -> str:
+    """Return the key of the record of the verification that started at an aware UTC moment."""
+    return f"{VERIFICATIONS}dt={moment:%Y-%m-%d}/{moment:%Y%m%dT%H%M%SZ}.json"
+
+
+OUTCOMES: Final = "changes/"
+"""Prefix of the outcome records of all membership changes, ending with a slash."""
+
+
+def outcome_key(source: str, day: str, name: str) -> str:
+    """Return the key of an outcome record; ``day`` has the form ``2026-11-21``."""
+    return f"{OUTCOMES}source={source}/dt={day}/{name}.ndjson"

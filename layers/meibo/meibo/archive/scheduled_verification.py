@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 import meibo
 from meibo import aws
 from meibo.archive.catalog import run_ids
-from meibo.archive.keys import run_folder, run_moment
+from meibo.archive.keys import run_folder, run_moment, verification_key
 from meibo.archive.manifest import timestamp
 from meibo.archive.reader import ArchiveReader, S3Reader, Stat
 from meibo.archive.storage import ArchiveStore, S3ArchiveStore
@@ -41,11 +41,6 @@ _MAX_NAMED = 100
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
 _NEEDS_RESTORE: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
 _TIME_USED_UP: Final = "the invocation's time was used up; it is verified in its next turn"
-
-
-def record_key(now: datetime) -> str:
-    """Key of the record of a verification."""
-    return f"verifications/dt={now:%Y-%m-%d}/{now:%Y%m%dT%H%M%SZ}.json"
 
 
 def has_turn(run_id: str, *, rotation_days: int, day: int) -> bool:
@@ -135,7 +130,7 @@ class ScheduledVerification:
             "damage": [vars(one) for one in damage[:_MAX_NAMED]],
             "could_not_check": unchecked[:_MAX_NAMED],
         }
-        self.store.put_json(record_key(now), record)
+        self.store.put_json(verification_key(now), record)
         for one in damage[:_MAX_NAMED]:
             logger.error("damage in the archive", extra={"damage": one.damage, "key": one.key, "detail": one.detail})
         metrics.add_metric("VerifiedExports", MetricUnit.Count, sum(result.unchecked is None for _, result in results))

@@ -1,6 +1,6 @@
-"""The archive as a store of JSON documents beside objects: S3, and an in-memory twin for tests.
+"""Read and write the JSON documents and small objects of the archive.
 
-Every write is conditional, so nothing is ever overwritten; both stores pass one test suite.
+Every write is conditional, so nothing is ever overwritten. The in-memory store of the tests passes the same suite.
 """
 
 from __future__ import annotations
@@ -119,12 +119,12 @@ class S3ArchiveStore:
     def get_json(self, key: str) -> Any | None:
         """Return the document, or None where there is none."""
         body = self._get(key)
-        return None if body is None else _decode(key, body)
+        return None if body is None else decode(key, body)
 
     def get_lines(self, key: str) -> list[Any] | None:
         """Return the documents of an NDJSON object, or None where there is none."""
         body = self._get(key)
-        return None if body is None else _decode_lines(key, body)
+        return None if body is None else decode_lines(key, body)
 
     def _get(self, key: str) -> bytes | None:
         try:
@@ -140,7 +140,7 @@ class S3ArchiveStore:
             body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
         except ClientError as error:
             if error.response["Error"]["Code"] in _MISSING:
-                raise _gone(key) from None
+                raise missing_object(key) from None
             raise
         yield from body.iter_chunks(_CHUNK_BYTES)
 
@@ -164,63 +164,20 @@ class S3ArchiveStore:
                 yield entry["Key"]
 
 
-class MemoryArchiveStore:
-    """The in-memory twin of the bucket."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def put_json(self, key: str, document: Any) -> bool:
-        """Write the document where the key is free; return whether it was written by this call."""
-        return self.put_bytes(key, encode(document), content_type="application/json")
-
-    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # bytes have no type here
-        """Write the bytes where the key is free; return as ``put_json`` does."""
-        if key in self.objects:
-            return False
-        self.objects[key] = body
-        return True
-
-    def get_json(self, key: str) -> Any | None:
-        """Return the document, or None where there is none."""
-        body = self.objects.get(key)
-        return None if body is None else _decode(key, body)
-
-    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
-        """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
-        return self.put_bytes(key, encode_lines(documents), content_type="application/x-ndjson")
-
-    def get_lines(self, key: str) -> list[Any] | None:
-        """Return the documents of an NDJSON object, or None where there is none."""
-        body = self.objects.get(key)
-        return None if body is None else _decode_lines(key, body)
-
-    def chunks(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes of an object, raising ArchiveConflictError where there is none."""
-        if key not in self.objects:
-            raise _gone(key)
-        yield self.objects[key]
-
-    def exists(self, key: str) -> bool:
-        """Tell whether the key holds an object."""
-        return key in self.objects
-
-    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        """Yield the keys below a prefix in order, those greater than ``after`` only."""
-        yield from (key for key in sorted(self.objects) if key.startswith(prefix) and key > after)
-
-
-def _gone(key: str) -> ArchiveConflictError:
+def missing_object(key: str) -> ArchiveConflictError:
+    """Return the error for an object that no longer exists."""
     return ArchiveConflictError(f"{key} is not there any more; repair the run to fetch it again")
 
 
-def _decode(key: str, body: bytes) -> Any:
+def decode(key: str, body: bytes) -> Any:
+    """Return the value of a JSON object of the archive, raising ArchiveConflictError if it holds no JSON."""
     try:
         return json.loads(body)
     except ValueError:
         raise ArchiveConflictError(f"{key} does not hold JSON; someone else wrote to the archive") from None
 
 
-def _decode_lines(key: str, body: bytes) -> list[Any]:
+def decode_lines(key: str, body: bytes) -> list[Any]:
+    """Return the documents of an NDJSON object, raising ArchiveConflictError if a line holds no JSON."""
     # Not splitlines(): U+2028 and its like are line ends to it, and plain text inside a JSON string.
-    return [_decode(key, line) for line in body.split(b"\n") if line]
+    return [decode(key, line) for line in body.split(b"\n") if line]

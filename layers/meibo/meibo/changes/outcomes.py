@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, Literal
 
+from meibo.archive.keys import outcome_key
 from meibo.archive.storage import ArchiveStore
 from meibo.changes.batch import QueueMessage
 from meibo.changes.messages import ACTIONS, ORGANIZATION_ID, SOURCE
@@ -41,7 +42,7 @@ class Outcome:
 def record_key(source: str, message: QueueMessage, part: int = 1) -> str:
     """Return the key of a message's record, or of a further part of it."""
     name = message.message_id if part == 1 else f"{message.message_id}-{part}"
-    return f"changes/source={source}/dt={message.dt}/{name}.ndjson"
+    return outcome_key(source, message.dt, name)
 
 
 def source_of(document: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from meibo.archive.keys import parts_folder
+from meibo.archive.keys import part_key, part_record_key, parts_folder
 from meibo.archive.storage import ArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError
 from meibo.exports.events import CheckpointProgress, ExportEvent
@@ -135,7 +135,7 @@ class PartBuilder:
         part = Part(
             number=self.number,
             # The digest in the name: two invocations that collected something different write two objects.
-            key=f"{folder}{self.number:05d}-{digest[:16]}.ndjson.gz" if digest else None,
+            key=part_key(folder, self.number, digest) if digest else None,
             bytes=len(body),
             sha256=digest,
             gone=tuple(self._gone),
@@ -164,7 +164,7 @@ class PartStore:
 
     def get(self, number: int) -> Part | None:
         """Return a part by its number, counted from 1, or None if it is not finished."""
-        record = self.store.get_json(self._record_key(number))
+        record = self.store.get_json(part_record_key(self.folder, number))
         return None if record is None else Part.from_json(record)
 
     def after(self, number: int) -> Part | None:
@@ -179,7 +179,7 @@ class PartStore:
         part, body = draft.finish(self.folder, last=last)
         if part.key:
             self.store.put_bytes(part.key, body, content_type="application/gzip")
-        if self.store.put_json(self._record_key(part.number), part.to_json()):
+        if self.store.put_json(part_record_key(self.folder, part.number), part.to_json()):
             return part
         return self.get(part.number) or part
 
@@ -191,9 +191,6 @@ class PartStore:
                 f"part {missing[0]} of {count} below {self.folder} no longer exists; repair the run"
             )
         return [part for part in parts if part is not None]
-
-    def _record_key(self, number: int) -> str:
-        return f"{self.folder}{number:05d}.json"
 
 
 def concatenate_parts(store: ArchiveStore, parts: Sequence[Part]) -> Iterator[bytes]:

@@ -12,14 +12,14 @@ from typing import Any, Protocol
 
 import meibo
 from meibo import aws, errors
-from meibo.archive.keys import failure_key, plan_key, run_manifest_key
+from meibo.archive.keys import failure_key, plan_key, report_key, run_manifest_key
 from meibo.archive.manifest import MANIFEST_VERSION, timestamp
 from meibo.archive.reader import ArchiveReader, S3Reader
 from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.errors import EventError
 from meibo.exports.plan import Plan, PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
-from meibo.report.page import render, report_key
+from meibo.report.page import render
 from meibo.report.state import gather
 from meibo.settings import FinishRunSettings, Retention
 

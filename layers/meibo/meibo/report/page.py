@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Final
 
 from meibo.archive.catalog import Run
-from meibo.archive.keys import reports_folder, run_moment
+from meibo.archive.keys import run_moment
 from meibo.formatting import format_bytes, format_count
 from meibo.providers import provider_title
 from meibo.report import charts
@@ -23,11 +23,6 @@ _FOOTER: Final = (
     "<footer><p>Counts and sizes only; nothing of any user is on this page. Times are UTC. What happened after the"
     " page was written is not on it.</p></footer>"
 )
-
-
-def report_key(run_id: str, attempt: int) -> str:
-    """Key of the page that an attempt of a run writes; nothing is overwritten, so the newest run has the newest."""
-    return f"{reports_folder(run_id)}index{'' if attempt == 1 else f'-{attempt}'}.html"
 
 
 def render(state: ReportState) -> str:

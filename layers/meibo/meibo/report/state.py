@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from meibo.archive.catalog import ArchivedExport, Run, find_run, run_ids, suspicion
-from meibo.archive.keys import ExportAddress
+from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress
 from meibo.archive.reader import ArchiveReader, read_document
 
 # A quarter of daily runs; more would make the small charts unreadable and the page slow to write.
@@ -20,7 +20,6 @@ RUNS_SHOWN: Final = 90
 CHANGE_DAYS: Final = 7
 # One object a message: so many are read, and the page says when there are more.
 MAX_RECORDS: Final = 1000
-VERIFICATIONS: Final = "verifications/"
 _PARALLEL_READS: Final = 16
 _OUTCOMES: Final = ("applied", "rejected", "dry_run")
 
@@ -95,7 +94,7 @@ def _changes(archive: ArchiveReader, now: datetime, pool: ThreadPoolExecutor) ->
 
 
 def _records(archive: ArchiveReader, now: datetime) -> Iterator[str]:
-    for source in archive.folders("changes/"):
+    for source in archive.folders(OUTCOMES):
         for back in range(CHANGE_DAYS):
             day = now - timedelta(days=back)
             yield from (one.key for one in archive.list(f"{source}dt={day:%Y-%m-%d}/"))
