@@ -62,7 +62,7 @@ class Bench:
     def one(
         self, contender: Contender, series: Series, source: str, sink: str, cpus: str | None, file: str = "noise"
     ) -> None:
-        """Add one run; a contender that fails is told about and goes on in the next round."""
+        """Add one run; a failure is reported, and the contender continues in the next round."""
         self.number += 1
         command = contender.line(source=source, sink=sink, ca=self.servers.ca, file=file, key=f"bench-{self.number}")
         before = self.servers.cpu()
@@ -94,7 +94,7 @@ class Bench:
 
 
 def make(path: Path, what: str, size: int) -> Any:
-    """Write a file in a process of its own, and return what that tells about it."""
+    """Write a file in a separate process, and return the process's report about it."""
     command = [sys.executable, str(Path(__file__).parent / "files.py"), str(path), what, str(size)]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
@@ -128,7 +128,7 @@ def main() -> None:
     contenders = [c for c in CONTENDERS if c.ours or not wanted or any(name in c.name for name in wanted)]
     size = int(arguments.size * GIB)
     folder = Path(tempfile.mkdtemp(prefix="meibo-bench-"))
-    folder.chmod(0o755)  # where root runs this, nginx reads as nobody
+    folder.chmod(0o755)  # if root runs this, nginx reads as an unprivileged user
     needed = size * (len(contenders) + 1 if "seaweed" in only else 2) + DISK_SPARE
     if shutil.disk_usage(folder).free < needed:
         raise SystemExit(

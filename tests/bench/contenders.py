@@ -1,4 +1,4 @@
-"""Who copies: commands, what they prove, and on how many connections."""
+"""The contenders: their commands, what they verify, and their number of connections."""
 
 from __future__ import annotations
 

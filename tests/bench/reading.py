@@ -1,4 +1,4 @@
-"""How fast large archives are verified and compared: ``make bench-read``, two exports of 1,000,000 users a format.
+"""Measure how fast large archives are verified and compared: ``make bench-read``, two exports of 1,000,000 users a format.
 
 The commands run as people run them, in processes of their own, whose time and peak memory are measured. Ends with
 status 1 where one takes more than the promised minute or 1 GiB.
@@ -124,7 +124,7 @@ def measure(*arguments: str) -> tuple[int, str, float, float, int]:
 
 
 def compare(address: ExportAddress, users: int) -> bool:
-    """Make two exports, run the commands over them, and tell whether everything keeps to the promise."""
+    """Generate two exports, run the commands on them, and return whether all limits are met."""
     good = True
     with tempfile.TemporaryDirectory(prefix="meibo-read-") as name:
         for run_id, later in ((EARLIER, False), (RUN, True)):

@@ -262,7 +262,7 @@ def write(results: Results, path: Path) -> None:
 
 
 def noise(results: Results) -> str:
-    """Tell how far runs of one thing lay apart, which is what other work on the machine does to them."""
+    """Return the spread of the runs of one contender, which shows the influence of other work on the machine."""
     spreads = [
         max(runs.rates) / min(runs.rates)
         for _, series in results.networks
@@ -270,7 +270,7 @@ def noise(results: Results) -> str:
         if len(runs.runs) > 1
     ]
     if not spreads:
-        return "not told by single runs"
+        return "not known from single runs"
     return (
         f"the fastest run of a contender is {statistics.median(spreads):.2f} × its slowest (median of all contenders)"
     )

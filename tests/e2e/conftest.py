@@ -20,7 +20,7 @@ FOLDER = ROOT / ".local/e2e"
 
 @pytest.fixture(scope="session")
 def built() -> Path:
-    """What sam build made; a test of it without it would test nothing."""
+    """Return the folder that sam build wrote, which the tests require."""
     if not (SAM.exists() and BUILT.exists()):
         pytest.fail("nothing is built here; run: make e2e", pytrace=False)
     return BUILT

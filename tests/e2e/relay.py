@@ -117,7 +117,7 @@ async def _serve_container() -> None:
 
     for path in TASK_ROOT.glob("*.sock"):
         await listen(path)
-    # Lambda starts the function when its extensions ask for the next event, which for this one never comes.
+    # Lambda starts the function when its extensions request the next event. This extension never receives an event.
     await asyncio.to_thread(_be_an_extension)
 
 

@@ -186,7 +186,7 @@ def _image_options() -> list[str]:
 
 
 def _command_environment(endpoint: str) -> Mapping[str, str]:
-    # sam local prefers a variable of its own environment over the one of that name in the template.
+    # sam local prefers a variable of its own environment to the variable of that name in the template.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
     return {
         **kept,

@@ -76,7 +76,7 @@ class Cloud:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "SAM_CLI_TELEMETRY": "0",
-            # Nothing leaves loopback: the weekly look for a newer SAM CLI, too, meets a port where nobody listens.
+            # Nothing leaves loopback: the weekly request for a newer SAM CLI goes to a closed port.
             "HTTP_PROXY": "http://127.0.0.1:9",
             "HTTPS_PROXY": "http://127.0.0.1:9",
             "NO_PROXY": "localhost",

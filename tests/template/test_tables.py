@@ -35,7 +35,7 @@ def test_the_database_has_a_name_that_sql_needs_no_quotes_for(stack: str, name: 
 def test_columns_are_the_same_here_and_there(template: Template, table: Table) -> None:
     columns = glue(template, table)["StorageDescriptor"]["Columns"]
 
-    # The catalog keeps names in lower case; SQL does not tell cases apart.
+    # The catalog keeps names in lower case; SQL names are not case-sensitive.
     assert [(column["Name"], column["Type"]) for column in columns] == [
         (name.lower(), kind) for name, kind in table.columns.items()
     ]

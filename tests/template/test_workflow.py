@@ -100,7 +100,7 @@ def test_every_error_name_is_ours_or_the_services(workflow: dict[str, Any]) -> N
     assert unknown == set()
 
 
-# What trying again can mend: by the workflow's Retry, or by its Catch that creates a new job.
+# Errors that another attempt can resolve: by the workflow's Retry, or by its Catch that creates a new job.
 TRIED_AGAIN = {
     "AwsBusyError",
     "ProviderBusyError",
