@@ -29,11 +29,8 @@ EXCLUDED = frozenset({"scripts/prose.py", "tests/unit/test_prose.py"})
 # Beginnings of paths that are not checked yet. The goal is an empty list: remove a path when its text has been revised.
 UNCHECKED: tuple[str, ...] = (
     "docs/changes.md",
-    "docs/parameters.md",
     "layers/",
     "src/",
-    "statemachines/",
-    "template.yaml",
     "tests/",
 )
 

@@ -1,4 +1,4 @@
-"""Copy the file of one export into the archive, verified, and write its manifest."""
+"""Copy the file of one export to the archive, validate it and write its manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meibo.settings import ArchiveExportSettings, ObjectLockSettings, time_left
 @logger.inject_lambda_context
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return the archived export's counts and verdict, or how far it has come."""
+    """Return the archived export's counts and verdict, or its progress if it is not finished."""
     request = parse_export_event(event)
     settings, retention = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env().retention()
     return archiver(settings, retention, time_left(context)).archive(request)

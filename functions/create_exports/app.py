@@ -1,4 +1,4 @@
-"""Begin a run at a schedule tick, repair one, or create the job of one export."""
+"""Start a run for a tick of the schedule, repair a run, or create the job of one export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meibo.settings import CreateExportsSettings, ObjectLockSettings, time_left
 @logger.inject_lambda_context
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Answer a tick, a repair or one export; the three shapes are in meibo.exports.events."""
+    """Process a tick, a repair or one export; meibo.exports.events defines the three events."""
     request = parse_create_event(event)
     settings, retention = CreateExportsSettings.from_env(), ObjectLockSettings.from_env().retention()
     creator = run_creator(settings, retention, time_left(context))

@@ -1,4 +1,4 @@
-"""Finish a run: its manifest, its metrics, its event. Or write down why one of its exports failed."""
+"""Finish a run with its manifest, metrics and event, or record the failure of one of its exports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meibo.settings import FinishRunSettings, ObjectLockSettings
 @metrics.log_metrics
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return whether the run is complete, with its counts; or that a failure was recorded."""
+    """Return whether the run is complete, with its counts, or that a failure was recorded."""
     request = parse_finish_event(event)
     finisher = run_finisher(FinishRunSettings.from_env(), ObjectLockSettings.from_env().retention())
     if isinstance(request, FailedExportEvent):

@@ -13,5 +13,5 @@ from meibo.settings import VerifyArchiveSettings, time_left
 @metrics.log_metrics
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return how many runs and exports were verified, and how many objects are damaged."""
+    """Return the number of verified runs, verified exports and damaged objects."""
     return scheduled_verification(VerifyArchiveSettings.from_env(), time_left(context)).run()

@@ -100,8 +100,8 @@ def test_every_error_name_is_ours_or_the_services(workflow: dict[str, Any]) -> N
     assert unknown == set()
 
 
-# Errors that another attempt can resolve: by the workflow's Retry, or by its Catch that creates a new job.
-TRIED_AGAIN = {
+# Retried by Retry, or caught by Catch, which creates a new job.
+RETRIED_OR_CAUGHT = {
     "AwsBusyError",
     "ProviderBusyError",
     "CopyBrokenError",
@@ -110,8 +110,8 @@ TRIED_AGAIN = {
     "JobGoneError",
     "UnexpectedError",
 }
-# What it cannot: recorded at once with its message. Bases are never raised themselves.
-RECORDED_AT_ONCE = {
+# Recorded at once with their message. Base classes are never raised.
+FATAL = {
     "MeiboError",
     "ConfigurationError",
     "EventError",
@@ -129,9 +129,9 @@ RECORDED_AT_ONCE = {
 }
 
 
-def test_each_error_is_tried_again_or_recorded_at_once_on_purpose(workflow: dict[str, Any]) -> None:
+def test_each_error_is_retried_or_caught_or_fatal_on_purpose(workflow: dict[str, Any]) -> None:
     ours = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
-    assert ours == TRIED_AGAIN | RECORDED_AT_ONCE
+    assert ours == RETRIED_OR_CAUGHT | FATAL
 
     named = {
         name
@@ -140,7 +140,25 @@ def test_each_error_is_tried_again_or_recorded_at_once_on_purpose(workflow: dict
         for name in handler["ErrorEquals"]
         if not SERVICE_ERRORS.fullmatch(name)
     }
-    assert named == TRIED_AGAIN
+    assert named == RETRIED_OR_CAUGHT
+
+
+def test_errors_are_documented_with_what_the_workflow_does(workflow: dict[str, Any]) -> None:
+    tree = re.findall(r"^ [ │]*(?:[├└]── )?(\w+Error) +(\S+)", str(errors.__doc__), re.MULTILINE)
+    caught = {
+        name
+        for _, state in _states(workflow)
+        for catcher in state.get("Catch", ())
+        for name in catcher["ErrorEquals"]
+        if not SERVICE_ERRORS.fullmatch(name)
+    }
+
+    reactions = {name: reaction.rstrip(":") for name, reaction in tree}
+
+    assert reactions.keys() == RETRIED_OR_CAUGHT | FATAL
+    assert {name for name, reaction in reactions.items() if reaction == "caught"} == caught
+    assert {name for name, reaction in reactions.items() if reaction == "retried"} == RETRIED_OR_CAUGHT - caught
+    assert {name for name, reaction in reactions.items() if reaction == "base"} == {"MeiboError", "BadFileError"}
 
 
 def _retrier(task: dict[str, Any], error: str) -> dict[str, Any]:
