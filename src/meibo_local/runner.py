@@ -20,7 +20,7 @@ from rich.table import Table
 
 from meibo.archive.keys import attempt_key, run_manifest_key
 from meibo.archive.reader import DiskReader
-from meibo.exports.plan import PlannedExport
+from meibo.exports.plan import Attempt
 from meibo.report.page import render
 from meibo.report.state import gather
 from meibo_cli.terminal import printable
@@ -116,8 +116,7 @@ def _write_page(archive: Path) -> None:
 
 
 def _follow(aws: LocalAws, run_id: str, attempt: int, progress: ProgressDisplay) -> None:
-    for entry in aws.read_json(attempt_key(run_id, attempt)):
-        export = PlannedExport.from_json(entry)
+    for export in Attempt.from_json(aws.read_json(attempt_key(run_id, attempt))).exports:
         progress.expect(export.export_id, export.address.folder(run_id))
     with progress:
         while aws.execution(run_id, attempt)["status"] == "RUNNING":

@@ -14,7 +14,7 @@ from meibo.archive.keys import attempt_key, attempt_of, plan_key, run_folder, ru
 from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import EventError, JobsExhaustedError, MeiboError, OutOfTimeError, UnexpectedError
-from meibo.exports.plan import ExportJob, Plan, PlannedExport, Preparation
+from meibo.exports.plan import Attempt, ExportJob, Plan, PlannedExport, Preparation
 from meibo.exports.resolve import resolve, resolve_again
 from meibo.exports.workflow import ExecutionStatus, StepFunctionsWorkflow, Workflow
 from meibo.http.ratelimit import Clock, Deadline, SystemClock
@@ -143,9 +143,9 @@ class RunCreator:
         self, run_id: str, attempt: int, exports: list[PlannedExport], failures: list[dict[str, str]]
     ) -> dict[str, Any]:
         key = attempt_key(run_id, attempt)
-        if not self.store.put_json(key, [export.to_json() for export in exports]):
+        if not self.store.put_json(key, Attempt(exports=tuple(exports)).to_json()):
             # The list that is there counts: it may have jobs, and the workflow reads it.
-            exports = [PlannedExport.from_json(export) for export in self.store.get_json(key) or []]
+            exports = list(Attempt.from_json(self.store.get_json(key) or []).exports)
         self.workflow.start(run_id, attempt, bucket=self.bucket, items_key=key)
         jobs = sum(export.job is not None for export in exports)
         refusals = [

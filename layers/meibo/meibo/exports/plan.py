@@ -194,3 +194,21 @@ class Plan:
             exports=tuple(PlannedExport.from_json(export) for export in document["exports"]),
             preparation=None if preparation is None else Preparation.from_json(preparation),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """The exports that one attempt of a run archives; the workflow reads its JSON form, a list, item by item."""
+
+    exports: tuple[PlannedExport, ...]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the list as it is written to the bucket."""
+        return [export.to_json() for export in self.exports]
+
+    @classmethod
+    def from_json(cls, document: Any) -> Self:
+        """Read the list of an attempt, raising EventError that names what is wrong with it."""
+        if not isinstance(document, list):
+            raise EventError("the attempt must be a list of exports")
+        return cls(exports=tuple(PlannedExport.from_json(export) for export in document))
