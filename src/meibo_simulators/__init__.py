@@ -5,8 +5,8 @@
         tenant = simulators.auth0["acme"]
         tenant.domain, tenant.allowed_hosts, tenant.credentials(), tenant.switches.location_ttl = 1, …
 
-They follow what is recorded and documented of the two providers, refuse what those refuse, and have a switch
-where nobody outside knows. Nothing here is imported by the package that runs in AWS.
+The simulators follow the recordings and the documentation of the two providers and reject the same requests. For
+undocumented behaviour there is a switch. The package that runs in AWS imports nothing from here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Simulators:
-    """Serves tenants and domains from threads of this process until it is left."""
+    """Serve tenants and domains from threads of this process; a context manager that stops them on exit."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Simulators:
         self.ca_file = Path()
 
     def start(self) -> Simulators:
-        """Make the certificates and open the ports."""
+        """Create the certificates and open the ports."""
         self._folder = Path(tempfile.mkdtemp(prefix="simulators-"))
         context, self.ca_file = make_certificates(self._folder)
         for site in self._sites():
@@ -81,11 +81,11 @@ class Simulators:
         self.stop()
 
     def environment(self) -> dict[str, str]:
-        """Return what makes Python's ssl and requests trust the simulators."""
+        """Return the environment variables that make Python's ssl and requests trust the simulators."""
         return {"SSL_CERT_FILE": str(self.ca_file), "REQUESTS_CA_BUNDLE": str(self.ca_file)}
 
     def description(self) -> dict[str, Any]:
-        """Return everything that a client in another process needs."""
+        """Return all the data that a client in another process needs."""
         return {
             "ca_file": str(self.ca_file),
             "auth0": {

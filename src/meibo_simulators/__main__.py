@@ -1,6 +1,6 @@
-"""Serve simulators from a process of their own: ``python -m meibo_simulators --users 50000``.
+"""Serve simulators from a separate process: ``python -m meibo_simulators --users 50000``.
 
-Prints one JSON line with everything that a client needs, then serves until standard input closes or SIGTERM.
+Print one JSON line with all the data that a client needs, then serve until standard input closes or SIGTERM arrives.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m meibo_simulators", description=__doc__)
     parser.add_argument("--auth0", default="acme", help="name of the tenant (default: %(default)s)")
-    parser.add_argument("--users", type=int, default=1000, help="users of the tenant, over two connections")
-    parser.add_argument("--organizations", type=int, default=10, help="organizations of the tenant")
-    parser.add_argument("--members", type=int, default=20, help="members an organization, on the average")
-    parser.add_argument("--port", type=int, default=0, help="port of the tenant's API (0: any)")
-    parser.add_argument("--file-port", type=int, default=0, help="port of the host of export files")
+    parser.add_argument("--users", type=int, default=1000, help="number of users of the tenant, in two connections")
+    parser.add_argument("--organizations", type=int, default=10, help="number of organizations of the tenant")
+    parser.add_argument("--members", type=int, default=20, help="average number of members per organization")
+    parser.add_argument("--port", type=int, default=0, help="port of the tenant's API (0: any free port)")
+    parser.add_argument("--file-port", type=int, default=0, help="port of the export file host (0: any free port)")
     parser.add_argument("--cybozu", default="example", help="name of the domain (default: %(default)s)")
     parser.add_argument("--cybozu-users", type=int, default=100)
     parser.add_argument("--cybozu-organizations", type=int, default=12)
     parser.add_argument("--cybozu-groups", type=int, default=6)
     parser.add_argument("--cybozu-port", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other people")
-    parser.add_argument("--polls", type=int, default=1, help="answers 'pending' before a job is completed")
-    parser.add_argument("--location-ttl", type=float, default=60.0, help="seconds that a location is valid")
-    parser.add_argument("--rate-tier", choices=sorted(TIERS), help="enforce a subscription's rate limits")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the generated users")
+    parser.add_argument("--polls", type=int, default=1, help="number of 'pending' responses before a job is completed")
+    parser.add_argument("--location-ttl", type=float, default=60.0, help="lifetime of a location in seconds")
+    parser.add_argument("--rate-tier", choices=sorted(TIERS), help="enforce the rate limits of a subscription")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to stop."""
+    """Serve until standard input closes or SIGTERM or SIGINT arrives; return the exit code."""
     options = _arguments(argv)
     tenant = SimulatedTenant(
         options.auth0,

@@ -1,4 +1,4 @@
-"""The time that simulators live by; tests and benchmarks put their own in its place."""
+"""The clock of the simulators; tests and benchmarks replace it with their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Seconds since the epoch. A fake one lets hours of rate limits pass in a test's milliseconds."""
+    """A function that returns the seconds since the epoch. With a fake clock, tests need not wait for rate limits."""
 
     def __call__(self) -> float: ...  # pragma: no cover - a signature
 
@@ -17,6 +17,6 @@ SYSTEM_CLOCK: Clock = time.time
 
 
 def timestamp(seconds: float) -> str:
-    """Return a time as Auth0 prints it: ``2023-01-25T17:48:15.325Z``."""
+    """Return a time in Auth0's format: ``2023-01-25T17:48:15.325Z``."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

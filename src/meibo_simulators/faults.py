@@ -1,4 +1,4 @@
-"""Faults that a test or a run can put in front of a simulator's answers, and the record of its requests."""
+"""Faults that a test or a run can inject into a simulator's responses, and the record of its requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 Headers = list[tuple[str, str]]
-#: A fault stands between the server and the application: it may answer itself, or change what is answered.
+#: WSGI middleware between the server and the application: it responds itself or changes the response.
 Action = Callable[["WSGIEnvironment", "StartResponse", "WSGIApplication"], Iterable[bytes]]
 Match = str | Callable[["WSGIEnvironment"], bool]
 
@@ -30,7 +30,7 @@ HTML_ERROR = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>{r
 
 @dataclass
 class Fault:
-    """One rule: which requests it meets, how many it lets pass first, and how many it then breaks."""
+    """A rule: the requests that it matches, how many of them are served normally first, and how many then fail."""
 
     match: Match
     action: Action = field(repr=False)
@@ -39,7 +39,7 @@ class Fault:
     hits: int = 0
 
     def meets(self, environ: WSGIEnvironment) -> bool:
-        """Say whether the request is meant: by ``"GET /api/v2/jobs/*"`` or a function of environ."""
+        """Return whether the request matches: a pattern such as ``"GET /api/v2/jobs/*"``, or a function of environ."""
         if callable(self.match):
             return self.match(environ)
         method, _, path = self.match.partition(" ")
@@ -49,26 +49,26 @@ class Fault:
 
 
 class Faults:
-    """The faults of one simulator, the first that fits is taken."""
+    """The faults of one simulator; the first match applies."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
     def add(self, match: Match, action: Action, *, times: int | None = 1, after: int = 0) -> Fault:
-        """Break the next ``times`` requests that match (None: all), once ``after`` of them have passed."""
+        """Apply the action to the next ``times`` matching requests (None: all), after skipping ``after`` of them."""
         fault = Fault(match, action, times, after)
         with self._lock:
             self._faults.append(fault)
         return fault
 
     def clear(self) -> None:
-        """Forget every fault."""
+        """Remove every fault."""
         with self._lock:
             self._faults.clear()
 
     def take(self, environ: WSGIEnvironment) -> Fault | None:
-        """Return the fault for this request, if there is one, and count it down."""
+        """Return the fault for this request and decrement its counter, or return None."""
         with self._lock:
             for fault in self._faults:
                 if fault.times == 0 or not fault.meets(environ):
@@ -85,7 +85,7 @@ class Faults:
 
 @dataclass(frozen=True)
 class Request:
-    """What is remembered of a request: no query, body or credentials. Status 0: no answer was begun."""
+    """The record of a request, without query, body or credentials. Status 0: no response was started."""
 
     method: str
     path: str
@@ -96,9 +96,9 @@ class Request:
 
 
 class Instrumented:
-    """Wrap an application: record each request, and let the faults come between.
+    """Wrap an application: record each request and apply the faults.
 
-    ``hook`` is for tests that must see more than the record keeps; it gets environ before the answer.
+    ``hook`` is for tests that need more than the record contains; it is called with environ before the response.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Instrumented:
         def recording(status: str, headers: Headers, exc_info: Any = None) -> Any:
             record(int(status.split(" ", 1)[0]))
             if not any(name.lower() == "date" for name, _ in headers):
-                # The clock that limits and expiries go by; clients read those against this header.
+                # Clients compare rate limits and expiry times with this header, so it uses the same clock.
                 headers = [*headers, ("Date", formatdate(self.clock(), usegmt=True))]
             return start_response(status, headers)
 
@@ -150,7 +150,7 @@ class Instrumented:
 
 
 def _reason(status: int) -> str:
-    # cybozu.com's 520 is in no registry.
+    # The 520 of cybozu.com is not a registered status code.
     return responses.get(status, "Unknown Error")
 
 
@@ -159,7 +159,7 @@ def _status_line(status: int) -> str:
 
 
 def respond(status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> Action:
-    """Answer with this instead of asking the application."""
+    """Send this response without calling the application."""
     content = body.encode() if isinstance(body, str) else body
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> list[bytes]:
@@ -171,7 +171,7 @@ def respond(status: int, body: bytes | str = b"", headers: dict[str, str] | None
 
 
 def html(status: int = 502, text: str | None = None) -> Action:
-    """Answer with a gateway's error page."""
+    """Send the HTML error page of a gateway."""
     page = HTML_ERROR.format(reason=text or _reason(status))
     return respond(status, page, {"Content-Type": "text/html; charset=utf-8"})
 
@@ -179,7 +179,7 @@ def html(status: int = 502, text: str | None = None) -> Action:
 def too_many_requests(
     *, retry_after: float | str | None = None, reset: float | None = None, limit: int = 50, remaining: int = 0
 ) -> Action:
-    """Answer as Auth0 does when a bucket is empty; ``reset`` (Unix seconds) adds the rate-limit headers."""
+    """Send Auth0's 429 of an empty bucket; ``reset`` (Unix seconds) adds the rate-limit headers."""
     body = {
         "statusCode": 429,
         "error": "Too Many Requests",
@@ -199,12 +199,12 @@ def too_many_requests(
 
 
 def redirect(location: str, status: int = 302) -> Action:
-    """Send the client elsewhere."""
+    """Redirect the client to another location."""
     return respond(status, b"", {"Location": location})
 
 
 def reset(*, after_processing: bool = False) -> Action:
-    """Reset the connection before any answer; the request may have taken effect first."""
+    """Reset the connection before any response; with ``after_processing``, the request takes effect first."""
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> list[bytes]:
         if after_processing:
@@ -218,7 +218,7 @@ def reset(*, after_processing: bool = False) -> Action:
 
 
 def break_body(after_bytes: int, *, reset: bool = True) -> Action:
-    """Announce the whole body, send this much of it, then reset or close the connection."""
+    """Declare the full Content-Length, send ``after_bytes`` of the body, then reset or close the connection."""
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
         left = after_bytes
@@ -233,7 +233,7 @@ def break_body(after_bytes: int, *, reset: bool = True) -> Action:
 
 
 def stall(seconds: float, *, after_bytes: int = 0, stop: threading.Event | None = None) -> Action:
-    """Go silent after so many bytes of the body (0: before the headers), then go on."""
+    """Pause for ``seconds`` after ``after_bytes`` of the body (0: before the headers), then send the rest."""
     wait = stop.wait if stop is not None else time.sleep
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
@@ -253,7 +253,7 @@ def stall(seconds: float, *, after_bytes: int = 0, stop: threading.Event | None 
 
 
 def drip(bytes_per_second: float, *, stop: threading.Event | None = None) -> Action:
-    """Send the body a byte at a time."""
+    """Send the body one byte at a time."""
     wait = stop.wait if stop is not None else time.sleep
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
@@ -266,16 +266,16 @@ def drip(bytes_per_second: float, *, stop: threading.Event | None = None) -> Act
 
 
 def change_body(change: Callable[[bytes], bytes]) -> Action:
-    """Answer as the application does, with the whole body changed and its length told truly."""
+    """Send the application's response with a changed body and the matching Content-Length."""
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> list[bytes]:
-        answer: list[tuple[str, Headers]] = []
+        response: list[tuple[str, Headers]] = []
 
         def keep(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            answer[:] = [(status, headers)]
+            response[:] = [(status, headers)]
 
         body = change(b"".join(app(environ, keep)))
-        status, headers = answer[0]
+        status, headers = response[0]
         kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
         start_response(status, [*kept, ("Content-Length", str(len(body)))])
         return [body]
@@ -284,7 +284,7 @@ def change_body(change: Callable[[bytes], bytes]) -> Action:
 
 
 def truncate(size: int) -> Action:
-    """Serve only the file's first bytes, as if that were all of it."""
+    """Serve only the first ``size`` bytes of the file, with the matching Content-Length."""
     return change_body(lambda body: body[:size])
 
 
@@ -300,12 +300,12 @@ def corrupt(offset: int) -> Action:
 
 
 def empty() -> Action:
-    """Serve a file without a byte."""
+    """Serve an empty file."""
     return change_body(lambda _body: b"")
 
 
 def headers(extra: dict[str, str]) -> Action:
-    """Add headers to the answer, or replace them."""
+    """Add headers to the response, or replace existing ones."""
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterable[bytes]:
         replaced = {name.lower() for name in extra}
@@ -322,7 +322,7 @@ def headers(extra: dict[str, str]) -> Action:
 def stream(
     chunks: Callable[[], Iterable[bytes]], headers: dict[str, str] | None = None, *, status: int = 200
 ) -> Action:
-    """Answer with a body that is made while it is sent, for bodies too large to be held."""
+    """Send a body that is generated while it is sent, for bodies that do not fit in memory."""
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
         start_response(
@@ -334,7 +334,7 @@ def stream(
 
 
 def endless(chunk: bytes = b"\0" * 65536, content_type: str = "application/octet-stream") -> Action:
-    """Answer 200 with a body that never ends."""
+    """Send 200 with an infinite body."""
 
     def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
         start_response(_status_line(200), [("Content-Type", content_type)])

@@ -1,8 +1,8 @@
-"""People that exist only as numbers: seed and index give the person, and none is kept in memory.
+"""Generated user profiles: a profile is a function of seed and index, and none is held in memory.
 
-Rows of millions of people must be written quickly, so people come in blocks: within a block each of the
-``BLOCK`` shapes occurs once and holds everything but the block's number, which stands in ids and addresses as
-``BLOCK_DIGITS`` hexadecimal digits. A serialized block is therefore one text with a few places to fill in.
+Millions of rows must be written quickly, so users are generated in blocks. Each of the ``BLOCK`` shapes occurs once
+per block and contains everything except the number of the block, which appears in ids and addresses as
+``BLOCK_DIGITS`` hexadecimal digits. A serialized block is therefore a template with a few placeholders.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 BLOCK = 1024
 BLOCK_DIGITS = 6
-#: Stands for the block's number in a shape; a private-use character that no name holds and no format escapes.
+#: Placeholder of the block number in a shape: a private-use character that no name contains and no format escapes.
 MARK = "\ue0b0" * 2
 
 FAMILY = (
@@ -33,7 +33,7 @@ COUNTRIES = ("JP", "US", "DE", "BR", "KR", "TH", "IL", "EG", "VN", "IS")
 DEPARTMENTS = ("営業部", "開発部", "人事部", "R&D", "Support; EMEA", "総務 / 法務")
 PLANS = ("free", "team", "enterprise")
 
-#: Values that break careless readers; each is the name or note of one shape, so 64 people meet them all.
+#: Values that break careless parsers; each is the name or note of one shape, so the first users cover all of them.
 AWKWARD = (
     'Robert "Bobby" Tables',
     'ends with a quote"',
@@ -81,7 +81,7 @@ def block_number(index: int) -> str:
 
 
 def fill(value: Any, number: str) -> Any:
-    """Return a shape's value with the block's number in place of the mark."""
+    """Return a shape's value with the block number in place of the placeholder."""
     if isinstance(value, str):
         return value.replace(MARK, number)
     if isinstance(value, list):
@@ -101,7 +101,7 @@ def _local_part(shape: int) -> str:
 
 @lru_cache(maxsize=4 * BLOCK)
 def auth0_shape(seed: int, shape: int, connection: str) -> Profile:
-    """Return the Auth0 profile of one shape in a connection, with marks; absent properties are left out."""
+    """Return the Auth0 profile of a shape in a connection, with placeholders; absent properties are omitted."""
     random_ = random.Random(f"auth0:{seed}:{shape}")
     digest = hashlib.sha256(f"{seed}:{shape}".encode()).hexdigest()
     own_id = f"{digest[:15]}{MARK}{shape:03x}"
@@ -169,13 +169,13 @@ def auth0_shape(seed: int, shape: int, connection: str) -> Profile:
 
 
 def auth0_person(seed: int, index: int, connection: str) -> Profile:
-    """Return one user as GET /api/v2/users/{id} shows it."""
+    """Return a user as GET /api/v2/users/{id} returns it."""
     filled: Profile = fill(auth0_shape(seed, index % BLOCK, connection), block_number(index))
     return filled
 
 
 def auth0_index(seed: int, user_id: str) -> int | None:
-    """Return whose id this is, or None if it is no generated person's."""
+    """Return the index of the user with this id, or None if it is not the id of a generated user."""
     provider, _, own_id = user_id.partition("|")
     if provider != "auth0" or len(own_id) != 24:
         return None
@@ -189,7 +189,7 @@ def auth0_index(seed: int, user_id: str) -> int | None:
 
 
 def auth0_person_id(seed: int, index: int) -> str:
-    """Return the user id of a person, without making the rest of the profile."""
+    """Return the id of a user without generating the rest of the profile."""
     shape = index % BLOCK
     return f"auth0|{_id_head(seed, shape)}{block_number(index)}{shape:03x}"
 

@@ -1,7 +1,7 @@
 """Serve a WSGI application over HTTPS with keep-alive, and break connections on request.
 
-werkzeug's development server closes every connection and waits 10 ms after each answer; with TLS on two cores
-that would measure the server instead of the client. So only its server loop and environ are used.
+werkzeug's development server closes every connection and waits 10 ms after each response. A benchmark with TLS on
+two cores would then measure the server, not the client. Only its server loop and its environ are used.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ IDLE_SECONDS = 75
 
 
 class ConnectionBrokenError(Exception):
-    """Raised by an application or its body to end the connection where it is.
+    """Raised by an application or its response body to end the connection immediately.
 
-    ``reset`` sends a TCP reset; otherwise the connection is closed in order, as a proxy does that gave up.
+    ``reset`` sends a TCP reset; otherwise the connection is closed normally, as a proxy does after a timeout.
     """
 
     def __init__(self, *, reset: bool) -> None:
@@ -46,8 +46,8 @@ class _Handler(WSGIRequestHandler):
     def setup(self) -> None:
         context = self.server.ssl_context
         if context is None:
-            raise RuntimeError("a simulator serves HTTPS only")
-        # The handshake is done in this connection's thread, so that a client stalling in it stops no other.
+            raise RuntimeError("expected a server with a TLS context, got none: simulators serve HTTPS only")
+        # The handshake runs in the connection's own thread, so that a stalled client does not block the others.
         self.request.settimeout(IDLE_SECONDS)
         self.request = context.wrap_socket(self.request, server_side=True)
         self._own_server.opened(self.request)
@@ -63,11 +63,11 @@ class _Handler(WSGIRequestHandler):
     @property
     def _own_server(self) -> _Server:
         if not isinstance(self.server, _Server):
-            raise TypeError("a handler of the simulators' own server")
+            raise TypeError(f"expected a server of the simulators, got {type(self.server).__name__}")
         return self.server
 
     def run_wsgi(self) -> None:
-        """Answer one request; keep the connection unless the body's end is unknown."""
+        """Serve one request; keep the connection open unless the end of its body is unknown."""
         if self.headers.get("Expect", "").strip().lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         length = self.headers.get("Content-Length", "0")
@@ -75,16 +75,16 @@ class _Handler(WSGIRequestHandler):
             self.send_error(400, "Bad Request", "Content-Length is not a number.")
             return
         environ = self._environ_with_body(int(length))
-        answer: list[tuple[str, list[tuple[str, str]]]] = []
+        response: list[tuple[str, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            answer[:] = [(status, headers)]
+            response[:] = [(status, headers)]
             return None
 
         try:
             body = self.server.app(environ, start_response)
             try:
-                self._send(body, answer, environ["REQUEST_METHOD"])
+                self._send(body, response, environ["REQUEST_METHOD"])
             finally:
                 close = getattr(body, "close", None)
                 if close is not None:
@@ -106,10 +106,10 @@ class _Handler(WSGIRequestHandler):
             environ["wsgi.input"] = io.BytesIO(self.rfile.read(min(length, MAX_BODY)))
         return environ
 
-    def _send(self, body: Iterable[bytes], answer: list[tuple[str, list[tuple[str, str]]]], method: str) -> None:
+    def _send(self, body: Iterable[bytes], response: list[tuple[str, list[tuple[str, str]]]], method: str) -> None:
         iterator = iter(body)
         first = next(iterator, b"")
-        status, headers = answer[0]
+        status, headers = response[0]
         number, _, reason = status.partition(" ")
         code = int(number)
         self.send_response_only(code, reason)
@@ -136,8 +136,8 @@ class _Handler(WSGIRequestHandler):
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
 
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - the base class names it so
-        """Say nothing: a request line can hold a signature."""
+    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
+        """Log nothing: a request line can contain a signature."""
 
 
 class _Server(ThreadedWSGIServer):
@@ -148,17 +148,17 @@ class _Server(ThreadedWSGIServer):
         self._open_lock = threading.Lock()
 
     def opened(self, connection: socket.socket) -> None:
-        """Remember a connection, so that it can be ended when the server stops."""
+        """Register a connection, so that it can be closed when the server stops."""
         with self._open_lock:
             self._open.add(connection)
 
     def closed(self, connection: socket.socket) -> None:
-        """Forget a connection."""
+        """Unregister a connection."""
         with self._open_lock:
             self._open.discard(connection)
 
     def end_connections(self) -> None:
-        """Shut every connection down: a kept one would else be answered by a simulator that is gone."""
+        """Shut down every connection; otherwise a stopped simulator would still serve open keep-alive connections."""
         with self._open_lock:
             connections = list(self._open)
         for connection in connections:
@@ -166,7 +166,7 @@ class _Server(ThreadedWSGIServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of clients that do not trust the certificate or leave in the middle."""
+        """Ignore clients that reject the certificate or disconnect early."""
 
 
 class HttpsServer:
@@ -178,15 +178,15 @@ class HttpsServer:
 
     @property
     def port(self) -> int:
-        """Return the port that the system gave."""
+        """Return the port that the server listens on."""
         return self._server.port
 
     def start(self) -> None:
-        """Serve until ``stop``."""
+        """Serve until ``stop`` is called."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop accepting, and end the connections that are open."""
+        """Stop accepting connections and close the open ones."""
         self._server.shutdown()
         self._thread.join()
         self._server.end_connections()

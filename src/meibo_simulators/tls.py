@@ -1,4 +1,4 @@
-"""A throw-away certificate authority, so that the simulators speak real TLS on loopback."""
+"""A temporary certificate authority, so that the simulators serve real TLS on loopback."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def _authority() -> tuple[ssl.SSLContext, bytes]:
 
 
 def make_certificates(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """Return the server's context and the PEM file of the authority that it is to be trusted by.
+    """Return the server's TLS context and the PEM file of the certificate authority that clients must trust.
 
-    The authority is this process's own and its key never leaves it, so the file deceives nobody later.
+    The authority's key never leaves this process, so the file cannot be misused afterwards.
     """
     context, certificate = _authority()
     ca_file = directory / "ca.pem"

@@ -1,4 +1,4 @@
-"""The users of a tenant: generated ones by number, and the few that were changed, added or removed."""
+"""The users of a tenant: generated users by number, and the few that were changed, added or removed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Connection:
-    """A connection and how many generated users it holds (None: an equal share of the tenant's)."""
+    """A connection and its number of generated users (None: an equal share of the tenant's users)."""
 
     id: str
     name: str = ""
@@ -38,12 +38,12 @@ class Connection:
 
     @property
     def end(self) -> int:
-        """Return the number after that of the last generated user."""
+        """Return the number of the last generated user plus 1."""
         return self.start + (self.users or 0)
 
 
 class Directory:
-    """Users by connection. Changes raise ``version``, so that no stale export file is served."""
+    """Users by connection. Each change increments ``version``, so that no outdated export file is served."""
 
     def __init__(self, seed: int, connections: list[Connection], users: int) -> None:
         self.seed = seed
@@ -71,12 +71,12 @@ class Directory:
         return None
 
     def _index(self, user_id: str) -> int | None:
-        # An id of this seed's making may belong to nobody here: a tenant restored from another's archive.
+        # An id of this seed may be unused here, for example in a tenant restored from another tenant's archive.
         index = auth0_index(self.seed, user_id)
         return None if index is None or self._connection_of(index) is None else index
 
     def user_id(self, index: int) -> str:
-        """Return the id of the generated user of that number."""
+        """Return the id of the generated user with that number."""
         return auth0_person_id(self.seed, index)
 
     def get(self, user_id: str) -> Profile | None:
@@ -95,11 +95,11 @@ class Directory:
         return auth0_person(self.seed, index, connection.name)
 
     def exists(self, user_id: str) -> bool:
-        """Say whether there is such a user."""
+        """Return whether the user exists."""
         return self.properties(user_id, ("user_id",)) is not None
 
     def properties(self, user_id: str, names: Sequence[str]) -> Profile | None:
-        """Return some root properties of a user, in the order asked for, or None."""
+        """Return the named root properties of a user, in the given order, or None if the user does not exist."""
         with self._lock:
             special = user_id in self._removed or user_id in self._changed or user_id in self._added
         if special:
@@ -115,8 +115,8 @@ class Directory:
         return None if profile is None else {name: profile[name] for name in names if name in profile}
 
     def by_email(self, email: str) -> list[Profile]:
-        """Return the users with exactly this address; generated addresses tell their number."""
-        found = []
+        """Return the users with exactly this address; a generated address contains the user's number."""
+        profiles = []
         local, _, _ = email.partition("@")
         digits = local.removeprefix("user.")
         try:
@@ -124,15 +124,15 @@ class Directory:
         except ValueError:
             index = -1
         if 0 <= index < self.generated:
-            found.append(self.get(self.user_id(index)))
+            profiles.append(self.get(self.user_id(index)))
         with self._lock:
             others = [*self._changed, *self._added]
-        found += [self.get(user_id) for user_id in others]
-        unique = {profile["user_id"]: profile for profile in found if profile and profile.get("email") == email}
+        profiles += [self.get(user_id) for user_id in others]
+        unique = {profile["user_id"]: profile for profile in profiles if profile and profile.get("email") == email}
         return list(unique.values())
 
     def put(self, connection_id: str, profile: Profile) -> None:
-        """Add a user to a connection, or take this as the profile of one that exists."""
+        """Add a user to a connection, or replace the profile of an existing user."""
         with self._lock:
             user_id = profile["user_id"]
             self.version += 1
@@ -144,7 +144,7 @@ class Directory:
             self._changed[user_id] = copy.deepcopy(profile)
 
     def remove(self, user_id: str) -> None:
-        """Delete a user; no error if there is none, as in the API."""
+        """Delete a user; no error if it does not exist, as in the API."""
         with self._lock:
             self.version += 1
             self._added.pop(user_id, None)
@@ -153,14 +153,14 @@ class Directory:
                 self._removed.add(user_id)
 
     def count(self, connection_id: str | None = None) -> int:
-        """Return how many users a connection, or the tenant, holds."""
+        """Return the number of users of a connection, or of the tenant if None."""
         with self._lock:
-            gone = [auth0_index(self.seed, user_id) for user_id in self._removed]
-            added = [where for where, _ in self._added.values()]
+            removed = [auth0_index(self.seed, user_id) for user_id in self._removed]
+            added = [home for home, _ in self._added.values()]
         total = 0
         for connection in self._chosen(connection_id):
             total += connection.end - connection.start
-            total -= sum(1 for index in gone if index is not None and connection.start <= index < connection.end)
+            total -= sum(1 for index in removed if index is not None and connection.start <= index < connection.end)
             total += added.count(connection.id)
         return total
 
@@ -168,18 +168,18 @@ class Directory:
         return list(self.connections.values()) if connection_id is None else [self.connections[connection_id]]
 
     def users(self, connection_id: str | None = None) -> Iterator[Profile]:
-        """Yield every profile of a connection, or of the tenant."""
+        """Yield every profile of a connection, or of the tenant if None."""
         for connection in self._chosen(connection_id):
             for index in range(connection.start, connection.end):
                 profile = self.get(self.user_id(index))
                 if profile is not None:
                     yield profile
             with self._lock:
-                added = [profile for where, profile in self._added.values() if where == connection.id]
+                added = [profile for home, profile in self._added.values() if home == connection.id]
             yield from copy.deepcopy(added)
 
     def rows(self, layout: Layout, connection_id: str | None, limit: int | None) -> Iterator[tuple[bytes, int]]:
-        """Yield pieces of an export's content, and how many users each holds."""
+        """Yield the content of an export in pieces, each with its number of users."""
         left = self.count(connection_id) if limit is None else limit
         with self._lock:
             special = {self._index(user_id) for user_id in (*self._removed, *self._changed)}
@@ -187,7 +187,7 @@ class Directory:
         for connection in self._chosen(connection_id):
             start = connection.start
             while start < connection.end and left > 0:
-                # As many untouched blocks as follow each other go through the quick way at once.
+                # Blocks without a changed or removed user are written from the cached template.
                 stop = min(connection.end, start - start % BLOCK + BLOCK)
                 if start // BLOCK in blocks:
                     profiles = [self.get(self.user_id(index)) for index in range(start, stop)]
@@ -201,6 +201,6 @@ class Directory:
                     left -= stop - start
                 start = stop
             with self._lock:
-                added = [profile for where, profile in self._added.values() if where == connection.id][:left]
+                added = [profile for home, profile in self._added.values() if home == connection.id][:left]
             yield b"".join(layout.row(profile) for profile in added), len(added)
             left -= len(added)

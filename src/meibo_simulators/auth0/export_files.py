@@ -1,4 +1,4 @@
-"""Export files: written once to a temporary file, then served by ranges from the host of locations."""
+"""Export files: each is written once to a temporary file and served with ranges by the export file host."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 @dataclass(frozen=True)
 class ExportFile:
-    """A file that was written, and its digests."""
+    """A written export file and its digests."""
 
     path: Path
     size: int
@@ -45,25 +45,25 @@ class ExportFile:
     modified: float
 
     def read(self) -> bytes:
-        """Return the whole content as it is delivered."""
+        """Return the complete content as it is delivered."""
         return self.path.read_bytes()
 
     def content(self) -> bytes:
-        """Return the rows, expanded."""
+        """Return the rows, decompressed."""
         data = self.read()
         return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
 
 
 @dataclass
 class Deposit:
-    """A file under the path that a location names. A job's file can be exchanged while it is downloaded."""
+    """A file at the path of a location. The file of a job can be replaced while it is downloaded."""
 
     path: str
     file: ExportFile
 
 
 class Files:
-    """Writes export files, and signs and serves locations."""
+    """Write export files; sign and serve locations."""
 
     def __init__(
         self, directory: Directory, switches: Switches, clock: Callable[[], Clock], folder: Callable[[], Path]
@@ -80,7 +80,7 @@ class Files:
         self._expiry: dict[str, float] = {}
 
     def build(self, layout: Layout, connection_id: str | None, limit: int | None, *, edition: int = 0) -> ExportFile:
-        """Write the export's file, or return the one that holds the same; an ``edition`` differs in bytes."""
+        """Return the export's file; write it unless it exists. Editions differ in bytes, not in rows."""
         zipped = self._switches.gzip_files
         key = (layout, connection_id, limit, edition, zipped, self._directory.version)
         with self._lock:
@@ -92,7 +92,7 @@ class Files:
 
     def _write(self, layout: Layout, connection_id: str | None, limit: int | None, edition: int) -> ExportFile:
         zipped = self._switches.gzip_files
-        # Another edition: the same rows in other bytes, as if the file had been made a second time.
+        # Another edition has the same rows in different bytes, as if the file had been written again.
         level = (1, 0, 2, 3)[edition % 4]
         compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WBITS) if zipped else None
         sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
@@ -117,7 +117,7 @@ class Files:
         return ExportFile(path, size, rows, sha256.hexdigest(), f'"{md5.hexdigest()}"', self._clock()())
 
     def damaged(self, file: ExportFile, change: Callable[[bytes], bytes]) -> ExportFile:
-        """Write what ``change`` makes of a file; its size and ETag are told truly."""
+        """Write the result of ``change`` as a new file, with its own size and ETag."""
         data = change(file.read())
         path = self._folder() / f"export-{secrets.token_hex(8)}"
         path.write_bytes(data)
@@ -125,23 +125,23 @@ class Files:
         return ExportFile(path, len(data), file.rows, hashlib.sha256(data).hexdigest(), etag, file.modified)
 
     def deposit(self, path: str, file: ExportFile) -> None:
-        """Put a file under a path of the host; a file that is there is exchanged."""
+        """Put a file at a path of the host; replace an existing file."""
         with self._lock:
             self._deposits[path] = Deposit(path, file)
 
     def deposited(self, path: str) -> ExportFile | None:
-        """Return the file under a path."""
+        """Return the file at a path, or None."""
         with self._lock:
-            found = self._deposits.get(path)
-        return None if found is None else found.file
+            deposit = self._deposits.get(path)
+        return None if deposit is None else deposit.file
 
     def remove(self, path: str) -> None:
-        """Take a path off the host."""
+        """Remove a path from the host."""
         with self._lock:
             self._deposits.pop(path, None)
 
     def query(self, path: str) -> str:
-        """Return the query of a fresh signed link to a path, in the manner of S3."""
+        """Return the query of a new S3 presigned URL of a path."""
         now = self._clock()()
         date = datetime.fromtimestamp(now, UTC)
         parameters = {
@@ -155,12 +155,12 @@ class Files:
         signed = f"{path}?{urlencode(parameters)}"
         signature = hmac.digest(self._key, signed.encode(), "sha256").hex()
         with self._lock:
-            # Kept beside the link, because its own time has no fractions and tests use short ones.
+            # X-Amz-Expires has whole seconds, but tests use shorter lifetimes; so the exact time is stored here.
             self._expiry[signature] = now + self._switches.location_ttl
         return f"{urlencode(parameters)}&X-Amz-Signature={signature}"
 
     def application(self) -> Flask:
-        """Return the host that locations name."""
+        """Return the WSGI application of the export file host."""
         app = Flask("auth0-files")
 
         @app.route("/", defaults={"path": ""}, methods=["GET", "HEAD", "PUT", "POST", "DELETE"])
@@ -181,11 +181,11 @@ class Files:
             )
         with self._lock:
             expiry = self._expiry.get(signature)
-            found = self._deposits.get(path)
+            deposit = self._deposits.get(path)
         if not signature:
             return s3_error(403, "AccessDenied", "Access Denied")
         expected = hmac.digest(self._key, signed.encode(), "sha256").hex()
-        # A link is signed for GET; HEAD with it is another request.
+        # The URL is signed for GET; the signature does not cover HEAD.
         if expiry is None or not hmac.compare_digest(signature, expected) or request.method != "GET":
             return s3_error(
                 403,
@@ -195,14 +195,14 @@ class Files:
             )
         if self._clock()() >= expiry:
             return s3_error(403, "AccessDenied", "Request has expired")
-        return self._found(found)
+        return self._deposited(deposit)
 
-    def _found(self, found: Deposit | None) -> Response:
+    def _deposited(self, deposit: Deposit | None) -> Response:
         if self._switches.redirect_files_to is not None:
             return Response(status=302, headers={"Location": self._switches.redirect_files_to})
-        if found is None:
+        if deposit is None:
             return s3_error(404, "NoSuchKey", "The specified key does not exist.")
-        return self._content(found.file)
+        return self._content(deposit.file)
 
     def _content(self, file: ExportFile) -> Response:
         switches = self._switches
@@ -220,9 +220,9 @@ class Files:
         if switches.file_etag and request.headers.get("If-None-Match") == file.etag:
             return Response(status=304, headers=headers)
         start, end, status = 0, file.size, 200
-        asked = self._asked_range(file)
-        if asked is not None:
-            start, end = asked
+        requested = self._requested_range(file)
+        if requested is not None:
+            start, end = requested
             if start >= end:
                 refusal = s3_error(416, "InvalidRange", "The requested range is not satisfiable")
                 refusal.headers["Content-Range"] = f"bytes */{file.size}"
@@ -237,7 +237,7 @@ class Files:
 
     def _slices(self, path: Path, start: int, end: int) -> Iterator[bytes]:
         rate = self._switches.file_bytes_per_second
-        # Real time on purpose: these settings are for measurements, which a fake clock would make meaningless.
+        # Real time: these settings are for measurements, which need the system clock.
         begun = time.monotonic() + self._switches.file_seconds_to_first_byte
         position = start
         with path.open("rb") as file:
@@ -252,7 +252,7 @@ class Files:
                 position += len(chunk)
                 yield chunk
 
-    def _asked_range(self, file: ExportFile) -> tuple[int, int] | None:
+    def _requested_range(self, file: ExportFile) -> tuple[int, int] | None:
         match = _RANGE.fullmatch(request.headers.get("Range", ""))
         if match is None or not self._switches.file_ranges or match.group(0) == "bytes=-":
             return None
@@ -266,7 +266,7 @@ class Files:
 
 
 def s3_error(status: int, code: str, message: str) -> Response:
-    """Return an error as S3 writes it."""
+    """Return an error response in S3's format."""
     body = (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
         f"<Error><Code>{code}</Code><Message>{escape(message)}</Message>"

@@ -1,4 +1,4 @@
-"""The two formats of an Auth0 users export: NDJSON and CSV, row by row or a block of people at a time."""
+"""The two formats of an Auth0 users export, NDJSON and CSV, written per row or per block of users."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ EXPORTABLE = frozenset(
         "username",
     ]
 )
-#: Dates that Auth0 makes; its CSV escaping leaves them alone.
+#: Dates that Auth0 generates; its CSV escaping does not change them.
 GENERATED_DATES = frozenset(
     {"created_at", "updated_at", "last_login", "last_password_reset", "multifactor_last_modified"}
 )
-#: What is exported when a request names no fields. The real list is not documented.
+#: The fields of an export whose request names none. The real list is not documented.
 PREDEFINED = (
     *("user_id", "given_name", "family_name", "nickname", "name", "email", "email_verified", "picture"),
     *("identities[0].connection", "created_at", "updated_at", "last_login"),
@@ -56,7 +56,7 @@ _MARK = MARK.encode()
 
 @dataclass(frozen=True)
 class Field:
-    """One requested field: where it is read, and the key or column it becomes."""
+    """A requested field: its path in the profile and its key or column in the file."""
 
     name: str
     export_as: str | None = None
@@ -68,7 +68,7 @@ class Field:
 
     @property
     def root(self) -> str:
-        """Return the profile's property that the field is taken from."""
+        """Return the root property of the profile that contains the field."""
         match = _STEP.match(self.name)
         return match.group(0) if match else self.name
 
@@ -90,7 +90,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """A format with its fields and the choices that Auth0's documentation leaves open."""
+    """A format with its fields and the options that Auth0 does not document."""
 
     format: str
     fields: tuple[Field, ...]
@@ -107,7 +107,7 @@ class Layout:
         return out.getvalue().encode()
 
     def row(self, profile: Profile) -> bytes:
-        """Return one user's line with its end."""
+        """Return the line of a user, including the line end."""
         return self._csv(profile) if self.format == "csv" else self._json(profile)
 
     def _json(self, profile: Profile) -> bytes:
@@ -141,7 +141,7 @@ class Layout:
         return f'"\'{doubled}"'
 
     def block(self, seed: int, connection: str, start: int, end: int) -> bytes:
-        """Return the rows of people ``start`` to ``end``, who must be of one block."""
+        """Return the rows of users ``start`` to ``end`` (exclusive), which must be in the same block."""
         rows = _block_rows(self, seed, connection)
         if end - start == BLOCK:
             text = _block_text(self, seed, connection)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meibo_simulators.auth0.tokens import Grant
 
 MAX_FILE = 512_000
-#: What the multipart parts around the file may add.
+#: Bytes allowed for the multipart encoding around the file.
 _ENVELOPE = 4096
 # https://auth0.com/docs/manage-users/user-migration/bulk-user-import-database-schema-and-examples
 TYPES = {
@@ -105,7 +105,7 @@ def register(routes: Routes) -> None:
         if not job.errors:
             return no_content()
         response = answer(job.errors)
-        # Recorded without a charset, other than everywhere else.
+        # Recorded: this response, unlike all others, has no charset.
         response.headers["Content-Type"] = "application/json"
         return response
 
@@ -131,7 +131,7 @@ def _read_file() -> list[Any]:
         rows = json.loads(data)
     except ValueError:
         rows = None
-    # What Auth0 answers to a file that is no array is not recorded; it fails the job as a whole.
+    # Auth0's response to a file that is not an array is not recorded; here the only row of the job fails.
     return rows if isinstance(rows, list) else [None]
 
 
@@ -151,7 +151,7 @@ def _connection(tenant: SimulatedTenant) -> str:
 
 
 def _apply(tenant: SimulatedTenant, job: Job, connection_id: str, rows: list[Any], *, upsert: bool) -> None:
-    """Import the rows of a job whose time has come."""
+    """Import the rows of a job and set its summary and errors."""
     inserted = updated = 0
     for number, row in enumerate(rows):
         errors = list(_row_errors(row))
@@ -202,18 +202,18 @@ def _import(
     connection = directory.connections[connection_id]
     email = row["email"].lower()
     own_id = row.get("user_id") or hashlib.sha256(f"{job.id}:{number}".encode()).hexdigest()[:24]
-    # The prefix is added whatever the id is: one that has it already gets it twice.
+    # The prefix is always added, even if the id already starts with it.
     user_id = f"auth0|{own_id}"
-    there = directory.get(user_id)
-    if there is None:
-        same = [one for one in directory.by_email(email) if _is_in(one, connection.name)]
-        there = same[0] if same else None
+    existing = directory.get(user_id)
+    if existing is None:
+        matches = [profile for profile in directory.by_email(email) if _is_in(profile, connection.name)]
+        existing = matches[0] if matches else None
     now = timestamp(job.due)
-    if there is not None:
+    if existing is not None:
         if not upsert:
             return "duplicate"
         changes = {name: value for name, value in row.items() if name in UPSERTED and name not in _NEVER_SHOWN}
-        directory.put(connection_id, {**there, **changes, "updated_at": now})
+        directory.put(connection_id, {**existing, **changes, "updated_at": now})
         return "updated"
     identity = {"connection": connection.name, "user_id": own_id, "provider": "auth0", "isSocial": False}
     shown = {name: value for name, value in row.items() if name not in _NEVER_SHOWN}

@@ -63,14 +63,14 @@ SCHEMA: Schema = {
 
 
 class Invitations:
-    """The invitations of a tenant, and how many e-mails they caused."""
+    """The invitations of a tenant and the number of e-mails sent for them."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.all: dict[str, dict[str, dict[str, Any]]] = {}
         self.created = 0
         self.emails = 0
-        #: Applications that invitations may name; every machine-to-machine client is refused.
+        #: Applications that an invitation may use; machine-to-machine clients are rejected.
         self.applications = {"portal"}
         self.login_route = True
 
@@ -96,15 +96,15 @@ def register(routes: Routes) -> None:
         with tenant.invitations.lock:
             rows = list(tenant.invitations.all.get(organization.id, {}).values())[::-1]
         rows = rows[page.start : page.start + page.size]
-        # Recorded: no total, and limit is the number of items.
+        # Recorded: the body has no total, and limit is the number of items.
         return answer({"invitations": rows, "start": page.start, "limit": len(rows)} if page.totals else rows)
 
     @routes.add("GET", f"{path}/<invitation_id>", "read:organization_invitations", limit="invitations")
     def get_invitation(_grant: Grant, organization_id: str, invitation_id: str) -> Response:
-        found = tenant.invitations.all.get(existing(tenant, organization_id).id, {}).get(invitation_id)
-        if found is None:
+        invitation = tenant.invitations.all.get(existing(tenant, organization_id).id, {}).get(invitation_id)
+        if invitation is None:
             raise ApiError(404, "The invitation does not exist.", "inexistent_invitation")
-        return answer(found)
+        return answer(invitation)
 
     @routes.add("DELETE", f"{path}/<invitation_id>", "delete:organization_invitations", limit="write_invitations")
     def delete_invitation(_grant: Grant, organization_id: str, invitation_id: str) -> Response:
@@ -143,10 +143,10 @@ def _create(tenant: SimulatedTenant, organization_id: str, body: dict[str, Any])
         state.created += 1
         state.emails += bool(body.get("send_invitation_email", True))
         ticket = hashlib.sha256(f"{tenant.name}:{number}".encode()).hexdigest()[:32]
-        kept = ("client_id", "connection_id", "inviter", "invitee", "roles", "app_metadata", "user_metadata")
+        copied = ("client_id", "connection_id", "inviter", "invitee", "roles", "app_metadata", "user_metadata")
         invitation = {
             "id": tenant.new_id("uinv", number),
-            **{name: body[name] for name in kept if name in body},
+            **{name: body[name] for name in copied if name in body},
             "invitation_url": f"https://portal.example.invalid/login?invitation={ticket}"
             f"&organization={organization_id}&organization_name={organization.body['name']}",
             "ticket_id": ticket,

@@ -1,4 +1,4 @@
-"""Export jobs: created by one request, completed after a while, forgotten after a day."""
+"""Export and import jobs: created by a request, completed later, deleted after a day."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CSV_FIELDS = 30
 CONNECTION_PATTERN = "^con_[A-Za-z0-9]{16}$"
 JOB_PATTERN = "^job_[A-Za-z0-9]{16}$"
-#: From this many users on, a file is written beside the requests and its job waits for it.
+#: Files with at least this many users are written by a background thread; the job is pending until then.
 WRITE_ASIDE = 100_000
 
 FIELDS_DESCRIPTION = "List of fields to be included in the CSV. Defaults to a predefined set of fields."
@@ -60,7 +60,7 @@ EXPORT_SCHEMA = {
 
 @dataclass
 class Job:
-    """One job: the body it is shown with, and what becomes of it."""
+    """A job: its response body and its outcome (``fate``)."""
 
     id: str
     body: dict[str, Any]
@@ -74,13 +74,13 @@ class Job:
     processing_polls: int = 0
     due: float = 0.0
     work: Callable[[Job], None] | None = field(default=None, repr=False)
-    """Imports the users of a pending import; None for exports, and once it is done."""
+    """The function that imports the users of a pending import; None for exports and for finished imports."""
     completed_body: dict[str, Any] = field(default_factory=dict)
     errors: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
 class Jobs:
-    """The jobs of a tenant. ``fates`` names what becomes of the nth job created (0 is the first)."""
+    """The jobs of a tenant. ``fates`` maps the number of a job, in the order of creation from 0, to its outcome."""
 
     def __init__(self, tenant: SimulatedTenant) -> None:
         self._tenant = tenant
@@ -92,7 +92,7 @@ class Jobs:
         self.completion_emails = 0
 
     def create_export(self, body: Any) -> dict[str, Any]:
-        """Validate a request for an export and create its job."""
+        """Validate an export request and create its job."""
         check(body, EXPORT_SCHEMA)
         tenant = self._tenant
         layout = self._layout(body)
@@ -117,25 +117,25 @@ class Jobs:
 
     def _layout(self, body: dict[str, Any]) -> Layout:
         form = body.get("format", "csv")
-        asked = body.get("fields")
+        requested = body.get("fields")
         fields = tuple(
             Field(name) if isinstance(name, str) else Field(name["name"], name.get("export_as"))
-            for name in (PREDEFINED if asked is None else asked)
+            for name in (PREDEFINED if requested is None else requested)
         )
         if form == "csv" and len(fields) > CSV_FIELDS:
             raise body_error(
                 f"Payload validation error: 'Array is too long ({len(fields)}), maximum {CSV_FIELDS}' "
                 f"on property fields ({FIELDS_DESCRIPTION})."
             )
-        for position, one in enumerate(fields):
-            if form == "csv" and one.name in ("app_metadata", "user_metadata"):
+        for position, requested_field in enumerate(fields):
+            if form == "csv" and requested_field.name in ("app_metadata", "user_metadata"):
                 raise body_error(
-                    f"Payload validation error: 'Cannot export {one.name} as CSV, name its properties' "
+                    f"Payload validation error: 'Cannot export {requested_field.name} as CSV, name its properties' "
                     f"on property fields[{position}].name ({FIELDS_DESCRIPTION})."
                 )
-            if self._tenant.switches.unknown_field == "refuse" and one.root not in EXPORTABLE:
+            if self._tenant.switches.unknown_field == "refuse" and requested_field.root not in EXPORTABLE:
                 raise body_error(
-                    f"Payload validation error: 'No enum match for: {one.name}' "
+                    f"Payload validation error: 'No enum match for: {requested_field.name}' "
                     f"on property fields[{position}].name ({FIELDS_DESCRIPTION})."
                 )
         switches = self._tenant.switches
@@ -163,7 +163,7 @@ class Jobs:
         return job
 
     def create_import(self, extra: dict[str, Any], work: Callable[[Job], None]) -> dict[str, Any]:
-        """Create the job of an import, whose work is done when its time has come."""
+        """Create an import job; ``work`` runs when the duration of the import is over."""
         switches = self._tenant.switches
         with self._lock:
             active = len(self.pending_imports())
@@ -179,7 +179,7 @@ class Jobs:
         return job.body
 
     def settle(self) -> None:
-        """Finish the imports that are due, in the order of their creation; polling is not needed."""
+        """Finish the imports whose duration is over, in the order of creation; no polling is needed."""
         now = self._tenant.clock()
         with self._lock:
             for job in self.pending_imports():
@@ -190,7 +190,7 @@ class Jobs:
                     work(job)
 
     def pending_imports(self) -> list[Job]:
-        """Return the imports that have not ended."""
+        """Return the unfinished imports."""
         with self._lock:
             return [job for job in self.all.values() if job.work is not None]
 
@@ -199,7 +199,7 @@ class Jobs:
         connection_id, limit = body.get("connection_id"), body.get("limit")
         layout = job.layout
         if layout is None:
-            raise ValueError("an export job has a layout")
+            raise ValueError(f"{job.id}: expected an export job with a layout, got none")
 
         def build() -> ExportFile:
             return self._tenant.files.build(layout, connection_id, limit)
@@ -211,7 +211,7 @@ class Jobs:
             job.file.set_result(build())
 
     def get(self, job_id: str) -> dict[str, Any]:
-        """Return the job as GET /jobs/{id} shows it, with a fresh location once it is completed."""
+        """Return the job as GET /jobs/{id} returns it, with a new location if it is completed."""
         check(job_id, {"type": "string", "pattern": JOB_PATTERN}, "Path")
         with self._lock:
             job = self.find(job_id)
@@ -239,7 +239,7 @@ class Jobs:
             return body
 
     def find(self, job_id: str) -> Job:
-        """Return the job, or raise the 404 of one that never was, vanished or grew too old."""
+        """Return the job. Raise the 404 if it never existed, vanished or expired."""
         tenant = self._tenant
         with self._lock:
             job = self.all.get(job_id)
@@ -268,31 +268,31 @@ class Jobs:
         return "compacting" if job.fate == "unheard_of" else job.fate
 
     def file(self, job_id: str) -> ExportFile:
-        """Return the job's file, which may have to be written first."""
+        """Return the job's file; wait until it is written."""
         job = self.all[job_id]
         if job.file is None:
-            raise ValueError(f"{job_id} has no file")
+            raise ValueError(f"{job_id}: expected an export job with a file, got a job without one")
         return (self._tenant.files.deposited(job.path) if job.path else None) or job.file.result()
 
     def exchange_file(self, job_id: str, edition: int = 1) -> ExportFile:
-        """Put the same rows in other bytes, with another ETag, where the job's location leads."""
+        """Replace the file of the job's location by the same rows in different bytes and with a different ETag."""
         job = self.all[job_id]
         if job.layout is None or job.path is None:
-            raise ValueError(f"{job_id} has no file")
+            raise ValueError(f"{job_id}: expected an export job with a file, got a job without one")
         body = job.body
         file = self._tenant.files.build(job.layout, body.get("connection_id"), body.get("limit"), edition=edition)
         self._tenant.files.deposit(job.path, file)
         return file
 
     def damage_file(self, job_id: str, change: Callable[[bytes], bytes]) -> ExportFile:
-        """Change the bytes of a completed job's file where its location leads."""
+        """Replace the file of a completed job's location by the result of ``change``."""
         job = self.all[job_id]
         if job.path is None:
-            raise ValueError(f"{job_id} has no file")
+            raise ValueError(f"{job_id}: expected an export job with a file, got a job without one")
         file = self._tenant.files.damaged(self.file(job_id), change)
         self._tenant.files.deposit(job.path, file)
         return file
 
     def close(self) -> None:
-        """Wait for files that are being written."""
+        """Wait for the files that are being written."""
         self._aside.shutdown(wait=True, cancel_futures=True)

@@ -39,7 +39,7 @@ _TEXT = {"type": "string", "minLength": 1}
 
 
 def members_schema(description: str) -> Schema:
-    """Return the schema of a list of members; the limit of 10 is in the guides, not in the schema."""
+    """Return the schema of a list of members; the limit of 10 is in Auth0's guides, not in its schema."""
     members = {"type": "array", "minItems": 1, "maxItems": MEMBERS_A_REQUEST, "items": _TEXT}
     return {
         "type": "object",
@@ -65,7 +65,7 @@ def register(routes: Routes) -> None:
     tenant = routes.tenant
 
     def expected(scope: str) -> str:
-        # The OpenAPI document has one text for both cases.
+        # The OpenAPI document has the same message for both cases.
         return f"{MEMBERS_SCOPE}, {ROLES_SCOPE}" if tenant.switches.members_refusal == "both" else scope
 
     @routes.add(
@@ -89,11 +89,11 @@ def register(routes: Routes) -> None:
         if "take" in query or "from" in query:
             return answer(_checkpoint(tenant, query, rows, shown))
         page = offset(query)
-        found = shown([user_id for _, user_id in rows[page.start : page.start + page.size]])
+        members = shown([user_id for _, user_id in rows[page.start : page.start + page.size]])
         if not page.totals:
-            return answer(found)
-        # Recorded: an empty list says limit 50 and total 0.
-        return answer({"members": found, "start": page.start, "limit": page.size, "total": len(rows)})
+            return answer(members)
+        # Recorded: an empty list has limit 50 and total 0.
+        return answer({"members": members, "start": page.start, "limit": page.size, "total": len(rows)})
 
     @routes.add(
         "POST", "/organizations/<organization_id>/members", "create:organization_members", limit="write_members"
@@ -106,7 +106,7 @@ def register(routes: Routes) -> None:
         unknown = [user_id for user_id in members if not tenant.directory.exists(user_id)]
         if unknown and tenant.switches.unknown_member == "refuse":
             raise body_error("One or more of the specified users do not exist.")
-        tenant.organizations.add_members(organization.id, [one for one in members if one not in unknown])
+        tenant.organizations.add_members(organization.id, [user_id for user_id in members if user_id not in unknown])
         return no_content()
 
     @routes.add(
@@ -131,7 +131,8 @@ def _register_roles(routes: Routes) -> None:
         organization = existing(tenant, organization_id)
         if not tenant.organizations.is_member(organization.id, user_id) and _refuses(tenant):
             raise user_missing()
-        rows = [tenant.organizations.roles[one] for one in tenant.organizations.member_roles(organization.id, user_id)]
+        role_ids = tenant.organizations.member_roles(organization.id, user_id)
+        rows = [tenant.organizations.roles[role_id] for role_id in role_ids]
         return answer(by_offset("roles", rows, offset(query)))
 
     @routes.add("POST", path, "create:organization_member_roles", limit="write_member_roles")
@@ -156,7 +157,8 @@ def _register_roles(routes: Routes) -> None:
         organization = existing(tenant, organization_id)
         unwanted = _known_roles(tenant, body["roles"], removing=True)
         held = tenant.organizations.member_roles(organization.id, user_id)
-        tenant.organizations.set_member_roles(organization.id, user_id, [one for one in held if one not in unwanted])
+        remaining = [role_id for role_id in held if role_id not in unwanted]
+        tenant.organizations.set_member_roles(organization.id, user_id, remaining)
         return no_content()
 
 
@@ -165,11 +167,11 @@ def _refuses(tenant: SimulatedTenant) -> bool:
 
 
 def _known_roles(tenant: SimulatedTenant, role_ids: list[str], *, removing: bool = False) -> list[str]:
-    unknown = [one for one in role_ids if one not in tenant.organizations.roles]
+    unknown = [role_id for role_id in role_ids if role_id not in tenant.organizations.roles]
     # Removing a role that does not exist is recorded as 404; assigning one is not recorded.
     if unknown and (removing or tenant.switches.unknown_role == "refuse"):
         raise ApiError(404, f"No such role with id: {unknown[0]}")
-    return [one for one in role_ids if one not in unknown]
+    return [role_id for role_id in role_ids if role_id not in unknown]
 
 
 def _fields(query: dict[str, Any]) -> list[str]:
@@ -177,12 +179,12 @@ def _fields(query: dict[str, Any]) -> list[str]:
     if query.get("fields"):
         fields = comma_separated(query["fields"], MEMBER_FIELDS, "fields")
         if not query.get("include_fields", True):
-            fields = [one for one in MEMBER_FIELDS[:-1] if one not in fields]
+            fields = [name for name in MEMBER_FIELDS[:-1] if name not in fields]
     return fields
 
 
 def shown_member(tenant: SimulatedTenant, organization_id: str, user_id: str, fields: list[str]) -> dict[str, Any]:
-    """Return a member as a list with these fields shows it."""
+    """Return a member as the members list returns it with these fields."""
     member = tenant.directory.properties(user_id, fields) or {"user_id": user_id}
     if "roles" in fields:
         member["roles"] = [

@@ -45,17 +45,17 @@ CONNECTION_ID = {"type": "string", "pattern": CONNECTION_PATTERN, "description":
 SORT = {"type": "string", "pattern": "^(name|display_name|created_at):(1|-1)$", "description": "Field to sort by."}
 MAX_CONNECTIONS = 10
 _OPTIONS_SCOPE = "read:connections_options"
-# Recorded: these two come whatever fields are named.
+# Recorded: these two are always included, whatever ``fields`` contains.
 _ALWAYS = ("id", "is_domain_connection")
 
 
 def existing(tenant: SimulatedTenant, organization_id: str) -> Organization:
-    """Return the organization of a path, or raise its 400 or 404."""
+    """Return the organization of a path. Raise the 400 of a malformed id or the 404 of a missing organization."""
     check({"id": organization_id}, {"type": "object", "properties": {"id": ORGANIZATION_ID}}, "Path")
-    found = tenant.organizations.find(organization_id)
-    if found is None:
+    organization = tenant.organizations.find(organization_id)
+    if organization is None:
         raise organization_missing()
-    return found
+    return organization
 
 
 def register(routes: Routes) -> None:
@@ -67,13 +67,13 @@ def register(routes: Routes) -> None:
         query = read_query(request.args.to_dict(), {**OFFSET_QUERY, **CHECKPOINT_QUERY, "sort": SORT})
         if "take" in query or "from" in query:
             position = read_cursor(query["from"]) if "from" in query else None
-            found, more = tenant.organizations.after(position, query.get("take", DEFAULT_SIZE))
-            body: dict[str, Any] = {"organizations": [one.body for one in found]}
+            organizations, more = tenant.organizations.after(position, query.get("take", DEFAULT_SIZE))
+            body: dict[str, Any] = {"organizations": [organization.body for organization in organizations]}
             if more:
-                body["next"] = cursor(found[-1].created, found[-1].id)
+                body["next"] = cursor(organizations[-1].created, organizations[-1].id)
             return answer(body)
         page = offset(query)
-        rows = [one.body for one in tenant.organizations.slice(page.start, page.size)]
+        rows = [organization.body for organization in tenant.organizations.slice(page.start, page.size)]
         if not page.totals:
             return answer(rows)
         total = tenant.organizations.count()
@@ -86,10 +86,10 @@ def register(routes: Routes) -> None:
     @routes.add("GET", "/organizations/name/<name>", "read:organizations", limit="organization")
     def get_organization_by_name(_grant: Grant, name: str) -> Response:
         check({"name": name}, {"type": "object", "properties": {"name": ORGANIZATION_NAME}}, "Path")
-        found = tenant.organizations.find_by_name(name)
-        if found is None:
+        organization = tenant.organizations.find_by_name(name)
+        if organization is None:
             raise organization_missing()
-        return answer(found.body)
+        return answer(organization.body)
 
     @routes.add(
         "GET",
@@ -121,10 +121,10 @@ def register(routes: Routes) -> None:
         check(
             {"connectionId": connection_id}, {"type": "object", "properties": {"connectionId": CONNECTION_ID}}, "Path"
         )
-        found = _enabled_connections(tenant, existing(tenant, organization_id)).get(connection_id)
-        if found is None:
+        connection = _enabled_connections(tenant, existing(tenant, organization_id)).get(connection_id)
+        if connection is None:
             raise ApiError(404, "No connection found by that id")
-        return answer(found)
+        return answer(connection)
 
     @routes.add("GET", "/connections", "read:connections", limit="connections")
     def list_connections(grant: Grant) -> Response:
@@ -134,9 +134,10 @@ def register(routes: Routes) -> None:
         strategies = request.args.getlist("strategy")
         shown = not tenant.switches.hide_connection_options or _OPTIONS_SCOPE in grant.scopes
         rows = [
-            with_fields(_connection(one, with_options=shown), query, _ALWAYS)
-            for one in tenant.directory.connections.values()
-            if (not strategies or one.strategy in strategies) and query.get("name", one.name) == one.name
+            with_fields(_connection(connection, with_options=shown), query, _ALWAYS)
+            for connection in tenant.directory.connections.values()
+            if (not strategies or connection.strategy in strategies)
+            and query.get("name", connection.name) == connection.name
         ]
         if "take" in query or "from" in query:
             start = int(read_cursor(query["from"])[0]) if "from" in query else 0

@@ -1,4 +1,4 @@
-"""Offset and checkpoint paging, as the list endpoints read them from the query."""
+"""Offset and checkpoint pagination of the list endpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_RECORDS = 1000
 DEFAULT_SIZE = 50
-# ASCII digits only, and few enough for int(): anything else fails the check for an integer.
+# ASCII digits only, and few enough for int(); any other value fails the integer validation.
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 PAGE: Schema = {"type": "integer", "minimum": 0, "maximum": 1000, "description": "Page index of the results to return."}
@@ -31,9 +31,9 @@ FIELDS_QUERY: dict[str, Schema] = {"fields": {"type": "string"}, "include_fields
 
 
 def read_query(arguments: dict[str, str], properties: dict[str, Schema]) -> dict[str, Any]:
-    """Return the query's parameters with their types, or raise the 400 of one that does not fit.
+    """Return the typed query parameters. Raise the 400 of an invalid parameter.
 
-    Parameters that the endpoint does not know are let pass, as recorded.
+    Recorded: unknown parameters are ignored.
     """
     found: dict[str, Any] = {}
     for name, value in arguments.items():
@@ -44,7 +44,7 @@ def read_query(arguments: dict[str, str], properties: dict[str, Schema]) -> dict
 
 
 def _typed(value: str, kind: str) -> Any:
-    """Return a parameter in its type, or as the text that it is if it does not fit."""
+    """Return a parameter converted to its type, or unchanged if it cannot be converted."""
     if kind == "integer" and _INTEGER.fullmatch(value):
         return int(value)
     if kind == "boolean" and value in ("true", "false"):
@@ -53,7 +53,7 @@ def _typed(value: str, kind: str) -> Any:
 
 
 def with_fields(body: dict[str, Any], query: dict[str, Any], always: Sequence[str] = ()) -> dict[str, Any]:
-    """Return what ``fields`` and ``include_fields`` leave of an object; ``always`` names what they cannot remove."""
+    """Return the properties selected by ``fields`` and ``include_fields``, and those in ``always``."""
     if not query.get("fields"):
         return body
     named, included = set(query["fields"].split(",")), query.get("include_fields", True)
@@ -70,7 +70,7 @@ class Slice:
 
 
 def offset(query: dict[str, Any], size: int = DEFAULT_SIZE, text: str | None = None) -> Slice:
-    """Return the page that a query asks for; records beyond the first 1,000 are refused."""
+    """Return the requested page. Raise the 400 of records after the first 1,000."""
     per_page = query.get("per_page", size)
     start = query.get("page", 0) * per_page
     if start + per_page > MAX_RECORDS:
@@ -80,7 +80,7 @@ def offset(query: dict[str, Any], size: int = DEFAULT_SIZE, text: str | None = N
 
 
 def by_offset(name: str, rows: Sequence[Any], page: Slice) -> Any:
-    """Return a page of rows: a bare array, or an object where totals were asked for."""
+    """Return a page of rows: an array, or an object if the request includes totals."""
     chosen = list(rows[page.start : page.start + page.size])
     if not page.totals:
         return chosen
@@ -88,13 +88,13 @@ def by_offset(name: str, rows: Sequence[Any], page: Slice) -> Any:
 
 
 def cursor(created: float, identifier: str) -> str:
-    """Return the opaque cursor of a row: recorded ones hold its time and id in base64url."""
+    """Return the opaque cursor of a row: its time and id in base64url, as recorded."""
     text = f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S.%f}UTC,{identifier}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> tuple[float, str]:
-    """Return the time and the id of the row that a cursor names."""
+    """Return the time and the id in a cursor. Raise the 400 of an invalid cursor."""
     try:
         decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
         moment, _, identifier = decoded.partition("UTC,")
@@ -106,7 +106,7 @@ def read_cursor(text: str) -> tuple[float, str]:
 
 
 def comma_separated(value: str, allowed: tuple[str, ...], name: str) -> list[str]:
-    """Return the values of a list parameter; Auth0 checks it with a regular expression."""
+    """Return the values of a list parameter. Raise the 400 of a value that is not allowed."""
     values = value.split(",")
     if not set(values) <= set(allowed):
         raise ApiError(

@@ -1,4 +1,4 @@
-"""Rate limits by subscription: token buckets that fill at full seconds of the tenant's clock."""
+"""Rate limits by subscription: token buckets that are refilled at full seconds of the tenant's clock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from meibo_simulators.auth0.switches import Switches
     from meibo_simulators.clock import Clock
 
-# (burst, tokens, seconds): the bucket holds ``burst`` and gains ``tokens`` in that many seconds.
+# (burst, tokens, seconds): the bucket has a capacity of ``burst`` and receives ``tokens`` per ``seconds``.
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
 Limit = tuple[int, int, int]
 GLOBAL = "global"
@@ -49,7 +49,7 @@ TIERS: dict[str, dict[str, Limit]] = {
 TIERS["enterprise_nonproduction"] = {**TIERS["enterprise"], GLOBAL: (10, 2, 1)}
 
 
-# Requests of the Authentication API have limits of their own.
+# The Authentication API has separate limits.
 TOKENS: dict[str, Limit] = {"free": (30, 5, 1), "essentials": (25, 25, 1), "enterprise": (100, 100, 1)}
 TOKENS["enterprise_nonproduction"] = TOKENS["enterprise"]
 
@@ -72,7 +72,7 @@ class RateLimits:
         self.refused = 0
 
     def take(self, endpoint: str) -> dict[str, str]:
-        """Take a token of the global and of the endpoint's bucket; return the headers or raise the 429."""
+        """Take a token from the global and the endpoint's bucket. Return the headers or raise the 429."""
         tier = self._switches.rate_tier
         if tier is None:
             return {}
@@ -87,12 +87,12 @@ class RateLimits:
                     raise self._refusal(name, bucket, limits[name])
             for name, bucket in buckets:
                 bucket.tokens -= 1
-                # The endpoint's own bucket is the last, and its headers are the ones sent.
+                # The bucket of the endpoint is the last; its headers are sent.
                 headers = self._headers(bucket, limits[name])
         return headers
 
     def take_for_token(self) -> dict[str, str]:
-        """Take a token of the token endpoint's bucket; return the headers or raise the 429."""
+        """Take a token from the bucket of POST /oauth/token. Return the headers or raise the 429."""
         tier = self._switches.rate_tier
         if tier is None:
             return {}

@@ -1,4 +1,4 @@
-"""Auth0's error bodies, word for word where a recording exists."""
+"""Auth0's error bodies; messages are verbatim if they were recorded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Response
 
 
 class ApiError(Exception):
-    """An answer that refuses the request. Some of Auth0's own have no ``code``."""
+    """An error response of the Management API. Some of Auth0's errors have no ``code``."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class ApiError(Exception):
 
 
 class OAuthError(Exception):
-    """An answer of the token endpoint, which has a form of its own."""
+    """An error response of the token endpoint, which has a different format."""
 
     def __init__(self, status: int, error: str, description: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(description)
@@ -56,7 +56,7 @@ class OAuthError(Exception):
 
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return JSON as Auth0 writes it: compact, UTF-8, not escaped."""
+    """Return a JSON response in Auth0's format: compact UTF-8 without escapes."""
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     response = Response(text, status, content_type="application/json; charset=utf-8")
     response.headers.extend(headers or {})
@@ -64,19 +64,19 @@ def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) 
 
 
 def no_content() -> Response:
-    """Return 204."""
+    """Return an empty 204 response."""
     response = Response(status=204)
     del response.headers["Content-Type"]
     return response
 
 
 def body_error(message: str) -> ApiError:
-    """Return the refusal of a body; validation errors carry no rate-limit headers."""
+    """Return the 400 of an invalid body; validation errors have no rate-limit headers."""
     return ApiError(400, message, "invalid_body", rate_headers=False)
 
 
 def insufficient_scope(expected: str) -> ApiError:
-    """Return the refusal of a token without an OAuth scope."""
+    """Return the 403 of a token without a required OAuth scope."""
     return ApiError(403, f"Insufficient scope, expected any of: {expected}", "insufficient_scope")
 
 
@@ -85,15 +85,15 @@ ORGANIZATION_MISSING = "No organization found by that id or name"
 
 
 def organization_missing() -> ApiError:
-    """Return the 404 of an organization, which has no errorCode."""
+    """Return the 404 of a missing organization, which has no errorCode."""
     return ApiError(404, ORGANIZATION_MISSING)
 
 
 def user_missing() -> ApiError:
-    """Return the 404 of a user."""
+    """Return the 404 of a missing user."""
     return ApiError(404, "The user does not exist.", "inexistent_user")
 
 
 def job_missing() -> ApiError:
-    """Return the 404 of a job; whether it has an errorCode is not known."""
+    """Return the 404 of a missing job; whether the real one has an errorCode is not known."""
     return ApiError(404, "Job not found.")

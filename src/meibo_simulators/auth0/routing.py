@@ -1,4 +1,4 @@
-"""How a view becomes an endpoint: authenticated first, then counted, then validated."""
+"""Register views as endpoints with authentication and rate limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_PAYLOAD = 1 << 20
 
 
 class Routes:
-    """Registers views that are authenticated first, then counted, then validated."""
+    """Register views; each request is authenticated, then rate limited, then validated."""
 
     def __init__(self, tenant: SimulatedTenant, app: Flask) -> None:
         self.tenant = tenant
@@ -34,9 +34,9 @@ class Routes:
         limit: str = "other",
         expected: Callable[[], str | None] = lambda: None,
     ) -> Callable[[View], View]:
-        """Register a view under a path of /api/v2; any of the scopes is enough.
+        """Register a view at a path below /api/v2; the token needs at least one of the scopes.
 
-        ``expected`` returns what the text of a 403 lists instead of the scopes, or None.
+        ``expected`` returns the text that replaces the list of scopes in the message of a 403, or None.
         """
 
         def register(view: View) -> View:
@@ -64,5 +64,5 @@ class Routes:
 
 
 def json_body() -> Any:
-    """Return the request's body."""
+    """Return the decoded request body."""
     return parse_body(request.get_data(), request.content_type or "", dict(request.form))

@@ -1,4 +1,4 @@
-"""What Auth0's documentation leaves open, and what a test wants different, as settings of one tenant."""
+"""The settings of a tenant, for behaviour that Auth0 does not document and for tests that need other behaviour."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Fate = Literal["completed", "failed", "expired", "error", "stuck", "vanished", "
 
 @dataclass
 class Switches:
-    """Settings that may be changed while the tenant serves. A default is the best-evidenced behaviour."""
+    """Settings that may be changed while the tenant is running. Defaults are the best-evidenced behaviour."""
 
     # tokens
     token_lifetime: int = 86400
@@ -21,78 +21,78 @@ class Switches:
 
     # export jobs
     polls_until_completed: int = 1
-    """How many times GET /jobs/{id} still answers pending."""
+    """Number of GET /jobs/{id} responses with status ``pending``."""
     polls_processing: int = 0
-    """How many of the answers after those say ``processing``, a state seen in third-party documents only."""
+    """Number of subsequent responses with status ``processing``, which only third-party documents mention."""
     job_seconds: float = 0.0
-    """A job completes no earlier than this after its creation."""
+    """Minimum seconds between the creation and the completion of a job."""
     job_fate: Literal["completed", "failed", "expired", "error", "stuck", "vanished", "unheard_of"] = "completed"
-    """What becomes of jobs for which ``jobs.fates`` names nothing else."""
+    """Outcome of jobs that are not in ``jobs.fates``."""
     job_ttl: float = DAY
     progress: bool = False
-    """Whether answers carry percentage_done and time_left_seconds."""
+    """Include percentage_done and time_left_seconds in responses."""
     summary: bool = False
-    """Whether a completed export carries a summary, as imports do."""
+    """Include a summary in completed exports, as in imports."""
     unknown_field: Literal["refuse", "absent"] = "refuse"
-    """What happens to a field that cannot be exported: refused with 400, or accepted and never there."""
+    """Handling of a field that cannot be exported: reject the request with 400, or accept and omit the field."""
 
-    # the location and the file behind it
+    # location and file
     location_ttl: float = 60.0
     location_scheme: Literal["https", "http", "none"] = "https"
     location_host: str | None = None
-    """A host (with port) to name in locations instead of the file host's own."""
+    """Host and port of locations; None: those of the export file host."""
     redirect_files_to: str | None = None
     file_ranges: bool = True
     file_if_range: bool = True
     file_if_match: bool = True
-    """Without it, a part of an exchanged file comes as if nothing had happened, only its ETag tells."""
+    """Evaluate If-Match. If off, a range of a replaced file is served normally; only its ETag differs."""
     file_etag: bool = True
     file_content_type: str = "application/octet-stream"
     file_content_encoding: str | None = None
     file_sized: bool = True
-    """Whether the file is sent with a Content-Length, or chunked."""
+    """Send the file with a Content-Length; if off, with chunked encoding."""
     file_seconds_to_first_byte: float = 0.0
     file_bytes_per_second: float | None = None
-    """How fast one connection is served; real storage gives one connection a part of what several get."""
+    """Throughput limit per connection; real storage serves several connections faster than a single one."""
     gzip_files: bool = True
     file_damage: Callable[[bytes], bytes] | None = None
-    """Changes a job's file once and for all, so that every range of it tells the same lie."""
+    """Function that changes the file of a job once, so that all ranges contain the same damage."""
 
     # formats
     nested_subfields: bool = False
-    """Whether user_metadata.x without export_as becomes a nested object in NDJSON, or a flat key."""
+    """Write user_metadata.x without export_as as a nested object in NDJSON; if off, as a flat key."""
     csv_booleans: tuple[str, str] = ("false", "true")
     csv_line_end: str = "\n"
 
     # connections and organizations
     hide_connection_options: bool = True
     members_always_next: bool = False
-    """Whether every members page that is not empty has a next, as recorded until 2026-04."""
+    """Add ``next`` to every members page that is not empty, as recorded until 2026-04."""
     members_repeat_cursor: bool = False
-    """A hostile case: the cursor never advances."""
+    """Return a cursor that never advances (a hostile provider)."""
     members_shuffled: bool = True
-    """Rows inside a members page are not sorted."""
+    """Return the rows of a members page in random order."""
     members_refusal: Literal["both", "missing"] = "both"
-    """Whether the 403 of a members list names both OAuth scopes, as in the OpenAPI document, or the missing one."""
+    """OAuth scopes in the 403 of a members list: both, as in the OpenAPI document, or only the missing scope."""
     enabled_connections_paged: bool = True
-    """Whether page and per_page are honoured, as the SDKs' pagers need it; not recorded. If not, pages never end."""
+    """Apply page and per_page, as the SDKs' pagers require; not recorded. If off, every page is the complete list."""
     enabled_connections_limit_is_length: bool = True
     eventual_consistency: float = 0.0
-    """Seconds until a members list shows a change."""
+    """Seconds until a change is visible in a members list."""
 
     # changes
     unknown_member: Literal["refuse", "ignore"] = "refuse"
-    """Whether an id that no user has refuses the whole request with 400, or is passed over with 204."""
+    """Handling of an unknown user id: reject the complete request with 400, or ignore the id and return 204."""
     roles_of_non_member: Literal["accept", "refuse"] = "refuse"
     unknown_role: Literal["refuse", "ignore"] = "refuse"
     invitation_status: Literal[200, 201] = 201
     import_concurrency: int = 2
     import_seconds: float = 1.0
-    """How long an import is pending, by the tenant's clock; its users are hidden until then."""
+    """Seconds (of the tenant's clock) that an import is pending; its users are hidden until then."""
 
     # rate limits
     rate_tier: Literal["free", "essentials", "enterprise", "enterprise_nonproduction"] | None = None
     rate_refill: Literal["second", "window"] = "second"
-    """Tokens come every second in equal shares, or all at the top of the minute (capped at the burst)."""
+    """Refill the tokens every second in equal shares, or all at the start of the minute (up to the burst)."""
     retry_after: bool = False
-    """Whether a 429 has a Retry-After; documented for token quotas only."""
+    """Add Retry-After to a 429; documented for token quotas only."""

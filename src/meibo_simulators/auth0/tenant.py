@@ -1,4 +1,4 @@
-"""An Auth0 tenant that exists in this process: its people, clients, jobs, switches, faults and record."""
+"""A simulated Auth0 tenant: its users, clients, jobs, switches, faults and request record."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ SECOND_CONNECTION = "con_0000000000000002"
 
 
 class SimulatedTenant:
-    """One tenant. Make it, change its switches, and hand it to ``Simulators``, which gives it its ports.
+    """A tenant. Create it, set its switches and pass it to ``Simulators``, which opens its ports.
 
-    ``connections`` maps ids to a number of users, None for an equal share of ``users``, or a ``Connection``.
-    ``organizations`` says how many there are, ``members`` how many each has on the average.
+    ``connections`` maps ids to a number of users, to None (an equal share of ``users``) or to a ``Connection``.
+    ``organizations`` is their number, ``members`` the average number of members per organization.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class SimulatedTenant:
     def __repr__(self) -> str:
         return f"SimulatedTenant({self.name!r}, domain={self._domain!r})"
 
-    # -- what a client needs --------------------------------------------------------------------------------
+    # -- data for clients -----------------------------------------------------------------------------------
 
     @property
     def domain(self) -> str:
@@ -115,12 +115,12 @@ class SimulatedTenant:
 
     @property
     def file_host(self) -> str:
-        """Return the host and port that locations name."""
+        """Return the host and port of locations."""
         return self._file_host
 
     @property
     def allowed_hosts(self) -> list[str]:
-        """Return what a client's list of allowed location hosts must hold."""
+        """Return the list of allowed location hosts for a client."""
         return [self._file_host]
 
     def credentials(self) -> dict[str, str]:
@@ -143,32 +143,32 @@ class SimulatedTenant:
         }
 
     def limited_client(self, *scopes: str, client_id: str = "limited") -> dict[str, str]:
-        """Register a client with only these scopes; return its secret document."""
+        """Register a client with only these scopes and return its secret document."""
         client = self.tokens.add(Client(client_id, frozenset(scopes), secret=self._secret(client_id)))
         return {"client_id": client.id, "client_secret": client.secret or ""}
 
     def _secret(self, client_id: str = "") -> str:
         return "simulated-" + hashlib.sha256(f"{self.name}:{client_id}:{self.seed}".encode()).hexdigest()[:48]
 
-    # -- what a test compares with --------------------------------------------------------------------------
+    # -- expected values for tests --------------------------------------------------------------------------
 
     def expected_rows(self, connection_id: str | None = None) -> int:
-        """Return how many users an export without a limit holds."""
+        """Return the number of users in an export without a limit."""
         return self.directory.count(connection_id)
 
     def expected_users(self, connection_id: str | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the profiles that an export is made from, in its order."""
+        """Yield the profiles of an export, in its order."""
         return self.directory.users(connection_id)
 
     def expected_organizations(self) -> Iterator[dict[str, Any]]:
-        """Yield every organization as GET /organizations shows it."""
+        """Yield every organization as GET /organizations returns it."""
         for organization_id in self.organizations.ids():
-            found = self.organizations.find(organization_id)
-            if found is not None:
-                yield found.body
+            organization = self.organizations.find(organization_id)
+            if organization is not None:
+                yield organization.body
 
     def expected_members(self, organization_id: str, *, roles: bool = False) -> list[dict[str, Any]]:
-        """Return the members of an organization as their list shows them, in the order of joining."""
+        """Return the members of an organization as the members list returns them, in the order of joining."""
         fields = list(MEMBER_FIELDS if roles else MEMBER_FIELDS[:-1])
         ids = self.organizations.members(organization_id)
         return [shown_member(self, organization_id, user_id, fields) for user_id in ids]
@@ -192,7 +192,7 @@ class SimulatedTenant:
         self._domain, self._file_host = (f"localhost:{server.port}" for server in self._servers)
 
     def attach(self, domain: str, clock: Clock) -> None:
-        """Take a name and a clock without opening ports, for who calls ``api`` as the WSGI application it is."""
+        """Set the domain and the clock without opening ports, for tests that call ``api`` as a WSGI application."""
         self._domain, self.clock = domain, clock
         self.api.clock = self.file_api.clock = clock
 
@@ -204,13 +204,13 @@ class SimulatedTenant:
         self.jobs.close()
 
     def location(self, path: str) -> str:
-        """Return a fresh signed link to a path of the file host."""
+        """Return a new presigned URL of a path of the export file host."""
         switches = self.switches
         scheme = {"https": "https://", "http": "http://", "none": ""}[switches.location_scheme]
         return f"{scheme}{switches.location_host or self._file_host}{path}?{self.files.query(path)}"
 
     def new_id(self, prefix: str, number: int) -> str:
-        """Return an id of Auth0's form, the same for the same tenant and number."""
+        """Return an id in Auth0's format; the same tenant and number always have the same id."""
         digest = hashlib.sha256(f"{self.name}:{self.seed}:{prefix}:{number}".encode()).hexdigest()
         return f"{prefix}_{digest[:16]}"
 
@@ -219,5 +219,5 @@ class SimulatedTenant:
 
     def _temporary(self) -> Path:
         if self._folder is None:
-            raise RuntimeError("hand the tenant to Simulators first")
+            raise RuntimeError("expected a started tenant: pass it to Simulators and start them first")
         return self._folder

@@ -1,4 +1,4 @@
-"""POST /oauth/token and the check of bearer tokens."""
+"""POST /oauth/token and the validation of bearer tokens."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _UNAUTHORIZED = OAuthError(401, "access_denied", "Unauthorized")
 
 @functools.cache
 def key_pair(name: str) -> tuple[str, str]:
-    """Return a private and a public key as PEM; the same for the same name while the process lives."""
-    del name  # only the cache looks at it
+    """Return a private and a public key as PEM; a process returns the same keys for the same name."""
+    del name  # used only as the key of the cache
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return (
         private.private_bytes(
@@ -46,7 +46,7 @@ def key_pair(name: str) -> tuple[str, str]:
 
 @dataclass
 class Client:
-    """A machine-to-machine application: it authenticates with its secret or with its key, never both."""
+    """A machine-to-machine application that authenticates with either its secret or its key."""
 
     id: str
     scopes: frozenset[str]
@@ -60,7 +60,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token allows, and until when."""
+    """The scopes and the expiry time of a token."""
 
     client_id: str
     scopes: frozenset[str]
@@ -68,7 +68,7 @@ class Grant:
 
 
 class Tokens:
-    """The clients of a tenant and the tokens it issued."""
+    """The clients of a tenant and the issued tokens."""
 
     def __init__(self, switches: Switches, clock: Callable[[], Clock], domain: Callable[[], str]) -> None:
         self.clients: dict[str, Client] = {}
@@ -87,11 +87,11 @@ class Tokens:
         return client
 
     def revoke(self) -> None:
-        """Make every token issued so far end now, as if its time had passed."""
+        """Revoke every issued token; requests with it fail as with an expired token."""
         self._revoked.update(self._grants)
 
     def issue(self, form: dict[str, Any]) -> dict[str, Any]:
-        """Answer a token request or raise ``OAuthError``."""
+        """Return the body of a token response. Raise ``OAuthError`` if the request is rejected."""
         client = self._authenticate(form)
         grant_type = form.get("grant_type")
         if grant_type != "client_credentials":
@@ -170,7 +170,7 @@ class Tokens:
                 client.public_key,
                 algorithms=[client.algorithm],
                 audience=f"https://{self._domain()}/",
-                # The tenant's clock decides, which is not always the system's.
+                # The times are checked against the tenant's clock, not the system's.
                 options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
         except (jwt.InvalidTokenError, KeyError, TypeError):
@@ -192,9 +192,9 @@ class Tokens:
         return all(claims.get(name, now) <= now + SKEW for name in ("iat", "nbf"))
 
     def check(self, authorization: str | None, scopes: tuple[str, ...], expected: str | None = None) -> Grant:
-        """Return what the bearer token grants, or raise the 400, 401 or 403 that its header earns.
+        """Return the grant of the bearer token. Raise the 400, 401 or 403 of a rejected header.
 
-        ``expected`` replaces the list of the OAuth scopes in the text of the 403.
+        ``expected`` replaces the list of OAuth scopes in the message of the 403.
         """
         if not authorization:
             raise ApiError(401, "Missing authentication")

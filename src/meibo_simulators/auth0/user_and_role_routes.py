@@ -49,17 +49,17 @@ def register(routes: Routes) -> None:
         page = offset(read_query(request.args.to_dict(), OFFSET_QUERY))
         if not tenant.directory.exists(user_id):
             raise user_missing()
-        rows = [one.body for one in tenant.organizations.of_member(user_id)]
-        found = rows[page.start : page.start + page.size]
+        rows = [organization.body for organization in tenant.organizations.of_member(user_id)]
+        organizations = rows[page.start : page.start + page.size]
         if not page.totals:
-            return answer(found)
+            return answer(organizations)
         # Recorded: the total of a page past the end is 0.
-        total = len(rows) if found else 0
-        return answer({"organizations": found, "start": page.start, "limit": page.size, "total": total})
+        total = len(rows) if organizations else 0
+        return answer({"organizations": organizations, "start": page.start, "limit": page.size, "total": total})
 
     @routes.add("DELETE", "/users/<user_id>", "delete:users", limit="users")
     def delete_user(_grant: Grant, user_id: str) -> Response:
-        # Recorded: deleting a user that does not exist is 204 too.
+        # Recorded: deleting a user that does not exist also returns 204.
         tenant.directory.remove(user_id)
         return no_content()
 
@@ -67,16 +67,16 @@ def register(routes: Routes) -> None:
     def list_users(_grant: Grant) -> Response:
         query = read_query(request.args.to_dict(), {**OFFSET_QUERY, **FIELDS_QUERY})
         page = offset(query, text=USERS_PAGED)
-        found = []
+        users = []
         for number, profile in enumerate(tenant.directory.users()):
             if number >= page.start + page.size:
                 break
             if number >= page.start:
-                found.append(with_fields(profile, query))
+                users.append(with_fields(profile, query))
         if not page.totals:
-            return answer(found)
+            return answer(users)
         total = tenant.directory.count()
-        return answer({"start": page.start, "limit": page.size, "length": len(found), "users": found, "total": total})
+        return answer({"start": page.start, "limit": page.size, "length": len(users), "users": users, "total": total})
 
     @routes.add("GET", "/roles", "read:roles")
     def list_roles(_grant: Grant) -> Response:

@@ -1,6 +1,6 @@
-"""Check bodies, queries and paths against the API's schemas, with the texts of the z-schema library.
+"""Validate bodies, queries and paths against the API's schemas, with the messages of the z-schema library.
 
-Three recorded messages of the real API match that library word for word; its catalogue serves for the rest.
+Three recorded messages of the real API match that library verbatim, so the other messages also come from it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WHERE_CODES = {"Payload": "invalid_body", "Query": "invalid_query_string", "Pat
 
 
 def type_name(value: Any) -> str:
-    """Return the JSON type as z-schema calls it."""
+    """Return z-schema's name of the JSON type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -34,7 +34,7 @@ def type_name(value: Any) -> str:
 
 
 def _faults(value: Any, schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
-    """Yield (message, path, schema) of each violation, the outermost first."""
+    """Yield (message, path, schema) of each violation, outermost first."""
     wanted = schema.get("type")
     found = type_name(value)
     if wanted is not None and found != wanted and not (wanted == "number" and found == "integer"):
@@ -109,7 +109,7 @@ def check(value: Any, schema: Schema, where: str = "Payload") -> None:
 
 
 def parse_body(raw: bytes, content_type: str, form: dict[str, Any]) -> Any:
-    """Return the body, JSON or form-urlencoded, as Auth0's mutating endpoints accept both."""
+    """Return the decoded body, JSON or form-urlencoded; Auth0's mutating endpoints accept both."""
     if content_type.startswith("application/x-www-form-urlencoded"):
         return form
     if not raw:

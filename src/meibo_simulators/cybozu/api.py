@@ -61,7 +61,7 @@ def make_application(domain: SimulatedDomain) -> Flask:
 
 
 def filtered(domain: SimulatedDomain, given: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the users that ``ids`` or ``codes`` name, or None. An empty list counts as absent."""
+    """Return the users selected by ``ids`` or ``codes``, or None if both are absent or empty."""
     ids, codes = listed(given, "ids"), listed(given, "codes")
     if ids and codes and domain.switches.both_ids_and_codes == "refuse":
         raise invalid("ids", "ids と codes は同時に指定できません。")
@@ -69,5 +69,5 @@ def filtered(domain: SimulatedDomain, given: dict[str, Any]) -> list[dict[str, A
         return None
     offset, size = paging(given, domain.switches.size_over_limit)
     with_administrator = domain.switches.administrator_in_json
-    found = domain.directory.find("id" if ids else "code", ids or codes, administrator=with_administrator)
-    return found[offset : offset + size]
+    users = domain.directory.find("id" if ids else "code", ids or codes, administrator=with_administrator)
+    return users[offset : offset + size]

@@ -1,4 +1,4 @@
-"""Who may ask: the gates before the domain, then API token, password or nothing, in that order."""
+"""Authentication: first IP restriction and Basic authentication, then API token, then password."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READ, WRITE, DANGEROUS = "read", "write", "dangerous"
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asked, and whether with the rights of a cybozu.com administrator (共通管理者)."""
+    """The authenticated caller; ``administrator`` is a cybozu.com administrator (共通管理者)."""
 
     login: str
     administrator: bool
@@ -32,7 +32,7 @@ class Caller:
 
 @dataclass
 class Account:
-    """A login that may call the API."""
+    """A user that may call the API."""
 
     login: str
     password: str = field(repr=False)
@@ -40,7 +40,7 @@ class Account:
 
 
 class Access:
-    """The gates, accounts and tokens of a domain."""
+    """The access restrictions, accounts and tokens of a domain."""
 
     def __init__(self, switches: Switches, clock: Callable[[], Clock]) -> None:
         self.accounts: dict[str, Account] = {}
@@ -50,7 +50,7 @@ class Access:
         self._revoked: set[str] = set()
 
     def token(self, scope: str = READ, *, lifetime: float = 30 * 86400) -> str:
-        """Issue an API token of the common administration."""
+        """Return a new API token of cybozu.com administration."""
         claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": scope}
         claims["exp"] = str(int(self._clock()() + lifetime))
         return PREFIX + jwt.encode({**claims, "exp": int(claims["exp"])}, self._key, algorithm="HS256")
@@ -60,14 +60,14 @@ class Access:
         self._revoked.add(token)
 
     def check(self, header: Callable[[str], str | None], address: str) -> Caller:
-        """Return the caller, or raise what a request with these headers is answered."""
+        """Return the caller. Raise the error response if the request is rejected."""
         switches = self._switches
         authorization = header("Authorization") or ""
         kind, _, value = authorization.partition(" ")
         bearer = kind.lower() == "bearer"
         listed = switches.allowed_ips is not None and address in switches.allowed_ips
         passed_basic = switches.basic is not None and kind.lower() == "basic" and _pair(value) == switches.basic
-        # Basic is asked of callers from outside the listed addresses, and lets them in.
+        # Callers from other than the allowed addresses need Basic authentication.
         if switches.allowed_ips is not None and not listed and switches.basic is None:
             raise PageError(403, "Error")
         passed_basic = passed_basic or (bearer and switches.basic_with_token)
@@ -99,7 +99,7 @@ class Access:
             raise self._refusal("CB_AU01") from None
         if claims["exp"] <= self._clock()():
             raise self._refusal("CB_AU01")
-        # Any scope stands in for the administrator when reading.
+        # Every scope can read like an administrator.
         return Caller("token", administrator=True)
 
     def _by_password(self, header: str) -> Caller:

@@ -1,4 +1,4 @@
-"""Write CSV as a domain's switches say."""
+"""Write CSV in the format set by a domain's switches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS_A_PIECE = 200
 
 
 def render(rows: Iterable[list[str]], switches: Switches) -> Iterator[bytes]:
-    """Yield the file in pieces: no header row, UTF-8."""
+    """Yield the file in pieces: UTF-8 without a header row."""
     if switches.csv_bom:
         yield BOM
     out = io.StringIO()

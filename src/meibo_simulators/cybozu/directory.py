@@ -1,4 +1,4 @@
-"""What a cybozu.com domain holds: its users in order, and how they change while they are read."""
+"""The users of a cybozu.com domain in order, and the changes to them while they are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ User = dict[str, Any]
 
 
 class Directory:
-    """The users of a domain: the numbers of those that exist, in the order of a listing."""
+    """The users of a domain: the numbers of the existing users, in the order of a list."""
 
     def __init__(self, seed: int, users: int, organizations: int = 0) -> None:
         self.seed = seed
@@ -26,27 +26,27 @@ class Directory:
         self._changed: dict[int, User] = {}
 
     def count(self) -> int:
-        """Return how many users there are, the built-in Administrator not counted."""
+        """Return the number of users without the built-in Administrator."""
         return len(self._order)
 
     def user(self, index: int) -> User:
-        """Return one user."""
+        """Return a user."""
         return copy.deepcopy(self._changed.get(index) or user_records.user(self.seed, index, self.organizations))
 
     def users(self) -> Iterator[User]:
-        """Yield every user but the built-in Administrator."""
+        """Yield every user except the built-in Administrator."""
         with self._lock:
             order = list(self._order)
         for index in order:
             yield self.user(index)
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the users, in the order of a listing."""
+        """Return the numbers of the users, in the order of a list."""
         with self._lock:
             return list(self._order)
 
     def number(self, code: str) -> int | None:
-        """Return the number of the user with a login name."""
+        """Return the number of the user with a login name, or None."""
         for index in self.numbers():
             changed = self._changed.get(index)
             if code == (user_records.user_code(self.seed, index) if changed is None else changed["code"]):
@@ -54,7 +54,7 @@ class Directory:
         return None
 
     def page(self, offset: int, size: int, *, administrator: bool) -> list[User]:
-        """Return a page of the listing, in which the Administrator comes first."""
+        """Return a page of the list; the Administrator is its first user."""
         with self._lock:
             if administrator:
                 first = [user_records.administrator()] if offset == 0 else []
@@ -63,16 +63,16 @@ class Directory:
             return [self.user(index) for index in self._order[offset : offset + size]]
 
     def find(self, key: str, values: list[str], *, administrator: bool) -> list[User]:
-        """Return the users whose ``id`` or ``code`` is among the values; the unknown are missing."""
+        """Return the users whose ``id`` or ``code`` is among the values; unknown values are ignored."""
         wanted = set(values)
-        everyone = [user_records.administrator()] if administrator else []
-        found = [user for user in everyone if user[key] in wanted]
+        built_in = [user_records.administrator()] if administrator else []
+        matches = [user for user in built_in if user[key] in wanted]
         with self._lock:
             if self._changed:
-                return found + [user for user in self.users() if user[key] in wanted]
+                return matches + [user for user in self.users() if user[key] in wanted]
             order = list(self._order)
         name = user_records.user_id if key == "id" else lambda index: user_records.user_code(self.seed, index)
-        return found + [self.user(index) for index in order if name(index) in wanted]
+        return matches + [self.user(index) for index in order if name(index) in wanted]
 
     def change(self, index: int, **values: Any) -> None:
         """Change a user's properties."""
@@ -80,12 +80,12 @@ class Directory:
             self._changed[index] = {**self.user(index), **values}
 
     def remove(self, position: int) -> None:
-        """Delete the user at a position of the listing: the following pages move up."""
+        """Delete the user at a position of the list; the following users move up."""
         with self._lock:
             self._order.pop(position)
 
     def insert(self, position: int) -> int:
-        """Put a new user at a position of the listing: the following pages move down. Return its number."""
+        """Insert a new user at a position of the list and return its number; the following users move down."""
         with self._lock:
             self._order.insert(position, self._next)
             self._next += 1

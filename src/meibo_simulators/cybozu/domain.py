@@ -1,4 +1,4 @@
-"""A cybozu.com domain that exists in this process: its people, accounts, switches, faults and record."""
+"""A simulated cybozu.com domain: its users, accounts, switches, faults and request record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class SimulatedDomain:
-    """One domain. Make it, change its switches, and hand it to ``Simulators``, which gives it its port."""
+    """A domain. Create it, set its switches and pass it to ``Simulators``, which opens its port."""
 
     def __init__(
         self,
@@ -59,19 +59,19 @@ class SimulatedDomain:
     def __repr__(self) -> str:
         return f"SimulatedDomain({self.name!r}, base_url={self.base_url!r})"
 
-    # -- what a client needs --------------------------------------------------------------------------------
+    # -- data for clients -----------------------------------------------------------------------------------
 
     @property
     def base_url(self) -> str:
-        """Return the domain's URL without a final slash."""
+        """Return the URL of the domain without a trailing slash."""
         return f"https://localhost:{self._server.port}" if self._server else ""
 
     def credentials(self) -> dict[str, str]:
-        """Return the secret document for the password header, of an administrator."""
+        """Return the secret document of an administrator, with a password."""
         return {"login": self.account.login, "password": self.account.password} | self._basic()
 
     def plain_credentials(self) -> dict[str, str]:
-        """Return the secret document of somebody who is no administrator."""
+        """Return the secret document of a user who is not an administrator."""
         return {"login": self.plain_account.login, "password": self.plain_account.password} | self._basic()
 
     def token_credentials(self, scope: str = READ, *, lifetime: float = 30 * 86400) -> dict[str, str]:
@@ -83,10 +83,10 @@ class SimulatedDomain:
             return {}
         return {"basic_user": self.switches.basic[0], "basic_password": self.switches.basic[1]}
 
-    # -- what a test compares with --------------------------------------------------------------------------
+    # -- expected values for tests --------------------------------------------------------------------------
 
     def expected_users(self) -> list[dict[str, Any]]:
-        """Return the users as users.json shows them, the Administrator with them."""
+        """Return the users as in users.json, including the Administrator."""
         first = [administrator()] if self.switches.administrator_in_json else []
         return [self.shown(user) for user in (*first, *self.directory.users())]
 
@@ -106,18 +106,18 @@ class SimulatedDomain:
         return b"".join(render(rows, self.switches))
 
     def expected_rows(self) -> dict[str, dict[str, int]]:
-        """Return how many rows each dataset has, by format."""
+        """Return the number of rows of each dataset by format."""
         users, structure = self.directory.count(), self.structure
         listed = users + self.switches.administrator_in_json
-        ours = sum(group["type"] != "system" for group in structure.groups)
-        members = sum(1 for one in structure.organizations for _ in structure.in_organization(one["code"]))
+        own_groups = sum(group["type"] != "system" for group in structure.groups)
+        members = sum(1 for unit in structure.organizations for _ in structure.in_organization(unit["code"]))
         members += sum(1 for group in structure.groups for _ in structure.in_group(group))
         return {
             "csv": {
                 "users": users,
                 "organizations": len(structure.organizations),
                 "titles": len(structure.titles),
-                "groups": ours,
+                "groups": own_groups,
                 "user_organizations": users,
                 "user_groups": users,
                 "user_services": users,
@@ -131,20 +131,20 @@ class SimulatedDomain:
         }
 
     def new_code(self, user: dict[str, Any]) -> str:
-        """Return what the third column of user.csv holds."""
+        """Return the value of the third column of user.csv."""
         return {"empty": "", "same": str(user["code"]), "star": "*"}[self.switches.csv_new_code]
 
     def shown(self, user: dict[str, Any]) -> dict[str, Any]:
-        """Return a user as the switches say: what was never set, and custom items."""
+        """Return an entry with unset values and custom items as set by the switches."""
         if "customItemValues" in user and not self.switches.custom_items:
             user = {**user, "customItemValues": []}
         if self.switches.unset == "null":
             return user
-        kept = ("birthDate", "joinDate", "primaryOrganization", "sortOrder", "locale")
-        return {name: "" if value is None and name not in kept else value for name, value in user.items()}
+        nullable = ("birthDate", "joinDate", "primaryOrganization", "sortOrder", "locale")
+        return {name: "" if value is None and name not in nullable else value for name, value in user.items()}
 
     def after_page(self) -> None:
-        """Let the directory change between two pages, as ``between_pages`` says."""
+        """Run the next function of ``between_pages``, which changes the directory between two pages."""
         if self.between_pages:
             self.between_pages.popleft()()
 

@@ -1,4 +1,4 @@
-"""Read the parameters of a request in every encoding that cybozu.com accepts."""
+"""Read request parameters in every encoding that cybozu.com accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 def parameters() -> dict[str, Any]:
     """Return the parameters of the query (``ids[0]=…``, ``ids%5B0%5D=…``, ``ids=…``) or of a JSON body.
 
-    A JSON body is read on GET too. What is not known is ignored, as the service does.
+    A JSON body is also read on GET. Unknown parameters are ignored, as in the real service.
     """
     raw = request.get_data()
     if raw and (request.content_type or "").startswith("application/json"):
@@ -29,33 +29,33 @@ def parameters() -> dict[str, Any]:
         if not isinstance(body, dict):
             raise CybozuError("CB_IJ01")
         return body
-    found: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     indexed: dict[str, dict[int, str]] = {}
     for key, value in request.args.items(multi=True):
         match = _INDEXED.fullmatch(key)
         if match is None:
-            found[key] = value
+            given[key] = value
         else:
             values = indexed.setdefault(match.group(1), {})
             values[int(match.group(2) or len(values))] = value
     for key, values in indexed.items():
-        found[key] = [values[position] for position in sorted(values)]
-    return found
+        given[key] = [values[position] for position in sorted(values)]
+    return given
 
 
 def listed(given: dict[str, Any], name: str) -> list[str]:
-    """Return a parameter that holds up to 100 values; a single one may come without brackets."""
+    """Return the values of a list parameter, at most 100; a single value may be without brackets."""
     value = given.get(name)
     if value is None:
         return []
-    values = [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    values = [str(item) for item in value] if isinstance(value, list) else [str(value)]
     if len(values) > LIMIT:
         raise invalid(name, f"{LIMIT}個以下で指定してください。")
     return values
 
 
 def paging(given: dict[str, Any], size_over_limit: str) -> tuple[int, int]:
-    """Return (offset, size); a size over 100 was seen to be cut down to it."""
+    """Return (offset, size). A size over 100 is reduced to 100, as recorded, unless the switch rejects it."""
     offset, size = _number(given, "offset", 0), _number(given, "size", LIMIT)
     if offset < 0:
         raise invalid("offset", "0以上で指定してください。")
@@ -76,7 +76,7 @@ def _number(given: dict[str, Any], name: str, default: int) -> int:
 
 
 def required(given: dict[str, Any], name: str) -> str:
-    """Return a parameter that must be there."""
+    """Return a required parameter. Raise the error response if it is missing or empty."""
     value = given.get(name)
     if value is None or value == "" or isinstance(value, list):
         raise invalid(name, "必須です。")

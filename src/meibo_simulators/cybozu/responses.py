@@ -1,4 +1,4 @@
-"""cybozu.com's errors: JSON with a ``CB_`` code, or a gateway's HTML."""
+"""Responses of cybozu.com: JSON, errors with a ``CB_`` code, and HTML pages of a gateway."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ AUTHENTICATION_CODES = frozenset({"CB_AU01", "CB_WA01"})
 
 
 class CybozuError(Exception):
-    """An answer that refuses the request."""
+    """An error response of the API."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class CybozuError(Exception):
         self.headers = headers or {}
 
     def response(self, language: str, *, message: bool = True) -> Response:
-        """Return the JSON answer in the caller's language."""
+        """Return the JSON response in a language."""
         text = ERRORS[self.code][1 if language == "ja" else 2]
         body: dict[str, Any] = {"message" if message else "reason": text}
         body |= {"id": secrets.token_urlsafe(15), "code": self.code}
@@ -52,7 +52,7 @@ class CybozuError(Exception):
 
 
 class PageError(Exception):
-    """A refusal by what stands before the API: an HTML page or a redirect."""
+    """An error response of a gateway before the API: an HTML page or a redirect."""
 
     def __init__(self, status: int, title: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(title)
@@ -61,18 +61,18 @@ class PageError(Exception):
         self.headers = headers or {}
 
     def response(self) -> Response:
-        """Return the page."""
+        """Return the HTML response."""
         page = f"<!DOCTYPE html><html><head><title>{self.title}</title></head><body>{self.title}</body></html>"
         return Response(page, self.status, self.headers, content_type="text/html; charset=utf-8")
 
 
 def invalid(field: str, message: str) -> CybozuError:
-    """Return the refusal of one parameter."""
+    """Return the error response of an invalid parameter."""
     return CybozuError("CB_VA01", {field: {"messages": [message]}})
 
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Return JSON as cybozu.com writes it."""
+    """Return a JSON response in cybozu.com's format."""
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     response = Response(text, status, content_type="application/json;charset=utf-8")
     response.headers.extend(headers or {})

@@ -1,4 +1,4 @@
-"""How a view becomes an endpoint: through the gates and the authentication first."""
+"""Register views as endpoints with access restrictions and authentication."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ View = Callable[..., Response]
 
 
 class Routes:
-    """Registers views that are let through the gates and the authentication first."""
+    """Register views; each request passes the access restrictions and the authentication first."""
 
     def __init__(self, domain: SimulatedDomain, app: Flask) -> None:
         self.domain = domain
@@ -31,7 +31,7 @@ class Routes:
         self._running = 0
 
     def json(self, path: str) -> Callable[[View], View]:
-        """Register a JSON endpoint: GET, or POST that says it is a GET (for long queries)."""
+        """Register a JSON endpoint: GET, or POST with X-HTTP-Method-Override: GET (for long queries)."""
 
         def register(view: View) -> View:
             @wraps(view)
@@ -46,7 +46,7 @@ class Routes:
         return register
 
     def csv(self, name: str) -> Callable[[Callable[[], Iterable[list[str]]]], None]:
-        """Register a CSV export, which needs an administrator and takes no parameters."""
+        """Register a CSV export, which requires an administrator and has no parameters."""
 
         def register(rows: Callable[[], Iterable[list[str]]]) -> None:
             def view(caller: Caller) -> Response:

@@ -28,31 +28,31 @@ def register(routes: Routes) -> None:
     @routes.json("/v1/organizations.json")
     def organizations(_caller: Caller) -> Response:
         chosen = _page(domain, parameters(), structure.organizations)
-        return answer({"organizations": [domain.shown(one) for one in chosen]})
+        return answer({"organizations": [domain.shown(unit) for unit in chosen]})
 
     @routes.json("/v1/groups.json")
     def groups(_caller: Caller) -> Response:
-        return answer({"groups": [_group(one) for one in _page(domain, parameters(), structure.groups)]})
+        return answer({"groups": [_group(group) for group in _page(domain, parameters(), structure.groups)]})
 
     @routes.json("/v1/user/organizations.json")
     def user_organizations(_caller: Caller) -> Response:
         index = _user(domain)
         places = [] if index is None else structure.places(index)
         return answer(
-            {"organizationTitles": [{"organization": domain.shown(one), "title": title} for one, title in places]}
+            {"organizationTitles": [{"organization": domain.shown(unit), "title": title} for unit, title in places]}
         )
 
     @routes.json("/v1/user/groups.json")
     def user_groups(_caller: Caller) -> Response:
         index = _user(domain)
-        return answer({"groups": [] if index is None else [_group(one) for one in structure.groups_of(index)]})
+        return answer({"groups": [] if index is None else [_group(group) for group in structure.groups_of(index)]})
 
     @routes.json("/v1/organization/users.json")
     def organization_users(_caller: Caller) -> Response:
         given = parameters()
         code = required(given, "code")
         offset, size = paging(given, switches.size_over_limit)
-        if code not in {one["code"] for one in structure.organizations}:
+        if code not in {unit["code"] for unit in structure.organizations}:
             _unknown(domain)
         chosen = list(structure.in_organization(code))[offset : offset + size]
         return answer(
@@ -68,10 +68,10 @@ def register(routes: Routes) -> None:
         given = parameters()
         code = required(given, "code")
         offset, size = paging(given, switches.size_over_limit)
-        found = [group for group in structure.groups if group["code"] == code]
-        if not found:
+        matches = [group for group in structure.groups if group["code"] == code]
+        if not matches:
             _unknown(domain)
-        chosen = [index for group in found for index in structure.in_group(group)][offset : offset + size]
+        chosen = [index for group in matches for index in structure.in_group(group)][offset : offset + size]
         return answer({"users": [domain.shown(domain.directory.user(index)) for index in chosen]})
 
     @routes.json("/v1/users/services.json")
@@ -79,8 +79,8 @@ def register(routes: Routes) -> None:
         given = parameters()
         codes = set(listed(given, "codes"))
         offset, size = paging(given, switches.size_over_limit)
-        people = ((domain.directory.user(index)["code"], index) for index in domain.directory.numbers())
-        chosen = [pair for pair in people if not codes or pair[0] in codes][offset : offset + size]
+        users = ((domain.directory.user(index)["code"], index) for index in domain.directory.numbers())
+        chosen = [pair for pair in users if not codes or pair[0] in codes][offset : offset + size]
         rows = [{"code": code, "services": [name for name, _ in services(index)]} for code, index in chosen]
         return answer({"users": rows})
 
@@ -105,7 +105,7 @@ def _page(domain: SimulatedDomain, given: dict[str, Any], entries: list[Entry]) 
     offset, size = paging(given, domain.switches.size_over_limit)
     if ids or codes:
         key, wanted = ("id", set(ids)) if ids else ("code", set(codes))
-        entries = [one for one in entries if one[key] in wanted]
+        entries = [entry for entry in entries if entry[key] in wanted]
     return entries[offset : offset + size]
 
 
@@ -118,6 +118,6 @@ def _user(domain: SimulatedDomain) -> int | None:
 
 
 def _unknown(domain: SimulatedDomain) -> None:
-    """Refuse an unknown code, if the switch says so; what the service answers is not known."""
+    """Raise the error response of an unknown code if the switch is ``refuse``; the real response is not known."""
     if domain.switches.unknown_code == "refuse":
         raise invalid("code", "見つかりません。")

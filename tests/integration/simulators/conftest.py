@@ -1,4 +1,4 @@
-"""Serve a small tenant and a small domain, and talk to them with plain requests."""
+"""Serve a small tenant and a small domain, and call them with the requests library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUT = 10
 
 
 class FakeClock:
-    """A clock that only tests move."""
+    """A clock that changes only when a test advances it."""
 
     def __init__(self, now: float = 1_795_300_000.25) -> None:
         self.now = now
@@ -29,7 +29,7 @@ class FakeClock:
 
 
 class Api:
-    """A tenant seen through requests, with a token of its usual client or of the one given."""
+    """An HTTP client of a tenant, with a token of the default client or of the given credentials."""
 
     def __init__(self, tenant: SimulatedTenant, ca_file: Path, credentials: dict[str, str] | None = None) -> None:
         self.tenant = tenant
@@ -67,7 +67,7 @@ class Api:
 
 
 class Domain:
-    """A domain seen through requests."""
+    """An HTTP client of a domain."""
 
     def __init__(self, domain: SimulatedDomain, ca_file: Path) -> None:
         self.domain = domain
@@ -81,7 +81,7 @@ class Domain:
 
 def trusting(ca_file: Path) -> requests.Session:
     session = requests.Session()
-    # The environment's own list of authorities would win over the session's.
+    # Otherwise REQUESTS_CA_BUNDLE of the environment would override the session's CA file.
     session.trust_env = False
     session.verify = str(ca_file)
     return session

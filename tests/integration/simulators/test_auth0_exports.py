@@ -1,4 +1,4 @@
-"""Export jobs, their locations and their files behave as Auth0's and as S3's."""
+"""Export jobs, locations and files of a simulated tenant behave like those of Auth0 and S3."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.simulators.conftest import Api, FakeClock, trusting
 FIELDS = [{"name": "user_id"}, {"name": "name"}, {"name": "identities[0].connection", "export_as": "Connection"}]
 
 
-def test_creation_answers_as_recorded(api: Api) -> None:
+def test_creation_returns_the_recorded_response(api: Api) -> None:
     body = {"connection_id": FIRST_CONNECTION, "format": "json", "limit": 5, "fields": FIELDS}
     answer = api.post("/jobs/users-exports", body)
     job = answer.json()
@@ -37,11 +37,11 @@ def test_creation_answers_as_recorded(api: Api) -> None:
     assert re.fullmatch(r"job_[A-Za-z0-9]{16}", job["id"])
 
 
-def test_format_is_csv_unless_asked(api: Api) -> None:
+def test_default_format_is_csv(api: Api) -> None:
     assert api.post("/jobs/users-exports", {}).json()["format"] == "csv"
 
 
-def test_pending_job_shows_what_creation_showed(api: Api, tenant: Any) -> None:
+def test_pending_job_equals_the_creation_response(api: Api, tenant: Any) -> None:
     tenant.switches.polls_until_completed = 2
     job = api.post("/jobs/users-exports", {"format": "json"}).json()
     assert [api.get(f"/jobs/{job['id']}").json() == job for _ in range(2)] == [True, True]
@@ -74,7 +74,7 @@ def test_pending_job_shows_what_creation_showed(api: Api, tenant: Any) -> None:
     ],
     ids=str,
 )
-def test_invalid_body_is_refused(api: Api, body: Any, message: str) -> None:
+def test_invalid_body_is_rejected(api: Api, body: Any, message: str) -> None:
     answer = api.post("/jobs/users-exports", body)
     assert answer.status_code == 400
     assert answer.json()["errorCode"] == "invalid_body"
@@ -82,18 +82,18 @@ def test_invalid_body_is_refused(api: Api, body: Any, message: str) -> None:
     assert not [name for name in answer.headers if name.lower().startswith("x-ratelimit")]
 
 
-def test_json_may_have_more_fields_and_whole_metadata(api: Api) -> None:
+def test_json_accepts_more_fields_and_complete_metadata(api: Api) -> None:
     fields = [{"name": "user_metadata"}, *({"name": f"user_metadata.f{n}"} for n in range(40))]
     assert api.post("/jobs/users-exports", {"format": "json", "fields": fields}).status_code == 200
 
 
-def test_unknown_connection_is_refused(api: Api) -> None:
+def test_unknown_connection_is_rejected(api: Api) -> None:
     answer = api.post("/jobs/users-exports", {"connection_id": "con_9999999999999999"})
     assert (answer.status_code, answer.json()["message"]) == (400, "The connection does not exist.")
 
 
 @pytest.mark.parametrize("connection_id", [FIRST_CONNECTION, SECOND_CONNECTION, None])
-def test_file_holds_the_connections_users(api: Api, tenant: Any, connection_id: str | None) -> None:
+def test_file_contains_the_users_of_the_connection(api: Api, tenant: Any, connection_id: str | None) -> None:
     asked = {} if connection_id is None else {"connection_id": connection_id}
     job = api.completed(format="json", fields=FIELDS, **asked)
     data = api.download(job["location"]).content
@@ -106,12 +106,12 @@ def test_file_holds_the_connections_users(api: Api, tenant: Any, connection_id: 
     assert {row["Connection"] for row in rows} == {user["identities"][0]["connection"] for user in expected}
 
 
-def test_limit_cuts_the_file(api: Api) -> None:
+def test_limit_reduces_the_number_of_rows(api: Api) -> None:
     job = api.completed(format="json", limit=7, fields=FIELDS)
     assert gzip.decompress(api.download(job["location"]).content).count(b"\n") == 7
 
 
-def test_absent_values_are_left_out_of_json(api: Api, tenant: Any) -> None:
+def test_absent_values_are_omitted_in_json(api: Api, tenant: Any) -> None:
     job = api.completed(format="json", fields=[{"name": "user_id"}, {"name": "username"}])
     rows = [json.loads(line) for line in tenant.expected_file(job["id"]).content().splitlines()]
     assert {"username" in row for row in rows} == {True, False}
@@ -143,7 +143,7 @@ def test_csv_is_escaped_as_documented(api: Api, tenant: Any) -> None:
     assert {"'" + text for text in AWKWARD} <= {row[1] for row in rows}
 
 
-def test_quick_and_slow_ways_write_the_same_rows(tenant: Any) -> None:
+def test_block_and_row_writers_return_the_same_rows(tenant: Any) -> None:
     for form in ("csv", "ndjson"):
         layout = Layout(form, (*(Field(name) for name in PREDEFINED), Field("user_metadata.note", "note")))
         quick = b"".join(piece for piece, _ in tenant.directory.rows(layout, None, None))
@@ -176,7 +176,7 @@ def test_job_can_end_without_a_file(api: Api, tenant: Any, fate: str) -> None:
     assert "location" not in second
 
 
-def test_stuck_vanished_and_unheard_of_jobs(api: Api, tenant: Any) -> None:
+def test_stuck_vanished_and_unknown_status_jobs(api: Api, tenant: Any) -> None:
     tenant.jobs.fates |= {0: "stuck", 1: "vanished", 2: "unheard_of"}
     ids = [api.post("/jobs/users-exports", {}).json()["id"] for _ in range(3)]
     for _ in range(3):
@@ -195,19 +195,19 @@ def test_processing_and_progress_are_switches(api: Api, tenant: Any) -> None:
     assert answers[2]["percentage_done"] == 100
 
 
-def test_job_is_forgotten_after_a_day(api: Api, clock: FakeClock) -> None:
+def test_job_expires_after_a_day(api: Api, clock: FakeClock) -> None:
     job = api.completed()
     clock.advance(86400)
     api.session.headers["Authorization"] = f"Bearer {api.token(api.tenant.credentials()).json()['access_token']}"
     assert api.get(f"/jobs/{job['id']}").status_code == 404
 
 
-def test_malformed_job_id_is_refused(api: Api) -> None:
+def test_malformed_job_id_is_rejected(api: Api) -> None:
     answer = api.get("/jobs/nonsense")
     assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_uri")
 
 
-def test_payload_has_a_limit(api: Api) -> None:
+def test_payload_over_the_limit_is_rejected(api: Api) -> None:
     answer = api.post("/jobs/users-exports", {"format": "x" * (1 << 20)})
     assert answer.status_code == 413
 
@@ -223,13 +223,13 @@ def test_location_is_on_another_origin_and_signed(api: Api, tenant: Any) -> None
     assert "X-Amz-Signature=" in location.query
 
 
-def test_location_refuses_an_authorization_header(api: Api) -> None:
+def test_location_rejects_an_authorization_header(api: Api) -> None:
     answer = api.session.get(api.completed()["location"], timeout=10)
     assert answer.status_code == 400
     assert "Only one auth mechanism allowed" in answer.text
 
 
-def test_location_expires_and_the_next_is_fresh(api: Api, clock: FakeClock) -> None:
+def test_expired_location_is_replaced_by_a_new_location(api: Api, clock: FakeClock) -> None:
     job = api.completed()
     clock.advance(60)
     late = api.download(job["location"])
@@ -239,7 +239,7 @@ def test_location_expires_and_the_next_is_fresh(api: Api, clock: FakeClock) -> N
     assert api.download(again).status_code == 200
 
 
-def test_altered_location_is_refused(api: Api) -> None:
+def test_modified_location_is_rejected(api: Api) -> None:
     location = api.completed()["location"]
     assert api.download(location.replace("X-Amz-Expires=60", "X-Amz-Expires=99")).status_code == 403
     assert api.download(location.partition("?")[0]).status_code == 403
@@ -251,7 +251,7 @@ def test_location_scheme_is_a_switch(api: Api, tenant: Any, scheme: Any, start: 
     assert api.completed()["location"].startswith(start)
 
 
-def test_location_on_a_foreign_host_and_redirects(api: Api, tenant: Any) -> None:
+def test_location_on_another_host_and_redirects(api: Api, tenant: Any) -> None:
     tenant.switches.redirect_files_to = "http://169.254.169.254/latest/meta-data/"
     answer = api.download(api.completed()["location"])
     assert (answer.status_code, answer.headers["Location"]) == (302, tenant.switches.redirect_files_to)
@@ -262,7 +262,7 @@ def test_location_on_a_foreign_host_and_redirects(api: Api, tenant: Any) -> None
 # -- files
 
 
-def test_ranges_are_served_as_by_s3(api: Api, tenant: Any) -> None:
+def test_ranges_behave_like_s3(api: Api, tenant: Any) -> None:
     job = api.completed()
     whole = tenant.expected_file(job["id"]).read()
     part = api.download(job["location"], Range="bytes=10-19")
@@ -283,7 +283,7 @@ def test_ranges_can_be_switched_off(api: Api, tenant: Any) -> None:
     assert "Accept-Ranges" not in answer.headers
 
 
-def test_exchanged_file_is_noticed_by_its_etag(api: Api, tenant: Any) -> None:
+def test_replaced_file_has_another_etag(api: Api, tenant: Any) -> None:
     job = api.completed(format="json")
     before = api.download(job["location"])
     tenant.jobs.exchange_file(job["id"])
@@ -305,7 +305,7 @@ def test_content_encoding_is_a_switch(api: Api, tenant: Any) -> None:
     assert api.download(job["location"]).content == tenant.expected_file(job["id"]).content()
 
 
-def test_file_can_be_broken_in_every_way(api: Api, tenant: Any) -> None:
+def test_each_fault_breaks_the_file(api: Api, tenant: Any) -> None:
     job = api.completed(format="json")
     whole = tenant.expected_file(job["id"]).read()
     for action in (faults.truncate(100), faults.corrupt(50), faults.empty(), faults.html(503)):
@@ -332,7 +332,7 @@ def test_damaged_file_is_the_same_in_every_range(api: Api, tenant: Any) -> None:
     assert api.download(job["location"]).content == whole + b"more"
 
 
-def test_connections_can_be_slow(api: Api, tenant: Any) -> None:
+def test_connection_throughput_is_limited(api: Api, tenant: Any) -> None:
     job = api.completed(format="json")
     tenant.switches.file_seconds_to_first_byte = 0.9
     with pytest.raises(requests.Timeout, match="Read timed out"):

@@ -1,4 +1,4 @@
-"""Users are imported by the rules of the import schema."""
+"""User imports of a simulated tenant follow the import schema."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_prefixed_ids_get_a_second_prefix(api: Api, tenant: Any, clock: FakeCloc
     assert tenant.directory.get("auth0|auth0|abc") is not None
 
 
-def test_failed_rows_are_told_and_the_job_completes(api: Api, tenant: Any, clock: FakeClock) -> None:
+def test_failed_rows_are_reported_and_the_job_completes(api: Api, tenant: Any, clock: FakeClock) -> None:
     there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
     rows = [{"email": there["email"]}, {"name": "nobody"}, {"email": "x@example.jp", "identities": []}, {"email": 5}]
     job = finish(api, clock, send(api, rows).json())
@@ -52,7 +52,7 @@ def test_failed_rows_are_told_and_the_job_completes(api: Api, tenant: Any, clock
     assert codes == ["DUPLICATED_USER", "OBJECT_REQUIRED", "NOT_PASSED", "INVALID_TYPE"]
 
 
-def test_upsert_replaces_metadata_and_leaves_the_rest(api: Api, tenant: Any, clock: FakeClock) -> None:
+def test_upsert_replaces_metadata_and_preserves_other_properties(api: Api, tenant: Any, clock: FakeClock) -> None:
     there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
     own_id = there["user_id"].removeprefix("auth0|")
     row = {
@@ -92,7 +92,7 @@ def test_users_of_a_pending_import_are_hidden(api: Api, tenant: Any, clock: Fake
     assert seen() == (200, 1, 201, True, 200)
 
 
-def test_import_progresses_without_being_polled(api: Api, tenant: Any, clock: FakeClock) -> None:
+def test_import_completes_without_polling(api: Api, tenant: Any, clock: FakeClock) -> None:
     job = send(api, [{"email": "new@example.jp"}, {"name": "no address"}]).json()
     clock.advance(tenant.switches.import_seconds)
     answer = api.get(f"/jobs/{job['id']}/errors")
@@ -110,7 +110,7 @@ def test_import_can_end_without_users(
     assert api.get("/users", include_totals="true").json()["total"] == total
 
 
-def test_errors_of_an_import_are_forgotten_after_a_day(api: Api, tenant: Any, clock: FakeClock) -> None:
+def test_errors_of_an_import_expire_after_a_day(api: Api, tenant: Any, clock: FakeClock) -> None:
     job = finish(api, clock, send(api, [{"name": "no address"}]).json())
     clock.advance(86400)
     api.session.headers["Authorization"] = f"Bearer {api.token(api.tenant.credentials()).json()['access_token']}"
@@ -118,7 +118,7 @@ def test_errors_of_an_import_are_forgotten_after_a_day(api: Api, tenant: Any, cl
     assert (answer.status_code, answer.json()["message"]) == (404, "The job does not exist")
 
 
-def test_third_job_at_once_is_refused(api: Api, clock: FakeClock) -> None:
+def test_third_concurrent_job_is_rejected(api: Api, clock: FakeClock) -> None:
     jobs = [send(api, [{"email": f"{n}@example.jp"}]) for n in range(3)]
     assert [job.status_code for job in jobs] == [202, 202, 429]
     assert "2 active import users jobs" in jobs[2].json()["message"]
@@ -126,7 +126,7 @@ def test_third_job_at_once_is_refused(api: Api, clock: FakeClock) -> None:
     assert send(api, [{"email": "3@example.jp"}]).status_code == 202
 
 
-def test_another_tenant_takes_an_exports_people(api: Api, tenant: Any, clock: FakeClock) -> None:
+def test_exported_users_can_be_imported_into_another_tenant(api: Api, tenant: Any, clock: FakeClock) -> None:
     empty = SimulatedTenant("empty", connections={FIRST_CONNECTION: 0})
     kept = ("email", "name", "nickname", "picture", "user_metadata", "app_metadata", "email_verified")
     rows = [
@@ -151,7 +151,7 @@ def test_another_tenant_takes_an_exports_people(api: Api, tenant: Any, clock: Fa
         ([], {"connection_id": "con_1"}, 400, "String does not match pattern"),
     ],
 )
-def test_impossible_import_is_refused(api: Api, users: Any, form: dict[str, str], status: int, message: str) -> None:
+def test_invalid_import_is_rejected(api: Api, users: Any, form: dict[str, str], status: int, message: str) -> None:
     answer = send(api, users, **form)
     assert answer.status_code == status
     assert message in answer.json()["message"]

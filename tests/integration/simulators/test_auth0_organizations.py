@@ -1,4 +1,4 @@
-"""Organizations, members, roles and invitations answer as recorded."""
+"""Organizations, members, roles and invitations return the recorded responses."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def user_path(user_id: str) -> str:
 # -- organizations
 
 
-def test_checkpoint_walk_shows_every_organization_once(api: Api, tenant: Any) -> None:
+def test_checkpoint_pagination_returns_every_organization_once(api: Api, tenant: Any) -> None:
     pages = walk(api, "/organizations", "organizations", 50)
     assert [len(page) for page in pages] == [50, 50, 30]
     assert [one["id"] for page in pages for one in page] == tenant.organizations.ids()
@@ -55,14 +55,14 @@ def test_full_last_page_has_no_next(api: Api) -> None:
     assert [len(page) for page in walk(api, "/organizations", "organizations", 65)] == [65, 65]
 
 
-def test_deleted_organizations_do_not_disturb_a_walk(api: Api, tenant: Any) -> None:
+def test_deleted_organizations_do_not_affect_pagination(api: Api, tenant: Any) -> None:
     first = api.get("/organizations", take=10).json()
     tenant.organizations.remove(first["organizations"][-1]["id"])
     second = api.get("/organizations", **{"take": 10, "from": first["next"]}).json()
     assert second["organizations"][0]["id"] == tenant.organizations.ids()[9]
 
 
-def test_offset_ends_at_a_thousand(api: Api) -> None:
+def test_offset_over_one_thousand_is_rejected(api: Api) -> None:
     page = api.get("/organizations", page=1, per_page=100, include_totals="true").json()
     assert (page["start"], page["limit"], page["total"], len(page["organizations"])) == (100, 100, 130, 30)
     refused = api.get("/organizations", page=10, per_page=100)
@@ -80,7 +80,7 @@ def test_offset_ends_at_a_thousand(api: Api) -> None:
     ],
     ids=lambda query: str(query)[:20],
 )
-def test_senseless_query_is_refused(api: Api, query: dict[str, Any]) -> None:
+def test_invalid_query_is_rejected(api: Api, query: dict[str, Any]) -> None:
     answer = api.get("/organizations", **query)
     assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_query_string")
 
@@ -123,7 +123,7 @@ def test_limit_of_enabled_connections_is_their_number(api: Api, tenant: Any) -> 
 
 
 @pytest.mark.parametrize(("paged", "second"), [(True, [1, 0]), (False, [2, 2])])
-def test_enabled_connections_are_paged_unless_the_switch_says_otherwise(
+def test_enabled_connections_are_paginated_if_the_switch_is_on(
     api: Api, tenant: Any, paged: bool, second: list[int]
 ) -> None:
     tenant.switches.enabled_connections_paged = paged
@@ -175,7 +175,7 @@ def test_organizations_of_a_user(api: Api, tenant: Any) -> None:
     assert poor.get(path).json()["message"] == "Insufficient scope, expected any of: read:organizations"
 
 
-def test_connections_are_objects_of_today(api: Api) -> None:
+def test_connections_have_the_current_format(api: Api) -> None:
     for connection in api.get("/connections").json():
         assert set(connection) == {
             *("id", "name", "display_name", "strategy", "realms", "is_domain_connection", "show_as_button"),
@@ -183,7 +183,7 @@ def test_connections_are_objects_of_today(api: Api) -> None:
         }
 
 
-def test_connections_hide_their_options_from_most(api: Api, tenant: Any) -> None:
+def test_connection_options_require_their_scope(api: Api, tenant: Any) -> None:
     body = api.get("/connections", take=1).json()
     assert [one["id"] for one in body["connections"]] == [FIRST_CONNECTION]
     assert "options" not in body["connections"][0]
@@ -207,7 +207,7 @@ def test_connections_hide_their_options_from_most(api: Api, tenant: Any) -> None
 # -- members
 
 
-def test_expectations_are_what_is_served(api: Api, tenant: Any) -> None:
+def test_expected_values_equal_the_responses(api: Api, tenant: Any) -> None:
     tenant.switches.members_shuffled = False
     assert list(tenant.expected_organizations()) == api.get("/organizations", take=100).json()["organizations"] + (
         api.get("/organizations", page=1, per_page=100).json()
@@ -218,7 +218,7 @@ def test_expectations_are_what_is_served(api: Api, tenant: Any) -> None:
 
 
 @pytest.mark.parametrize(("always", "ends"), [(True, [7, 7, 4, 0]), (False, [7, 7, 4])])
-def test_members_end_in_both_ways(api: Api, tenant: Any, always: bool, ends: list[int]) -> None:
+def test_members_pagination_ends_with_both_switches(api: Api, tenant: Any, always: bool, ends: list[int]) -> None:
     tenant.switches.members_always_next = always
     organization = tenant.organizations.ids()[0]
     tenant.organizations.add_members(organization, [tenant.directory.user_id(400 + n) for n in range(8)])
@@ -248,7 +248,9 @@ MEMBERS, MEMBER_ROLES = "read:organization_members", "read:organization_member_r
         ("missing", MEMBER_ROLES, MEMBERS),
     ],
 )
-def test_refusal_of_members_follows_the_switch(api: Api, tenant: Any, switch: Any, granted: str, expected: str) -> None:
+def test_insufficient_scope_message_follows_the_switch(
+    api: Api, tenant: Any, switch: Any, granted: str, expected: str
+) -> None:
     tenant.switches.members_refusal = switch
     path = f"/organizations/{tenant.organizations.ids()[0]}/members"
     poor = Api(tenant, Path(str(api.session.verify)), tenant.limited_client(granted))
@@ -261,7 +263,7 @@ def test_refusal_of_members_follows_the_switch(api: Api, tenant: Any, switch: An
     assert poor.get(path).status_code == (200 if granted == MEMBERS else 403)
 
 
-def test_roles_of_members_are_named_in_fields(api: Api, tenant: Any) -> None:
+def test_roles_of_members_are_included_by_fields(api: Api, tenant: Any) -> None:
     path = f"/organizations/{tenant.organizations.ids()[0]}/members"
     members = api.get(path, take=100, fields="user_id,roles").json()["members"]
     assert {bool(one["roles"]) for one in members} == {True, False}
@@ -308,7 +310,7 @@ def test_members_are_added_and_removed_idempotently(api: Api, tenant: Any) -> No
     ids=str,
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_invalid_members_are_refused(api: Api, tenant: Any, method: str, body: Any, message: str) -> None:
+def test_invalid_members_are_rejected(api: Api, tenant: Any, method: str, body: Any, message: str) -> None:
     answer = api.call(method, f"/organizations/{tenant.organizations.ids()[0]}/members", json=body)
     assert (answer.status_code, answer.json()["errorCode"]) == (400, "invalid_body")
     assert message in answer.json()["message"]
@@ -323,7 +325,7 @@ def test_unknown_member_follows_the_switch(api: Api, tenant: Any, switch: Any, s
     assert len(tenant.memberships[organization]) == added
 
 
-def test_list_can_be_behind(api: Api, tenant: Any, clock: FakeClock) -> None:
+def test_members_list_is_eventually_consistent(api: Api, tenant: Any, clock: FakeClock) -> None:
     tenant.switches.eventual_consistency = 5
     path = f"/organizations/{tenant.organizations.ids()[8]}/members"
     people = [tenant.directory.user_id(number) for number in range(2)]
@@ -357,7 +359,7 @@ def test_roles_are_assigned_and_removed(api: Api, tenant: Any) -> None:
     assert "'Additional properties not allowed: x'" in api.post(path, {"roles": roles, "x": 1}).json()["message"]
 
 
-def test_more_than_fifty_roles_are_refused(api: Api, tenant: Any) -> None:
+def test_more_than_fifty_roles_are_rejected(api: Api, tenant: Any) -> None:
     organization = tenant.organizations.ids()[0]
     member = tenant.organizations.members(organization)[0]
     many = {f"rol_{n:016d}": {"id": f"rol_{n:016d}", "name": str(n), "description": ""} for n in range(51)}
@@ -366,7 +368,7 @@ def test_more_than_fifty_roles_are_refused(api: Api, tenant: Any) -> None:
     assert api.post(path, {"roles": list(many)}).status_code == 409
 
 
-def test_invitation_is_created_as_recorded(api: Api, tenant: Any) -> None:
+def test_invitation_has_the_recorded_format(api: Api, tenant: Any) -> None:
     path = f"/organizations/{tenant.organizations.ids()[0]}/invitations"
     body = {"inviter": {"name": "人事"}, "invitee": {"email": "new@example.jp"}, "client_id": "portal"}
     answer = api.post(path, {**body, "ttl_sec": 60, "send_invitation_email": False})
@@ -395,7 +397,7 @@ def test_invitation_is_created_as_recorded(api: Api, tenant: Any) -> None:
     ],
     ids=str,
 )
-def test_impossible_invitation_is_refused(api: Api, tenant: Any, change: dict[str, Any], message: str) -> None:
+def test_invalid_invitation_is_rejected(api: Api, tenant: Any, change: dict[str, Any], message: str) -> None:
     body = {"inviter": {"name": "HR"}, "invitee": {"email": "new@example.jp"}, "client_id": "portal", **change}
     answer = api.post(f"/organizations/{tenant.organizations.ids()[0]}/invitations", body)
     assert answer.status_code == 400
@@ -415,7 +417,7 @@ def test_users_are_found_by_id_and_address(api: Api, tenant: Any) -> None:
     assert api.get("/users", per_page=3, include_totals="true").json()["total"] == 500
 
 
-def test_fields_of_users_are_chosen(api: Api, tenant: Any) -> None:
+def test_fields_of_users_are_selected(api: Api, tenant: Any) -> None:
     expected = next(iter(tenant.expected_users()))
     chosen = {"user_id": expected["user_id"], "email": expected["email"]}
     rest = {name: value for name, value in expected.items() if name not in chosen}

@@ -1,4 +1,4 @@
-"""POST /oauth/token and bearer tokens are as strict as Auth0's."""
+"""POST /oauth/token and bearer tokens are validated as strictly as by Auth0."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def assertion(api: Api, clock: FakeClock, algorithm: str = "RS256", **changes: A
     }
 
 
-def test_secret_gives_a_token_for_a_day(api: Api) -> None:
+def test_secret_returns_a_token_for_a_day(api: Api) -> None:
     answer = api.token(api.tenant.credentials()).json()
     assert answer["expires_in"] == 86400
     assert answer["token_type"] == "Bearer"
@@ -46,42 +46,42 @@ def test_secret_gives_a_token_for_a_day(api: Api) -> None:
         ("invalid_client", {"error": "invalid_client", "error_description": "Client authentication failed"}),
     ],
 )
-def test_wrong_secret_is_refused(api: Api, switch: Any, error: dict[str, str]) -> None:
+def test_wrong_secret_is_rejected(api: Api, switch: Any, error: dict[str, str]) -> None:
     api.tenant.switches.refused_client = switch
     answer = api.token({**api.tenant.credentials(), "client_secret": "wrong"})
     assert (answer.status_code, answer.json()) == (401, error)
 
 
-def test_audience_needs_its_trailing_slash(api: Api) -> None:
+def test_audience_requires_a_trailing_slash(api: Api) -> None:
     answer = api.token(api.tenant.credentials(), audience=f"{api.base}/api/v2")
     assert answer.status_code == 403
     assert answer.json()["error_description"] == f"Service not found: {api.base}/api/v2"
 
 
-def test_client_without_a_grant_is_told_to_make_one(api: Api) -> None:
+def test_client_without_a_grant_is_rejected(api: Api) -> None:
     api.tenant.client.granted = False
     answer = api.token(api.tenant.credentials())
     assert answer.status_code == 403
     assert answer.json()["error_description"].endswith('You need to create a "client-grant" associated to this API.')
 
 
-def test_other_grant_types_are_refused(api: Api) -> None:
+def test_other_grant_types_are_rejected(api: Api) -> None:
     answer = api.token(api.tenant.credentials(), grant_type="password")
     assert (answer.status_code, answer.json()["error"]) == (403, "unauthorized_client")
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256"])
-def test_private_key_gives_a_token(api: Api, clock: FakeClock, algorithm: str) -> None:
+def test_private_key_returns_a_token(api: Api, clock: FakeClock, algorithm: str) -> None:
     assert api.token(assertion(api, clock, algorithm)).status_code == 200
 
 
-def test_assertion_may_come_without_client_id(api: Api, clock: FakeClock) -> None:
+def test_client_id_is_optional_with_an_assertion(api: Api, clock: FakeClock) -> None:
     form = assertion(api, clock)
     del form["client_id"]
     assert api.token(form).status_code == 200
 
 
-def test_assertion_works_once(api: Api, clock: FakeClock) -> None:
+def test_assertion_is_accepted_once(api: Api, clock: FakeClock) -> None:
     form = assertion(api, clock)
     assert [api.token(form).status_code for _ in range(2)] == [200, 401]
 
@@ -101,12 +101,12 @@ def test_assertion_works_once(api: Api, clock: FakeClock) -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_assertion_that_breaks_a_rule_is_refused(api: Api, clock: FakeClock, change: dict[str, Any]) -> None:
+def test_invalid_assertion_is_rejected(api: Api, clock: FakeClock, change: dict[str, Any]) -> None:
     answer = api.token(assertion(api, clock, **change))
     assert (answer.status_code, answer.json()["error"]) == (401, "invalid_client")
 
 
-def test_assertion_signed_with_another_key_is_refused(api: Api, clock: FakeClock) -> None:
+def test_assertion_signed_with_another_key_is_rejected(api: Api, clock: FakeClock) -> None:
     form = assertion(api, clock)
     stranger = SimulatedTenant("stranger").key_credentials()["private_key"]
     claims = jwt.decode(form["client_assertion"], options={"verify_signature": False})
@@ -114,7 +114,7 @@ def test_assertion_signed_with_another_key_is_refused(api: Api, clock: FakeClock
     assert api.token(form).status_code == 401
 
 
-def test_request_without_token_is_refused(api: Api) -> None:
+def test_request_without_token_is_rejected(api: Api) -> None:
     answer = trusting(Path(str(api.session.verify))).get(f"{api.base}/api/v2/jobs/x", timeout=TIMEOUT)
     assert answer.json() == {"statusCode": 401, "error": "Unauthorized", "message": "Missing authentication"}
 
@@ -128,13 +128,13 @@ def test_request_without_token_is_refused(api: Api) -> None:
         ("Bearer a.b.c", 401, "Invalid signature received for JSON Web Token validation"),
     ],
 )
-def test_bad_bearer_is_refused(api: Api, header: str, status: int, message: str) -> None:
+def test_invalid_bearer_token_is_rejected(api: Api, header: str, status: int, message: str) -> None:
     answer = api.call("GET", "/jobs/job_0000000000000000", headers={"Authorization": header})
     assert (answer.status_code, answer.json()["message"]) == (status, message)
 
 
 @pytest.mark.parametrize("how", ["time", "revoked"])
-def test_expired_token_is_refused(api: Api, clock: FakeClock, how: str) -> None:
+def test_expired_token_is_rejected(api: Api, clock: FakeClock, how: str) -> None:
     if how == "time":
         clock.advance(86401)
     else:
@@ -149,7 +149,7 @@ def test_expired_token_is_refused(api: Api, clock: FakeClock, how: str) -> None:
     }
 
 
-def test_missing_scope_is_named(api: Api) -> None:
+def test_missing_scope_is_in_the_message(api: Api) -> None:
     poor = Api(api.tenant, Path(str(api.session.verify)), api.tenant.limited_client("read:connections"))
     answer = poor.post("/jobs/users-exports", {})
     assert answer.json() == {

@@ -1,6 +1,6 @@
-"""Auth0's own Python SDK works against a simulated tenant: its models accept every answer, its pagers end.
+"""Contract tests of Auth0's Python SDK with a simulated tenant: its models parse every response, its pagers end.
 
-A simulator that only our client has talked to may share our client's misunderstandings.
+A simulator tested only with Meibo's own client might contain the same misunderstandings as that client.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ def test_token_by_private_key(tenant: SimulatedTenant, algorithm: str) -> None:
     assert token.client_credentials(audience(tenant))["expires_in"] == 86400
 
 
-def test_wrong_secret_is_the_sdks_error(tenant: SimulatedTenant) -> None:
+def test_wrong_secret_raises_the_sdk_error(tenant: SimulatedTenant) -> None:
     token = GetToken(tenant.domain, tenant.client.id, client_secret="wrong")
     with pytest.raises(Auth0Error) as refused:
         token.client_credentials(audience(tenant))
     assert (refused.value.status_code, refused.value.error_code) == (401, "access_denied")
 
 
-def test_export_job_to_its_file(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
+def test_export_job_and_its_file(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     made = sdk.jobs.users_exports.create(
         connection_id=FIRST_CONNECTION,
         format="json",
@@ -105,12 +105,12 @@ def test_export_job_to_its_file(tenant: SimulatedTenant, sdk: ManagementClient) 
 
 
 @pytest.mark.parametrize("size", [10, 35, 100])
-def test_pager_walks_the_organizations(tenant: SimulatedTenant, sdk: ManagementClient, size: int) -> None:
+def test_pager_returns_the_organizations(tenant: SimulatedTenant, sdk: ManagementClient, size: int) -> None:
     assert [one.id for one in sdk.organizations.list(take=size)] == tenant.organizations.ids()
 
 
 @pytest.mark.parametrize("always_next", [True, False])
-def test_pager_walks_the_members(tenant: SimulatedTenant, sdk: ManagementClient, always_next: bool) -> None:
+def test_pager_returns_the_members(tenant: SimulatedTenant, sdk: ManagementClient, always_next: bool) -> None:
     tenant.switches.members_always_next = always_next
     organization = tenant.organizations.ids()[1]
     found = list(sdk.organizations.members.list(organization, take=4, fields="user_id,roles"))
@@ -195,7 +195,9 @@ def test_import(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     assert tenant.jobs.completion_emails == 0
 
 
-def test_refusals_are_the_sdks_errors(tenant: SimulatedTenant, sdk: ManagementClient, http: httpx.Client) -> None:
+def test_error_responses_raise_the_sdk_errors(
+    tenant: SimulatedTenant, sdk: ManagementClient, http: httpx.Client
+) -> None:
     organization = tenant.organizations.ids()[0]
     with pytest.raises(BadRequestError, match="Array is too long"):
         sdk.organizations.members.create(organization, members=[f"auth0|{n}" for n in range(11)])
@@ -208,7 +210,7 @@ def test_refusals_are_the_sdks_errors(tenant: SimulatedTenant, sdk: ManagementCl
         sdk.organizations.get(organization)
 
 
-def test_rate_limit_is_waited_for_or_told(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
+def test_rate_limit_is_retried_or_raised(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     organization = tenant.organizations.ids()[0]
     tenant.faults.add("GET *", faults.too_many_requests(retry_after=1))
     assert sdk.organizations.get(organization).id == organization

@@ -1,4 +1,4 @@
-"""Organizations, titles, groups and services of a simulated domain, in JSON and in CSV."""
+"""Organizations, titles, groups and services of a simulated domain in JSON and CSV."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def everything(domain: Domain, path: str, key: str, **parameters: Any) -> list[d
 
 
 @pytest.mark.parametrize(("name", "columns"), [("organization", 7), ("title", 5), ("group", 6)])
-def test_fixed_columns(domain: Domain, name: str, columns: int) -> None:
+def test_number_of_columns_is_fixed(domain: Domain, name: str, columns: int) -> None:
     assert {len(row) for row in rows(domain, name)} == {columns}
 
 
@@ -40,7 +40,7 @@ def test_parents_come_before_their_children(domain: Domain) -> None:
 
 
 @pytest.mark.parametrize("name", ["userOrganizations", "userGroups", "userServices"])
-def test_membership_rows_are_ragged(domain: Domain, name: str) -> None:
+def test_membership_rows_have_different_lengths(domain: Domain, name: str) -> None:
     found = rows(domain, name)
     assert len(found) == 250
     assert len({len(row) for row in found}) > 2
@@ -95,7 +95,7 @@ def test_groups_of_users_and_users_of_groups_agree(domain: Domain) -> None:
     assert {"group-002", "everyone"} <= {group["code"] for group in groups}
 
 
-def test_services_leave_the_administrator_out(domain: Domain) -> None:
+def test_services_omit_the_administrator(domain: Domain) -> None:
     found = everything(domain, "/v1/users/services.json", "users")
     assert len(found) == 250
     assert [] in [one["services"] for one in found]
@@ -110,7 +110,7 @@ def test_unknown_code_follows_the_switch(domain: Domain, path: str, switch: Any,
     assert domain.get(f"/v1/{path}.json").json()["code"] == "CB_VA01"
 
 
-def test_files_need_an_administrator(domain: Domain) -> None:
+def test_files_require_an_administrator(domain: Domain) -> None:
     plain = password(domain.domain.plain_credentials())
     assert domain.get("/v1/csv/userGroups.csv", plain).status_code == 403
     assert domain.get("/v1/groups.json", plain).status_code == 200

@@ -1,4 +1,4 @@
-"""A simulated domain answers as cybozu.com's User API, errors included."""
+"""A simulated domain returns the responses of cybozu.com's User API, including errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pages(domain: Domain, size: int = 100) -> list[dict[str, Any]]:
         found += page
 
 
-def test_pages_hold_everyone_in_order(domain: Domain) -> None:
+def test_pages_contain_all_users_in_order(domain: Domain) -> None:
     users = pages(domain)
     assert users == domain.domain.expected_users()
     assert len(users) == 251
@@ -32,7 +32,7 @@ def test_pages_hold_everyone_in_order(domain: Domain) -> None:
     assert len(users[0]) == 27
 
 
-def test_ids_are_text_and_may_exceed_a_float(simulators: Any) -> None:
+def test_ids_are_strings_and_may_exceed_the_precision_of_a_float(simulators: Any) -> None:
     domain = simulators.cybozu["example"]
     for _ in range(300):
         domain.directory.insert(domain.directory.count())
@@ -58,16 +58,16 @@ def test_administrator_is_in_json_and_not_in_csv(domain: Domain) -> None:
         "codes[0]=u1-000001&codes[1]=u1-000003",
     ],
 )
-def test_filters_are_read_in_every_encoding(domain: Domain, query: str) -> None:
+def test_filters_are_accepted_in_every_encoding(domain: Domain, query: str) -> None:
     users = domain.get(f"/v1/users.json?{query}").json()["users"]
     assert [user["id"] for user in users] == ["3", "5"]
 
 
-def test_unindexed_id_is_a_list_of_one(domain: Domain) -> None:
+def test_unindexed_id_is_accepted(domain: Domain) -> None:
     assert [user["id"] for user in domain.get("/v1/users.json?ids=3").json()["users"]] == ["3"]
 
 
-def test_body_on_get_and_method_override_are_read(domain: Domain) -> None:
+def test_body_on_get_and_method_override_are_accepted(domain: Domain) -> None:
     body = {"ids": [], "codes": ["u1-000001"], "size": 100, "offset": 0}
     by_get = domain.get("/v1/users.json", json=body)
     url = f"{domain.domain.base_url}/v1/users.json"
@@ -76,22 +76,22 @@ def test_body_on_get_and_method_override_are_read(domain: Domain) -> None:
     assert [answer.json()["users"][0]["id"] for answer in (by_get, by_post)] == ["3", "3"]
 
 
-def test_unknown_ids_are_silently_missing(domain: Domain) -> None:
+def test_unknown_ids_are_ignored(domain: Domain) -> None:
     assert domain.get("/v1/users.json?ids[0]=3&ids[1]=99999").json()["users"][1:] == []
 
 
-def test_both_filters_are_refused(domain: Domain) -> None:
+def test_both_filters_are_rejected(domain: Domain) -> None:
     answer = domain.get("/v1/users.json?ids[0]=3&codes[0]=x")
     assert (answer.status_code, answer.json()["code"]) == (400, "CB_VA01")
     assert answer.headers["X-Cybozu-Error"] == "CB_VA01"
 
 
-def test_more_than_a_hundred_ids_are_refused(domain: Domain) -> None:
+def test_more_than_a_hundred_ids_are_rejected(domain: Domain) -> None:
     query = "&".join(f"ids[{n}]={n}" for n in range(101))
     assert domain.get(f"/v1/users.json?{query}").status_code == 400
 
 
-def test_long_queries_need_the_method_override(domain: Domain) -> None:
+def test_long_queries_require_the_method_override(domain: Domain) -> None:
     codes = [f"{'長' * 20}-{number}" for number in range(100)]
     query = {f"codes[{number}]": code for number, code in enumerate(codes)}
     assert domain.get("/v1/users.json", params=query).status_code == 414
@@ -112,18 +112,18 @@ def test_size_over_the_limit_follows_the_switch(domain: Domain, switch: Any, sta
 @pytest.mark.parametrize(
     "query", ["size=0", "size=x", "size=²", "size=٣", "size=1_0", "offset=-1", "offset=" + "9" * 5000]
 )
-def test_senseless_paging_is_refused(domain: Domain, query: str) -> None:
+def test_invalid_paging_is_rejected(domain: Domain, query: str) -> None:
     assert domain.get(f"/v1/users.json?{query}").status_code == 400
 
 
-def test_directory_can_move_between_pages(domain: Domain) -> None:
+def test_directory_can_change_between_pages(domain: Domain) -> None:
     directory = domain.domain.directory
     domain.domain.between_pages.extend([lambda: directory.insert(0), lambda: directory.remove(0)])
     ids = [user["id"] for user in pages(domain)]
     assert len(ids) - len(set(ids)) == 1
 
 
-def test_unset_texts_follow_the_switch(domain: Domain) -> None:
+def test_unset_strings_follow_the_switch(domain: Domain) -> None:
     domain.domain.switches.unset = "empty"
     user = domain.get("/v1/users.json?ids[0]=1").json()["users"][0]
     assert (user["phone"], user["birthDate"]) == ("", None)
@@ -132,7 +132,7 @@ def test_unset_texts_follow_the_switch(domain: Domain) -> None:
 # -- CSV
 
 
-def test_csv_is_as_expected(domain: Domain) -> None:
+def test_csv_equals_the_expected_file(domain: Domain) -> None:
     answer = domain.get("/v1/csv/user.csv")
     assert answer.content == domain.domain.expected_csv()
     rows = list(csv.reader(io.StringIO(answer.content.decode(), newline="")))
@@ -142,7 +142,7 @@ def test_csv_is_as_expected(domain: Domain) -> None:
     assert answer.content.endswith(b'"\r\n')
 
 
-def test_csv_choices_are_switches(domain: Domain) -> None:
+def test_csv_format_follows_the_switches(domain: Domain) -> None:
     switches = domain.domain.switches
     switches.csv_bom, switches.csv_quoting, switches.csv_line_end = True, "minimal", "\n"
     switches.csv_delete_column, switches.csv_new_code, switches.csv_sized = False, "same", False
@@ -153,13 +153,13 @@ def test_csv_choices_are_switches(domain: Domain) -> None:
     assert (len(row), row[2]) == (26, row[0])
 
 
-def test_csv_needs_an_administrator(domain: Domain) -> None:
+def test_csv_requires_an_administrator(domain: Domain) -> None:
     answer = domain.get("/v1/csv/user.csv", password(domain.domain.plain_credentials()))
     assert (answer.status_code, answer.json()["code"]) == (403, "CB_NO02")
     assert domain.get("/v1/users.json", password(domain.domain.plain_credentials())).status_code == 200
 
 
-def test_domain_without_csv_api_answers_html(domain: Domain) -> None:
+def test_domain_without_csv_api_returns_html(domain: Domain) -> None:
     domain.domain.switches.csv_api = False
     answer = domain.get("/v1/csv/user.csv")
     assert (answer.status_code, answer.headers["Content-Type"]) == (404, "text/html; charset=utf-8")
@@ -179,13 +179,15 @@ def test_domain_without_csv_api_answers_html(domain: Domain) -> None:
     ],
     ids=["nothing", "password", "garbage", "token"],
 )
-def test_failed_authentication(domain: Domain, headers: dict[str, str], code: str, legacy: bool, status: int) -> None:
+def test_failed_authentication_is_rejected(
+    domain: Domain, headers: dict[str, str], code: str, legacy: bool, status: int
+) -> None:
     domain.domain.switches.legacy_auth_520 = legacy
     answer = domain.get("/v1/users.json", headers)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
 
 
-def test_token_works_for_csv_until_it_expires(domain: Domain, clock: FakeClock) -> None:
+def test_token_is_accepted_for_csv_until_it_expires(domain: Domain, clock: FakeClock) -> None:
     token = domain.domain.token_credentials(lifetime=60)["api_token"]
     headers = {"Authorization": f"Bearer {token}"}
     assert domain.get("/v1/csv/user.csv", headers).status_code == 200
@@ -193,17 +195,17 @@ def test_token_works_for_csv_until_it_expires(domain: Domain, clock: FakeClock) 
     assert domain.get("/v1/csv/user.csv", headers).status_code == 401
 
 
-def test_token_comes_before_the_password(domain: Domain) -> None:
+def test_token_takes_precedence_over_the_password(domain: Domain) -> None:
     headers = {**password(domain.domain.credentials()), "Authorization": "Bearer nonsense"}
     assert domain.get("/v1/users.json", headers).status_code == 401
 
 
-def test_needless_basic_is_ignored(domain: Domain) -> None:
+def test_unnecessary_basic_authentication_is_ignored(domain: Domain) -> None:
     headers = {**password(domain.domain.credentials()), "Authorization": "Basic eDp5"}
     assert domain.get("/v1/users.json", headers).status_code == 200
 
 
-def test_basic_gate_answers_html(domain: Domain) -> None:
+def test_missing_basic_authentication_returns_html(domain: Domain) -> None:
     domain.domain.switches.basic = ("shared", "gate:word")
     credentials = domain.domain.credentials()
     assert credentials["basic_user"] == "shared"
@@ -216,7 +218,7 @@ def test_basic_gate_answers_html(domain: Domain) -> None:
 
 
 @pytest.mark.parametrize(("addresses", "status"), [(("127.0.0.1",), 200), (("192.0.2.1",), 403)])
-def test_address_gate(domain: Domain, addresses: tuple[str, ...], status: int) -> None:
+def test_address_restriction(domain: Domain, addresses: tuple[str, ...], status: int) -> None:
     domain.domain.switches.allowed_ips = addresses
     answer = domain.get("/v1/users.json")
     assert answer.status_code == status
@@ -236,13 +238,13 @@ def test_messages_follow_the_language_and_may_be_absent(domain: Domain) -> None:
     assert "message" not in domain.get("/v1/users.json", {}).json()
 
 
-def test_malformed_json_is_refused(domain: Domain) -> None:
+def test_malformed_json_is_rejected(domain: Domain) -> None:
     headers = {**password(domain.domain.credentials()), "Content-Type": "application/json"}
     answer = domain.get("/v1/users.json", headers, data=b"{")
     assert (answer.status_code, answer.json()["code"]) == (400, "CB_IJ01")
 
 
-def test_too_many_at_once_are_refused(domain: Domain) -> None:
+def test_too_many_concurrent_requests_are_rejected(domain: Domain) -> None:
     domain.domain.switches.concurrency_limit = 1
     domain.domain.switches.page_seconds = 0.3
     statuses: list[int] = []
@@ -267,7 +269,7 @@ def test_overload_page_and_truncated_csv(domain: Domain) -> None:
     assert len(domain.get("/v1/csv/user.csv").content) == 10
 
 
-def test_record_holds_no_query_and_no_credentials(domain: Domain) -> None:
+def test_record_contains_no_query_and_no_credentials(domain: Domain) -> None:
     domain.get("/v1/users.json?codes[0]=somebody@example.jp")
     record = json.dumps([vars(request) for request in domain.domain.requests])
     assert "somebody" not in record

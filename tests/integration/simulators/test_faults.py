@@ -1,4 +1,4 @@
-"""Connections, bodies and rates can be broken, one request at a time."""
+"""Connections, bodies and rates can be broken for single requests."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.integration.simulators.conftest import Api, Domain, FakeClock, trusti
 MISSING = "/jobs/job_0000000000000000"
 
 
-def test_fault_meets_only_what_it_is_for(api: Api, tenant: Any) -> None:
+def test_fault_applies_only_to_matching_requests(api: Api, tenant: Any) -> None:
     tenant.faults.add("GET /api/v2/jobs/*", faults.respond(500), after=1, times=2)
     tenant.faults.add("POST *", faults.respond(503))
     assert [api.get(MISSING).status_code for _ in range(4)] == [404, 500, 500, 404]
     assert [api.post("/jobs/users-exports", {}).status_code for _ in range(2)] == [503, 200]
 
 
-def test_rate_limit_answers_with_and_without_headers(api: Api, tenant: Any) -> None:
+def test_rate_limit_response_with_and_without_headers(api: Api, tenant: Any) -> None:
     tenant.faults.add("GET *", faults.too_many_requests())
     tenant.faults.add("GET *", faults.too_many_requests(retry_after=3, reset=1_800_000_000))
     bare, told = api.get(MISSING), api.get(MISSING)
@@ -40,7 +40,7 @@ def test_rate_limit_answers_with_and_without_headers(api: Api, tenant: Any) -> N
     assert (told.headers["Retry-After"], told.headers["x-ratelimit-reset"]) == ("3", "1800000000")
 
 
-def test_reset_before_the_answer_may_follow_the_effect(api: Api, tenant: Any) -> None:
+def test_reset_before_the_response_may_follow_the_effect(api: Api, tenant: Any) -> None:
     tenant.faults.add("POST *", faults.reset())
     tenant.faults.add("POST *", faults.reset(after_processing=True))
     for created in (0, 1):
@@ -59,7 +59,7 @@ def test_body_ends_before_its_announced_length(api: Api, tenant: Any, reset: boo
     assert api.download(location).status_code == 200
 
 
-def test_stall_and_drip_keep_the_client_waiting(api: Api, tenant: Any) -> None:
+def test_stall_and_drip_delay_the_client(api: Api, tenant: Any) -> None:
     location = api.completed()["location"]
     tenant.faults.add("GET /job_*", faults.stall(2, after_bytes=100, stop=tenant.stopping))
     tenant.faults.add("GET /job_*", faults.drip(2, stop=tenant.stopping))
@@ -79,13 +79,13 @@ def test_endless_body_and_added_headers(api: Api, tenant: Any) -> None:
     assert len(api.get(MISSING).headers["X-Large"]) == 5000
 
 
-def test_body_can_be_made_while_it_is_sent(api: Api, tenant: Any) -> None:
+def test_body_is_generated_while_it_is_sent(api: Api, tenant: Any) -> None:
     tenant.faults.add("GET *", faults.stream(lambda: itertools.repeat(b"x" * 1000, 3), {"X-Made": "up"}))
     answer = api.get(MISSING)
     assert (answer.content, answer.headers["X-Made"]) == (b"x" * 3000, "up")
 
 
-def test_stopped_simulator_answers_nobody(simulators: Any, api: Api) -> None:
+def test_stopped_simulator_does_not_respond(simulators: Any, api: Api) -> None:
     host, _, port = api.tenant.domain.partition(":")
     context = ssl.create_default_context(cafile=simulators.ca_file)
     plain = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
@@ -100,7 +100,7 @@ def test_stopped_simulator_answers_nobody(simulators: Any, api: Api) -> None:
 
 
 @pytest.mark.parametrize("length", ["²", "-1", "1_0", "x", "9" * 5000])
-def test_malformed_content_length_is_refused(simulators: Any, api: Api, length: str) -> None:
+def test_malformed_content_length_is_rejected(simulators: Any, api: Api, length: str) -> None:
     host, _, port = api.tenant.domain.partition(":")
     context = ssl.create_default_context(cafile=simulators.ca_file)
     plain = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
@@ -109,7 +109,7 @@ def test_malformed_content_length_is_refused(simulators: Any, api: Api, length: 
         assert connection.recv(12) == b"HTTP/1.1 400"
 
 
-def test_connections_are_kept(api: Api, tenant: Any) -> None:
+def test_connections_are_reused(api: Api, tenant: Any) -> None:
     ports = set()
     tenant.api.hook = lambda environ: ports.add(environ["REMOTE_PORT"])
     for _ in range(5):
@@ -138,18 +138,18 @@ def taken(limited: RateLimits, endpoint: str) -> int:
     ("tier", "endpoint", "burst"),
     [("free", "jobs", 2), ("essentials", "jobs", 10), ("essentials", "enabled_connections", 5)],
 )
-def test_burst_is_the_buckets_size(clock: FakeClock, tier: str, endpoint: str, burst: int) -> None:
+def test_burst_is_the_bucket_capacity(clock: FakeClock, tier: str, endpoint: str, burst: int) -> None:
     assert taken(limits(tier, clock), endpoint) == burst
 
 
-def test_global_bucket_comes_before_the_endpoints(clock: FakeClock) -> None:
+def test_global_bucket_is_checked_before_the_endpoint_bucket(clock: FakeClock) -> None:
     limited = limits("enterprise", clock)
     assert taken(limited, "write_members") == 20
     assert taken(limited, "jobs") == 30
 
 
 @pytest.mark.parametrize("refill", ["second", "window"])
-def test_sustained_rate_is_kept_over_minutes(clock: FakeClock, refill: str) -> None:
+def test_sustained_rate_is_enforced_over_minutes(clock: FakeClock, refill: str) -> None:
     limited = limits("essentials", clock, rate_refill=refill)
     taken(limited, "write_members")
     total = 0
@@ -159,7 +159,7 @@ def test_sustained_rate_is_kept_over_minutes(clock: FakeClock, refill: str) -> N
     assert total == (1000 if refill == "second" else 100)
 
 
-def test_reset_is_when_a_token_comes(clock: FakeClock) -> None:
+def test_reset_is_the_time_of_the_next_token(clock: FakeClock) -> None:
     limited = limits("essentials", clock)
     taken(limited, "enabled_connections")
     with pytest.raises(ApiError) as refused:
@@ -172,7 +172,7 @@ def test_reset_is_when_a_token_comes(clock: FakeClock) -> None:
     limited.take("enabled_connections")
 
 
-def test_headers_come_with_answers_but_not_with_validation_errors(api: Api, tenant: Any) -> None:
+def test_rate_limit_headers_are_missing_in_validation_errors(api: Api, tenant: Any) -> None:
     tenant.switches.rate_tier = "essentials"
     answer = api.get(MISSING)
     assert (answer.headers["x-ratelimit-limit"], answer.headers["x-ratelimit-remaining"]) == ("10", "9")
@@ -184,7 +184,7 @@ def test_headers_come_with_answers_but_not_with_validation_errors(api: Api, tena
     assert tenant.limits.refused == 1
 
 
-def test_tokens_have_a_limit_of_their_own(api: Api, tenant: Any) -> None:
+def test_token_endpoint_has_a_separate_limit(api: Api, tenant: Any) -> None:
     tenant.switches.rate_tier = "essentials"
     statuses = [api.token(tenant.credentials()).status_code for _ in range(26)]
     assert statuses == [200] * 25 + [429]
@@ -194,7 +194,7 @@ def test_tokens_have_a_limit_of_their_own(api: Api, tenant: Any) -> None:
 # -- a process of its own
 
 
-def test_own_process_serves_until_its_input_closes() -> None:
+def test_separate_process_serves_until_its_input_closes() -> None:
     command = [sys.executable, "-m", "meibo_simulators", "--users", "50", "--cybozu-users", "5"]
     with subprocess.Popen(  # noqa: S603 - our own module
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
@@ -212,7 +212,7 @@ def test_own_process_serves_until_its_input_closes() -> None:
         assert process.wait(10) == 0
 
 
-def test_domain_is_quiet_about_itself(api: Api, domain: Domain) -> None:
+def test_representations_contain_no_secrets(api: Api, domain: Domain) -> None:
     texts = f"{api.tenant!r} {domain.domain!r} {domain.domain.account!r} {api.tenant.client!r}"
     assert domain.domain.account.password not in texts
     assert str(api.tenant.client.secret) not in texts
