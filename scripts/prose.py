@@ -29,9 +29,22 @@ EXCLUDED = frozenset({"scripts/prose.py", "tests/unit/test_prose.py"})
 # Beginnings of paths that are not checked yet. The goal is an empty list: remove a path when its text has been revised.
 UNCHECKED: tuple[str, ...] = (
     "docs/changes.md",
-    "layers/",
-    "src/",
-    "tests/",
+    "layers/meibo/Makefile",
+    "layers/meibo/meibo/archive/",
+    "layers/meibo/meibo/aws.py",
+    "layers/meibo/meibo/changes/",
+    "layers/meibo/meibo/exports/",
+    "layers/meibo/meibo/http/",
+    "layers/meibo/meibo/providers/",
+    "layers/meibo/meibo/report/",
+    "src/meibo_cli/",
+    "src/meibo_local/",
+    "src/meibo_simulators/",
+    "tests/fault_injection/",
+    "tests/integration/",
+    "tests/support/",
+    "tests/template/",
+    "tests/unit/",
 )
 
 # A word to avoid, and what to write instead.

@@ -1,4 +1,4 @@
-"""Measure the pace of changes from the queue in real time: the real function, moto's SQS, a tenant with the real limits.
+"""Measure the pace of changes from the queue in real time: the real function, moto's SQS, the real limits.
 
 ``make bench-changes`` sends ids for a minute and a half of the limit; the same load for ten minutes runs in simulated
 time in ``tests/unit/changes/test_load.py``.

@@ -1,4 +1,4 @@
-"""Measure how fast large archives are verified and compared: ``make bench-read``, two exports of 1,000,000 users a format.
+"""Measure how fast large archives are verified and compared: ``make bench-read``, 1,000,000 users per format.
 
 The commands run as people run them, in processes of their own, whose time and peak memory are measured. Ends with
 status 1 where one takes more than the promised minute or 1 GiB.
