@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from meibo.archive.storage import MemoryArchiveStore
-from meibo.changes.batch import QueueMessage
-from meibo.changes.dead_letters import DeadLetter
+from meibo.changes.messages import QueueMessage
+from meibo.changes.queue import DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness
 from tests.support.wsgi import Instead
