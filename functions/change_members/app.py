@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meibo.changes.apply import change_members
-from meibo.changes.batch import parse_queue_event
+from meibo.changes.messages import parse_queue_event
 from meibo.observability import logger, metrics, sanitize_errors
 from meibo.settings import ChangeMembersSettings, ObjectLockSettings, time_left
 

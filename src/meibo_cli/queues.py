@@ -1,4 +1,4 @@
-"""The stack's two queues, by the names that the template gives them."""
+"""The queue of changes and the dead-letter queue of a stack, found by their names in the template."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import boto3
 import typer
 
-from meibo.changes.dead_letters import encode_message
+from meibo.changes.queue import encode_message
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -20,29 +20,29 @@ DEFAULT_STACK = "meibo"
 
 @dataclass(frozen=True)
 class Queues:
-    """Both queues of a stack."""
+    """Both queues of a stack; ``changes`` and ``dead_letters`` are their URLs."""
 
     client: SQSClient
     changes: str
     dead_letters: str
 
-    def letters(self) -> int:
-        """Return how many dead letters there are, about."""
+    def count_dead_letters(self) -> int:
+        """Return the approximate number of dead letters, hidden ones included."""
         attributes = self.client.get_queue_attributes(QueueUrl=self.dead_letters, AttributeNames=["All"])["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
-    def send(self, change: Mapping[str, Any], *, unique: str) -> str:
-        """Put a change on the queue and return the message's id; ``unique`` makes repetitions one message."""
+    def send(self, change: Mapping[str, Any], *, deduplication_id: str) -> str:
+        """Send a change and return the id of the message. SQS drops repetitions of a deduplication id."""
         return self.client.send_message(
             QueueUrl=self.changes,
             MessageBody=encode_message(change),
             MessageGroupId=change["organization_id"],
-            MessageDeduplicationId=unique,
+            MessageDeduplicationId=deduplication_id,
         )["MessageId"]
 
 
 def queues_of(stack: str) -> Queues:
-    """Find the queues of a stack; raises ClientError where there are none."""
+    """Return the queues of a stack, raising ClientError if there are none."""
     client = boto3.client("sqs")
     return Queues(
         client,

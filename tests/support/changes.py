@@ -11,8 +11,8 @@ from typing import Any
 
 from meibo.archive.storage import ArchiveStore
 from meibo.changes.apply import FINISH_SECONDS, ChangeApplier
-from meibo.changes.batch import parse_queue_event
 from meibo.changes.membership_api import MembershipApi
+from meibo.changes.messages import parse_queue_event
 from meibo.changes.queue import ChangeQueue
 from meibo.providers.auth0.client import Auth0Client, new_client
 from meibo.providers.base import ClientPool, ProviderContext
@@ -58,7 +58,7 @@ class Invoker:
             time_left=time_left,
             now=lambda: datetime.fromtimestamp(world.clock.now(), UTC),
         )
-        unprocessed = applier.handle(parse_queue_event(event))
+        unprocessed = applier.apply(parse_queue_event(event))
         world.counts.update(applier.counts)
         return InvocationResult(
             {"batchItemFailures": [{"itemIdentifier": one.message_id} for one in unprocessed]}, failed=False

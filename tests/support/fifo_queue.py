@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from meibo.changes.batch import QueueMessage
-from meibo.changes.dead_letters import DeadLetter
+from meibo.changes.messages import QueueMessage
+from meibo.changes.queue import DeadLetter
 
 DEDUPLICATION_SECONDS = 300
 

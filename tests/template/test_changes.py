@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meibo.changes.apply import FIRST_WAIT_SECONDS, MAX_INVOCATIONS, MAX_WAIT_SECONDS
-from meibo.changes.dead_letters import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
+from meibo.changes.queue import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
 from tests.template.conftest import Template
 
 SENDERS = "arn:aws:iam::123456789012:role/hr-sync,arn:aws:iam::210987654321:user/ops"

@@ -8,9 +8,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from meibo.changes.batch import parse_queue_event
-from meibo.changes.dead_letters import DeadLetter
-from meibo.changes.queue import SqsChangeQueue
+from meibo.changes.messages import parse_queue_event
+from meibo.changes.queue import DeadLetter, SqsChangeQueue
 from meibo_local.lambda_service import InvocationResult
 from meibo_local.queue import EventSource, SqsQueue
 

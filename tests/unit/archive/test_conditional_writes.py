@@ -11,8 +11,8 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from meibo.archive.storage import S3ArchiveStore
-from meibo.changes.batch import QueueMessage
-from meibo.changes.outcomes import Outcome, OutcomeRecord
+from meibo.changes.messages import QueueMessage
+from meibo.changes.outcomes import MessageOutcomes, Outcome
 from meibo.errors import AwsBusyError
 
 
@@ -89,13 +89,14 @@ def test_another_error_is_not_repeated(world: World) -> None:
 def test_a_record_waits_until_the_other_write_ends(world: World) -> None:
     # given: two invocations write the first part of a record at the same time, and the other one fails
     world.answers(CONFLICT, CONFLICT, None)
-    delivery = QueueMessage("id", "receipt", "{}", "org_0000000000000001", NOW, receive_count=1)
-    record = OutcomeRecord(world.store, delivery, {"source": "acme"})
-    record.add(Outcome("auth0|1", "applied", NOW))
+    message = QueueMessage("id", "receipt", "{}", "org_0000000000000001", NOW, receive_count=1)
+    outcomes = MessageOutcomes(world.store, message, {"source": "acme"})
+    outcomes.add(Outcome("auth0|1", "applied", NOW))
 
     # when
-    record.write()
+    written = outcomes.write()
 
     # then
-    assert record.outcomes["auth0|1"].kind == "applied"
+    assert written
+    assert outcomes.by_member["auth0|1"].kind == "applied"
     assert len(world.waits) == 2

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from meibo.changes.batch import by_group, parse_queue_event
-from meibo.changes.messages import parse_change
+from meibo.changes.messages import by_group, parse_change, parse_queue_event
 from meibo.errors import EventError
 from meibo_local.template import ROOT
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.changes.batch import QueueMessage
-from meibo.changes.dead_letters import (
+from meibo.changes.messages import QueueMessage, parse_change
+from meibo.changes.outcomes import Outcome
+from meibo.changes.queue import (
     MAX_MESSAGE_BYTES,
     MAX_REASON_BYTES,
     DeadLetter,
@@ -20,8 +21,6 @@ from meibo.changes.dead_letters import (
     dead_letter_of_message,
     encode_message,
 )
-from meibo.changes.messages import parse_change
-from meibo.changes.outcomes import Outcome
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 NOT_ACCEPTED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

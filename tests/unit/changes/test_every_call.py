@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 import pytest
 import requests
 
-from meibo.changes.batch import QueueMessage
-from meibo.changes.dead_letters import MAX_REASON_BYTES, DeadLetter
-from meibo.changes.queue import ChangeQueue
+from meibo.changes.messages import QueueMessage
+from meibo.changes.queue import MAX_REASON_BYTES, ChangeQueue, DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness
 from tests.support.memory_archive import MemoryArchiveStore

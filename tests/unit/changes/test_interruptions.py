@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from meibo.changes.apply import MAX_LATE_RECEIVES
-from meibo.changes.dead_letters import DeadLetter
+from meibo.changes.queue import DeadLetter
 from meibo.errors import AwsBusyError
 from meibo_simulators.faults import respond, too_many_requests
 from tests.support.changes import ChangeQueueHarness
@@ -315,6 +315,31 @@ def test_busy_aws_is_no_failure_of_a_change(
     assert world.counts["failures"] == 0
     assert world.outcomes(message) == {people[0]: "applied"}
     assert world.queue.letters == []
+
+
+def test_outcomes_that_s3_cannot_store_do_not_use_up_the_receives(
+    world: ChangeQueueHarness, people: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given: Auth0 applies the change at each delivery, and S3 stores no outcome for six hours
+    world.send(people[0])
+    (message,) = world.queue.messages
+
+    def busy(_key: str, _documents: Sequence[Any]) -> bool:
+        raise AwsBusyError("AWS answered PutObject with SlowDown; retry later")
+
+    # when
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "put_lines", busy)
+        source = world.source()
+        for _ in range(360):
+            source.poll()
+            world.clock.sleep(60)
+
+    # then: the first five waits, and one every 15 minutes
+    assert message.received <= 5 + 6 * 4
+    assert world.counts["failures"] == 0
+    world.drain()
+    assert [line["outcome"] for line in world.lines()] == ["applied"]
 
 
 @pytest.mark.parametrize("moment", ["before the record", "after the record", "after the dead letter"])

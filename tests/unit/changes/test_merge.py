@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.changes.merge import merge
+from meibo.changes.executor import merge
 from meibo.changes.messages import Action, Change
 
 ACTIONS: st.SearchStrategy[Action] = st.sampled_from(["add", "remove"])

@@ -148,7 +148,7 @@ def test_what_is_no_json_object_is_a_fault_of_the_whole(body: str) -> None:
 def test_every_fault_is_told_at_once() -> None:
     reading = read(change(version=9, members=["x", ID, ID], surprise=1))
 
-    assert [fault.path for fault in reading.faults] == ["$.surprise", "$.version", "$.members[0]", "$.members[2]"]
+    assert [fault.path for fault in reading.faults] == ["$.version", "$.surprise", "$.members[0]", "$.members[2]"]
 
 
 def test_more_removals_than_allowed_need_the_exact_number() -> None:
@@ -158,8 +158,13 @@ def test_more_removals_than_allowed_need_the_exact_number() -> None:
         return [str(fault) for fault in read(change(action="remove", members=members, **more), max_removals=6).faults]
 
     assert faults(confirm_removals=7) == []
-    assert "7 removals are more than the 6" in faults()[0]
-    assert "which is 7" in faults(confirm_removals=6)[0]
+    assert faults() == [
+        (
+            "$.confirm_removals: is missing: 7 removals are more than the 6 that need no confirmation; send the exact"
+            " number to confirm it"
+        )
+    ]
+    assert faults(confirm_removals=6) == ["$.confirm_removals: expected the number of members, 7"]
 
 
 def test_message_group_is_the_organization() -> None:

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from meibo.changes.batch import QueueMessage
-from meibo.changes.dead_letters import DeadLetter
+from meibo.changes.messages import QueueMessage
+from meibo.changes.queue import DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness
 from tests.support.memory_archive import MemoryArchiveStore

@@ -1,31 +1,83 @@
-"""Send one step to a tenant and tell what became of each member."""
+"""Merge the changes of one organization into few requests, execute them and return the outcome of each member.
+
+Changes of different users commute, changes of the same user do not. So the changes of each user keep their order, and
+the others are merged: n ids with the same action cost ⌈n/10⌉ requests, in however many messages they arrive.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Final
 
 from meibo.changes.membership_api import MembershipApi
-from meibo.changes.merge import Step
-from meibo.changes.messages import Change, InvitationTerms, is_user_id
-from meibo.changes.outcomes import Kind, Outcome
+from meibo.changes.messages import Action, Change, InvitationTerms, is_user_id
+from meibo.changes.outcomes import Outcome, OutcomeKind
 from meibo.errors import RequestRefusedError
+from meibo.providers.auth0.errors import NO_SUCH_ROLE
 from meibo.providers.auth0.invitations import Invitation
+from meibo.providers.auth0.membership import MAX_MEMBERS
 
-# What a refusal of the ids themselves looks like. Any other (a redirect, say) is no judgement about them.
-ABOUT_THE_REQUEST: Final = frozenset({400, 404, 409, 413, 422})
+# The statuses of a request that Auth0 refuses because of its ids. Others, such as a redirect, say nothing about them.
+REFUSED_IDS: Final = frozenset({400, 404, 409, 413, 422})
 
 MAX_IDS_IN_REASON: Final = 10
 
-# The index of a change in the step's list of changes, and the outcome of one of its members.
-Found = tuple[int, Outcome]
+# The index of a change in the step's mapping of changes, and the outcome of one of its members.
+IndexedOutcome = tuple[int, Outcome]
+
+
+@dataclass
+class Step:
+    """One action on users of one organization: ``members`` maps each id to the indexes of the changes with it.
+
+    A ``single`` step belongs to one change and is executed id by id: invitations, and the look-ups of a dry run.
+    """
+
+    source: str
+    action: Action
+    single: bool = False
+    members: dict[str, list[int]] = field(default_factory=dict)
+
+    def requests(self) -> Iterator[list[str]]:
+        """Yield the ids of each request."""
+        ids = iter(self.members)
+        while batch := list(islice(ids, 1 if self.single else MAX_MEMBERS)):
+            yield batch
+
+
+def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[Step]:
+    """Return the steps for (index, change, members without an outcome) in the order of the queue."""
+    steps: list[Step] = []
+    # The index of the last step with a user of a source.
+    last: dict[tuple[str, str], int] = {}
+    for index, change, members in changes:
+        if change.dry_run or change.action == "invite":
+            steps.append(Step(change.source, change.action, single=True, members={id_: [index] for id_ in members}))
+            continue
+        for member in members:
+            user = (change.source, member)
+            number = _place(steps, change, after=last.get(user, 0))
+            steps[number].members.setdefault(member, []).append(index)
+            last[user] = number
+    return [step for step in steps if step.members]
+
+
+def _place(steps: list[Step], change: Change, after: int) -> int:
+    """Return the index of the first step from ``after`` that a user of the change can join, or of a new step."""
+    for number in range(after, len(steps)):
+        step = steps[number]
+        if not step.single and (step.source, step.action) == (change.source, change.action):
+            return number
+    steps.append(Step(change.source, change.action))
+    return len(steps) - 1
 
 
 @dataclass
 class StepExecutor:
-    """Sends the steps of one source for the time of one invocation."""
+    """Executes the steps of one source during one invocation, with a cache of what it looked up."""
 
     api: MembershipApi
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -35,38 +87,38 @@ class StepExecutor:
     # By organization as well: roles can belong to an organization, and the reason names it.
     _missing_roles: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
 
-    def take(self, organization_id: str, step: Step, changes: Mapping[int, Change]) -> Iterator[Found]:
-        """Send the step; yields outcomes as they become final.
+    def execute(self, organization_id: str, step: Step, changes: Mapping[int, Change]) -> Iterator[IndexedOutcome]:
+        """Send the requests of a step and yield each outcome as soon as it is final.
 
-        Raises ProviderBusyError when time or the provider's patience ends, and what says that we are wrong. A
-        refusal of ids is no error here: it is their outcome.
+        Raises ProviderBusyError if Auth0 is busy for longer than the invocation lasts, or another MeiboError that says
+        what to change. Ids that Auth0 refuses raise nothing: they have the outcome ``rejected``.
         """
-        for portion in step.requests():
-            if not step.alone:
-                yield from self._send(organization_id, step, changes, portion)
+        for members in step.requests():
+            if not step.single:
+                yield from self._change_members(organization_id, step, changes, members)
                 continue
-            (index,) = step.members[portion[0]]
+            (index,) = step.members[members[0]]
             change = changes[index]
-            look = self._look_up if change.dry_run else self._invite
-            yield index, look(change, portion[0])
+            execute = self._look_up if change.dry_run else self._invite
+            yield index, execute(change, members[0])
 
     # -- members
 
-    def _send(
+    def _change_members(
         self, organization_id: str, step: Step, changes: Mapping[int, Change], members: Sequence[str]
-    ) -> Iterator[Found]:
+    ) -> Iterator[IndexedOutcome]:
         if not self._organizations.get(organization_id, True):
-            yield from self._all(step, members, lambda member: self._no_organization(organization_id, member))
+            yield from self._reject(step, members, *_no_organization(organization_id))
             return
-        change = self.api.add if step.action == "add" else self.api.remove
+        request = self.api.add if step.action == "add" else self.api.remove
         try:
-            change(organization_id, members)
+            request(organization_id, members)
         except RequestRefusedError as error:
             yield from self._refused(organization_id, step, changes, members, error)
             return
         for member in members:
             for index in step.members[member]:
-                yield index, self._with_roles(changes[index], member)
+                yield index, self._add_roles(changes[index], member)
 
     def _refused(
         self,
@@ -75,26 +127,26 @@ class StepExecutor:
         changes: Mapping[int, Change],
         members: Sequence[str],
         error: RequestRefusedError,
-    ) -> Iterator[Found]:
-        """Find out whom a refusal is about: halves are sent until the bad ids stand alone."""
-        if error.status not in ABOUT_THE_REQUEST:
+    ) -> Iterator[IndexedOutcome]:
+        """Find the ids that Auth0 refuses by sending each half of the members, until a refused half is a single id."""
+        if error.status not in REFUSED_IDS:
             raise error
         if error.status == 404 and not self._organization_exists(organization_id):
-            yield from self._all(step, members, lambda member: self._no_organization(organization_id, member))
+            yield from self._reject(step, members, *_no_organization(organization_id))
         elif len(members) == 1:
-            yield from self._all(step, members, lambda one: self._outcome(one, "rejected", "refused", str(error)))
+            yield from self._reject(step, members, "refused", str(error))
         else:
             middle = len(members) // 2
-            yield from self._send(organization_id, step, changes, members[:middle])
-            yield from self._send(organization_id, step, changes, members[middle:])
+            yield from self._change_members(organization_id, step, changes, members[:middle])
+            yield from self._change_members(organization_id, step, changes, members[middle:])
 
-    @staticmethod
-    def _all(step: Step, members: Sequence[str], outcome: Callable[[str], Outcome]) -> Iterator[Found]:
+    def _reject(self, step: Step, members: Sequence[str], code: str, reason: str) -> Iterator[IndexedOutcome]:
         for member in members:
             for index in step.members[member]:
-                yield index, outcome(member)
+                yield index, self._outcome(member, "rejected", code, reason)
 
-    def _with_roles(self, change: Change, member: str) -> Outcome:
+    def _add_roles(self, change: Change, member: str) -> Outcome:
+        """Assign the roles of the change, if any, to a new member, and return the outcome of the member."""
         if change.action != "add" or not change.roles:
             return self._outcome(member, "applied")
         key = (change.organization_id, change.roles)
@@ -103,17 +155,15 @@ class StepExecutor:
             try:
                 self.api.add_roles(change.organization_id, member, change.roles)
             except RequestRefusedError as error:
-                if error.status not in ABOUT_THE_REQUEST:
+                if error.status not in REFUSED_IDS:
                     raise
                 reason = str(error)
-                if "no such role" in reason:
-                    # It is so for every member; asking for each would only cost requests.
+                if error.code == NO_SUCH_ROLE:
+                    # The role is missing for every member, so the others need no request.
                     self._missing_roles[key] = reason
             else:
                 return self._outcome(member, "applied")
-        return self._outcome(
-            member, "rejected", "roles_refused", f"is a member now, without the roles asked for: {reason}"
-        )
+        return self._outcome(member, "rejected", "roles_refused", f"is a member now, without the roles: {reason}")
 
     # -- invitations and dry runs
 
@@ -121,28 +171,28 @@ class StepExecutor:
         rejection = self._invitation_rejection(change, email)
         if rejection:
             return rejection
-        # Invitations are not idempotent at the provider: an open one with the same terms is not created again.
+        # Auth0 creates a second invitation if the request is repeated, so an open one with the same terms is used.
         invitations = self._open_invitations(change, email)
-        invitation = next((found for found in invitations if not _differences(found, change)), None)
+        invitation = next((open_ for open_ in invitations if not _differences(open_, change)), None)
         if invitation is None:
             terms = change.invitation or InvitationTerms("", "")
             try:
                 invitation = self.api.invite(change.organization_id, email, terms, change.roles)
             except RequestRefusedError as error:
-                if error.status not in ABOUT_THE_REQUEST:
+                if error.status not in REFUSED_IDS:
                     raise
                 return self._outcome(email, "rejected", "refused", str(error))
             invitations.append(invitation)
         return self._outcome(email, "applied", invitation_id=invitation.id)
 
     def _invitation_rejection(self, change: Change, email: str) -> Outcome | None:
-        """Return the outcome of a person who cannot be invited as the change says, or None."""
+        """Return the outcome of a person who cannot be invited with the terms of the change, or None."""
         if not self._organization_exists(change.organization_id):
-            return self._no_organization(change.organization_id, email)
+            return self._outcome(email, "rejected", *_no_organization(change.organization_id))
         users = self.api.users_by_email(email)
         if users:
             ids = [user for user in users[:MAX_IDS_IN_REASON] if is_user_id(user)] or ["the id"]
-            reason = f"is a user of the tenant already: send the action add with {' or '.join(ids)}"
+            reason = f"is already a user of the tenant: send the action add with {' or '.join(ids)}"
             return self._outcome(email, "rejected", "already_a_user", reason)
         invitations = self._open_invitations(change, email)
         differences = [_differences(invitation, change) for invitation in invitations]
@@ -156,7 +206,7 @@ class StepExecutor:
 
     def _look_up(self, change: Change, member: str) -> Outcome:
         if not self._organization_exists(change.organization_id):
-            return self._no_organization(change.organization_id, member)
+            return self._outcome(member, "rejected", *_no_organization(change.organization_id))
         unknown = [role for role in change.roles if role not in self._known_roles()]
         if unknown:
             return self._outcome(member, "rejected", "unknown_role", f"the tenant has no role {', '.join(unknown)}")
@@ -165,10 +215,12 @@ class StepExecutor:
         if self.api.user_exists(member):
             return self._outcome(member, "dry_run")
         if change.action == "remove":
-            return self._outcome(member, "dry_run", None, "the tenant has no such user, so there is nobody to remove")
+            return self._outcome(
+                member, "dry_run", None, "the tenant has no such user, so there is no member to remove"
+            )
         return self._outcome(member, "rejected", "unknown_user", "the tenant has no such user")
 
-    # -- what is asked once
+    # -- cached look-ups
 
     def _organization_exists(self, organization_id: str) -> bool:
         if organization_id not in self._organizations:
@@ -181,7 +233,7 @@ class StepExecutor:
         return self._roles
 
     def _open_invitations(self, change: Change, email: str) -> list[Invitation]:
-        """Return the open invitations of a person to the change's organization and application, the newest first."""
+        """Return the open invitations of a person to the organization and application, the newest first."""
         organization_id = change.organization_id
         if organization_id not in self._invitations:
             now = self.now()
@@ -192,19 +244,20 @@ class StepExecutor:
         client_id = change.invitation.client_id if change.invitation else ""
         return self._invitations[organization_id].setdefault((email.casefold(), client_id), [])
 
-    def _no_organization(self, organization_id: str, member: str) -> Outcome:
-        reason = f"the tenant has no organization {organization_id}"
-        return self._outcome(member, "rejected", "unknown_organization", reason)
-
     def _outcome(
         self,
         member: str,
-        kind: Kind,
+        kind: OutcomeKind,
         code: str | None = None,
         reason: str | None = None,
         invitation_id: str | None = None,
     ) -> Outcome:
         return Outcome(member, kind, self.now(), code, reason, invitation_id)
+
+
+def _no_organization(organization_id: str) -> tuple[str, str]:
+    """Return the code and the reason of a rejection."""
+    return "unknown_organization", f"the tenant has no organization {organization_id}"
 
 
 def _differences(invitation: Invitation, change: Change) -> list[str]:

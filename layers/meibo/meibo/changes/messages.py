@@ -1,22 +1,21 @@
-"""What a message on the queue may say, and where it says something else.
-
-Plain Python: a function that starts for a single message should not first import a validation library. Faults
-name the JSON path and never repeat what stands there, because that may be a person's address.
-"""
+"""The messages on the queue: the event that delivers them, and the change in the body of each."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, get_args
+from zlib import crc32
 
+from meibo.errors import EventError
 from meibo.providers.auth0.invitations import MAX_TTL_SECONDS
 from meibo.providers.auth0.membership import MAX_ROLES
 
 VERSION: Final = 1
-# One message costs at most a hundred requests, half a minute of a tenant's write limit.
+# One message costs at most 100 requests for its members, half of a tenant's write limit of one minute.
 MAX_MEMBERS: Final = 1000
 MAX_ID_LENGTH: Final = 255
 MAX_NAME_LENGTH: Final = 300
@@ -25,26 +24,55 @@ MAX_FAULTS_REPORTED: Final = 10
 Action = Literal["add", "remove", "invite"]
 ACTIONS: Final = get_args(Action)
 
-CHANGE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 SOURCE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 ORGANIZATION_ID: Final = re.compile(r"org_[A-Za-z0-9]{16}")
 ROLE_ID: Final = re.compile(r"rol_[A-Za-z0-9]{16}")
-CONNECTION_ID: Final = re.compile(r"con_[A-Za-z0-9]{16}")
-# A user id is the provider, a bar and the provider's own id, which may hold bars and anything printable.
+# A user id is the name of the provider, a bar and the provider's own id, which may contain bars and spaces.
 USER_ID: Final = re.compile(r"[A-Za-z0-9_-]+\|[^\x00-\x1f\x7f]+")
 EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s.]+(\.[^@\s.]+)+")
-CLIENT_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 REQUIRED: Final = ("version", "change_id", "source", "organization_id", "action", "members")
-# ``rejections`` is what Meibo writes into a dead letter; a redriven one still has it, and it changes nothing.
+# Meibo writes ``rejections`` into dead letters. A dead letter that is sent again still has it; it has no effect.
 OPTIONAL: Final = ("roles", "invitation", "confirm_removals", "requested_by", "dry_run", "rejections")
 INVITATION_REQUIRED: Final = ("client_id", "inviter")
 INVITATION_OPTIONAL: Final = ("ttl_sec", "connection_id", "send_email")
 
+# The pattern of each string field of a change or of its invitation, and its description for messages.
+_STRINGS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
+    "change_id": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"), "1 to 128 letters, digits and . _ : / @ + -"),
+    "source": (SOURCE, "the name of a source: lower-case letters, digits and -"),
+    "organization_id": (ORGANIZATION_ID, "org_ and 16 letters or digits"),
+    "requested_by": (re.compile(rf".{{0,{MAX_NAME_LENGTH}}}", re.DOTALL), f"at most {MAX_NAME_LENGTH} characters"),
+    "client_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "the client id of the application"),
+    "connection_id": (re.compile(r"con_[A-Za-z0-9]{16}"), "con_ and 16 letters or digits"),
+    "inviter": (
+        re.compile(rf"\s*\S(.{{0,{MAX_NAME_LENGTH - 2}}}\S)?\s*", re.DOTALL),
+        f"a name of 1 to {MAX_NAME_LENGTH} characters",
+    ),
+}
+_BOOLEANS: Final = ("dry_run", "send_email")
+
+
+@dataclass(frozen=True)
+class QueueMessage:
+    """One message as the queue delivered it, perhaps not for the first time."""
+
+    message_id: str
+    receipt: str = field(repr=False)
+    body: str = field(repr=False)
+    group_id: str
+    sent_at: datetime
+    receive_count: int
+
+    @property
+    def dt(self) -> str:
+        """The UTC day on which the message was sent, which is the same at each delivery."""
+        return self.sent_at.strftime("%Y-%m-%d")
+
 
 @dataclass(frozen=True)
 class InvitationTerms:
-    """How people are invited; the e-mail is sent by Auth0, and only where it is asked for."""
+    """The terms of an invitation. Auth0 sends an e-mail only if ``send_email`` is true."""
 
     client_id: str
     inviter: str = field(repr=False)
@@ -55,7 +83,7 @@ class InvitationTerms:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """One valid change. ``members`` are user ids, or e-mail addresses where the action is ``invite``."""
+    """One valid change. ``members`` are user ids, or e-mail addresses if the action is ``invite``."""
 
     change_id: str
     source: str
@@ -70,7 +98,7 @@ class Change:
 
 @dataclass(frozen=True)
 class MessageFault:
-    """What is wrong at one place of a message."""
+    """A fault of a message: its JSON path and a description, which never contains the value."""
 
     path: str
     problem: str
@@ -81,9 +109,9 @@ class MessageFault:
 
 @dataclass(frozen=True)
 class ParsedMessage:
-    """A message as it was understood: a change, or the faults that forbid it.
+    """The result of parsing a body: a change, or the faults of the message.
 
-    ``document`` is what the message says where it is a JSON object at all, for the record of its rejection.
+    ``document`` is the JSON object of the body, for the record of its rejection; it is empty if there is none.
     """
 
     change: Change | None
@@ -92,38 +120,92 @@ class ParsedMessage:
 
     @property
     def reason(self) -> str:
-        """The faults as one text."""
-        told = "; ".join(str(fault) for fault in self.faults[:MAX_FAULTS_REPORTED])
+        """The faults as one string."""
+        reported = "; ".join(str(fault) for fault in self.faults[:MAX_FAULTS_REPORTED])
         more = len(self.faults) - MAX_FAULTS_REPORTED
-        return told + (f"; and {more} more" if more > 0 else "")
+        return reported + (f"; and {more} more" if more > 0 else "")
+
+
+# -- the event
+
+
+def parse_queue_event(event: Any) -> list[QueueMessage]:
+    """Return the messages of an event of an SQS FIFO queue, raising EventError for any other event."""
+    records = event.get("Records") if isinstance(event, Mapping) else None
+    if not isinstance(records, list) or not records:
+        raise EventError("expected an event of an SQS FIFO queue with Records; change_members is invoked by its queue")
+    return [_message(record) for record in records]
+
+
+def _message(record: Any) -> QueueMessage:
+    try:
+        attributes = record["attributes"]
+        return QueueMessage(
+            message_id=str(record["messageId"]),
+            receipt=str(record["receiptHandle"]),
+            body=str(record["body"]),
+            group_id=str(attributes["MessageGroupId"]),
+            sent_at=datetime.fromtimestamp(int(attributes["SentTimestamp"]) / 1000, UTC),
+            receive_count=int(attributes["ApproximateReceiveCount"]),
+        )
+    except KeyError as error:
+        raise EventError(f"Records: expected records of an SQS FIFO queue, found one without {error}") from None
+    except (TypeError, ValueError):
+        raise EventError("Records: expected records of an SQS FIFO queue, found a malformed one") from None
+
+
+def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
+    """Return the messages of each group in their order, and the groups in an order that differs at each delivery.
+
+    A group whose turn did not come in one invocation is soon the first in another one, even if one group uses up the
+    time of each invocation because its organization cannot be reached.
+    """
+    groups: dict[str, list[QueueMessage]] = {}
+    for message in messages:
+        groups.setdefault(message.group_id, []).append(message)
+    return sorted(groups.values(), key=lambda group: crc32(group[0].receipt.encode()))
+
+
+def oldest_age_seconds(messages: Iterable[QueueMessage], now: datetime) -> float:
+    """Return the seconds since the oldest of the messages was sent, or 0 if there is none."""
+    return max((max(0.0, (now - message.sent_at).total_seconds()) for message in messages), default=0.0)
+
+
+# -- the change
 
 
 def parse_change(body: str, *, max_removals: int, group_id: str | None = None) -> ParsedMessage:
-    """Read a message's body.
+    """Parse the body of a message.
 
-    ``max_removals`` is how many ids a change may remove without saying the number itself. ``group_id`` is the
-    queue's message group, which must be the organization's id: else the order of its changes is not kept.
+    A change that removes more than ``max_removals`` members must confirm the number. ``group_id`` is the message group
+    of the queue; it must be the id of the organization, because the queue keeps the order within a group only.
     """
     try:
-        document = json.loads(body, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
-        named = isinstance(error, _NamedTwiceError)
-        problem = "names a key twice" if named else "is not valid JSON"
-        return ParsedMessage(None, (MessageFault("$", problem),), {})
+        document = json.loads(body, object_pairs_hook=_json_object)
+    except _DuplicateKeyError:
+        return _no_object("expected each key once, found a duplicate key")
+    except (ValueError, RecursionError):
+        return _no_object("expected valid JSON")
     if not isinstance(document, dict):
-        return ParsedMessage(None, (MessageFault("$", "must be a JSON object"),), {})
+        return _no_object("expected a JSON object")
     try:
-        # Half a surrogate pair can be spelled in JSON and be written nowhere: not to the record, not to a letter.
+        # JSON can contain half a surrogate pair, which neither the record nor a dead letter can.
         json.dumps(document, ensure_ascii=False).encode()
-    except (UnicodeEncodeError, RecursionError):
-        return ParsedMessage(None, (MessageFault("$", "holds what is no text in UTF-8, or is nested too deep"),), {})
+    except UnicodeEncodeError:
+        return _no_object("expected text that can be encoded as UTF-8, found half a surrogate pair")
+    except RecursionError:
+        return _no_object("expected fewer levels of nested JSON")
     faults = tuple(_faults(document, max_removals, group_id))
     return ParsedMessage(None if faults else _change(document), faults, document)
 
 
 def is_user_id(text: str) -> bool:
-    """Return whether a text is a user id that a change can name, without characters that cannot be printed."""
+    """Return whether a string is a user id that a change can contain, and is printable."""
     return len(text) <= MAX_ID_LENGTH and USER_ID.fullmatch(text) is not None and text.isprintable()
+
+
+def _no_object(problem: str) -> ParsedMessage:
+    return ParsedMessage(None, (MessageFault("$", problem),), {})
 
 
 def _change(document: Mapping[str, Any]) -> Change:
@@ -142,75 +224,60 @@ def _change(document: Mapping[str, Any]) -> Change:
 
 
 def _faults(document: dict[str, Any], max_removals: int, group_id: str | None) -> Iterator[MessageFault]:
-    yield from _keys(document, "$", REQUIRED, OPTIONAL)
-    version = document.get("version", VERSION)
-    if type(version) is not int or version != VERSION:
-        yield MessageFault("$.version", f"must be {VERSION}")
-    yield from _text(document, "change_id", CHANGE_ID, "must be 1 to 128 letters, digits and . _ : / @ + -")
-    yield from _text(document, "source", SOURCE, "must be the name of a source")
-    yield from _text(document, "organization_id", ORGANIZATION_ID, "must be org_ and 16 letters or digits")
+    yield from _field_faults(document, "$", REQUIRED, OPTIONAL)
     action = document.get("action", "add")
     if action not in ACTIONS:
-        yield MessageFault("$.action", "must be add, remove or invite")
+        yield MessageFault("$.action", "expected add, remove or invite")
         return
     yield from _member_faults(document.get("members", ()), action)
     yield from _role_faults(document, action)
     yield from _invitation_faults(document, action)
-    yield from _guard_faults(document, action, max_removals)
-    if not isinstance(document.get("requested_by", ""), str) or len(document.get("requested_by", "")) > MAX_NAME_LENGTH:
-        yield MessageFault("$.requested_by", f"must be a text of at most {MAX_NAME_LENGTH} characters")
-    if not isinstance(document.get("dry_run", False), bool):
-        yield MessageFault("$.dry_run", "must be true or false")
+    yield from _removal_faults(document, action, max_removals)
     if group_id is not None and "organization_id" in document and group_id != document["organization_id"]:
-        yield MessageFault(
-            "$.organization_id", "must be the MessageGroupId as well, which keeps the order of its changes"
-        )
+        yield MessageFault("$.organization_id", "expected the MessageGroupId, because the order is kept per group")
 
 
-def _keys(
+def _field_faults(
     document: Mapping[str, Any], path: str, required: tuple[str, ...], optional: tuple[str, ...]
 ) -> Iterator[MessageFault]:
+    """Yield the faults that depend on a single field: missing and unknown names, strings and booleans."""
     for name in required:
         if name not in document:
             yield MessageFault(f"{path}.{name}", "is missing")
-    for name in document:
+    for name, value in document.items():
         if name not in required and name not in optional:
-            # A name that is no plain word may be anything, and would be told in a log.
-            told = name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,39}", name) else "*"
-            yield MessageFault(f"{path}.{told}", "is not a known field")
-
-
-def _text(
-    document: Mapping[str, Any], name: str, form: re.Pattern[str], problem: str, path: str = "$"
-) -> Iterator[MessageFault]:
-    value = document.get(name)
-    if name in document and not (isinstance(value, str) and form.fullmatch(value)):
-        yield MessageFault(f"{path}.{name}", problem)
+            # Reasons are logged, and a name that is not an identifier may contain anything.
+            shown = name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,39}", name) else "*"
+            yield MessageFault(f"{path}.{shown}", "is not a known field")
+        elif name == "version" and (type(value) is not int or value != VERSION):
+            yield MessageFault(f"{path}.{name}", f"expected {VERSION}")
+        elif name in _STRINGS and not (isinstance(value, str) and _STRINGS[name][0].fullmatch(value)):
+            yield MessageFault(f"{path}.{name}", f"expected {_STRINGS[name][1]}")
+        elif name in _BOOLEANS and not isinstance(value, bool):
+            yield MessageFault(f"{path}.{name}", "expected true or false")
 
 
 def _member_faults(members: Any, action: str) -> Iterator[MessageFault]:
-    if not isinstance(members, list) or not members:
+    if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
         if members != ():
-            yield MessageFault("$.members", "must be a list with at least one entry")
+            count = f"{len(members)} entries" if isinstance(members, list) else "something else"
+            yield MessageFault("$.members", f"expected a list of 1 to {MAX_MEMBERS} entries, found {count}")
         return
-    if len(members) > MAX_MEMBERS:
-        yield MessageFault("$.members", f"has {len(members)} entries; {MAX_MEMBERS} are the most")
-        return
-    form, problem = (
-        (EMAIL, "must be an e-mail address, as the action is invite")
+    pattern, expected = (
+        (EMAIL, "an e-mail address, because the action is invite")
         if action == "invite"
-        else (USER_ID, "must be a user id with its provider, like auth0|63d17c4a9d503d76c056c160")
+        else (USER_ID, "a user id with its provider, such as auth0|63d17c4a9d503d76c056c160")
     )
-    # The provider compares addresses without regard to case, and so do we.
-    same: Callable[[str], str] = str.casefold if action == "invite" else str
+    # Auth0 compares e-mail addresses without regard to case.
+    normalize: Callable[[str], str] = str.casefold if action == "invite" else str
     first: dict[str, int] = {}
     for index, member in enumerate(members):
-        if not isinstance(member, str) or len(member) > MAX_ID_LENGTH or not form.fullmatch(member):
-            yield MessageFault(f"$.members[{index}]", problem)
+        if not isinstance(member, str) or len(member) > MAX_ID_LENGTH or not pattern.fullmatch(member):
+            yield MessageFault(f"$.members[{index}]", f"expected {expected}")
             continue
-        position = first.setdefault(same(member), index)
+        position = first.setdefault(normalize(member), index)
         if position != index:
-            yield MessageFault(f"$.members[{index}]", f"is the same as members[{position}]")
+            yield MessageFault(f"$.members[{index}]", f"is a duplicate of members[{position}]")
 
 
 def _role_faults(document: Mapping[str, Any], action: str) -> Iterator[MessageFault]:
@@ -218,66 +285,58 @@ def _role_faults(document: Mapping[str, Any], action: str) -> Iterator[MessageFa
         return
     roles = document["roles"]
     if action == "remove":
-        yield MessageFault("$.roles", "goes with add and invite only; who leaves loses the roles anyway")
+        yield MessageFault("$.roles", "is not allowed with the action remove; a removed member loses its roles anyway")
         return
     if not isinstance(roles, list) or not 1 <= len(roles) <= MAX_ROLES:
-        yield MessageFault("$.roles", f"must be a list of 1 to {MAX_ROLES} role ids")
+        yield MessageFault("$.roles", f"expected a list of 1 to {MAX_ROLES} role ids")
         return
     for index, role in enumerate(roles):
         if not isinstance(role, str) or not ROLE_ID.fullmatch(role):
-            yield MessageFault(f"$.roles[{index}]", "must be rol_ and 16 letters or digits")
+            yield MessageFault(f"$.roles[{index}]", "expected rol_ and 16 letters or digits")
         elif role in roles[:index]:
-            yield MessageFault(f"$.roles[{index}]", f"is the same as roles[{roles.index(role)}]")
+            yield MessageFault(f"$.roles[{index}]", f"is a duplicate of roles[{roles.index(role)}]")
 
 
 def _invitation_faults(document: Mapping[str, Any], action: str) -> Iterator[MessageFault]:
-    if action != "invite":
-        if "invitation" in document:
-            yield MessageFault("$.invitation", "goes with the action invite only")
-        return
-    if "invitation" not in document:
-        yield MessageFault("$.invitation", "is missing, and the action is invite")
-        return
-    invitation = document["invitation"]
-    if not isinstance(invitation, dict):
-        yield MessageFault("$.invitation", "must be an object")
-        return
     path = "$.invitation"
-    yield from _keys(invitation, path, INVITATION_REQUIRED, INVITATION_OPTIONAL)
-    yield from _text(invitation, "client_id", CLIENT_ID, "must be the client id of the application", path)
-    yield from _text(invitation, "connection_id", CONNECTION_ID, "must be con_ and 16 letters or digits", path)
-    inviter = invitation.get("inviter", "-")
-    if not isinstance(inviter, str) or not 1 <= len(inviter.strip()) <= MAX_NAME_LENGTH:
-        yield MessageFault(f"{path}.inviter", f"must be a name of 1 to {MAX_NAME_LENGTH} characters")
-    ttl = invitation.get("ttl_sec", 1)
-    if type(ttl) is not int or not 1 <= ttl <= MAX_TTL_SECONDS:
-        yield MessageFault(f"{path}.ttl_sec", f"must be a whole number of seconds from 1 to {MAX_TTL_SECONDS}")
-    if not isinstance(invitation.get("send_email", False), bool):
-        yield MessageFault(f"{path}.send_email", "must be true or false")
+    if (action == "invite") != ("invitation" in document):
+        yield MessageFault(
+            path, "is missing, but the action is invite" if action == "invite" else "is allowed with invite only"
+        )
+    elif action == "invite":
+        invitation = document["invitation"]
+        if not isinstance(invitation, dict):
+            yield MessageFault(path, "expected a JSON object")
+            return
+        yield from _field_faults(invitation, path, INVITATION_REQUIRED, INVITATION_OPTIONAL)
+        ttl = invitation.get("ttl_sec", 1)
+        if type(ttl) is not int or not 1 <= ttl <= MAX_TTL_SECONDS:
+            yield MessageFault(f"{path}.ttl_sec", f"expected an integer from 1 to {MAX_TTL_SECONDS} (seconds)")
 
 
-def _guard_faults(document: Mapping[str, Any], action: str, max_removals: int) -> Iterator[MessageFault]:
+def _removal_faults(document: Mapping[str, Any], action: str, max_removals: int) -> Iterator[MessageFault]:
     members = document.get("members")
     count = len(members) if isinstance(members, list) else 0
     if "confirm_removals" in document:
         confirmed = document["confirm_removals"]
         if action != "remove":
-            yield MessageFault("$.confirm_removals", "goes with the action remove only")
+            yield MessageFault("$.confirm_removals", "is allowed with the action remove only")
         elif type(confirmed) is not int or confirmed != count:
-            yield MessageFault("$.confirm_removals", f"must be the exact number of members, which is {count}")
+            yield MessageFault("$.confirm_removals", f"expected the number of members, {count}")
     elif action == "remove" and count > max_removals:
         yield MessageFault(
             "$.confirm_removals",
-            f"is missing: {count} removals are more than the {max_removals} that need no confirmation",
+            f"is missing: {count} removals are more than the {max_removals} that need no confirmation; send the exact"
+            " number to confirm it",
         )
 
 
-class _NamedTwiceError(ValueError):
-    """An object names a key twice, so what it says depends on who reads it."""
+class _DuplicateKeyError(ValueError):
+    """A JSON object has a key twice, and parsers differ in which value counts."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise _NamedTwiceError
+        raise _DuplicateKeyError
     return document

@@ -1,32 +1,60 @@
-"""What the function asks of SQS itself: hiding what it hands back, and sending dead letters."""
+"""The queue of changes and its dead-letter queue, from the side of the function that is invoked by the queue."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from meibo.changes.batch import QueueMessage
-from meibo.changes.dead_letters import REASON_ATTRIBUTE, DeadLetter
+from meibo.changes.messages import QueueMessage
+from meibo.changes.outcomes import Outcome
 from meibo.observability import logger
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
+# MaximumMessageSize of the dead-letter queue in the template. SQS counts the body and each attribute's name, type and
+# value: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_MessageAttributeValue.html
+MAX_MESSAGE_BYTES: Final = 262_144
+MAX_REASON_BYTES: Final = 2000
+REASON_ATTRIBUTE: Final = "MeiboReason"
+_ATTRIBUTE_BYTES: Final = len(REASON_ATTRIBUTE) + len("String")
+# The reasons that are listed for each code, if there is no room for the members of each reason.
+_MAX_REASONS: Final = 10
+# SQS accepts the characters of XML 1.0 only:
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+_NOT_ACCEPTED: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """One message for the dead-letter queue. SQS drops a repetition of its deduplication id within five minutes.
+
+    ``reason`` is the value of the message attribute, which is omitted if it is empty.
+    """
+
+    body: str = field(repr=False)
+    group_id: str
+    deduplication_id: str
+    reason: str
+
 
 class ChangeQueue(Protocol):
-    """The queue and its dead-letter queue."""
+    """The queue and its dead-letter queue; tests have one in memory."""
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
-        """Let messages that are handed back be delivered again after so many seconds."""
+        """Hide messages that are returned to the queue for this many seconds."""
         ...
 
-    def send_dead_letter(self, letter: DeadLetter) -> None:
+    def send_dead_letter(self, dead_letter: DeadLetter) -> None:
         """Send a dead letter."""
         ...
 
 
 class SqsChangeQueue:
-    """The real queues."""
+    """The queues in SQS."""
 
     def __init__(self, client: SQSClient, queue_url: str, dead_letters_url: str) -> None:
         self._client = client
@@ -34,10 +62,10 @@ class SqsChangeQueue:
         self._dead_letters_url = dead_letters_url
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
-        """Let messages that are handed back be delivered again after so many seconds.
+        """Hide messages that are returned to the queue for this many seconds.
 
-        Without it they would stay hidden for the queue's whole visibility time-out. What fails here costs that
-        wait and nothing else, so it is told and passed over.
+        A message for which SQS rejects the change stays hidden for the visibility time-out of the queue. That costs
+        time only, so it is logged and not raised.
         """
         answer = self._client.change_message_visibility_batch(
             QueueUrl=self._queue_url,
@@ -46,21 +74,81 @@ class SqsChangeQueue:
                 for number, message in enumerate(unprocessed)
             ],
         )
-        failed = answer.get("Failed", [])
-        if failed:
-            logger.warning(
-                "messages stay hidden longer",
-                extra={"messages": len(failed), "codes": sorted({f["Code"] for f in failed})},
-            )
+        if failed := answer.get("Failed", []):
+            codes = sorted({entry["Code"] for entry in failed})
+            logger.warning("messages stay hidden longer", extra={"messages": len(failed), "codes": codes})
 
-    def send_dead_letter(self, letter: DeadLetter) -> None:
+    def send_dead_letter(self, dead_letter: DeadLetter) -> None:
         """Send a dead letter."""
+        reason = dead_letter.reason
         self._client.send_message(
             QueueUrl=self._dead_letters_url,
-            MessageBody=letter.body,
-            MessageGroupId=letter.group_id,
-            MessageDeduplicationId=letter.deduplication_id,
-            MessageAttributes=(
-                {REASON_ATTRIBUTE: {"DataType": "String", "StringValue": letter.reason}} if letter.reason else {}
-            ),
+            MessageBody=dead_letter.body,
+            MessageGroupId=dead_letter.group_id,
+            MessageDeduplicationId=dead_letter.deduplication_id,
+            MessageAttributes={REASON_ATTRIBUTE: {"DataType": "String", "StringValue": reason}} if reason else {},
         )
+
+
+def dead_letter_of_message(message: QueueMessage, reason: str) -> DeadLetter:
+    """Return the dead letter of a message that is rejected as a whole: its body is the message as received."""
+    return _dead_letter(message, message.body, reason)
+
+
+def dead_letter_of_members(
+    message: QueueMessage, document: Mapping[str, Any], rejected: Sequence[Outcome]
+) -> DeadLetter:
+    """Return the dead letter of rejected members: a change that contains only them, with the reasons.
+
+    It is a valid change. Sent again after the cause is fixed, it does exactly what is missing. It is never larger than
+    ``MAX_MESSAGE_BYTES``, because the change alone is no larger than the message that it comes from. The outcomes under
+    ``changes/`` have the reason of each member.
+    """
+    members = [outcome.member for outcome in rejected]
+    # The rejections of an earlier dead letter are superseded.
+    change = {name: value for name, value in document.items() if name != "rejections"} | {"members": members}
+    if "confirm_removals" in change:
+        change["confirm_removals"] = len(members)
+    reason = "; ".join(dict.fromkeys(outcome.reason for outcome in rejected if outcome.reason)) or "rejected"
+    body = encode_message(change)
+    for rejections in _rejections(rejected):
+        detailed = encode_message({**change, "rejections": rejections})
+        if _size(detailed) + _ATTRIBUTE_BYTES + min(_size(reason), MAX_REASON_BYTES) <= MAX_MESSAGE_BYTES:
+            body = detailed
+            break
+    return _dead_letter(message, body, reason)
+
+
+def encode_message(document: Mapping[str, Any]) -> str:
+    """Return a change as the body of a message that SQS accepts."""
+    return _accepted(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+
+
+def _rejections(rejected: Sequence[Outcome]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the value of ``rejections`` with less detail, and so fewer bytes, each time."""
+    by_reason: dict[tuple[str, str | None], list[str]] = {}
+    for outcome in rejected:
+        by_reason.setdefault((outcome.code or "rejected", outcome.reason), []).append(outcome.member)
+    yield [{"code": code, "reason": reason, "members": members} for (code, reason), members in by_reason.items()]
+    counts: dict[str, int] = {}
+    reasons: dict[str, list[str]] = {}
+    for (code, reason), members in by_reason.items():
+        counts[code] = counts.get(code, 0) + len(members)
+        reasons.setdefault(code, []).extend([reason] if reason else [])
+    yield [{"code": code, "reasons": reasons[code][:_MAX_REASONS], "count": number} for code, number in counts.items()]
+    yield [{"code": code, "count": number} for code, number in counts.items()]
+
+
+def _dead_letter(message: QueueMessage, body: str, reason: str) -> DeadLetter:
+    room = MAX_MESSAGE_BYTES - _size(body) - _ATTRIBUTE_BYTES
+    shortened = _accepted(reason).encode()[: max(0, min(room, MAX_REASON_BYTES))].decode(errors="ignore")
+    return DeadLetter(body, message.group_id, message.message_id, shortened)
+
+
+def _accepted(text: str) -> str:
+    """Return the text with each character that SQS does not accept as a JSON escape."""
+    return _NOT_ACCEPTED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _size(text: str) -> int:
+    return len(_accepted(text).encode())

@@ -1,10 +1,11 @@
-"""``meibo changes send``: from a CSV file to the queue."""
+"""``meibo changes send``: send the changes of a CSV file to the queue."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,27 +34,29 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the Auth0 source in the configuration.")],
     stack: StackOption = DEFAULT_STACK,
-    change_id: Annotated[str, typer.Option("--change-id", help="Your own id; else the file's name and the time.")] = "",
-    requested_by: Annotated[str, typer.Option("--requested-by", help="Who asks for it, for the record.")] = "",
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Let the queue validate, look up and record only.")
-    ] = False,
+    change_id: Annotated[
+        str, typer.Option("--change-id", help="Id of the change. Default: the name of the file and the time.")
+    ] = "",
+    requested_by: Annotated[
+        str, typer.Option("--requested-by", help="Who requests the change; archived with the outcomes.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate, look up and record only.")] = False,
     confirm_removals: Annotated[
         int | None, typer.Option("--confirm-removals", min=0, help="The exact number of removals in the file.")
     ] = None,
     client_id: Annotated[str, typer.Option("--client-id", help="Invitations: the application's client id.")] = "",
-    inviter: Annotated[str, typer.Option("--inviter", help="Invitations: the name of who invites.")] = "",
+    inviter: Annotated[str, typer.Option("--inviter", help="Invitations: the name of the inviter.")] = "",
     ttl_sec: Annotated[int, typer.Option("--ttl-sec", min=0, help="Invitations: seconds until they expire.")] = 0,
-    send_email: Annotated[bool, typer.Option("--send-email", help="Invitations: let Auth0 mail them.")] = False,
+    send_email: Annotated[bool, typer.Option("--send-email", help="Invitations: Auth0 sends an e-mail.")] = False,
     configuration: Annotated[
-        str, typer.Option("--configuration", help="SSM parameter with the sources, to look addresses up.")
+        str, typer.Option("--configuration", help="SSM parameter with the sources, to look up e-mail addresses.")
     ] = "/meibo/sources",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Send without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Send without confirmation.")] = False,
 ) -> None:
-    """Check a CSV file as a whole, show what it will do, and send it.
+    """Validate a CSV file as a whole, show its changes, and send them.
 
-    A member is a user id (auth0|…) or an e-mail address. An address that is added or removed is looked up in the
-    tenant now; one that is invited is sent as it is. With any fault in the file nothing is sent.
+    A member is a user id (auth0|…) or an e-mail address. An address to be added or removed is looked up in the tenant
+    when the file is validated; an address to be invited is sent unchanged. If the file has a fault, nothing is sent.
     """
     console = Console(emoji=False)
     with report_errors():
@@ -76,29 +79,39 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
         _confirm(sheet, confirm_removals, dry_run=dry_run, yes=yes)
         queues = queues_of(stack)
         for change in sheet.changes:
-            queues.send(change, unique=hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest())
+            queues.send(
+                change, deduplication_id=hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest()
+            )
     console.print(
         f"sent {len(sheet.changes)} messages; meibo changes outcome {printable(common['change_id'])} shows the outcomes"
     )
 
 
 def _change_id(file: Path) -> str:
-    stem = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in file.stem).strip("-")[:60]
+    stem = re.sub(r"[^A-Za-z0-9]", "-", file.stem).strip("-")[:60]
     return f"{stem or 'changes'}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def _confirm(sheet: Sheet, confirmed: int | None, *, dry_run: bool, yes: bool) -> None:
     removals = sheet.count("remove")
     if confirmed is not None and confirmed != removals:
-        typer.echo(f"the file removes {removals}, not {confirmed}; nothing was sent", err=True)
+        typer.echo(
+            f"--confirm-removals: expected {removals}, the removals in the file, got {confirmed}; nothing was sent",
+            err=True,
+        )
         raise typer.Exit(EXIT_FAILURE)
     if yes and removals and confirmed is None and not dry_run:
-        typer.echo(f"the file removes {removals}: say --confirm-removals {removals}; nothing was sent", err=True)
+        typer.echo(
+            f"the file has {removals} removals: confirm them with --confirm-removals {removals}; nothing was sent",
+            err=True,
+        )
         raise typer.Exit(EXIT_FAILURE)
     if yes or dry_run:
         return
     if removals and confirmed is None:
-        typed = typer.prompt(f"This removes {removals}. Type the number to go on", default="", show_default=False)
+        typed = typer.prompt(
+            f"This removes {removals} members. Type the number to continue", default="", show_default=False
+        )
         if typed.strip() != str(removals):
             typer.echo("nothing was sent", err=True)
             raise typer.Exit(EXIT_FAILURE)

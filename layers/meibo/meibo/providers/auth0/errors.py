@@ -12,6 +12,10 @@ from typing import Final
 from meibo.errors import MeiboError, RequestRefusedError, ScopeMissingError
 from meibo.http.transport import ProviderResponse, error_code
 
+# Meibo's code for roles that do not exist; Auth0 sends no code of its own for the roles of a member.
+NO_SUCH_ROLE: Final = "no_such_role"
+_NO_SUCH_ROLE: Final = ("One or more of the specified roles do not exist", "No such role with id")
+
 # Sentences of the API's documentation that contain no user data and no value.
 _KNOWN_SENTENCES: Final = frozenset(
     {
@@ -63,7 +67,7 @@ def error_from_response(response: ProviderResponse, *, provider: str, subject: s
     return RequestRefusedError(
         f"{provider} rejected the request for {subject} ({detail})",
         status=status,
-        code=code,
+        code=NO_SUCH_ROLE if message.startswith(_NO_SUCH_ROLE) else code,
         foreign=not (message or code),
     )
 
@@ -83,7 +87,7 @@ def _reason(message: str) -> str:
         return message.rstrip(".")
     if match := _PROPERTY.search(message):
         return f"on property {match[1]}"
-    if message.startswith(("One or more of the specified roles do not exist", "No such role with id")):
+    if message.startswith(_NO_SUCH_ROLE):
         return "no such role " + ", ".join(_IDS.findall(message)[:10])
     if message.startswith("A default login route is required"):
         return "the application needs a default login route"
