@@ -81,6 +81,11 @@ class RequestRefusedError(MeiboError):
         self.code = code
         self.foreign = foreign
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether the provider itself says that the requested resource does not exist."""
+        return self.status == 404 and not self.foreign
+
 
 class LocationRefusedError(MeiboError):
     """A location is not on an allowed host, does not use HTTPS, or redirects to another location."""

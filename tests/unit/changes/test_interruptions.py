@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from meibo.changes.apply import MAX_LATE_RECEIVES
 from meibo.changes.queue import DeadLetter
 from meibo.errors import AwsBusyError
-from meibo_simulators.faults import respond, too_many_requests
+from meibo_simulators.faults import html, respond, too_many_requests
 from tests.support.changes import ChangeQueueHarness
 from tests.support.wsgi import Instead
 
@@ -45,6 +45,21 @@ def test_what_time_does_not_hold_goes_back_in_order(world: ChangeQueueHarness, p
     # then
     assert world.members(0) | world.members(1) == frozenset(people[:80])
     assert len(world.lines()) == 80
+    assert world.queue.letters == []
+
+
+@pytest.mark.parametrize("status", [400, 404])
+def test_error_page_of_a_proxy_rejects_no_member(world: ChangeQueueHarness, people: list[str], status: int) -> None:
+    # given: a proxy answers instead of Auth0
+    world.tenant.faults.add("* /api/v2/organizations/*", html(status), times=4)
+    world.send(*people[:3])
+
+    # when
+    world.drain()
+
+    # then: the change waits until Auth0 answers again
+    assert world.members(0) == frozenset(people[:3])
+    assert [line["outcome"] for line in world.lines()] == ["applied"] * 3
     assert world.queue.letters == []
 
 

@@ -129,9 +129,9 @@ class StepExecutor:
         error: RequestRefusedError,
     ) -> Iterator[IndexedOutcome]:
         """Find the ids that Auth0 refuses by sending each half of the members, until a refused half is a single id."""
-        if error.status not in REFUSED_IDS:
+        if not _refuses_ids(error):
             raise error
-        if error.status == 404 and not self._organization_exists(organization_id):
+        if error.is_missing and not self._organization_exists(organization_id):
             yield from self._reject(step, members, *_no_organization(organization_id))
         elif len(members) == 1:
             yield from self._reject(step, members, "refused", str(error))
@@ -155,7 +155,7 @@ class StepExecutor:
             try:
                 self.api.add_roles(change.organization_id, member, change.roles)
             except RequestRefusedError as error:
-                if error.status not in REFUSED_IDS:
+                if not _refuses_ids(error):
                     raise
                 reason = str(error)
                 if error.code == NO_SUCH_ROLE:
@@ -179,7 +179,7 @@ class StepExecutor:
             try:
                 invitation = self.api.invite(change.organization_id, email, terms, change.roles)
             except RequestRefusedError as error:
-                if error.status not in REFUSED_IDS:
+                if not _refuses_ids(error):
                     raise
                 return self._outcome(email, "rejected", "refused", str(error))
             invitations.append(invitation)
@@ -253,6 +253,11 @@ class StepExecutor:
         invitation_id: str | None = None,
     ) -> Outcome:
         return Outcome(member, kind, self.now(), code, reason, invitation_id)
+
+
+def _refuses_ids(error: RequestRefusedError) -> bool:
+    """Return whether Auth0 rejected the ids of the request; the error page of a proxy says nothing about them."""
+    return error.status in REFUSED_IDS and not error.foreign
 
 
 def _no_organization(organization_id: str) -> tuple[str, str]:

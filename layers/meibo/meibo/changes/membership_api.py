@@ -79,7 +79,7 @@ class MembershipApi:
                     bucket="organization",
                 )
             except RequestRefusedError as error:
-                if error.status == 404:
+                if error.is_missing:
                     return False
                 raise
             return True

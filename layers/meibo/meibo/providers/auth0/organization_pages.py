@@ -152,7 +152,7 @@ class OrganizationPages(Pages):
                         finished = organization_id if at.inside is None else None
                         yield Step(lines, at.to_json(), finished=finished)
                 except RequestRefusedError as error:
-                    if error.status != 404 or error.foreign:
+                    if not error.is_missing:
                         raise
                     at = at.after(organization_id)
                     yield Step((), at.to_json(), skipped=organization_id)

@@ -27,7 +27,7 @@ def user_exists(client: Auth0Client, user_id: str) -> bool:
     try:
         client.get(f"users/{segment(user_id)}", params=_ID_ONLY, subject="a user", scope=SCOPE, bucket="users")
     except RequestRefusedError as error:
-        if error.status == 404:
+        if error.is_missing:
             return False
         raise
     return True
