@@ -83,7 +83,7 @@ class RequestRefusedError(MeiboError):
 
     @property
     def is_missing(self) -> bool:
-        """Whether the provider itself says that the requested resource does not exist."""
+        """True if the provider itself, and no intermediary, reports that the requested resource does not exist."""
         return self.status == 404 and not self.foreign
 
 
