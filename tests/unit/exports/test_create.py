@@ -176,6 +176,23 @@ def test_accepted_date_is_in_the_plan_and_the_latest_one_counts_for_a_shared_con
     }
 
 
+def test_a_repair_uses_the_settings_of_the_source_as_they_are_today(world_of: WorldOf) -> None:
+    # given: a run whose files are on a host that was not allowed
+    world = world_of(auth0_source({"dataset": "users"}))
+    world.creator.begin(TICK)
+    world.workflow.executions[RUN, 1] = "FAILED"
+    source = {**auth0_source({"dataset": "users"}), "location_hosts": ["files.example.com"], "suspect_share": 0.25}
+    world.configuration = configuration_of({**source, "job_deadline_seconds": 600})
+
+    # when
+    world.creator.repair(RUN)
+
+    # then
+    (export,) = world.store.get_json(ATTEMPT_2) or []
+    assert export["options"] == {"location_hosts": ["files.example.com"]}
+    assert (export["suspect_share"], export["job_deadline_seconds"]) == (0.25, 600)
+
+
 def test_an_organization_without_connections_fails_alone(world_of: WorldOf) -> None:
     world = world_of(
         auth0_source(

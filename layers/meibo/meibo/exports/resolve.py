@@ -31,7 +31,7 @@ def resolve_again(
 
     A refused export is replaced by the exports that today's configuration resolves it to: those of the same entry
     (an organization means its connections), or those with the same key (a connection that two entries asked for). Of
-    the others only the endpoint and the secret's name are taken from today's configuration.
+    the others only the settings of the source are taken from today's configuration.
     """
     planned = list(planned)
     refused = [export for export in planned if export.refused]
@@ -70,7 +70,8 @@ def _as_configured_now(export: PlannedExport, configuration: Configuration) -> P
     source = configuration.source(export.source)
     if source is None or source.provider != export.provider:
         return export
-    return replace(export, endpoint=source.endpoint, secret=source.secret)
+    settings = provider(source.provider).source_settings(source)
+    return replace(export, suspect_share=source.suspect_share, **settings)
 
 
 def _each_once(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
@@ -115,8 +116,7 @@ def _plan(source: SourceModel, export: ExportModel, context: ProviderContext) ->
             dataset=export.dataset,
             format=export.format,
             scope=export.scope,
-            endpoint=source.endpoint,
-            secret=source.secret,
+            **source_provider.source_settings(source),
         )
         yield _refused(PlannedExport(**_values(request), **common), error)
         return

@@ -190,6 +190,10 @@ class Provider(ABC):
     def source_model(self) -> type[SourceModel]:
         """Return the pydantic model of a source, imported on first use to keep cold starts short."""
 
+    def source_settings(self, source: Any) -> dict[str, Any]:
+        """Return the fields of an export request that depend on the source alone; a repair applies today's values."""
+        return {"endpoint": source.endpoint, "secret": source.secret}
+
     @abstractmethod
     def resolve(self, source: Any, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
         """Return the export requests of one configured export of a source.

@@ -72,17 +72,19 @@ class Auth0Provider(Provider):
         fields = export.get("request", {}).get("fields") or DEFAULT_FIELDS[str(export.get("format"))]
         return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
+    def source_settings(self, source: Auth0Source) -> dict[str, Any]:
+        """Return the endpoint, the secret and the settings of a tenant; default hosts are omitted from plans."""
+        hosts = source.location_hosts
+        return {
+            **super().source_settings(source),
+            "options": {} if hosts == DEFAULT_LOCATION_HOSTS else {"location_hosts": list(hosts)},
+            "job_deadline_seconds": source.job_deadline_seconds,
+        }
+
     def resolve(self, source: Auth0Source, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
         """Return the export requests of one configured export; an organization stands for its connections."""
-        hosts = source.location_hosts
         request = ExportRequest(
-            dataset=export.dataset,
-            format=export.format,
-            scope=export.scope,
-            endpoint=source.domain,
-            secret=source.secret,
-            options={} if hosts == DEFAULT_LOCATION_HOSTS else {"location_hosts": list(hosts)},
-            job_deadline_seconds=source.job_deadline_seconds,
+            dataset=export.dataset, format=export.format, scope=export.scope, **self.source_settings(source)
         )
         if export.dataset != "users":
             return [request]

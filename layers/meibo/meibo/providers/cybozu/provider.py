@@ -145,6 +145,14 @@ class CybozuProvider(Provider):
 
         return CybozuSource
 
+    def source_settings(self, source: CybozuSource) -> dict[str, Any]:
+        """Return the endpoint, the secret and the settings of a domain; the default concurrency is omitted."""
+        default = source.concurrency == DEFAULT_CONCURRENCY
+        return {
+            **super().source_settings(source),
+            "options": {} if default else {"concurrency": source.concurrency},
+        }
+
     def resolve(
         self,
         source: CybozuSource,
@@ -153,15 +161,12 @@ class CybozuProvider(Provider):
     ) -> Iterable[ExportRequest]:
         """Return the request of one configured export."""
         filters = {name: getattr(export, name, None) for name in ("ids", "codes")}
-        default = source.concurrency == DEFAULT_CONCURRENCY
         yield ExportRequest(
             dataset=export.dataset,
             format=export.format,
             scope=export.scope,
-            endpoint=source.base_url,
-            secret=source.secret,
             request={name: values for name, values in filters.items() if values},
-            options={} if default else {"concurrency": source.concurrency},
+            **self.source_settings(source),
         )
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:  # noqa: ARG002  # no dataset has a job
