@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import fresh_location
+from meibo.providers.base import JobState
 from tests.support.transport import Reply, Transport
 
 EXPORTS = "/api/v2/jobs/users-exports"
@@ -90,15 +91,33 @@ def test_a_status_that_is_not_a_string_is_an_error(auth0: Transport, client: Aut
         fresh_location(client, "job_1", ["x"])
 
 
-def test_another_refusal_is_not_taken_for_a_vanished_job(auth0: Transport, client: Auth0Client) -> None:
+def test_another_error_does_not_mean_that_the_job_is_gone(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(400, json={"errorCode": "invalid_uri"}))
 
     with pytest.raises(RequestRefusedError, match="invalid_uri"):
         get_job(client, "job_1")
 
 
+@pytest.mark.parametrize("document", [{"message": "Job not found."}, {"errorCode": "inexistent_job"}])
+def test_job_that_auth0_does_not_know_is_gone(auth0: Transport, client: Auth0Client, document: Any) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(404, json={"statusCode": 404, **document}))
+
+    assert get_job(client, "job_1") == JobState("gone", "missing")
+
+
+@pytest.mark.parametrize("reply", [Reply(404), Reply(404, body=b"<html>404 Not Found</html>"), Reply(404, json={})])
+def test_404_of_a_proxy_does_not_mean_that_the_job_is_gone(auth0: Transport, client: Auth0Client, reply: Reply) -> None:
+    auth0.on("GET", "/api/v2/jobs/job_1", reply)
+    message = "expected the job job_1, found a 404 that is not from Auth0; will retry later"
+
+    with pytest.raises(ProviderBusyError, match=message):
+        get_job(client, "job_1")
+    with pytest.raises(ProviderBusyError, match=message):
+        fresh_location(client, "job_1", ["x"])
+
+
 def test_an_id_cannot_change_the_path(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("GET", "/api/v2/jobs/..%2Fusers%3Fq%3Dx", Reply(404))
+    auth0.on("GET", "/api/v2/jobs/..%2Fusers%3Fq%3Dx", Reply(404, json={"message": "Job not found."}))
 
     assert get_job(client, "../users?q=x").status == "gone"
     for dots in ("", ".", ".."):

@@ -125,7 +125,7 @@ def test_a_job_without_a_file_is_gone(
 
 
 def test_a_vanished_job_is_gone(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("GET", "/api/v2/jobs/job_1", Reply(404))
+    auth0.on("GET", "/api/v2/jobs/job_1", Reply(404, json={"message": "Job not found."}))
 
     with pytest.raises(JobGoneError, match="24 hours"):
         fresh_location(client, "job_1", DEFAULT_LOCATION_HOSTS)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
-from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id, segment
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.fields import wire_fields
 from meibo.providers.base import JobState
 
 SCOPE: Final = "read:users"
-# Any other state, also an undocumented one, means that the job is still running, until the caller's own deadline.
+# Any other state, also an undocumented one, means that the job is still running, until the job's deadline.
 GONE_STATES: Final = frozenset({"failed", "expired", "error"})
 WIRE_FORMATS: Final = {"ndjson": "json", "csv": "csv"}
 
@@ -60,12 +60,20 @@ def get_job(client: Auth0Client, job_id: str) -> JobState:
 
 
 def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
-    """Return a job as Auth0 describes it, or None if it does not exist (any more). It may contain a location."""
+    """Return a job as Auth0 describes it, or None if it does not exist (any more). It may contain a location.
+
+    Raises ProviderBusyError for a 404 without an error of Auth0, such as the error page of a proxy: it does not show
+    that the job is missing.
+    """
     try:
         document = client.get(f"jobs/{segment(job_id)}", subject=f"the job {job_id}", scope=SCOPE, bucket="jobs")
     except RequestRefusedError as error:
-        if error.status == 404:
+        if error.is_missing:
             return None
+        if error.status == 404:
+            raise ProviderBusyError(
+                f"{client.name}: expected the job {job_id}, found a 404 that is not from Auth0; will retry later"
+            ) from error
         raise
     if not isinstance(document, dict):
         raise WrongFormatError(
