@@ -8,7 +8,7 @@ import requests
 
 from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.invitations import create_invitation, find_invitation
+from meibo.providers.auth0.invitations import create_invitation, list_invitations
 from tests.support.transport import Reply, Seen, Transport
 
 ORGANIZATION = "org_0000000000000001"
@@ -100,22 +100,23 @@ def test_a_refused_invitation_says_why_without_the_address(
 def test_an_invitation_without_an_id_is_told(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", PATH, Reply(201, json={}))
 
-    with pytest.raises(WrongFormatError, match="without its id"):
+    with pytest.raises(
+        WrongFormatError, match=f"expected the id of an invitation to organization {ORGANIZATION}, found none"
+    ):
         invite(client)
 
 
-def test_an_invitation_is_found_on_any_page(auth0: Transport, client: Auth0Client) -> None:
+def test_invitations_are_listed_until_a_page_is_empty(auth0: Transport, client: Auth0Client) -> None:
     other = {"id": "uinv_9", "client_id": "app", "invitee": {"email": "other@example.com"}}
     pages: list[list[Any]] = [[other] * 50, [other, {"id": "uinv_8"}, CREATED], []]
 
-    def answer(seen: Seen) -> Reply:
-        rows = pages[int(seen.query["page"])]
+    def respond(request: Seen) -> Reply:
+        rows = pages[int(request.query["page"])]
         return Reply(json={"invitations": rows, "start": 0, "limit": len(rows)})
 
-    auth0.on("GET", PATH, answer)
+    auth0.on("GET", PATH, respond)
 
-    found = find_invitation(client, ORGANIZATION, email="Canary@example.com", client_id="app")
+    invitations = list(list_invitations(client, ORGANIZATION))
 
-    assert found is not None
-    assert found.id == CREATED["id"]
-    assert find_invitation(client, ORGANIZATION, email="canary@example.com", client_id="another") is None
+    assert [invitation.id for _, _, invitation in invitations] == ["uinv_9"] * 51 + [CREATED["id"]]
+    assert invitations[-1][:2] == ("canary@example.com", "app")

@@ -19,7 +19,7 @@ from meibo.providers.auth0.imports import create_users_import, import_faults, im
 from meibo.providers.auth0.invitations import create_invitation, list_invitations
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import fresh_location
-from meibo.providers.auth0.membership import add_members, member_roles, role_ids
+from meibo.providers.auth0.membership import add_members, role_ids
 from meibo.providers.auth0.organizations import (
     MemberReader,
     enabled_connections,
@@ -125,12 +125,6 @@ READINGS = {
         "/api/v2/roles",
         {"roles": [{"id": "rol_1", "name": "a"}], "start": 0, "limit": 100, "total": 1},
         role_ids,
-    ),
-    "roles of a member": Reading(
-        "GET",
-        f"{OF_ORGANIZATION}/members/auth0%7C1/roles",
-        {"roles": [{"id": "rol_1", "name": "a"}], "start": 0, "limit": 100, "total": 1},
-        lambda client: member_roles(client, ORGANIZATION, "auth0|1"),
     ),
     "new members": Reading(
         "POST", f"{OF_ORGANIZATION}/members", None, lambda client: add_members(client, ORGANIZATION, ["auth0|1"])

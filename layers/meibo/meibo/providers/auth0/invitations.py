@@ -1,4 +1,4 @@
-"""Invitations of people who are not in the tenant.
+"""Create and list invitations to an organization, for people who are not users of the tenant yet.
 
 https://auth0.com/docs/api/management/v2/organizations/post-invitations
 """
@@ -15,17 +15,17 @@ from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
 
 INVITATIONS_PER_PAGE: Final = 50
-# The offset ends at 1,000 records.
+# Auth0 rejects an offset above 1,000 records.
 MAX_PAGES: Final = 20
 MAX_TTL_SECONDS: Final = 2_592_000
 DEFAULT_TTL_SECONDS: Final = 604_800
-# Auth0 computes both timestamps of an invitation itself; a smaller difference in lifetime is not the sender's.
-TTL_TOLERANCE_SECONDS: Final = 60
+# Auth0 sets both timestamps itself, so a smaller difference in lifetime does not come from the request.
+MAX_TTL_DIFFERENCE_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
 class Invitation:
-    """An invitation, without its URL: whoever has the URL can accept it."""
+    """An invitation, without its URL, which is a secret: every holder of the URL can accept the invitation."""
 
     id: str
     expires_at: str | None
@@ -35,26 +35,26 @@ class Invitation:
 
     @property
     def lifetime(self) -> timedelta | None:
-        """How long the invitation is valid from its creation, or None if Auth0 does not say."""
+        """The time from creation to expiry, or None if Auth0 does not return both."""
         created, expires = _moment(self.created_at), _moment(self.expires_at)
         return expires - created if created and expires else None
 
     def has_expired(self, now: datetime) -> bool:
-        """Return whether the invitation cannot be accepted any more."""
+        """Return whether the invitation has expired and cannot be accepted any more."""
         expires = _moment(self.expires_at)
         return expires is not None and expires <= now
 
     def differences(self, *, roles: Sequence[str], connection_id: str | None, ttl_sec: int | None) -> list[str]:
-        """Return what a request with these terms would make different, in words; nothing if it is the same."""
+        """Return the differences between this invitation and these terms as phrases; empty if there are none."""
         differences = []
         if self.roles != frozenset(roles):
             differences.append("other roles")
         if self.connection_id != connection_id:
             differences.append("another connection")
-        wanted = timedelta(seconds=ttl_sec or DEFAULT_TTL_SECONDS)
+        requested_lifetime = timedelta(seconds=ttl_sec or DEFAULT_TTL_SECONDS)
         if self.lifetime is None:
             differences.append("an unknown lifetime")
-        elif abs(self.lifetime - wanted) > timedelta(seconds=TTL_TOLERANCE_SECONDS):
+        elif abs(self.lifetime - requested_lifetime) > timedelta(seconds=MAX_TTL_DIFFERENCE_SECONDS):
             differences.append(f"a lifetime of {self.lifetime.total_seconds():.0f} s")
         return differences
 
@@ -71,11 +71,10 @@ def create_invitation(
     connection_id: str | None = None,
     send_email: bool = False,
 ) -> Invitation:
-    """Invite a person to an organization, with an e-mail only where it is asked for.
+    """Invite a person to an organization. Auth0 sends an e-mail only if ``send_email`` is true.
 
-    Not idempotent: invited twice, a person has two invitations, and perhaps two e-mails. A request with an
-    unknown outcome is therefore not repeated; it raises ProviderBusyError with ``uncertain``, and
-    ``find_invitation`` tells what came of it.
+    Not idempotent: each request creates another invitation and sends another e-mail. A request with an unknown outcome
+    is therefore not retried: it raises ProviderBusyError with ``uncertain``.
     """
     body: dict[str, Any] = {
         "inviter": {"name": inviter},
@@ -99,32 +98,24 @@ def create_invitation(
         repeatable=False,
     )
     if not isinstance(document, dict) or not isinstance(document.get("id"), str):
-        raise WrongFormatError(f"{client.name} answered {subject} without its id")
+        raise WrongFormatError(f"{client.name}: expected the id of {subject}, found none")
     return _invitation(document)
 
 
-def find_invitation(client: Auth0Client, organization_id: str, *, email: str, client_id: str) -> Invitation | None:
-    """Return the newest invitation of a person to an organization, or None."""
-    for invited, application, invitation in list_invitations(client, organization_id):
-        if invited.casefold() == email.casefold() and application == client_id:
-            return invitation
-    return None
-
-
 def list_invitations(client: Auth0Client, organization_id: str) -> Iterator[tuple[str, str, Invitation]]:
-    """Yield (e-mail address, client id, invitation) of an organization, the newest first, at most 1,000.
+    """Yield (e-mail address, client id, invitation) for each invitation of an organization, the newest first.
 
-    Invitations that have expired are among them.
+    The list includes expired invitations. Auth0 returns at most 1,000.
     """
     for page in range(MAX_PAGES):
         rows = _page(client, organization_id, page)
         for row in rows:
             invitee = row.get("invitee")
-            invited = invitee.get("email") if isinstance(invitee, dict) else None
-            application = row.get("client_id")
-            if isinstance(invited, str) and isinstance(application, str) and isinstance(row.get("id"), str):
-                yield invited, application, _invitation(row)
-        # "limit" in the answer counts the items, and a short page need not be the last: only an empty one is.
+            email = invitee.get("email") if isinstance(invitee, dict) else None
+            client_id = row.get("client_id")
+            if isinstance(email, str) and isinstance(client_id, str) and isinstance(row.get("id"), str):
+                yield email, client_id, _invitation(row)
+        # "limit" in the response is the number of items, and a short page need not be the last. Only an empty page is.
         if not rows:
             return
 
@@ -140,7 +131,7 @@ def _page(client: Auth0Client, organization_id: str, page: int) -> list[dict[str
     )
     rows = document.get("invitations") if isinstance(document, dict) else document
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise WrongFormatError(f"{client.name} answered something other than {subject}")
+        raise WrongFormatError(f"{client.name}: expected {subject}, found something else")
     return rows
 
 
@@ -162,7 +153,7 @@ def _invitation(document: dict[str, Any]) -> Invitation:
 
 
 def _moment(text: str | None) -> datetime | None:
-    """Return an ISO 8601 timestamp with its time zone, or None if the text is something else."""
+    """Return an ISO 8601 timestamp with its time zone, or None if the string is something else."""
     try:
         moment = datetime.fromisoformat(text or "")
     except ValueError:

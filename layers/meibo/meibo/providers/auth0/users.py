@@ -1,4 +1,4 @@
-"""Whether a user exists, and which users have an e-mail address; nothing else about them is read."""
+"""Look up users by id or e-mail address. Only their ids are requested."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _ID_ONLY: Final[Parameters] = (("fields", "user_id"), ("include_fields", "true")
 
 
 def users_by_email(client: Auth0Client, email: str) -> list[str]:
-    """Return the ids of the users with this address, of all connections; unlike a search it sees new users at once.
+    """Return the ids of the users with this address in all connections, including users who were just created.
 
-    Auth0 compares letter by letter and its own database keeps addresses in lower case, so an address that finds
-    nobody is tried in lower case too.
+    The comparison is case-sensitive, and Auth0's own database stores addresses in lower case. So if there is no user
+    with the address as given, the address in lower case is looked up.
     """
-    found = _by_email(client, email)
-    return found or (_by_email(client, email.lower()) if email != email.lower() else [])
+    ids = _by_email(client, email)
+    return ids or (_by_email(client, email.lower()) if email != email.lower() else [])
 
 
 def user_exists(client: Auth0Client, user_id: str) -> bool:
-    """Say whether there is a user of this id."""
+    """Return whether the tenant has a user of this id."""
     try:
         client.get(f"users/{segment(user_id)}", params=_ID_ONLY, subject="a user", scope=SCOPE, bucket="users")
     except RequestRefusedError as error:
@@ -39,5 +39,5 @@ def _by_email(client: Auth0Client, email: str) -> list[str]:
     if not isinstance(rows, list) or not all(
         isinstance(row, dict) and isinstance(row.get("user_id"), str) for row in rows
     ):
-        raise WrongFormatError(f"{client.name} answered something other than users by e-mail")
+        raise WrongFormatError(f"{client.name}: expected a list of users by e-mail, found something else")
     return [row["user_id"] for row in rows]
