@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from meibo.archive.storage import ArchiveStore
-from meibo.changes.apply import FINISH_SECONDS, ChangeApplier
+from meibo.changes.apply import MIN_FINISH_SECONDS, ChangeApplier
 from meibo.changes.membership_api import MembershipApi
 from meibo.changes.messages import parse_queue_event
 from meibo.changes.queue import ChangeQueue
@@ -44,7 +44,7 @@ class Invoker:
             return ends - world.clock.now()
 
         context = ProviderContext(
-            lambda: time_left() - FINISH_SECONDS,
+            lambda: time_left() - MIN_FINISH_SECONDS,
             read_secret=lambda _name: world.tenant.credentials(),
             new_session=lambda _connections: world.adapter.session(),
             clock=world.clock,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meibo.changes.apply import FIRST_WAIT_SECONDS, MAX_INVOCATIONS, MAX_WAIT_SECONDS
+from meibo.changes.apply import MAX_INVOCATIONS, MAX_WAIT_SECONDS, MIN_WAIT_SECONDS
 from meibo.changes.queue import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
 from tests.template.conftest import Template
 
@@ -71,7 +71,7 @@ def test_good_change_outlives_any_rate_limit_and_reaches_the_dead_letters_before
     # given: how long a change for which nothing can be done is hidden after each receive
     properties = template.properties("ChangesQueue")
     receives = properties["RedrivePolicy"]["maxReceiveCount"]
-    waits = [min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2**number) for number in range(receives)]
+    waits = [min(MAX_WAIT_SECONDS, MIN_WAIT_SECONDS * 2**number) for number in range(receives)]
 
     # when
     at_least = sum(waits)

@@ -107,16 +107,16 @@ def is_busy_code(code: str) -> bool:
 def put_if_absent(
     client: S3Client, body: bytes | memoryview, *, wait: Callable[[float], None] = time.sleep, **parameters: Any
 ) -> PutObjectOutputTypeDef | None:
-    """Write an object if its key is free; return S3's answer, or None if the key is taken (412).
+    """Write an object unless its key exists; return S3's response, or None if the key exists (412).
 
-    S3 answers 409 if another write of the key is under way. Whether that one succeeds is not known by then, so the
-    write is repeated, with ``wait`` called between the attempts. Raises AwsBusyError if all are answered with 409.
+    S3 responds with 409 while another request writes the key. That request may fail, so the write is repeated, with
+    ``wait`` called between the attempts. Raises AwsBusyError if S3 responds to every attempt with 409.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """
     for attempt in range(_MAX_CONDITIONAL_PUTS):
         if attempt:
             ceiling = _MIN_CONFLICT_WAIT_SECONDS * 2**attempt
-            wait(random.uniform(ceiling / 2, ceiling))  # noqa: S311  (spreads load, keeps no secret)
+            wait(random.uniform(ceiling / 2, ceiling))  # noqa: S311  # jitter, not cryptography
         try:
             return client.put_object(Body=io.BytesIO(body), IfNoneMatch="*", **parameters)
         except exceptions.ClientError as error:
@@ -125,4 +125,4 @@ def put_if_absent(
                 return None
             if code not in {"ConditionalRequestConflict", "409"}:
                 raise
-    raise AwsBusyError(f"AWS answered PutObject with 409 {_MAX_CONDITIONAL_PUTS} times; retry later")
+    raise AwsBusyError(f"AWS responded to PutObject with 409 {_MAX_CONDITIONAL_PUTS} times; retry later")

@@ -175,7 +175,7 @@ def test_untrusted_certificate_is_an_error_without_a_retry(
 
 
 def test_a_closed_port_is_waited_for_until_the_time_is_up(clock: FakeClock, tenant: SimulatedTenant) -> None:
-    client = Auth0Client("localhost:1", Auth0Credentials("client", "s3cret"), clock=clock, deadline=clock.deadline(60))
+    client = Auth0Client("localhost:1", Auth0Credentials("client", "s3cret"), clock=clock, time_left=clock.deadline(60))
 
     with pytest.raises(ProviderBusyError):
         export(client)

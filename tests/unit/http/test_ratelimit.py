@@ -14,7 +14,7 @@ from tests.support.transport import at
 
 def pacer(clock: FakeClock, *, seconds: float | None = None, jitter: float = 1.0, headroom: int = 0) -> RateLimiter:
     deadline = None if seconds is None else clock.deadline(seconds)
-    return RateLimiter("Auth0 (acme.test)", clock, deadline=deadline, headroom=headroom, jitter=lambda: jitter)
+    return RateLimiter("Auth0 (acme.test)", clock, time_left=deadline, headroom=headroom, jitter=lambda: jitter)
 
 
 def test_an_empty_bucket_is_waited_for_before_the_next_request() -> None:

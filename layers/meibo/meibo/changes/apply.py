@@ -24,7 +24,7 @@ from meibo.changes.outcomes import MessageOutcomes, Outcome
 from meibo.changes.queue import ChangeQueue, SqsChangeQueue, dead_letter_of_members, dead_letter_of_message
 from meibo.configuration import parse_documents
 from meibo.errors import AwsBusyError, MeiboError, OutOfTimeError, ProviderBusyError
-from meibo.http.ratelimit import Deadline
+from meibo.http.ratelimit import TimeLeft
 from meibo.observability import MetricUnit, logger, metrics, safe_description
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
@@ -35,14 +35,14 @@ from meibo.settings import ChangeMembersSettings, Retention
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
 # Reserved for writing the outcomes and dead letters of ten messages.
-FINISH_SECONDS: Final = 15.0
+MIN_FINISH_SECONDS: Final = 15.0
 # The first and the longest wait of messages that made no progress. The longest wait, the queue's maxReceiveCount and
 # its retention belong together: docs/changes.md has the calculation.
-FIRST_WAIT_SECONDS: Final = 30
+MIN_WAIT_SECONDS: Final = 30
 MAX_WAIT_SECONDS: Final = 900
 # A group whose turn begins with less time than this may find no request left in the current window of a rate limit,
 # which Auth0 refills every second or every minute.
-LATE_SECONDS: Final = FINISH_SECONDS + 60.0
+MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
 # The receives of a group, because its turn came late, that have no back-off. The other 900 receives of the queue's
 # maxReceiveCount, with a back-off of 900 s each, still take more than nine days.
 MAX_LATE_RECEIVES: Final = 100
@@ -91,7 +91,7 @@ class ChangeApplier:
     store: ArchiveStore
     queue: ChangeQueue
     max_removals: int
-    time_left: Deadline
+    time_left: TimeLeft
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     counts: Counter[str] = field(default_factory=Counter)
     # The groups with an outcome that this invocation wrote.
@@ -112,7 +112,7 @@ class ChangeApplier:
     def _apply_group(self, group: list[QueueMessage]) -> list[QueueMessage]:
         entries: list[Entry] = []
         finished: list[Entry] = []
-        is_late = self.time_left() < LATE_SECONDS
+        is_late = self.time_left() < MIN_TURN_SECONDS
         group_id = group[0].group_id
         error = self._guarded(group_id, lambda: self._execute(group, entries))
         error = self._guarded(group_id, lambda: self._finish(entries, finished)) or error
@@ -156,14 +156,14 @@ class ChangeApplier:
         ):
             return retry_after
         doublings = max(0, min(first.receive_count - 1, 10))
-        return max(retry_after, min(MAX_WAIT_SECONDS, FIRST_WAIT_SECONDS << doublings))
+        return max(retry_after, min(MAX_WAIT_SECONDS, MIN_WAIT_SECONDS << doublings))
 
     # -- execute
 
     def _execute(self, group: list[QueueMessage], entries: list[Entry]) -> None:
         """Append an entry for each message, and send the requests of the pending members."""
-        if self.time_left() < FINISH_SECONDS:
-            raise OutOfTimeError(f"less than {FINISH_SECONDS:.0f} s remain for this group; it is received again")
+        if self.time_left() < MIN_FINISH_SECONDS:
+            raise OutOfTimeError(f"less than {MIN_FINISH_SECONDS:.0f} s remain for this group; it is received again")
         for message in group:
             entries.append(self._open(message))  # noqa: PERF401  # the caller needs the entries before one that fails
         changes = {index: entry.parsed.change for index, entry in enumerate(entries) if entry.parsed.change}
@@ -249,13 +249,13 @@ class ChangeApplier:
 
 
 def change_members(
-    settings: ChangeMembersSettings, retention: Retention | None, time_left: Deadline, messages: list[QueueMessage]
+    settings: ChangeMembersSettings, retention: Retention | None, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Apply the messages and return the response that keeps the unfinished ones on the queue."""
     applier = ChangeApplier(
         api=MembershipApis(
             lambda: parse_documents(read_configuration(settings.configuration_parameter)),
-            ProviderContext(lambda: time_left() - FINISH_SECONDS, headroom=MAX_INVOCATIONS),
+            ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS),
         ),
         store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
         queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),

@@ -41,10 +41,10 @@ INVITATION_OPTIONAL: Final = ("ttl_sec", "connection_id", "send_email")
 _STRINGS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "change_id": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"), "1 to 128 letters, digits and . _ : / @ + -"),
     "source": (SOURCE, "the name of a source: lower-case letters, digits and -"),
-    "organization_id": (ORGANIZATION_ID, "org_ and 16 letters or digits"),
+    "organization_id": (ORGANIZATION_ID, "org_ and 16 alphanumeric characters"),
     "requested_by": (re.compile(rf".{{0,{MAX_NAME_LENGTH}}}", re.DOTALL), f"at most {MAX_NAME_LENGTH} characters"),
     "client_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "the client id of the application"),
-    "connection_id": (re.compile(r"con_[A-Za-z0-9]{16}"), "con_ and 16 letters or digits"),
+    "connection_id": (re.compile(r"con_[A-Za-z0-9]{16}"), "con_ and 16 alphanumeric characters"),
     "inviter": (
         re.compile(rf"\s*\S(.{{0,{MAX_NAME_LENGTH - 2}}}\S)?\s*", re.DOTALL),
         f"a name of 1 to {MAX_NAME_LENGTH} characters",
@@ -292,7 +292,7 @@ def _role_faults(document: Mapping[str, Any], action: str) -> Iterator[MessageFa
         return
     for index, role in enumerate(roles):
         if not isinstance(role, str) or not ROLE_ID.fullmatch(role):
-            yield MessageFault(f"$.roles[{index}]", "expected rol_ and 16 letters or digits")
+            yield MessageFault(f"$.roles[{index}]", "expected rol_ and 16 alphanumeric characters")
         elif role in roles[:index]:
             yield MessageFault(f"$.roles[{index}]", f"is a duplicate of roles[{roles.index(role)}]")
 

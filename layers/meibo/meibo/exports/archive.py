@@ -18,7 +18,7 @@ from meibo.errors import ArchiveConflictError
 from meibo.exports.checkpoint import Collected, Collector, Unfinished, gzip_chunks
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
-from meibo.http.ratelimit import Deadline
+from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers import provider
 from meibo.providers.base import ByteStream, ExportSource, JobFile, Pages, ProviderContext
@@ -56,7 +56,7 @@ class S3Copier:
     bucket: str
     options: CopyOptions
     retention: Retention | None
-    deadline: Deadline
+    deadline: TimeLeft
 
     def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
         """Copy and validate a whole file, or raise and write nothing."""
@@ -123,7 +123,7 @@ class Archiver:
         export = event.export
         context, job_id = self.context, export.job.id if export.job else None
         if provider(export.provider).dataset(export.dataset).reading == "pages":
-            context = replace(context, deadline=self.collector.reading_deadline)
+            context = replace(context, time_left=self.collector.reading_deadline)
         source = provider(export.provider).open_source(export, job_id, context)
         return self.collector.collect(event, source) if isinstance(source, Pages) else source
 
@@ -225,7 +225,7 @@ def _copy_source(source: ExportSource | Collected) -> LocationSource | StreamSou
     raise TypeError(f"unknown source of an export: {type(source).__name__}")
 
 
-def archiver(settings: ArchiveExportSettings, retention: Retention | None, time_left: Deadline) -> Archiver:
+def archiver(settings: ArchiveExportSettings, retention: Retention | None, time_left: TimeLeft) -> Archiver:
     """Return the archiver that the settings describe, on the archive bucket."""
     s3 = aws.s3()
     return Archiver(

@@ -21,7 +21,7 @@ from meibo.archive.keys import part_key, part_record_key, parts_folder
 from meibo.archive.storage import ArchiveStore
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError
 from meibo.exports.events import CheckpointProgress, ExportEvent
-from meibo.http.ratelimit import Deadline
+from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers.base import Pages, Step
 
@@ -246,7 +246,7 @@ class Collector:
     """Collects an export in parts; ``time_left`` returns the seconds that the invocation has left."""
 
     store: ArchiveStore
-    time_left: Deadline
+    time_left: TimeLeft
     part_bytes: int = PART_BYTES
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 

@@ -17,7 +17,7 @@ from meibo.errors import EventError, JobsExhaustedError, MeiboError, OutOfTimeEr
 from meibo.exports.plan import Attempt, ExportJob, Plan, PlannedExport, Preparation
 from meibo.exports.resolve import resolve, resolve_again
 from meibo.exports.workflow import ExecutionStatus, StepFunctionsWorkflow, Workflow
-from meibo.http.ratelimit import Clock, Deadline, SystemClock
+from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
 from meibo.observability import logger, safe_description
 from meibo.providers import provider
 from meibo.providers.base import ProviderContext
@@ -38,7 +38,7 @@ _RUNNING: frozenset[ExecutionStatus] = frozenset({"RUNNING", "PENDING_REDRIVE"})
 class RunCreator:
     """Creates runs and their jobs. One object serves one invocation.
 
-    ``configuration`` reads the configuration, which only the resolution of exports needs. ``context.deadline`` returns
+    ``configuration`` reads the configuration, which only the resolution of exports needs. ``context.time_left`` returns
     the seconds that the invocation has left.
 
     An attempt is prepared by the invocation that wrote its plan: it alone creates jobs, writes the attempt's list of
@@ -127,7 +127,7 @@ class RunCreator:
         failures: list[dict[str, str]] = []
         for export in exports:
             created = export
-            if export.has_job and not export.refused and self.context.deadline() >= RESERVED_SECONDS:
+            if export.has_job and not export.refused and self.context.time_left() >= RESERVED_SECONDS:
                 try:
                     created = PlannedExport.from_json(self.create(export))
                 except Exception as error:  # noqa: BLE001  # one export never stops the others; the workflow tries again
@@ -176,7 +176,7 @@ class RunCreator:
             meibo_version=meibo.__version__,
             exports=tuple(exports),
             preparation=Preparation(
-                invocation=self.invocation, until=self._now() + timedelta(seconds=self.context.deadline())
+                invocation=self.invocation, until=self._now() + timedelta(seconds=self.context.time_left())
             ),
         )
 
@@ -206,7 +206,7 @@ class RunCreator:
                 or self.store.exists(attempt_key(plan.run_id, attempt))
             ):
                 return status
-            if self.context.deadline() < RESERVED_SECONDS:
+            if self.context.time_left() < RESERVED_SECONDS:
                 raise OutOfTimeError(
                     f"another invocation still creates the jobs of run {plan.run_id}, attempt {attempt}; if the run"
                     " has not started in 15 minutes, invoke again"
@@ -260,7 +260,7 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     return {"export_id": export.export_id, "error": UnexpectedError.__name__, "reason": reason}
 
 
-def run_creator(settings: CreateExportsSettings, retention: Retention | None, time_left: Deadline) -> RunCreator:
+def run_creator(settings: CreateExportsSettings, retention: Retention | None, time_left: TimeLeft) -> RunCreator:
     """Return the creator that the settings describe, on the real bucket, workflow and providers."""
     return RunCreator(
         store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),

@@ -22,20 +22,20 @@ from meibo.errors import ProviderBusyError
 # (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy/rate-limit-use-cases),
 # so a later reset is a wrong clock or a wrong header, which the next request corrects.
 MAX_TRUSTED_RESET_SECONDS: Final = 90.0
-FIRST_BACKOFF_SECONDS: Final = 1.0
+MIN_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 32.0
 # Waiting in a function is billed, waiting in the workflow is not. After this time the function fails and the workflow
 # waits.
 MAX_RETRY_SECONDS: Final = 300.0
 # Time that an invocation needs after its last request to return its result.
-RESERVE_SECONDS: Final = 5.0
+MIN_REMAINING_SECONDS: Final = 5.0
 # The Date header has a resolution of a second. A larger step back means that one of the clocks was adjusted.
 MIN_CLOCK_STEP_SECONDS: Final = 3.0
 
 _RANDOM: Final = SystemRandom()
 
 # Returns the seconds that are left of the invocation.
-Deadline = Callable[[], float]
+TimeLeft = Callable[[], float]
 
 
 class Clock(Protocol):
@@ -74,12 +74,12 @@ class RateLimiter:
         provider: str,
         clock: Clock,
         *,
-        deadline: Deadline | None = None,
+        time_left: TimeLeft | None = None,
         headroom: int = 0,
         jitter: Callable[[], float] = _RANDOM.random,
     ) -> None:
         self.provider = provider
-        self.deadline = deadline
+        self.time_left = time_left
         self._clock = clock
         self._headroom = headroom
         self._jitter = jitter
@@ -88,15 +88,15 @@ class RateLimiter:
         self._offset: float | None = None
 
     def seconds_left(self) -> float | None:
-        """Return the seconds that are left for requests, or None without a deadline."""
-        return None if self.deadline is None else self.deadline() - RESERVE_SECONDS
+        """Return the seconds that are left for requests, or None without a limit."""
+        return None if self.time_left is None else self.time_left() - MIN_REMAINING_SECONDS
 
     def provider_now(self) -> float:
         """Return the provider's time as its Date headers report it, never ahead of it."""
         return self._clock.now() + (self._offset or 0.0)
 
     def wait_for_turn(self, bucket: str) -> None:
-        """Sleep until the bucket has room, raising ProviderBusyError if that is after the deadline."""
+        """Sleep until the bucket has room, raising ProviderBusyError if that is after the invocation ends."""
         while True:
             with self._lock:
                 state = self._buckets.get(bucket)
@@ -149,7 +149,7 @@ class RateLimiter:
             state.held_until = max(state.held_until, self._clock.now() + seconds)
 
     def pause(self, seconds: float) -> None:
-        """Sleep, or raise ProviderBusyError at once if the deadline is earlier."""
+        """Sleep, or raise ProviderBusyError at once if the invocation ends earlier."""
         self._check_time_left(seconds)
         self._clock.sleep(seconds)
 
@@ -163,7 +163,7 @@ class RateLimiter:
             )
 
     def _backoff(self, attempt: int) -> float:
-        limit = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
+        limit = min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
         return limit * (0.5 + 0.5 * self._jitter())
 
     def _retry_after(self, headers: Mapping[str, str]) -> float | None:

@@ -28,13 +28,13 @@ from meibo.errors import (
     RequestRefusedError,
     WrongFormatError,
 )
-from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, ConcurrencyLimiter, Deadline, RateLimiter
+from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, ConcurrencyLimiter, RateLimiter, TimeLeft
 
-CONNECT_SECONDS: Final = 6.0
-READ_SECONDS: Final = 30.0
+CONNECT_TIMEOUT_SECONDS: Final = 6.0
+READ_TIMEOUT_SECONDS: Final = 30.0
 # For a complete response: a server that sends a byte per second never exceeds a read time-out.
-RESPONSE_SECONDS: Final = 120.0
-READ_BYTES: Final = 64 * 1024
+MAX_RESPONSE_SECONDS: Final = 120.0
+CHUNK_BYTES: Final = 64 * 1024
 # A host name that fails to resolve this often is misspelt; fewer failures may be the resolver's.
 MAX_UNKNOWN_HOST_ATTEMPTS: Final = 3
 BUSY_STATUSES: Final = frozenset({408, 425, 429})
@@ -64,7 +64,7 @@ class ProviderRequest:
     json: Any = field(default=None, repr=False)
     multipart: Multipart | None = field(default=None, repr=False)
     repeatable: bool = True
-    read_seconds: float = READ_SECONDS
+    read_timeout_seconds: float = READ_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,14 @@ class HttpTransport:
         *,
         session: requests.Session | None,
         clock: Clock,
-        deadline: Deadline | None,
+        time_left: TimeLeft | None,
         user_agent: str,
         busy: Callable[[int], bool],
         connections: int = 4,
         headroom: int = 0,
     ) -> None:
         self.provider = provider
-        self.rate_limiter = RateLimiter(provider, clock, deadline=deadline, headroom=headroom)
+        self.rate_limiter = RateLimiter(provider, clock, time_left=time_left, headroom=headroom)
         self._session = session or new_session(connections)
         self._clock = clock
         self._user_agent = user_agent
@@ -203,7 +203,7 @@ class HttpTransport:
                 auth=_NoOtherCredentials(),
                 allow_redirects=False,
                 stream=True,
-                timeout=(self._time_out(CONNECT_SECONDS), self._time_out(request.read_seconds)),
+                timeout=(self._time_out(CONNECT_TIMEOUT_SECONDS), self._time_out(request.read_timeout_seconds)),
             )
             if stream and response.status_code == 200:
                 return response, None
@@ -219,7 +219,7 @@ class HttpTransport:
         raise invalid_text
 
     def _read(self, response: requests.Response, max_bytes: int) -> bytes:
-        body, end = bytearray(), self._clock.now() + self._time_out(RESPONSE_SECONDS)
+        body, end = bytearray(), self._clock.now() + self._time_out(MAX_RESPONSE_SECONDS)
         with response:
             for part in _chunks(response):
                 body += part
@@ -253,13 +253,13 @@ class ProviderClient:
         return self._transport.provider
 
     @property
-    def deadline(self) -> Deadline | None:
+    def time_left(self) -> TimeLeft | None:
         """A function that returns the seconds that are left of the invocation, or None."""
-        return self._transport.rate_limiter.deadline
+        return self._transport.rate_limiter.time_left
 
-    @deadline.setter
-    def deadline(self, deadline: Deadline | None) -> None:
-        self._transport.rate_limiter.deadline = deadline
+    @time_left.setter
+    def time_left(self, time_left: TimeLeft | None) -> None:
+        self._transport.rate_limiter.time_left = time_left
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,7 @@ def new_session(connections: int) -> requests.Session:
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
     """Yield the body as it arrives, raising the errors of urllib3, also for a body that ends early."""
-    while part := response.raw.read1(READ_BYTES, decode_content=True):
+    while part := response.raw.read1(CHUNK_BYTES, decode_content=True):
         yield part
 
 

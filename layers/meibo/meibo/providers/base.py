@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from meibo.errors import CredentialsRefusedError, EventError, ScopeMissingError
-from meibo.http.ratelimit import Clock, Deadline
+from meibo.http.ratelimit import Clock, TimeLeft
 from meibo.http.transport import ProviderClient, new_session
 from meibo.secrets import read_secret
 
@@ -27,7 +27,7 @@ Client = TypeVar("Client", bound=ProviderClient)
 Result = TypeVar("Result")
 
 ExportFormat = Literal["ndjson", "csv"]
-# Auth0 deletes a job 24 hours after its creation, so a deadline must be shorter than a day.
+# Auth0 deletes a job 24 hours after its creation, so the deadline of a job must be shorter than a day.
 DEFAULT_JOB_DEADLINE_SECONDS = 21_600
 DEFAULT_SUSPECT_SHARE = 0.5
 
@@ -93,11 +93,11 @@ class JobState:
 class ProviderContext:
     """The invocation's context for the clients of a provider.
 
-    ``deadline`` returns the seconds that are left. ``headroom`` is the number of requests of each rate limit that are
+    ``time_left`` returns the seconds that are left. ``headroom`` is the number of requests of each rate limit that are
     left to other invocations that run at the same time.
     """
 
-    deadline: Deadline
+    time_left: TimeLeft
     read_secret: Callable[[str], Mapping[str, Any]] = read_secret
     new_session: Callable[[int], requests.Session] = new_session
     clock: Clock | None = None
@@ -233,7 +233,7 @@ class ClientPool(Generic[Client]):
         key = (endpoint, secret, context.headroom, threading.get_ident())
         cached = self._clients.get(key)
         if cached is not None:
-            cached.deadline = context.deadline
+            cached.time_left = context.time_left
             try:
                 return operation(cached)
             except (CredentialsRefusedError, ScopeMissingError):

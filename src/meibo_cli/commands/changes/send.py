@@ -138,7 +138,7 @@ def _table(sheet: Sheet, change_id: str) -> Table:
 def _user_lookup(configuration: str, name: str) -> FindUsers:
     """Return a function that looks an e-mail address up, with the credentials of the source."""
     apis = MembershipApis(
-        lambda: parse_documents(read_configuration(configuration)), ProviderContext(deadline=lambda: math.inf)
+        lambda: parse_documents(read_configuration(configuration)), ProviderContext(time_left=lambda: math.inf)
     )
 
     def find_users(email: str) -> list[str]:

@@ -31,7 +31,7 @@ def make_client(auth0: Transport, clock: FakeClock) -> MakeClient:
             credentials or Auth0Credentials("client", "s3cret"),
             session=auth0.session(),
             clock=clock,
-            deadline=None if seconds is None else clock.deadline(seconds),
+            time_left=None if seconds is None else clock.deadline(seconds),
         )
 
     return make

@@ -30,7 +30,7 @@ def make_client(cybozu: Transport, clock: FakeClock) -> MakeClient:
             credentials or CybozuCredentials("Administrator", "cybozu"),
             session=cybozu.session(),
             clock=clock,
-            deadline=None if seconds is None else clock.deadline(seconds),
+            time_left=None if seconds is None else clock.deadline(seconds),
         )
 
     return make

@@ -13,7 +13,7 @@ import requests
 
 from meibo import __version__
 from meibo.errors import ConfigurationError, CredentialsRefusedError, WrongFormatError
-from meibo.http.ratelimit import Clock, Deadline, SystemClock
+from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
 from meibo.http.transport import (
     BUSY_STATUSES,
     HttpTransport,
@@ -35,7 +35,7 @@ MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 class Auth0Client(ProviderClient):
     """The Management API of one tenant.
 
-    ``domain`` is the tenant's own host name, with a port for a local system. ``deadline`` returns the seconds that are
+    ``domain`` is the tenant's own host name, with a port for a local system. ``time_left`` returns the seconds that are
     left of the invocation; it is replaced when a cached client is used in the next invocation. ``headroom`` is the
     number of requests of each rate limit that are left to other clients, at least the number of such clients.
     """
@@ -47,7 +47,7 @@ class Auth0Client(ProviderClient):
         *,
         session: requests.Session | None = None,
         clock: Clock | None = None,
-        deadline: Deadline | None = None,
+        time_left: TimeLeft | None = None,
         user_agent: str = f"meibo/{__version__}",
         headroom: int = 0,
     ) -> None:
@@ -61,7 +61,7 @@ class Auth0Client(ProviderClient):
             f"Auth0 ({self.domain})",
             session=session,
             clock=clock,
-            deadline=deadline,
+            time_left=time_left,
             user_agent=user_agent,
             busy=lambda status: status in BUSY_STATUSES or status >= 500,
             headroom=headroom,
@@ -161,7 +161,7 @@ def new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext)
         # A client sends one request at a time.
         session=context.new_session(1),
         clock=context.clock,
-        deadline=context.deadline,
+        time_left=context.time_left,
         headroom=context.headroom,
     )
 

@@ -16,7 +16,7 @@ ConnectionId = Annotated[
     str,
     pattern_field(
         pattern=r"^con_[A-Za-z0-9]{16}$",
-        description="Id of a connection: con_ and sixteen letters or digits",
+        description="Id of a connection: con_ and 16 alphanumeric characters",
         expected="the id of a connection, such as con_0123456789abcdef",
     ),
 ]
@@ -24,7 +24,7 @@ OrganizationId = Annotated[
     str,
     pattern_field(
         pattern=r"^org_[A-Za-z0-9]{16}$",
-        description="Id of an organization: org_ and sixteen letters or digits",
+        description="Id of an organization: org_ and 16 alphanumeric characters",
         expected="the id of an organization, such as org_0123456789abcdef",
     ),
 ]

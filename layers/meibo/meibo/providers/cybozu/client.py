@@ -13,7 +13,7 @@ import requests
 
 from meibo import __version__
 from meibo.errors import ConfigurationError, CopyBrokenError, WrongFormatError
-from meibo.http.ratelimit import Clock, Deadline, SystemClock
+from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
 from meibo.http.transport import BROKEN, BUSY_STATUSES, HttpTransport, Parameters, ProviderClient, ProviderRequest
 from meibo.providers.cybozu.credentials import CybozuCredentials
 from meibo.providers.cybozu.errors import OLD_LOGIN_FAILED_STATUS, error_from_response
@@ -22,9 +22,9 @@ from meibo.providers.cybozu.errors import OLD_LOGIN_FAILED_STATUS, error_from_re
 MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 1024 * 1024
 # cybozu.com builds the whole CSV file before it sends the first byte.
-CSV_READ_SECONDS: Final = 120.0
+CSV_READ_TIMEOUT_SECONDS: Final = 120.0
 # Enough to distinguish HTML from CSV after a byte order mark and blank lines.
-SNIFFED_BYTES: Final = 512
+MIN_SNIFFED_BYTES: Final = 512
 CONNECTIONS: Final = 16
 # https://cybozu.dev/ja/common/docs/user-api/csv/
 CSV_FILES: Final = {
@@ -43,7 +43,7 @@ _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|
 class CybozuClient(ProviderClient):
     """The User API of one domain.
 
-    ``base_url`` is https, a host and optionally a port. ``deadline`` returns the seconds that are left of the
+    ``base_url`` is https, a host and optionally a port. ``time_left`` returns the seconds that are left of the
     invocation.
     """
 
@@ -54,7 +54,7 @@ class CybozuClient(ProviderClient):
         *,
         session: requests.Session | None = None,
         clock: Clock | None = None,
-        deadline: Deadline | None = None,
+        time_left: TimeLeft | None = None,
         user_agent: str = f"meibo/{__version__}",
     ) -> None:
         host = re.fullmatch(r"https://([a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?)/?", base_url, re.IGNORECASE)
@@ -68,7 +68,7 @@ class CybozuClient(ProviderClient):
             f"cybozu.com ({self.host})",
             session=session,
             clock=clock or SystemClock(),
-            deadline=deadline,
+            time_left=time_left,
             user_agent=user_agent,
             busy=lambda status: status in BUSY_STATUSES or (status >= 500 and status != OLD_LOGIN_FAILED_STATUS),
             connections=CONNECTIONS,
@@ -79,7 +79,7 @@ class CybozuClient(ProviderClient):
         response = self._transport.send(self._request(path, "application/json", MAX_PAGE_BYTES, params))
         if response.status != 200:
             raise error_from_response(response, provider=self.name, path=path)
-        if _MARKUP.match(response.body[:SNIFFED_BYTES]):
+        if _MARKUP.match(response.body[:MIN_SNIFFED_BYTES]):
             raise WrongFormatError(f"{self.name}: expected JSON for {path}, found HTML; check the base_url")
         try:
             return response.body.decode("utf-8-sig")
@@ -103,7 +103,9 @@ class CybozuClient(ProviderClient):
         return self._stream_csv(f"/v1/csv/{CSV_FILES[dataset]}.csv")
 
     def _stream_csv(self, path: str) -> Iterator[bytes]:
-        request = self._request(path, "text/csv, */*;q=0.5", MAX_ERROR_BYTES, (), read_seconds=CSV_READ_SECONDS)
+        request = self._request(
+            path, "text/csv, */*;q=0.5", MAX_ERROR_BYTES, (), read_timeout_seconds=CSV_READ_TIMEOUT_SECONDS
+        )
         with self._transport.stream(request) as (response, body):
             if body is None:
                 raise error_from_response(response, provider=self.name, path=path)
@@ -126,7 +128,7 @@ class CybozuClient(ProviderClient):
                 yield part
                 continue
             head += part
-            if len(head) >= SNIFFED_BYTES:
+            if len(head) >= MIN_SNIFFED_BYTES:
                 sniffing = False
                 self._reject_markup(head, path)
                 yield bytes(head)
@@ -148,9 +150,9 @@ class CybozuClient(ProviderClient):
             raise CopyBrokenError(f"{self.name} ended {path} early ({broken}); will fetch it again from the beginning")
 
     def _request(
-        self, path: str, accept: str, max_bytes: int, params: Parameters, *, read_seconds: float | None = None
+        self, path: str, accept: str, max_bytes: int, params: Parameters, *, read_timeout_seconds: float | None = None
     ) -> ProviderRequest:
-        options: dict[str, Any] = {} if read_seconds is None else {"read_seconds": read_seconds}
+        options: dict[str, Any] = {} if read_timeout_seconds is None else {"read_timeout_seconds": read_timeout_seconds}
         return ProviderRequest(
             "GET",
             f"https://{self.host}{path}",

@@ -110,7 +110,7 @@ class DirectoryStream(ByteStream):
                 CybozuCredentials.from_secret(self.context.read_secret(export.secret)),
                 session=session,
                 clock=self.context.clock,
-                deadline=self.context.deadline,
+                time_left=self.context.time_left,
             )
             if export.format == "csv":
                 yield from client.stream_csv(export.dataset)
