@@ -46,7 +46,7 @@ def test_bucket_is_private(template: Template) -> None:
     assert properties["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
 
 
-@pytest.mark.parametrize("sid", ["TlsOnly", "RecentTlsOnly"])
+@pytest.mark.parametrize("sid", ["DenyInsecureTransport", "DenyOldTlsVersions"])
 def test_bucket_is_reached_over_tls_only(template: Template, sid: str) -> None:
     statement = _policy(template)[sid]
 
@@ -59,7 +59,7 @@ def test_bucket_is_reached_over_tls_only(template: Template, sid: str) -> None:
 
 
 def test_objects_cannot_be_overwritten(template: Template) -> None:
-    statement = _policy(template)["NeverOverwrite"]
+    statement = _policy(template)["DenyOverwrite"]
 
     assert statement["Effect"] == "Deny"
     assert statement["Action"] == "s3:PutObject"

@@ -106,22 +106,22 @@ def test_dead_letter_always_fits(template: Template) -> None:
 def test_nobody_may_send_until_somebody_is_named(template: Template) -> None:
     policy = _policy(template, "ChangesQueuePolicy")
 
-    assert policy.keys() == {"TlsOnly", "NoSenders"}
-    assert policy["NoSenders"]["Effect"] == "Deny"
-    assert "Condition" not in policy["NoSenders"]
+    assert policy.keys() == {"DenyInsecureTransport", "DenyAllSenders"}
+    assert policy["DenyAllSenders"]["Effect"] == "Deny"
+    assert "Condition" not in policy["DenyAllSenders"]
 
 
 def test_only_named_principals_may_send(translate: Callable[..., Template]) -> None:
     policy = _policy(translate(ChangeSenders=SENDERS), "ChangesQueuePolicy")
 
-    assert policy["NamedSenders"]["Principal"] == {"AWS": SENDERS.split(",")}
-    assert policy["NoOtherSenders"]["Effect"] == "Deny"
-    assert policy["NoOtherSenders"]["Action"] == "sqs:SendMessage"
-    assert policy["NoOtherSenders"]["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": SENDERS.split(",")}}
+    assert policy["AllowSenders"]["Principal"] == {"AWS": SENDERS.split(",")}
+    assert policy["DenyOtherSenders"]["Effect"] == "Deny"
+    assert policy["DenyOtherSenders"]["Action"] == "sqs:SendMessage"
+    assert policy["DenyOtherSenders"]["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": SENDERS.split(",")}}
 
 
 def test_only_the_function_writes_dead_letters(template: Template) -> None:
-    denied = _policy(template, "ChangesDeadLettersPolicy")["NoOtherSenders"]
+    denied = _policy(template, "ChangesDeadLettersPolicy")["DenyOtherSenders"]
 
     assert (denied["Effect"], denied["Action"]) == ("Deny", "sqs:SendMessage")
     assert denied["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": "ChangeMembersRole.Arn"}}

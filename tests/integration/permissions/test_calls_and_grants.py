@@ -34,11 +34,11 @@ ARN = f"arn:aws:{{}}:{REGION}:{PSEUDO_PARAMETERS['AWS::AccountId']}:{{}}"
 USED_OTHERWISE = {
     "WriteLogs": "Lambda sends what a function prints",
     "WriteTraces": "Lambda traces",
-    "KeepFailedTicks": "Lambda's destination of invocations that failed",
+    "SendFailedInvocations": "Lambda's destination of invocations that failed",
     "ReceiveChanges": "Lambda's event source mapping; the function hides what it hands back, and has nothing to here",
-    "CollectParts": "exports over many invocations, which have parts",
-    "TellMissing": "not a call: S3 answers 404 instead of 403 for a missing key",
-    "TellMissingOutcomes": "not a call: S3 answers 404 instead of 403 for a missing key",
+    "ReadWriteParts": "exports over many invocations, which have parts",
+    "ListObjects": "not a call: S3 answers 404 instead of 403 for a missing key",
+    "ListOutcomes": "not a call: S3 answers 404 instead of 403 for a missing key",
 }
 # A copy that breaks for good aborts its upload; here none does.
 UNUSED_ACTIONS = {"s3:AbortMultipartUpload"}
