@@ -38,9 +38,7 @@ UNCHECKED: tuple[str, ...] = (
     "src/meibo_cli/",
     "src/meibo_local/",
     "src/meibo_simulators/",
-    "tests/fault_injection/",
     "tests/integration/",
-    "tests/support/",
     "tests/template/",
     "tests/unit/",
 )

@@ -1,4 +1,4 @@
-"""Everything that leaves the functions besides the archive itself, kept as text to be searched."""
+"""Capture everything that leaves the functions except the archived files, to search it for secrets."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from tests.fault_injection.external_calls import Call, Invocation
 from tests.fault_injection.kill_points import service_of
 from tests.fault_injection.system import WholeSystem
 
-# What a call carries to where the design wants it: an archived file, a message of people's own.
-_CARGO = frozenset({"Body", "MessageBody", "SecretString"})
-# Where the design puts ids of people, and what those who sent a message wrote into it: the outcomes under changes/.
-_OF_AN_OUTCOME = frozenset({"member", "requested_by", "change_id"})
-# The same text as JSON, a URL and HTML may spell it.
+# Parameters that carry user data by design: an archived file, a message on the queue, a secret.
+_CONTENT_PARAMETERS = frozenset({"Body", "MessageBody", "SecretString"})
+# Fields of an outcome record that contain user ids and the sender's text by design.
+_OUTCOME_FIELDS = frozenset({"member", "requested_by", "change_id"})
 _ESCAPED = re.compile(r"\\+u([0-9a-fA-F]{4})")
 
 
 def _joined(text: str) -> str:
-    # JSON escapes what is beyond 16 bits as two halves.
+    # JSON escapes a character beyond U+FFFF as two surrogates.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-_SPELLINGS: tuple[Callable[[str], str], ...] = (
+# Undo the escapes of JSON, URLs and HTML.
+_DECODERS: tuple[Callable[[str], str], ...] = (
     str,
-    lambda text: _joined(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), text)),
+    lambda text: _joined(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)),
     urllib.parse.unquote,
     html.unescape,
 )
@@ -46,53 +46,53 @@ _SPELLINGS: tuple[Callable[[str], str], ...] = (
 
 @dataclass
 class Secrets:
-    """What must be heard nowhere, by what it is."""
+    """Values that must not appear in any output, with their kinds."""
 
     planted: dict[str, str] = field(default_factory=dict, repr=False)
 
     def add(self, kind: str, *values: str) -> None:
-        """Remember values that nobody may hear; short ones would be found by chance."""
+        """Add values to search for. Short values are ignored: they would match by chance."""
         self.planted.update({value: kind for value in values if len(value) >= 8})
 
-    def heard_in(self, text: str) -> list[str]:
-        """Return what of it is in a text, with some of what surrounds it."""
-        found = []
-        for spelled in dict.fromkeys(spelling(text) for spelling in _SPELLINGS):
+    def find_in(self, text: str) -> list[str]:
+        """Return the secrets that a string contains, each with its kind and the surrounding text."""
+        leaks = []
+        for decoded in dict.fromkeys(decode(text) for decode in _DECODERS):
             for value, kind in self.planted.items():
-                at = spelled.find(value)
-                if at >= 0:
-                    found.append(f"{kind}: …{spelled[max(0, at - 120) : at + 60]}…")
-        return found
+                index = decoded.find(value)
+                if index >= 0:
+                    leaks.append(f"{kind}: …{decoded[max(0, index - 120) : index + 60]}…")
+        return leaks
 
     @contextmanager
-    def of_tenant(self, tenant: SimulatedTenant) -> Iterator[None]:
-        """Remember each token and each location as the tenant gives it, and its people."""
+    def track_tenant(self, tenant: SimulatedTenant) -> Iterator[None]:
+        """Add the tenant's credentials and users, and each token and location that it issues meanwhile."""
         issue, query = tenant.tokens.issue, tenant.files.query
         self.add("client secret", tenant.credentials()["client_secret"])
         for user in tenant.expected_users():
             self.add("e-mail address", user["email"])
             self.add("name", *(user[name] for name in ("name", "nickname", "family_name") if user.get(name)))
 
-        def issuing(form: dict[str, Any]) -> dict[str, Any]:
-            answer = issue(form)
-            if "access_token" in answer:
-                self.add("token", answer["access_token"], answer["access_token"].rpartition(".")[2])
-            return answer
+        def recorded_issue(form: dict[str, Any]) -> dict[str, Any]:
+            response = issue(form)
+            if "access_token" in response:
+                self.add("token", response["access_token"], response["access_token"].rpartition(".")[2])
+            return response
 
-        def signing(path: str) -> str:
-            text = query(path)
-            for part in text.split("&"):
+        def recorded_query(path: str) -> str:
+            signed = query(path)
+            for part in signed.split("&"):
                 name, _, value = part.partition("=")
                 if name in ("X-Amz-Signature", "X-Amz-Security-Token"):
                     self.add(name, value)
-            return text
+            return signed
 
-        tenant.tokens.issue, tenant.files.query = issuing, signing  # type: ignore[method-assign]
+        tenant.tokens.issue, tenant.files.query = recorded_issue, recorded_query  # type: ignore[method-assign]
         yield
         tenant.tokens.issue, tenant.files.query = issue, query  # type: ignore[method-assign]
 
-    def of_domain(self, domain: SimulatedDomain) -> None:
-        """Remember the domain's password and people."""
+    def add_domain(self, domain: SimulatedDomain) -> None:
+        """Add the domain's password and users."""
         self.add("password", domain.credentials()["password"])
         for user in domain.expected_users():
             self.add("e-mail address", user["email"] or "")
@@ -101,117 +101,111 @@ class Secrets:
 
 
 class CapturedOutput(logging.Handler):
-    """Hears logs, metrics, errors, events and the workflow of one run."""
+    """The logs, metrics, errors, events and workflow history of one run."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
-        self.heard: list[tuple[str, str]] = []
-        self._began = time.time()
+        self.entries: list[tuple[str, str]] = []
+        self._started_at = time.time()
 
     # -- logs
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep all of a record, what a formatter would leave out as well."""
-        # What moto is made with tells of each request that it lets through; it is no part of the functions.
+        """Add a log record with all its attributes, including those that a formatter would omit."""
+        # moto's library for HTTP logs each request that it passes through. It is not a part of the functions.
         if record.name == "responses":
             return
         error = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
-        self.heard.append(("log", f"{record.name} {record.getMessage()} {vars(record)!r} {error}"))
+        self.entries.append(("log", f"{record.name} {record.getMessage()} {vars(record)!r} {error}"))
 
     # -- calls
 
     def before(self, invocation: Invocation, call: Call) -> None:
-        """Keep what AWS is told besides its cargo: events, the workflow's input, attributes, metadata, names."""
+        """Add the parameters of an AWS call: events, the workflow's input, attributes, metadata, names."""
         if service_of(call.name) != "HTTP":
-            told = {name: value for name, value in call.details.items() if name not in _CARGO}
-            self.heard.append((call.name, repr(told)))
+            parameters = {name: value for name, value in call.details.items() if name not in _CONTENT_PARAMETERS}
+            self.entries.append((call.name, repr(parameters)))
 
     def after(self, invocation: Invocation, call: Call) -> None:
-        """Nothing is told by an answer."""
+        """Ignore responses: they do not leave the function."""
 
-    def raised(self, error: BaseException) -> None:
-        """Keep an error that left a handler, with everything that is chained to it."""
-        self.heard.append(("error", "".join(traceback.format_exception(error))))
+    def on_error(self, error: BaseException) -> None:
+        """Add an error that a handler raised, with its chain of causes."""
+        self.entries.append(("error", "".join(traceback.format_exception(error))))
 
-    # -- what is left behind
+    # -- after the run
 
-    def look_at(self, world: WholeSystem) -> None:
-        """Keep what went through the Lambda service and the workflow, and what stands beside the archived files."""
-        for function, event, outcome in world.recorder.calls:
-            # The queue's messages are the people's own; what comes of them is not.
-            told = [outcome.payload] if function == "ChangeMembers" else [event, outcome.payload]
-            self.heard.append((f"invocation of {function}", json.dumps(told, ensure_ascii=False)))
+    def collect(self, system: WholeSystem) -> None:
+        """Add the invocations, the workflow's history, and the bucket's documents without the archived files."""
+        for function, event, outcome in system.recorder.calls:
+            # The queue's messages contain user ids by design; the function's response must not.
+            documents = [outcome.payload] if function == "ChangeMembers" else [event, outcome.payload]
+            self.entries.append((f"invocation of {function}", json.dumps(documents, ensure_ascii=False)))
         client = boto3.client("stepfunctions")
-        for execution in client.list_executions(stateMachineArn=world.aws.state_machine_arn)["executions"]:
-            if execution["startDate"].timestamp() < self._began - 1:
+        for execution in client.list_executions(stateMachineArn=system.aws.state_machine_arn)["executions"]:
+            if execution["startDate"].timestamp() < self._started_at - 1:
                 continue
             history = client.get_execution_history(executionArn=execution["executionArn"], includeExecutionData=True)
-            self.heard.append(("history", repr(history["events"])))
-            self.heard.append(("execution", repr(world.aws.execution(*_of(execution["name"])))))
-        for key in world.aws.keys(""):
-            self.heard.append(("key", key))
+            self.entries.append(("history", repr(history["events"])))
+            run_id, _, attempt = execution["name"].rpartition("-")
+            self.entries.append(("execution", repr(system.aws.execution(run_id, int(attempt)))))
+        for key in system.aws.keys(""):
+            self.entries.append(("key", key))
             if key.startswith("changes/"):
-                self.heard += [(key, line) for line in _outcomes(world.aws.read(key).decode())]
-            elif not _is_cargo(key):
-                self.heard.append((key, world.aws.read(key).decode()))
-        for letter in world.aws.changes.take_dead_letters():
-            attributes = {name: value for name, value in letter.items() if name not in ("Body", "ReceiptHandle")}
-            self.heard.append(("dead letter's attributes", repr(attributes)))
-            self.heard.append(("dead letter's reasons", _reasons(letter["Body"])))
+                self.entries += [(key, line) for line in _outcomes(system.aws.read(key).decode())]
+            elif not _is_provider_data(key):
+                self.entries.append((key, system.aws.read(key).decode()))
+        for message in system.aws.changes.take_dead_letters():
+            attributes = {name: value for name, value in message.items() if name not in ("Body", "ReceiptHandle")}
+            self.entries.append(("attributes of a dead-letter message", repr(attributes)))
+            self.entries.append(("rejections of a dead-letter message", _rejections(message["Body"])))
 
     def search(self, secrets: Secrets) -> list[str]:
-        """Return what was heard that must not be, each kind and place once."""
-        found: dict[tuple[str, str], str] = {}
-        for place, text in self.heard:
-            for one in secrets.heard_in(text):
-                found.setdefault((place, one.partition(":")[0]), f"{place}: {one}")
-        return list(found.values())
+        """Return the secrets in the output: the first leak of each kind in each place."""
+        leaks: dict[tuple[str, str], str] = {}
+        for place, text in self.entries:
+            for leak in secrets.find_in(text):
+                leaks.setdefault((place, leak.partition(":")[0]), f"{place}: {leak}")
+        return list(leaks.values())
 
 
-def _is_cargo(key: str) -> bool:
-    """Tell whether an object holds what a provider delivered; all others are ours, and tell of nobody."""
-    ours = key.endswith("/_manifest.json") if key.startswith("archive/") else key.endswith(".json")
-    return key.startswith(("archive/", "parts/")) and not ours
+def _is_provider_data(key: str) -> bool:
+    """Return whether an object holds data of a provider. All other objects must not contain user data."""
+    is_document = key.endswith("/_manifest.json") if key.startswith("archive/") else key.endswith(".json")
+    return key.startswith(("archive/", "parts/")) and not is_document
 
 
 def _outcomes(lines: str) -> Iterator[str]:
     for line in lines.splitlines():
-        told = {name: value for name, value in json.loads(line).items() if name not in _OF_AN_OUTCOME}
-        yield json.dumps(told, ensure_ascii=False)
+        fields = {name: value for name, value in json.loads(line).items() if name not in _OUTCOME_FIELDS}
+        yield json.dumps(fields, ensure_ascii=False)
 
 
-def _reasons(body: str) -> str:
-    """Return what Meibo added to a message that it rejected: why."""
+def _rejections(body: str) -> str:
+    """Return the reasons that Meibo added to a rejected message, without the members."""
     try:
         change = json.loads(body)
     except ValueError:
         return ""
     rejections = change.get("rejections", []) if isinstance(change, dict) else []
-    return json.dumps([{**one, "members": None} for one in rejections], ensure_ascii=False)
-
-
-def _of(name: str) -> tuple[str, int]:
-    run_id, _, attempt = name.rpartition("-")
-    return run_id, int(attempt)
+    return json.dumps([{**rejection, "members": None} for rejection in rejections], ensure_ascii=False)
 
 
 @contextmanager
-def listening(world: WholeSystem, ears: CapturedOutput) -> Iterator[None]:
-    """Hear everything while this is open."""
+def capture(system: WholeSystem) -> Iterator[CapturedOutput]:
+    """Capture the output of the system while the context is open, and collect the documents at its end."""
+    output = CapturedOutput()
     root, out = logging.getLogger(), io.StringIO()
     level = root.level
     root.setLevel(logging.INFO)
-    root.addHandler(ears)
-    world.watch, world.service.raised = ears, ears.raised
+    root.addHandler(output)
+    system.observer, system.service.on_error = output, output.on_error
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-            yield
+            yield output
     finally:
-        root.removeHandler(ears)
+        root.removeHandler(output)
         root.setLevel(level)
-        world.watch, world.service.raised = None, None
-    ears.heard.append(("output", out.getvalue()))
-    ears.look_at(world)
-
-
-Break = Callable[[WholeSystem], object]
+        system.observer, system.service.on_error = None, None
+    output.entries.append(("output", out.getvalue()))
+    output.collect(system)

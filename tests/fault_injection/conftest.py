@@ -1,4 +1,4 @@
-"""What the proofs tell at the end of a test run, also from other processes."""
+"""A summary of the fault-injection tests at the end of the test run, including those of other processes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections.abc import Callable
 
 import pytest
 
-_TOLD = "proof"
+_PROPERTY = "proof"
 
 
 @pytest.fixture
-def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
-    """Say a line in the summary of the test run."""
-    return lambda line: record_property(_TOLD, line)
+def report_line(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Add a line to the summary of the test run."""
+    return lambda line: record_property(_PROPERTY, line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the proofs told."""
+    """Print the summary."""
     lines = [
         value
         for outcome in ("passed", "failed")
         for report in terminalreporter.stats.get(outcome, [])
         for name, value in getattr(report, "user_properties", ())
-        if name == _TOLD
+        if name == _PROPERTY
     ]
     if lines:
-        terminalreporter.section("proofs")
+        terminalreporter.section("fault injection")
         for line in lines:
             terminalreporter.line(line)

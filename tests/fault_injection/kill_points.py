@@ -1,4 +1,4 @@
-"""Kill an invocation at one call to the outside, before or after it."""
+"""Kill an invocation before or after a chosen external call."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Moment = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class Point:
-    """The nth call of one kind that one function makes in a run."""
+    """The nth call of a kind by a function in a run, and whether the invocation is killed before or after it."""
 
     function: str
     name: str
@@ -27,14 +27,14 @@ class Point:
 
 
 def service_of(name: str) -> str:
-    """Return which service a call goes to: ``s3``, ``sqs``, …, or ``HTTP`` for a provider's."""
+    """Return the service of a call: ``s3``, ``sqs``, …, or ``HTTP`` for a provider."""
     service, colon, operation = name.partition(":")
     return service if colon and operation.isidentifier() else "HTTP"
 
 
 @dataclass
-class Counted:
-    """Counts the calls of a complete run."""
+class CallCounter:
+    """Records the calls of a complete run."""
 
     calls: list[tuple[str, str]] = field(default_factory=list)
 
@@ -45,11 +45,11 @@ class Counted:
         pass
 
     def services(self) -> Counter[str]:
-        """Return how many calls went to which service; ``HTTP`` are the providers' own."""
+        """Return the number of calls per service; ``HTTP`` stands for the providers."""
         return Counter(service_of(name) for _, name in self.calls)
 
     def points(self) -> list[Point]:
-        """Return every place where a function can vanish."""
+        """Return every point at which an invocation can be killed."""
         seen = Counter[tuple[str, str]]()
         points: list[Point] = []
         for function, name in self.calls:
@@ -60,17 +60,17 @@ class Counted:
 
 
 class Killer:
-    """Lets the invocation vanish at one point."""
+    """Kills the invocation at a point."""
 
     def __init__(self, point: Point) -> None:
         self.point = point
         self.reached = False
-        # The multipart uploads that the invocation had begun when it vanished: nobody is left to abort them.
+        # The multipart uploads that the killed invocation had started, which it can no longer abort.
         self.uploads = 0
-        self._begun = Counter[Invocation]()
+        self._started = Counter[Invocation]()
         self._seen = 0
         self._lock = threading.Lock()
-        self._at: Call | None = None
+        self._target: Call | None = None
 
     def before(self, invocation: Invocation, call: Call) -> None:
         with self._lock:
@@ -78,31 +78,31 @@ class Killer:
                 return
             self._seen += 1
             if self._seen == self.point.number:
-                self._at = call
+                self._target = call
                 if self.point.moment == "before":
                     self._kill(invocation)
 
     def after(self, invocation: Invocation, call: Call) -> None:
         with self._lock:
-            self._begun[invocation] += call.name == "s3:CreateMultipartUpload"
-            if not self.reached and call is self._at:
+            self._started[invocation] += call.name == "s3:CreateMultipartUpload"
+            if not self.reached and call is self._target:
                 self._kill(invocation)
 
     def _kill(self, invocation: Invocation) -> None:
         self.reached = True
-        self.uploads = self._begun[invocation]
+        self.uploads = self._started[invocation]
         invocation.killed = True
         raise InvocationKilled
 
 
-def tried(points: list[Point], attempt: Callable[[Point, Killer], None]) -> list[str]:
-    """Try every point and return what went wrong, so that one run of the test tells all of it."""
+def try_points(points: list[Point], attempt: Callable[[Point, Killer], None]) -> list[str]:
+    """Try every point and return all failures, so that a single test run reports them all."""
     failures: list[str] = []
     for point in points:
         killer = Killer(point)
         try:
             attempt(point, killer)
-        except Exception as error:  # noqa: BLE001  # told with its point
+        except Exception as error:  # noqa: BLE001  # reported with its point
             failures.append(f"{point}: {type(error).__name__}: {error}")
             continue
         if not killer.reached:
@@ -110,8 +110,8 @@ def tried(points: list[Point], attempt: Callable[[Point, Killer], None]) -> list
     return failures
 
 
-def summary(what: str, counted: Counted, failures: list[str]) -> str:
-    """Return what a proof tells: how many calls of which services there were, and how many points were tried."""
-    services = ", ".join(f"{count} {service}" for service, count in sorted(counted.services().items()))
-    tried_points = f"{len(counted.points())} crash points tried"
-    return f"{what}: {len(counted.calls)} calls ({services}), {tried_points}, {len(failures)} failed"
+def summary(subject: str, counter: CallCounter, failures: list[str]) -> str:
+    """Return the summary of a test: the number of calls per service and of the points that were tried."""
+    services = ", ".join(f"{count} {service}" for service, count in sorted(counter.services().items()))
+    point_count = f"{len(counter.points())} crash points tried"
+    return f"{subject}: {len(counter.calls)} calls ({services}), {point_count}, {len(failures)} failed"

@@ -1,4 +1,4 @@
-"""Which permissions the calls of a run need."""
+"""Record the permissions that the calls of a run need."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.support.iam import Need, action_of
 _WRITES = {"s3:PutObject", "s3:CreateMultipartUpload"}
 
 
-class Recorded:
-    """Records what the functions' calls need."""
+class PermissionRecorder:
+    """Records the permissions that the functions' calls need."""
 
-    def __init__(self, prefix_of: Mapping[str, str]) -> None:
+    def __init__(self, logical_ids: Mapping[str, str]) -> None:
         self.needs: set[Need] = set()
-        self._prefix_of = prefix_of
+        self._logical_ids = logical_ids
 
     def before(self, invocation: Invocation, call: Call) -> None:
-        """Note what a call of AWS needs; the providers' are not for IAM."""
+        """Record the permissions of an AWS call. IAM does not cover calls of a provider."""
         if "host" in call.details:
             return
         actions: tuple[str, ...] = (action_of(call.name),)
@@ -30,22 +30,22 @@ class Recorded:
             prefix = call.details.get("Prefix") if action == "s3:ListBucket" else None
             self.needs.add(Need(call.function, action, self._resource(call), prefix))
 
-    def seen_of_the_workflow(self, call: Call) -> None:
-        """Note what a call needs that the workflow makes itself."""
+    def workflow_call(self, call: Call) -> None:
+        """Record the permissions of a call that the workflow makes itself."""
         self.before(Invocation(call.function), call)
 
     def after(self, invocation: Invocation, call: Call) -> None:
-        """An answer needs nothing."""
+        """Ignore responses: they need no permission."""
 
     def _resource(self, call: Call) -> str:
         service, _, operation = call.name.partition(":")
         details = call.details
         arn = "arn:aws:{}:eu-central-1:123456789012:{}"
         if service == "s3":
-            assert details["Bucket"] == self._prefix_of["bucket"], "another bucket than the archive's"
+            assert details["Bucket"] == self._logical_ids["bucket"], "expected the archive bucket"
             return "ArchiveBucket.Arn" + ("" if operation == "ListObjectsV2" else f"/{details['Key']}")
         if service == "lambda":
-            return f"{self._prefix_of[details['FunctionName']]}.Arn"
+            return f"{self._logical_ids[details['FunctionName']]}.Arn"
         if service == "ssm":
             return arn.format("ssm", f"parameter{details.get('Name') or details['Path']}")
         if service == "secretsmanager":
@@ -57,7 +57,8 @@ class Recorded:
             named = str(details.get("stateMachineArn") or details["executionArn"])
             return arn.format("states", named.split(":", 5)[5])
         if service == "sqs":
-            return {self._prefix_of["queue"]: "ChangesQueue.Arn", self._prefix_of["dead"]: "ChangesDeadLetters.Arn"}[
-                details["QueueUrl"]
-            ]
-        raise AssertionError(f"{call.function} calls {call.name}, of which nothing is known here")
+            return {
+                self._logical_ids["queue"]: "ChangesQueue.Arn",
+                self._logical_ids["dead"]: "ChangesDeadLetters.Arn",
+            }[details["QueueUrl"]]
+        raise AssertionError(f"{call.function} calls {call.name}, which has no known resource")

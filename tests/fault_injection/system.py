@@ -1,4 +1,4 @@
-"""The whole system, started once for many runs, emptied between them."""
+"""The local system with its simulators, started once for many runs and reset between them."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from meibo_local.aws import REGION, LocalAws, local_aws
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators
 from tests.fault_injection.external_calls import (
-    MADE_FOR_THE_WORKFLOW,
-    Watch,
-    WatchedService,
-    forget_what_a_sandbox_keeps,
-    watched,
+    WORKFLOW_CLIENT_FLAG,
+    CallObserver,
+    ObservedLambdaService,
+    observe_calls,
+    reset_sandbox,
 )
 from tests.integration.pipeline.conftest import TICK, Invocations
 
-# Lambda repeats an asynchronous invocation twice (the template's MaximumRetryAttempts).
+# Lambda retries an asynchronous invocation twice (MaximumRetryAttempts in the template).
 DELIVERIES_OF_A_TICK = 3
 PART_BYTES = 8 * 1024
-# The account that moto plays.
+# The account of moto.
 ACCOUNT = "123456789012"
 
 
 @dataclass
-class Archived:
-    """What one export left in the archive."""
+class ArchivedExport:
+    """The manifest and the object of an export."""
 
     manifest: dict[str, Any]
     body: bytes = field(repr=False)
@@ -56,18 +56,18 @@ class Archived:
 
 @dataclass
 class WholeSystem:
-    """A tenant, a domain and the stack. ``watch`` sees the functions' calls while it is set."""
+    """A tenant, a domain and the stack. ``observer`` sees the functions' calls while it is set."""
 
     aws: LocalAws
     tenant: SimulatedTenant
     domain: SimulatedDomain
-    service: WatchedService
+    service: ObservedLambdaService
     recorder: Invocations
-    watch: Watch | None = None
+    observer: CallObserver | None = None
     runs: int = 0
 
-    def empty(self) -> None:
-        """Begin anew: nothing in the bucket and on the queues, nothing kept in memory, no faults."""
+    def reset(self) -> None:
+        """Empty the bucket and the queues, discard the sandbox, and remove all faults."""
         bucket = get_backend("s3")[ACCOUNT]["aws"].buckets[self.aws.bucket]
         bucket.keys = type(bucket.keys)()
         bucket.multiparts.clear()
@@ -78,8 +78,8 @@ class WholeSystem:
             site.faults.clear()
             site.requests.clear()
         self.recorder.calls.clear()
-        self.watch = None
-        forget_what_a_sandbox_keeps()
+        self.observer = None
+        reset_sandbox()
 
     def configure(self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **secrets: Any) -> None:
         sources: list[dict[str, Any]] = []
@@ -103,12 +103,12 @@ class WholeSystem:
     # -- exports
 
     def next_tick(self) -> datetime:
-        """Return a time that no run had yet."""
+        """Return a time at which no run was scheduled yet."""
         self.runs += 1
         return TICK + timedelta(hours=self.runs)
 
     def run(self, moment: datetime | None = None) -> str:
-        """Fire a tick as often as Lambda delivers it, and wait until the workflow ends; return the run's id."""
+        """Deliver a tick with Lambda's retries, wait until the workflow ends, and return the run's id."""
         moment = moment or self.next_tick()
         for _ in range(DELIVERIES_OF_A_TICK):
             outcome = self.aws.tick(moment)
@@ -119,9 +119,9 @@ class WholeSystem:
         return str(outcome.payload["run_id"])
 
     def wait(self, run_id: str, attempt: int, seconds: float = 60) -> str:
-        """Wait for an execution's end and return its status."""
+        """Wait until an execution ends and return its status."""
         end = time.monotonic() + seconds
-        # moto is asked itself: a call of its API takes longer than the wait between two looks.
+        # Read moto's state: a call of its API takes longer than the interval between two reads.
         machines = stepfunctions_parser_backends[ACCOUNT][REGION]
         execution = machines.describe_execution(self.aws.execution_arn(run_id, attempt))
         while (status := execution.status) == "RUNNING":
@@ -136,33 +136,35 @@ class WholeSystem:
         document: dict[str, Any] = self.aws.read_json(f"runs/dt={day}/run={run_id}/{name}")
         return document
 
-    def archived(self) -> dict[str, Archived]:
-        """Return what is in the archive by export_id, proving that it is what the promises say.
+    def archived(self) -> dict[str, ArchivedExport]:
+        """Return the archived exports by export_id, and check the archive's promises.
 
-        Every object has a manifest beside it that is true, every manifest its object, no folder two of them, and
-        nothing was ever written over.
+        Every object has a correct manifest in its folder, every manifest has its object, no export is archived twice,
+        and no key was ever overwritten.
         """
         keys = self.aws.keys("archive/")
         manifests = [key for key in keys if key.endswith("/_manifest.json")]
         objects = {key for key in keys if not key.endswith("/_manifest.json")}
-        found: dict[str, Archived] = {}
+        exports: dict[str, ArchivedExport] = {}
         for key in manifests:
             manifest = self.aws.read_json(key)
-            named = manifest["object"]["key"]
-            assert named in objects, f"{key} describes an object that is not there"
-            assert named.rpartition("/")[0] == key.rpartition("/")[0]
-            objects.remove(named)
-            body = self.aws.read(named)
-            assert hashlib.sha256(body).hexdigest() == manifest["object"]["sha256"], f"{key} is not true"
+            object_key = manifest["object"]["key"]
+            assert object_key in objects, f"{key} describes an object that does not exist"
+            assert object_key.rpartition("/")[0] == key.rpartition("/")[0]
+            objects.remove(object_key)
+            body = self.aws.read(object_key)
+            assert hashlib.sha256(body).hexdigest() == manifest["object"]["sha256"], (
+                f"{key} contains another digest than the object's"
+            )
             assert len(body) == manifest["object"]["bytes"]
-            assert manifest["export_id"] not in found, f"{manifest['export_id']} is archived twice"
-            found[manifest["export_id"]] = Archived(manifest, body)
+            assert manifest["export_id"] not in exports, f"{manifest['export_id']} is archived twice"
+            exports[manifest["export_id"]] = ArchivedExport(manifest, body)
         assert not objects, f"objects without a manifest: {sorted(objects)}"
         assert self.overwritten() == []
-        return found
+        return exports
 
     def overwritten(self) -> list[str]:
-        """Return the keys that have more than one version, or were deleted."""
+        """Return the keys that have more than one version or a delete marker."""
         answer = boto3.client("s3").list_object_versions(Bucket=self.aws.bucket)
         versions = [version["Key"] for version in answer.get("Versions", [])]
         return sorted({key for key in versions if versions.count(key) > 1}) + [
@@ -171,44 +173,44 @@ class WholeSystem:
 
     def invoke(self, function: str, event: Any = None) -> InvocationResult:
         """Invoke a function by its logical id."""
-        (name,) = {found.name for found in self.service.functions() if found.logical_id == function}
+        (name,) = {local.name for local in self.service.functions() if local.logical_id == function}
         return self.aws.invoke_raw(name, json.dumps(event or {}).encode())
 
     def verify(self) -> dict[str, Any]:
-        """Let the archive be verified, as its schedule would."""
+        """Verify the archive as its schedule does, and return the counts."""
         outcome = self.invoke("VerifyArchive")
         assert not outcome.failed, outcome.payload
         counts: dict[str, Any] = outcome.payload
         return counts
 
     def versions(self, prefix: str) -> list[tuple[str, str, str]]:
-        """Return key, version and ETag of everything below a prefix."""
+        """Return the key, version and ETag of every object below a prefix."""
         answer = boto3.client("s3").list_object_versions(Bucket=self.aws.bucket, Prefix=prefix)
-        return [(one["Key"], one["VersionId"], one["ETag"]) for one in answer.get("Versions", [])]
+        return [(version["Key"], version["VersionId"], version["ETag"]) for version in answer.get("Versions", [])]
 
-    def forget(self, prefix: str) -> None:
-        """Take everything below a prefix out of the bucket without a trace."""
+    def remove(self, prefix: str) -> None:
+        """Remove every version below a prefix, without delete markers."""
         keys = get_backend("s3")[ACCOUNT]["aws"].buckets[self.aws.bucket].keys
-        for key in [one for one in keys if one.startswith(prefix)]:
+        for key in [key for key in keys if key.startswith(prefix)]:
             dict.pop(keys, key)
 
     # -- changes
 
-    def let_time_pass(self) -> None:
-        """Let every message on the queues be visible again, as it will be in time."""
+    def show_hidden_messages(self) -> None:
+        """Make every message on the queues visible, as if its visibility timeout had passed."""
         for queue in get_backend("sqs")[ACCOUNT][REGION].queues.values():
             for message in queue._messages:
                 message.change_visibility(0)
                 message.visible_at = 0.0
             queue._pending_messages.clear()
 
-    def lines(self) -> list[dict[str, Any]]:
-        """Return every outcome on record."""
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Return every outcome record."""
         return [json.loads(line) for key in self.aws.keys("changes/") for line in self.aws.read(key).splitlines()]
 
 
 class SkippingClock(SystemClock):
-    """The machine's clock, put forward by each sleep instead of waiting."""
+    """The system clock; ``sleep`` moves it forward and returns at once."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
@@ -220,28 +222,30 @@ class SkippingClock(SystemClock):
         self.skipped += seconds
 
 
-def impatient(patch: pytest.MonkeyPatch) -> None:
-    """Let the workflow's and the copy's waits take no time, and the copy's parts be small."""
+def skip_waits(patch: pytest.MonkeyPatch) -> None:
+    """Skip the waits of the workflow and of the copy, and make the copy's parts small."""
 
-    # What the interpreter calls is told from what the local system calls by the client.
-    def client_of_the_workflow(**options: Any) -> Any:
+    # The marked client distinguishes the interpreter's calls from those of the local system.
+    def workflow_client(**options: Any) -> Any:
         client = boto3.client(**options)
-        setattr(client, MADE_FOR_THE_WORKFLOW, True)
+        setattr(client, WORKFLOW_CLIENT_FLAG, True)
         return client
 
-    patch.setattr(boto_client, "boto3", types.SimpleNamespace(client=client_of_the_workflow))
+    patch.setattr(boto_client, "boto3", types.SimpleNamespace(client=workflow_client))
     retry = "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time"
     patch.setattr(retry, types.SimpleNamespace(sleep=lambda _seconds: None))
     wait = "moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function.WaitFunction._wait_interval"
     patch.setattr(wait, lambda *_args, **_options: None)
     patch.setattr("meibo.exports.create.SystemClock", SkippingClock)
-    small = partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
-    patch.setattr("meibo.exports.archive.CopyOptions", lambda **options: small(**{**options, "part_bytes": PART_BYTES}))
+    small_parts = partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
+    patch.setattr(
+        "meibo.exports.archive.CopyOptions", lambda **options: small_parts(**{**options, "part_bytes": PART_BYTES})
+    )
     patch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1024)
 
 
 @contextmanager
-def world(
+def start_system(
     *,
     users: int = 300,
     organizations: int = 3,
@@ -252,35 +256,35 @@ def world(
     max_expanded_bytes: int = MAX_EXPANDED_BYTES,
     **parameters: str,
 ) -> Iterator[WholeSystem]:
-    """Bring everything up, for as many runs as are wanted."""
+    """Start the simulators and the stack, and yield the system."""
     tenant = SimulatedTenant("acme", users=users, organizations=organizations, members=3)
     domain = SimulatedDomain("example", users=cybozu_users, organizations=cybozu_organizations, groups=cybozu_groups)
-    made: list[WholeSystem] = []
+    started: list[WholeSystem] = []
 
     def serve(functions: list[LocalFunction], _endpoint: str) -> LambdaService:
-        return WatchedService(functions, recorder)
+        return ObservedLambdaService(functions, recorder)
 
     recorder = Invocations()
     with (
         pytest.MonkeyPatch.context() as patch,
         Simulators([tenant], [domain]) as simulators,
-        watched(lambda: made[0].watch if made else None),
+        observe_calls(lambda: started[0].observer if started else None),
         local_aws(
-            # One at a time, so that the same run makes the same calls in the same order.
+            # Exports run in sequence, so that the same run makes the same calls in the same order.
             parameters={"MaxParallelExports": "1", **parameters},
             environment=simulators.environment(),
             serve=serve,
         ) as aws,
     ):
-        impatient(patch)
+        skip_waits(patch)
         patch.setattr(archive, "COPY_LANES", copy_lanes)
         patch.setattr(archive, "MAX_EXPANDED_BYTES", max_expanded_bytes)
-        assert isinstance(aws.service, WatchedService)
-        made.append(WholeSystem(aws, tenant, domain, aws.service, recorder))
-        made[0].empty()
-        yield made[0]
-        made.clear()
-        forget_what_a_sandbox_keeps()
+        assert isinstance(aws.service, ObservedLambdaService)
+        started.append(WholeSystem(aws, tenant, domain, aws.service, recorder))
+        started[0].reset()
+        yield started[0]
+        started.clear()
+        reset_sandbox()
 
 
 EXPORTS: tuple[list[dict[str, Any]], list[dict[str, Any]]] = (

@@ -1,4 +1,4 @@
-"""The condition of each alarm, produced on the local system, and what the operations page says to do about it."""
+"""Produce the condition of each alarm on the local system, then apply the fix from the operations page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from meibo_local.template import ROOT, read_template
 from meibo_local.template import translate as sam_translate
 from meibo_simulators import FIRST_CONNECTION
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
-from tests.fault_injection.system import ACCOUNT, DELIVERIES_OF_A_TICK, WholeSystem, world
+from tests.fault_injection.system import ACCOUNT, DELIVERIES_OF_A_TICK, WholeSystem, start_system
 from tests.template.conftest import PSEUDO_PARAMETERS, Template
 
 pytestmark = pytest.mark.timeout(300)
@@ -37,8 +37,8 @@ COMPARISONS: dict[str, Callable[[float, float], bool]] = {
 }
 
 
-class AlwaysGone:
-    """Lets every invocation vanish at its first call."""
+class KillEveryInvocation:
+    """Kills every invocation at its first call."""
 
     def before(self, invocation: Invocation, call: Call) -> None:
         invocation.killed = True
@@ -50,13 +50,13 @@ class AlwaysGone:
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[WholeSystem]:
-    with world(users=60, organizations=2, cybozu_users=20) as running:
+    with start_system(users=60, organizations=2, cybozu_users=20) as running:
         yield running
 
 
 @pytest.fixture
-def everything(stack: WholeSystem) -> WholeSystem:
-    stack.empty()
+def system(stack: WholeSystem) -> WholeSystem:
+    stack.reset()
     return stack
 
 
@@ -64,283 +64,285 @@ def everything(stack: WholeSystem) -> WholeSystem:
 def template() -> Template:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_DEFAULT_REGION", PSEUDO_PARAMETERS["AWS::Region"])
-        # A stack at work: its schedule is on, and somebody may send changes.
+        # A stack in use: the schedule is enabled, and a role may send changes.
         parameters = {"ScheduleState": "ENABLED", "ChangeSenders": f"arn:aws:iam::{ACCOUNT}:role/hr-sync"}
         return Template(sam_translate(read_template(), parameters), parameters)
 
 
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], float]:
-    """Return a metric of the functions as CloudWatch sums it up, an age as its maximum.
+    """Return a function that returns a metric's sum, or the maximum of an age.
 
-    That the metrics go where the alarms look for them is asserted on the template.
+    The template's tests check that the alarms watch the namespace and dimensions of these metrics.
     """
-    counted = Counter[str]()
+    totals = Counter[str]()
     add = observability.metrics.add_metric
 
-    def adding(name: str, unit: Any, value: float) -> None:
-        counted[name] = max(counted[name], int(value)) if name.endswith("Age") else counted[name] + int(value)
+    def counted_add(name: str, unit: Any, value: float) -> None:
+        totals[name] = max(totals[name], int(value)) if name.endswith("Age") else totals[name] + int(value)
         add(name=name, unit=unit, value=value)
 
-    monkeypatch.setattr(observability.metrics, "add_metric", adding)
-    return lambda name: counted[name]
+    monkeypatch.setattr(observability.metrics, "add_metric", counted_add)
+    return lambda name: totals[name]
 
 
-def goes_off(template: Template, name: str, value: float) -> bool:
-    """Tell whether an alarm of the template goes off at a value of what it watches."""
+def is_in_alarm(template: Template, name: str, value: float) -> bool:
+    """Return whether an alarm of the template is in alarm state at a value of its metric."""
     alarm = template.properties(name)
     return COMPARISONS[alarm["ComparisonOperator"]](value, float(alarm["Threshold"]))
 
 
-def size(queue_url: str) -> int:
+def queue_size(queue_url: str) -> int:
     answer = boto3.client("sqs").get_queue_attributes(
         QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessages"]
     )
     return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
 
-def test_a_run_that_lacks_an_export_fails_and_a_repair_fetches_only_what_is_missing(
-    everything: WholeSystem, template: Template, metrics: Callable[[str], float]
+def test_incomplete_run_raises_alarms_and_repair_fetches_only_missing_exports(
+    system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    # given: a domain whose password is wrong
-    everything.configure(USERS, CYBOZU, **{"meibo/example": WRONG})
+    # given: a domain with a wrong password
+    system.configure(USERS, CYBOZU, **{"meibo/example": WRONG})
 
     # when
-    run_id = everything.run()
+    run_id = system.run()
 
-    # then: RunFailedAlarm has its failed execution, SilenceAlarm no complete run
-    failed = int(everything.wait(run_id, 1) == "FAILED")
-    assert goes_off(template, "RunFailedAlarm", failed)
-    assert goes_off(template, "SilenceAlarm", metrics("CompleteRuns"))
-    (missing,) = everything.run_manifest(run_id)["missing"]
+    # then: the failed execution triggers RunFailedAlarm, and the lack of a complete run triggers SilenceAlarm
+    failed = int(system.wait(run_id, 1) == "FAILED")
+    assert is_in_alarm(template, "RunFailedAlarm", failed)
+    assert is_in_alarm(template, "SilenceAlarm", metrics("CompleteRuns"))
+    (missing,) = system.run_manifest(run_id)["missing"]
     assert missing["error"] == "CredentialsRefusedError"
 
-    # when: it is mended and the run repaired, as the page says
-    everything.configure(USERS, CYBOZU)
-    everything.tenant.requests.clear()
-    outcome = everything.aws.invoke({"run_id": run_id, "repair": True})
+    # when: the password is fixed and the run is repaired
+    system.configure(USERS, CYBOZU)
+    system.tenant.requests.clear()
+    outcome = system.aws.invoke({"run_id": run_id, "repair": True})
 
-    # then: only what was missing is fetched, and the alarms have no reason any more
-    assert everything.wait(run_id, outcome.payload["attempt"]) == "SUCCEEDED"
-    assert not goes_off(template, "SilenceAlarm", metrics("CompleteRuns"))
-    assert list(everything.tenant.requests) == []
-    assert len(everything.archived()) == 2
+    # then: only the missing export is fetched, and the alarm conditions end
+    assert system.wait(run_id, outcome.payload["attempt"]) == "SUCCEEDED"
+    assert not is_in_alarm(template, "SilenceAlarm", metrics("CompleteRuns"))
+    assert list(system.tenant.requests) == []
+    assert len(system.archived()) == 2
 
 
-def test_a_tick_that_fails_to_the_end_is_kept_and_can_be_fired_again(
-    everything: WholeSystem, template: Template
+def test_tick_that_exhausts_its_retries_goes_to_the_dead_letter_queue_and_can_be_invoked_again(
+    system: WholeSystem, template: Template
 ) -> None:
-    # given: a configuration that is not valid
-    everything.aws.configure("{", {})
-    moment = everything.next_tick()
+    # given: an invalid configuration
+    system.aws.configure("{", {})
+    moment = system.next_tick()
 
-    # when: Lambda delivers the tick as often as the template says
+    # when: Lambda delivers the tick with the template's retries
     retries = template.properties("CreateExportsEventInvokeConfig")["MaximumRetryAttempts"]
-    outcomes = [everything.aws.tick(moment) for _ in range(retries + 1)]
+    outcomes = [system.aws.tick(moment) for _ in range(retries + 1)]
 
-    # then: each fails, and the template sends such a tick to the queue that the alarm watches
+    # then: every delivery fails, and the failure destination is the queue that the alarm watches
     assert retries + 1 == DELIVERIES_OF_A_TICK
     assert {outcome.payload["errorType"] for outcome in outcomes} == {"ConfigurationError"}
-    kept = template.properties("CreateExportsEventInvokeConfig")["DestinationConfig"]["OnFailure"]["Destination"]
-    (watched,) = template.properties("ScheduleDeadLettersAlarm")["Dimensions"]
-    assert (kept, watched["Value"]) == ("ScheduleDeadLetters.Arn", "ScheduleDeadLetters.QueueName")
-    assert goes_off(template, "ScheduleDeadLettersAlarm", 1)
+    destination = template.properties("CreateExportsEventInvokeConfig")["DestinationConfig"]["OnFailure"]["Destination"]
+    (dimension,) = template.properties("ScheduleDeadLettersAlarm")["Dimensions"]
+    assert (destination, dimension["Value"]) == ("ScheduleDeadLetters.Arn", "ScheduleDeadLetters.QueueName")
+    assert is_in_alarm(template, "ScheduleDeadLettersAlarm", 1)
 
-    # when: it is mended and the tick fired again, as the page says
-    everything.configure([], CYBOZU)
-    run_id = everything.run(moment)
-
-    # then
-    assert everything.run_manifest(run_id)["complete"] is True
-
-
-def test_a_verification_that_fails_to_the_end_is_kept(everything: WholeSystem, template: Template) -> None:
-    # given: an invocation that never comes to its end
-    config = template.properties("VerifyArchiveEventInvokeConfig")
-    everything.watch = AlwaysGone()
-
-    # when: Lambda repeats it as often as the template says
-    outcomes = [everything.invoke("VerifyArchive") for _ in range(config["MaximumRetryAttempts"] + 1)]
-
-    # then: it left nothing, and the template sends it to the queue that the alarm watches
-    assert all(outcome.failed for outcome in outcomes)
-    assert everything.aws.keys("verifications/") == []
-    assert config["DestinationConfig"]["OnFailure"]["Destination"] == "ScheduleDeadLetters.Arn"
-    assert goes_off(template, "ScheduleDeadLettersAlarm", 1)
-
-    # when: it is mended and invoked again, as the page says
-    everything.watch = None
-    everything.verify()
+    # when: the configuration is fixed and the tick is invoked again
+    system.configure([], CYBOZU)
+    run_id = system.run(moment)
 
     # then
-    assert len(everything.aws.keys("verifications/")) == 1
+    assert system.run_manifest(run_id)["complete"] is True
 
 
-def test_an_export_that_shrinks_is_suspect(
-    everything: WholeSystem, template: Template, metrics: Callable[[str], float]
+def test_verification_that_exhausts_its_retries_goes_to_the_dead_letter_queue(
+    system: WholeSystem, template: Template
 ) -> None:
-    everything.configure(USERS, [])
-    everything.run()
-    assert not goes_off(template, "SuspectExportsAlarm", metrics("SuspectExports"))
+    # given: invocations that never end
+    config = template.properties("VerifyArchiveEventInvokeConfig")
+    system.observer = KillEveryInvocation()
 
-    everything.configure([{**USERS[0], "limit": 3}], [])
-    run_id = everything.run()
+    # when: Lambda retries as often as the template configures
+    outcomes = [system.invoke("VerifyArchive") for _ in range(config["MaximumRetryAttempts"] + 1)]
 
-    assert goes_off(template, "SuspectExportsAlarm", metrics("SuspectExports"))
-    (export,) = everything.run_manifest(run_id)["exports"]
-    sanity = everything.aws.read_json(export["manifest_key"])["sanity"]
+    # then: nothing is recorded, and the failure destination is the queue that the alarm watches
+    assert all(outcome.failed for outcome in outcomes)
+    assert system.aws.keys("verifications/") == []
+    assert config["DestinationConfig"]["OnFailure"]["Destination"] == "ScheduleDeadLetters.Arn"
+    assert is_in_alarm(template, "ScheduleDeadLettersAlarm", 1)
+
+    # when: the function works and is invoked again
+    system.observer = None
+    system.verify()
+
+    # then
+    assert len(system.aws.keys("verifications/")) == 1
+
+
+def test_shrunken_export_is_suspect_until_the_new_level_is_accepted(
+    system: WholeSystem, template: Template, metrics: Callable[[str], float]
+) -> None:
+    system.configure(USERS, [])
+    system.run()
+    assert not is_in_alarm(template, "SuspectExportsAlarm", metrics("SuspectExports"))
+
+    system.configure([{**USERS[0], "limit": 3}], [])
+    run_id = system.run()
+
+    assert is_in_alarm(template, "SuspectExportsAlarm", metrics("SuspectExports"))
+    (export,) = system.run_manifest(run_id)["exports"]
+    sanity = system.aws.read_json(export["manifest_key"])["sanity"]
     assert (sanity["verdict"], sanity["previous_rows"]) == ("suspect", 30)
 
-    # when: it stays so on the next day
-    tomorrow = everything.next_tick() + timedelta(days=1)
-    everything.run(tomorrow)
+    # when: the next day's export is as small
+    tomorrow = system.next_tick() + timedelta(days=1)
+    system.run(tomorrow)
 
     # then
     assert metrics("SuspectExports") == 2
 
-    # when: the new level is accepted, as the page says
-    everything.configure([{**USERS[0], "limit": 3, "accept_from": f"{tomorrow:%Y-%m-%d}"}], [])
-    everything.run(tomorrow + timedelta(days=1))
+    # when: the new level is accepted
+    system.configure([{**USERS[0], "limit": 3, "accept_from": f"{tomorrow:%Y-%m-%d}"}], [])
+    system.run(tomorrow + timedelta(days=1))
 
     # then
     assert metrics("SuspectExports") == 2
 
 
-def test_an_object_that_somebody_wrote_over_is_damage(
-    everything: WholeSystem, template: Template, metrics: Callable[[str], float]
+def test_overwritten_object_is_reported_as_damage(
+    system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    everything.configure([], CYBOZU)
-    everything.run()
-    assert everything.verify()["damaged"] == 0
-    assert not goes_off(template, "DamageAlarm", metrics("DamagedObjects"))
+    system.configure([], CYBOZU)
+    system.run()
+    assert system.verify()["damaged"] == 0
+    assert not is_in_alarm(template, "DamageAlarm", metrics("DamagedObjects"))
 
-    (archived,) = everything.archived().values()
-    everything.aws.write(archived.manifest["object"]["key"], archived.body[:-1])
+    (archived,) = system.archived().values()
+    system.aws.write(archived.manifest["object"]["key"], archived.body[:-1])
 
-    assert everything.verify()["damaged"] == 1
-    assert goes_off(template, "DamageAlarm", metrics("DamagedObjects"))
+    assert system.verify()["damaged"] == 1
+    assert is_in_alarm(template, "DamageAlarm", metrics("DamagedObjects"))
 
 
-def test_export_that_a_verification_has_no_time_for_raises_an_alarm(
-    everything: WholeSystem, template: Template, metrics: Callable[[str], float], monkeypatch: pytest.MonkeyPatch
+def test_export_that_was_not_verified_in_time_raises_an_alarm(
+    system: WholeSystem, template: Template, metrics: Callable[[str], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given: an archive that is verified in time
-    everything.configure([], CYBOZU)
-    everything.run()
-    assert everything.verify()["unchecked"] == 0
-    assert not goes_off(template, "UncheckedExportsAlarm", metrics("UncheckedExports"))
+    # given: an archive that is small enough for a verification
+    system.configure([], CYBOZU)
+    system.run()
+    assert system.verify()["unchecked"] == 0
+    assert not is_in_alarm(template, "UncheckedExportsAlarm", metrics("UncheckedExports"))
 
-    # when: an invocation has less time left than the end of it needs
+    # when: the invocation has less time than it reserves for its end
     monkeypatch.setattr(LambdaContext, "get_remaining_time_in_millis", lambda _context: 45_000)
-    everything.forget("verifications/")
-    counts = everything.verify()
+    system.remove("verifications/")
+    counts = system.verify()
 
     # then: the export is reported as unchecked, not as verified or damaged
     assert (counts["exports"], counts["unchecked"], counts["damaged"]) == (1, 1, 0)
-    assert goes_off(template, "UncheckedExportsAlarm", metrics("UncheckedExports"))
-    (record,) = everything.aws.keys("verifications/")
-    (unchecked,) = everything.aws.read_json(record)["could_not_check"]
+    assert is_in_alarm(template, "UncheckedExportsAlarm", metrics("UncheckedExports"))
+    (record,) = system.aws.keys("verifications/")
+    (unchecked,) = system.aws.read_json(record)["could_not_check"]
     assert unchecked["key"].startswith("archive/provider=cybozu/source=example/dataset=users/")
     assert "time was used up" in unchecked["reason"]
 
 
-def _change(everything: WholeSystem, *members: str) -> dict[str, Any]:
-    organization = everything.tenant.organizations.ids()[0]
+def _change(system: WholeSystem, *members: str) -> dict[str, Any]:
+    organization = system.tenant.organizations.ids()[0]
     change = {"version": 1, "change_id": "hr-1", "source": "acme", "organization_id": organization, "action": "add"}
     return {**change, "members": list(members)}
 
 
-def test_a_rejected_member_is_counted_and_waits_as_a_dead_letter(
-    everything: WholeSystem, template: Template, metrics: Callable[[str], float]
+def test_rejected_member_is_counted_and_sent_to_the_dead_letter_queue(
+    system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
     # given
-    everything.configure(USERS, [])
-    everything.aws.changes.send(_change(everything, "auth0|0000000000000000000000ff"))
+    system.configure(USERS, [])
+    system.aws.changes.send(_change(system, "auth0|0000000000000000000000ff"))
 
     # when
-    while everything.aws.changes.source.poll():
+    while system.aws.changes.source.poll():
         pass
 
     # then
-    assert goes_off(template, "RejectedMembersAlarm", metrics("RejectedMembers"))
-    assert goes_off(template, "ChangesDeadLettersAlarm", size(everything.aws.changes.dead_letters_url))
-    assert not goes_off(template, "ChangesDeadLettersAlarm", size(everything.aws.changes.queue_url))
+    assert is_in_alarm(template, "RejectedMembersAlarm", metrics("RejectedMembers"))
+    assert is_in_alarm(template, "ChangesDeadLettersAlarm", queue_size(system.aws.changes.dead_letters_url))
+    assert not is_in_alarm(template, "ChangesDeadLettersAlarm", queue_size(system.aws.changes.queue_url))
 
 
-def test_a_change_that_nothing_can_be_done_for_grows_old_and_is_done_once_that_is_mended(
-    everything: WholeSystem, template: Template, metrics: Callable[[str], float]
+def test_change_with_refused_credentials_raises_alarms_and_is_applied_after_the_fix(
+    system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    # given: credentials that are refused
+    # given: credentials that the provider refuses
     wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
-    everything.configure(USERS, [], **{"meibo/acme": wrong})
-    person = next(iter(everything.tenant.expected_users()))["user_id"]
-    everything.aws.changes.send(_change(everything, person))
-    queue = get_backend("sqs")[ACCOUNT][REGION].queues[everything.aws.changes.queue_url.rpartition("/")[2]]
+    system.configure(USERS, [], **{"meibo/acme": wrong})
+    person = next(iter(system.tenant.expected_users()))["user_id"]
+    system.aws.changes.send(_change(system, person))
+    queue = get_backend("sqs")[ACCOUNT][REGION].queues[system.aws.changes.queue_url.rpartition("/")[2]]
 
-    # when: two hours pass, in which it is received again and again
+    # when: two hours pass, and the message is received repeatedly
     for _ in range(3):
-        assert everything.aws.changes.source.poll()
-        everything.let_time_pass()
-    assert not goes_off(template, "ReturnedChangesAgeAlarm", metrics("OldestReturnedChangeAge"))
+        assert system.aws.changes.source.poll()
+        system.show_hidden_messages()
+    assert not is_in_alarm(template, "ReturnedChangesAgeAlarm", metrics("OldestReturnedChangeAge"))
     (message,) = queue._messages
     sent = int(time.time() * 1000) - 2 * 3600 * 1000
     vars(message)["sent_timestamp"] = sent
-    assert everything.aws.changes.source.poll()
-    everything.let_time_pass()
+    assert system.aws.changes.source.poll()
+    system.show_hidden_messages()
 
-    # then: it still waits, and each receive counts as a failure. SQS leaves a message that was received three times out
-    # of its own metric, so two alarms watch the age.
-    assert goes_off(template, "ChangesAgeAlarm", time.time() - sent / 1000)
-    assert goes_off(template, "ReturnedChangesAgeAlarm", metrics("OldestReturnedChangeAge"))
-    assert goes_off(template, "FailedChangeGroupsAlarm", metrics("FailedChangeGroups"))
-    assert size(everything.aws.changes.dead_letters_url) == 0
+    # then: the message is still on the queue, and each receive counts as a failure. SQS excludes a message that was
+    # received three times from its own metric, so two alarms watch the age.
+    assert is_in_alarm(template, "ChangesAgeAlarm", time.time() - sent / 1000)
+    assert is_in_alarm(template, "ReturnedChangesAgeAlarm", metrics("OldestReturnedChangeAge"))
+    assert is_in_alarm(template, "FailedChangeGroupsAlarm", metrics("FailedChangeGroups"))
+    assert queue_size(system.aws.changes.dead_letters_url) == 0
 
-    # when: the credentials are mended
-    everything.configure(USERS, [])
-    while everything.aws.changes.source.poll():
+    # when: the credentials are fixed
+    system.configure(USERS, [])
+    while system.aws.changes.source.poll():
         pass
 
     # then
-    assert everything.aws.changes.source.queue.size() == 0
-    assert [line["outcome"] for line in everything.lines()] == ["applied"]
+    assert system.aws.changes.source.queue.size() == 0
+    assert [line["outcome"] for line in system.outcomes()] == ["applied"]
 
 
-def test_a_change_whose_invocations_vanish_is_an_error_of_the_function_and_is_done_by_the_next(
-    everything: WholeSystem, template: Template, metrics: Callable[[str], float]
+def test_change_of_a_killed_invocation_counts_as_a_function_error_and_is_applied_by_the_next(
+    system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
     # given
-    everything.configure(USERS, [])
-    person = next(iter(everything.tenant.expected_users()))["user_id"]
-    everything.aws.changes.send(_change(everything, person))
-    batches = everything.aws.changes.source.batches
+    system.configure(USERS, [])
+    person = next(iter(system.tenant.expected_users()))["user_id"]
+    system.aws.changes.send(_change(system, person))
+    batches = system.aws.changes.source.batches
     batches.clear()
 
-    # when: an invocation never comes to its end
-    everything.watch = AlwaysGone()
-    assert everything.aws.changes.source.poll()
+    # when: an invocation is killed
+    system.observer = KillEveryInvocation()
+    assert system.aws.changes.source.poll()
 
-    # then: it counts nothing itself, and Lambda counts an error
+    # then: it emits no metric of its own, and Lambda counts an error
     assert metrics("FailedChangeGroups") == 0
-    assert goes_off(template, "ChangeMembersErrorsAlarm", batches["failed"])
+    assert is_in_alarm(template, "ChangeMembersErrorsAlarm", batches["failed"])
 
-    # when: the next one does
-    everything.watch = None
-    everything.let_time_pass()
-    while everything.aws.changes.source.poll():
+    # when: the next invocation is not
+    system.observer = None
+    system.show_hidden_messages()
+    while system.aws.changes.source.poll():
         pass
 
     # then
-    assert [line["outcome"] for line in everything.lines()] == ["applied"]
+    assert [line["outcome"] for line in system.outcomes()] == ["applied"]
 
 
-def test_the_operations_page_has_every_alarm_and_every_error(template: Template) -> None:
+def test_operations_page_lists_every_alarm_and_every_error(template: Template) -> None:
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     errors = (ROOT / "layers/meibo/meibo/errors.py").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| `")}
 
     alarms = set(template.of_type("AWS::CloudWatch::Alarm"))
     assert {f"`{name}`" for name in alarms} <= rows
-    # Each has its condition produced above.
-    assert set(re.findall(r'goes_off\(template, "(\w+)"', Path(__file__).read_text(encoding="utf-8"))) == alarms
+    # The tests above produce the condition of each alarm.
+    assert set(re.findall(r'is_in_alarm\(template, "(\w+)"', Path(__file__).read_text(encoding="utf-8"))) == alarms
     raised = set(re.findall(r"^class (\w+Error)\(", errors, re.MULTILINE)) - {"MeiboError", "BadFileError"}
     assert {name for name in raised if f"`{name}`" not in " ".join(rows)} == set()

@@ -1,4 +1,4 @@
-"""Tokens, signatures, passwords, addresses and names are planted, everything is broken, and nobody hears of them."""
+"""Plant tokens, signatures, passwords, addresses and names, cause failures, and search all output for them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from meibo.observability import logger
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
-from tests.fault_injection.captured_output import Break, CapturedOutput, Secrets, listening
-from tests.fault_injection.system import WholeSystem, world
+from tests.fault_injection.captured_output import Secrets, capture
+from tests.fault_injection.system import WholeSystem, start_system
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -37,13 +37,13 @@ AUTH0 = ["POST /oauth/token", "POST /api/v2/jobs/*", "GET /api/v2/jobs/*", "GET 
 CYBOZU = ["GET /v1/csv/*", "GET /v1/users.json"]
 ANSWERS: dict[str, broken.Action] = {
     **{
-        f"{status} that repeats what it was told": broken.respond(
+        f"{status} that repeats the request": broken.respond(
             status, json.dumps(ECHO), {"Content-Type": "application/json", "X-Cybozu-Error": CANARY, "X-Note": CANARY}
         )
         for status in (200, 400, 401, 403, 404, 409, 429, 500, 520)
     },
-    "a redirect to a signed address": broken.redirect(SIGNED),
-    "a page that names somebody": broken.respond(200, f"<html>{CANARY}</html>", {"Content-Type": "text/html"}),
+    "a redirect to a signed URL": broken.redirect(SIGNED),
+    "a page with an e-mail address": broken.respond(200, f"<html>{CANARY}</html>", {"Content-Type": "text/html"}),
     "a reset": broken.reset(),
     "a broken body": broken.break_body(20),
 }
@@ -53,16 +53,12 @@ EXPORTS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
 }
 
 
-def _switch(name: str, value: Any) -> Break:
-    return lambda everything: setattr(everything.tenant.switches, name, value)
-
-
-# As in the pipeline's own tests of bad input, each with what is put back afterwards.
+# The faults of tests/integration/pipeline/test_bad_input.py.
 SWITCHES: dict[str, tuple[str, Any]] = {
-    "a location elsewhere": ("location_host", "exports.example.net"),
-    "a location in the clear": ("location_scheme", "http"),
+    "a location on another host": ("location_host", "exports.example.net"),
+    "a location without TLS": ("location_scheme", "http"),
     "a location that redirects": ("redirect_files_to", "https://169.254.169.254/latest"),
-    "a location that has expired": ("location_ttl", -1.0),
+    "an expired location": ("location_ttl", -1.0),
     "a lost job": ("job_fate", "failed"),
     "a vanished job": ("job_fate", "vanished"),
     "a damaged file": ("file_damage", lambda data: data[:-8]),
@@ -72,125 +68,131 @@ SWITCHES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def everything() -> Iterator[WholeSystem]:
+def system() -> Iterator[WholeSystem]:
     level = logger.log_level
     logger.setLevel("DEBUG")
     try:
-        with world(users=40, organizations=2, cybozu_users=20) as running:
+        with start_system(users=40, organizations=2, cybozu_users=20) as running:
             yield running
     finally:
         logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")
-def secrets(everything: WholeSystem) -> Iterator[Secrets]:
+def secrets(system: WholeSystem) -> Iterator[Secrets]:
     secrets = Secrets()
     secrets.add("planted address", CANARY)
     secrets.add("planted signature", "0f3bkanariasignature")
-    secrets.of_domain(everything.domain)
-    with secrets.of_tenant(everything.tenant):
+    secrets.add_domain(system.domain)
+    with secrets.track_tenant(system.tenant):
         yield secrets
 
 
-class _Hurried(datetime):
-    """A clock that is ten minutes further each time that somebody looks at it."""
+class _FastDatetime(datetime):
+    """A clock that moves forward by ten minutes at each reading."""
 
-    looks = 0
+    readings = 0
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Self:
-        cls.looks += 1
-        return super().now(tz) + timedelta(minutes=10 * cls.looks)
+        cls.readings += 1
+        return super().now(tz) + timedelta(minutes=10 * cls.readings)
 
 
 @pytest.fixture(autouse=True)
-def _time_flies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the clients' waits be over at once, by a clock that they put forward themselves."""
+def _skip_client_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """End the clients' waits at once: each wait moves their clock forward."""
     ahead = [0.0]
-    _Hurried.looks = 0
+    _FastDatetime.readings = 0
     monkeypatch.setattr("meibo.http.ratelimit.SystemClock.now", lambda _self: time.time() + ahead[0])
 
     def sleep(_self: object, seconds: float) -> None:
         ahead[0] += seconds
 
     monkeypatch.setattr("meibo.http.ratelimit.SystemClock.sleep", sleep)
-    # Hours in which a job is pending, and a day in which a provider gives nothing.
-    monkeypatch.setattr("meibo.exports.check.datetime", _Hurried)
+    # Shorten the hours in which a job may be pending, and the day in which a provider may return nothing.
+    monkeypatch.setattr("meibo.exports.check.datetime", _FastDatetime)
     monkeypatch.setattr("meibo.exports.checkpoint.MAX_STANDSTILL", timedelta(milliseconds=300))
 
 
-def _run(everything: WholeSystem) -> None:
-    outcome = everything.aws.tick(everything.next_tick())
+def _run(system: WholeSystem) -> None:
+    outcome = system.aws.tick(system.next_tick())
     if not outcome.failed:
-        everything.wait(outcome.payload["run_id"], outcome.payload["attempt"])
-    # Leaves a record, whatever it found.
-    everything.verify()
+        system.wait(outcome.payload["run_id"], outcome.payload["attempt"])
+    # A verification writes a record whatever its result is.
+    system.verify()
 
 
-def test_the_search_finds_what_is_there(everything: WholeSystem, secrets: Secrets) -> None:
-    everything.empty()
-    everything.configure(*EXPORTS["auth0"])
-    ears = CapturedOutput()
+def test_search_covers_all_output_and_finds_planted_values(system: WholeSystem, secrets: Secrets) -> None:
+    system.reset()
+    system.configure(*EXPORTS["auth0"])
 
-    with listening(everything, ears):
-        _run(everything)
+    with capture(system) as output:
+        _run(system)
 
-    assert ears.search(secrets) == []
-    assert any(place == "log" for place, _ in ears.heard)
-    assert any("CompleteRuns" in text for place, text in ears.heard if place == "output")
-    places = {place for place, _ in ears.heard}
+    assert output.search(secrets) == []
+    assert any(place == "log" for place, _ in output.entries)
+    assert any("CompleteRuns" in text for place, text in output.entries if place == "output")
+    places = {place for place, _ in output.entries}
     assert {"history", "events:PutEvents", "stepfunctions:StartExecution", "s3:PutObject"} <= places
-    # Everything that is ours in the bucket: plans, lists, run manifests, reports, verifications, records of parts.
-    read = {place.partition("/")[0] for place in places if "/" in place}
-    assert read == {"archive", "parts", "reports", "runs", "verifications"}
+    # All documents of Meibo in the bucket: plans, run manifests, reports, verifications, records of parts.
+    prefixes = {place.partition("/")[0] for place in places if "/" in place}
+    assert prefixes == {"archive", "parts", "reports", "runs", "verifications"}
     kinds = set(secrets.planted.values())
     assert {"token", "X-Amz-Signature", "e-mail address", "name", "client secret", "password"} <= kinds
-    # What the archive holds is what is looked for.
-    ears.heard = [("archive", everything.archived()[f"acme/users/ndjson/{FIRST_CONNECTION}"].body.hex())]
-    ears.heard.append(("planted", f"{CANARY} {everything.tenant.credentials()}"))
+    # The search finds planted values in each encoding.
+    output.entries = [("archive", system.archived()[f"acme/users/ndjson/{FIRST_CONNECTION}"].body.hex())]
+    output.entries.append(("planted", f"{CANARY} {system.tenant.credentials()}"))
     name = next(value for value, kind in secrets.planted.items() if kind == "name" and not value.isascii())
-    ears.heard += [("as JSON", json.dumps(json.dumps(name))), ("as a path", quote(name)), ("as a page", escape(name))]
-    assert {one.partition(":")[0] for one in ears.search(secrets)} == {"planted", "as JSON", "as a path", "as a page"}
+    output.entries += [
+        ("as JSON", json.dumps(json.dumps(name))),
+        ("as a path", quote(name)),
+        ("as a page", escape(name)),
+    ]
+    assert {leak.partition(":")[0] for leak in output.search(secrets)} == {
+        "planted",
+        "as JSON",
+        "as a path",
+        "as a page",
+    }
 
 
 @pytest.mark.parametrize("provider", ["auth0", "cybozu"])
-def test_no_answer_of_a_provider_is_repeated(
-    everything: WholeSystem, secrets: Secrets, provider: str, tell: Callable[[str], None]
+def test_response_of_a_provider_is_not_repeated_in_output(
+    system: WholeSystem, secrets: Secrets, provider: str, report_line: Callable[[str], None]
 ) -> None:
-    found, tried = [], 0
+    leaks, runs = [], 0
     for request in AUTH0 if provider == "auth0" else CYBOZU:
         for name, action in ANSWERS.items():
-            everything.empty()
-            everything.configure(*EXPORTS[provider])
-            site = everything.tenant if provider == "auth0" else everything.domain
+            system.reset()
+            system.configure(*EXPORTS[provider])
+            site = system.tenant if provider == "auth0" else system.domain
             site.faults.add(request, action, times=None)
-            ears = CapturedOutput()
-            with listening(everything, ears):
-                _run(everything)
-            tried += 1
-            found += [f"{request} answered with {name}: {one}" for one in ears.search(secrets)]
+            with capture(system) as output:
+                _run(system)
+            runs += 1
+            leaks += [f"{request} answered with {name}: {leak}" for leak in output.search(secrets)]
 
-    tell(f"canary, hostile answers of {provider}: {tried} runs, {len(found)} leaks")
-    assert not found, "\n".join(found)
+    report_line(f"canary, hostile responses of {provider}: {runs} runs, {len(leaks)} leaks")
+    assert not leaks, "\n".join(leaks)
 
 
-def test_no_failure_of_a_location_or_a_file_tells_what_it_was_about(
-    everything: WholeSystem, secrets: Secrets, tell: Callable[[str], None]
+def test_failure_of_a_location_or_a_file_contains_no_secret(
+    system: WholeSystem, secrets: Secrets, report_line: Callable[[str], None]
 ) -> None:
-    found = []
+    leaks = []
     for name, (switch, value) in SWITCHES.items():
-        before = getattr(everything.tenant.switches, switch)
-        everything.empty()
-        everything.configure(*EXPORTS["auth0"])
-        setattr(everything.tenant.switches, switch, value)
-        ears = CapturedOutput()
-        with listening(everything, ears):
-            _run(everything)
-        setattr(everything.tenant.switches, switch, before)
-        found += [f"{name}: {one}" for one in ears.search(secrets)]
+        before = getattr(system.tenant.switches, switch)
+        system.reset()
+        system.configure(*EXPORTS["auth0"])
+        setattr(system.tenant.switches, switch, value)
+        with capture(system) as output:
+            _run(system)
+        setattr(system.tenant.switches, switch, before)
+        leaks += [f"{name}: {leak}" for leak in output.search(secrets)]
 
-    tell(f"canary, locations and files: {len(SWITCHES)} runs, {len(found)} leaks")
-    assert not found, "\n".join(found)
+    report_line(f"canary, locations and files: {len(SWITCHES)} runs, {len(leaks)} leaks")
+    assert not leaks, "\n".join(leaks)
 
 
 @pytest.mark.parametrize(
@@ -202,24 +204,23 @@ def test_no_failure_of_a_location_or_a_file_tells_what_it_was_about(
         {"login": CANARY},
         {CANARY: CANARY},
     ],
-    ids=["no JSON", "a line end", "a broken key", "of another provider", "unknown names"],
+    ids=["no JSON", "a line break", "a broken key", "of another provider", "unknown names"],
 )
-def test_no_wrong_secret_is_told(everything: WholeSystem, secrets: Secrets, secret: Any) -> None:
-    everything.empty()
-    everything.configure(EXPORTS["auth0"][0], EXPORTS["cybozu"][1], **{"meibo/acme": secret, "meibo/example": secret})
-    ears = CapturedOutput()
+def test_invalid_secret_is_not_in_output(system: WholeSystem, secrets: Secrets, secret: Any) -> None:
+    system.reset()
+    system.configure(EXPORTS["auth0"][0], EXPORTS["cybozu"][1], **{"meibo/acme": secret, "meibo/example": secret})
 
-    with listening(everything, ears):
-        _run(everything)
+    with capture(system) as output:
+        _run(system)
 
-    assert ears.search(secrets) == []
+    assert output.search(secrets) == []
 
 
-@pytest.mark.parametrize("answer", ["as it should be", *ANSWERS])
-def test_no_change_tells_whom_it_is_about(everything: WholeSystem, secrets: Secrets, answer: str) -> None:
-    everything.empty()
-    everything.configure(*EXPORTS["auth0"])
-    organization = everything.tenant.organizations.ids()[0]
+@pytest.mark.parametrize("answer", ["correct", *ANSWERS])
+def test_change_leaves_no_user_data_in_output(system: WholeSystem, secrets: Secrets, answer: str) -> None:
+    system.reset()
+    system.configure(*EXPORTS["auth0"])
+    organization = system.tenant.organizations.ids()[0]
     change = {
         "version": 1,
         "change_id": "hr-1",
@@ -227,7 +228,7 @@ def test_no_change_tells_whom_it_is_about(everything: WholeSystem, secrets: Secr
         "organization_id": organization,
         "requested_by": CANARY,
     }
-    people = [user["user_id"] for user in everything.tenant.expected_users()][:12]
+    people = [user["user_id"] for user in system.tenant.expected_users()][:12]
     invitation = {"client_id": "portal", "inviter": CANARY}
     for message in (
         {**change, "action": "add", "members": people},
@@ -238,16 +239,15 @@ def test_no_change_tells_whom_it_is_about(everything: WholeSystem, secrets: Secr
         {**change, "source": CANARY, "action": "add", "members": people},
         f"{{{CANARY}",
     ):
-        everything.aws.changes.send(message)
+        system.aws.changes.send(message)
     if answer in ANSWERS:
         for request in ("* /api/v2/organizations*", "GET /api/v2/users*"):
-            everything.tenant.faults.add(request, ANSWERS[answer], times=None)
-    ears = CapturedOutput()
+            system.tenant.faults.add(request, ANSWERS[answer], times=None)
 
-    with listening(everything, ears):
+    with capture(system) as output:
         for _ in range(2):
-            while everything.aws.changes.source.poll():
+            while system.aws.changes.source.poll():
                 pass
-            everything.let_time_pass()
+            system.show_hidden_messages()
 
-    assert ears.search(secrets) == []
+    assert output.search(secrets) == []

@@ -1,4 +1,4 @@
-"""Every call that a batch of membership changes makes to the outside, and the function gone before or after it."""
+"""Kill the function before and after each external call of a batch of membership changes."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import Any
 
 import pytest
 
-from tests.fault_injection.kill_points import Counted, Killer, Point, summary, tried
-from tests.fault_injection.system import WholeSystem, world
+from tests.fault_injection.kill_points import CallCounter, Killer, Point, summary, try_points
+from tests.fault_injection.system import WholeSystem, start_system
 
 pytestmark = [
     pytest.mark.timeout(1200),
-    # What vanishes closes nothing.
+    # A killed invocation does not close its connections.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 
-NOBODY = "auth0|0000000000000000000000ff"
+UNKNOWN_USER = "auth0|0000000000000000000000ff"
 GUEST = "guest@example.net"
-# More than a killed invocation and one that hands back need.
+# More than the retries after a killed invocation and a returned message need.
 MAX_DELIVERIES = 8
 
 
 class Changes:
-    """One batch of changes of every kind, and what it has to come to."""
+    """A batch of changes of every kind, and its expected result."""
 
-    def __init__(self, everything: WholeSystem) -> None:
-        self.world = everything
-        tenant = everything.tenant
+    def __init__(self, system: WholeSystem) -> None:
+        self.system = system
+        tenant = system.tenant
         self.first, self.second = tenant.organizations.ids()[:2]
         self.people = [user["user_id"] for user in tenant.expected_users()]
         role = next(iter(tenant.organizations.roles))
@@ -37,8 +37,8 @@ class Changes:
         self.before = {self.first: set(leaves), self.second: set()}
         self.after = {self.first: set(stays) | {self.people[40]}, self.second: {self.people[3]}}
         self.messages = [
-            # Two requests, in one of which somebody is unknown: it is split until the bad id stands alone.
-            self._change(self.first, "add", [*stays, NOBODY]),
+            # Two requests. The second contains an unknown user and is split until only that id remains.
+            self._change(self.first, "add", [*stays, UNKNOWN_USER]),
             self._change(self.first, "remove", leaves),
             self._change(self.first, "add", [self.people[40]], roles=[role]),
             self._change(self.second, "add", [self.people[3], self.people[4]]),
@@ -47,9 +47,9 @@ class Changes:
             "{not json",
         ]
         self.outcomes = sorted(
-            [*((one, "applied") for one in (*stays, *leaves, self.people[40], self.people[3]))]
+            [*((member, "applied") for member in (*stays, *leaves, self.people[40], self.people[3]))]
             + [(self.people[4], "applied")] * 2
-            + [(GUEST, "applied"), (NOBODY, "rejected"), ("", "rejected")]
+            + [(GUEST, "applied"), (UNKNOWN_USER, "rejected"), ("", "rejected")]
         )
 
     def _change(self, organization: str, action: str, members: list[str], **more: Any) -> dict[str, Any]:
@@ -63,67 +63,69 @@ class Changes:
             **more,
         }
 
-    def begin(self) -> None:
-        """Empty the world, give the organizations their first members and send the messages."""
-        self.world.empty()
-        organizations = self.world.tenant.organizations
+    def reset(self) -> None:
+        """Reset the system, give the organizations their first members and send the messages."""
+        self.system.reset()
+        organizations = self.system.tenant.organizations
         for organization, members in self.before.items():
-            organizations.remove_members(organization, list(self.world.tenant.memberships[organization]))
+            organizations.remove_members(organization, list(self.system.tenant.memberships[organization]))
             organizations.add_members(organization, sorted(members))
-        self.world.tenant.invitations.all.clear()
+        self.system.tenant.invitations.all.clear()
         for message in self.messages:
-            self.world.aws.changes.send(message)
+            self.system.aws.changes.send(message)
 
     def deliver(self) -> int:
-        """Let Lambda take the messages as often as they come back; return how often."""
-        source = self.world.aws.changes.source
+        """Poll the queue until it is empty, and return the number of deliveries."""
+        source = self.system.aws.changes.source
         for deliveries in range(1, MAX_DELIVERIES + 1):
             while source.poll():
                 pass
             if source.queue.size() == 0:
                 return deliveries
-            self.world.let_time_pass()
-        raise AssertionError(f"{source.queue.size()} messages still come back after {MAX_DELIVERIES} deliveries")
+            self.system.show_hidden_messages()
+        raise AssertionError(f"{source.queue.size()} messages are still on the queue after {MAX_DELIVERIES} deliveries")
 
     def check(self) -> None:
-        """Every member as asked, every outcome on record once, every bad id a dead letter, nobody invited twice."""
+        """Check the members, one outcome record per member, the dead-letter messages, and the number of invitations."""
         for organization, members in self.after.items():
-            assert set(self.world.tenant.memberships[organization]) == members
-        lines = self.world.lines()
+            assert set(self.system.tenant.memberships[organization]) == members
+        lines = self.system.outcomes()
         assert sorted((line["member"] or "", line["outcome"]) for line in lines) == self.outcomes
-        letters = Counter(letter["Body"] for letter in self.world.aws.changes.take_dead_letters())
-        assert letters.pop("{not json") >= 1
-        (left,) = {tuple(json.loads(body)["members"]) for body in letters}
-        assert left == (NOBODY,)
-        posts = [one for one in self.world.tenant.requests if one.path.endswith("/invitations")]
-        assert sum(one.method == "POST" and one.status < 300 for one in posts) == 1, "invited twice"
-        assert self.world.overwritten() == []
+        bodies = Counter(message["Body"] for message in self.system.aws.changes.take_dead_letters())
+        assert bodies.pop("{not json") >= 1
+        (rejected,) = {tuple(json.loads(body)["members"]) for body in bodies}
+        assert rejected == (UNKNOWN_USER,)
+        requests = [request for request in self.system.tenant.requests if request.path.endswith("/invitations")]
+        assert sum(request.method == "POST" and request.status < 300 for request in requests) == 1, "invited twice"
+        assert self.system.overwritten() == []
 
 
 @pytest.fixture(scope="module")
 def changes() -> Iterator[Changes]:
-    with world(users=60, organizations=2, cybozu_users=1) as everything:
-        everything.configure([{"dataset": "users"}], [])
-        yield Changes(everything)
+    with start_system(users=60, organizations=2, cybozu_users=1) as system:
+        system.configure([{"dataset": "users"}], [])
+        yield Changes(system)
 
 
-def test_no_change_is_lost_wherever_the_function_vanishes(changes: Changes, tell: Callable[[str], None]) -> None:
-    # given: a batch that nothing disturbs, and every call that it makes
-    changes.begin()
-    changes.world.watch = counted = Counted()
+def test_no_change_is_lost_when_the_function_is_killed_at_any_call(
+    changes: Changes, report_line: Callable[[str], None]
+) -> None:
+    # given: the calls of an undisturbed batch
+    changes.reset()
+    changes.system.observer = counter = CallCounter()
     changes.deliver()
     changes.check()
-    assert counted.services().keys() == {"HTTP", "s3", "secretsmanager", "sqs", "ssm"}
+    assert counter.services().keys() == {"HTTP", "s3", "secretsmanager", "sqs", "ssm"}
 
     def attempt(point: Point, killer: Killer) -> None:
-        changes.begin()
-        changes.world.watch = killer
+        changes.reset()
+        changes.system.observer = killer
         # when
         changes.deliver()
         # then
         changes.check()
 
-    failures = tried(counted.points(), attempt)
+    failures = try_points(counter.points(), attempt)
 
-    tell(summary("a batch of changes", counted, failures))
+    report_line(summary("a batch of changes", counter, failures))
     assert not failures, "\n".join(failures)

@@ -1,4 +1,4 @@
-"""Every call that a run makes to the outside, and the function gone before or after it."""
+"""Kill a function before and after each external call of a run."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from meibo_simulators import FIRST_CONNECTION
-from tests.fault_injection.kill_points import Counted, Killer, Point, summary, tried
-from tests.fault_injection.system import Archived, WholeSystem, world
+from tests.fault_injection.kill_points import CallCounter, Killer, Point, summary, try_points
+from tests.fault_injection.system import ArchivedExport, WholeSystem, start_system
 
 pytestmark = [
     pytest.mark.timeout(1200),
-    # What vanishes closes nothing.
+    # A killed invocation does not close its connections.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore:No application metrics to publish"),
 ]
 
-# How AWS speaks of an invocation that ended without an answer.
-LAST_WORDS = ("Sandbox.Timedout", "Runtime.ExitError", "Lambda.Unknown")
-# What a manifest cannot tell of an object whose reader vanished between the object and its manifest.
-KNOWN_TO_THE_READER = {"pages", "duplicates_dropped", "skipped"}
+# The errors that AWS reports for an invocation without a response.
+SANDBOX_ERRORS = ("Sandbox.Timedout", "Runtime.ExitError", "Lambda.Unknown")
+# Missing from the manifest if the function was killed between the object and its manifest.
+KNOWN_ONLY_WHILE_COPYING = {"pages", "duplicates_dropped", "skipped"}
 
 Exports = tuple[list[dict[str, Any]], list[dict[str, Any]]]
 PLANS: dict[str, Exports] = {
@@ -30,121 +30,123 @@ PLANS: dict[str, Exports] = {
     "parts": ([{"dataset": "members"}], []),
     "a stream": ([], [{"dataset": "users", "format": "csv"}]),
     "pages": ([], [{"dataset": "users", "format": "ndjson"}]),
-    # The other datasets of a domain: lists by pages and as files, and who belongs to what.
+    # The other datasets of a domain: lists as pages and as files, and memberships.
     "lists": ([], [{"dataset": "organizations"}, {"dataset": "groups", "format": "ndjson"}]),
-    "belongings": ([], [{"dataset": "user_services"}, {"dataset": "members", "format": "ndjson"}]),
+    "memberships": ([], [{"dataset": "user_services"}, {"dataset": "members", "format": "ndjson"}]),
 }
-# What every run speaks to; a kind of call that was not seen would be a kind that was not tried.
+# The services that every run calls. A service that is missing here would not be tested.
 SERVICES = {"HTTP", "events", "s3", "secretsmanager", "ssm", "stepfunctions"}
 
 
 @pytest.fixture(scope="module")
-def everything() -> Iterator[WholeSystem]:
-    with world(users=120, organizations=2, cybozu_users=110, cybozu_organizations=2, cybozu_groups=2) as running:
+def system() -> Iterator[WholeSystem]:
+    with start_system(users=120, organizations=2, cybozu_users=110, cybozu_organizations=2, cybozu_groups=2) as running:
         running.tenant.switches.polls_until_completed = 1
         running.service.cold = True
         yield running
 
 
-def _like(found: dict[str, Archived], expected: dict[str, Archived], everything: WholeSystem) -> None:
-    assert found.keys() == expected.keys()
-    for export_id, archived in found.items():
+def _assert_same_content(
+    exports: dict[str, ArchivedExport], expected: dict[str, ArchivedExport], system: WholeSystem
+) -> None:
+    assert exports.keys() == expected.keys()
+    for export_id, archived in exports.items():
         content = dict(expected[export_id].content)
         if archived.manifest["archived"]["read_back"]:
-            content = {name: told for name, told in content.items() if name not in KNOWN_TO_THE_READER}
-        assert archived.content == content, f"the manifest of {export_id} tells something else"
+            content = {name: value for name, value in content.items() if name not in KNOWN_ONLY_WHILE_COPYING}
+        assert archived.content == content, f"the manifest of {export_id} has other content"
         assert archived.manifest["sanity"] == expected[export_id].manifest["sanity"]
         job = archived.manifest["job"]
         if job is None:
             assert archived.body == expected[export_id].body
         else:
-            assert archived.manifest["object"]["sha256"] == everything.tenant.expected_file(job["id"]).sha256
+            assert archived.manifest["object"]["sha256"] == system.tenant.expected_file(job["id"]).sha256
 
 
-def _no_upload_is_left_but_that_of_the_dead(everything: WholeSystem, killer: Killer) -> None:
-    # A lifecycle rule of the bucket ends what a vanished function began; who lives clears up after himself.
-    assert everything.aws.unfinished_uploads() <= killer.uploads
+def _assert_no_upload_of_a_live_invocation(system: WholeSystem, killer: Killer) -> None:
+    # A lifecycle rule of the bucket aborts the uploads of a killed function; all others are aborted by their function.
+    assert system.aws.unfinished_uploads() <= killer.uploads
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_a_run_is_complete_wherever_a_function_vanishes(
-    everything: WholeSystem, plan: str, tell: Callable[[str], None]
+def test_run_is_complete_when_a_function_is_killed_at_any_call(
+    system: WholeSystem, plan: str, report_line: Callable[[str], None]
 ) -> None:
-    # given: a run that nothing disturbs, and every call that it makes
-    everything.empty()
-    everything.configure(*PLANS[plan])
-    everything.watch = counted = Counted()
-    run_id = everything.run()
-    expected = everything.archived()
-    assert everything.run_manifest(run_id)["complete"] is True
-    assert everything.aws.unfinished_uploads() == 0
-    assert counted.services().keys() == SERVICES
-    last_words = cycle(LAST_WORDS)
+    # given: the calls of an undisturbed run
+    system.reset()
+    system.configure(*PLANS[plan])
+    system.observer = counter = CallCounter()
+    run_id = system.run()
+    expected = system.archived()
+    assert system.run_manifest(run_id)["complete"] is True
+    assert system.aws.unfinished_uploads() == 0
+    assert counter.services().keys() == SERVICES
+    sandbox_error = cycle(SANDBOX_ERRORS)
 
     def attempt(point: Point, killer: Killer) -> None:
-        everything.empty()
-        everything.service.last_words = next(last_words)
-        everything.watch = killer
+        system.reset()
+        system.service.sandbox_error = next(sandbox_error)
+        system.observer = killer
         # when
-        run_id = everything.run()
+        run_id = system.run()
         # then
-        status = everything.wait(run_id, 1)
-        assert status == "SUCCEEDED", f"the execution ended as {status} after {everything.service.last_words}"
-        manifest = everything.run_manifest(run_id)
+        status = system.wait(run_id, 1)
+        assert status == "SUCCEEDED", f"the execution ended as {status} after {system.service.sandbox_error}"
+        manifest = system.run_manifest(run_id)
         assert manifest["complete"] is True, manifest["missing"]
-        _like(everything.archived(), expected, everything)
-        assert {one["export_id"] for one in manifest["exports"]} == set(expected)
-        _no_upload_is_left_but_that_of_the_dead(everything, killer)
+        _assert_same_content(system.archived(), expected, system)
+        assert {export["export_id"] for export in manifest["exports"]} == set(expected)
+        _assert_no_upload_of_a_live_invocation(system, killer)
 
-    failures = tried(counted.points(), attempt)
+    failures = try_points(counter.points(), attempt)
 
-    tell(summary(f"a run of {plan}", counted, failures))
+    report_line(summary(f"a run of {plan}", counter, failures))
     assert not failures, "\n".join(failures)
 
 
-def test_a_repair_is_complete_wherever_a_function_vanishes(
-    everything: WholeSystem, tell: Callable[[str], None]
+def test_repair_is_complete_when_a_function_is_killed_at_any_call(
+    system: WholeSystem, report_line: Callable[[str], None]
 ) -> None:
-    # given: runs that lack one of two exports, because a password is wrong
+    # given: runs without one of two exports, because of a wrong password
     exports: Exports = ([{"dataset": "organizations"}], [{"dataset": "users", "format": "csv"}])
     wrong: dict[str, Any] = {"meibo/example": {"login": "Administrator", "password": "wrong"}}
 
     def incomplete() -> str:
-        everything.empty()
-        everything.configure(*exports, **wrong)
-        run_id = everything.run()
-        assert everything.run_manifest(run_id)["complete"] is False
-        assert everything.aws.unfinished_uploads() == 0
-        everything.configure(*exports)
+        system.reset()
+        system.configure(*exports, **wrong)
+        run_id = system.run()
+        assert system.run_manifest(run_id)["complete"] is False
+        assert system.aws.unfinished_uploads() == 0
+        system.configure(*exports)
         return run_id
 
     def repaired(run_id: str) -> None:
-        # Who repairs by hand does it again until he is told that it runs, or that nothing is missing.
+        # An operator repeats a repair that failed.
         for _ in range(2):
-            outcome = everything.aws.invoke({"run_id": run_id, "repair": True})
+            outcome = system.aws.invoke({"run_id": run_id, "repair": True})
             if not outcome.failed:
                 break
         assert outcome.payload["attempt"] == 2, outcome.payload
-        assert everything.wait(run_id, 2) == "SUCCEEDED"
-        assert everything.run_manifest(run_id, 2)["complete"] is True
+        assert system.wait(run_id, 2) == "SUCCEEDED"
+        assert system.run_manifest(run_id, 2)["complete"] is True
 
     run_id = incomplete()
-    everything.watch = counted = Counted()
+    system.observer = counter = CallCounter()
     repaired(run_id)
-    expected = everything.archived()
+    expected = system.archived()
 
     def attempt(point: Point, killer: Killer) -> None:
         run_id = incomplete()
-        everything.service.last_words = next(last_words)
-        everything.watch = killer
+        system.service.sandbox_error = next(sandbox_error)
+        system.observer = killer
         # when
         repaired(run_id)
         # then
-        _like(everything.archived(), expected, everything)
-        _no_upload_is_left_but_that_of_the_dead(everything, killer)
+        _assert_same_content(system.archived(), expected, system)
+        _assert_no_upload_of_a_live_invocation(system, killer)
 
-    last_words = cycle(LAST_WORDS)
-    failures = tried(counted.points(), attempt)
+    sandbox_error = cycle(SANDBOX_ERRORS)
+    failures = try_points(counter.points(), attempt)
 
-    tell(summary("a repair", counted, failures))
+    report_line(summary("a repair", counter, failures))
     assert not failures, "\n".join(failures)

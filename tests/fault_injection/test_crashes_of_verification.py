@@ -1,4 +1,4 @@
-"""Every call that a verification of the archive makes to the outside, and the function gone before or after it."""
+"""Kill the function before and after each external call of a verification."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from tests.fault_injection.kill_points import Counted, Killer, Point, summary, tried
-from tests.fault_injection.system import WholeSystem, world
+from tests.fault_injection.kill_points import CallCounter, Killer, Point, summary, try_points
+from tests.fault_injection.system import WholeSystem, start_system
 
 pytestmark = [
     pytest.mark.timeout(1200),
-    # What vanishes closes nothing.
+    # A killed invocation does not close its connections.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore:No application metrics to publish"),
 ]
 
-# The schedule invokes asynchronously, and Lambda repeats that twice (the template's MaximumRetryAttempts).
+# The schedule invokes asynchronously, and Lambda retries that twice (MaximumRetryAttempts in the template).
 DELIVERIES = 3
 
 
 @pytest.fixture(scope="module")
-def everything() -> Iterator[WholeSystem]:
-    """Serve an archive of two runs, in one of which lies what no manifest names."""
-    with world(users=30, organizations=1, cybozu_users=5) as running:
+def system() -> Iterator[WholeSystem]:
+    """An archive of two runs, one with an object that no manifest names."""
+    with start_system(users=30, organizations=1, cybozu_users=5) as running:
         running.configure([{"dataset": "organizations"}], [{"dataset": "users", "format": "csv"}])
         run_ids = [running.run() for _ in range(2)]
         (folder,) = {
@@ -35,49 +35,49 @@ def everything() -> Iterator[WholeSystem]:
         yield running
 
 
-def _records(everything: WholeSystem) -> list[dict[str, Any]]:
-    records = [everything.aws.read_json(key) for key in everything.aws.keys("verifications/")]
+def _records(system: WholeSystem) -> list[dict[str, Any]]:
+    records = [system.aws.read_json(key) for key in system.aws.keys("verifications/")]
     return [{name: value for name, value in record.items() if name != "at"} for record in records]
 
 
-def _verify(everything: WholeSystem) -> int:
-    """Let the schedule invoke the function as often as Lambda repeats it; return how often it took."""
+def _verify(system: WholeSystem) -> int:
+    """Invoke the function with Lambda's retries, and return the number of deliveries."""
     for delivery in range(1, DELIVERIES + 1):
-        if not everything.invoke("VerifyArchive").failed:
+        if not system.invoke("VerifyArchive").failed:
             return delivery
     raise AssertionError("the verification never ended")
 
 
-def _forget_records(everything: WholeSystem) -> None:
-    everything.forget("verifications/")
-    everything.watch = None
+def _remove_records(system: WholeSystem) -> None:
+    system.remove("verifications/")
+    system.observer = None
 
 
-def test_a_verification_ends_wherever_the_function_vanishes(
-    everything: WholeSystem, tell: Callable[[str], None]
+def test_verification_ends_when_the_function_is_killed_at_any_call(
+    system: WholeSystem, report_line: Callable[[str], None]
 ) -> None:
-    # given: a verification that nothing disturbs, and every call that it makes
-    archive = everything.versions("archive/") + everything.versions("runs/")
-    everything.watch = counted = Counted()
-    _verify(everything)
-    (expected,) = _records(everything)
+    # given: the calls of an undisturbed verification
+    archive = system.versions("archive/") + system.versions("runs/")
+    system.observer = counter = CallCounter()
+    _verify(system)
+    (expected,) = _records(system)
     assert (expected["runs"], expected["exports"], expected["damaged"], expected["unchecked"]) == (2, 4, 1, 0)
-    assert counted.services().keys() == {"s3"}
+    assert counter.services().keys() == {"s3"}
 
     def attempt(point: Point, killer: Killer) -> None:
-        _forget_records(everything)
-        everything.watch = killer
+        _remove_records(system)
+        system.observer = killer
         # when
-        deliveries = _verify(everything)
-        # then: what was told is right each time, nothing was written over, and the archive is what it was
+        deliveries = _verify(system)
+        # then: every record is correct, no key was overwritten, and the archive is unchanged
         assert deliveries == 2
-        records = _records(everything)
+        records = _records(system)
         assert 1 <= len(records) <= deliveries
         assert all(record == expected for record in records)
-        assert everything.overwritten() == []
-        assert everything.versions("archive/") + everything.versions("runs/") == archive
+        assert system.overwritten() == []
+        assert system.versions("archive/") + system.versions("runs/") == archive
 
-    failures = tried(counted.points(), attempt)
+    failures = try_points(counter.points(), attempt)
 
-    tell(summary("a verification", counted, failures))
+    report_line(summary("a verification", counter, failures))
     assert not failures, "\n".join(failures)

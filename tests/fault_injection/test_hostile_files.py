@@ -1,4 +1,4 @@
-"""Files that no honest provider serves: the run ends in its time, says why, and leaves nothing behind."""
+"""Serve hostile files: the run ends in time, records the reason, and archives nothing."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ import pytest
 from meibo.settings import GIB
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
-from tests.fault_injection.system import WholeSystem, world
+from tests.fault_injection.system import WholeSystem, start_system
 
 pytestmark = pytest.mark.timeout(600)
 
-# The copy keeps ten seconds of an invocation for ending in order; the rest is what a hostile file may take.
+# The copy reserves ten seconds of an invocation for its end. A hostile file may use the rest.
 TIMEOUT_SECONDS = 12
-# What a run may take of memory beyond what the process has; every one of these files is larger, or endless.
+# The memory that a run may use in addition. Every hostile file is larger or endless.
 MAX_MEMORY = 256 << 20
-# S3's stand-in keeps in the same memory what is uploaded.
+# moto stores the uploaded bytes in the same process.
 HUGE = {"a row of 100 MB", "a value of 100 MB"}
 UPLOADED = 100_000_000
 
 
 def _members() -> Iterator[bytes]:
-    """An endless file that is in order all the way: gzip members of rows."""
+    """An endless valid file: gzip members of rows."""
     return itertools.repeat(gzip.compress(b"".join(b'{"user_id":"auth0|%08d"}\n' % n for n in range(2000))))
 
 
 def _bomb() -> Iterator[bytes]:
-    """A gibibyte of zeros in one of a thousandth, each row of it endless."""
+    """A GiB of zeros, compressed to about a thousandth, without a line break."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
     for _ in range(1024):
         yield compressor.compress(bytes(1 << 20))
@@ -44,7 +44,7 @@ def _bomb() -> Iterator[bytes]:
 
 
 def _bomb_of_rows() -> Iterator[bytes]:
-    """A bomb whose rows are in order, so that nothing but its size gives it away."""
+    """A bomb of valid rows, which only its size reveals."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
     rows = b'{"user_id":"auth0|0"}\n' * 50_000
     for _ in range(1024):
@@ -53,7 +53,7 @@ def _bomb_of_rows() -> Iterator[bytes]:
 
 
 def _huge_row() -> Iterator[bytes]:
-    """A row of 100 MB, stored and not compressed, so that its ratio does not give it away."""
+    """A row of 100 MB, stored without compression, so that its ratio does not reveal it."""
     compressor = zlib.compressobj(0, zlib.DEFLATED, 31)
     yield compressor.compress(b'{"user_id":"')
     for _ in range(100):
@@ -63,14 +63,14 @@ def _huge_row() -> Iterator[bytes]:
 
 
 def _huge_record() -> Iterator[bytes]:
-    """The same as CSV: a value of 100 MB, in the record that tells the columns."""
+    """A CSV file with a value of 100 MB in its first record, from which the columns are read."""
     yield b'"1","'
     yield from itertools.repeat(b"a" * 1_000_000, 100)
     yield b'"\r\n'
 
 
 def _encoded_bomb() -> Iterator[bytes]:
-    """A page whose one value is a gibibyte, as a client sees that undoes the transport's encoding."""
+    """A page with a value of a GiB, compressed as the transport's content encoding."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
     yield compressor.compress(b'{"users":[{"id":"')
     for _ in range(1024):
@@ -95,8 +95,8 @@ JSON, CSV = {"Content-Type": "application/json"}, {"Content-Type": "text/csv"}
 DEEP = "[" * 10_000 + "]" * 10_000
 METADATA = "http://169.254.169.254/latest/meta-data/"
 Serve = Callable[[WholeSystem], broken.Action]
-# What is served, and the error that the run's manifest must name.
-REFUSED: dict[str, tuple[Serve, set[str]]] = {
+# The response, and the errors that the run manifest may contain.
+HOSTILE_RESPONSES: dict[str, tuple[Serve, set[str]]] = {
     "zeros without end": (lambda _: broken.endless(), {"CorruptFileError", "WrongFormatError"}),
     "rows without end": (lambda _: broken.stream(_members), {"OutOfTimeError"}),
     "a bomb": (lambda _: broken.stream(_bomb), {"FileTooLargeError", "WrongFormatError"}),
@@ -112,8 +112,8 @@ REFUSED: dict[str, tuple[Serve, set[str]]] = {
     "a list instead of rows": (lambda _: _file(b"[1, 2]\n"), {"WrongFormatError"}),
 }
 BUSY = {"OutOfTimeError", "ProviderBusyError"}
-# The same of a domain, for the file and for the pages.
-REFUSED_OF_A_DOMAIN: dict[tuple[str, str], tuple[Serve, set[str]]] = {
+# The same for a domain's CSV file and its pages.
+HOSTILE_DOMAIN_RESPONSES: dict[tuple[str, str], tuple[Serve, set[str]]] = {
     ("csv", "the metadata address"): (lambda _: broken.redirect(METADATA), {"RequestRefusedError"}),
     ("csv", "another scheme"): (lambda _: broken.redirect("http://localhost/"), {"RequestRefusedError"}),
     ("csv", "rows without end"): (lambda _: broken.endless(b'"1","a"\r\n' * 8192, "text/csv"), {"OutOfTimeError"}),
@@ -138,13 +138,13 @@ REFUSED_OF_A_DOMAIN: dict[tuple[str, str], tuple[Serve, set[str]]] = {
     ("ndjson", "invalid UTF-8"): (lambda _: _page(b'{"users":[{"id":"1","name":"\xff"}]}'), {"WrongFormatError"}),
     ("ndjson", "NUL bytes"): (lambda _: _page(b'{"users":[{"id":"1\x00"}]}'), {"WrongFormatError"}),
 }
-STRANGE_OF_A_DOMAIN = {
+UNUSUAL_CSV = {
     "invalid UTF-8": b'"1","\xff\xfe\x80"\r\n',
     "NUL bytes": b'"1","\x00\x00"\r\n',
     "names like paths": b'"../../runs/x","_manifest.json"\r\n',
 }
-# What is strange and still NDJSON is archived as it is: byte for byte is the promise.
-STRANGE = {
+# Unusual but valid NDJSON is archived byte for byte.
+UNUSUAL_NDJSON = {
     "invalid UTF-8": b'{"name":"\xff\xfe\x80"}\n',
     "NUL bytes": b'{"name":"\x00\x00"}\n',
     "nested 10,000 deep": b'{"name":' + b"[" * 10_000 + b"]" * 10_000 + b"}\n",
@@ -152,99 +152,99 @@ STRANGE = {
 }
 
 
-def _memory(*, forget_the_peak: bool = False) -> int:
-    """Return the most bytes of memory that this process had, since the peak was last forgotten."""
-    forget = Path("/proc/self/clear_refs")
-    if not forget.exists():
-        # Not Linux: the peak since the process began.
+def _memory(*, reset_peak: bool = False) -> int:
+    """Return the peak memory of this process in bytes, optionally resetting the peak first."""
+    clear_refs = Path("/proc/self/clear_refs")
+    if not clear_refs.exists():
+        # Not Linux: the peak since the process started.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if forget_the_peak:
-        forget.write_text("5")
+    if reset_peak:
+        clear_refs.write_text("5")
     (peak,) = re.findall(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
     return int(peak) * 1024
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[WholeSystem]:
-    with world(users=60, organizations=1, cybozu_users=1, max_expanded_bytes=GIB) as running:
+    with start_system(users=60, organizations=1, cybozu_users=1, max_expanded_bytes=GIB) as running:
         yield running
 
 
 @pytest.fixture
-def everything(stack: WholeSystem) -> WholeSystem:
-    stack.empty()
+def system(stack: WholeSystem) -> WholeSystem:
+    stack.reset()
     stack.configure([{"dataset": "users", "connection_id": FIRST_CONNECTION}], [])
     stack.service.timeout_seconds = TIMEOUT_SECONDS
     stack.service.seconds_left.clear()
     return stack
 
 
-def _ends_in_time_and_in_bounded_memory(everything: WholeSystem, what: str, errors: set[str]) -> None:
-    most = MAX_MEMORY + UPLOADED if what in HUGE else MAX_MEMORY
+def _assert_bounded_failure(system: WholeSystem, case: str, errors: set[str]) -> None:
+    max_memory = MAX_MEMORY + UPLOADED if case in HUGE else MAX_MEMORY
     gc.collect()
-    before = _memory(forget_the_peak=True)
+    before = _memory(reset_peak=True)
 
     # when
-    run_id = everything.run()
+    run_id = system.run()
 
-    # then: it says why, nothing is there, no invocation reached its time-out
-    (missing,) = everything.run_manifest(run_id)["missing"]
+    # then: the manifest has the reason, nothing is archived, no invocation reached its time-out
+    (missing,) = system.run_manifest(run_id)["missing"]
     assert missing["error"] in errors, missing
     assert missing["reason"]
-    assert everything.aws.keys("archive/") == []
-    assert everything.aws.unfinished_uploads() == 0
-    assert min(everything.service.seconds_left) > 0
-    assert _memory() - before < most
+    assert system.aws.keys("archive/") == []
+    assert system.aws.unfinished_uploads() == 0
+    assert min(system.service.seconds_left) > 0
+    assert _memory() - before < max_memory
 
 
-def _with_parts_for(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Parts as small as elsewhere in the proofs would take all of the time.
-    if what in HUGE:
+def _set_part_size(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # With the small parts of the other tests, the upload would exceed the time-out.
+    if case in HUGE:
         monkeypatch.setattr(sys.modules[WholeSystem.__module__], "PART_BYTES", 8 << 20)
 
 
-@pytest.mark.parametrize("what", REFUSED)
-def test_a_hostile_file_ends_the_export_in_time_and_in_bounded_memory(
-    everything: WholeSystem, what: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("case", HOSTILE_RESPONSES)
+def test_hostile_file_fails_the_export_in_time_and_in_bounded_memory(
+    system: WholeSystem, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve, errors = REFUSED[what]
-    everything.tenant.faults.add("GET /job_*", serve(everything), times=None)
-    _with_parts_for(what, monkeypatch)
+    serve, errors = HOSTILE_RESPONSES[case]
+    system.tenant.faults.add("GET /job_*", serve(system), times=None)
+    _set_part_size(case, monkeypatch)
 
-    _ends_in_time_and_in_bounded_memory(everything, what, errors)
+    _assert_bounded_failure(system, case, errors)
 
 
-@pytest.mark.parametrize(("form", "what"), REFUSED_OF_A_DOMAIN)
-def test_a_hostile_domain_ends_the_export_in_time_and_in_bounded_memory(
-    everything: WholeSystem, form: str, what: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("form", "case"), HOSTILE_DOMAIN_RESPONSES)
+def test_hostile_domain_fails_the_export_in_time_and_in_bounded_memory(
+    system: WholeSystem, form: str, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serve, errors = REFUSED_OF_A_DOMAIN[form, what]
-    everything.configure([], [{"dataset": "users", "format": form}])
-    everything.domain.faults.add("GET /v1/*", serve(everything), times=None)
-    _with_parts_for(what, monkeypatch)
+    serve, errors = HOSTILE_DOMAIN_RESPONSES[form, case]
+    system.configure([], [{"dataset": "users", "format": form}])
+    system.domain.faults.add("GET /v1/*", serve(system), times=None)
+    _set_part_size(case, monkeypatch)
 
-    _ends_in_time_and_in_bounded_memory(everything, what, errors)
-
-
-@pytest.mark.parametrize("what", STRANGE_OF_A_DOMAIN)
-def test_a_strange_file_of_a_domain_is_archived_as_it_is(everything: WholeSystem, what: str) -> None:
-    everything.configure([], [{"dataset": "users", "format": "csv"}])
-    everything.domain.faults.add("GET /v1/*", _csv(STRANGE_OF_A_DOMAIN[what]), times=None)
-
-    run_id = everything.run()
-
-    assert everything.run_manifest(run_id)["complete"] is True, everything.run_manifest(run_id)["missing"]
-    (archived,) = everything.archived().values()
-    assert archived.body == STRANGE_OF_A_DOMAIN[what]
+    _assert_bounded_failure(system, case, errors)
 
 
-@pytest.mark.parametrize("what", STRANGE)
-def test_a_strange_file_is_archived_as_it_is(everything: WholeSystem, what: str) -> None:
-    everything.tenant.faults.add("GET /job_*", _file(STRANGE[what]), times=None)
+@pytest.mark.parametrize("case", UNUSUAL_CSV)
+def test_unusual_csv_file_is_archived_unchanged(system: WholeSystem, case: str) -> None:
+    system.configure([], [{"dataset": "users", "format": "csv"}])
+    system.domain.faults.add("GET /v1/*", _csv(UNUSUAL_CSV[case]), times=None)
 
-    run_id = everything.run()
+    run_id = system.run()
 
-    assert everything.run_manifest(run_id)["complete"] is True, everything.run_manifest(run_id)["missing"]
-    (archived,) = everything.archived().values()
-    assert gzip.decompress(archived.body) == STRANGE[what]
+    assert system.run_manifest(run_id)["complete"] is True, system.run_manifest(run_id)["missing"]
+    (archived,) = system.archived().values()
+    assert archived.body == UNUSUAL_CSV[case]
+
+
+@pytest.mark.parametrize("case", UNUSUAL_NDJSON)
+def test_unusual_ndjson_file_is_archived_unchanged(system: WholeSystem, case: str) -> None:
+    system.tenant.faults.add("GET /job_*", _file(UNUSUAL_NDJSON[case]), times=None)
+
+    run_id = system.run()
+
+    assert system.run_manifest(run_id)["complete"] is True, system.run_manifest(run_id)["missing"]
+    (archived,) = system.archived().values()
+    assert gzip.decompress(archived.body) == UNUSUAL_NDJSON[case]
     assert archived.content["rows"] == 1

@@ -1,4 +1,4 @@
-"""Random faults, drawn from seeds: ``make soak SEEDS=1000``, and ``make soak SEED=17`` for one of them again."""
+"""Inject random faults from seeds: ``make soak SEEDS=1000``; ``make soak SEED=17`` repeats a seed."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ import pytest
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
-from tests.fault_injection.system import WholeSystem, world
+from tests.fault_injection.system import WholeSystem, start_system
 from tests.fault_injection.test_crashes_of_changes import Changes
 
 pytestmark = [
     pytest.mark.timeout(24 * 3600),
-    # What vanishes closes nothing.
+    # A killed invocation does not close its connections.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 
 SEEDS = int(os.environ.get("MEIBO_SOAK_SEEDS", "12"))
 SEED = os.environ.get("MEIBO_SOAK_SEED") or None
-# As many parts as the tests of CI run side by side.
+# The number of pytest workers in CI.
 SHARES = 2
-# What Lambda's own failures may take of a run before the workflow gives up: each function is tried twice more.
+# The workflow retries a failed invocation twice.
 MAX_KILLS = 2
 MAX_ATTEMPTS = 5
 
 
 class Clock:
-    """The functions' clock: it runs on at once when somebody waits, and may be set wrong by minutes."""
+    """The functions' clock, with a skew in seconds; ``sleep`` moves it forward and returns at once."""
 
     def __init__(self, skew: float) -> None:
         self.ahead = skew
@@ -46,7 +46,7 @@ class Clock:
 
 
 class Reaper:
-    """Lets some invocations vanish, as a time-out does."""
+    """Kills random invocations, as a time-out does."""
 
     def __init__(self, chance: random.Random, share: float) -> None:
         self.kills = 0
@@ -55,12 +55,12 @@ class Reaper:
         self._lock = threading.Lock()
 
     def before(self, invocation: Invocation, call: Call) -> None:
-        self._perhaps(invocation)
+        self._maybe_kill(invocation)
 
     def after(self, invocation: Invocation, call: Call) -> None:
-        self._perhaps(invocation)
+        self._maybe_kill(invocation)
 
-    def _perhaps(self, invocation: Invocation) -> None:
+    def _maybe_kill(self, invocation: Invocation) -> None:
         with self._lock:
             if self.kills < MAX_KILLS and self._chance.random() < self._share:
                 self.kills += 1
@@ -70,7 +70,7 @@ class Reaper:
 
 
 def _fault(chance: random.Random, now: float) -> broken.Action:
-    """Draw one fault."""
+    """Return a random fault."""
     kind = chance.randrange(12)
     if kind == 0:
         return broken.too_many_requests(retry_after=chance.choice([0, 1, 30, 5000]))
@@ -94,7 +94,7 @@ def _fault(chance: random.Random, now: float) -> broken.Action:
 
 
 def _file_fault(chance: random.Random) -> broken.Action:
-    """Draw one fault of a location: it has expired, its file is another one, its connection breaks."""
+    """Return a random fault of a location: an expired location, a changed file or a broken connection."""
     return chance.choice(
         [
             broken.respond(403, "<Error><Code>AccessDenied</Code></Error>", {"Content-Type": "application/xml"}),
@@ -106,24 +106,24 @@ def _file_fault(chance: random.Random) -> broken.Action:
     )
 
 
-def _break(everything: WholeSystem, chance: random.Random) -> None:
+def _add_random_faults(system: WholeSystem, chance: random.Random) -> None:
     for _ in range(chance.randrange(0, 5)):
         request = chance.choice(
             ["* /api/v2/*", "POST /oauth/token", "GET /api/v2/jobs/*", "GET /api/v2/organizations*", "* /api/v2/jobs*"]
         )
-        everything.tenant.faults.add(
+        system.tenant.faults.add(
             request, _fault(chance, time.time()), times=chance.randrange(1, 4), after=chance.randrange(0, 4)
         )
     for _ in range(chance.randrange(0, 3)):
-        everything.tenant.faults.add("GET /job_*", _file_fault(chance), after=chance.randrange(0, 4))
+        system.tenant.faults.add("GET /job_*", _file_fault(chance), after=chance.randrange(0, 4))
     for _ in range(chance.randrange(0, 3)):
-        everything.domain.faults.add("GET /v1/*", _fault(chance, time.time()), after=chance.randrange(0, 4))
-    everything.tenant.switches.polls_until_completed = chance.randrange(0, 4)
-    everything.tenant.switches.polls_processing = chance.randrange(0, 2)
-    everything.tenant.switches.file_ranges = chance.random() < 0.8
+        system.domain.faults.add("GET /v1/*", _fault(chance, time.time()), after=chance.randrange(0, 4))
+    system.tenant.switches.polls_until_completed = chance.randrange(0, 4)
+    system.tenant.switches.polls_processing = chance.randrange(0, 2)
+    system.tenant.switches.file_ranges = chance.random() < 0.8
     for number in range(2):
         if chance.random() < 0.2:
-            everything.tenant.jobs.fates[len(everything.tenant.jobs.fates) + number] = "failed"
+            system.tenant.jobs.fates[len(system.tenant.jobs.fates) + number] = "failed"
 
 
 EXPORTS: tuple[list[dict[str, Any]], list[dict[str, Any]]] = (
@@ -133,62 +133,62 @@ EXPORTS: tuple[list[dict[str, Any]], list[dict[str, Any]]] = (
 
 
 @pytest.fixture(scope="module")
-def everything() -> Iterator[WholeSystem]:
-    with world(users=120, organizations=2, cybozu_users=110, MaxParallelExports="3", copy_lanes=2) as running:
+def system() -> Iterator[WholeSystem]:
+    with start_system(users=120, organizations=2, cybozu_users=110, MaxParallelExports="3", copy_lanes=2) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def changes(everything: WholeSystem) -> Changes:
-    return Changes(everything)
+def changes(system: WholeSystem) -> Changes:
+    return Changes(system)
 
 
-def _a_run(everything: WholeSystem, chance: random.Random) -> None:
-    """A run with everything against it, repaired until it is complete."""
-    everything.empty()
-    everything.configure(*EXPORTS)
-    _break(everything, chance)
-    everything.watch = reaper = Reaper(chance, 0.01)
-    moment = everything.next_tick()
-    # The tick comes once, or twice, or twice at the same time.
-    others = [threading.Thread(target=everything.aws.tick, args=(moment,)) for _ in range(chance.randrange(0, 3))]
+def _run(system: WholeSystem, chance: random.Random) -> None:
+    """Run with random faults, and repair until the run is complete."""
+    system.reset()
+    system.configure(*EXPORTS)
+    _add_random_faults(system, chance)
+    system.observer = reaper = Reaper(chance, 0.01)
+    moment = system.next_tick()
+    # The tick is delivered once, or up to three times at the same time.
+    others = [threading.Thread(target=system.aws.tick, args=(moment,)) for _ in range(chance.randrange(0, 3))]
     for other in others:
         other.start()
-    run_id = everything.run(moment)
+    run_id = system.run(moment)
     for other in others:
         other.join()
     attempt = 1
-    # What is there at any time is whole; what is missing has its reason, and a repair brings it.
-    while not (manifest := everything.run_manifest(run_id, attempt))["complete"]:
+    # At any time, archived exports are complete and missing ones have a reason; a repair adds them.
+    while not (manifest := system.run_manifest(run_id, attempt))["complete"]:
         assert all(missing["error"] != "UnexpectedError" for missing in manifest["missing"]), manifest["missing"]
-        everything.archived()
+        system.archived()
         attempt += 1
         assert attempt <= MAX_ATTEMPTS, manifest["missing"]
         if attempt == MAX_ATTEMPTS - 1:
-            everything.tenant.faults.clear()
-            everything.domain.faults.clear()
-            everything.watch = None
-        outcome = everything.aws.invoke({"run_id": run_id, "repair": True})
+            system.tenant.faults.clear()
+            system.domain.faults.clear()
+            system.observer = None
+        outcome = system.aws.invoke({"run_id": run_id, "repair": True})
         while outcome.failed:
-            outcome = everything.aws.invoke({"run_id": run_id, "repair": True})
+            outcome = system.aws.invoke({"run_id": run_id, "repair": True})
         assert outcome.payload["attempt"] == attempt, outcome.payload
-        everything.wait(run_id, attempt)
-    found = everything.archived()
-    assert len(found) == 4
-    # Who vanished may have left an upload, which a lifecycle rule ends; whoever failed ended his own.
-    assert everything.aws.unfinished_uploads() <= reaper.kills
-    for archived in found.values():
+        system.wait(run_id, attempt)
+    exports = system.archived()
+    assert len(exports) == 4
+    # A killed invocation may leave an upload, which a lifecycle rule aborts; a failed one aborts its own.
+    assert system.aws.unfinished_uploads() <= reaper.kills
+    for archived in exports.values():
         job = archived.manifest["job"]
         if job is not None:
-            expected = everything.tenant.expected_file(job["id"]).sha256
+            expected = system.tenant.expected_file(job["id"]).sha256
             assert archived.manifest["object"]["sha256"] == expected
-    assert found["example/users/csv/all"].body == everything.domain.expected_csv("user")
+    assert exports["example/users/csv/all"].body == system.domain.expected_csv("user")
 
 
-def _a_batch(changes: Changes, chance: random.Random) -> None:
-    """A batch of changes with everything against it."""
-    changes.begin()
-    changes.world.configure(*EXPORTS)
+def _apply_batch(changes: Changes, chance: random.Random) -> None:
+    """Apply a batch of changes with random faults."""
+    changes.reset()
+    changes.system.configure(*EXPORTS)
     for _ in range(chance.randrange(0, 4)):
         action = chance.choice(
             [
@@ -199,8 +199,8 @@ def _a_batch(changes: Changes, chance: random.Random) -> None:
             ]
         )
         request = chance.choice(["* /api/v2/*", "POST /oauth/token", "* /api/v2/organizations/*"])
-        changes.world.tenant.faults.add(request, action, after=chance.randrange(0, 8))
-    changes.world.watch = Reaper(chance, 0.02)
+        changes.system.tenant.faults.add(request, action, after=chance.randrange(0, 8))
+    changes.system.observer = Reaper(chance, 0.02)
     changes.deliver()
     changes.check()
 
@@ -211,29 +211,29 @@ def _seeds(share: int) -> list[int]:
 
 @pytest.mark.parametrize("share", [0] if SEED is not None else range(SHARES))
 def test_random_faults_lose_nothing(
-    everything: WholeSystem,
+    system: WholeSystem,
     changes: Changes,
     share: int,
     monkeypatch: pytest.MonkeyPatch,
-    tell: Callable[[str], None],
+    report_line: Callable[[str], None],
 ) -> None:
-    failures, began = [], time.monotonic()
+    failures, started_at = [], time.monotonic()
     seeds = _seeds(share)
     for seed in seeds:
-        chance = random.Random(seed)  # noqa: S311  # to be drawn again, not to be kept from anybody
+        chance = random.Random(seed)  # noqa: S311  # reproducible, not secret
         clock = Clock(skew=chance.uniform(-300, 300))
         monkeypatch.setattr("meibo.http.ratelimit.SystemClock.now", lambda _self, clock=clock: clock.now())
         monkeypatch.setattr(
             "meibo.http.ratelimit.SystemClock.sleep", lambda _self, seconds, clock=clock: clock.sleep(seconds)
         )
         try:
-            # Every fourth seed is for changes, which are quicker to go wrong in fewer ways.
+            # Every fourth seed tests changes, which have fewer kinds of faults.
             if seed % 4 == 3:
-                _a_batch(changes, chance)
+                _apply_batch(changes, chance)
             else:
-                _a_run(everything, chance)
-        except Exception as error:  # noqa: BLE001  # told with its seed
+                _run(system, chance)
+        except Exception as error:  # noqa: BLE001  # reported with its seed
             failures.append(f"make soak SEED={seed}: {type(error).__name__}: {str(error)[:600]}")
 
-    tell(f"random faults: {len(seeds)} seeds, {len(failures)} failed, {time.monotonic() - began:.0f} s")
+    report_line(f"random faults: {len(seeds)} seeds, {len(failures)} failed, {time.monotonic() - started_at:.0f} s")
     assert not failures, "\n".join(failures)

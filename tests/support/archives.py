@@ -1,4 +1,4 @@
-"""Small archives for the tests of the reading side, on disk and in S3, with manifests as the pipeline writes them."""
+"""Small archives on disk and in S3, with the manifests of the pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAFF_CSV = ExportAddress(provider="cybozu", source="example", dataset="users", 
 
 
 class Storage(Protocol):
-    """Where a test's archive is, with what a test may do to it and Meibo may not."""
+    """A storage for a test's archive, in which objects can also be overwritten and deleted."""
 
     def reader(self) -> ArchiveReader: ...
     def put(self, key: str, body: bytes) -> str | None: ...
@@ -63,8 +63,8 @@ class BucketArchive:
         return S3Reader(self.client, self.name)
 
     def put(self, key: str, body: bytes) -> str | None:
-        answer = self.client.put_object(Bucket=self.name, Key=key, Body=body)
-        version: str | None = answer.get("VersionId")
+        response = self.client.put_object(Bucket=self.name, Key=key, Body=body)
+        version: str | None = response.get("VersionId")
         return version
 
     def get(self, key: str) -> bytes:
@@ -75,15 +75,15 @@ class BucketArchive:
         self.client.delete_object(Bucket=self.name, Key=key)
 
 
-def ndjson(rows: Sequence[Mapping[str, Any]], *, zipped: bool = True) -> bytes:
-    """Return rows as a provider's file."""
+def ndjson(rows: Sequence[Mapping[str, Any]], *, compress: bool = True) -> bytes:
+    """Return rows as a provider's NDJSON file."""
     body = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-    return gzip.compress(body, mtime=0) if zipped else body
+    return gzip.compress(body, mtime=0) if compress else body
 
 
 @dataclass
 class ArchiveBuilder:
-    """Writes runs as the pipeline does."""
+    """Writes runs in the pipeline's format."""
 
     storage: Storage
     keys: dict[str, str] = field(default_factory=dict)
@@ -98,17 +98,17 @@ class ArchiveBuilder:
         suspect: Mapping[ExportAddress, str] | None = None,
         missing: Sequence[Mapping[str, str]] = (),
     ) -> dict[str, Any]:
-        """Archive files as one run and return the run's manifest."""
+        """Archive files as a run and return the run manifest."""
         exports: list[dict[str, Any]] = []
         for address, body in files.items():
-            zipped = body[:2] == b"\x1f\x8b"
+            is_gzip = body[:2] == b"\x1f\x8b"
             inspection = Inspection(Content(format=_content_format(address), header=header))
             inspection.feed(memoryview(body))
             facts = inspection.finish()
             checksum = best_checksum()
             digest = FileDigest(checksum)
             digest.add(memoryview(body), checksum.update(body))
-            key = address.object_key(run_id, gzip=zipped)
+            key = address.object_key(run_id, gzip=is_gzip)
             version = self.storage.put(key, body)
             reason = (suspect or {}).get(address)
             sanity = {"verdict": "suspect" if reason else "ok", "previous_run_id": None, "previous_rows": None}
@@ -162,8 +162,8 @@ class ArchiveBuilder:
                 "archived": len(exports),
                 "missing": len(missing),
                 "suspect": len(suspect or {}),
-                "bytes": sum(one["bytes"] for one in exports),
-                "rows": sum(one["rows"] or 0 for one in exports),
+                "bytes": sum(export["bytes"] for export in exports),
+                "rows": sum(export["rows"] or 0 for export in exports),
             },
             "exports": exports,
             "missing": list(missing),
@@ -172,11 +172,11 @@ class ArchiveBuilder:
         return document
 
     def put_json(self, key: str, document: Any) -> None:
-        """Write a JSON document, whatever was there."""
+        """Write a JSON document, also over an existing object."""
         self.storage.put(key, json.dumps(document, ensure_ascii=False, indent=2).encode())
 
     def edit(self, key: str, *path: str, value: Any) -> None:
-        """Alter one value of a JSON document."""
+        """Replace the value at a path of a JSON document."""
         document = json.loads(self.storage.get(key))
         inner = document
         for name in path[:-1]:

@@ -1,4 +1,4 @@
-"""The queue of changes, the engine and a simulated tenant in one thread of time, without sockets."""
+"""Apply changes from a queue in memory to a simulated tenant, on virtual time and without sockets."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class Invoker:
-    """One execution environment of the function, with its own pool of clients."""
+    """An execution environment of the function, with its own pool of clients."""
 
     world: ChangeQueueHarness
     pool: ClientPool[Auth0Client] = field(default_factory=lambda: ClientPool(new_client))
 
     def __call__(self, event: dict[str, Any]) -> InvocationResult:
         world = self.world
-        ends = world.clock.now() + world.timeout
+        deadline = world.clock.now() + world.timeout
 
         def time_left() -> float:
-            return ends - world.clock.now()
+            return deadline - world.clock.now()
 
         context = ProviderContext(
             lambda: time_left() - MIN_FINISH_SECONDS,
@@ -61,13 +61,13 @@ class Invoker:
         unprocessed = applier.apply(parse_queue_event(event))
         world.counts.update(applier.counts)
         return InvocationResult(
-            {"batchItemFailures": [{"itemIdentifier": one.message_id} for one in unprocessed]}, failed=False
+            {"batchItemFailures": [{"itemIdentifier": message.message_id} for message in unprocessed]}, failed=False
         )
 
 
 @dataclass
 class ChangeQueueHarness:
-    """Everything around the applier. ``seconds`` is how long a request takes there and back."""
+    """The environment of the applier. ``seconds`` is the round-trip time of a request."""
 
     tenant: SimulatedTenant
     clock: VirtualTime = field(default_factory=VirtualTime)
@@ -86,7 +86,7 @@ class ChangeQueueHarness:
         self.organizations = self.tenant.organizations.ids()
 
     def source(self) -> EventSource:
-        """Return one poller with an execution environment of its own."""
+        """Return a poller with an execution environment of its own."""
         return EventSource(
             self.queue,
             "arn:aws:sqs:ap-northeast-1:123456789012:meibo-changes.fifo",
@@ -114,7 +114,7 @@ class ChangeQueueHarness:
         return self.queue.send(json.dumps(change), group or change["organization_id"], unique=unique)
 
     def drain(self, *, rounds: int = 10_000_000) -> None:
-        """Let the pollers work until the queue is empty."""
+        """Run the pollers until the queue is empty."""
 
         def poller() -> None:
             source = self.source()
@@ -132,8 +132,8 @@ class ChangeQueueHarness:
 
     def lines(self, message_id: str | None = None) -> list[dict[str, Any]]:
         keys = sorted(self.store.keys("changes/"))
-        found = [line for key in keys for line in self.store.get_lines(key) or []]
-        return [line for line in found if message_id in (None, line["message_id"])]
+        lines = [line for key in keys for line in self.store.get_lines(key) or []]
+        return [line for line in lines if message_id in (None, line["message_id"])]
 
     def outcomes(self, message_id: str) -> Mapping[str | None, str]:
         lines = self.lines(message_id)
@@ -145,7 +145,9 @@ class ChangeQueueHarness:
         return [json.loads(letter.body) for letter in self.queue.letters]
 
     def requests(self, method: str, tail: str = "members") -> list[int]:
-        """Return the statuses of requests whose path ends so."""
+        """Return the statuses of the requests with this method and last part of the path."""
         return [
-            one.status for one in self.tenant.requests if one.method == method and one.path.rpartition("/")[2] == tail
+            request.status
+            for request in self.tenant.requests
+            if request.method == method and request.path.rpartition("/")[2] == tail
         ]

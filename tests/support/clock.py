@@ -1,8 +1,4 @@
-"""Clocks that tests move.
-
-One thread runs at a time. When it sleeps, the clock moves to the moment at which the next one wakes, so hours of rate
-limits take milliseconds and every run is the same.
-"""
+"""Clocks under the control of tests: hours of rate limits take milliseconds, and every run is the same."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 
 class FakeClock:
-    """Sleeping moves it and takes no time; ``slept`` remembers how long each sleep was."""
+    """A clock whose ``sleep`` moves it forward and returns at once; ``slept`` lists the durations."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self.time = start
@@ -28,12 +24,12 @@ class FakeClock:
         self.time += seconds
 
     def deadline(self, seconds: float) -> FakeDeadline:
-        """Return what tells the seconds left of an invocation that ends in so many."""
+        """Return the remaining time of an invocation that ends after ``seconds``, as a callable."""
         return FakeDeadline(self, self.time + seconds)
 
 
 class FakeDeadline:
-    """An invocation's time-out on a fake clock."""
+    """The remaining seconds of an invocation on a fake clock."""
 
     def __init__(self, clock: FakeClock, end: float) -> None:
         self._clock = clock
@@ -44,7 +40,10 @@ class FakeDeadline:
 
 
 class VirtualTime:
-    """A clock (``now``, ``sleep``) for the workers that ``run`` starts."""
+    """A clock (``now``, ``sleep``) for the worker threads that ``run`` starts.
+
+    One worker runs at a time. When it sleeps, the clock moves to the time at which the next worker wakes.
+    """
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self.time = start
@@ -69,7 +68,7 @@ class VirtualTime:
         event.wait()
 
     def run(self, workers: Sequence[Callable[[], None]]) -> None:
-        """Run the workers to their ends; raises what one of them raised."""
+        """Run the workers until all of them end. Raise the first error of a worker."""
         errors: list[BaseException] = []
 
         def body(worker: Callable[[], None], turn: threading.Event) -> None:
@@ -77,7 +76,7 @@ class VirtualTime:
             self._workers.add(threading.get_ident())
             try:
                 worker()
-            except BaseException as error:  # noqa: BLE001  # carried to the thread that waits
+            except BaseException as error:  # noqa: BLE001  # raised again in the waiting thread
                 errors.append(error)
             finally:
                 self._workers.discard(threading.get_ident())

@@ -1,4 +1,4 @@
-"""An SQS FIFO queue in memory, on a clock that tests move."""
+"""An SQS FIFO queue in memory, on a fake clock."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Message:
 
 @dataclass
 class FifoQueue:
-    """What the event source mapping, the function and a sender see of a FIFO queue with its dead-letter queue.
+    """A FIFO queue with its dead-letter queue, for senders, the event source mapping and the function.
 
-    While a message of a group is hidden, nothing of that group is delivered: that is what keeps the order.
+    While a message of a group is hidden, no message of that group is delivered, which preserves the order.
     """
 
     now: Callable[[], float]
@@ -45,7 +45,7 @@ class FifoQueue:
         key = unique or hashlib.sha256((group + body).encode()).hexdigest()
         if self._is_duplicate(f"queue:{group}:{key}"):
             return ""
-        # In AWS a random UUID; here a number, so that a test that fails does so again.
+        # A random UUID in AWS. A number here, so that failures are reproducible.
         message = Message(body, group, self.now(), f"00000000-0000-4000-8000-{len(self._sent):012d}")
         self.messages.append(message)
         return message.id
@@ -69,7 +69,7 @@ class FifoQueue:
             message.receipt = f"{message.id}:{message.received}"
             message.visible_at = now + self.visibility
             chosen.append(message)
-        return [self._as_sqs_gives_it(message) for message in chosen]
+        return [self._record(message) for message in chosen]
 
     def delete(self, receipts: Sequence[str]) -> None:
         self.messages = [message for message in self.messages if message.receipt not in receipts]
@@ -86,7 +86,7 @@ class FifoQueue:
                 message.visible_at = self.now() + seconds
 
     def send_dead_letter(self, letter: DeadLetter) -> None:
-        if not self._is_duplicate(f"letters:{letter.group_id}:{letter.deduplication_id}"):
+        if not self._is_duplicate(f"dead-letter:{letter.group_id}:{letter.deduplication_id}"):
             self.letters.append(letter)
 
     def _is_duplicate(self, key: str) -> bool:
@@ -97,7 +97,7 @@ class FifoQueue:
         return False
 
     @staticmethod
-    def _as_sqs_gives_it(message: Message) -> dict[str, Any]:
+    def _record(message: Message) -> dict[str, Any]:
         return {
             "MessageId": message.id,
             "ReceiptHandle": message.receipt,

@@ -1,4 +1,4 @@
-"""Which action IAM asks for a call of an API, and whether a policy of the template grants it."""
+"""Map API calls to IAM actions, and find the statement of the template that grants an action."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# The action is not always named after the operation:
+# Operations with an action of another name:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
 _ACTIONS = {
     "s3:HeadObject": "s3:GetObject",
@@ -20,7 +20,7 @@ _ACTIONS = {
     "lambda:Invoke": "lambda:InvokeFunction",
     "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
 }
-# What a workflow needs to log: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
+# Actions that a workflow needs for its logs: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
 LOG_DELIVERY = frozenset(
     {
         "logs:CreateLogDelivery",
@@ -37,7 +37,7 @@ LOG_DELIVERY = frozenset(
 
 @dataclass(frozen=True)
 class Need:
-    """One action that a function needs on one resource, and the prefix where a list was asked for."""
+    """An action that a function needs on a resource, with the prefix of a list request."""
 
     function: str
     action: str
@@ -46,12 +46,12 @@ class Need:
 
 
 def action_of(call: str) -> str:
-    """Return the action for a call, ``service:Operation`` as boto3 names them."""
+    """Return the action of a call, which is given as ``service:Operation`` in boto3's names."""
     return _ACTIONS.get(call, call)
 
 
 def grants(statements: Iterable[Mapping[str, Any]], need: Need) -> tuple[str, str] | None:
-    """Return the grant (action, resource) that allows what is needed, or None."""
+    """Return the granted action and resource that cover the need, or None."""
     for statement in statements:
         if need.action not in statement["Action"] or not _condition(statement.get("Condition"), need):
             continue
@@ -66,7 +66,7 @@ def _condition(condition: Mapping[str, Any] | None, need: Need) -> bool:
         return True
     ((operator, tests),) = condition.items()
     ((key, patterns),) = tests.items()
-    assert (operator, key) == ("StringLikeIfExists", "s3:prefix"), f"a condition that nothing here can judge: {tests}"
+    assert (operator, key) == ("StringLikeIfExists", "s3:prefix"), f"unsupported condition: {tests}"
     if need.prefix is None:
         return True
     return any(fnmatch.fnmatchcase(need.prefix, pattern) for pattern in _list(patterns))

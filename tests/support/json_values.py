@@ -1,4 +1,4 @@
-"""What a provider may answer: any JSON value, and a documented answer with some of its values replaced."""
+"""Generate responses of a provider: any JSON value, and documented responses with some values replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-# Never in an error message: an id or an error code, which may be in one, cannot hold a space.
+# Must not appear in an error message. It contains a space, which ids and error codes cannot.
 CANARY = "canary "
 
 _TEXTS = st.text(max_size=8) | st.sampled_from([CANARY, "\ud83d", "\x00", "²", "NaN", "../x", "x" * 300])
@@ -24,7 +24,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-# A value of each type, with those that trip a reader: not hashable, not iterable, too large, not Unicode.
+# Values of each type, including values that are not hashable, not iterable, too large or not Unicode.
 WRONG_VALUES: tuple[Any, ...] = (
     *(None, True, 7, -1, 10**400, float("inf"), float("nan"), "", CANARY, "\ud83d"),
     *([], [7], [[]], {}, {"x": 7}),
@@ -32,7 +32,7 @@ WRONG_VALUES: tuple[Any, ...] = (
 
 
 def replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    """Return the document with another value at a path."""
+    """Return a copy of the document with another value at a path."""
     if not path:
         return value
     changed = copy.deepcopy(document)
@@ -44,7 +44,7 @@ def replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
 
 
 def places(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Yield the path of every value in a document, the document itself included."""
+    """Yield the path of every value in a document, including the document itself."""
     yield path
     children = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
@@ -55,7 +55,7 @@ def places(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[st
 
 @st.composite
 def altered(draw: st.DrawFn, document: Any) -> Any:
-    """Return the document with one or two of its values replaced."""
+    """Return a copy of the document with one or two values replaced."""
     for _ in range(draw(st.integers(1, 2))):
         path = draw(st.sampled_from(list(places(document))))
         document = replaced(document, path, draw(JSON))

@@ -1,4 +1,4 @@
-"""A tenant in memory, as a walk asks it: organizations, their connections and members, and trouble on the way."""
+"""A tenant in memory: pages of organizations, their connections and members, with faults."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def organization_id(number: int) -> str:
 
 @dataclass
 class MemoryTenant:
-    """So many organizations; the one with number n has n % 5 members.
+    """A tenant with ``count`` organizations; organization n has n % 5 members.
 
-    ``calls_left`` is how many calls it answers before it is busy. ``always_next`` gives a cursor with every page that
-    is not empty, as members' pages were recorded. ``before`` is called before each question.
+    The tenant answers ``calls_left`` calls before it is busy. ``always_next`` returns a cursor with every page that is
+    not empty, like recorded pages of members. ``before`` is called before each call.
     """
 
     count: int = 0
@@ -36,7 +36,7 @@ class MemoryTenant:
     def organizations(self, cursor: str | None) -> Page:
         self._answer("organizations")
         ids = [organization_id(number) for number in range(self.count) if organization_id(number) not in self._deleted]
-        return self._page([{"id": one, "name": f"組織 {one[-3:]}"} for one in ids if one > (cursor or "")], "id")
+        return self._page([{"id": id_, "name": f"組織 {id_[-3:]}"} for id_ in ids if id_ > (cursor or "")], "id")
 
     def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
         self._answer(f"connections of {organization_id}")
@@ -51,10 +51,10 @@ class MemoryTenant:
             | ({"roles": []} if with_roles and self.roles else {})
             for number in range(int(organization_id[4:]) % 5)
         ]
-        found = [member for member in members if str(member["user_id"]) > (cursor or "")]
-        return self._page(found, "user_id", size=2, always_next=self.always_next), with_roles and self.roles
+        page = [member for member in members if str(member["user_id"]) > (cursor or "")]
+        return self._page(page, "user_id", size=2, always_next=self.always_next), with_roles and self.roles
 
-    #: Organizations that the list does not show any more; those in ``gone`` it still shows.
+    #: Organizations that are no longer in the list. Those that are only in ``gone`` are still in it.
     _deleted: set[str] = field(default_factory=set)
 
     def delete(self, number: int) -> None:
@@ -70,26 +70,26 @@ class MemoryTenant:
         if organization_id in self.gone:
             raise RequestRefusedError(f"no organization {organization_id}", status=404)
 
-    def _answer(self, question: str) -> None:
-        self.before(question)
+    def _answer(self, call: str) -> None:
+        self.before(call)
         if not self.calls_left:
             raise ProviderBusyError("busy", retry_after=self.retry_after)
         self.calls_left -= 1
-        self.calls.append(question)
+        self.calls.append(call)
 
     def lines(self, dataset: str) -> list[dict[str, Any]]:
-        """Return what a walk that nothing disturbs must give."""
+        """Return the rows of an undisturbed export."""
         ids = [organization_id(number) for number in range(self.count)]
         if dataset == "organizations":
             return [
-                {"id": one, "name": f"組織 {one[-3:]}", "enabled_connections": [{"connection_id": f"con_{one[4:]}"}]}
-                for one in ids
-                if one not in self.gone
+                {"id": id_, "name": f"組織 {id_[-3:]}", "enabled_connections": [{"connection_id": f"con_{id_[4:]}"}]}
+                for id_ in ids
+                if id_ not in self.gone
             ]
         return [
-            {"organization_id": one, "user_id": f"auth0|{number}", "email": f"{number}@example.com"}
+            {"organization_id": id_, "user_id": f"auth0|{number}", "email": f"{number}@example.com"}
             | ({"roles": []} if self.roles else {})
-            for one in ids
-            if one not in self.gone
-            for number in range(int(one[4:]) % 5)
+            for id_ in ids
+            if id_ not in self.gone
+            for number in range(int(id_[4:]) % 5)
         ]

@@ -1,4 +1,4 @@
-"""A provider in memory, below requests: what a session sends arrives here in place of a socket."""
+"""A provider in memory: an adapter for requests that answers from a table instead of a socket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it arrived."""
+    """A received request."""
 
     method: str
     url: str
@@ -44,9 +44,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; ``json`` is written as its body. ``breaks_after`` cuts the body after so many bytes.
+    """A response; ``json`` becomes its body. ``breaks_after`` cuts the body after that many bytes.
 
-    ``stream`` is read in place of the body, however it behaves.
+    If ``stream`` is set, it is read instead of the body.
     """
 
     status: int = 200
@@ -62,7 +62,7 @@ Answering = Reply | Exception | Callable[[Seen], "Reply | Exception"]
 
 
 class Transport(HTTPAdapter):
-    """Answers by route: each reply once, in order, and the last one again and again."""
+    """Answers each route with its replies in order, and repeats the last reply."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Transport(HTTPAdapter):
 
 
 def at(moment: float) -> dict[str, str]:
-    """Return the Date header of a moment, in whole seconds as HTTP has them."""
+    """Return the Date header of a time, in seconds as HTTP requires."""
     return {"Date": formatdate(int(moment), usegmt=True)}
 
 

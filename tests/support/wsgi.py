@@ -1,4 +1,4 @@
-"""A session of requests whose other side is a WSGI application in this thread, on a clock that tests move."""
+"""Connect a session of requests to a WSGI application in the same thread, on a fake clock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Instead:
-    """An answer that comes in place of the application's."""
+    """A response that replaces the application's."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -30,21 +30,21 @@ class Instead:
 
 
 class WsgiAdapter(HTTPAdapter):
-    """Calls the application where a socket would be; ``pause`` is told how long the way there and back takes."""
+    """Calls the application instead of a socket. ``pause`` receives the network time of a request."""
 
     def __init__(self, application: WSGIApplication, pause: Callable[[float], None], seconds: float = 0.0) -> None:
         super().__init__()
         self._application = application
         self._pause = pause
         self._seconds = seconds
-        #: Called before each request; may answer itself, or raise what breaks the connection.
+        #: Called before each request; may return a response, or raise an error of the connection.
         self.before: Callable[[requests.PreparedRequest], Instead | None] = lambda _request: None
-        #: Called after the application has answered and before the client sees it.
+        #: Called after the application's response and before the client receives it.
         self.after: Callable[[requests.PreparedRequest], None] = lambda _request: None
 
     def session(self) -> requests.Session:
         session = requests.Session()
-        # No proxy stands between two ends of one thread, and looking for one at each request takes time.
+        # The application is in this thread, and looking up a proxy at each request takes time.
         session.trust_env = False
         session.mount("https://", self)
         return session
@@ -76,7 +76,7 @@ class WsgiAdapter(HTTPAdapter):
 
     @staticmethod
     def _environ(request: requests.PreparedRequest, url: SplitResult, body: bytes) -> WSGIEnvironment:
-        """Return what a server would make of the request (PEP 3333)."""
+        """Return the WSGI environment of the request (PEP 3333)."""
         environ: WSGIEnvironment = {
             "REQUEST_METHOD": str(request.method),
             "SCRIPT_NAME": "",
@@ -103,11 +103,11 @@ class WsgiAdapter(HTTPAdapter):
     def _response(
         self, request: requests.PreparedRequest, status: int, headers: dict[str, str], body: bytes
     ) -> requests.Response:
-        answer = urllib3.HTTPResponse(
+        response = urllib3.HTTPResponse(
             body=io.BytesIO(body),
             headers=headers,
             status=status,
             preload_content=False,
             request_method=request.method,
         )
-        return self.build_response(request, answer)
+        return self.build_response(request, response)

@@ -63,7 +63,7 @@ def test_rows_are_counted_and_fields_named(maker: ArchiveBuilder, meibo: Meibo) 
     after = after[7:] + after[:7]
     after = [dict(reversed(row.items())) for row in after]
     maker.run({USERS: ndjson(before)}, EARLIER)
-    maker.run({USERS: ndjson(after, zipped=False)})
+    maker.run({USERS: ndjson(after, compress=False)})
 
     done = meibo("diff", EARLIER, RUN, "--json")
 
@@ -250,7 +250,7 @@ def test_it_agrees_with_a_comparison_in_memory(
     for name, directory in (("a", before), ("b", after)):
         path = folder / f"{name}.ndjson"
         rows = [{"id": key, **row} for key, row in directory.items()] or [{"id": "only to have a row"}]
-        path.write_bytes(ndjson(rows, zipped=False))
+        path.write_bytes(ndjson(rows, compress=False))
         sides.append(RowFile(path, ("id",), (), find_dataset("auth0", "organizations")))
 
     with Comparison(sides[0], sides[1], folder, blank_is_null=False) as comparison:
