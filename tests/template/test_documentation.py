@@ -14,6 +14,8 @@ from tests.template.conftest import Template
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+PACKAGE = ROOT / "layers/meibo/meibo"
+PREFIXES_IN_THE_BUCKET = frozenset({"parts/", "runs/", "reports/", "verifications/"})
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 
 
@@ -106,14 +108,34 @@ def test_the_checklist_names_what_the_template_has(source: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "docs/glossary.md", "CONTRIBUTING.md"])
-def test_every_module_that_a_page_names_exists(page: str) -> None:
-    paths = re.findall(r"`((?:[a-z0-9_]+/)*[a-z][a-z0-9_.]*\.(?:py|json|yaml))`", (ROOT / page).read_text("utf-8"))
-    package = ROOT / "layers/meibo/meibo"
+def test_every_path_that_a_page_names_exists(page: str) -> None:
+    paths = _paths((ROOT / page).read_text(encoding="utf-8"))
 
-    missing = [path for path in paths if not (ROOT / path).is_file() and not any(package.parent.rglob(path))]
+    missing = [path for path in paths if not any(any(folder.glob(_pattern(path))) for folder in (ROOT, PACKAGE))]
 
-    assert len(paths) > 2
+    assert len(paths) > 10
     assert missing == []
+
+
+@pytest.mark.parametrize("path", ["exports/nothing.py", "src/nothing/", "tests/nothing", "functions/<name>/nothing.py"])
+def test_a_path_that_does_not_exist_is_found(path: str) -> None:
+    assert _paths(f"Open `{path}` and `meibo ls`, not `parts/` of the bucket.") == [path]
+    assert not any(any(folder.glob(_pattern(path))) for folder in (ROOT, PACKAGE))
+
+
+def _paths(text: str) -> list[str]:
+    """Return the files and folders of the repository that a page names in backticks.
+
+    These are names with a slash at the end, a known suffix, or a known folder at the beginning. They are relative to
+    the repository or to the package `meibo`, for which a page may also write `…/`.
+    """
+    path = r"(?:[a-z0-9_<>-]+/)*[a-z0-9][a-z0-9_.-]*\.(?:py|json|yaml|in|txt|md)|(?:…/)?(?:[a-z0-9_<>-]+/)+"
+    below = r"(?:docs|events|functions|layers|requirements|scripts|src|statemachines|tests)/[a-z0-9_/.-]+"
+    return [found for found in re.findall(rf"`({path}|{below})`", text) if found not in PREFIXES_IN_THE_BUCKET]
+
+
+def _pattern(path: str) -> str:
+    return re.sub(r"<\w+>", "*", path.removeprefix("…/")).rstrip("/")
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:
