@@ -39,7 +39,6 @@ UNCHECKED: tuple[str, ...] = (
     "src/meibo_local/",
     "src/meibo_simulators/",
     "tests/integration/",
-    "tests/template/",
     "tests/unit/",
 )
 

@@ -1,4 +1,4 @@
-"""The template as CloudFormation sees it: translated from SAM, its parameters and conditions resolved."""
+"""The template translated from SAM to CloudFormation, with its parameters and conditions resolved."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Resource = dict[str, Any]
 
 
 class Template:
-    """A translated template with everything resolved that CloudFormation resolves before it creates resources.
+    """A translated template, resolved as CloudFormation does before it creates resources.
 
-    References to other resources are left as text: ``Logical`` for a Ref and ``Logical.Attribute`` for a GetAtt.
+    References to other resources become strings: ``Logical`` for a Ref and ``Logical.Attribute`` for a GetAtt.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Template:
 
     @classmethod
     def deployed(cls, parameters: Mapping[str, Any], *, region: str, stack: str) -> Template:
-        """Return the template as a stack of that name in that region has it."""
+        """Return the template of a stack with that name in that region."""
         pseudo = {**PSEUDO_PARAMETERS, "AWS::Region": region, "AWS::StackName": stack}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_DEFAULT_REGION", region)
@@ -54,15 +54,15 @@ class Template:
 
     def of_type(self, kind: str) -> dict[str, dict[str, Any]]:
         """Return the properties of every resource of a type, by logical id."""
-        return {name: found["Properties"] for name, found in self.resources.items() if found["Type"] == kind}
+        return {name: resource["Properties"] for name, resource in self.resources.items() if resource["Type"] == kind}
 
     def properties(self, name: str) -> dict[str, Any]:
-        """Return the properties of one resource."""
-        found: dict[str, Any] = self.resources[name]["Properties"]
-        return found
+        """Return the properties of a resource."""
+        properties: dict[str, Any] = self.resources[name]["Properties"]
+        return properties
 
     def statements(self, role: str) -> Iterator[dict[str, Any]]:
-        """Yield the statements of a role's policies with Action and Resource as lists."""
+        """Yield the statements of a role's policies, with Action and Resource as lists."""
         for policy in self.properties(role).get("Policies", ()):
             for statement in policy["PolicyDocument"]["Statement"]:
                 yield {**statement, "Action": _list(statement["Action"]), "Resource": _list(statement["Resource"])}
@@ -101,13 +101,13 @@ class Template:
 
     def _substitute(self, text: str) -> str:
         parts = text.split("${")
-        done = [parts[0]]
+        substituted = [parts[0]]
         for part in parts[1:]:
             name, _, rest = part.partition("}")
-            # ${!name} is how Fn::Sub spells a ${name} that is not its own.
+            # Fn::Sub replaces ${!name} with a literal ${name}.
             value = f"${{{name[1:]}}}" if name.startswith("!") else self._values.get(name, name)
-            done.append(f"{value}{rest}")
-        return "".join(done)
+            substituted.append(f"{value}{rest}")
+        return "".join(substituted)
 
 
 def _list(value: Any) -> list[Any]:
@@ -116,13 +116,13 @@ def _list(value: Any) -> list[Any]:
 
 @pytest.fixture(scope="session")
 def source_text() -> str:
-    """The template as it is written."""
+    """The text of the template."""
     return (ROOT / "template.yaml").read_text()
 
 
 @pytest.fixture(scope="session")
 def source() -> dict[str, Any]:
-    """The template as SAM reads it."""
+    """The template before SAM translates it."""
     return read_template()
 
 
@@ -135,7 +135,7 @@ def workflow() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def translate() -> Callable[..., Template]:
-    """Translate the template with parameters of choice, the defaults for the others."""
+    """Return a function that translates the template with the given parameters and the defaults of the others."""
 
     def translated(**parameters: str | int) -> Template:
         return Template.deployed(
@@ -147,5 +147,5 @@ def translate() -> Callable[..., Template]:
 
 @pytest.fixture(scope="session")
 def template(translate: Callable[..., Template]) -> Template:
-    """The template with every default."""
+    """The template with the defaults of all parameters."""
     return translate()

@@ -1,4 +1,4 @@
-"""Loud on failure, and on silence."""
+"""The alarms: metrics, thresholds, missing data and actions."""
 
 from __future__ import annotations
 
@@ -14,48 +14,29 @@ TOPIC = "arn:aws:sns:eu-central-1:123456789012:pager"
 WEEK = 7 * 24 * 3600
 
 
-@pytest.mark.parametrize(
-    ("alarm", "missing"),
-    [
-        ("RunFailedAlarm", "notBreaching"),
-        ("SilenceAlarm", "breaching"),
-        ("SuspectExportsAlarm", "notBreaching"),
-        ("DamageAlarm", "notBreaching"),
-        ("UncheckedExportsAlarm", "notBreaching"),
-        ("ScheduleDeadLettersAlarm", "notBreaching"),
-        ("ChangesDeadLettersAlarm", "notBreaching"),
-        ("ChangesAgeAlarm", "notBreaching"),
-        ("ReturnedChangesAgeAlarm", "notBreaching"),
-        ("FailedChangeGroupsAlarm", "notBreaching"),
-        ("ChangeMembersErrorsAlarm", "notBreaching"),
-        ("RejectedMembersAlarm", "notBreaching"),
-    ],
-)
-def test_alarm_says_what_missing_data_means(template: Template, alarm: str, missing: str) -> None:
-    assert template.properties(alarm)["TreatMissingData"] == missing
+def test_missing_data_breaches_only_the_silence_alarm(template: Template) -> None:
+    alarms = template.of_type("AWS::CloudWatch::Alarm")
 
-
-def test_these_are_all_the_alarms(template: Template) -> None:
-    assert set(template.of_type("AWS::CloudWatch::Alarm")) == {
-        "RunFailedAlarm",
-        "SilenceAlarm",
-        "SuspectExportsAlarm",
-        "DamageAlarm",
-        "UncheckedExportsAlarm",
-        "ScheduleDeadLettersAlarm",
-        "ChangesDeadLettersAlarm",
-        "ChangesAgeAlarm",
-        "ReturnedChangesAgeAlarm",
-        "FailedChangeGroupsAlarm",
-        "ChangeMembersErrorsAlarm",
-        "RejectedMembersAlarm",
+    assert {name: alarm["TreatMissingData"] for name, alarm in alarms.items()} == {
+        "RunFailedAlarm": "notBreaching",
+        "SilenceAlarm": "breaching",
+        "SuspectExportsAlarm": "notBreaching",
+        "DamageAlarm": "notBreaching",
+        "UncheckedExportsAlarm": "notBreaching",
+        "ScheduleDeadLettersAlarm": "notBreaching",
+        "ChangesDeadLettersAlarm": "notBreaching",
+        "ChangesAgeAlarm": "notBreaching",
+        "ReturnedChangesAgeAlarm": "notBreaching",
+        "FailedChangeGroupsAlarm": "notBreaching",
+        "ChangeMembersErrorsAlarm": "notBreaching",
+        "RejectedMembersAlarm": "notBreaching",
     }
 
 
-def test_run_alarm_watches_every_way_to_end_badly(template: Template) -> None:
+def test_run_alarm_watches_failed_timed_out_and_aborted_executions(template: Template) -> None:
     metrics = {metric["Id"]: metric for metric in template.properties("RunFailedAlarm")["Metrics"]}
 
-    watched = {found["MetricStat"]["Metric"]["MetricName"] for found in metrics.values() if "MetricStat" in found}
+    watched = {metric["MetricStat"]["Metric"]["MetricName"] for metric in metrics.values() if "MetricStat" in metric}
 
     assert watched == {"ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"}
     for name in metrics.keys() - {"unsuccessful"}:
@@ -65,13 +46,13 @@ def test_run_alarm_watches_every_way_to_end_badly(template: Template) -> None:
         ]
 
 
-def test_run_alarm_evaluates_metrics_that_come_late(template: Template) -> None:
-    # given: the alarm's expression and how long a period counts
+def test_run_alarm_evaluates_late_metrics(template: Template) -> None:
+    # given: the expression and the period of the alarm
     properties = template.properties("RunFailedAlarm")
     (expression,) = (metric["Expression"] for metric in properties["Metrics"] if "Expression" in metric)
     (period,) = {metric["MetricStat"]["Period"] for metric in properties["Metrics"] if "MetricStat" in metric}
 
-    # then: a missing data point stays missing until it comes, and one of several periods suffices
+    # then: a late data point is not replaced by 0, and a single breaching period is enough
     assert "FILL" not in expression
     assert expression == "SUM([failed, timed_out, aborted])"
     assert properties["DatapointsToAlarm"] == 1
@@ -79,9 +60,9 @@ def test_run_alarm_evaluates_metrics_that_come_late(template: Template) -> None:
 
 
 @pytest.mark.parametrize("alarm", ["ReturnedChangesAgeAlarm", "FailedChangeGroupsAlarm", "ChangeMembersErrorsAlarm"])
-def test_alarm_stays_on_until_a_stuck_change_is_received_again(template: Template, alarm: str) -> None:
-    # given: a change that is returned is hidden for 15 minutes at most; after a killed invocation, for as long as the
-    # queue says. Then an invocation may run for its whole time before it emits its metrics.
+def test_alarm_lasts_until_a_stuck_change_is_received_again(template: Template, alarm: str) -> None:
+    # given: a returned change is hidden for at most 15 minutes, and after a killed invocation for the queue's
+    # visibility timeout. Then an invocation may use its full time-out before it emits metrics.
     hidden = MAX_WAIT_SECONDS
     if alarm == "ChangeMembersErrorsAlarm":
         hidden = template.properties("ChangesQueue")["VisibilityTimeout"]
@@ -94,15 +75,15 @@ def test_alarm_stays_on_until_a_stuck_change_is_received_again(template: Templat
 
 
 @pytest.mark.parametrize(("state", "enabled"), [("ENABLED", True), ("DISABLED", False)])
-def test_silence_alarm_acts_only_while_there_is_a_schedule(
+def test_silence_alarm_acts_only_while_the_schedule_is_enabled(
     translate: Callable[..., Template], state: str, *, enabled: bool
 ) -> None:
     assert translate(ScheduleState=state).properties("SilenceAlarm")["ActionsEnabled"] is enabled
 
 
-def test_silence_alarm_is_another_alarm_once_the_schedule_is_enabled(translate: Callable[..., Template]) -> None:
-    # An alarm that was in ALARM while its actions were disabled does not act when they are enabled: its state does not
-    # change. CloudFormation replaces an alarm whose name changes, and the new one is evaluated from the beginning.
+def test_silence_alarm_is_replaced_when_the_schedule_is_enabled(translate: Callable[..., Template]) -> None:
+    # If an alarm is in ALARM state when its actions are enabled, it does not act, because its state does not change.
+    # CloudFormation replaces an alarm if its name changes, and evaluates the new alarm from the beginning.
     names = [
         translate(ScheduleState=state).properties("SilenceAlarm")["AlarmName"] for state in ("DISABLED", "ENABLED")
     ]
@@ -110,38 +91,37 @@ def test_silence_alarm_is_another_alarm_once_the_schedule_is_enabled(translate: 
     assert names == ["meibo-silence-while-disabled", "meibo-silence"]
 
 
-def test_no_other_alarm_is_ever_disabled(template: Template) -> None:
-    disabled = {name for name, found in template.of_type("AWS::CloudWatch::Alarm").items() if "ActionsEnabled" in found}
+def test_only_the_silence_alarm_can_be_disabled(template: Template) -> None:
+    alarms = template.of_type("AWS::CloudWatch::Alarm")
 
-    assert disabled == {"SilenceAlarm"}
-
-
-@pytest.mark.parametrize("alarm", ["SilenceAlarm", "SuspectExportsAlarm"])
-def test_alarm_looks_where_the_functions_put_their_metrics(template: Template, alarm: str) -> None:
-    # given
-    variables = template.properties("FinishRun")["Environment"]["Variables"]
-
-    # then
-    properties = template.properties(alarm)
-    assert properties["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
-    assert properties["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
+    assert {name for name, alarm in alarms.items() if "ActionsEnabled" in alarm} == {"SilenceAlarm"}
 
 
 @pytest.mark.parametrize(
-    ("alarm", "metric"), [("DamageAlarm", "DamagedObjects"), ("UncheckedExportsAlarm", "UncheckedExports")]
+    ("alarm", "function", "metric", "statistic"),
+    [
+        ("SilenceAlarm", "FinishRun", "CompleteRuns", "Sum"),
+        ("SuspectExportsAlarm", "FinishRun", "SuspectExports", "Sum"),
+        ("DamageAlarm", "VerifyArchive", "DamagedObjects", "Sum"),
+        ("UncheckedExportsAlarm", "VerifyArchive", "UncheckedExports", "Sum"),
+        ("RejectedMembersAlarm", "ChangeMembers", "RejectedMembers", "Sum"),
+        ("FailedChangeGroupsAlarm", "ChangeMembers", "FailedChangeGroups", "Sum"),
+        ("ReturnedChangesAgeAlarm", "ChangeMembers", "OldestReturnedChangeAge", "Maximum"),
+    ],
 )
-def test_verification_alarm_watches_the_metric_of_the_function(template: Template, alarm: str, metric: str) -> None:
-    variables = template.properties("VerifyArchive")["Environment"]["Variables"]
-
+def test_alarm_watches_the_metric_of_its_function(
+    template: Template, alarm: str, function: str, metric: str, statistic: str
+) -> None:
+    variables = template.properties(function)["Environment"]["Variables"]
     properties = template.properties(alarm)
 
-    assert properties["MetricName"] == metric
-    assert properties["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"]
+    assert (properties["MetricName"], properties["Statistic"]) == (metric, statistic)
+    assert properties["Namespace"] == variables["POWERTOOLS_METRICS_NAMESPACE"] == "Meibo"
     assert properties["Dimensions"] == [{"Name": "service", "Value": variables["POWERTOOLS_SERVICE_NAME"]}]
 
 
 @pytest.mark.parametrize("hours", [2, 26, 168])
-def test_silence_alarm_goes_off_after_the_hours_asked_for(translate: Callable[..., Template], hours: int) -> None:
+def test_silence_alarm_covers_the_hours_of_its_parameter(translate: Callable[..., Template], hours: int) -> None:
     properties = translate(MaxSilenceHours=hours).properties("SilenceAlarm")
 
     assert properties["Period"] * properties["EvaluationPeriods"] == hours * 3600
@@ -149,8 +129,8 @@ def test_silence_alarm_goes_off_after_the_hours_asked_for(translate: Callable[..
     assert (properties["ComparisonOperator"], properties["Threshold"]) == ("LessThanThreshold", 1)
 
 
-def test_silence_alarm_stays_within_what_cloudwatch_looks_back(source: dict[str, Any]) -> None:
-    # Seven days where the period is an hour or more:
+def test_silence_alarm_stays_within_the_evaluation_range_of_cloudwatch(source: dict[str, Any]) -> None:
+    # Seven days if the period is at least an hour:
     # https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
     assert source["Parameters"]["MaxSilenceHours"]["MaxValue"] * 3600 <= WEEK
 
@@ -166,9 +146,9 @@ def test_every_queue_has_an_alarm(template: Template) -> None:
     assert watched == {f"{queue}.QueueName" for queue in template.of_type("AWS::SQS::Queue")}
 
 
-def test_every_queue_is_encrypted_and_reached_over_tls_only(template: Template) -> None:
+def test_every_queue_is_encrypted_and_requires_tls(template: Template) -> None:
     queues = template.of_type("AWS::SQS::Queue")
-    guarded = {
+    protected = {
         queue
         for policy in template.of_type("AWS::SQS::QueuePolicy").values()
         for statement in policy["PolicyDocument"]["Statement"]
@@ -177,7 +157,7 @@ def test_every_queue_is_encrypted_and_reached_over_tls_only(template: Template) 
     }
 
     assert all(queue["SqsManagedSseEnabled"] is True for queue in queues.values())
-    assert guarded == set(queues)
+    assert protected == set(queues)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +168,7 @@ def test_every_queue_is_encrypted_and_reached_over_tls_only(template: Template) 
         ({"AlarmTopicArn": TOPIC}, [TOPIC]),
     ],
 )
-def test_alarms_go_where_the_parameters_say(
+def test_alarm_actions_follow_the_parameters(
     translate: Callable[..., Template], parameters: dict[str, str], actions: list[str] | None
 ) -> None:
     template = translate(**parameters)
@@ -197,7 +177,7 @@ def test_alarms_go_where_the_parameters_say(
         assert alarm.get("AlarmActions") == actions
 
 
-def test_topic_is_made_only_for_an_email_address(template: Template, translate: Callable[..., Template]) -> None:
+def test_topic_is_created_only_for_an_email_address(template: Template, translate: Callable[..., Template]) -> None:
     mailing = translate(AlarmEmail="ops@example.com")
 
     assert template.of_type("AWS::SNS::Topic") == {}

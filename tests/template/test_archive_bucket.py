@@ -1,4 +1,4 @@
-"""The bucket keeps what it is given: private, encrypted, versioned, never overwritten, retained."""
+"""The archive bucket: private, encrypted, versioned, never overwritten, retained."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _policy(template: Template) -> dict[str, dict[str, Any]]:
 def test_bucket_outlives_the_stack(template: Template) -> None:
     bucket = template.resources["ArchiveBucket"]
 
-    # A first deployment that is rolled back leaves no empty bucket behind; every other deletion keeps it.
+    # A rollback of the first deployment deletes the empty bucket; every other deletion retains it.
     assert bucket["DeletionPolicy"] == "RetainExceptOnCreate"
     assert bucket["UpdateReplacePolicy"] == "Retain"
 
 
-def test_bucket_keeps_versions(template: Template) -> None:
+def test_bucket_is_versioned(template: Template) -> None:
     assert template.properties("ArchiveBucket")["VersioningConfiguration"] == {"Status": "Enabled"}
 
 
@@ -47,7 +47,7 @@ def test_bucket_is_private(template: Template) -> None:
 
 
 @pytest.mark.parametrize("sid", ["DenyInsecureTransport", "DenyOldTlsVersions"])
-def test_bucket_is_reached_over_tls_only(template: Template, sid: str) -> None:
+def test_bucket_requires_tls(template: Template, sid: str) -> None:
     statement = _policy(template)[sid]
 
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "s3:*")
@@ -64,7 +64,7 @@ def test_objects_cannot_be_overwritten(template: Template) -> None:
     assert statement["Effect"] == "Deny"
     assert statement["Action"] == "s3:PutObject"
     assert statement["Resource"] == "ArchiveBucket.Arn/*"
-    # An upload's start and its parts create no object and cannot carry the header.
+    # CreateMultipartUpload and UploadPart create no object and cannot have the header.
     assert statement["Condition"] == {
         "Null": {"s3:if-none-match": "true"},
         "Bool": {"s3:ObjectCreationOperation": "true"},
@@ -88,7 +88,7 @@ def test_bucket_policy_grants_nothing(template: Template) -> None:
         ),
     ],
 )
-def test_bucket_is_encrypted_with_the_customers_key_or_that_of_s3(
+def test_bucket_is_encrypted_with_the_customer_key_or_the_key_of_s3(
     translate: Callable[..., Template], key: str, expected: dict[str, Any]
 ) -> None:
     properties = translate(CustomerKeyArn=key).properties("ArchiveBucket")
@@ -96,14 +96,14 @@ def test_bucket_is_encrypted_with_the_customers_key_or_that_of_s3(
     assert properties["BucketEncryption"] == {"ServerSideEncryptionConfiguration": [expected]}
 
 
-def test_by_default_only_broken_uploads_and_parts_are_cleaned_up(template: Template) -> None:
+def test_default_lifecycle_removes_only_incomplete_uploads_and_parts(template: Template) -> None:
     assert _rules(template) == {
         "AbortIncompleteUploads": {
             "Id": "AbortIncompleteUploads",
             "Status": "Enabled",
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
         },
-        # Parts of exports that outlast an invocation; what is archived is not among them.
+        # Parts of exports that outlast an invocation. They are not a part of the archive.
         "ExpireParts": {
             "Id": "ExpireParts",
             "Status": "Enabled",
@@ -114,7 +114,7 @@ def test_by_default_only_broken_uploads_and_parts_are_cleaned_up(template: Templ
     }
 
 
-def test_lifecycle_follows_its_parameters(translate: Callable[..., Template]) -> None:
+def test_lifecycle_follows_the_parameters(translate: Callable[..., Template]) -> None:
     # given
     template = translate(TransitionDays=30, TransitionStorageClass="DEEP_ARCHIVE", RetentionDays=400, NoncurrentDays=90)
 
@@ -128,13 +128,13 @@ def test_lifecycle_follows_its_parameters(translate: Callable[..., Template]) ->
     assert {rules["Transition"]["Prefix"], rules["Expire"]["Prefix"]} == {"archive/"}
 
 
-def test_manifests_stay_readable_when_exports_move_to_a_colder_class(translate: Callable[..., Template]) -> None:
+def test_small_objects_such_as_manifests_are_not_transitioned(translate: Callable[..., Template]) -> None:
     rule = _rules(translate(TransitionDays=1))["Transition"]
 
     assert int(rule["ObjectSizeGreaterThan"]) == 128 * 1024
 
 
-def test_object_lock_follows_its_parameter_without_a_change_of_the_bucket(
+def test_object_lock_parameter_does_not_change_the_bucket(
     template: Template, translate: Callable[..., Template]
 ) -> None:
     properties = template.properties("ArchiveBucket")
@@ -145,7 +145,7 @@ def test_object_lock_follows_its_parameter_without_a_change_of_the_bucket(
 
 
 @pytest.mark.parametrize("function", ["CreateExports", "ArchiveExport", "FinishRun"])
-def test_writers_are_told_to_lock_objects(translate: Callable[..., Template], function: str) -> None:
+def test_object_lock_parameters_reach_the_functions(translate: Callable[..., Template], function: str) -> None:
     template = translate(ObjectLockMode="COMPLIANCE", ObjectLockDays=30)
 
     variables = template.properties(function)["Environment"]["Variables"]
@@ -153,7 +153,7 @@ def test_writers_are_told_to_lock_objects(translate: Callable[..., Template], fu
     assert (variables["MEIBO_OBJECT_LOCK_MODE"], variables["MEIBO_OBJECT_LOCK_DAYS"]) == ("COMPLIANCE", 30)
 
 
-def test_access_is_logged_where_a_bucket_for_it_is_given(
+def test_access_is_logged_to_the_bucket_of_the_parameter(
     template: Template, translate: Callable[..., Template]
 ) -> None:
     logging = translate(AccessLogBucket="access-logs").properties("ArchiveBucket")["LoggingConfiguration"]

@@ -1,4 +1,4 @@
-"""Commands, policies, names and links in the documentation agree with the template and the code."""
+"""Check that commands, policies, names and links in the documentation match the template and the code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-5555555
 
 
 def _commands(text: str) -> list[str]:
-    """Return the commands of a page's console blocks, each in one line."""
+    """Return the commands of a page's console blocks, with continuation lines joined."""
     blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
     joined = "\n".join(blocks).replace("\\\n", " ")
     return [line.strip().removeprefix("$ ") for line in joined.splitlines() if line.strip().startswith("$ ")]
@@ -29,13 +29,13 @@ def _commands(text: str) -> list[str]:
 def _statement(sid: str) -> dict[str, Any]:
     """Return a policy statement of the operations page."""
     blocks = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", OPERATIONS, re.DOTALL)]
-    (statement,) = (block for block in blocks if block.get("Sid") == sid)
-    found: dict[str, Any] = statement
-    return found
+    (block,) = (block for block in blocks if block.get("Sid") == sid)
+    statement: dict[str, Any] = block
+    return statement
 
 
-def test_functions_are_invoked_by_hand_without_a_read_timeout() -> None:
-    # The AWS CLI gives up after 60 seconds and invokes the function again:
+def test_documented_invocations_disable_the_read_timeout() -> None:
+    # By default the AWS CLI times out after 60 seconds and invokes the function again:
     # https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-options.html
     invocations = {
         (page.name, command)
@@ -49,13 +49,13 @@ def test_functions_are_invoked_by_hand_without_a_read_timeout() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_mention_of_an_invocation_is_a_command_that_is_checked(page: Any) -> None:
+def test_every_documented_invocation_is_in_a_console_block(page: Any) -> None:
     text = page.read_text(encoding="utf-8")
 
     assert text.count("aws lambda invoke") == sum("aws lambda invoke" in command for command in _commands(text))
 
 
-def test_the_documented_key_policy_allows_what_the_roles_are_granted(translate: Callable[..., Template]) -> None:
+def test_documented_key_policy_covers_the_grants_of_the_roles(translate: Callable[..., Template]) -> None:
     # given
     template = translate(CustomerKeyArn=KEY)
     granted = [
@@ -72,7 +72,7 @@ def test_the_documented_key_policy_allows_what_the_roles_are_granted(translate: 
     # then
     assert set(documented["Action"]) == {action for statement in granted for action in statement["Action"]}
     assert {service.replace("ap-northeast-1", "eu-central-1") for service in _via(documented)} == {
-        service for found in services for service in ([found] if isinstance(found, str) else found)
+        service for value in services for service in ([value] if isinstance(value, str) else value)
     }
 
 
@@ -81,7 +81,7 @@ def _via(statement: dict[str, Any]) -> list[str]:
     return services
 
 
-def test_the_documented_policy_of_the_log_bucket_covers_the_prefix_of_the_stack(
+def test_documented_log_bucket_policy_covers_the_prefix_of_the_stack(
     translate: Callable[..., Template],
 ) -> None:
     logging = translate(AccessLogBucket="access-log-bucket").properties("ArchiveBucket")["LoggingConfiguration"]
@@ -96,19 +96,19 @@ def test_the_documented_policy_of_the_log_bucket_covers_the_prefix_of_the_stack(
     )
 
 
-def test_the_checklist_names_what_the_template_has(source: dict[str, Any]) -> None:
+def test_names_in_the_deployment_checklist_exist_in_the_template(source: dict[str, Any]) -> None:
     checklist = OPERATIONS.partition("## First deployment checklist")[2].partition("\n## ")[0]
     steps = re.findall(r"^\d+\. \*\*(.+?)\*\*", checklist, re.MULTILINE)
 
     assert steps[0].startswith("A file over 8 MiB into a bucket that is younger than a day")
     known = {*source["Parameters"], *source["Resources"], *source["Outputs"]}
     named = set(re.findall(r"`([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+)(?:=[^`]*)?`", checklist))
-    # Words of AWS's or of Meibo's errors that are no names of the template.
+    # Error names of AWS and Meibo, which the template does not contain.
     assert named - known == {"AccessDenied", "LocationRefusedError", "SecretError"}
 
 
 @pytest.mark.parametrize("page", ["docs/architecture.md", "docs/glossary.md", "CONTRIBUTING.md"])
-def test_every_path_that_a_page_names_exists(page: str) -> None:
+def test_every_path_in_the_documentation_exists(page: str) -> None:
     paths = _paths((ROOT / page).read_text(encoding="utf-8"))
 
     missing = [path for path in paths if not any(any(folder.glob(_pattern(path))) for folder in (ROOT, PACKAGE))]
@@ -118,7 +118,7 @@ def test_every_path_that_a_page_names_exists(page: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["exports/nothing.py", "src/nothing/", "tests/nothing", "functions/<name>/nothing.py"])
-def test_a_path_that_does_not_exist_is_found(path: str) -> None:
+def test_missing_path_is_reported(path: str) -> None:
     assert _paths(f"Open `{path}` and `meibo ls`, not `parts/` of the bucket.") == [path]
     assert not any(any(folder.glob(_pattern(path))) for folder in (ROOT, PACKAGE))
 
@@ -131,14 +131,14 @@ def _paths(text: str) -> list[str]:
     """
     path = r"(?:[a-z0-9_<>-]+/)*[a-z0-9][a-z0-9_.-]*\.(?:py|json|yaml|in|txt|md)|(?:…/)?(?:[a-z0-9_<>-]+/)+"
     below = r"(?:docs|events|functions|layers|requirements|scripts|src|statemachines|tests)/[a-z0-9_/.-]+"
-    return [found for found in re.findall(rf"`({path}|{below})`", text) if found not in PREFIXES_IN_THE_BUCKET]
+    return [match for match in re.findall(rf"`({path}|{below})`", text) if match not in PREFIXES_IN_THE_BUCKET]
 
 
 def _pattern(path: str) -> str:
     return re.sub(r"<\w+>", "*", path.removeprefix("…/")).rstrip("/")
 
 
-def test_links_between_the_pages_lead_somewhere() -> None:
+def test_links_between_pages_are_not_broken() -> None:
     def anchors(text: str) -> set[str]:
         titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}

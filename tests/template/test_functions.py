@@ -1,4 +1,4 @@
-"""The functions run as their code expects: environment, time, memory, logs."""
+"""The functions: code, environment, time-outs, memory, logs, layers and failure destinations."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def _environment(template: Template, function: str) -> dict[str, str]:
     return {name: str(value) for name, value in variables.items()}
 
 
-def test_these_are_all_the_functions(template: Template) -> None:
+def test_every_function_is_tested(template: Template) -> None:
     assert set(template.of_type("AWS::Lambda::Function")) == set(FUNCTIONS)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_code_is_where_the_template_says(source: dict[str, Any], function: str) -> None:
+def test_code_exists_in_its_folder(source: dict[str, Any], function: str) -> None:
     folder = ROOT / source["Resources"][function]["Properties"]["CodeUri"]
 
     assert "def handler(" in (folder / "app.py").read_text()
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_environment_is_what_the_settings_read_and_nothing_else(template: Template, function: str) -> None:
+def test_environment_matches_the_settings(template: Template, function: str) -> None:
     read = {field.metadata["name"] for kind in SETTINGS[function] for field in dataclasses.fields(kind)}
 
-    given = {name for name in _environment(template, function) if name.startswith("MEIBO_")}
+    defined = {name for name in _environment(template, function) if name.startswith("MEIBO_")}
 
-    assert given == read
+    assert defined == read
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -59,7 +59,7 @@ def test_settings_accept_the_defaults(template: Template, function: str) -> None
 
 @pytest.mark.parametrize("bound", ["MinValue", "MaxValue"])
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_settings_accept_all_that_the_parameters_allow(
+def test_settings_accept_the_bounds_of_the_parameters(
     source: dict[str, Any], translate: Callable[..., Template], function: str, bound: str
 ) -> None:
     parameters = {name: declared[bound] for name, declared in source["Parameters"].items() if bound in declared}
@@ -71,7 +71,7 @@ def test_settings_accept_all_that_the_parameters_allow(
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_defaults_and_bounds_of_the_settings_are_those_of_the_parameters(source: dict[str, Any], function: str) -> None:
+def test_settings_have_the_defaults_and_bounds_of_the_parameters(source: dict[str, Any], function: str) -> None:
     variables = source["Resources"][function]["Properties"].get("Environment", {}).get("Variables", {})
     fields = [field.metadata for kind in SETTINGS[function] for field in dataclasses.fields(kind)]
 
@@ -90,7 +90,7 @@ def test_defaults_and_bounds_of_the_settings_are_those_of_the_parameters(source:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_function_has_its_own_log_group_with_retention(template: Template, function: str) -> None:
+def test_function_has_a_log_group_with_retention(template: Template, function: str) -> None:
     properties = template.properties(function)
 
     group = template.properties(properties["LoggingConfig"]["LogGroup"])
@@ -125,51 +125,51 @@ def test_function_is_traced(template: Template, function: str) -> None:
     assert template.properties(function)["TracingConfig"] == {"Mode": "Active"}
 
 
-def test_memory_holds_the_buffers_of_a_copy_at_its_defaults(template: Template) -> None:
-    # The buffers, and about 200 MB of interpreter, libraries and decoder beside them.
+def test_memory_holds_the_buffers_of_a_copy(template: Template) -> None:
+    # In addition to the buffers, the interpreter, the libraries and the decoder need about 200 MB.
     buffers = archive.COPY_LANES * archive.COPY_PART_BYTES
 
     assert template.properties("ArchiveExport")["MemorySize"] * settings.MIB >= buffers + 200 * settings.MIB
 
 
-def test_a_run_is_bounded_in_how_many_exports_it_works_on(template: Template, workflow: dict[str, Any]) -> None:
-    # given: the workflow takes the bound from its input, which CreateExports writes from its environment
+def test_number_of_parallel_exports_is_bounded(template: Template, workflow: dict[str, Any]) -> None:
+    # given: the workflow reads the bound from its input, which CreateExports writes from its environment
     assert workflow["States"]["Exports"]["MaxConcurrencyPath"] == "$.max_parallel_exports"
 
-    # then: a new account may run 10 functions at a time, and changes and verifications need some of them
+    # then: some of the 10 concurrent executions of a new account remain for changes and verifications
     assert _environment(template, "CreateExports")["MEIBO_MAX_PARALLEL_EXPORTS"] == "5"
 
 
 @pytest.mark.parametrize(("architecture", "layer"), [("x86_64", "MeiboLayer"), ("arm64", "MeiboLayerArm64")])
-def test_layer_is_built_for_the_functions_architecture(
+def test_layer_has_the_architecture_of_the_functions(
     translate: Callable[..., Template], architecture: str, layer: str
 ) -> None:
     # when
     template = translate(Architecture=architecture)
 
     # then
-    (translated,) = template.of_type("AWS::Lambda::LayerVersion").items()
-    assert translated[0].startswith(layer)
-    assert translated[1]["CompatibleArchitectures"] == [architecture]
+    ((name, properties),) = template.of_type("AWS::Lambda::LayerVersion").items()
+    assert name.startswith(layer)
+    assert properties["CompatibleArchitectures"] == [architecture]
     for function in FUNCTIONS:
         assert template.properties(function)["Architectures"] == [architecture]
-        assert template.properties(function)["Layers"] == [translated[0]]
+        assert template.properties(function)["Layers"] == [name]
 
 
 def test_makefile_builds_every_layer(source: dict[str, Any]) -> None:
     makefile = (ROOT / "layers/meibo/Makefile").read_text()
-    layers = [name for name, found in source["Resources"].items() if found["Type"] == "AWS::Serverless::LayerVersion"]
+    layers = [name for name, item in source["Resources"].items() if item["Type"] == "AWS::Serverless::LayerVersion"]
 
     for layer in layers:
         assert f"build-{layer}: processor := " in makefile
 
 
 @pytest.mark.parametrize("function", ["CreateExports", "VerifyArchive"])
-def test_tick_that_keeps_failing_is_kept(template: Template, function: str) -> None:
+def test_failed_scheduled_invocation_goes_to_the_dead_letter_queue(template: Template, function: str) -> None:
     (invoke,) = (
-        found
-        for found in template.of_type("AWS::Lambda::EventInvokeConfig").values()
-        if found["FunctionName"] == function
+        config
+        for config in template.of_type("AWS::Lambda::EventInvokeConfig").values()
+        if config["FunctionName"] == function
     )
 
     assert invoke["MaximumRetryAttempts"] == 2

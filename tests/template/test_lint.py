@@ -1,4 +1,4 @@
-"""cfn-lint has nothing to say, wherever the stack is deployed."""
+"""Run cfn-lint on the template and the workflow."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from meibo_local.template import ROOT
 
 
 @pytest.mark.parametrize("region", ["ap-northeast-1", "eu-central-1", "us-east-1"])
-def test_cfn_lint_finds_nothing(region: str) -> None:
-    found = lint_file(ROOT / "template.yaml", config=ManualArgs(regions=[region]))
+def test_template_passes_cfn_lint(region: str) -> None:
+    findings = lint_file(ROOT / "template.yaml", config=ManualArgs(regions=[region]))
 
-    assert [f"{match.rule.id} line {match.linenumber}: {match.message}" for match in found] == []
+    assert [f"{match.rule.id} line {match.linenumber}: {match.message}" for match in findings] == []
 
 
 def _findings_in_workflow(definition: dict[str, Any]) -> list[str]:
-    # The linter reads a definition where it stands in the template, not in a file beside it, and after substitution.
+    # cfn-lint checks a definition only inside a template and after substitution, not in a separate file.
     definition = json.loads(json.dumps(definition).replace("${Partition}", "aws"))
     properties = {"RoleArn": "arn:aws:iam::123456789012:role/workflow", "Definition": definition}
     template = {
@@ -30,11 +30,11 @@ def _findings_in_workflow(definition: dict[str, Any]) -> list[str]:
     return [match.message for match in lint(json.dumps(template), config=ManualArgs(regions=["ap-northeast-1"]))]
 
 
-def test_the_workflow_is_in_the_amazon_states_language(workflow: dict[str, Any]) -> None:
+def test_workflow_passes_cfn_lint(workflow: dict[str, Any]) -> None:
     assert _findings_in_workflow(workflow) == []
 
 
-def test_a_mistake_in_the_workflow_would_be_found(workflow: dict[str, Any]) -> None:
+def test_mistake_in_the_workflow_is_found(workflow: dict[str, Any]) -> None:
     broken = json.loads(json.dumps(workflow))
     broken["States"]["Complete"]["Type"] = "Succed"
 

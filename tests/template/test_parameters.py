@@ -1,4 +1,4 @@
-"""Every knob is a parameter that explains itself and refuses what cannot work."""
+"""The parameters: types, defaults, descriptions, bounds and groups."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_parameter_is_bounded(name: str) -> None:
         {"MinValue", "MaxValue"} <= declared.keys() if declared["Type"] == "Number" else "AllowedPattern" in declared
     )
 
-    assert bounded, f"{name} takes anything"
+    assert bounded, f"{name} accepts any value"
     assert "AllowedPattern" not in declared or "ConstraintDescription" in declared
 
 
@@ -48,7 +48,7 @@ def test_default_is_within_its_bounds(name: str) -> None:
         assert declared["MinValue"] <= default <= declared["MaxValue"]
 
 
-def test_parameters_are_grouped_and_labelled_once_each(source: dict[str, Any]) -> None:
+def test_every_parameter_has_a_group_and_a_label(source: dict[str, Any]) -> None:
     interface = source["Metadata"]["AWS::CloudFormation::Interface"]
 
     grouped = [name for group in interface["ParameterGroups"] for name in group["Parameters"]]

@@ -1,4 +1,4 @@
-"""Least privilege, function by function, on the translated template."""
+"""The permissions of each role in the translated template."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROLES = (
     "ScheduleRole",
     "VerifyArchiveRole",
 )
-# Actions that know no resources: https://docs.aws.amazon.com/service-authorization/latest/reference/
+# Actions that do not support resources: https://docs.aws.amazon.com/service-authorization/latest/reference/
 WITHOUT_RESOURCES = {
     "xray:PutTraceSegments",
     "xray:PutTelemetryRecords",
@@ -32,7 +32,7 @@ WITHOUT_RESOURCES = {
     "xray:GetSamplingTargets",
     *LOG_DELIVERY,
 }
-# What each role may do beside writing its logs and traces, without a customer's key and without Object Lock.
+# The grants of each role besides logs and traces, without a customer key and without Object Lock.
 GRANTED = {
     "CreateExportsRole": {
         "ssm:GetParameter": ["arn:aws:ssm:eu-central-1:123456789012:parameter/meibo/sources"],
@@ -117,29 +117,29 @@ def _granted(template: Template, role: str) -> dict[str, list[str]]:
 
 
 @pytest.fixture(scope="module")
-def everything_on(translate: Callable[..., Template]) -> Template:
-    """The template with every optional grant in it."""
+def full_template(translate: Callable[..., Template]) -> Template:
+    """The template with every optional grant."""
     return translate(CustomerKeyArn=KEY, DecryptKeyArns=OLD_KEY, ObjectLockMode="GOVERNANCE")
 
 
-def test_these_are_all_the_roles(template: Template) -> None:
-    # SAM makes a role of its own where a function names none, with managed policies for every log group there is.
+def test_every_role_is_tested_and_has_no_managed_policy(template: Template) -> None:
+    # SAM creates a role with managed policies for a function without a role.
     assert set(template.of_type("AWS::IAM::Role")) == set(ROLES)
     assert not any(role.get("ManagedPolicyArns") for role in template.of_type("AWS::IAM::Role").values())
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_role_may_do_this_and_no_more(template: Template, role: str) -> None:
+def test_role_has_exactly_the_listed_grants(template: Template, role: str) -> None:
     granted = _granted(template, role)
 
     assert {name: granted[name] for name in granted.keys() - WITHOUT_RESOURCES - LOGS} == GRANTED[role]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_every_resource_is_used_only_where_there_are_no_resources(everything_on: Template, role: str) -> None:
+def test_wildcard_resource_is_used_only_for_actions_without_resources(full_template: Template, role: str) -> None:
     unbounded = {
         action
-        for statement in everything_on.statements(role)
+        for statement in full_template.statements(role)
         if "*" in statement["Resource"]
         for action in statement["Action"]
     }
@@ -148,18 +148,18 @@ def test_every_resource_is_used_only_where_there_are_no_resources(everything_on:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_action_is_a_wildcard_and_none_deletes(everything_on: Template, role: str) -> None:
-    actions = set(_granted(everything_on, role))
+def test_no_action_is_a_wildcard_or_deletes_archived_data(full_template: Template, role: str) -> None:
+    actions = set(_granted(full_template, role))
 
     assert [action for action in actions if "*" in action] == []
-    # A log delivery is where Step Functions sends its logs; it holds none. Lambda deletes a message that is done.
+    # A log delivery contains no logs. Lambda deletes processed messages.
     allowed = {"logs:DeleteLogDelivery", "sqs:DeleteMessage"}
     assert [action for action in actions if "Delete" in action and action not in allowed] == []
     assert actions.isdisjoint({"s3:BypassGovernanceRetention", "s3:PutLifecycleConfiguration", "s3:PutBucketPolicy"})
 
 
 @pytest.mark.parametrize("function", ["CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers"])
-def test_function_writes_its_own_log_group_only(template: Template, function: str) -> None:
+def test_function_writes_only_to_its_own_log_group(template: Template, function: str) -> None:
     granted = _granted(template, f"{function}Role")
 
     assert {action: granted[action] for action in LOGS} == {action: [f"{function}Logs.Arn"] for action in LOGS}
@@ -167,8 +167,8 @@ def test_function_writes_its_own_log_group_only(template: Template, function: st
 
 
 @pytest.mark.parametrize("role", ["CreateExportsRole", "ArchiveExportRole", "FinishRunRole", "ChangeMembersRole"])
-def test_listing_is_bounded_to_the_prefixes_in_use(template: Template, role: str) -> None:
-    (statement,) = (found for found in template.statements(role) if "s3:ListBucket" in found["Action"])
+def test_listing_is_limited_to_the_prefixes_in_use(template: Template, role: str) -> None:
+    (statement,) = (item for item in template.statements(role) if "s3:ListBucket" in item["Action"])
 
     ((operator, condition),) = statement["Condition"].items()
     prefixes = condition["s3:prefix"]
@@ -183,9 +183,9 @@ def test_listing_is_bounded_to_the_prefixes_in_use(template: Template, role: str
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_key_is_granted_only_where_there_is_one(template: Template, everything_on: Template, role: str) -> None:
+def test_keys_are_granted_only_if_configured(template: Template, full_template: Template, role: str) -> None:
     # given
-    keys = [found for found in everything_on.statements(role) if any(a.startswith("kms:") for a in found["Action"])]
+    keys = [item for item in full_template.statements(role) if any(a.startswith("kms:") for a in item["Action"])]
 
     # then
     assert not any(action.startswith("kms:") for action in _granted(template, role))
@@ -195,8 +195,8 @@ def test_the_key_is_granted_only_where_there_is_one(template: Template, everythi
     assert bool(keys) == (role != "ScheduleRole")
 
 
-def _decrypting(template: Template, role: str) -> dict[str, Any]:
-    """Return the services through which a role may decrypt, by key."""
+def _decrypt_services(template: Template, role: str) -> dict[str, Any]:
+    """Return the services through which a role may decrypt, by key ARN."""
     return {
         key: statement["Condition"]["StringEquals"]["kms:ViaService"]
         for statement in template.statements(role)
@@ -207,41 +207,36 @@ def _decrypting(template: Template, role: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("new_key", [KEY, ""], ids=["another key", "no key"])
-def test_objects_of_a_former_key_stay_readable_and_nothing_is_encrypted_with_it(
-    translate: Callable[..., Template], role: str, new_key: str
-) -> None:
-    # given: what the role reads while the former key is the archive's key
-    before = _decrypting(translate(CustomerKeyArn=OLD_KEY), role)
+def test_former_key_can_decrypt_but_not_encrypt(translate: Callable[..., Template], role: str, new_key: str) -> None:
+    # given: the grants while the former key is the archive's key
+    before = _decrypt_services(translate(CustomerKeyArn=OLD_KEY), role)
 
     # when
     template = translate(CustomerKeyArn=new_key, DecryptKeyArns=f"{OLD_KEY},{OTHER_KEY}")
 
     # then
-    after = _decrypting(template, role)
+    after = _decrypt_services(template, role)
     assert after.keys() == ({OLD_KEY, OTHER_KEY, new_key} - {""} if before else set())
     for services in after.values():
         assert services == before[OLD_KEY]
-    encrypting = {
+    encrypt_keys = {
         key
         for statement in template.statements(role)
         for action in statement["Action"]
         if action.startswith("kms:") and action != "kms:Decrypt"
         for key in statement["Resource"]
     }
-    assert encrypting <= {new_key}
+    assert encrypt_keys <= {new_key}
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_retention_is_granted_only_where_objects_are_written_and_locked(
-    template: Template, everything_on: Template, role: str
-) -> None:
+def test_retention_is_granted_only_for_locked_objects(template: Template, full_template: Template, role: str) -> None:
     assert "s3:PutObjectRetention" not in _granted(template, role)
-    granted = _granted(everything_on, role)
-    # Parts of exports that outlast an invocation are never locked: a lifecycle rule expires them. Nor are pages, which
-    # can be written again, or records of verifications.
+    granted = _granted(full_template, role)
+    # Not locked: parts, which a lifecycle rule expires, reports, which can be written again, and verifications.
     unlocked = ("/parts/*", "/reports/*", "/verifications/*")
-    kept = [resource for resource in granted.get("s3:PutObject", []) if not resource.endswith(unlocked)]
-    assert granted.get("s3:PutObjectRetention", []) == kept
+    locked = [resource for resource in granted.get("s3:PutObject", []) if not resource.endswith(unlocked)]
+    assert granted.get("s3:PutObjectRetention", []) == locked
 
 
 @pytest.mark.parametrize(
@@ -256,13 +251,13 @@ def test_retention_is_granted_only_where_objects_are_written_and_locked(
         ("ScheduleRole", "scheduler.amazonaws.com"),
     ],
 )
-def test_role_is_assumed_by_its_service_only(template: Template, role: str, service: str) -> None:
+def test_role_can_be_assumed_only_by_its_service(template: Template, role: str, service: str) -> None:
     (statement,) = template.properties(role)["AssumeRolePolicyDocument"]["Statement"]
 
     assert statement["Principal"] == {"Service": service}
 
 
-def test_every_statement_says_why(source_text: str) -> None:
+def test_every_statement_has_a_comment(source_text: str) -> None:
     lines = source_text.splitlines()
 
     unexplained = []
@@ -270,7 +265,7 @@ def test_every_statement_says_why(source_text: str) -> None:
         if not re.match(r"\s+- Sid: ", line):
             continue
         above = number - 1
-        # An optional statement is explained above its condition.
+        # The comment of an optional statement is above its condition.
         while lines[above].strip().startswith(("- !If", "- Has")):
             above -= 1
         if not lines[above].strip().startswith("#"):
@@ -288,7 +283,7 @@ def _sids(document: Any) -> list[str]:
     return []
 
 
-def test_every_iam_statement_has_a_name(source: dict[str, Any]) -> None:
+def test_every_iam_statement_has_a_sid(source: dict[str, Any]) -> None:
     policies = [
         policy["PolicyDocument"]["Statement"]
         for resource in source["Resources"].values()

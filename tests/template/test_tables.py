@@ -1,4 +1,4 @@
-"""Athena's tables are the ones that ``meibo query`` has, over the keys that the pipeline writes."""
+"""Compare the tables of Athena with those of ``meibo query`` and with the keys of the pipeline."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RUN = "20261121T180000Z"
 
 def glue(template: Template, table: Table) -> dict[str, Any]:
     tables = template.of_type("AWS::Glue::Table").values()
-    (found,) = [one["TableInput"] for one in tables if one["TableInput"]["Name"] == table.name]
-    return dict(found)
+    (table_input,) = [item["TableInput"] for item in tables if item["TableInput"]["Name"] == table.name]
+    return dict(table_input)
 
 
 @pytest.mark.parametrize(("stack", "name"), [("meibo", "meibo"), ("meibo-prod-eu", "meibo_prod_eu")])
-def test_the_database_has_a_name_that_sql_needs_no_quotes_for(stack: str, name: str) -> None:
+def test_database_name_needs_no_quotes_in_sql(stack: str, name: str) -> None:
     template = Template.deployed({}, region="eu-central-1", stack=stack)
 
     (database,) = template.of_type("AWS::Glue::Database").values()
@@ -32,26 +32,26 @@ def test_the_database_has_a_name_that_sql_needs_no_quotes_for(stack: str, name: 
 
 
 @pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
-def test_columns_are_the_same_here_and_there(template: Template, table: Table) -> None:
+def test_columns_match_those_of_the_query_command(template: Template, table: Table) -> None:
     columns = glue(template, table)["StorageDescriptor"]["Columns"]
 
-    # The catalog keeps names in lower case; SQL names are not case-sensitive.
+    # The catalog stores names in lower case; SQL names are not case-sensitive.
     assert [(column["Name"], column["Type"]) for column in columns] == [
         (name.lower(), kind) for name, kind in table.columns.items()
     ]
 
 
 @pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
-def test_the_projection_finds_the_keys_of_the_pipeline(template: Template, table: Table) -> None:
+def test_projection_matches_the_keys_of_the_pipeline(template: Template, table: Table) -> None:
     address = ExportAddress(
         provider=table.provider, source="acme", dataset=table.dataset, format="ndjson", scope="con_1"
     )
     parameters = glue(template, table)["Parameters"]
-    found = parameters["storage.location.template"].partition("/archive/")[2]
+    prefix = parameters["storage.location.template"].partition("/archive/")[2]
     for name, value in (("source", "acme"), ("scope", "con_1"), ("dt", "2026-11-21")):
-        found = found.replace(f"${{{name}}}", value)
+        prefix = prefix.replace(f"${{{name}}}", value)
 
-    assert address.folder(RUN).startswith(f"archive/{found}")
+    assert address.folder(RUN).startswith(f"archive/{prefix}")
     assert fnmatchcase(address.object_key(RUN, gzip=True), table.pattern)
     assert not fnmatchcase(address.manifest_key(RUN), table.pattern)
-    assert not re.search(r"\$\{", found)
+    assert not re.search(r"\$\{", prefix)

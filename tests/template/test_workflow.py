@@ -1,4 +1,4 @@
-"""The workflow is wired to its functions, and the schedule to the workflow's first."""
+"""The workflow: functions, retries, errors and logs; and its schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meibo import errors
 from meibo_local.template import ROOT
 from tests.template.conftest import Template
 
-# Names that Step Functions and Lambda raise themselves:
+# Errors of Step Functions and Lambda:
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 SERVICE_ERRORS = re.compile(r"(States|Lambda|Sandbox|Runtime)\.[A-Za-z]+")
 
@@ -30,14 +30,12 @@ def _tasks(definition: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: state for name, state in _states(definition) if state["Type"] == "Task"}
 
 
-def test_definition_names_exactly_what_the_template_substitutes(
-    source: dict[str, Any], workflow: dict[str, Any]
-) -> None:
-    given = set(source["Resources"]["ExportWorkflow"]["Properties"]["DefinitionSubstitutions"])
+def test_definition_uses_every_substitution_of_the_template(source: dict[str, Any], workflow: dict[str, Any]) -> None:
+    defined = set(source["Resources"]["ExportWorkflow"]["Properties"]["DefinitionSubstitutions"])
 
-    named = set(re.findall(r"\$\{(\w+)\}", json.dumps(workflow)))
+    used = set(re.findall(r"\$\{(\w+)\}", json.dumps(workflow)))
 
-    assert named == given
+    assert used == defined
 
 
 def test_workflow_invokes_only_functions_of_the_template(source: dict[str, Any], workflow: dict[str, Any]) -> None:
@@ -48,7 +46,7 @@ def test_workflow_invokes_only_functions_of_the_template(source: dict[str, Any],
         assert substitutions[placeholder] == {"Fn::GetAtt": [placeholder.removesuffix("Arn"), "Arn"]}, name
 
 
-def test_no_partition_is_written_out_in_the_workflow(source: dict[str, Any], workflow: dict[str, Any]) -> None:
+def test_workflow_does_not_fix_the_partition(source: dict[str, Any], workflow: dict[str, Any]) -> None:
     substitutions = source["Resources"]["ExportWorkflow"]["Properties"]["DefinitionSubstitutions"]
     arns = [state["Resource"] for state in _tasks(workflow).values()]
     arns.append(workflow["States"]["Exports"]["ItemReader"]["Resource"])
@@ -59,42 +57,34 @@ def test_no_partition_is_written_out_in_the_workflow(source: dict[str, Any], wor
     assert substitutions["Partition"] == {"Ref": "AWS::Partition"}
 
 
-def test_throttling_is_retried_for_longer_than_any_function_runs(template: Template, workflow: dict[str, Any]) -> None:
+def test_throttling_is_retried_longer_than_any_function_timeout(template: Template, workflow: dict[str, Any]) -> None:
     longest = max(function["Timeout"] for function in template.of_type("AWS::Lambda::Function").values())
 
     for name, task in _tasks(workflow).items():
-        # given: throttling has a budget of its own, which no other error uses up
-        (retrier,) = (found for found in task["Retry"] if "Lambda.TooManyRequestsException" in found["ErrorEquals"])
-        assert retrier["ErrorEquals"] == ["Lambda.TooManyRequestsException"], name
+        waits = _waits(_retrier(task, "Lambda.TooManyRequestsException"))
 
-        # when
-        waits = [
-            min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier["MaxDelaySeconds"])
-            for attempt in range(retrier["MaxAttempts"])
-        ]
-
-        # then: full jitter halves the waits on average, and every function ahead may run for its whole time, twice
+        # Full jitter halves the waits on average, and the functions ahead may use their time-out twice.
         assert max(waits) == 60, name
         assert sum(waits) / 2 > 2 * longest, name
 
 
-def test_every_step_waits_longer_than_its_function_may_run(template: Template, workflow: dict[str, Any]) -> None:
+def test_task_timeout_exceeds_the_function_timeout(template: Template, workflow: dict[str, Any]) -> None:
     for name, task in _tasks(workflow).items():
         function = task["Parameters"]["FunctionName"].strip("${}").removesuffix("Arn")
         if name == "RecordFailure":
-            continue  # writes one small object; the time of a whole run's end would only hide that it hangs
+            continue  # writes a small object; the time-out of FinishRun would only hide a hang
         assert task["TimeoutSeconds"] > template.properties(function)["Timeout"], name
 
 
-def test_every_error_name_is_ours_or_the_services(workflow: dict[str, Any]) -> None:
-    ours = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
+def test_every_error_name_belongs_to_meibo_or_to_aws(workflow: dict[str, Any]) -> None:
+    own_errors = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
 
     unknown = {
         name
         for _, state in _states(workflow)
         for handler in (*state.get("Retry", ()), *state.get("Catch", ()))
         for name in handler["ErrorEquals"]
-        if name not in ours and not SERVICE_ERRORS.fullmatch(name)
+        if name not in own_errors and not SERVICE_ERRORS.fullmatch(name)
     }
 
     assert unknown == set()
@@ -110,7 +100,7 @@ RETRIED_OR_CAUGHT = {
     "JobGoneError",
     "UnexpectedError",
 }
-# Recorded at once with their message. Base classes are never raised.
+# Recorded at once with the message. Base classes are never raised.
 FATAL = {
     "MeiboError",
     "ConfigurationError",
@@ -129,21 +119,21 @@ FATAL = {
 }
 
 
-def test_each_error_is_retried_or_caught_or_fatal_on_purpose(workflow: dict[str, Any]) -> None:
-    ours = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
-    assert ours == RETRIED_OR_CAUGHT | FATAL
+def test_every_error_is_retried_or_caught_or_fatal(workflow: dict[str, Any]) -> None:
+    own_errors = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
+    assert own_errors == RETRIED_OR_CAUGHT | FATAL
 
-    named = {
+    handled = {
         name
         for _, state in _states(workflow)
         for handler in (*state.get("Retry", ()), *state.get("Catch", ()))
         for name in handler["ErrorEquals"]
         if not SERVICE_ERRORS.fullmatch(name)
     }
-    assert named == RETRIED_OR_CAUGHT
+    assert handled == RETRIED_OR_CAUGHT
 
 
-def test_errors_are_documented_with_what_the_workflow_does(workflow: dict[str, Any]) -> None:
+def test_documented_reaction_to_each_error_matches_the_workflow(workflow: dict[str, Any]) -> None:
     tree = re.findall(r"^ [ │]*(?:[├└]── )?(\w+Error) +(\S+)", str(errors.__doc__), re.MULTILINE)
     caught = {
         name
@@ -162,21 +152,25 @@ def test_errors_are_documented_with_what_the_workflow_does(workflow: dict[str, A
 
 
 def _retrier(task: dict[str, Any], error: str) -> dict[str, Any]:
-    (retrier,) = (found for found in task["Retry"] if error in found["ErrorEquals"])
-    # A budget of its own, which no other error uses up.
+    (retrier,) = (retrier for retrier in task["Retry"] if error in retrier["ErrorEquals"])
+    # Other errors must not use up its attempts.
     assert retrier["ErrorEquals"] == [error]
     assert isinstance(retrier, dict)
     return retrier
 
 
-def test_every_step_outlasts_an_hour_in_which_aws_is_busy(workflow: dict[str, Any]) -> None:
+def _waits(retrier: dict[str, Any]) -> list[float]:
+    return [
+        min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier["MaxDelaySeconds"])
+        for attempt in range(retrier["MaxAttempts"])
+    ]
+
+
+def test_every_task_retries_a_busy_aws_for_over_an_hour(workflow: dict[str, Any]) -> None:
     for name, task in _tasks(workflow).items():
         retrier = _retrier(task, "AwsBusyError")
 
-        waits = [
-            min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier["MaxDelaySeconds"])
-            for attempt in range(retrier["MaxAttempts"])
-        ]
+        waits = _waits(retrier)
 
         # Full jitter halves the waits on average.
         assert retrier["JitterStrategy"] == "FULL", name
@@ -184,14 +178,14 @@ def test_every_step_outlasts_an_hour_in_which_aws_is_busy(workflow: dict[str, An
         assert sum(waits) / 2 > 3600, name
 
 
-def test_every_step_retries_an_unexpected_error_twice(workflow: dict[str, Any]) -> None:
+def test_every_task_retries_an_unexpected_error_twice(workflow: dict[str, Any]) -> None:
     for name, task in _tasks(workflow).items():
         retrier = _retrier(task, "UnexpectedError")
 
         assert (retrier["MaxAttempts"], retrier["BackoffRate"], retrier["JitterStrategy"]) == (2, 2, "FULL"), name
 
 
-def test_whatever_a_step_of_an_export_raises_is_recorded(workflow: dict[str, Any]) -> None:
+def test_every_failure_of_an_export_is_recorded(workflow: dict[str, Any]) -> None:
     for name, task in _tasks(workflow["States"]["Exports"]["ItemProcessor"]).items():
         last = task["Catch"][-1]
         assert last["ErrorEquals"] == ["States.ALL"], name
@@ -212,7 +206,7 @@ def test_every_next_state_exists(workflow: dict[str, Any]) -> None:
     check(workflow)
 
 
-def test_functions_start_the_workflow_under_the_name_it_has(template: Template) -> None:
+def test_functions_use_the_name_of_the_workflow(template: Template) -> None:
     (machine,) = template.of_type("AWS::StepFunctions::StateMachine").values()
     arn = template.properties("CreateExports")["Environment"]["Variables"]["MEIBO_STATE_MACHINE_ARN"]
 
@@ -220,7 +214,7 @@ def test_functions_start_the_workflow_under_the_name_it_has(template: Template) 
     assert arn == f"arn:aws:states:eu-central-1:123456789012:stateMachine:{machine['StateMachineName']}"
 
 
-def test_workflow_logs_errors_without_data(template: Template) -> None:
+def test_workflow_logs_errors_without_execution_data(template: Template) -> None:
     (machine,) = template.of_type("AWS::StepFunctions::StateMachine").values()
 
     logging = machine["LoggingConfiguration"]
@@ -229,7 +223,7 @@ def test_workflow_logs_errors_without_data(template: Template) -> None:
     assert logging["Destinations"] == [{"CloudWatchLogsLogGroup": {"LogGroupArn": "ExportWorkflowLogs.Arn"}}]
 
 
-def test_schedule_follows_its_parameters(source: dict[str, Any], template: Template) -> None:
+def test_schedule_follows_the_parameters(source: dict[str, Any], template: Template) -> None:
     schedule = template.properties("Schedule")
 
     for parameter, name in (
@@ -248,7 +242,7 @@ def test_schedule_passes_the_scheduled_time_to_create_exports(template: Template
     assert json.loads(target["Input"]) == {"scheduled_time": "<aws.scheduler.scheduled-time>"}
 
 
-def test_tick_is_tried_again_and_kept_when_it_cannot_be_delivered(template: Template) -> None:
+def test_undelivered_tick_is_retried_and_dead_lettered(template: Template) -> None:
     target = template.properties("Schedule")["Target"]
 
     assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
@@ -256,11 +250,11 @@ def test_tick_is_tried_again_and_kept_when_it_cannot_be_delivered(template: Temp
 
 
 @pytest.mark.parametrize("output", ["ArchiveBucketName", "ExportWorkflowArn", "CreateExportsName"])
-def test_stack_tells_what_a_first_run_needs(source: dict[str, Any], output: str) -> None:
+def test_outputs_for_the_first_run_exist(source: dict[str, Any], output: str) -> None:
     assert source["Outputs"][output]["Description"]
 
 
-def test_definition_is_indented_json_that_diffs_well() -> None:
+def test_definition_is_formatted_json() -> None:
     text = (ROOT / "statemachines/export.asl.json").read_text()
 
     assert text == json.dumps(json.loads(text), indent=2, ensure_ascii=False) + "\n"
