@@ -13,19 +13,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from itertools import islice
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from meibo_simulators.auth0.api import tenant_application
 from meibo_simulators.auth0.directory import Connection
+from meibo_simulators.auth0.file_host import file_host_application
 from meibo_simulators.auth0.tenant import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedTenant
-from meibo_simulators.clock import SYSTEM_CLOCK, Clock
+from meibo_simulators.cybozu.api import domain_application
 from meibo_simulators.cybozu.domain import SimulatedDomain
-from meibo_simulators.tls import make_certificates
+from meibo_simulators.server import HttpsServer, InstrumentedApplication, make_certificates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
+
+    from _typeshed.wsgi import WSGIApplication
+
+    from meibo_simulators.site import Clock, Site
 
 __all__ = [
     "FIRST_CONNECTION",
@@ -34,7 +40,13 @@ __all__ = [
     "SimulatedDomain",
     "SimulatedTenant",
     "Simulators",
+    "tenant_api",
 ]
+
+
+def tenant_api(tenant: SimulatedTenant) -> WSGIApplication:
+    """Return a tenant's Management API with its faults, for tests that call it without a server."""
+    return InstrumentedApplication(tenant_application(tenant), tenant)
 
 
 class Simulators:
@@ -45,32 +57,46 @@ class Simulators:
         auth0: Iterable[SimulatedTenant] = (),
         cybozu: Iterable[SimulatedDomain] = (),
         *,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock = time.time,
     ) -> None:
         self.auth0 = {tenant.name: tenant for tenant in auth0}
         self.cybozu = {domain.name: domain for domain in cybozu}
         self._clock = clock
         self._folder: Path | None = None
+        self._servers: list[HttpsServer] = []
         self.ca_file = Path()
 
     def start(self) -> Simulators:
         """Create the certificates and open the ports."""
-        self._folder = Path(tempfile.mkdtemp(prefix="simulators-"))
-        context, self.ca_file = make_certificates(self._folder)
-        for site in self._sites():
-            site.start(context, self._folder, self._clock)
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="simulators-"))
+        context, self.ca_file = make_certificates(folder)
+
+        def serve(application: WSGIApplication, site: Site, port: int) -> str:
+            server = HttpsServer(InstrumentedApplication(application, site), context, port)
+            self._servers.append(server)
+            server.start()
+            return f"localhost:{server.port}"
+
+        for tenant in self.auth0.values():
+            tenant.files.folder = folder
+            tenant.files.host = serve(file_host_application(tenant), tenant, tenant.file_port)
+            tenant.start(serve(tenant_application(tenant), tenant, tenant.port), self._clock)
+        for domain in self.cybozu.values():
+            domain.start(serve(domain_application(domain), domain, domain.port), self._clock)
         return self
 
     def stop(self) -> None:
         """Close the ports and delete the files."""
-        for site in self._sites():
-            site.stop()
+        sites: list[Site] = [*self.auth0.values(), *self.cybozu.values()]
+        for site in sites:
+            site.stopping.set()
+        while self._servers:
+            self._servers.pop().stop()
+        for tenant in self.auth0.values():
+            tenant.jobs.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-
-    def _sites(self) -> list[SimulatedTenant | SimulatedDomain]:
-        return [*self.auth0.values(), *self.cybozu.values()]
 
     def __enter__(self) -> Simulators:
         return self.start()
@@ -83,38 +109,3 @@ class Simulators:
     def environment(self) -> dict[str, str]:
         """Return the environment variables that make Python's ssl and requests trust the simulators."""
         return {"SSL_CERT_FILE": str(self.ca_file), "REQUESTS_CA_BUNDLE": str(self.ca_file)}
-
-    def description(self) -> dict[str, Any]:
-        """Return all the data that a client in another process needs."""
-        return {
-            "ca_file": str(self.ca_file),
-            "auth0": {
-                name: {
-                    "domain": tenant.domain,
-                    "file_host": tenant.file_host,
-                    "allowed_hosts": tenant.allowed_hosts,
-                    "credentials": tenant.credentials(),
-                    "key_credentials": tenant.key_credentials(),
-                    "organizations": tenant.organizations.count(),
-                    "organization_ids": tenant.organizations.ids()[:100],
-                    "role_ids": list(tenant.organizations.roles),
-                    "user_ids": [user["user_id"] for user in islice(tenant.expected_users(), 500)],
-                    "members": sum(len(members) for members in tenant.memberships.values()),
-                    "connections": {
-                        connection.id: {"name": connection.name, "users": connection.users}
-                        for connection in tenant.directory.connections.values()
-                    },
-                }
-                for name, tenant in self.auth0.items()
-            },
-            "cybozu": {
-                name: {
-                    "base_url": domain.base_url,
-                    "credentials": domain.credentials(),
-                    "token_credentials": domain.token_credentials(),
-                    "users": domain.directory.count(),
-                    "rows": domain.expected_rows(),
-                }
-                for name, domain in self.cybozu.items()
-            },
-        }

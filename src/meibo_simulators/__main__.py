@@ -10,7 +10,8 @@ import json
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 from meibo_simulators.auth0.ratelimit import TIERS
@@ -37,6 +38,36 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--location-ttl", type=float, default=60.0, help="lifetime of a location in seconds")
     parser.add_argument("--rate-tier", choices=sorted(TIERS), help="enforce the rate limits of a subscription")
     return parser.parse_args(argv)
+
+
+def _description(ca_file: str, tenant: SimulatedTenant, domain: SimulatedDomain) -> dict[str, Any]:
+    return {
+        "ca_file": ca_file,
+        "auth0": {
+            tenant.name: {
+                "domain": tenant.domain,
+                "allowed_hosts": tenant.allowed_hosts,
+                "credentials": tenant.credentials(),
+                "organizations": tenant.organizations.count(),
+                "organization_ids": tenant.organizations.ids()[:100],
+                "role_ids": list(tenant.organizations.roles),
+                "user_ids": [user["user_id"] for user in islice(tenant.expected_users(), 500)],
+                "members": sum(len(members) for members in tenant.memberships.values()),
+                "connections": {
+                    connection.id: {"name": connection.name, "users": connection.users}
+                    for connection in tenant.directory.connections.values()
+                },
+            }
+        },
+        "cybozu": {
+            domain.name: {
+                "base_url": domain.base_url,
+                "credentials": domain.credentials(),
+                "users": domain.directory.count(),
+                "rows": domain.expected_rows(),
+            }
+        },
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with Simulators([tenant], [domain]) as simulators:
-        print(json.dumps(simulators.description(), ensure_ascii=False), flush=True)
+        print(json.dumps(_description(str(simulators.ca_file), tenant, domain), ensure_ascii=False), flush=True)
 
         def wait_for_end() -> None:
             sys.stdin.buffer.read()

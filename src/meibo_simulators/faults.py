@@ -1,31 +1,51 @@
-"""Faults that a test or a run can inject into a simulator's responses, and the record of its requests."""
+"""Faults that a test or a run can inject into a simulator's responses."""
 
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from email.utils import formatdate
-from http.client import responses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from meibo_simulators.clock import SYSTEM_CLOCK, Clock
-from meibo_simulators.server import ConnectionBrokenError
+from werkzeug.datastructures import Headers
+from werkzeug.wrappers import Response
 
 if TYPE_CHECKING:
-    from collections import deque
+    from _typeshed.wsgi import WSGIEnvironment
 
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-
-Headers = list[tuple[str, str]]
-#: WSGI middleware between the server and the application: it responds itself or changes the response.
-Action = Callable[["WSGIEnvironment", "StartResponse", "WSGIApplication"], Iterable[bytes]]
+#: Returns the response to a request. The parameter processes the request and returns the normal response.
+Action = Callable[[Callable[[], Response]], Response]
 Match = str | Callable[["WSGIEnvironment"], bool]
 
 HTML_ERROR = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>{reason}</h1></body></html>"
+
+
+class RawResponse(Response):
+    """A response whose headers are sent as they are, even if they are missing or invalid."""
+
+    default_mimetype = None
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:  # noqa: ARG002 - the signature of werkzeug
+        """Return the headers, with the length of a body that is not generated."""
+        headers = Headers(self.headers)
+        if self.is_sequence:
+            headers.setdefault("Content-Length", str(self.calculate_content_length()))
+        return headers
+
+
+class ConnectionBrokenError(Exception):
+    """Raised instead of a response, or by its body, to end the connection immediately.
+
+    ``reset`` sends a TCP reset; otherwise the connection is closed normally, as a proxy does after a timeout.
+    """
+
+    def __init__(self, *, reset: bool) -> None:
+        super().__init__("reset" if reset else "closed")
+        self.reset = reset
 
 
 @dataclass
@@ -38,7 +58,7 @@ class Fault:
     after: int = 0
     hits: int = 0
 
-    def meets(self, environ: WSGIEnvironment) -> bool:
+    def matches(self, environ: WSGIEnvironment) -> bool:
         """Return whether the request matches: a pattern such as ``"GET /api/v2/jobs/*"``, or a function of environ."""
         if callable(self.match):
             return self.match(environ)
@@ -71,7 +91,7 @@ class Faults:
         """Return the fault for this request and decrement its counter, or return None."""
         with self._lock:
             for fault in self._faults:
-                if fault.times == 0 or not fault.meets(environ):
+                if fault.times == 0 or not fault.matches(environ):
                     continue
                 if fault.after:
                     fault.after -= 1
@@ -83,97 +103,23 @@ class Faults:
         return None
 
 
-@dataclass(frozen=True)
-class Request:
-    """The record of a request, without query, body or credentials. Status 0: no response was started."""
-
-    method: str
-    path: str
-    status: int
-    time: float
-    range: str | None = None
-    authorized: bool = False
-
-
-class Instrumented:
-    """Wrap an application: record each request and apply the faults.
-
-    ``hook`` is for tests that need more than the record contains; it is called with environ before the response.
-    """
-
-    def __init__(
-        self, app: WSGIApplication, faults: Faults, requests: deque[Request], clock: Clock = SYSTEM_CLOCK
-    ) -> None:
-        self._app = app
-        self._faults = faults
-        self._requests = requests
-        self.clock = clock
-        self.hook: Callable[[WSGIEnvironment], None] | None = None
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        if self.hook is not None:
-            self.hook(environ)
-        recorded = False
-
-        def record(status: int) -> None:
-            nonlocal recorded
-            if not recorded:
-                recorded = True
-                request = Request(
-                    environ["REQUEST_METHOD"],
-                    environ["PATH_INFO"],
-                    status,
-                    self.clock(),
-                    environ.get("HTTP_RANGE"),
-                    "HTTP_AUTHORIZATION" in environ,
-                )
-                self._requests.append(request)
-
-        def recording(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            record(int(status.split(" ", 1)[0]))
-            if not any(name.lower() == "date" for name, _ in headers):
-                # Clients compare rate limits and expiry times with this header, so it uses the same clock.
-                headers = [*headers, ("Date", formatdate(self.clock(), usegmt=True))]
-            return start_response(status, headers)
-
-        fault = self._faults.take(environ)
-        try:
-            if fault is None:
-                return self._app(environ, recording)
-            return fault.action(environ, recording, self._app)
-        except ConnectionBrokenError:
-            record(0)
-            raise
-
-
 # -- actions ------------------------------------------------------------------------------------------------
 
 
-def _reason(status: int) -> str:
-    # The 520 of cybozu.com is not a registered status code.
-    return responses.get(status, "Unknown Error")
-
-
-def _status_line(status: int) -> str:
-    return f"{status} {_reason(status)}"
-
-
 def respond(status: int, body: bytes | str = b"", headers: dict[str, str] | None = None) -> Action:
-    """Send this response without calling the application."""
-    content = body.encode() if isinstance(body, str) else body
-
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> list[bytes]:
-        fields = {"Content-Type": "text/plain", "Content-Length": str(len(content)), **(headers or {})}
-        start_response(_status_line(status), list(fields.items()))
-        return [content]
-
-    return action
+    """Send this response without processing the request."""
+    return lambda _process: RawResponse(body, status, {"Content-Type": "text/plain", **(headers or {})})
 
 
 def html(status: int = 502, text: str | None = None) -> Action:
     """Send the HTML error page of a gateway."""
-    page = HTML_ERROR.format(reason=text or _reason(status))
-    return respond(status, page, {"Content-Type": "text/html; charset=utf-8"})
+
+    def action(_process: Callable[[], Response]) -> Response:
+        response = RawResponse(status=status, mimetype="text/html")
+        response.set_data(HTML_ERROR.format(reason=text or response.status.partition(" ")[2].title()))
+        return response
+
+    return action
 
 
 def too_many_requests(
@@ -203,16 +149,48 @@ def redirect(location: str, status: int = 302) -> Action:
     return respond(status, b"", {"Location": location})
 
 
+def stream(
+    chunks: Callable[[], Iterable[bytes]], headers: dict[str, str] | None = None, *, status: int = 200
+) -> Action:
+    """Send a body that is generated while it is sent, for bodies that do not fit in memory."""
+    fields = {"Content-Type": "application/octet-stream", **(headers or {})}
+    return lambda _process: RawResponse(chunks(), status, fields)
+
+
+def endless(chunk: bytes = b"\0" * 65536, content_type: str = "application/octet-stream") -> Action:
+    """Send 200 with an infinite body."""
+    return stream(lambda: itertools.repeat(chunk), {"Content-Type": content_type})
+
+
+def headers(extra: dict[str, str]) -> Action:
+    """Add headers to the response, or replace existing ones."""
+
+    def action(process: Callable[[], Response]) -> Response:
+        response = process()
+        response.headers.update(extra)
+        return response
+
+    return action
+
+
 def reset(*, after_processing: bool = False) -> Action:
     """Reset the connection before any response; with ``after_processing``, the request takes effect first."""
 
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> list[bytes]:
+    def action(process: Callable[[], Response]) -> Response:
         if after_processing:
-            body = app(environ, lambda *_: lambda _data: None)
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
+            process().close()
         raise ConnectionBrokenError(reset=True)
+
+    return action
+
+
+def _change_chunks(change: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Action:
+    """Send the normal response with other chunks and the original Content-Length."""
+
+    def action(process: Callable[[], Response]) -> Response:
+        response = process()
+        response.response = change(response.iter_encoded())
+        return response
 
     return action
 
@@ -220,27 +198,25 @@ def reset(*, after_processing: bool = False) -> Action:
 def break_body(after_bytes: int, *, reset: bool = True) -> Action:
     """Declare the full Content-Length, send ``after_bytes`` of the body, then reset or close the connection."""
 
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
+    def cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
         left = after_bytes
-        for chunk in app(environ, start_response):
+        for chunk in chunks:
             if len(chunk) >= left:
                 yield chunk[:left]
                 raise ConnectionBrokenError(reset=reset)
             left -= len(chunk)
             yield chunk
 
-    return action
+    return _change_chunks(cut)
 
 
-def stall(seconds: float, *, after_bytes: int = 0, stop: threading.Event | None = None) -> Action:
-    """Pause for ``seconds`` after ``after_bytes`` of the body (0: before the headers), then send the rest."""
+def stall(seconds: float, *, after_bytes: int, stop: threading.Event | None = None) -> Action:
+    """Pause for ``seconds`` after ``after_bytes`` of the body, then send the rest; ``stop`` ends the pause."""
     wait = stop.wait if stop is not None else time.sleep
 
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
-        if not after_bytes:
-            wait(seconds)
+    def pause(chunks: Iterator[bytes]) -> Iterator[bytes]:
         left = after_bytes
-        for chunk in app(environ, start_response):
+        for chunk in chunks:
             if 0 < left <= len(chunk):
                 yield chunk[:left]
                 wait(seconds)
@@ -249,36 +225,28 @@ def stall(seconds: float, *, after_bytes: int = 0, stop: threading.Event | None 
                 yield chunk
             left -= len(chunk)
 
-    return action
+    return _change_chunks(pause)
 
 
-def drip(bytes_per_second: float, *, stop: threading.Event | None = None) -> Action:
-    """Send the body one byte at a time."""
-    wait = stop.wait if stop is not None else time.sleep
+def drip(bytes_per_second: float, *, stop: threading.Event) -> Action:
+    """Send the body one byte at a time; ``stop`` ends the pauses."""
 
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
-        for chunk in app(environ, start_response):
+    def slow(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
             for position in range(len(chunk)):
                 yield chunk[position : position + 1]
-                wait(1 / bytes_per_second)
+                stop.wait(1 / bytes_per_second)
 
-    return action
+    return _change_chunks(slow)
 
 
 def change_body(change: Callable[[bytes], bytes]) -> Action:
-    """Send the application's response with a changed body and the matching Content-Length."""
+    """Send the normal response with a changed body and the matching Content-Length."""
 
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> list[bytes]:
-        response: list[tuple[str, Headers]] = []
-
-        def keep(status: str, headers: Headers, exc_info: Any = None) -> Any:
-            response[:] = [(status, headers)]
-
-        body = change(b"".join(app(environ, keep)))
-        status, headers = response[0]
-        kept = [(name, value) for name, value in headers if name.lower() != "content-length"]
-        start_response(status, [*kept, ("Content-Length", str(len(body)))])
-        return [body]
+    def action(process: Callable[[], Response]) -> Response:
+        response = process()
+        response.set_data(change(response.get_data()))
+        return response
 
     return action
 
@@ -301,44 +269,4 @@ def corrupt(offset: int) -> Action:
 
 def empty() -> Action:
     """Serve an empty file."""
-    return change_body(lambda _body: b"")
-
-
-def headers(extra: dict[str, str]) -> Action:
-    """Add headers to the response, or replace existing ones."""
-
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterable[bytes]:
-        replaced = {name.lower() for name in extra}
-
-        def changed(status: str, given: Headers, exc_info: Any = None) -> Any:
-            kept = [(name, value) for name, value in given if name.lower() not in replaced]
-            return start_response(status, [*kept, *extra.items()])
-
-        return app(environ, changed)
-
-    return action
-
-
-def stream(
-    chunks: Callable[[], Iterable[bytes]], headers: dict[str, str] | None = None, *, status: int = 200
-) -> Action:
-    """Send a body that is generated while it is sent, for bodies that do not fit in memory."""
-
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
-        start_response(
-            _status_line(status), list({"Content-Type": "application/octet-stream", **(headers or {})}.items())
-        )
-        yield from chunks()
-
-    return action
-
-
-def endless(chunk: bytes = b"\0" * 65536, content_type: str = "application/octet-stream") -> Action:
-    """Send 200 with an infinite body."""
-
-    def action(environ: WSGIEnvironment, start_response: StartResponse, app: WSGIApplication) -> Iterator[bytes]:
-        start_response(_status_line(200), [("Content-Type", content_type)])
-        while True:
-            yield chunk
-
-    return action
+    return truncate(0)

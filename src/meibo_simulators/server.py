@@ -1,4 +1,4 @@
-"""Serve a WSGI application over HTTPS with keep-alive, and break connections on request.
+"""Serve the application of a site over HTTPS with keep-alive: record requests, apply faults, break connections.
 
 werkzeug's development server closes every connection and waits 10 ms after each response. A benchmark with TLS on
 two cores would then measure the server, not the client. Only its server loop and its environ are used.
@@ -7,34 +7,92 @@ two cores would then measure the server, not the client. Only its server loop an
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import socket
 import ssl
 import struct
 import threading
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
+import trustme
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from meibo_simulators.faults import ConnectionBrokenError, RawResponse
+from meibo_simulators.site import Request, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from werkzeug.wrappers import Response
 
 MAX_BODY = 4 << 20
 IDLE_SECONDS = 75
+NAMES = ("localhost", "127.0.0.1", "::1")
 
 
-class ConnectionBrokenError(Exception):
-    """Raised by an application or its response body to end the connection immediately.
+@functools.cache
+def _authority() -> tuple[ssl.SSLContext, bytes]:
+    authority = trustme.CA(organization_name="Meibo simulators")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*NAMES).configure_cert(context)
+    return context, authority.cert_pem.bytes()
 
-    ``reset`` sends a TCP reset; otherwise the connection is closed normally, as a proxy does after a timeout.
+
+def make_certificates(directory: Path) -> tuple[ssl.SSLContext, Path]:
+    """Return the server's TLS context and the PEM file of the certificate authority that clients must trust.
+
+    The authority's key never leaves this process, so the file cannot be misused afterwards.
     """
+    context, certificate = _authority()
+    ca_file = directory / "ca.pem"
+    ca_file.write_bytes(certificate)
+    return context, ca_file
 
-    def __init__(self, *, reset: bool) -> None:
-        super().__init__("reset" if reset else "closed")
-        self.reset = reset
+
+class InstrumentedApplication:
+    """A WSGI application that applies the faults of a site and records each request in ``site.requests``."""
+
+    def __init__(self, application: WSGIApplication, site: Site) -> None:
+        self._application = application
+        self._site = site
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        return self.respond(environ)(environ, start_response)
+
+    def respond(self, environ: WSGIEnvironment) -> Response:
+        """Return the response to a request. Raise ConnectionBrokenError if a fault breaks the connection."""
+        site = self._site
+        fault = site.faults.take(environ)
+
+        def process() -> Response:
+            return RawResponse.from_app(self._application, environ)
+
+        try:
+            response = process() if fault is None else fault.action(process)
+        except ConnectionBrokenError:
+            self._record(environ, 0)
+            raise
+        self._record(environ, response.status_code)
+        # Clients compare rate limits and expiry times with this header, so it uses the same clock.
+        response.headers.setdefault("Date", formatdate(site.now(), usegmt=True))
+        return response
+
+    def _record(self, environ: WSGIEnvironment, status: int) -> None:
+        request = Request(
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"],
+            status,
+            self._site.now(),
+            int(environ.get("REMOTE_PORT", 0)),
+            environ.get("HTTP_RANGE"),
+            "HTTP_AUTHORIZATION" in environ,
+        )
+        self._site.requests.append(request)
 
 
 class _Handler(WSGIRequestHandler):
@@ -75,20 +133,9 @@ class _Handler(WSGIRequestHandler):
             self.send_error(400, "Bad Request", "Content-Length is not a number.")
             return
         environ = self._environ_with_body(int(length))
-        response: list[tuple[str, list[tuple[str, str]]]] = []
-
-        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            response[:] = [(status, headers)]
-            return None
-
         try:
-            body = self.server.app(environ, start_response)
-            try:
-                self._send(body, response, environ["REQUEST_METHOD"])
-            finally:
-                close = getattr(body, "close", None)
-                if close is not None:
-                    close()
+            with self._own_server.application.respond(environ) as response:
+                self._send(response, environ)
         except ConnectionBrokenError as broken:
             self.close_connection = True
             if broken.reset:
@@ -106,33 +153,21 @@ class _Handler(WSGIRequestHandler):
             environ["wsgi.input"] = io.BytesIO(self.rfile.read(min(length, MAX_BODY)))
         return environ
 
-    def _send(self, body: Iterable[bytes], response: list[tuple[str, list[tuple[str, str]]]], method: str) -> None:
-        iterator = iter(body)
-        first = next(iterator, b"")
-        status, headers = response[0]
-        number, _, reason = status.partition(" ")
-        code = int(number)
-        self.send_response_only(code, reason)
-        names = {name.lower() for name, _ in headers}
-        if "date" not in names:
-            self.send_header("Date", self.date_time_string())
+    def _send(self, response: Response, environ: WSGIEnvironment) -> None:
+        headers = response.get_wsgi_headers(environ)
+        status = response.status_code
+        without_body = environ["REQUEST_METHOD"] == "HEAD" or status < 200 or status in {204, 304}
+        chunked = "Content-Length" not in headers and not without_body
+        self.send_response_only(status, response.status.partition(" ")[2])
         for name, value in headers:
             self.send_header(name, value)
-        sized = "content-length" in names
-        bare = method == "HEAD" or code < 200 or code in {204, 304}
-        chunked = not sized and not bare
         if chunked:
             self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        if bare:
-            return
-        while True:
-            if first:
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(first), first) if chunked else first)
-            following = next(iterator, None)
-            if following is None:
-                break
-            first = following
+        for chunk in response.get_app_iter(environ):
+            # In chunked encoding, an empty chunk would end the body.
+            if chunk:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
         if chunked:
             self.wfile.write(b"0\r\n\r\n")
 
@@ -141,8 +176,9 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(ThreadedWSGIServer):
-    def __init__(self, port: int, app: WSGIApplication, context: ssl.SSLContext) -> None:
-        super().__init__("127.0.0.1", port, app, _Handler)
+    def __init__(self, port: int, application: InstrumentedApplication, context: ssl.SSLContext) -> None:
+        super().__init__("127.0.0.1", port, application, _Handler)
+        self.application = application
         self.ssl_context = context
         self._open: set[socket.socket] = set()
         self._open_lock = threading.Lock()
@@ -172,8 +208,8 @@ class _Server(ThreadedWSGIServer):
 class HttpsServer:
     """One application on one port of 127.0.0.1, served by threads of this process."""
 
-    def __init__(self, app: WSGIApplication, context: ssl.SSLContext, port: int = 0) -> None:
-        self._server = _Server(port, app, context)
+    def __init__(self, application: InstrumentedApplication, context: ssl.SSLContext, port: int = 0) -> None:
+        self._server = _Server(port, application, context)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     @property

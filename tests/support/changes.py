@@ -18,7 +18,7 @@ from meibo.providers.auth0.client import Auth0Client, new_client
 from meibo.providers.base import ClientPool, ProviderContext
 from meibo_local.lambda_service import InvocationResult
 from meibo_local.queue import EventSource
-from meibo_simulators import SimulatedTenant
+from meibo_simulators import SimulatedTenant, tenant_api
 from tests.support.clock import VirtualTime
 from tests.support.fifo_queue import FifoQueue
 from tests.support.memory_archive import MemoryArchiveStore
@@ -79,10 +79,10 @@ class ChangeQueueHarness:
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.tenant.attach(DOMAIN, self.clock)
+        self.tenant.start(DOMAIN, self.clock)
         self.queue = FifoQueue(self.clock.now)
         self.function_queue: ChangeQueue = self.queue
-        self.adapter = WsgiAdapter(self.tenant.api, self.clock.sleep, self.seconds)
+        self.adapter = WsgiAdapter(tenant_api(self.tenant), self.clock.sleep, self.seconds)
         self.organizations = self.tenant.organizations.ids()
 
     def source(self) -> EventSource:

@@ -14,7 +14,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from werkzeug.test import run_wsgi_app
 
-from meibo_simulators.server import ConnectionBrokenError
+from meibo_simulators.faults import ConnectionBrokenError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication, WSGIEnvironment

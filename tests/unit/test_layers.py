@@ -1,4 +1,4 @@
-"""The packages of the layer import in one direction only, and know nothing of what is built on top of them."""
+"""Imports point in one direction: within the layer, within ``src/``, and from ``src/`` to the layer."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"changes", "exports"}),
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
+SRC = Path(__file__).parents[2] / "src"
 MODULES = {".".join(path.relative_to(LAYER).with_suffix("").parts): path for path in LAYER.rglob("*.py")}
 
 
@@ -85,6 +86,30 @@ def test_module_imports_only_from_floors_below(module: str) -> None:
 def test_there_are_no_import_circles() -> None:
     try:
         TopologicalSorter({module: _imported_modules(module, for_types=False) for module in MODULES}).prepare()
+    except CycleError as error:
+        pytest.fail(f"import circle: {' → '.join(error.args[1])}")
+
+
+def _source_modules() -> dict[str, Path]:
+    names = ((path.relative_to(SRC).with_suffix("").parts, path) for path in SRC.rglob("*.py"))
+    return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for parts, path in names}
+
+
+def test_packages_of_the_checkout_have_no_import_circles() -> None:
+    modules = _source_modules()
+    graph = {
+        module: {
+            imported
+            for name in _imports(path)
+            for imported in (name, name.rpartition(".")[0])
+            if imported in modules and imported != module
+        }
+        for module, path in modules.items()
+    }
+
+    assert {"meibo_cli.main", "meibo_local.aws", "meibo_simulators.auth0.api"} <= graph.keys()
+    try:
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"import circle: {' → '.join(error.args[1])}")
 

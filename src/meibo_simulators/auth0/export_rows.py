@@ -95,7 +95,6 @@ class Layout:
     format: str
     fields: tuple[Field, ...]
     nested_subfields: bool = False
-    csv_booleans: tuple[str, str] = ("false", "true")
     csv_line_end: str = "\n"
 
     def header(self) -> bytes:
@@ -130,9 +129,7 @@ class Layout:
     def _cell(self, field: Field, value: Any) -> str:
         if value is _ABSENT or value is None:
             return ""
-        if isinstance(value, bool):
-            return self.csv_booleans[value]
-        if isinstance(value, int | float):
+        if isinstance(value, bool | int | float):
             return json.dumps(value)
         if field.name in GENERATED_DATES:
             return str(value)

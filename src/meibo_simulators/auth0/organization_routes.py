@@ -1,40 +1,36 @@
-"""GET /organizations, an organization by id or name, its enabled connections; GET /connections."""
+"""The endpoints of organizations and of their connections, members, roles and invitations."""
 
 from __future__ import annotations
 
+import bisect
+import random
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, request
-
+from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope, organization_missing, user_missing
 from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
+from meibo_simulators.auth0.organizations import MAX_ROLES_PER_MEMBER, MEMBER_FIELDS
 from meibo_simulators.auth0.pagination import (
     CHECKPOINT_QUERY,
     DEFAULT_SIZE,
     FIELDS_QUERY,
     OFFSET_QUERY,
-    by_offset,
+    comma_separated,
     cursor,
-    offset,
     read_cursor,
-    read_query,
-    with_fields,
+    read_page,
 )
-from meibo_simulators.auth0.responses import ApiError, answer, organization_missing
-from meibo_simulators.auth0.validation import check
+from meibo_simulators.auth0.routing import Call, Endpoints, json_response
+from meibo_simulators.auth0.validation import Schema, check_path
 
 if TYPE_CHECKING:
     from meibo_simulators.auth0.directory import Connection
-    from meibo_simulators.auth0.organizations import Organization
-    from meibo_simulators.auth0.routing import Routes
     from meibo_simulators.auth0.tenant import SimulatedTenant
-    from meibo_simulators.auth0.tokens import Grant
 
-ORGANIZATION_ID = {
-    "type": "string",
-    "format": "organization-id",
-    "format_pattern": "^org_[A-Za-z0-9]{16}$",
-    "description": "Organization identifier.",
-}
+ORGANIZATION = "/organizations/<organization_id>"
+MEMBERS = f"{ORGANIZATION}/members"
+MEMBER_ROLES = f"{MEMBERS}/<user_id>/roles"
+INVITATIONS = f"{ORGANIZATION}/invitations"
+
 ORGANIZATION_NAME = {
     "type": "string",
     "format": "organization-name",
@@ -44,118 +40,121 @@ ORGANIZATION_NAME = {
 CONNECTION_ID = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
 SORT = {"type": "string", "pattern": "^(name|display_name|created_at):(1|-1)$", "description": "Field to sort by."}
 MAX_CONNECTIONS = 10
-_OPTIONS_SCOPE = "read:connections_options"
-# Recorded: these two are always included, whatever ``fields`` contains.
-_ALWAYS = ("id", "is_domain_connection")
+MAX_MEMBERS_PER_REQUEST = 10
+MEMBERS_SCOPE = "read:organization_members"
+ROLES_SCOPE = "read:organization_member_roles"
+_NON_EMPTY = {"type": "string", "minLength": 1}
+_ROLE_IDS = {"type": "array", "minItems": 1, "items": _NON_EMPTY, "description": "List of roles IDs."}
+ROLES_SCHEMA: Schema = {
+    "type": "object",
+    "required": ["roles"],
+    "additionalProperties": False,
+    "properties": {"roles": _ROLE_IDS},
+}
+INVITATION_SCHEMA: Schema = {
+    "type": "object",
+    "required": ["inviter", "invitee", "client_id"],
+    "additionalProperties": False,
+    "properties": {
+        "inviter": {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "maxLength": 300, "description": "The inviter's name."}
+            },
+        },
+        "invitee": {
+            "type": "object",
+            "required": ["email"],
+            "additionalProperties": False,
+            "properties": {
+                "email": {
+                    "type": "string",
+                    "format": "email",
+                    "format_pattern": r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
+                    "description": "The invitee's email.",
+                }
+            },
+        },
+        "client_id": {"type": "string", "description": "Auth0 client ID."},
+        "connection_id": {"type": "string", "pattern": CONNECTION_PATTERN},
+        "ttl_sec": {"type": "integer", "minimum": 0, "maximum": 2_592_000},
+        "roles": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        "app_metadata": {"type": "object"},
+        "user_metadata": {"type": "object"},
+        "send_invitation_email": {"type": "boolean"},
+    },
+}
+
+endpoints = Endpoints()
 
 
-def existing(tenant: SimulatedTenant, organization_id: str) -> Organization:
-    """Return the organization of a path. Raise the 400 of a malformed id or the 404 of a missing organization."""
-    check({"id": organization_id}, {"type": "object", "properties": {"id": ORGANIZATION_ID}}, "Path")
-    organization = tenant.organizations.find(organization_id)
+@endpoints.add("GET", "/organizations", "read:organizations", "read:organizations_summary", limit="organizations")
+def list_organizations(call: Call) -> Any:
+    query = call.query({**OFFSET_QUERY, **CHECKPOINT_QUERY, "sort": SORT})
+    organizations = call.tenant.organizations
+    if "take" in query or "from" in query:
+        position = read_cursor(query["from"]) if "from" in query else None
+        chosen, more = organizations.after(position, query.get("take", DEFAULT_SIZE))
+        body: dict[str, Any] = {"organizations": [organization.body for organization in chosen]}
+        if more:
+            body["next"] = cursor(chosen[-1].created, chosen[-1].id)
+        return body
+    page = read_page(query)
+    rows = [organization.body for organization in organizations.slice(page.start, page.size)]
+    return page.body("organizations", rows, organizations.count())
+
+
+@endpoints.add("GET", ORGANIZATION, "read:organizations", limit="organization")
+def get_organization(call: Call) -> Any:
+    return call.organization.body
+
+
+@endpoints.add("GET", "/organizations/name/<name>", "read:organizations", limit="organization")
+def get_organization_by_name(call: Call) -> Any:
+    check_path("name", call.path["name"], ORGANIZATION_NAME)
+    organization = call.tenant.organizations.find_by_name(call.path["name"])
     if organization is None:
         raise organization_missing()
-    return organization
+    return organization.body
 
 
-def register(routes: Routes) -> None:
-    """Add the routes."""
-    tenant = routes.tenant
-
-    @routes.add("GET", "/organizations", "read:organizations", "read:organizations_summary", limit="organizations")
-    def list_organizations(_grant: Grant) -> Response:
-        query = read_query(request.args.to_dict(), {**OFFSET_QUERY, **CHECKPOINT_QUERY, "sort": SORT})
-        if "take" in query or "from" in query:
-            position = read_cursor(query["from"]) if "from" in query else None
-            organizations, more = tenant.organizations.after(position, query.get("take", DEFAULT_SIZE))
-            body: dict[str, Any] = {"organizations": [organization.body for organization in organizations]}
-            if more:
-                body["next"] = cursor(organizations[-1].created, organizations[-1].id)
-            return answer(body)
-        page = offset(query)
-        rows = [organization.body for organization in tenant.organizations.slice(page.start, page.size)]
-        if not page.totals:
-            return answer(rows)
-        total = tenant.organizations.count()
-        return answer({"organizations": rows, "start": page.start, "limit": page.size, "total": total})
-
-    @routes.add("GET", "/organizations/<organization_id>", "read:organizations", limit="organization")
-    def get_organization(_grant: Grant, organization_id: str) -> Response:
-        return answer(existing(tenant, organization_id).body)
-
-    @routes.add("GET", "/organizations/name/<name>", "read:organizations", limit="organization")
-    def get_organization_by_name(_grant: Grant, name: str) -> Response:
-        check({"name": name}, {"type": "object", "properties": {"name": ORGANIZATION_NAME}}, "Path")
-        organization = tenant.organizations.find_by_name(name)
-        if organization is None:
-            raise organization_missing()
-        return answer(organization.body)
-
-    @routes.add(
-        "GET",
-        "/organizations/<organization_id>/enabled_connections",
-        "read:organization_connections",
-        limit="enabled_connections",
-    )
-    def enabled_connections(_grant: Grant, organization_id: str) -> Response:
-        query = read_query(request.args.to_dict(), OFFSET_QUERY)
-        organization = existing(tenant, organization_id)
-        page = offset(query)
-        rows = list(_enabled_connections(tenant, organization).values())
-        total = len(rows)
-        if tenant.switches.enabled_connections_paged:
-            rows = rows[page.start : page.start + page.size]
-        if not page.totals:
-            return answer(rows)
-        limit = len(rows) if tenant.switches.enabled_connections_limit_is_length else page.size
-        start = page.start if tenant.switches.enabled_connections_paged else 0
-        return answer({"enabled_connections": rows, "start": start, "limit": limit, "total": total})
-
-    @routes.add(
-        "GET",
-        "/organizations/<organization_id>/enabled_connections/<connection_id>",
-        "read:organization_connections",
-        limit="enabled_connections",
-    )
-    def enabled_connection(_grant: Grant, organization_id: str, connection_id: str) -> Response:
-        check(
-            {"connectionId": connection_id}, {"type": "object", "properties": {"connectionId": CONNECTION_ID}}, "Path"
-        )
-        connection = _enabled_connections(tenant, existing(tenant, organization_id)).get(connection_id)
-        if connection is None:
-            raise ApiError(404, "No connection found by that id")
-        return answer(connection)
-
-    @routes.add("GET", "/connections", "read:connections", limit="connections")
-    def list_connections(grant: Grant) -> Response:
-        query = read_query(
-            request.args.to_dict(), {**OFFSET_QUERY, **CHECKPOINT_QUERY, **FIELDS_QUERY, "name": {"type": "string"}}
-        )
-        strategies = request.args.getlist("strategy")
-        shown = not tenant.switches.hide_connection_options or _OPTIONS_SCOPE in grant.scopes
-        rows = [
-            with_fields(_connection(connection, with_options=shown), query, _ALWAYS)
-            for connection in tenant.directory.connections.values()
-            if (not strategies or connection.strategy in strategies)
-            and query.get("name", connection.name) == connection.name
-        ]
-        if "take" in query or "from" in query:
-            start = int(read_cursor(query["from"])[0]) if "from" in query else 0
-            end = start + query.get("take", DEFAULT_SIZE)
-            body: dict[str, Any] = {"connections": rows[start:end]}
-            if end < len(rows):
-                body["next"] = cursor(end, rows[end]["id"])
-            return answer(body)
-        return answer(by_offset("connections", rows, offset(query)))
+# -- enabled connections
 
 
-def _enabled_connections(tenant: SimulatedTenant, organization: Organization) -> dict[str, dict[str, Any]]:
+@endpoints.add(
+    "GET", f"{ORGANIZATION}/enabled_connections", "read:organization_connections", limit="enabled_connections"
+)
+def list_enabled_connections(call: Call) -> Any:
+    page, rows, switches = call.page, list(_enabled_connections(call).values()), call.tenant.switches
+    shown = page.of(rows) if switches.enabled_connections_paged else rows
+    limit = len(shown) if switches.enabled_connections_limit_is_length else page.size
+    return page.body("enabled_connections", shown, len(rows), limit)
+
+
+@endpoints.add(
+    "GET",
+    f"{ORGANIZATION}/enabled_connections/<connection_id>",
+    "read:organization_connections",
+    limit="enabled_connections",
+)
+def get_enabled_connection(call: Call) -> Any:
+    check_path("connectionId", call.path["connection_id"], CONNECTION_ID)
+    connection = _enabled_connections(call).get(call.path["connection_id"])
+    if connection is None:
+        raise ApiError(404, "No connection found by that id")
+    return connection
+
+
+def _enabled_connections(call: Call) -> dict[str, dict[str, Any]]:
     """Return an organization's enabled connections by id."""
-    ids = tenant.organizations.connections(organization.id)[:MAX_CONNECTIONS]
-    return {connection_id: _enabled(tenant.directory.connections[connection_id]) for connection_id in ids}
+    tenant = call.tenant
+    ids = tenant.organizations.connections(call.organization.id)[:MAX_CONNECTIONS]
+    return {connection_id: _enabled_connection(tenant.directory.connections[connection_id]) for connection_id in ids}
 
 
-def _enabled(connection: Connection) -> dict[str, Any]:
+def _enabled_connection(connection: Connection) -> dict[str, Any]:
     item: dict[str, Any] = {
         "connection_id": connection.id,
         "assign_membership_on_login": False,
@@ -167,19 +166,183 @@ def _enabled(connection: Connection) -> dict[str, Any]:
     return item
 
 
-def _connection(connection: Connection, *, with_options: bool) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "id": connection.id,
-        "name": connection.name,
-        "display_name": connection.name,
-        "strategy": connection.strategy,
-        "options": {"brute_force_protection": True, **connection.options},
-        "realms": [connection.name],
-        "is_domain_connection": False,
-        "show_as_button": True,
-        "authentication": {"active": True},
-        "connected_accounts": {"active": False},
+# -- members
+
+
+def _scopes_text(tenant: SimulatedTenant, scope: str = MEMBERS_SCOPE) -> str:
+    # The OpenAPI document has the same message for both scopes.
+    return f"{MEMBERS_SCOPE}, {ROLES_SCOPE}" if tenant.switches.members_refusal == "both" else scope
+
+
+@endpoints.add("GET", MEMBERS, MEMBERS_SCOPE, limit="members", scopes_text=_scopes_text)
+def list_members(call: Call) -> Any:
+    tenant = call.tenant
+    query = call.query({**OFFSET_QUERY, **CHECKPOINT_QUERY, **FIELDS_QUERY})
+    fields = _fields(query)
+    if "roles" in fields and ROLES_SCOPE not in call.grant.scopes:
+        raise insufficient_scope(_scopes_text(tenant, ROLES_SCOPE))
+    organization = call.organization
+    rows = tenant.organizations.listed(organization.id)
+
+    def members(user_ids: list[str]) -> list[dict[str, Any]]:
+        return [tenant.organizations.member(organization.id, user_id, fields) for user_id in user_ids]
+
+    if "take" in query or "from" in query:
+        user_ids, following = _checkpoint_page(tenant, query, rows)
+        return {"members": members(user_ids), **({"next": following} if following else {})}
+    page = read_page(query)
+    # Recorded: an empty list has limit 50 and total 0.
+    return page.body("members", members([user_id for _, user_id in page.of(rows)]), len(rows))
+
+
+def _fields(query: dict[str, Any]) -> list[str]:
+    fields = list(MEMBER_FIELDS[:-1])
+    if query.get("fields"):
+        fields = comma_separated(query["fields"], MEMBER_FIELDS, "fields")
+        if not query.get("include_fields", True):
+            fields = [name for name in MEMBER_FIELDS[:-1] if name not in fields]
+    return fields
+
+
+def _checkpoint_page(
+    tenant: SimulatedTenant, query: dict[str, Any], rows: list[tuple[float, str]]
+) -> tuple[list[str], str | None]:
+    """Return the user ids of a page and the cursor of the next page."""
+    start = 0
+    if "from" in query:
+        joined, user_id = read_cursor(query["from"])
+        start = bisect.bisect_right(rows, (round(joined, 3), user_id))
+    end = start + query.get("take", DEFAULT_SIZE)
+    page = rows[start:end]
+    user_ids = [user_id for _, user_id in page]
+    if tenant.switches.members_shuffled:
+        random.Random(start).shuffle(user_ids)
+    if not page:
+        return [], None
+    if tenant.switches.members_repeat_cursor:
+        return user_ids, query.get("from") or cursor(*page[-1])
+    return user_ids, cursor(*page[-1]) if end < len(rows) or tenant.switches.members_always_next else None
+
+
+def _members_schema(description: str) -> Schema:
+    """Return the schema of a list of members; the limit of 10 is in Auth0's guides, not in its schema."""
+    members = {"type": "array", "minItems": 1, "maxItems": MAX_MEMBERS_PER_REQUEST, "items": _NON_EMPTY}
+    return {
+        "type": "object",
+        "required": ["members"],
+        "properties": {"members": {**members, "description": description}},
     }
-    if not with_options:
-        del body["options"]
-    return body
+
+
+@endpoints.add("POST", MEMBERS, "create:organization_members", limit="write_members")
+def add_members(call: Call) -> None:
+    tenant = call.tenant
+    members = call.body(_members_schema("List of user IDs to add to the organization as members."))["members"]
+    organization = call.organization
+    known = [user_id for user_id in members if tenant.directory.exists(user_id)]
+    if len(known) < len(members) and tenant.switches.unknown_member == "refuse":
+        raise body_error("One or more of the specified users do not exist.")
+    tenant.organizations.add_members(organization.id, known)
+
+
+@endpoints.add("DELETE", MEMBERS, "delete:organization_members", limit="write_members")
+def remove_members(call: Call) -> None:
+    members = call.body(_members_schema("List of user IDs to remove from the organization."))["members"]
+    call.tenant.organizations.remove_members(call.organization.id, members)
+
+
+# -- roles of members
+
+
+@endpoints.add("GET", MEMBER_ROLES, ROLES_SCOPE, limit="member_roles")
+def list_member_roles(call: Call) -> Any:
+    page, organizations = call.page, call.tenant.organizations
+    rows = [organizations.roles[role_id] for role_id in _member_roles(call)]
+    return page.body("roles", page.of(rows), len(rows))
+
+
+@endpoints.add("POST", MEMBER_ROLES, "create:organization_member_roles", limit="write_member_roles")
+def assign_roles(call: Call) -> None:
+    role_ids = call.body(ROLES_SCHEMA)["roles"]
+    assigned = _member_roles(call)
+    roles = list(dict.fromkeys([*assigned, *_known_roles(call.tenant, role_ids)]))
+    if len(roles) > MAX_ROLES_PER_MEMBER:
+        raise ApiError(409, "No more roles can be assigned to this organization member.")
+    call.tenant.organizations.set_member_roles(call.organization.id, call.path["user_id"], roles)
+
+
+@endpoints.add("DELETE", MEMBER_ROLES, "delete:organization_member_roles", limit="write_member_roles")
+def remove_roles(call: Call) -> None:
+    role_ids = call.body(ROLES_SCHEMA)["roles"]
+    organization, user_id, organizations = call.organization, call.path["user_id"], call.tenant.organizations
+    removed = _known_roles(call.tenant, role_ids, removing=True)
+    roles = [role_id for role_id in organizations.member_roles(organization.id, user_id) if role_id not in removed]
+    organizations.set_member_roles(organization.id, user_id, roles)
+
+
+def _member_roles(call: Call) -> list[str]:
+    """Return the role ids of the member in the path. Raise the 404 of a user who is not a member."""
+    organization, user_id, organizations = call.organization, call.path["user_id"], call.tenant.organizations
+    if call.tenant.switches.roles_of_non_member == "refuse" and not organizations.is_member(organization.id, user_id):
+        raise user_missing()
+    return organizations.member_roles(organization.id, user_id)
+
+
+def _known_roles(tenant: SimulatedTenant, role_ids: list[str], *, removing: bool = False) -> list[str]:
+    unknown = [role_id for role_id in role_ids if role_id not in tenant.organizations.roles]
+    # Removing a role that does not exist is recorded as 404; assigning one is not recorded.
+    if unknown and (removing or tenant.switches.unknown_role == "refuse"):
+        raise ApiError(404, f"No such role with id: {unknown[0]}")
+    return [role_id for role_id in role_ids if role_id not in unknown]
+
+
+# -- invitations
+
+
+@endpoints.add("POST", INVITATIONS, "create:organization_invitations", limit="write_invitations")
+def create_invitation(call: Call) -> Any:
+    tenant = call.tenant
+    body = call.body(INVITATION_SCHEMA)
+    organization = call.organization
+    _check_references(tenant, organization.id, body)
+    return json_response(tenant.invitations.create(organization, body), 201)
+
+
+def _check_references(tenant: SimulatedTenant, organization_id: str, body: dict[str, Any]) -> None:
+    if body["client_id"] in tenant.tokens.clients:
+        raise body_error("The specified client_id does not allow organizations.")
+    if body["client_id"] not in tenant.invitations.applications:
+        raise body_error("The specified client_id does not exist.")
+    connection_id = body.get("connection_id")
+    if connection_id is not None:
+        connection = tenant.directory.connections.get(connection_id)
+        if connection is None:
+            raise body_error("The specified connection does not exist.")
+        if connection_id not in tenant.organizations.connections(organization_id):
+            raise body_error(f"The specified connection ({connection_id}) is not enabled for the organization")
+        if connection.strategy in ("email", "sms"):
+            raise body_error("Passwordless connections are not supported.")
+    unknown = [role_id for role_id in body.get("roles", ()) if role_id not in tenant.organizations.roles]
+    if unknown:
+        raise body_error(f"One or more of the specified roles do not exist: {', '.join(unknown)}")
+
+
+@endpoints.add("GET", INVITATIONS, "read:organization_invitations", limit="invitations")
+def list_invitations(call: Call) -> Any:
+    page = call.page
+    rows = page.of(call.tenant.invitations.of(call.organization.id)[::-1])
+    # Recorded: the body has no total, and limit is the number of items.
+    return {"invitations": rows, "start": page.start, "limit": len(rows)} if page.totals else rows
+
+
+@endpoints.add("GET", f"{INVITATIONS}/<invitation_id>", "read:organization_invitations", limit="invitations")
+def get_invitation(call: Call) -> Any:
+    for invitation in call.tenant.invitations.of(call.organization.id):
+        if invitation["id"] == call.path["invitation_id"]:
+            return invitation
+    raise ApiError(404, "The invitation does not exist.", "inexistent_invitation")
+
+
+@endpoints.add("DELETE", f"{INVITATIONS}/<invitation_id>", "delete:organization_invitations", limit="write_invitations")
+def delete_invitation(call: Call) -> None:
+    call.tenant.invitations.delete(call.organization.id, call.path["invitation_id"])

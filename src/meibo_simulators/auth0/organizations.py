@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from meibo_simulators.auth0.jobs import timestamp
 from meibo_simulators.profiles import auth0_index, auth0_person_id
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from meibo_simulators.auth0.directory import Directory
     from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.clock import Clock
+    from meibo_simulators.site import Clock
 
 FIRST_CREATED = 1_680_000_000.0
 STEP = 61.466
@@ -25,7 +27,9 @@ STEP = 61.466
 JOINED = 0.001
 """Seconds between two generated members of one organization."""
 ROLES = ("admin", "編集者", "viewer", "billing")
-ROLES_A_MEMBER = 50
+MAX_ROLES_PER_MEMBER = 50
+MEMBER_FIELDS = ("user_id", "email", "picture", "name", "roles")
+DEFAULT_INVITATION_SECONDS = 604_800
 _NAMES = ("株式会社サンプル", "Müller & Söhne GmbH", "有限会社テスト", "شركة المثال", 'Quote "Inc."', "=FORMULA Ltd")
 
 
@@ -65,7 +69,7 @@ class Organizations:
         self,
         directory: Directory,
         switches: Switches,
-        clock: Callable[[], Clock],
+        now: Clock,
         new_id: Callable[[str, int], str],
         *,
         count: int,
@@ -73,7 +77,7 @@ class Organizations:
     ) -> None:
         self._directory = directory
         self._switches = switches
-        self._clock = clock
+        self._now = now
         self._new_id = new_id
         self._members_each = members
         self._lock = threading.RLock()
@@ -213,7 +217,7 @@ class Organizations:
             shown = dict(self._members(organization_id))
             changed = self._changed.get(organization_id)
             if changed is not None:
-                now = self._clock()()
+                now = self._now()
                 changed.unseen = [change for change in changed.unseen if change[0] > now]
                 for _, user_id, before in reversed(changed.unseen):
                     if before is None:
@@ -230,7 +234,7 @@ class Organizations:
     def add_members(self, organization_id: str, user_ids: list[str]) -> None:
         """Add members; existing members do not change."""
         with self._lock:
-            members, now = self._own(organization_id), self._clock()()
+            members, now = self._own(organization_id), self._now()
             self.changes.append(Change(now, organization_id, "add", tuple(user_ids)))
             for position, user_id in enumerate(user_ids):
                 if user_id not in members.joined:
@@ -240,7 +244,7 @@ class Organizations:
     def remove_members(self, organization_id: str, user_ids: list[str]) -> None:
         """Remove members and their roles; users who are not members are ignored."""
         with self._lock:
-            members, now = self._own(organization_id), self._clock()()
+            members, now = self._own(organization_id), self._now()
             self.changes.append(Change(now, organization_id, "remove", tuple(user_ids)))
             for user_id in user_ids:
                 joined = members.joined.pop(user_id, None)
@@ -248,6 +252,16 @@ class Organizations:
                 if joined is not None:
                     self._roles[organization_id, user_id] = []
                     members.unseen.append((now + self._switches.eventual_consistency, user_id, joined))
+
+    def member(self, organization_id: str, user_id: str, fields: Sequence[str]) -> dict[str, Any]:
+        """Return a member as the members list returns it with these fields."""
+        member = self._directory.properties(user_id, fields) or {"user_id": user_id}
+        if "roles" in fields:
+            member["roles"] = [
+                {"id": role_id, "name": self.roles[role_id]["name"]}
+                for role_id in self.member_roles(organization_id, user_id)
+            ]
+        return member
 
     # -- roles of members
 
@@ -257,13 +271,10 @@ class Organizations:
             if (organization_id, user_id) in self._roles:
                 return list(self._roles[organization_id, user_id])
             index = auth0_index(self._directory.seed, user_id)
-        if index is None or not self._was_generated(organization_id, user_id):
+        if index is None or user_id not in self._generated(self._numbers[organization_id]):
             return []
         known = list(self.roles)
         return [known[number] for number, every in enumerate((3, 7)) if index % every == 0]
-
-    def _was_generated(self, organization_id: str, user_id: str) -> bool:
-        return user_id in self._generated(self._numbers[organization_id])
 
     def set_member_roles(self, organization_id: str, user_id: str, role_ids: list[str]) -> None:
         """Set the roles of a member."""
@@ -285,3 +296,51 @@ class Memberships(Mapping[str, frozenset[str]]):
 
     def __len__(self) -> int:
         return self._organizations.count()
+
+
+class Invitations:
+    """The invitations of a tenant and the number of e-mails sent for them."""
+
+    def __init__(self, now: Clock, new_id: Callable[[str, int], str]) -> None:
+        self._now = now
+        self._new_id = new_id
+        self._lock = threading.Lock()
+        #: organization id -> invitation id -> invitation
+        self.all: dict[str, dict[str, dict[str, Any]]] = {}
+        self.created = 0
+        self.emails = 0
+        #: Applications that an invitation may use; machine-to-machine clients are rejected.
+        self.applications = {"portal"}
+
+    def of(self, organization_id: str) -> list[dict[str, Any]]:
+        """Return the invitations of an organization, the oldest first."""
+        with self._lock:
+            return list(self.all.get(organization_id, {}).values())
+
+    def delete(self, organization_id: str, invitation_id: str) -> None:
+        """Delete an invitation if it exists."""
+        with self._lock:
+            self.all.get(organization_id, {}).pop(invitation_id, None)
+
+    def create(self, organization: Organization, body: dict[str, Any]) -> dict[str, Any]:
+        """Create the invitation that a request describes and return it."""
+        now = self._now()
+        with self._lock:
+            number = self.created
+            self.created += 1
+            self.emails += bool(body.get("send_invitation_email", True))
+            invitation_id = self._new_id("uinv", number)
+            ticket = hashlib.sha256(invitation_id.encode()).hexdigest()[:32]
+            copied = ("client_id", "connection_id", "inviter", "invitee", "roles", "app_metadata", "user_metadata")
+            invitation = {
+                "id": invitation_id,
+                **{name: body[name] for name in copied if name in body},
+                "invitation_url": f"https://portal.example.invalid/login?invitation={ticket}"
+                f"&organization={organization.id}&organization_name={organization.body['name']}",
+                "ticket_id": ticket,
+                "created_at": timestamp(now),
+                "expires_at": timestamp(now + (body.get("ttl_sec") or DEFAULT_INVITATION_SECONDS)),
+                "organization_id": organization.id,
+            }
+            self.all.setdefault(organization.id, {})[invitation["id"]] = invitation
+        return invitation

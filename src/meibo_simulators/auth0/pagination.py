@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from meibo_simulators.auth0.responses import ApiError
+from meibo_simulators.auth0.errors import query_error
 from meibo_simulators.auth0.validation import Schema, check
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 MAX_RECORDS = 1000
 DEFAULT_SIZE = 50
@@ -30,17 +30,14 @@ CHECKPOINT_QUERY = {"take": TAKE, "from": FROM}
 FIELDS_QUERY: dict[str, Schema] = {"fields": {"type": "string"}, "include_fields": BOOLEAN}
 
 
-def read_query(arguments: dict[str, str], properties: dict[str, Schema]) -> dict[str, Any]:
+def read_query(arguments: Mapping[str, str], properties: dict[str, Schema]) -> dict[str, Any]:
     """Return the typed query parameters. Raise the 400 of an invalid parameter.
 
     Recorded: unknown parameters are ignored.
     """
-    found: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if name in properties:
-            found[name] = _typed(value, properties[name]["type"])
-    check(found, {"type": "object", "properties": properties}, "Query")
-    return found
+    query = {name: _typed(value, properties[name]["type"]) for name, value in arguments.items() if name in properties}
+    check(query, {"type": "object", "properties": properties}, "Query")
+    return query
 
 
 def _typed(value: str, kind: str) -> Any:
@@ -61,30 +58,32 @@ def with_fields(body: dict[str, Any], query: dict[str, Any], always: Sequence[st
 
 
 @dataclass(frozen=True)
-class Slice:
+class Page:
     """A page by offset."""
 
     start: int
     size: int
     totals: bool
 
+    def of(self, rows: Sequence[Any]) -> list[Any]:
+        """Return the rows of the page."""
+        return list(rows[self.start : self.start + self.size])
 
-def offset(query: dict[str, Any], size: int = DEFAULT_SIZE, text: str | None = None) -> Slice:
+    def body(self, name: str, rows: list[Any], total: int, limit: int | None = None) -> Any:
+        """Return the rows of the page as a response: an array, or an object if the request includes totals."""
+        if not self.totals:
+            return rows
+        return {name: rows, "start": self.start, "limit": self.size if limit is None else limit, "total": total}
+
+
+def read_page(query: dict[str, Any], message: str | None = None) -> Page:
     """Return the requested page. Raise the 400 of records after the first 1,000."""
-    per_page = query.get("per_page", size)
-    start = query.get("page", 0) * per_page
-    if start + per_page > MAX_RECORDS:
-        message = text or f"Requesting page exceeds the allowed maximum of {MAX_RECORDS} records."
-        raise ApiError(400, message, "invalid_paging", rate_headers=False)
-    return Slice(start, per_page, query.get("include_totals", False))
-
-
-def by_offset(name: str, rows: Sequence[Any], page: Slice) -> Any:
-    """Return a page of rows: an array, or an object if the request includes totals."""
-    chosen = list(rows[page.start : page.start + page.size])
-    if not page.totals:
-        return chosen
-    return {name: chosen, "start": page.start, "limit": page.size, "total": len(rows)}
+    size = query.get("per_page", DEFAULT_SIZE)
+    start = query.get("page", 0) * size
+    if start + size > MAX_RECORDS:
+        default = f"Requesting page exceeds the allowed maximum of {MAX_RECORDS} records."
+        raise query_error(message or default, "invalid_paging")
+    return Page(start, size, query.get("include_totals", False))
 
 
 def cursor(created: float, identifier: str) -> str:
@@ -100,8 +99,7 @@ def read_cursor(text: str) -> tuple[float, str]:
         moment, _, identifier = decoded.partition("UTC,")
         parsed = datetime.strptime(moment, "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
     except (binascii.Error, ValueError):
-        message = "Query validation error: 'Invalid cursor' on property from."
-        raise ApiError(400, message, "invalid_query_string", rate_headers=False) from None
+        raise query_error("Query validation error: 'Invalid cursor' on property from.") from None
     return parsed.timestamp(), identifier
 
 
@@ -109,11 +107,8 @@ def comma_separated(value: str, allowed: tuple[str, ...], name: str) -> list[str
     """Return the values of a list parameter. Raise the 400 of a value that is not allowed."""
     values = value.split(",")
     if not set(values) <= set(allowed):
-        raise ApiError(
-            400,
+        raise query_error(
             f"Query validation error: 'String '{value}' does not match pattern. Must be a comma separated list "
-            f"of the following values: {','.join(allowed)}' on property {name} (Comma-separated list of fields).",
-            "invalid_query_string",
-            rate_headers=False,
+            f"of the following values: {','.join(allowed)}' on property {name} (Comma-separated list of fields)."
         )
     return values

@@ -7,13 +7,11 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meibo_simulators.auth0.responses import ApiError, OAuthError
+from meibo_simulators.auth0.errors import ApiError, OAuthError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.clock import Clock
+    from meibo_simulators.site import Clock
 
 # (burst, tokens, seconds): the bucket has a capacity of ``burst`` and receives ``tokens`` per ``seconds``.
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
@@ -64,9 +62,9 @@ class _Bucket:
 class RateLimits:
     """The buckets of one tenant."""
 
-    def __init__(self, switches: Switches, clock: Callable[[], Clock]) -> None:
+    def __init__(self, switches: Switches, now: Clock) -> None:
         self._switches = switches
-        self._clock = clock
+        self._now = now
         self._lock = threading.Lock()
         self._buckets: dict[tuple[str, str], _Bucket] = {}
         self.refused = 0
@@ -78,37 +76,47 @@ class RateLimits:
             return {}
         limits = TIERS[tier]
         names = [name for name in (GLOBAL, endpoint if endpoint in limits else "other") if name in limits]
-        headers: dict[str, str] = {}
-        with self._lock:
-            buckets = [(name, self._filled(tier, name, limits[name])) for name in names]
-            for name, bucket in buckets:
-                if bucket.tokens < 1:
-                    self.refused += 1
-                    raise self._refusal(name, bucket, limits[name])
-            for name, bucket in buckets:
-                bucket.tokens -= 1
-                # The bucket of the endpoint is the last; its headers are sent.
-                headers = self._headers(bucket, limits[name])
-        return headers
+        buckets = [(name, limits[name]) for name in names]
+        empty, headers = self._take(tier, buckets)
+        if empty is None:
+            return headers
+        if self._switches.retry_after:
+            headers["Retry-After"] = str(max(1, math.ceil(int(headers["x-ratelimit-reset"]) - self._now())))
+        message = (
+            "Global limit has been reached"
+            if empty == GLOBAL
+            else "Too many requests. Check the X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset headers."
+        )
+        raise ApiError(429, message, "too_many_requests", headers=headers)
 
     def take_for_token(self) -> dict[str, str]:
         """Take a token from the bucket of POST /oauth/token. Return the headers or raise the 429."""
         tier = self._switches.rate_tier
         if tier is None:
             return {}
-        limit = TOKENS[tier]
+        empty, headers = self._take(tier, [("token", TOKENS[tier])])
+        if empty is not None:
+            raise OAuthError(429, "too_many_requests", "Global limit has been reached", headers)
+        return headers
+
+    def _take(self, tier: str, limits: list[tuple[str, Limit]]) -> tuple[str | None, dict[str, str]]:
+        """Take a token from every bucket, or from none if one is empty.
+
+        Return the name of the empty bucket, or None, and the headers of that bucket or the last bucket.
+        """
         with self._lock:
-            bucket = self._filled(tier, "token", limit)
-            if bucket.tokens < 1:
-                self.refused += 1
-                headers = self._headers(bucket, limit)
-                raise OAuthError(429, "too_many_requests", "Global limit has been reached", headers)
-            bucket.tokens -= 1
-            return self._headers(bucket, limit)
+            buckets = [(name, self._filled(tier, name, limit), limit) for name, limit in limits]
+            for name, bucket, limit in buckets:
+                if bucket.tokens < 1:
+                    self.refused += 1
+                    return name, self._headers(bucket, limit)
+            for _, bucket, _ in buckets:
+                bucket.tokens -= 1
+            return None, self._headers(*buckets[-1][1:])
 
     def _filled(self, tier: str, name: str, limit: Limit) -> _Bucket:
         burst, tokens, seconds = limit
-        now = math.floor(self._clock()())
+        now = math.floor(self._now())
         bucket = self._buckets.setdefault((tier, name), _Bucket(burst, burst, now))
         step = seconds if self._switches.rate_refill == "window" else 1
         steps = now // step - bucket.filled // step
@@ -130,14 +138,3 @@ class RateLimits:
             "x-ratelimit-remaining": str(math.floor(bucket.tokens)),
             "x-ratelimit-reset": str(self._reset(bucket, limit)),
         }
-
-    def _refusal(self, name: str, bucket: _Bucket, limit: Limit) -> ApiError:
-        headers = self._headers(bucket, limit)
-        if self._switches.retry_after:
-            headers["Retry-After"] = str(max(1, math.ceil(self._reset(bucket, limit) - self._clock()())))
-        message = (
-            "Global limit has been reached"
-            if name == GLOBAL
-            else "Too many requests. Check the X-RateLimit-Limit, X-RateLimit-Remaining and X-RateLimit-Reset headers."
-        )
-        return ApiError(429, message, "too_many_requests", headers=headers)

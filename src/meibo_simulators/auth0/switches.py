@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-DAY = 86400.0
 Fate = Literal["completed", "failed", "expired", "error", "stuck", "vanished", "unheard_of"]
 
 
@@ -15,8 +14,6 @@ class Switches:
     """Settings that may be changed while the tenant is running. Defaults are the best-evidenced behaviour."""
 
     # tokens
-    token_lifetime: int = 86400
-    token_scope_in_answer: bool = True
     refused_client: Literal["access_denied", "invalid_client"] = "access_denied"
 
     # export jobs
@@ -24,17 +21,12 @@ class Switches:
     """Number of GET /jobs/{id} responses with status ``pending``."""
     polls_processing: int = 0
     """Number of subsequent responses with status ``processing``, which only third-party documents mention."""
-    job_seconds: float = 0.0
-    """Minimum seconds between the creation and the completion of a job."""
-    job_fate: Literal["completed", "failed", "expired", "error", "stuck", "vanished", "unheard_of"] = "completed"
+    job_fate: Fate = "completed"
     """Outcome of jobs that are not in ``jobs.fates``."""
-    job_ttl: float = DAY
     progress: bool = False
     """Include percentage_done and time_left_seconds in responses."""
     summary: bool = False
     """Include a summary in completed exports, as in imports."""
-    unknown_field: Literal["refuse", "absent"] = "refuse"
-    """Handling of a field that cannot be exported: reject the request with 400, or accept and omit the field."""
 
     # location and file
     location_ttl: float = 60.0
@@ -43,14 +35,9 @@ class Switches:
     """Host and port of locations; None: those of the export file host."""
     redirect_files_to: str | None = None
     file_ranges: bool = True
-    file_if_range: bool = True
     file_if_match: bool = True
     """Evaluate If-Match. If off, a range of a replaced file is served normally; only its ETag differs."""
-    file_etag: bool = True
-    file_content_type: str = "application/octet-stream"
     file_content_encoding: str | None = None
-    file_sized: bool = True
-    """Send the file with a Content-Length; if off, with chunked encoding."""
     file_seconds_to_first_byte: float = 0.0
     file_bytes_per_second: float | None = None
     """Throughput limit per connection; real storage serves several connections faster than a single one."""
@@ -61,11 +48,9 @@ class Switches:
     # formats
     nested_subfields: bool = False
     """Write user_metadata.x without export_as as a nested object in NDJSON; if off, as a flat key."""
-    csv_booleans: tuple[str, str] = ("false", "true")
     csv_line_end: str = "\n"
 
     # connections and organizations
-    hide_connection_options: bool = True
     members_always_next: bool = False
     """Add ``next`` to every members page that is not empty, as recorded until 2026-04."""
     members_repeat_cursor: bool = False
@@ -85,8 +70,6 @@ class Switches:
     """Handling of an unknown user id: reject the complete request with 400, or ignore the id and return 204."""
     roles_of_non_member: Literal["accept", "refuse"] = "refuse"
     unknown_role: Literal["refuse", "ignore"] = "refuse"
-    invitation_status: Literal[200, 201] = 201
-    import_concurrency: int = 2
     import_seconds: float = 1.0
     """Seconds (of the tenant's clock) that an import is pending; its users are hidden until then."""
 

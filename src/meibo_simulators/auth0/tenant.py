@@ -1,30 +1,21 @@
-"""A simulated Auth0 tenant: its users, clients, jobs, switches, faults and request record."""
+"""A simulated Auth0 tenant: its users, clients, jobs and switches."""
 
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from meibo_simulators.auth0.api import make_application
 from meibo_simulators.auth0.directory import Connection, Directory
 from meibo_simulators.auth0.export_files import Files
-from meibo_simulators.auth0.invitations import Invitations
 from meibo_simulators.auth0.jobs import Jobs
-from meibo_simulators.auth0.member_routes import MEMBER_FIELDS, shown_member
-from meibo_simulators.auth0.organizations import Memberships, Organizations
+from meibo_simulators.auth0.organizations import MEMBER_FIELDS, Invitations, Memberships, Organizations
 from meibo_simulators.auth0.ratelimit import RateLimits
 from meibo_simulators.auth0.switches import Switches
 from meibo_simulators.auth0.tokens import Client, Tokens, key_pair
-from meibo_simulators.clock import SYSTEM_CLOCK, Clock
-from meibo_simulators.faults import Faults, Instrumented, Request
-from meibo_simulators.server import HttpsServer
+from meibo_simulators.site import Site
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from meibo_simulators.auth0.export_files import ExportFile
 
@@ -50,8 +41,8 @@ FIRST_CONNECTION = "con_0000000000000001"
 SECOND_CONNECTION = "con_0000000000000002"
 
 
-class SimulatedTenant:
-    """A tenant. Create it, set its switches and pass it to ``Simulators``, which opens its ports.
+class SimulatedTenant(Site):
+    """A tenant. Create it, set its switches and pass it to ``Simulators``, which serves it.
 
     ``connections`` maps ids to a number of users, to None (an equal share of ``users``) or to a ``Connection``.
     ``organizations`` is their number, ``members`` the average number of members per organization.
@@ -69,59 +60,52 @@ class SimulatedTenant:
         port: int = 0,
         file_port: int = 0,
     ) -> None:
-        self.name = name
-        self.seed = seed
+        super().__init__(name, seed, port)
+        self.file_port = file_port
         self.switches = Switches()
-        self.faults = Faults()
-        self.requests: deque[Request] = deque(maxlen=1_000_000)
-        self.clock: Clock = SYSTEM_CLOCK
-        self._port, self._file_port = port, file_port
-        self._folder: Path | None = None
-        self._servers: list[HttpsServer] = []
-        self._domain = self._file_host = ""
-        self.stopping = threading.Event()
-        given = connections if connections is not None else {FIRST_CONNECTION: None, SECOND_CONNECTION: None}
+        if connections is None:
+            connections = {FIRST_CONNECTION: None, SECOND_CONNECTION: None}
         self.directory = Directory(
             seed,
             [
                 value if isinstance(value, Connection) else Connection(connection_id, users=value)
-                for connection_id, value in given.items()
+                for connection_id, value in connections.items()
             ],
             users,
         )
         self.organizations = Organizations(
-            self.directory, self.switches, self._now, self.new_id, count=organizations, members=members
+            self.directory, self.switches, self.now, self.new_id, count=organizations, members=members
         )
         self.memberships = Memberships(self.organizations)
-        self.invitations = Invitations()
-        self.tokens = Tokens(self.switches, self._now, lambda: self.domain)
-        self.files = Files(self.directory, self.switches, self._now, self._temporary)
-        self.limits = RateLimits(self.switches, self._now)
-        self.jobs = Jobs(self)
+        self.invitations = Invitations(self.now, self.new_id)
+        self.tokens = Tokens(self, self.switches)
+        self.files = Files(self, self.switches, self.directory)
+        self.limits = RateLimits(self.switches, self.now)
+        self.jobs = Jobs(self, self.switches, self.directory, self.files, self.new_id)
         self.client = self.tokens.add(Client(f"meibo-{name}", SCOPES, secret=self._secret()))
         self._key_client: Client | None = None
-        self.api = Instrumented(make_application(self), self.faults, self.requests)
-        self.file_api = Instrumented(self.files.application(), self.faults, self.requests)
 
-    def __repr__(self) -> str:
-        return f"SimulatedTenant({self.name!r}, domain={self._domain!r})"
+    def new_id(self, prefix: str, number: int) -> str:
+        """Return an id in Auth0's format; the same tenant and number always have the same id."""
+        digest = hashlib.sha256(f"{self.name}:{self.seed}:{prefix}:{number}".encode()).hexdigest()
+        return f"{prefix}_{digest[:16]}"
 
     # -- data for clients -----------------------------------------------------------------------------------
 
     @property
     def domain(self) -> str:
-        """Return the host and port of the tenant's API."""
-        return self._domain
+        """The host and port of the tenant's API."""
+        return self.host
 
     @property
     def file_host(self) -> str:
-        """Return the host and port of locations."""
-        return self._file_host
+        """The host and port of locations."""
+        return self.files.host
 
     @property
     def allowed_hosts(self) -> list[str]:
-        """Return the list of allowed location hosts for a client."""
-        return [self._file_host]
+        """The list of allowed location hosts for a client."""
+        return [self.files.host]
 
     def credentials(self) -> dict[str, str]:
         """Return the secret document of the client that authenticates with its secret."""
@@ -171,53 +155,8 @@ class SimulatedTenant:
         """Return the members of an organization as the members list returns them, in the order of joining."""
         fields = list(MEMBER_FIELDS if roles else MEMBER_FIELDS[:-1])
         ids = self.organizations.members(organization_id)
-        return [shown_member(self, organization_id, user_id, fields) for user_id in ids]
+        return [self.organizations.member(organization_id, user_id, fields) for user_id in ids]
 
     def expected_file(self, job_id: str) -> ExportFile:
         """Return the job's file: ``.sha256``, ``.size``, ``.rows``, ``.read()``, ``.content()``."""
         return self.jobs.file(job_id)
-
-    # -- serving --------------------------------------------------------------------------------------------
-
-    def start(self, context: ssl.SSLContext, folder: Path, clock: Clock) -> None:
-        """Open the tenant's two ports."""
-        self._folder, self.clock = folder, clock
-        self.api.clock = self.file_api.clock = clock
-        self._servers = [
-            HttpsServer(self.api, context, self._port),
-            HttpsServer(self.file_api, context, self._file_port),
-        ]
-        for server in self._servers:
-            server.start()
-        self._domain, self._file_host = (f"localhost:{server.port}" for server in self._servers)
-
-    def attach(self, domain: str, clock: Clock) -> None:
-        """Set the domain and the clock without opening ports, for tests that call ``api`` as a WSGI application."""
-        self._domain, self.clock = domain, clock
-        self.api.clock = self.file_api.clock = clock
-
-    def stop(self) -> None:
-        """Close the ports."""
-        self.stopping.set()
-        while self._servers:
-            self._servers.pop().stop()
-        self.jobs.close()
-
-    def location(self, path: str) -> str:
-        """Return a new presigned URL of a path of the export file host."""
-        switches = self.switches
-        scheme = {"https": "https://", "http": "http://", "none": ""}[switches.location_scheme]
-        return f"{scheme}{switches.location_host or self._file_host}{path}?{self.files.query(path)}"
-
-    def new_id(self, prefix: str, number: int) -> str:
-        """Return an id in Auth0's format; the same tenant and number always have the same id."""
-        digest = hashlib.sha256(f"{self.name}:{self.seed}:{prefix}:{number}".encode()).hexdigest()
-        return f"{prefix}_{digest[:16]}"
-
-    def _now(self) -> Clock:
-        return self.clock
-
-    def _temporary(self) -> Path:
-        if self._folder is None:
-            raise RuntimeError("expected a started tenant: pass it to Simulators and start them first")
-        return self._folder

@@ -12,20 +12,19 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from meibo_simulators.auth0.responses import ApiError, OAuthError, insufficient_scope
+from meibo_simulators.auth0.errors import ApiError, OAuthError, insufficient_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.clock import Clock
+    from meibo_simulators.site import Site
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # https://auth0.com/docs/get-started/authentication-and-authorization-flow/authenticate-with-private-key-jwt
-MAX_ASSERTION = 2048
-MAX_CLAIM = 64
-MAX_LIFETIME = 300
-SKEW = 10
+MAX_ASSERTION_LENGTH = 2048
+MAX_CLAIM_LENGTH = 64
+MAX_ASSERTION_SECONDS = 300
+SKEW_SECONDS = 10
+TOKEN_SECONDS = 86400
 _UNAUTHORIZED = OAuthError(401, "access_denied", "Unauthorized")
 
 
@@ -70,12 +69,11 @@ class Grant:
 class Tokens:
     """The clients of a tenant and the issued tokens."""
 
-    def __init__(self, switches: Switches, clock: Callable[[], Clock], domain: Callable[[], str]) -> None:
+    def __init__(self, site: Site, switches: Switches) -> None:
         self.clients: dict[str, Client] = {}
         self.issued = 0
+        self._site = site
         self._switches = switches
-        self._clock = clock
-        self._domain = domain
         self._key = secrets.token_bytes(32)
         self._grants: dict[str, Grant] = {}
         self._revoked: set[str] = set()
@@ -97,8 +95,7 @@ class Tokens:
         if grant_type != "client_credentials":
             raise OAuthError(403, "unauthorized_client", f"Grant type '{grant_type}' not allowed for the client.")
         audience = form.get("audience")
-        wanted = f"https://{self._domain()}/api/v2/"
-        if audience != wanted:
+        if audience != f"https://{self._site.host}/api/v2/":
             raise OAuthError(403, "access_denied", f"Service not found: {audience}")
         if not client.granted:
             raise OAuthError(
@@ -107,26 +104,27 @@ class Tokens:
                 f'Client "{client.id}" is not authorized to access resource server "{audience}". '
                 'You need to create a "client-grant" associated to this API.',
             )
-        now = self._clock()()
-        lifetime = self._switches.token_lifetime
+        now = self._site.now()
         claims = {
-            "iss": f"https://{self._domain()}/",
+            "iss": f"https://{self._site.host}/",
             "sub": f"{client.id}@clients",
             "aud": audience,
             "iat": int(now),
-            "exp": int(now) + lifetime,
+            "exp": int(now) + TOKEN_SECONDS,
             "scope": " ".join(sorted(client.scopes)),
             "gty": "client-credentials",
             "azp": client.id,
             "jti": secrets.token_hex(8),
         }
         token = jwt.encode(claims, self._key, algorithm="HS256")
-        self._grants[token] = Grant(client.id, client.scopes, now + lifetime)
+        self._grants[token] = Grant(client.id, client.scopes, now + TOKEN_SECONDS)
         self.issued += 1
-        answer = {"access_token": token, "expires_in": lifetime, "token_type": "Bearer"}
-        if self._switches.token_scope_in_answer:
-            answer["scope"] = claims["scope"]
-        return answer
+        return {
+            "access_token": token,
+            "expires_in": TOKEN_SECONDS,
+            "token_type": "Bearer",
+            "scope": claims["scope"],
+        }
 
     def _authenticate(self, form: dict[str, Any]) -> Client:
         if "client_assertion" in form or "client_assertion_type" in form:
@@ -139,62 +137,63 @@ class Tokens:
             or not isinstance(secret, str)
             or not hmac.compare_digest(client.secret.encode(), secret.encode())
         ):
-            raise self._refusal()
+            raise self._unauthorized()
         return client
 
-    def _refusal(self) -> OAuthError:
+    def _unauthorized(self) -> OAuthError:
         if self._switches.refused_client == "invalid_client":
             return OAuthError(401, "invalid_client", "Client authentication failed")
         return _UNAUTHORIZED
 
     def _by_assertion(self, form: dict[str, Any]) -> Client:
         assertion = form.get("client_assertion")
-        refused = OAuthError(401, "invalid_client", "Client authentication failed")
+        rejected = OAuthError(401, "invalid_client", "Client authentication failed")
         if (
             form.get("client_assertion_type") != ASSERTION_TYPE
             or "client_secret" in form
             or not isinstance(assertion, str)
-            or len(assertion) > MAX_ASSERTION
+            or len(assertion) > MAX_ASSERTION_LENGTH
         ):
-            raise refused
+            raise rejected
         try:
             header = jwt.get_unverified_header(assertion)
             issuer = jwt.decode(assertion, options={"verify_signature": False})["iss"]
             client = self.clients[issuer]
             if client.public_key is None or header["alg"] != client.algorithm:
-                raise refused
+                raise rejected
             if client.key_id is not None and header.get("kid", client.key_id) != client.key_id:
-                raise refused
+                raise rejected
             claims = jwt.decode(
                 assertion,
                 client.public_key,
                 algorithms=[client.algorithm],
-                audience=f"https://{self._domain()}/",
+                audience=f"https://{self._site.host}/",
                 # The times are checked against the tenant's clock, not the system's.
                 options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
             )
         except (jwt.InvalidTokenError, KeyError, TypeError):
-            raise refused from None
+            raise rejected from None
         if form.get("client_id", client.id) != client.id or not self._claims_fit(claims, client):
-            raise refused
+            raise rejected
         self._used_assertions.add((client.id, claims["jti"]))
         return client
 
     def _claims_fit(self, claims: dict[str, Any], client: Client) -> bool:
-        now = self._clock()()
+        now = self._site.now()
         jti, expires = claims.get("jti"), claims.get("exp")
-        if not isinstance(jti, str) or not 0 < len(jti) <= MAX_CLAIM or len(client.id) > MAX_CLAIM:
+        if not isinstance(jti, str) or not 0 < len(jti) <= MAX_CLAIM_LENGTH or len(client.id) > MAX_CLAIM_LENGTH:
             return False
-        if not isinstance(expires, int | float) or not now - SKEW < expires <= now + MAX_LIFETIME + SKEW:
+        latest = now + MAX_ASSERTION_SECONDS + SKEW_SECONDS
+        if not isinstance(expires, int | float) or not now - SKEW_SECONDS < expires <= latest:
             return False
         if claims.get("sub") != client.id or (client.id, jti) in self._used_assertions:
             return False
-        return all(claims.get(name, now) <= now + SKEW for name in ("iat", "nbf"))
+        return all(claims.get(name, now) <= now + SKEW_SECONDS for name in ("iat", "nbf"))
 
-    def check(self, authorization: str | None, scopes: tuple[str, ...], expected: str | None = None) -> Grant:
+    def check(self, authorization: str | None, scopes: tuple[str, ...], scopes_text: str) -> Grant:
         """Return the grant of the bearer token. Raise the 400, 401 or 403 of a rejected header.
 
-        ``expected`` replaces the list of OAuth scopes in the message of the 403.
+        The message of the 403 contains ``scopes_text``.
         """
         if not authorization:
             raise ApiError(401, "Missing authentication")
@@ -203,16 +202,12 @@ class Tokens:
             raise ApiError(400, "Bad HTTP authentication header format", "Bearer")
         grant = self._grants.get(token)
         if grant is None:
-            raise ApiError(401, self._why_invalid(token))
-        if token in self._revoked or grant.expires <= self._clock()():
+            is_jwt = token.count(".") == 2
+            message = "Invalid signature received for JSON Web Token validation" if is_jwt else "Invalid token"
+            raise ApiError(401, message)
+        if token in self._revoked or grant.expires <= self._site.now():
             message = "Expired token received for JSON Web Token validation"
             raise ApiError(401, message, attributes={"error": message})
         if scopes and not grant.scopes.intersection(scopes):
-            raise insufficient_scope(expected or ",".join(scopes))
+            raise insufficient_scope(scopes_text)
         return grant
-
-    @staticmethod
-    def _why_invalid(token: str) -> str:
-        if token.count(".") == 2:
-            return "Invalid signature received for JSON Web Token validation"
-        return "Invalid token"

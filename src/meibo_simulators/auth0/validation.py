@@ -5,17 +5,16 @@ Three recorded messages of the real API match that library verbatim, so the othe
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from meibo_simulators.auth0.responses import ApiError, body_error
+from meibo_simulators.auth0.errors import ApiError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Schema = dict[str, Any]
-_WHERE_CODES = {"Payload": "invalid_body", "Query": "invalid_query_string", "Path": "invalid_uri"}
+_CODES = {"Payload": "invalid_body", "Query": "invalid_query_string", "Path": "invalid_uri"}
 
 
 def type_name(value: Any) -> str:
@@ -33,29 +32,28 @@ def type_name(value: Any) -> str:
     return "array" if isinstance(value, list) else "object"
 
 
-def _faults(value: Any, schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
+def _violations(value: Any, schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
     """Yield (message, path, schema) of each violation, outermost first."""
-    wanted = schema.get("type")
-    found = type_name(value)
-    if wanted is not None and found != wanted and not (wanted == "number" and found == "integer"):
-        yield f"Expected type {wanted} but found type {found}", path, schema
+    kind = type_name(value)
+    if schema.get("type", kind) != kind:
+        yield f"Expected type {schema['type']} but found type {kind}", path, schema
         return
     if "enum" in schema and value not in schema["enum"]:
         yield f"No enum match for: {value}", path, schema
-    if found == "string":
-        yield from _string_faults(value, schema, path)
-    elif found in ("integer", "number"):
-        if "minimum" in schema and value < schema["minimum"]:
+    if kind == "string":
+        yield from _string_violations(value, schema, path)
+    elif kind == "integer":
+        if value < schema.get("minimum", value):
             yield f"Value {value} is less than minimum {schema['minimum']}", path, schema
-        if "maximum" in schema and value > schema["maximum"]:
+        if value > schema.get("maximum", value):
             yield f"Value {value} is greater than maximum {schema['maximum']}", path, schema
-    elif found == "array":
-        yield from _array_faults(value, schema, path)
-    elif found == "object":
-        yield from _object_faults(value, schema, path)
+    elif kind == "array":
+        yield from _array_violations(value, schema, path)
+    elif kind == "object":
+        yield from _object_violations(value, schema, path)
 
 
-def _string_faults(value: str, schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
+def _string_violations(value: str, schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
     size = len(value)
     if size > schema.get("maxLength", size):
         yield f"String is too long ({size} chars), maximum {schema['maxLength']}", path, schema
@@ -67,24 +65,17 @@ def _string_faults(value: str, schema: Schema, path: str) -> Iterator[tuple[str,
         yield f"Object didn't pass validation for format {schema['format']}: {value}", path, schema
 
 
-def _array_faults(value: list[Any], schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
+def _array_violations(value: list[Any], schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
     size = len(value)
     if size > schema.get("maxItems", size):
         yield f"Array is too long ({size}), maximum {schema['maxItems']}", path, schema
     if size < schema.get("minItems", 0):
         yield f"Array is too short ({size}), minimum {schema['minItems']}", path, schema
-    if schema.get("uniqueItems"):
-        seen: dict[str, int] = {}
-        for position, item in enumerate(value):
-            first = seen.setdefault(json.dumps(item, sort_keys=True), position)
-            if first != position:
-                yield f"Array items are not unique (indexes {first} and {position})", path, schema
-                break
     for position, item in enumerate(value):
-        yield from _faults(item, schema.get("items", {}), f"{path}[{position}]")
+        yield from _violations(item, schema.get("items", {}), f"{path}[{position}]")
 
 
-def _object_faults(value: dict[str, Any], schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
+def _object_violations(value: dict[str, Any], schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
     properties = schema.get("properties", {})
     for name in schema.get("required", ()):
         if name not in value:
@@ -95,26 +86,19 @@ def _object_faults(value: dict[str, Any], schema: Schema, path: str) -> Iterator
             yield f"Additional properties not allowed: {','.join(extra)}", path, schema
     for name, item in value.items():
         if name in properties:
-            yield from _faults(item, properties[name], f"{path}.{name}" if path else name)
+            yield from _violations(item, properties[name], f"{path}.{name}" if path else name)
 
 
 def check(value: Any, schema: Schema, where: str = "Payload") -> None:
-    """Raise the 400 of the first violation; ``where`` is Payload, Query or Path."""
-    for message, path, violated in _faults(value, schema, ""):
+    """Raise the 400 of the first violation. ``where`` is Payload, Query or Path."""
+    for message, path, violated in _violations(value, schema, ""):
         text = f"{where} validation error: '{message}'"
         if path:
             description = violated.get("description")
             text += f" on property {path}" + (f" ({description})" if description else "")
-        raise ApiError(400, f"{text}.", _WHERE_CODES[where], rate_headers=False)
+        raise ApiError(400, f"{text}.", _CODES[where], rate_headers=False)
 
 
-def parse_body(raw: bytes, content_type: str, form: dict[str, Any]) -> Any:
-    """Return the decoded body, JSON or form-urlencoded; Auth0's mutating endpoints accept both."""
-    if content_type.startswith("application/x-www-form-urlencoded"):
-        return form
-    if not raw:
-        return {}
-    try:
-        return json.loads(raw)
-    except ValueError:
-        raise body_error("Payload validation error: 'Invalid JSON'.") from None
+def check_path(name: str, value: str, schema: Schema) -> None:
+    """Raise the 400 of an invalid id or name in the path."""
+    check({name: value}, {"properties": {name: schema}}, "Path")

@@ -1,73 +1,240 @@
-"""The WSGI application of a domain: its users, and the routes of the other modules."""
+"""The WSGI application of a domain: access restrictions, then authentication, then the endpoints."""
 
 from __future__ import annotations
 
+import json
+import secrets
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from meibo_simulators.cybozu import structure_routes, user_records
-from meibo_simulators.cybozu.parameters import listed, paging, parameters
-from meibo_simulators.cybozu.responses import CybozuError, PageError, answer, invalid
-from meibo_simulators.cybozu.routing import Routes
+from meibo_simulators.cybozu.csv_files import FILES, csv_file
+from meibo_simulators.cybozu.errors import CybozuError, PageError, invalid
+from meibo_simulators.cybozu.parameters import listed, paging, parameters, required
+from meibo_simulators.cybozu.structure import services
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from meibo_simulators.cybozu.auth import Caller
     from meibo_simulators.cybozu.domain import SimulatedDomain
+    from meibo_simulators.cybozu.structure import Entry
+
+#: Cybozu documents X-HTTP-Method-Override for URLs above 4 or 8 KB.
+MAX_URL_LENGTH = 8192
+View = Callable[["SimulatedDomain"], dict[str, Any]]
 
 
-def make_application(domain: SimulatedDomain) -> Flask:
+def domain_application(domain: SimulatedDomain) -> Flask:
     """Return the domain's WSGI application."""
     app = Flask("cybozu")
     switches = domain.switches
 
     @app.errorhandler(CybozuError)
-    def refuse(error: CybozuError) -> Response:
-        return error.response(switches.language, message=switches.error_message)
+    def handle_error(error: CybozuError) -> Response:
+        body = error.body(secrets.token_urlsafe(15), switches.language, message=switches.error_message)
+        return _json_response(body, error.status, error.headers)
 
     @app.errorhandler(PageError)
-    def refuse_page(error: PageError) -> Response:
-        return error.response()
+    def handle_page(error: PageError) -> Response:
+        return Response(error.page, error.status, error.headers, content_type="text/html; charset=utf-8")
 
     @app.errorhandler(HTTPException)
-    def not_served(error: HTTPException) -> Response:
-        return PageError(error.code or 500, error.name).response()
+    def handle_http_error(error: HTTPException) -> Response:
+        return handle_page(PageError(error.code or 500, error.name))
 
-    routes = Routes(domain, app)
+    gate = _Gate(domain)
 
-    @routes.json("/v1/users.json")
-    def users(_caller: Caller) -> Response:
-        given = parameters()
-        chosen = filtered(domain, given)
-        if chosen is None:
-            offset, size = paging(given, switches.size_over_limit)
-            chosen = domain.directory.page(offset, size, administrator=switches.administrator_in_json)
-        body = answer({"users": [domain.shown(user) for user in chosen]})
-        domain.after_page()
-        return body
+    def serve_json(path: str, view: View) -> None:
+        """Serve GET, or POST with X-HTTP-Method-Override: GET (for long queries)."""
 
-    @routes.csv("user")
-    def user_csv() -> Iterable[list[str]]:
-        for user in domain.directory.users():
-            yield user_records.csv_row(
-                domain.shown(user), domain.new_code(user), switches.csv_hidden, delete_column=switches.csv_delete_column
-            )
+        def respond() -> Response:
+            if request.method == "POST" and request.headers.get("X-HTTP-Method-Override", "").upper() != "GET":
+                raise PageError(405, "Method Not Allowed")
+            with gate:
+                return _json_response(view(domain))
 
-    structure_routes.register(routes)
+        app.add_url_rule(path, path, respond, methods=["GET", "POST"])
+
+    def serve_csv(name: str) -> None:
+        """Serve a CSV export, which requires an administrator and has no parameters."""
+
+        def respond() -> Response:
+            if not switches.csv_api:
+                raise PageError(404, "Not Found")
+            with gate as caller:
+                if not caller.administrator:
+                    raise CybozuError("CB_NO02")
+                chunks = csv_file(domain.structure, switches, name)
+                body: Any = b"".join(chunks) if switches.csv_sized else chunks
+                headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+                return Response(body, headers=headers, content_type="text/csv;charset=UTF-8")
+
+        app.add_url_rule(f"/v1/csv/{name}.csv", name, respond, methods=["GET"])
+
+    for path, view in VIEWS.items():
+        serve_json(path, view)
+    for name in FILES:
+        serve_csv(name)
     return app
 
 
-def filtered(domain: SimulatedDomain, given: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Return the users selected by ``ids`` or ``codes``, or None if both are absent or empty."""
+def _json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    return Response(text, status, headers, content_type="application/json;charset=utf-8")
+
+
+class _Gate:
+    """A context manager that admits the current request: URL length, access restrictions, concurrency limit."""
+
+    def __init__(self, domain: SimulatedDomain) -> None:
+        self._domain = domain
+        self._lock = threading.Lock()
+        self._running = 0
+
+    def __enter__(self) -> Caller:
+        domain, switches = self._domain, self._domain.switches
+        if len(request.environ["REQUEST_URI"]) > MAX_URL_LENGTH:
+            raise PageError(414, "Request-URI Too Large")
+        caller = domain.access.check(request.headers.get, request.remote_addr or "")
+        limit = switches.concurrency_limit
+        with self._lock:
+            running = self._running + 1
+            domain.max_concurrent_requests = max(domain.max_concurrent_requests, running)
+            if limit is not None and running > limit:
+                headers = {"X-ConcurrencyLimit-Limit": str(limit), "X-ConcurrencyLimit-Running": str(running)}
+                raise CybozuError("GAIA_TO04", headers=headers)
+            self._running = running
+        domain.stopping.wait(switches.page_seconds)
+        return caller
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._running -= 1
+
+
+# -- JSON endpoints
+
+
+def list_users(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return the users selected by ``ids`` or ``codes``, or a page of all users."""
+    given = parameters()
+    key, values = _selection(given)
+    offset, size = _paging(domain, given)
+    directory = domain.directory
+    users = directory.find(key, values)[offset : offset + size] if values else directory.page(offset, size)
+    body = {"users": [domain.switches.shown(user) for user in users]}
+    if domain.between_pages:
+        domain.between_pages.popleft()()
+    return body
+
+
+def list_organizations(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return a page of organizations."""
+    return {"organizations": [domain.switches.shown(unit) for unit in _page(domain, domain.structure.organizations)]}
+
+
+def list_groups(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return a page of groups."""
+    return {"groups": [_group(group) for group in _page(domain, domain.structure.groups)]}
+
+
+def list_organizations_of_user(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return a user's organizations with the titles in them."""
+    index = _user(domain)
+    places = [] if index is None else domain.structure.places(index)
+    shown = domain.switches.shown
+    return {"organizationTitles": [{"organization": shown(unit), "title": title} for unit, title in places]}
+
+
+def list_groups_of_user(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return a user's groups."""
+    index = _user(domain)
+    return {"groups": [] if index is None else [_group(group) for group in domain.structure.groups_of(index)]}
+
+
+def list_users_of_organization(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return a page of an organization's users with their titles in it."""
+    given = parameters()
+    code = required(given, "code")
+    offset, size = _paging(domain, given)
+    if code not in {unit["code"] for unit in domain.structure.organizations}:
+        _reject_unknown_code(domain)
+    members = list(domain.structure.in_organization(code))[offset : offset + size]
+    return {"userTitles": [{"user": _shown_user(domain, index), "title": title} for index, title in members]}
+
+
+def list_users_of_group(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return a page of a group's users."""
+    given = parameters()
+    code = required(given, "code")
+    offset, size = _paging(domain, given)
+    groups = [group for group in domain.structure.groups if group["code"] == code]
+    if not groups:
+        _reject_unknown_code(domain)
+    members = [index for group in groups for index in domain.structure.in_group(group)][offset : offset + size]
+    return {"users": [_shown_user(domain, index) for index in members]}
+
+
+def list_services(domain: SimulatedDomain) -> dict[str, Any]:
+    """Return the services of a page of users."""
+    given = parameters()
+    codes = set(listed(given, "codes"))
+    offset, size = _paging(domain, given)
+    users = ((domain.directory.user(index)["code"], index) for index in domain.directory.numbers())
+    chosen = [(code, index) for code, index in users if not codes or code in codes][offset : offset + size]
+    return {"users": [{"code": code, "services": [name for name, _ in services(index)]} for code, index in chosen]}
+
+
+VIEWS: dict[str, View] = {
+    "/v1/users.json": list_users,
+    "/v1/organizations.json": list_organizations,
+    "/v1/groups.json": list_groups,
+    "/v1/user/organizations.json": list_organizations_of_user,
+    "/v1/user/groups.json": list_groups_of_user,
+    "/v1/organization/users.json": list_users_of_organization,
+    "/v1/group/users.json": list_users_of_group,
+    "/v1/users/services.json": list_services,
+}
+
+
+def _group(group: Entry) -> Entry:
+    return {name: value for name, value in group.items() if name != "type"}
+
+
+def _shown_user(domain: SimulatedDomain, index: int) -> dict[str, Any]:
+    return domain.switches.shown(domain.directory.user(index))
+
+
+def _paging(domain: SimulatedDomain, given: dict[str, Any]) -> tuple[int, int]:
+    return paging(given, domain.switches.size_over_limit)
+
+
+def _selection(given: dict[str, Any]) -> tuple[str, list[str]]:
     ids, codes = listed(given, "ids"), listed(given, "codes")
-    if ids and codes and domain.switches.both_ids_and_codes == "refuse":
+    if ids and codes:
         raise invalid("ids", "ids と codes は同時に指定できません。")
-    if not ids and not codes:
-        return None
-    offset, size = paging(given, domain.switches.size_over_limit)
-    with_administrator = domain.switches.administrator_in_json
-    users = domain.directory.find("id" if ids else "code", ids or codes, administrator=with_administrator)
-    return users[offset : offset + size]
+    return ("id", ids) if ids else ("code", codes)
+
+
+def _page(domain: SimulatedDomain, entries: list[Entry]) -> list[Entry]:
+    given = parameters()
+    key, values = _selection(given)
+    offset, size = _paging(domain, given)
+    return [entry for entry in entries if not values or entry[key] in values][offset : offset + size]
+
+
+def _user(domain: SimulatedDomain) -> int | None:
+    """Return the number of the user in the parameters, or None for the Administrator."""
+    code = required(parameters(), "code")
+    index = domain.directory.number(code)
+    if index is None and code != "Administrator":
+        _reject_unknown_code(domain)
+    return index
+
+
+def _reject_unknown_code(domain: SimulatedDomain) -> None:
+    """Raise the error response of an unknown code if the switch is ``refuse``; the real response is not known."""
+    if domain.switches.unknown_code == "refuse":
+        raise invalid("code", "見つかりません。")

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import jwt
 
-from meibo_simulators.cybozu.responses import CybozuError, PageError
+from meibo_simulators.cybozu.errors import CybozuError, PageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meibo_simulators.clock import Clock
     from meibo_simulators.cybozu.switches import Switches
+    from meibo_simulators.site import Clock
 
 PREFIX = "cy.s.api1."
 READ, WRITE, DANGEROUS = "read", "write", "dangerous"
@@ -42,18 +42,18 @@ class Account:
 class Access:
     """The access restrictions, accounts and tokens of a domain."""
 
-    def __init__(self, switches: Switches, clock: Callable[[], Clock]) -> None:
+    def __init__(self, switches: Switches, now: Clock) -> None:
         self.accounts: dict[str, Account] = {}
         self._switches = switches
-        self._clock = clock
+        self._now = now
         self._key = secrets.token_bytes(32)
         self._revoked: set[str] = set()
 
     def token(self, scope: str = READ, *, lifetime: float = 30 * 86400) -> str:
         """Return a new API token of cybozu.com administration."""
-        claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": scope}
-        claims["exp"] = str(int(self._clock()() + lifetime))
-        return PREFIX + jwt.encode({**claims, "exp": int(claims["exp"])}, self._key, algorithm="HS256")
+        expires = int(self._now() + lifetime)
+        claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": scope, "exp": expires}
+        return PREFIX + jwt.encode(claims, self._key, algorithm="HS256")
 
     def revoke(self, token: str) -> None:
         """Delete a token."""
@@ -65,14 +65,14 @@ class Access:
         authorization = header("Authorization") or ""
         kind, _, value = authorization.partition(" ")
         bearer = kind.lower() == "bearer"
-        listed = switches.allowed_ips is not None and address in switches.allowed_ips
-        passed_basic = switches.basic is not None and kind.lower() == "basic" and _pair(value) == switches.basic
         # Callers from other than the allowed addresses need Basic authentication.
-        if switches.allowed_ips is not None and not listed and switches.basic is None:
-            raise PageError(403, "Error")
-        passed_basic = passed_basic or (bearer and switches.basic_with_token)
-        if switches.basic is not None and not listed and not passed_basic:
-            raise PageError(401, "Unauthorized", {"WWW-Authenticate": 'Basic realm="Users"'})
+        if address not in (switches.allowed_ips or ()):
+            if switches.allowed_ips is not None and switches.basic is None:
+                raise PageError(403, "Error")
+            # A token, which uses the same header, is accepted instead; this is not documented.
+            is_basic = kind.lower() == "basic" and _pair(value) == switches.basic
+            if switches.basic is not None and not is_basic and not bearer:
+                raise PageError(401, "Unauthorized", {"WWW-Authenticate": 'Basic realm="Users"'})
         if bearer:
             return self._by_token(value)
         password = header("X-Cybozu-Authorization")
@@ -80,14 +80,14 @@ class Access:
             return self._by_password(password)
         if switches.login_redirect:
             raise PageError(302, "Login", {"Location": "/login?saml=on"})
-        raise self._refusal("CB_AU01")
+        raise self._rejected("CB_AU01")
 
-    def _refusal(self, code: str) -> CybozuError:
+    def _rejected(self, code: str) -> CybozuError:
         return CybozuError(code, status=520 if self._switches.legacy_auth_520 else None)
 
     def _by_token(self, token: str) -> Caller:
         if not token.startswith(PREFIX) or token in self._revoked:
-            raise self._refusal("CB_AU01")
+            raise self._rejected("CB_AU01")
         try:
             claims = jwt.decode(
                 token.removeprefix(PREFIX),
@@ -96,9 +96,9 @@ class Access:
                 options={"verify_exp": False},
             )
         except jwt.InvalidTokenError:
-            raise self._refusal("CB_AU01") from None
-        if claims["exp"] <= self._clock()():
-            raise self._refusal("CB_AU01")
+            raise self._rejected("CB_AU01") from None
+        if claims["exp"] <= self._now():
+            raise self._rejected("CB_AU01")
         # Every scope can read like an administrator.
         return Caller("token", administrator=True)
 
@@ -106,7 +106,7 @@ class Access:
         pair = _pair(header)
         account = self.accounts.get(pair[0]) if pair else None
         if pair is None or account is None or account.password != pair[1]:
-            raise self._refusal("CB_WA01")
+            raise self._rejected("CB_WA01")
         return Caller(account.login, account.administrator)
 
 

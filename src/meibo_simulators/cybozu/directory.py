@@ -53,26 +53,23 @@ class Directory:
                 return index
         return None
 
-    def page(self, offset: int, size: int, *, administrator: bool) -> list[User]:
-        """Return a page of the list; the Administrator is its first user."""
+    def page(self, offset: int, size: int) -> list[User]:
+        """Return a page of the list; the built-in Administrator is its first user."""
+        first = [user_records.administrator()] if offset == 0 else []
         with self._lock:
-            if administrator:
-                first = [user_records.administrator()] if offset == 0 else []
-                chosen = self._order[max(0, offset - 1) : max(0, offset - 1 + size)]
-                return [*first, *(self.user(index) for index in chosen)][:size]
-            return [self.user(index) for index in self._order[offset : offset + size]]
+            numbers = self._order[max(0, offset - 1) : offset - 1 + size]
+            return first + [self.user(index) for index in numbers]
 
-    def find(self, key: str, values: list[str], *, administrator: bool) -> list[User]:
+    def find(self, key: str, values: list[str]) -> list[User]:
         """Return the users whose ``id`` or ``code`` is among the values; unknown values are ignored."""
-        wanted = set(values)
-        built_in = [user_records.administrator()] if administrator else []
-        matches = [user for user in built_in if user[key] in wanted]
+        administrator = user_records.administrator()
+        matches = [administrator] if administrator[key] in values else []
         with self._lock:
             if self._changed:
-                return matches + [user for user in self.users() if user[key] in wanted]
+                return matches + [user for user in self.users() if user[key] in values]
             order = list(self._order)
         name = user_records.user_id if key == "id" else lambda index: user_records.user_code(self.seed, index)
-        return matches + [self.user(index) for index in order if name(index) in wanted]
+        return matches + [self.user(index) for index in order if name(index) in values]
 
     def change(self, index: int, **values: Any) -> None:
         """Change a user's properties."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from flask import request
 
-from meibo_simulators.cybozu.responses import CybozuError, invalid
+from meibo_simulators.cybozu.errors import CybozuError, invalid
 
 LIMIT = 100
 _INDEXED = re.compile(r"(\w+)\[([0-9]{0,18})\]")

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from meibo_simulators.cybozu.directory import Directory
-    from meibo_simulators.cybozu.switches import Switches
 
 TITLES = ("部長", "課長", "主任", "Manager", '"Chief" of, staff')
 SERVICES = (("kintone", "ki"), ("garoon", "gr"), ("office", "of"), ("mailwise", "mw"), ("secure_access", "sa"))
@@ -33,9 +32,8 @@ def services(index: int) -> list[tuple[str, str]]:
 class Structure:
     """The organizations, titles and groups of a domain and their members."""
 
-    def __init__(self, directory: Directory, switches: Switches, *, organizations: int, groups: int) -> None:
-        self._directory = directory
-        self._switches = switches
+    def __init__(self, directory: Directory, *, organizations: int, groups: int) -> None:
+        self.directory = directory
         self._count = organizations
         self._groups = groups
 
@@ -74,7 +72,7 @@ class Structure:
 
     def in_organization(self, code: str) -> Iterator[tuple[int, Entry | None]]:
         """Yield the numbers of an organization's users with their titles in it."""
-        for index in self._directory.numbers():
+        for index in self.directory.numbers():
             for organization, title in self.places(index):
                 if organization["code"] == code:
                     yield index, title
@@ -129,53 +127,4 @@ class Structure:
 
     def in_group(self, group: Entry) -> Iterator[int]:
         """Yield the numbers of a group's users."""
-        return (index for index in self._directory.numbers() if self._is_in(index, group))
-
-    # -- files
-
-    def rows(self, name: str) -> Iterator[list[str]]:
-        """Yield the rows of any CSV export except ``user``."""
-        rows: Iterator[list[str]] = getattr(self, f"_rows_{name}")()
-        return rows
-
-    def _tail(self) -> list[str]:
-        return [""] if self._switches.csv_delete_column else []
-
-    def _new_code(self, code: str) -> str:
-        return {"empty": "", "same": code, "star": "*"}[self._switches.csv_new_code]
-
-    # Organizations have no delete column; an organization that is missing in an imported file is deleted.
-    def _rows_organization(self) -> Iterator[list[str]]:
-        for unit in self.organizations:
-            texts = [unit[name] or "" for name in ("localName", "localNameLocale", "parentCode", "description")]
-            yield [unit["code"], unit["name"], self._new_code(unit["code"]), *texts]
-
-    def _rows_title(self) -> Iterator[list[str]]:
-        for title in self.titles:
-            memo = title["description"] or ""
-            yield [title["code"], title["name"], self._new_code(title["code"]), memo, *self._tail()]
-
-    def _rows_group(self) -> Iterator[list[str]]:
-        for group in self.groups:
-            if group["type"] != "system":
-                memo = group["description"] or ""
-                yield [group["code"], group["name"], self._new_code(group["code"]), group["type"], memo, *self._tail()]
-
-    def _rows_userOrganizations(self) -> Iterator[list[str]]:  # noqa: N802 - named after the file
-        for index in self._directory.numbers():
-            row = [self._directory.user(index)["code"]]
-            for organization, title in self.places(index):
-                row += [organization["code"], "" if title is None else title["code"]]
-            yield row
-
-    def _rows_userGroups(self) -> Iterator[list[str]]:  # noqa: N802 - named after the file
-        for index in self._directory.numbers():
-            codes = [group["code"] for group in self.groups_of(index) if group["type"] == "static"]
-            yield [self._directory.user(index)["code"], *codes]
-
-    def _rows_userServices(self) -> Iterator[list[str]]:  # noqa: N802 - named after the file
-        for index in self._directory.numbers():
-            yield [self._directory.user(index)["code"], *(code for _, code in services(index))]
-
-
-FILES = ("organization", "title", "group", "userOrganizations", "userGroups", "userServices")
+        return (index for index in self.directory.numbers() if self._is_in(index, group))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass
@@ -15,8 +15,6 @@ class Switches:
     """Return 520 for a failed authentication, as until about 2023, instead of 401."""
     basic: tuple[str, str] | None = field(default=None, repr=False)
     """The shared user and password of the domain's Basic authentication; None: not enabled."""
-    basic_with_token: bool = True
-    """Accept a token, which uses the same header, instead of Basic authentication. Not documented."""
     allowed_ips: tuple[str, ...] | None = None
     login_redirect: bool = False
     """Redirect a request without credentials to /login with 302."""
@@ -26,17 +24,12 @@ class Switches:
     """Include ``message`` in errors; the errors of some gateways only have a ``reason``."""
     language: Literal["ja", "en"] = "ja"
 
-    longest_url: int | None = 8192
-    """Return 414 for a longer URL; Cybozu documents X-HTTP-Method-Override for URLs above 4 or 8 KB."""
-
     # JSON
     size_over_limit: Literal["clamp", "refuse"] = "clamp"
     unset: Literal["null", "empty"] = "null"
     """JSON value of a string that was never set: null or an empty string."""
-    administrator_in_json: bool = True
     custom_items: bool = True
     """Serve custom items; without them users.json has empty lists and user.csv has 25 columns."""
-    both_ids_and_codes: Literal["refuse", "ids"] = "refuse"
     unknown_code: Literal["refuse", "empty"] = "refuse"
     concurrency_limit: int | None = None
     """Maximum number of concurrent requests; further requests get 429. None: no limit."""
@@ -47,10 +40,15 @@ class Switches:
     csv_bom: bool = False
     csv_quoting: Literal["all", "minimal"] = "all"
     csv_line_end: str = "\r\n"
-    csv_content_type: str = "text/csv;charset=UTF-8"
     csv_delete_column: bool = True
     csv_new_code: Literal["empty", "same", "star"] = "empty"
-    csv_hidden: str = "*"
-    """Value of the password column."""
     csv_sized: bool = True
-    csv_disposition: bool = True
+
+    def shown(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Return an entry with unset values and custom items as set by the switches."""
+        if "customItemValues" in entry and not self.custom_items:
+            entry = {**entry, "customItemValues": []}
+        if self.unset == "null":
+            return entry
+        nullable = ("birthDate", "joinDate", "primaryOrganization", "sortOrder", "locale")
+        return {name: "" if value is None and name not in nullable else value for name, value in entry.items()}

@@ -95,20 +95,3 @@ def administrator() -> dict[str, Any]:
         "customItemValues": [],
     }
     return shown
-
-
-def csv_row(person: dict[str, Any], new_code: str, password: str, *, delete_column: bool) -> list[str]:
-    """Return a row of user.csv: 25 columns (24 without the delete column) and one per custom item."""
-
-    def text(name: str) -> str:
-        value = person[name]
-        return "" if value is None else str(value)
-
-    row = [text("code"), text("name"), new_code, password]
-    row += [text(name) for name in ("surName", "givenName", "surNameReading", "givenNameReading")]
-    row += [text("localName"), text("localNameLocale"), text("email"), "1" if person["valid"] else "0"]
-    row += [text(name) for name in ("locale", "timezone", "phone", "extensionNumber", "mobilePhone", "url")]
-    row += [text(name) for name in ("employeeNumber", "joinDate", "birthDate", "description", "sortOrder", "callto")]
-    if delete_column:
-        row.append("")
-    return row + [item["value"] for item in person["customItemValues"]]

@@ -218,7 +218,7 @@ def test_a_domain_without_the_csv_api_is_archived_from_its_json(system: System) 
     for organization in system.domain.structure.organizations:
         found = [row for row in members if row.get("organization", {}).get("code") == organization["code"]]
         shown = [
-            (system.domain.shown(system.domain.directory.user(index)), title)
+            (system.domain.switches.shown(system.domain.directory.user(index)), title)
             for index, title in system.domain.structure.in_organization(organization["code"])
         ]
         assert [(row["member"]["user"], row["member"]["title"]) for row in found] == shown

@@ -26,7 +26,7 @@ from meibo.exports.plan import PlannedExport
 from meibo.providers import clear_clients
 from meibo.providers.base import ProviderContext
 from meibo_local.s3_server import serve_s3
-from meibo_simulators import SimulatedTenant, Simulators, faults
+from meibo_simulators import SimulatedTenant, Simulators, faults, tenant_api
 from tests.integration.pipeline.conftest import RUN
 from tests.support.clock import FakeClock
 from tests.support.wsgi import WsgiAdapter
@@ -85,7 +85,7 @@ class Hours:
             assert left > 0, "the invocation outlived its time"
             return left
 
-        adapter = WsgiAdapter(self.tenant.api, self.clock.sleep, seconds=ANSWER_SECONDS)
+        adapter = WsgiAdapter(tenant_api(self.tenant), self.clock.sleep, seconds=ANSWER_SECONDS)
         context = ProviderContext(
             time_left,
             read_secret=lambda _: self.tenant.credentials(),

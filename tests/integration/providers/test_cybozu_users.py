@@ -69,7 +69,7 @@ def test_pages_are_in_flight_together_within_the_limit(domain: SimulatedDomain, 
 
     lines(client, concurrency=3)
 
-    assert 2 <= domain.most_at_once <= 3
+    assert 2 <= domain.max_concurrent_requests <= 3
 
 
 def test_too_many_at_once_are_waited_out(domain: SimulatedDomain, client: CybozuClient) -> None:

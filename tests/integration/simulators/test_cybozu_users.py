@@ -259,7 +259,7 @@ def test_too_many_concurrent_requests_are_rejected(domain: Domain) -> None:
     for thread in threads:
         thread.join()
     assert sorted(statuses) == [200, 429, 429]
-    assert domain.domain.most_at_once >= 2
+    assert domain.domain.max_concurrent_requests >= 2
 
 
 def test_overload_page_and_truncated_csv(domain: Domain) -> None:

@@ -16,8 +16,8 @@ import pytest
 import requests
 
 from meibo_simulators import faults
+from meibo_simulators.auth0.errors import ApiError
 from meibo_simulators.auth0.ratelimit import RateLimits
-from meibo_simulators.auth0.responses import ApiError
 from meibo_simulators.auth0.switches import Switches
 from tests.integration.simulators.conftest import Api, Domain, FakeClock, trusting
 
@@ -110,18 +110,16 @@ def test_malformed_content_length_is_rejected(simulators: Any, api: Api, length:
 
 
 def test_connections_are_reused(api: Api, tenant: Any) -> None:
-    ports = set()
-    tenant.api.hook = lambda environ: ports.add(environ["REMOTE_PORT"])
     for _ in range(5):
         api.get(MISSING)
-    assert len(ports) == 1
+    assert len({request.client_port for request in list(tenant.requests)[-5:]}) == 1
 
 
 # -- rate limits
 
 
 def limits(tier: Any, clock: FakeClock, **switches: Any) -> RateLimits:
-    return RateLimits(Switches(rate_tier=tier, **switches), lambda: clock)
+    return RateLimits(Switches(rate_tier=tier, **switches), clock)
 
 
 def taken(limited: RateLimits, endpoint: str) -> int:

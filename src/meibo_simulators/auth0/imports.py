@@ -1,28 +1,18 @@
-"""POST /jobs/users-imports and GET /jobs/{id}/errors."""
+"""The rules of POST /jobs/users-imports: the schema of a row, and the users that the rows add or change."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from flask import Response, request
-
-from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
-from meibo_simulators.auth0.responses import CONNECTION_MISSING, ApiError, answer, body_error, no_content
-from meibo_simulators.auth0.validation import Schema, check, type_name
-from meibo_simulators.clock import timestamp
+from meibo_simulators.auth0.jobs import timestamp
+from meibo_simulators.auth0.validation import type_name
 
 if TYPE_CHECKING:
+    from meibo_simulators.auth0.directory import Directory
     from meibo_simulators.auth0.jobs import Job
-    from meibo_simulators.auth0.routing import Routes
-    from meibo_simulators.auth0.tenant import SimulatedTenant
-    from meibo_simulators.auth0.tokens import Grant
 
-MAX_FILE = 512_000
-#: Bytes allowed for the multipart encoding around the file.
-_ENVELOPE = 4096
 # https://auth0.com/docs/manage-users/user-migration/bulk-user-import-database-schema-and-examples
 TYPES = {
     **dict.fromkeys(("email", "phone_number", "user_id", "username", "given_name", "family_name"), "string"),
@@ -61,102 +51,15 @@ FORBIDDEN_APP_METADATA = frozenset(
 )
 _NEVER_SHOWN = frozenset({"password_hash", "custom_password_hash", "mfa_factors"})
 _EMAIL = re.compile(r"^[^@\s]+@[^@\s]+$")
-_CONNECTION: Schema = {
-    "type": "object",
-    "properties": {
-        "connection_id": {
-            "type": "string",
-            "pattern": CONNECTION_PATTERN,
-            "description": "connection_id of the connection to which users will be imported.",
-        }
-    },
-}
 
 
-def register(routes: Routes) -> None:
-    """Add the routes."""
-    tenant = routes.tenant
-
-    @routes.add("POST", "/jobs/users-imports", "create:users", limit="jobs")
-    def create_import(_grant: Grant) -> Response:
-        rows = _read_file()
-        connection_id = _connection(tenant)
-        connection = tenant.directory.connections[connection_id]
-        external = request.form.get("external_id")
-        upsert, emailed = _flag("upsert", default=False), _flag("send_completion_email", default=True)
-
-        def work(job: Job) -> None:
-            _apply(tenant, job, connection_id, rows, upsert=upsert)
-            tenant.jobs.completion_emails += emailed
-
-        extra = {
-            "connection_id": connection_id,
-            "connection": connection.name,
-            **({"external_id": external} if external else {}),
-        }
-        return answer(tenant.jobs.create_import(extra, work), 202)
-
-    @routes.add("GET", "/jobs/<job_id>/errors", "create:users", "read:users", limit="jobs")
-    def job_errors(_grant: Grant, job_id: str) -> Response:
-        try:
-            job = tenant.jobs.find(job_id)
-        except ApiError:
-            raise ApiError(404, "The job does not exist") from None
-        if not job.errors:
-            return no_content()
-        response = answer(job.errors)
-        # Recorded: this response, unlike all others, has no charset.
-        response.headers["Content-Type"] = "application/json"
-        return response
-
-
-def _flag(name: str, *, default: bool) -> bool:
-    return request.form.get(name, str(default)).lower() == "true"
-
-
-def _read_file() -> list[Any]:
-    if not (request.content_type or "").startswith("multipart/form-data"):
-        raise body_error("Payload validation error: 'Invalid multipart payload format'.")
-    if (request.content_length or 0) > MAX_FILE + _ENVELOPE:
-        raise ApiError(413, f"Payload content length greater than maximum allowed: {MAX_FILE}")
-    file = request.files.get("users")
-    if file is None:
-        raise body_error("Must provide 'users' file as multipart part.")
-    data = file.read()
-    if not data:
-        raise body_error("Users file must not be empty.")
-    if len(data) > MAX_FILE:
-        raise ApiError(413, f"Payload content length greater than maximum allowed: {MAX_FILE}")
-    try:
-        rows = json.loads(data)
-    except ValueError:
-        rows = None
-    # Auth0's response to a file that is not an array is not recorded; here the only row of the job fails.
-    return rows if isinstance(rows, list) else [None]
-
-
-def _connection(tenant: SimulatedTenant) -> str:
-    connection_id = request.form.get("connection_id")
-    if not connection_id:
-        raise body_error("Must provide 'connection_id' as multipart part.")
-    check({"connection_id": connection_id}, _CONNECTION)
-    connection = tenant.directory.connections.get(connection_id)
-    if connection is None:
-        raise body_error(CONNECTION_MISSING)
-    if connection.strategy != "auth0":
-        raise body_error("Connection must be a database connection.")
-    if not connection.enabled:
-        raise body_error("Connection must be enabled.")
-    return connection_id
-
-
-def _apply(tenant: SimulatedTenant, job: Job, connection_id: str, rows: list[Any], *, upsert: bool) -> None:
+def import_users(directory: Directory, job: Job, connection_id: str, rows: list[Any], *, upsert: bool) -> None:
     """Import the rows of a job and set its summary and errors."""
     inserted = updated = 0
     for number, row in enumerate(rows):
         errors = list(_row_errors(row))
         if not errors:
-            outcome = _import(tenant, job, connection_id, row, number, upsert=upsert)
+            outcome = _import(directory, job, connection_id, row, number, upsert=upsert)
             inserted += outcome == "inserted"
             updated += outcome == "updated"
             if outcome == "duplicate":
@@ -166,7 +69,7 @@ def _apply(tenant: SimulatedTenant, job: Job, connection_id: str, rows: list[Any
             job.errors.append({"user": row, "errors": errors})
     failed = len(job.errors)
     total = len(rows)
-    job.completed_body["summary"] = {"failed": failed, "updated": updated, "inserted": inserted, "total": total}
+    job.summary = {"failed": failed, "updated": updated, "inserted": inserted, "total": total}
 
 
 def _row_errors(row: Any) -> list[dict[str, str]]:
@@ -196,9 +99,8 @@ def _row_errors(row: Any) -> list[dict[str, str]]:
 
 
 def _import(
-    tenant: SimulatedTenant, job: Job, connection_id: str, row: dict[str, Any], number: int, *, upsert: bool
+    directory: Directory, job: Job, connection_id: str, row: dict[str, Any], number: int, *, upsert: bool
 ) -> str:
-    directory = tenant.directory
     connection = directory.connections[connection_id]
     email = row["email"].lower()
     own_id = row.get("user_id") or hashlib.sha256(f"{job.id}:{number}".encode()).hexdigest()[:24]

@@ -1,0 +1,228 @@
+"""The endpoints of users, of the tenant's roles and connections, and of export and import jobs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING, Any
+
+from flask import Response, request
+
+from meibo_simulators.auth0.errors import CONNECTION_MISSING, ApiError, body_error, user_missing
+from meibo_simulators.auth0.imports import import_users
+from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
+from meibo_simulators.auth0.pagination import (
+    CHECKPOINT_QUERY,
+    DEFAULT_SIZE,
+    FIELDS_QUERY,
+    OFFSET_QUERY,
+    cursor,
+    read_cursor,
+    read_page,
+    with_fields,
+)
+from meibo_simulators.auth0.routing import Call, Endpoints, json_response, read_body
+from meibo_simulators.auth0.validation import Schema, check
+
+if TYPE_CHECKING:
+    from meibo_simulators.auth0.directory import Connection
+    from meibo_simulators.auth0.jobs import Job
+
+MAX_FILE_BYTES = 512_000
+#: Bytes allowed for the multipart encoding around the file.
+_ENVELOPE_BYTES = 4096
+BY_EMAIL = {
+    "type": "object",
+    "required": ["email"],
+    "properties": {"email": {"type": "string", "description": "Email address to search for (case-sensitive)."}},
+}
+_IMPORT_SCHEMA: Schema = {
+    "type": "object",
+    "properties": {
+        "connection_id": {
+            "type": "string",
+            "pattern": CONNECTION_PATTERN,
+            "description": "connection_id of the connection to which users will be imported.",
+        }
+    },
+}
+
+endpoints = Endpoints()
+
+
+@endpoints.add("GET", "/users-by-email", "read:users", limit="users")
+def list_users_by_email(call: Call) -> Any:
+    email = request.args.to_dict()
+    check(email, BY_EMAIL, "Query")
+    query = call.query(FIELDS_QUERY)
+    return [with_fields(profile, query) for profile in call.tenant.directory.by_email(email["email"])]
+
+
+@endpoints.add("GET", "/users", "read:users", limit="users")
+def list_users(call: Call) -> Any:
+    query, directory = call.query({**OFFSET_QUERY, **FIELDS_QUERY}), call.tenant.directory
+    page = read_page(
+        query,
+        "You can only page through the first 1000 records. See "
+        "https://auth0.com/docs/users/search/v3/view-search-results-by-page#limitation.",
+    )
+    profiles = itertools.islice(directory.users(), page.start, page.start + page.size)
+    users = [with_fields(profile, query) for profile in profiles]
+    body = page.body("users", users, directory.count())
+    return {**body, "length": len(users)} if page.totals else body
+
+
+@endpoints.add("GET", "/users/<user_id>", "read:users", limit="users")
+def get_user(call: Call) -> Any:
+    query = call.query(FIELDS_QUERY)
+    profile = call.tenant.directory.get(call.path["user_id"])
+    if profile is None:
+        raise user_missing()
+    return with_fields(profile, query)
+
+
+@endpoints.add("DELETE", "/users/<user_id>", "delete:users", limit="users")
+def delete_user(call: Call) -> None:
+    # Recorded: deleting a user that does not exist also returns 204.
+    call.tenant.directory.remove(call.path["user_id"])
+
+
+@endpoints.add("GET", "/users/<user_id>/organizations", "read:organizations")
+def list_organizations_of_user(call: Call) -> Any:
+    page, user_id = call.page, call.path["user_id"]
+    if not call.tenant.directory.exists(user_id):
+        raise user_missing()
+    rows = [organization.body for organization in call.tenant.organizations.of_member(user_id)]
+    organizations = page.of(rows)
+    # Recorded: the total of a page past the end is 0.
+    return page.body("organizations", organizations, len(rows) if organizations else 0)
+
+
+@endpoints.add("GET", "/roles", "read:roles")
+def list_roles(call: Call) -> Any:
+    page, rows = call.page, list(call.tenant.organizations.roles.values())
+    return page.body("roles", page.of(rows), len(rows))
+
+
+@endpoints.add("GET", "/connections", "read:connections", limit="connections")
+def list_connections(call: Call) -> Any:
+    query = call.query({**OFFSET_QUERY, **CHECKPOINT_QUERY, **FIELDS_QUERY, "name": {"type": "string"}})
+    strategies = request.args.getlist("strategy")
+    with_options = "read:connections_options" in call.grant.scopes
+    rows = [
+        # Recorded: these two are always included, whatever ``fields`` contains.
+        with_fields(_connection(connection, with_options=with_options), query, ("id", "is_domain_connection"))
+        for connection in call.tenant.directory.connections.values()
+        if (not strategies or connection.strategy in strategies)
+        and query.get("name", connection.name) == connection.name
+    ]
+    if "take" in query or "from" in query:
+        start = int(read_cursor(query["from"])[0]) if "from" in query else 0
+        end = start + query.get("take", DEFAULT_SIZE)
+        following = {"next": cursor(end, rows[end]["id"])} if end < len(rows) else {}
+        return {"connections": rows[start:end], **following}
+    page = read_page(query)
+    return page.body("connections", page.of(rows), len(rows))
+
+
+def _connection(connection: Connection, *, with_options: bool) -> dict[str, Any]:
+    options = {"options": {"brute_force_protection": True, **connection.options}} if with_options else {}
+    return {
+        "id": connection.id,
+        "name": connection.name,
+        "display_name": connection.name,
+        "strategy": connection.strategy,
+        **options,
+        "realms": [connection.name],
+        "is_domain_connection": False,
+        "show_as_button": True,
+        "authentication": {"active": True},
+        "connected_accounts": {"active": False},
+    }
+
+
+# -- jobs
+
+
+@endpoints.add("POST", "/jobs/users-exports", "read:users", limit="jobs")
+def create_export(call: Call) -> Any:
+    return call.tenant.jobs.create_export(read_body())
+
+
+@endpoints.add("GET", "/jobs/<job_id>", "create:users", "read:users", limit="jobs")
+def get_job(call: Call) -> Any:
+    return call.tenant.jobs.get(call.path["job_id"])
+
+
+@endpoints.add("GET", "/jobs/<job_id>/errors", "create:users", "read:users", limit="jobs")
+def list_job_errors(call: Call) -> Response | None:
+    try:
+        job = call.tenant.jobs.find(call.path["job_id"])
+    except ApiError:
+        raise ApiError(404, "The job does not exist") from None
+    if not job.errors:
+        return None
+    response = json_response(job.errors)
+    # Recorded: this response, unlike all others, has no charset.
+    response.headers["Content-Type"] = "application/json"
+    return response
+
+
+@endpoints.add("POST", "/jobs/users-imports", "create:users", limit="jobs")
+def create_import(call: Call) -> Response:
+    rows = _uploaded_rows()
+    connection = _import_connection(call)
+    external_id = request.form.get("external_id")
+    upsert, emailed = _flag("upsert", default=False), _flag("send_completion_email", default=True)
+
+    def work(job: Job) -> None:
+        import_users(call.tenant.directory, job, connection.id, rows, upsert=upsert)
+        call.tenant.jobs.completion_emails += emailed
+
+    properties = {
+        "connection_id": connection.id,
+        "connection": connection.name,
+        **({"external_id": external_id} if external_id else {}),
+    }
+    return json_response(call.tenant.jobs.create_import(properties, work), 202)
+
+
+def _flag(name: str, *, default: bool) -> bool:
+    return request.form.get(name, str(default)).lower() == "true"
+
+
+def _uploaded_rows() -> list[Any]:
+    if request.mimetype != "multipart/form-data":
+        raise body_error("Payload validation error: 'Invalid multipart payload format'.")
+    too_large = ApiError(413, f"Payload content length greater than maximum allowed: {MAX_FILE_BYTES}")
+    if (request.content_length or 0) > MAX_FILE_BYTES + _ENVELOPE_BYTES:
+        raise too_large
+    file = request.files.get("users")
+    if file is None:
+        raise body_error("Must provide 'users' file as multipart part.")
+    data = file.read()
+    if not data:
+        raise body_error("Users file must not be empty.")
+    if len(data) > MAX_FILE_BYTES:
+        raise too_large
+    try:
+        rows = json.loads(data)
+    except ValueError:
+        rows = None
+    # Auth0's response to a file that is not an array is not recorded; here the only row of the job fails.
+    return rows if isinstance(rows, list) else [None]
+
+
+def _import_connection(call: Call) -> Connection:
+    connection_id = request.form.get("connection_id")
+    if not connection_id:
+        raise body_error("Must provide 'connection_id' as multipart part.")
+    check({"connection_id": connection_id}, _IMPORT_SCHEMA)
+    connection = call.tenant.directory.connections.get(connection_id)
+    if connection is None:
+        raise body_error(CONNECTION_MISSING)
+    if connection.strategy != "auth0":
+        raise body_error("Connection must be a database connection.")
+    if not connection.enabled:
+        raise body_error("Connection must be enabled.")
+    return connection
