@@ -15,7 +15,7 @@ from meibo.archive.catalog import ArchivedExport
 from meibo.archive.reader import ArchiveReader, read_document
 from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers import column_names, find_dataset
-from meibo.providers.base import Dataset
+from meibo.providers.datasets import Dataset
 from meibo_cli.download import download
 from meibo_cli.encoding import opened, parse_exact_json, readable_copy, readable_json
 

@@ -11,11 +11,10 @@ from typing import Any
 
 from meibo.archive.storage import ArchiveStore
 from meibo.changes.apply import MIN_FINISH_SECONDS, ChangeApplier
-from meibo.changes.membership_api import MembershipApi
 from meibo.changes.messages import parse_queue_event
 from meibo.changes.queue import ChangeQueue
-from meibo.providers.auth0.client import Auth0Client, new_client
-from meibo.providers.base import ClientPool, ProviderContext
+from meibo.providers.auth0.client import ClientPool
+from meibo.providers.base import ProviderContext
 from meibo_local.lambda_service import InvocationResult
 from meibo_local.queue import EventSource
 from meibo_simulators import SimulatedTenant, tenant_api
@@ -34,7 +33,7 @@ class Invoker:
     """An execution environment of the function, with its own pool of clients."""
 
     world: ChangeQueueHarness
-    pool: ClientPool[Auth0Client] = field(default_factory=lambda: ClientPool(new_client))
+    pool: ClientPool = field(default_factory=ClientPool)
 
     def __call__(self, event: dict[str, Any]) -> InvocationResult:
         world = self.world
@@ -51,7 +50,7 @@ class Invoker:
             headroom=world.concurrency,
         )
         applier = ChangeApplier(
-            api=lambda source: MembershipApi(DOMAIN, "meibo/acme", context, self.pool) if source == "acme" else None,
+            client=lambda source: self.pool.client(DOMAIN, "meibo/acme", context) if source == "acme" else None,
             store=world.store,
             queue=world.function_queue,
             max_removals=world.max_removals,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.providers.auth0.organizations import OrganizationApi
 from meibo.providers.auth0.pagination import Page
 
 
@@ -15,7 +16,7 @@ def organization_id(number: int) -> str:
 
 
 @dataclass
-class MemoryTenant:
+class MemoryTenant(OrganizationApi):
     """A tenant with ``count`` organizations; organization n has n % 5 members.
 
     The tenant answers ``calls_left`` calls before it is busy. ``always_next`` returns a cursor with every page that is
@@ -43,7 +44,7 @@ class MemoryTenant:
         self._exists(organization_id)
         return [{"connection_id": f"con_{organization_id[4:]}"}]
 
-    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
         self._answer(f"members of {organization_id}")
         self._exists(organization_id)
         members: list[dict[str, Any]] = [

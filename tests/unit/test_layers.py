@@ -45,15 +45,9 @@ def _resolve(name: str) -> str:
     return "__init__"
 
 
-class _RemoveTypeChecking(ast.NodeTransformer):
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # the name is defined by ast
-        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
-
-
-def _imports(path: Path, *, for_types: bool = True) -> Iterator[str]:
-    """Yield the full name of each import of a file, also of those within functions."""
-    tree: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree if for_types else _RemoveTypeChecking().visit(tree)):
+def _imports(path: Path) -> Iterator[str]:
+    """Yield the full name of each import of a file, including imports in functions and under TYPE_CHECKING."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -61,8 +55,8 @@ def _imports(path: Path, *, for_types: bool = True) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def _imported_modules(module: str, *, for_types: bool = True) -> set[str]:
-    names = (name for name in _imports(MODULES[module], for_types=for_types) if name.split(".")[0] == "meibo")
+def _imported_modules(module: str) -> set[str]:
+    names = (name for name in _imports(MODULES[module]) if name.split(".")[0] == "meibo")
     return {_resolve(name) for name in names} - {module}
 
 
@@ -85,7 +79,7 @@ def test_module_imports_only_from_floors_below(module: str) -> None:
 
 def test_there_are_no_import_circles() -> None:
     try:
-        TopologicalSorter({module: _imported_modules(module, for_types=False) for module in MODULES}).prepare()
+        TopologicalSorter({module: _imported_modules(module) for module in MODULES}).prepare()
     except CycleError as error:
         pytest.fail(f"import circle: {' → '.join(error.args[1])}")
 
@@ -136,5 +130,6 @@ def test_exports_and_archive_name_no_provider(package: str) -> None:
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation
         ]
         identifiers = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name)]
-        found = [text for text in constants + identifiers if any(name in text.lower() for name in PROVIDERS)]
-        assert found == [], module
+        assert [text for text in constants + identifiers if any(name in text.lower() for name in PROVIDERS)] == [], (
+            module
+        )

@@ -136,7 +136,8 @@ def _client(one: ArchivedExport, domain: str | None, connection_id: str | None, 
     }
     if not secret:
         raise SecretError(f"set {prefix}CLIENT_ID and {prefix}CLIENT_SECRET of an application with create:users")
-    return Auth0Client(domain, Auth0Credentials.from_secret(secret))
+    credentials = Auth0Credentials.from_secret(secret)
+    return Auth0Client(domain, lambda: credentials)
 
 
 def _files(

@@ -30,7 +30,8 @@ from meibo.exports.checkpoint import Collector
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
 from meibo.providers import clear_clients
-from meibo.providers.base import ExportFormat, ProviderContext
+from meibo.providers.base import ProviderContext
+from meibo.providers.datasets import ExportFormat
 from meibo_local.s3_server import serve_s3
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators, faults
 from tests.integration.pipeline.conftest import TICK

@@ -7,16 +7,23 @@ import pytest
 from meibo.errors import ProviderBusyError, RequestRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.invitations import create_invitation, list_invitations
-from meibo.providers.auth0.membership import add_members, add_roles, remove_members
-from meibo.providers.auth0.users import user_exists, users_by_email
+from meibo.providers.auth0.membership import (
+    InvitationTerms,
+    add_members,
+    add_roles,
+    create_invitation,
+    list_invitations,
+    remove_members,
+    user_exists,
+    users_by_email,
+)
 from meibo_simulators import SimulatedTenant, faults
 from tests.support.clock import FakeClock
 
 
 @pytest.fixture
 def client(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
-    return Auth0Client(tenant.domain, Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
+    return Auth0Client(tenant.domain, lambda: Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
 
 
 @pytest.fixture
@@ -106,19 +113,10 @@ def test_invitation_is_created_without_an_e_mail_and_listed(
     tenant: SimulatedTenant, client: Auth0Client, organization: str
 ) -> None:
     role = next(iter(tenant.organizations.roles))
-    invitation = create_invitation(
-        client,
-        organization,
-        email="new@example.com",
-        client_id="portal",
-        inviter="Human Resources",
-        roles=[role],
-        ttl_sec=3600,
-    )
+    terms = InvitationTerms(client_id="portal", inviter="Human Resources", ttl_sec=3600)
+    invitation = create_invitation(client, organization, "New@example.com", terms, [role])
 
-    invitations = list(list_invitations(client, organization))
-
-    assert invitations == [("new@example.com", "portal", invitation)]
+    assert list_invitations(client, organization) == {("new@example.com", "portal"): [invitation]}
     assert (tenant.invitations.created, tenant.invitations.emails) == (1, 0)
 
 
@@ -128,11 +126,11 @@ def test_invitation_with_an_unknown_outcome_is_not_created_again(
     tenant.faults.add("POST */invitations", faults.reset(after_processing=True))
 
     with pytest.raises(ProviderBusyError) as caught:
-        create_invitation(client, organization, email="new@example.com", client_id="portal", inviter="HR")
+        create_invitation(client, organization, "new@example.com", InvitationTerms("portal", "HR"))
 
     assert caught.value.uncertain
     assert tenant.invitations.created == 1
-    assert len(list(list_invitations(client, organization))) == 1
+    assert list(list_invitations(client, organization)) == [("new@example.com", "portal")]
 
 
 def test_users_are_found(tenant: SimulatedTenant, client: Auth0Client, people: list[str]) -> None:

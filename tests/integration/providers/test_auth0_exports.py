@@ -28,7 +28,7 @@ from tests.support.clock import FakeClock
 
 def client_of(tenant: SimulatedTenant, clock: FakeClock, secret: dict[str, Any] | None = None) -> Auth0Client:
     credentials = Auth0Credentials.from_secret(secret or tenant.credentials())
-    return Auth0Client(tenant.domain, credentials, clock=clock)
+    return Auth0Client(tenant.domain, lambda: credentials, clock=clock)
 
 
 @pytest.fixture
@@ -175,7 +175,9 @@ def test_untrusted_certificate_is_an_error_without_a_retry(
 
 
 def test_a_closed_port_is_waited_for_until_the_time_is_up(clock: FakeClock, tenant: SimulatedTenant) -> None:
-    client = Auth0Client("localhost:1", Auth0Credentials("client", "s3cret"), clock=clock, time_left=clock.deadline(60))
+    client = Auth0Client(
+        "localhost:1", lambda: Auth0Credentials("client", "s3cret"), clock=clock, time_left=clock.deadline(60)
+    )
 
     with pytest.raises(ProviderBusyError):
         export(client)

@@ -11,7 +11,7 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
 from meibo.providers.auth0.jobs import get_job
-from meibo.providers.auth0.users import users_by_email
+from meibo.providers.auth0.membership import users_by_email
 from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, faults
 from tests.support.clock import FakeClock
 
@@ -20,7 +20,7 @@ USERS = [{"email": "imported@example.com", "given_name": "名"}, {"email": "not 
 
 @pytest.fixture
 def client(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
-    return Auth0Client(tenant.domain, Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
+    return Auth0Client(tenant.domain, lambda: Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
 
 
 def send(client: Auth0Client, connection_id: str = FIRST_CONNECTION) -> str:

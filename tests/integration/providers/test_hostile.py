@@ -22,7 +22,7 @@ from meibo.errors import (
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import create_users_export, get_job
-from meibo.providers.auth0.users import users_by_email
+from meibo.providers.auth0.membership import users_by_email
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.credentials import CybozuCredentials
 from meibo.providers.cybozu.users import stream_users_ndjson
@@ -54,7 +54,7 @@ HOSTILE: dict[str, tuple[faults.Action, tuple[type[MeiboError], ...]]] = {
 
 @pytest.fixture
 def auth0(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
-    return Auth0Client(tenant.domain, Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
+    return Auth0Client(tenant.domain, lambda: Auth0Credentials.from_secret(tenant.credentials()), clock=clock)
 
 
 @pytest.fixture

@@ -12,20 +12,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final
 
 from meibo import aws
 from meibo.archive.storage import ArchiveStore, S3ArchiveStore
 from meibo.aws import busy_error
 from meibo.changes.executor import StepExecutor, merge
-from meibo.changes.membership_api import MembershipApi, MembershipApis
 from meibo.changes.messages import ParsedMessage, QueueMessage, by_group, oldest_age_seconds, parse_change
 from meibo.changes.outcomes import MessageOutcomes, Outcome
 from meibo.changes.queue import ChangeQueue, SqsChangeQueue, dead_letter_of_members, dead_letter_of_message
-from meibo.configuration import parse_documents
+from meibo.configuration import Configuration, parse_documents
 from meibo.errors import AwsBusyError, MeiboError, OutOfTimeError, ProviderBusyError
 from meibo.http.ratelimit import TimeLeft
 from meibo.observability import MetricUnit, logger, metrics, safe_description
+from meibo.providers.auth0.client import Auth0Client, clients
+from meibo.providers.auth0.configuration import Auth0Source
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, Retention
@@ -82,12 +84,12 @@ class Entry:
 class ChangeApplier:
     """Applies the messages of one invocation.
 
-    ``api`` returns the membership API of a source, or None if no Auth0 source has that name. ``time_left`` returns the
+    ``client`` returns the client of a source, or None if no Auth0 source has that name. ``time_left`` returns the
     seconds of the invocation that are left. ``counts`` counts the outcomes of finished messages by kind, the finished
     ``messages``, and the organizations that failed as ``failures``.
     """
 
-    api: Callable[[str], MembershipApi | None]
+    client: Callable[[str], Auth0Client | None]
     store: ArchiveStore
     queue: ChangeQueue
     max_removals: int
@@ -200,11 +202,11 @@ class ChangeApplier:
             raise self._stopped[source]
         if source not in self._executors:
             try:
-                api = self.api(source)
+                client = self.client(source)
             except MeiboError as error:
                 self._stopped[source] = error
                 raise
-            self._executors[source] = None if api is None else StepExecutor(api, self.now)
+            self._executors[source] = None if client is None else StepExecutor(client, self.now)
         return self._executors[source]
 
     # -- finish
@@ -248,15 +250,21 @@ class ChangeApplier:
         )
 
 
+def auth0_client(configuration: Configuration, name: str, context: ProviderContext) -> Auth0Client | None:
+    """Return the client of a source, or None if no Auth0 source has that name."""
+    source = configuration.source(name)
+    return clients.client(source.domain, source.secret, context) if isinstance(source, Auth0Source) else None
+
+
 def change_members(
     settings: ChangeMembersSettings, retention: Retention | None, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Apply the messages and return the response that keeps the unfinished ones on the queue."""
+    # Read when it is needed first: an error then counts as a failure of the messages, not of the invocation.
+    configuration = cache(lambda: parse_documents(read_configuration(settings.configuration_parameter)))
+    context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(
-        api=MembershipApis(
-            lambda: parse_documents(read_configuration(settings.configuration_parameter)),
-            ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS),
-        ),
+        client=lambda name: auth0_client(configuration(), name, context),
         store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
         queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),
         max_removals=settings.max_removals,

@@ -12,13 +12,25 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from meibo.changes.membership_api import MembershipApi
-from meibo.changes.messages import Action, Change, InvitationTerms, is_user_id
+from meibo.changes.messages import Action, Change, is_user_id
 from meibo.changes.outcomes import Outcome, OutcomeKind
 from meibo.errors import RequestRefusedError
+from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.errors import NO_SUCH_ROLE
-from meibo.providers.auth0.invitations import Invitation
-from meibo.providers.auth0.membership import MAX_MEMBERS
+from meibo.providers.auth0.membership import (
+    MAX_MEMBERS,
+    Invitation,
+    InvitationTerms,
+    add_members,
+    add_roles,
+    create_invitation,
+    list_invitations,
+    organization_exists,
+    remove_members,
+    role_ids,
+    user_exists,
+    users_by_email,
+)
 
 # The statuses of a request that Auth0 refuses because of its ids. Others, such as a redirect, say nothing about them.
 REFUSED_IDS: Final = frozenset({400, 404, 409, 413, 422})
@@ -79,7 +91,7 @@ def _place(steps: list[Step], change: Change, after: int) -> int:
 class StepExecutor:
     """Executes the steps of one source during one invocation, with a cache of what it looked up."""
 
-    api: MembershipApi
+    client: Auth0Client
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _organizations: dict[str, bool] = field(default_factory=dict)
     _invitations: dict[str, dict[tuple[str, str], list[Invitation]]] = field(default_factory=dict)
@@ -110,9 +122,9 @@ class StepExecutor:
         if not self._organizations.get(organization_id, True):
             yield from self._reject(step, members, *_no_organization(organization_id))
             return
-        request = self.api.add if step.action == "add" else self.api.remove
+        request = add_members if step.action == "add" else remove_members
         try:
-            request(organization_id, members)
+            request(self.client, organization_id, members)
         except RequestRefusedError as error:
             yield from self._refused(organization_id, step, changes, members, error)
             return
@@ -153,7 +165,7 @@ class StepExecutor:
         reason = self._missing_roles.get(key)
         if reason is None:
             try:
-                self.api.add_roles(change.organization_id, member, change.roles)
+                add_roles(self.client, change.organization_id, member, change.roles)
             except RequestRefusedError as error:
                 if not _refuses_ids(error):
                     raise
@@ -173,11 +185,11 @@ class StepExecutor:
             return rejection
         # Auth0 creates a second invitation if the request is repeated, so an open one with the same terms is used.
         invitations = self._open_invitations(change, email)
-        invitation = next((open_ for open_ in invitations if not _differences(open_, change)), None)
+        matching = (entry for entry in invitations if not entry.differences(_terms(change), change.roles))
+        invitation = next(matching, None)
         if invitation is None:
-            terms = change.invitation or InvitationTerms("", "")
             try:
-                invitation = self.api.invite(change.organization_id, email, terms, change.roles)
+                invitation = create_invitation(self.client, change.organization_id, email, _terms(change), change.roles)
             except RequestRefusedError as error:
                 if not _refuses_ids(error):
                     raise
@@ -189,13 +201,13 @@ class StepExecutor:
         """Return the outcome of a person who cannot be invited with the terms of the change, or None."""
         if not self._organization_exists(change.organization_id):
             return self._outcome(email, "rejected", *_no_organization(change.organization_id))
-        users = self.api.users_by_email(email)
+        users = users_by_email(self.client, email)
         if users:
             ids = [user for user in users[:MAX_IDS_IN_REASON] if is_user_id(user)] or ["the id"]
             reason = f"is already a user of the tenant: send the action add with {' or '.join(ids)}"
             return self._outcome(email, "rejected", "already_a_user", reason)
         invitations = self._open_invitations(change, email)
-        differences = [_differences(invitation, change) for invitation in invitations]
+        differences = [invitation.differences(_terms(change), change.roles) for invitation in invitations]
         if differences and all(differences):
             reason = (
                 f"invitation {invitations[0].id} is open with {', '.join(differences[0])}: revoke it in Auth0, or send"
@@ -212,7 +224,7 @@ class StepExecutor:
             return self._outcome(member, "rejected", "unknown_role", f"the tenant has no role {', '.join(unknown)}")
         if change.action == "invite":
             return self._invitation_rejection(change, member) or self._outcome(member, "dry_run")
-        if self.api.user_exists(member):
+        if user_exists(self.client, member):
             return self._outcome(member, "dry_run")
         if change.action == "remove":
             return self._outcome(
@@ -224,12 +236,12 @@ class StepExecutor:
 
     def _organization_exists(self, organization_id: str) -> bool:
         if organization_id not in self._organizations:
-            self._organizations[organization_id] = self.api.organization_exists(organization_id)
+            self._organizations[organization_id] = organization_exists(self.client, organization_id)
         return self._organizations[organization_id]
 
     def _known_roles(self) -> frozenset[str]:
         if self._roles is None:
-            self._roles = self.api.role_ids()
+            self._roles = role_ids(self.client)
         return self._roles
 
     def _open_invitations(self, change: Change, email: str) -> list[Invitation]:
@@ -239,10 +251,9 @@ class StepExecutor:
             now = self.now()
             self._invitations[organization_id] = {
                 key: [invitation for invitation in invitations if not invitation.has_expired(now)]
-                for key, invitations in self.api.invitations(organization_id).items()
+                for key, invitations in list_invitations(self.client, organization_id).items()
             }
-        client_id = change.invitation.client_id if change.invitation else ""
-        return self._invitations[organization_id].setdefault((email.casefold(), client_id), [])
+        return self._invitations[organization_id].setdefault((email.casefold(), _terms(change).client_id), [])
 
     def _outcome(
         self,
@@ -265,10 +276,7 @@ def _no_organization(organization_id: str) -> tuple[str, str]:
     return "unknown_organization", f"the tenant has no organization {organization_id}"
 
 
-def _differences(invitation: Invitation, change: Change) -> list[str]:
-    terms = change.invitation
-    return invitation.differences(
-        roles=change.roles,
-        connection_id=terms.connection_id if terms else None,
-        ttl_sec=terms.ttl_sec if terms else None,
-    )
+def _terms(change: Change) -> InvitationTerms:
+    if change.invitation is None:
+        raise ValueError("expected a change with the action invite")
+    return change.invitation

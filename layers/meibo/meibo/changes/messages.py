@@ -11,8 +11,7 @@ from typing import Any, Final, Literal, get_args
 from zlib import crc32
 
 from meibo.errors import EventError
-from meibo.providers.auth0.invitations import MAX_TTL_SECONDS
-from meibo.providers.auth0.membership import MAX_ROLES
+from meibo.providers.auth0.membership import MAX_ROLES, MAX_TTL_SECONDS, InvitationTerms
 
 VERSION: Final = 1
 # One message costs at most 100 requests for its members, half of a tenant's write limit of one minute.
@@ -68,17 +67,6 @@ class QueueMessage:
     def dt(self) -> str:
         """The UTC day on which the message was sent, which is the same at each delivery."""
         return self.sent_at.strftime("%Y-%m-%d")
-
-
-@dataclass(frozen=True)
-class InvitationTerms:
-    """The terms of an invitation. Auth0 sends an e-mail only if ``send_email`` is true."""
-
-    client_id: str
-    inviter: str = field(repr=False)
-    ttl_sec: int | None = None
-    connection_id: str | None = None
-    send_email: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from typing import Any, Self, get_args
 from meibo.archive.keys import ExportAddress
 from meibo.errors import EventError
 from meibo.providers import provider
-from meibo.providers.base import DEFAULT_JOB_DEADLINE_SECONDS, DEFAULT_SUSPECT_SHARE, ExportFormat, ExportRequest
+from meibo.providers.base import ExportRequest
+from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS, DEFAULT_SUSPECT_SHARE, ExportFormat
 
 PLAN_VERSION = 1
 

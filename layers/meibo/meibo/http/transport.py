@@ -242,26 +242,6 @@ class HttpTransport:
             raise OutOfTimeError(f"the time ended while {self.provider} was sending; will start again")
 
 
-class ProviderClient:
-    """Base of the clients of all providers."""
-
-    _transport: HttpTransport
-
-    @property
-    def name(self) -> str:
-        """The name of this tenant or domain in messages."""
-        return self._transport.provider
-
-    @property
-    def time_left(self) -> TimeLeft | None:
-        """A function that returns the seconds that are left of the invocation, or None."""
-        return self._transport.rate_limiter.time_left
-
-    @time_left.setter
-    def time_left(self, time_left: TimeLeft | None) -> None:
-        self._transport.rate_limiter.time_left = time_left
-
-
 @dataclass(frozen=True)
 class _Failure:
     """The reason of a failed attempt, without a URL."""

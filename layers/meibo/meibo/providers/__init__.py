@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from meibo.errors import EventError
-from meibo.providers.base import Dataset, Provider
+from meibo.providers.base import Provider
+from meibo.providers.datasets import Dataset
 
 # The class of each provider, imported on first use: a function that archives one export imports one provider.
 _PROVIDERS: Final[dict[str, str | Provider]] = {
@@ -40,8 +41,8 @@ def unregister(name: str) -> None:
 def clear_clients() -> None:
     """Drop all cached clients, for tests and the local system, in which credentials change."""
     for registered in _PROVIDERS.values():
-        if isinstance(registered, Provider) and registered.clients is not None:
-            registered.clients.clear()
+        if isinstance(registered, Provider):
+            registered.clear_clients()
 
 
 def all_providers() -> list[Provider]:

@@ -7,59 +7,21 @@ types and names no provider, except for membership changes, which exist for Auth
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from meibo.errors import CredentialsRefusedError, EventError, ScopeMissingError
+from meibo.errors import EventError
 from meibo.http.ratelimit import Clock, TimeLeft
-from meibo.http.transport import ProviderClient, new_session
+from meibo.http.transport import new_session
+from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS, Dataset, ExportFormat
 from meibo.secrets import read_secret
 
 if TYPE_CHECKING:
     import requests
 
     from meibo.providers.configuration import ExportModel, SourceModel
-
-Client = TypeVar("Client", bound=ProviderClient)
-Result = TypeVar("Result")
-
-ExportFormat = Literal["ndjson", "csv"]
-# Auth0 deletes a job 24 hours after its creation, so the deadline of a job must be shorter than a day.
-DEFAULT_JOB_DEADLINE_SECONDS = 21_600
-DEFAULT_SUSPECT_SHARE = 0.5
-
-# job: the provider creates a file asynchronously. pages: read page by page, over several invocations if needed.
-# stream: read as one stream of bytes within one invocation.
-Reading = Literal["job", "pages", "stream"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """One dataset of a provider, as the rest of Meibo uses it.
-
-    ``oauth_scopes`` are the OAuth scopes that reading it requires. An export without rows is suspect unless the dataset
-    ``may_be_empty``. ``row_noun`` names rows in messages. ``keys`` are alternatives for the columns that identify a
-    row; the first alternative whose columns exist in a file counts. ``csv_columns`` are the columns of a CSV file that
-    has no header row; ``csv_ragged`` says that its records differ in length, ``csv_apostrophe`` that strings in a CSV
-    file begin with an apostrophe. ``blank_is_null`` says that an empty string means the same as null. ``table`` maps
-    the columns of the SQL table to their Athena types; None means no table.
-    """
-
-    name: str
-    formats: tuple[ExportFormat, ...]
-    reading: Reading
-    oauth_scopes: tuple[str, ...] = ()
-    may_be_empty: bool = False
-    row_noun: str = "rows"
-    keys: tuple[tuple[str, ...], ...] = (("id",), ("code",), ("user_id",))
-    csv_columns: tuple[str, ...] = ()
-    csv_ragged: bool = False
-    csv_apostrophe: bool = False
-    blank_is_null: bool = False
-    table: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +123,7 @@ class Pages(ABC):
 
 
 class Provider(ABC):
-    """One provider. It has no state except its pool of clients."""
+    """One provider. It has no state except its cached clients."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -169,7 +131,6 @@ class Provider(ABC):
     # The keys that the secret of a source can have, and the required combinations, for messages.
     credential_keys: ClassVar[tuple[str, ...]]
     required_credentials: ClassVar[str]
-    clients: ClassVar[ClientPool[Any] | None] = None
 
     def dataset(self, name: str) -> Dataset:
         """Return the dataset of that name, raising EventError if the provider has none."""
@@ -185,6 +146,9 @@ class Provider(ABC):
         ``export`` is the manifest of the export.
         """
         return {}
+
+    def clear_clients(self) -> None:  # noqa: B027  # a default for subclasses
+        """Drop the cached clients, if the provider caches any."""
 
     @abstractmethod
     def source_model(self) -> type[SourceModel]:
@@ -212,37 +176,3 @@ class Provider(ABC):
     @abstractmethod
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
         """Return the source of an export's bytes; ``job_id`` is None if the dataset has no job."""
-
-
-class ClientPool(Generic[Client]):
-    """One client per endpoint, secret and thread, cached with its token for the life of the process.
-
-    When the credentials or an OAuth scope of a cached client are refused, its secret may have been rotated since: the
-    client is dropped, the secret is read again and the operation is repeated once.
-    """
-
-    def __init__(self, create: Callable[[str, Mapping[str, Any], ProviderContext], Client]) -> None:
-        self._create = create
-        self._clients: dict[tuple[str, str, int, int], Client] = {}
-
-    def call(
-        self, endpoint: str, secret: str, context: ProviderContext, operation: Callable[[Client], Result]
-    ) -> Result:
-        """Run an operation with the client of a source and return its result."""
-        # Exports and changes differ in headroom. In Lambda they are separate processes; on one machine they share it.
-        key = (endpoint, secret, context.headroom, threading.get_ident())
-        cached = self._clients.get(key)
-        if cached is not None:
-            cached.time_left = context.time_left
-            try:
-                return operation(cached)
-            except (CredentialsRefusedError, ScopeMissingError):
-                self._clients.pop(key, None)
-        client = self._create(endpoint, context.read_secret(secret), context)
-        result = operation(client)
-        self._clients[key] = client
-        return result
-
-    def clear(self) -> None:
-        """Drop every cached client."""
-        self._clients.clear()

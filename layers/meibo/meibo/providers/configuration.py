@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from meibo.providers.base import DEFAULT_SUSPECT_SHARE, ExportFormat
+from meibo.providers.datasets import DEFAULT_SUSPECT_SHARE, ExportFormat
 
 # The description of the expected value in error messages, by the field's pattern.
 EXPECTED: dict[str, str] = {}

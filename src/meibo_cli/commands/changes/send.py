@@ -7,6 +7,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.changes.membership_api import MembershipApis
+from meibo.changes.apply import auth0_client
 from meibo.configuration import parse_documents
 from meibo.errors import ConfigurationError
+from meibo.providers.auth0.membership import users_by_email
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo_cli.change_sheet import FindUsers, Sheet, SheetError, read_sheet
@@ -137,14 +139,13 @@ def _table(sheet: Sheet, change_id: str) -> Table:
 
 def _user_lookup(configuration: str, name: str) -> FindUsers:
     """Return a function that looks an e-mail address up, with the credentials of the source."""
-    apis = MembershipApis(
-        lambda: parse_documents(read_configuration(configuration)), ProviderContext(time_left=lambda: math.inf)
-    )
+    parse = cache(lambda: parse_documents(read_configuration(configuration)))
+    context = ProviderContext(time_left=lambda: math.inf)
 
     def find_users(email: str) -> list[str]:
-        api = apis(name)
-        if api is None:
+        client = auth0_client(parse(), name, context)
+        if client is None:
             raise ConfigurationError(f"--source: expected the name of a configured Auth0 source, got {name!r}")
-        return api.users_by_email(email)
+        return users_by_email(client, email)
 
     return find_users

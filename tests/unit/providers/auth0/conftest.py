@@ -28,7 +28,7 @@ def make_client(auth0: Transport, clock: FakeClock) -> MakeClient:
     def make(credentials: Auth0Credentials | None = None, *, seconds: float | None = None) -> Auth0Client:
         return Auth0Client(
             "acme.jp.auth0.com",
-            credentials or Auth0Credentials("client", "s3cret"),
+            lambda: credentials or Auth0Credentials("client", "s3cret"),
             session=auth0.session(),
             clock=clock,
             time_left=None if seconds is None else clock.deadline(seconds),

@@ -27,7 +27,8 @@ OK = Reply(json=[])
 
 
 def ask(client: Auth0Client) -> object:
-    return client.get(
+    return client.request(
+        "GET",
         "users-by-email",
         params=(("email", "canary@example.com"),),
         subject="a user by e-mail",
@@ -234,7 +235,9 @@ def test_what_must_not_be_done_twice_is_not_repeated_when_its_outcome_is_unknown
     auth0.on("POST", "/api/v2/things", failure)
 
     with pytest.raises(ProviderBusyError) as caught:
-        client.post("things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False)
+        client.request(
+            "POST", "things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False
+        )
 
     assert caught.value.uncertain
     assert len(auth0.calls("POST", "/api/v2/things")) == 1
@@ -254,7 +257,9 @@ def test_what_surely_did_not_happen_is_repeated(
     auth0.on("POST", "/api/v2/things", failure, Reply(204))
 
     assert (
-        client.post("things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False)
+        client.request(
+            "POST", "things", json={}, subject="a thing", scope="create:things", bucket="things", repeatable=False
+        )
         is None
     )
 
@@ -276,4 +281,4 @@ def test_credentials_of_the_machine_are_not_sent(
 @pytest.mark.parametrize("domain", ["", "https://acme.auth0.com", "acme.auth0.com/x", "user@acme.auth0.com", "a b"])
 def test_a_domain_is_a_host_name(domain: str) -> None:
     with pytest.raises(ConfigurationError, match="host name"):
-        Auth0Client(domain, Auth0Credentials("client", "s3cret"))
+        Auth0Client(domain, lambda: Auth0Credentials("client", "s3cret"))

@@ -8,11 +8,12 @@ import requests
 
 from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.invitations import create_invitation, list_invitations
+from meibo.providers.auth0.membership import InvitationTerms, create_invitation, list_invitations
 from tests.support.transport import Reply, Seen, Transport
 
 ORGANIZATION = "org_0000000000000001"
 PATH = f"/api/v2/organizations/{ORGANIZATION}/invitations"
+ADDRESS = "canary@example.com"
 CREATED = {
     "id": "uinv_0000000000000001",
     "client_id": "app",
@@ -23,12 +24,13 @@ CREATED = {
 
 
 def invite(client: Auth0Client, **changes: Any) -> Any:
-    request = {"email": "canary@example.com", "client_id": "app", "inviter": "HR", **changes}
-    return create_invitation(client, ORGANIZATION, **request)
+    roles = changes.pop("roles", ())
+    terms = InvitationTerms(client_id="app", inviter="HR", **changes)
+    return create_invitation(client, ORGANIZATION, ADDRESS, terms, roles)
 
 
 @pytest.mark.parametrize("status", [200, 201])
-def test_an_invitation_is_told_without_its_address(auth0: Transport, client: Auth0Client, status: int) -> None:
+def test_invitation_does_not_contain_its_url_or_address(auth0: Transport, client: Auth0Client, status: int) -> None:
     auth0.on("POST", PATH, Reply(status, json=CREATED))
 
     invitation = invite(client)
@@ -37,7 +39,7 @@ def test_an_invitation_is_told_without_its_address(auth0: Transport, client: Aut
     assert "canary" not in repr(invitation)
 
 
-def test_an_e_mail_is_sent_only_where_it_is_asked_for(auth0: Transport, client: Auth0Client) -> None:
+def test_e_mail_is_sent_only_on_request(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", PATH, Reply(201, json=CREATED))
 
     invite(client)
@@ -61,7 +63,7 @@ def test_an_e_mail_is_sent_only_where_it_is_asked_for(auth0: Transport, client: 
 
 
 @pytest.mark.parametrize("failure", [Reply(502), requests.ConnectionError("canary")])
-def test_nobody_is_invited_twice_by_a_repetition(
+def test_invitation_with_an_unknown_outcome_is_not_retried(
     auth0: Transport, client: Auth0Client, failure: Reply | Exception
 ) -> None:
     auth0.on("POST", PATH, failure)
@@ -75,7 +77,7 @@ def test_nobody_is_invited_twice_by_a_repetition(
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "reason"),
     [
         ("The specified client_id does not exist.", "client_id does not exist"),
         (
@@ -86,18 +88,18 @@ def test_nobody_is_invited_twice_by_a_repetition(
         ("canary@example.com is not welcome", r"\(400, invalid_body\)"),
     ],
 )
-def test_a_refused_invitation_says_why_without_the_address(
-    auth0: Transport, client: Auth0Client, message: str, told: str
+def test_rejected_invitation_has_a_reason_without_the_address(
+    auth0: Transport, client: Auth0Client, message: str, reason: str
 ) -> None:
     auth0.on("POST", PATH, Reply(400, json={"message": message, "errorCode": "invalid_body"}))
 
-    with pytest.raises(RequestRefusedError, match=told) as caught:
+    with pytest.raises(RequestRefusedError, match=reason) as caught:
         invite(client)
 
     assert "canary" not in str(caught.value)
 
 
-def test_an_invitation_without_an_id_is_told(auth0: Transport, client: Auth0Client) -> None:
+def test_invitation_without_an_id_is_an_error(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", PATH, Reply(201, json={}))
 
     with pytest.raises(
@@ -116,7 +118,9 @@ def test_invitations_are_listed_until_a_page_is_empty(auth0: Transport, client: 
 
     auth0.on("GET", PATH, respond)
 
-    invitations = list(list_invitations(client, ORGANIZATION))
+    invitations = list_invitations(client, ORGANIZATION)
 
-    assert [invitation.id for _, _, invitation in invitations] == ["uinv_9"] * 51 + [CREATED["id"]]
-    assert invitations[-1][:2] == ("canary@example.com", "app")
+    assert {key: [invitation.id for invitation in values] for key, values in invitations.items()} == {
+        ("other@example.com", "app"): ["uinv_9"] * 51,
+        ("canary@example.com", "app"): [CREATED["id"]],
+    }

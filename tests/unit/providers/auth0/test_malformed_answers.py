@@ -1,4 +1,4 @@
-"""No answer of Auth0 ends in anything but a result or a MeiboError, whatever types its values have."""
+"""Every response of Auth0 leads to a result or a MeiboError, whatever types its values have."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from meibo.errors import MeiboError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
-from meibo.providers.auth0.invitations import create_invitation, list_invitations
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import fresh_location
-from meibo.providers.auth0.membership import add_members, role_ids
-from meibo.providers.auth0.organizations import (
-    MemberReader,
-    enabled_connections,
-    organization_connections,
-    organizations,
+from meibo.providers.auth0.membership import (
+    InvitationTerms,
+    add_members,
+    create_invitation,
+    list_invitations,
+    role_ids,
+    user_exists,
+    users_by_email,
 )
-from meibo.providers.auth0.users import user_exists, users_by_email
+from meibo.providers.auth0.organizations import OrganizationApi
 from tests.support.clock import FakeClock
 from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, places, replaced
 from tests.support.transport import Reply, Transport
@@ -34,6 +35,7 @@ from tests.unit.providers.auth0.conftest import TOKEN
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ORGANIZATION = "org_0000000000000001"
+TERMS = InvitationTerms(client_id="app", inviter="HR")
 OF_ORGANIZATION = f"/api/v2/organizations/{ORGANIZATION}"
 JOB = {
     "id": "job_1",
@@ -65,11 +67,11 @@ REFUSAL = {
 
 @dataclass(frozen=True)
 class Reading:
-    """A call of the client, and the documented answer to its request."""
+    """A call of the client, and the documented response to its request."""
 
     method: str
     path: str
-    answer: Any
+    response: Any
     call: Callable[[Auth0Client], Any]
 
 
@@ -82,7 +84,7 @@ def _export(client: Auth0Client) -> Any:
 
 
 def _invite(client: Auth0Client) -> Any:
-    return create_invitation(client, ORGANIZATION, email="a@example.com", client_id="app", inviter="HR")
+    return create_invitation(client, ORGANIZATION, "a@example.com", TERMS)
 
 
 READINGS = {
@@ -106,19 +108,19 @@ READINGS = {
         "GET",
         "/api/v2/organizations",
         {"organizations": [{"id": ORGANIZATION, "name": "a"}], "next": "c"},
-        lambda client: list(organizations(client)),
+        lambda client: OrganizationApi(client).organizations(None),
     ),
     "members": Reading(
         "GET",
         f"{OF_ORGANIZATION}/members",
         {"members": [{"user_id": "auth0|1", "roles": [{"id": "rol_1"}]}], "next": "c"},
-        lambda client: list(MemberReader(client).pages(ORGANIZATION)),
+        lambda client: OrganizationApi(client).members(ORGANIZATION, None),
     ),
     "enabled connections": Reading(
         "GET",
         f"{OF_ORGANIZATION}/enabled_connections",
         {"enabled_connections": [{"connection_id": "con_1"}], "start": 0, "limit": 1, "total": 1},
-        lambda client: (enabled_connections(client, ORGANIZATION), organization_connections(client, ORGANIZATION)),
+        lambda client: OrganizationApi(client).connection_ids(ORGANIZATION),
     ),
     "roles": Reading(
         "GET",
@@ -135,8 +137,9 @@ READINGS = {
         f"{OF_ORGANIZATION}/invitations",
         {"invitations": [INVITATION], "start": 0, "limit": 1},
         lambda client: [
-            (invitation.has_expired(NOW), invitation.differences(roles=[], connection_id=None, ttl_sec=None))
-            for _, _, invitation in list_invitations(client, ORGANIZATION)
+            (invitation.has_expired(NOW), invitation.differences(TERMS, roles=[]))
+            for invitations in list_invitations(client, ORGANIZATION).values()
+            for invitation in invitations
         ],
     ),
     "a user": Reading(
@@ -153,7 +156,7 @@ READINGS = {
 
 def client_of(auth0: Transport) -> Auth0Client:
     return Auth0Client(
-        "acme.jp.auth0.com", Auth0Credentials("client", "s3cret"), session=auth0.session(), clock=FakeClock()
+        "acme.jp.auth0.com", lambda: Auth0Credentials("client", "s3cret"), session=auth0.session(), clock=FakeClock()
     )
 
 
@@ -168,23 +171,23 @@ def ends(call: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("what", READINGS)
-def test_each_value_of_an_answer_may_have_any_type(what: str) -> None:
+def test_each_value_of_a_response_may_have_any_type(what: str) -> None:
     reading = READINGS[what]
     document: Any = None
     auth0 = Transport().on("POST", "/oauth/token", TOKEN)
     auth0.on(reading.method, reading.path, lambda _: Reply(json=document, body=b"null"))
     client = client_of(auth0)
-    for path in places(reading.answer):
+    for path in places(reading.response):
         for value in WRONG_VALUES:
-            document = replaced(reading.answer, path, value)
+            document = replaced(reading.response, path, value)
             ends(lambda: reading.call(client))
 
 
 @pytest.mark.parametrize("what", READINGS)
 @given(data=st.data())
-def test_an_answer_with_wrong_types_is_an_error_of_ours(what: str, data: st.DataObject) -> None:
+def test_response_with_wrong_types_raises_only_meibo_errors(what: str, data: st.DataObject) -> None:
     reading = READINGS[what]
-    document = data.draw(altered(reading.answer) | JSON)
+    document = data.draw(altered(reading.response) | JSON)
     auth0 = Transport().on("POST", "/oauth/token", TOKEN).on(reading.method, reading.path, Reply(json=document))
 
     ends(lambda: reading.call(client_of(auth0)))
@@ -192,7 +195,7 @@ def test_an_answer_with_wrong_types_is_an_error_of_ours(what: str, data: st.Data
 
 @pytest.mark.parametrize("what", READINGS)
 @given(document=altered(REFUSAL), status=st.sampled_from([302, 400, 401, 403, 404, 409]))
-def test_a_refusal_with_wrong_types_is_an_error_of_ours(what: str, document: Any, status: int) -> None:
+def test_error_response_with_wrong_types_raises_only_meibo_errors(what: str, document: Any, status: int) -> None:
     reading = READINGS[what]
     auth0 = Transport().on("POST", "/oauth/token", TOKEN).on(reading.method, reading.path, Reply(status, json=document))
 
@@ -201,7 +204,7 @@ def test_a_refusal_with_wrong_types_is_an_error_of_ours(what: str, document: Any
 
 @given(document=altered(TOKEN.json), status=st.sampled_from([200, 400, 401, 403]))
 @example(document={**TOKEN.json, "expires_in": 10**400}, status=200)
-def test_a_token_with_wrong_types_is_an_error_of_ours(document: Any, status: int) -> None:
+def test_token_with_wrong_types_raises_only_meibo_errors(document: Any, status: int) -> None:
     auth0 = Transport().on("POST", "/oauth/token", Reply(status, json=document))
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(json=JOB))
 

@@ -6,7 +6,8 @@ import pytest
 
 from meibo.errors import ScopeMissingError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.organizations import MEMBERS_SCOPE, ROLES_SCOPE, MemberReader
+from meibo.providers.auth0.organizations import MEMBERS_SCOPE, ROLES_SCOPE, OrganizationApi
+from meibo.providers.auth0.pagination import Page
 from tests.support.transport import Reply, Seen, Transport
 
 ORGANIZATION = "org_0000000000000001"
@@ -30,20 +31,17 @@ REFUSALS = [forbidden(ROLES_SCOPE), forbidden(MEMBERS_SCOPE, ROLES_SCOPE)]
 
 
 def by_scope(refusal: Reply) -> Callable[[Seen], Reply]:
-    return lambda seen: refusal if "roles" in seen.query.get("fields", "") else Reply(json={"members": [MEMBER]})
+    return lambda request: refusal if "roles" in request.query.get("fields", "") else Reply(json={"members": [MEMBER]})
 
 
-def test_members_come_with_their_roles(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("GET", PATH, Reply(json={"members": [ROLES], "next": "c"}), Reply(json={"members": []}))
-    reader = MemberReader(client)
+def test_page_of_members_contains_their_roles(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", PATH, Reply(json={"members": [ROLES], "next": "c"}))
 
-    assert [row for page in reader.pages(ORGANIZATION) for row in page.rows] == [ROLES]
-    assert reader.with_roles
+    assert OrganizationApi(client).members(ORGANIZATION, None) == (Page([ROLES], "c"), True)
     assert auth0.seen[-1].query == {
         "fields": "user_id,email,picture,name,roles",
         "include_fields": "true",
         "take": "100",
-        "from": "c",
     }
 
 
@@ -52,33 +50,31 @@ def test_members_without_roles_are_read_after_one_rejected_request(
     auth0: Transport, client: Auth0Client, refusal: Reply
 ) -> None:
     auth0.on("GET", PATH, by_scope(refusal))
-    reader = MemberReader(client)
+    api = OrganizationApi(client)
 
-    rows = [row for _ in range(3) for page in reader.pages(ORGANIZATION) for row in page.rows]
+    page, with_roles = api.members(ORGANIZATION, None)
+    following, _ = api.members(ORGANIZATION, None, with_roles=with_roles)
 
-    assert rows == [MEMBER] * 3
-    assert not reader.with_roles
-    assert len(auth0.calls("GET", PATH)) == 4
+    assert not with_roles
+    assert page.rows == following.rows == [MEMBER]
+    assert len(auth0.calls("GET", PATH)) == 3
 
 
 @pytest.mark.parametrize(("scopes", "requests"), [((MEMBERS_SCOPE,), 1), ((MEMBERS_SCOPE, ROLES_SCOPE), 2)])
-def test_without_the_scope_for_members_nothing_is_read(
+def test_members_are_not_read_without_their_scope(
     auth0: Transport, client: Auth0Client, scopes: tuple[str, ...], requests: int
 ) -> None:
     auth0.on("GET", PATH, forbidden(*scopes))
-    reader = MemberReader(client)
 
     with pytest.raises(ScopeMissingError, match="read:organization_members"):
-        list(reader.pages(ORGANIZATION))
+        OrganizationApi(client).members(ORGANIZATION, None)
 
     assert len(auth0.calls("GET", PATH)) == requests
-    # Nothing is known about the roles yet.
-    assert reader.with_roles
 
 
-def test_members_go_on_from_a_cursor(auth0: Transport, client: Auth0Client) -> None:
+def test_members_are_read_from_a_cursor(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", PATH, Reply(json={"members": [ROLES]}))
 
-    list(MemberReader(client).pages(ORGANIZATION, "c"))
+    OrganizationApi(client).members(ORGANIZATION, "c")
 
     assert auth0.seen[-1].query["from"] == "c"

@@ -170,7 +170,7 @@ def test_a_cursor_that_repeats_ends_with_an_error_also_across_invocations(datase
             self._answer("organizations")
             return self.circle("id", cursor) if dataset == "organizations" else Page([{"id": organization_id(1)}], None)
 
-        def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
             self._answer("members")
             return self.circle("user_id", cursor), True
 
@@ -196,7 +196,7 @@ def test_a_cursor_that_repeats_ends_with_an_error_also_across_invocations(datase
 
 def test_members_pages_without_rows_and_without_end_are_given_up() -> None:
     class Empty(MemoryTenant):
-        def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+        def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
             self._answer("members")
             return Page([], str(len(self.calls))), True
 
@@ -233,7 +233,7 @@ class OneRow(MemoryTenant):
     def organizations(self, cursor: str | None) -> Page:
         return Page([{"id": organization_id(1), **self._row()}], None)
 
-    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
+    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
         return Page([self._row()], None), True
 
     def _row(self) -> dict[str, Any]:

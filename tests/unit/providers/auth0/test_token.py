@@ -35,7 +35,7 @@ def pem(key: Any = KEY) -> str:
 
 
 def ask(client: Any) -> Any:
-    return client.get("jobs/job_1", subject="the job job_1", scope="read:users", bucket="jobs")
+    return client.request("GET", "jobs/job_1", subject="the job job_1", scope="read:users", bucket="jobs")
 
 
 def test_a_token_is_asked_for_once_and_kept(auth0: Transport, make_client: MakeClient) -> None:

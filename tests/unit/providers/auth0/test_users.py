@@ -7,7 +7,7 @@ import pytest
 
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.users import user_exists, users_by_email
+from meibo.providers.auth0.membership import user_exists, users_by_email
 from tests.support.transport import Reply, Seen, Transport
 
 BY_EMAIL = "/api/v2/users-by-email"

@@ -6,49 +6,41 @@ https://auth0.com/docs/api/management/v2
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import requests
 
 from meibo import __version__
-from meibo.errors import ConfigurationError, CredentialsRefusedError, WrongFormatError
+from meibo.errors import ConfigurationError, CredentialsRefusedError, ScopeMissingError, WrongFormatError
 from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
-from meibo.http.transport import (
-    BUSY_STATUSES,
-    HttpTransport,
-    Multipart,
-    Parameters,
-    ProviderClient,
-    ProviderRequest,
-    ProviderResponse,
-)
-from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.http.transport import BUSY_STATUSES, HttpTransport, Multipart, Parameters, ProviderRequest, ProviderResponse
+from meibo.providers.auth0.credentials import Auth0Credentials, TokenSource
 from meibo.providers.auth0.errors import error_from_response
-from meibo.providers.auth0.token import TokenSource
-from meibo.providers.base import ClientPool, ProviderContext
+from meibo.providers.base import ProviderContext
 
 # Auth0 documents 1 MB for requests. Responses (100 organizations with branding and metadata) may be larger.
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 
 
-class Auth0Client(ProviderClient):
+class Auth0Client:
     """The Management API of one tenant.
 
-    ``domain`` is the tenant's own host name, with a port for a local system. ``time_left`` returns the seconds that are
-    left of the invocation; it is replaced when a cached client is used in the next invocation. ``headroom`` is the
-    number of requests of each rate limit that are left to other clients, at least the number of such clients.
+    ``domain`` is the tenant's own host name, with a port for a local system. ``read_credentials`` is called before the
+    first request, and again if a later request is refused, because the secret may have been rotated or an OAuth scope
+    granted meanwhile. ``time_left`` returns the seconds that are left of the invocation. ``headroom`` is the number of
+    requests of each rate limit that are left to other clients, at least the number of such clients.
     """
 
     def __init__(
         self,
         domain: str,
-        credentials: Auth0Credentials,
+        read_credentials: Callable[[], Auth0Credentials],
         *,
         session: requests.Session | None = None,
         clock: Clock | None = None,
         time_left: TimeLeft | None = None,
-        user_agent: str = f"meibo/{__version__}",
         headroom: int = 0,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", domain, re.IGNORECASE):
@@ -56,66 +48,44 @@ class Auth0Client(ProviderClient):
                 "domain of an Auth0 source: expected a host name such as acme.jp.auth0.com; correct the configuration"
             )
         self.domain = domain.lower()
-        clock = clock or SystemClock()
+        self.name = f"Auth0 ({self.domain})"
+        self._clock = clock or SystemClock()
         self._transport = HttpTransport(
-            f"Auth0 ({self.domain})",
+            self.name,
             session=session,
-            clock=clock,
+            clock=self._clock,
             time_left=time_left,
-            user_agent=user_agent,
+            user_agent=f"meibo/{__version__}",
             busy=lambda status: status in BUSY_STATUSES or status >= 500,
             headroom=headroom,
         )
-        self._token = TokenSource(self.domain, credentials, self._transport, clock)
+        self.rate_limiter = self._transport.rate_limiter
+        self._read_credentials = read_credentials
+        self._token: TokenSource | None = None
 
-    def get(self, path: str, *, subject: str, scope: str, bucket: str, params: Parameters = ()) -> Any:
-        """Return the parsed response.
-
-        ``path`` follows /api/v2/, with ids quoted. ``subject`` names the resource in messages ("the job job_…"),
-        ``scope`` is the OAuth scope that the token needs, ``bucket`` names the rate limit that the request counts
-        against.
-        """
-        return self._call("GET", path, subject, scope, params=params, bucket=bucket)
-
-    def post(
-        self,
-        path: str,
-        *,
-        subject: str,
-        scope: str,
-        bucket: str,
-        json: Any = None,
-        multipart: Multipart | None = None,
-        repeatable: bool = True,
-    ) -> Any:
-        """Send a JSON or multipart body and return the parsed response, or None if it is empty.
-
-        With ``repeatable`` False a request with an unknown outcome (5xx, reset) is not retried.
-        """
-        return self._call(
-            "POST", path, subject, scope, json=json, multipart=multipart, bucket=bucket, repeatable=repeatable
-        )
-
-    def delete(self, path: str, *, json: Any = None, subject: str, scope: str, bucket: str) -> Any:
-        """Send a DELETE request with an optional JSON body and return the parsed response, or None if it is empty."""
-        return self._call("DELETE", path, subject, scope, json=json, bucket=bucket)
-
-    def _call(
+    def request(
         self,
         method: str,
         path: str,
+        *,
         subject: str,
         scope: str,
-        *,
+        bucket: str,
         params: Parameters = (),
         json: Any = None,
         multipart: Multipart | None = None,
-        bucket: str,
         repeatable: bool = True,
     ) -> Any:
-        def send(token: str) -> ProviderResponse:
-            return self._transport.send(
-                ProviderRequest(
+        """Send a request and return the parsed response, or None if it is empty.
+
+        ``path`` follows /api/v2/, with ids quoted. ``subject`` names the resource in messages ("the job job_…"),
+        ``scope`` is the OAuth scope that the token needs, ``bucket`` names the rate limit that the request counts
+        against. With ``repeatable`` False a request with an unknown outcome (5xx, reset) is not retried.
+        """
+
+        def send() -> Any:
+            return self._send(
+                lambda token: ProviderRequest(
                     method,
                     f"https://{self.domain}/api/v2/{path}",
                     bucket=bucket,
@@ -125,15 +95,40 @@ class Auth0Client(ProviderClient):
                     json=json,
                     multipart=multipart,
                     repeatable=repeatable,
-                )
+                ),
+                subject,
+                scope,
             )
 
+        is_first = self._token is None
+        try:
+            return send()
+        except (CredentialsRefusedError, ScopeMissingError):
+            self._token = None
+            if is_first:
+                raise
+        return send()
+
+    def rows(self, document: Any, key: str, subject: str) -> list[dict[str, Any]]:
+        """Return the list of objects under a key of a response, or in a response that is an array.
+
+        Raises WrongFormatError if the response contains no such list.
+        """
+        rows = document.get(key) if isinstance(document, dict) else document
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise WrongFormatError(f"{self.name}: expected {subject}, found something else")
+        return rows
+
+    def _send(self, request: Callable[[str], ProviderRequest], subject: str, scope: str) -> Any:
+        """Send the request that is built for a token, once more if a new token is needed."""
+        if self._token is None:
+            self._token = TokenSource(self.domain, self._read_credentials(), self._transport, self._clock)
         token = self._token.token()
-        response = send(token)
+        response = self._transport.send(request(token))
         if response.status == 401:
             # A token becomes invalid early if the tenant's signing key is rotated; then a new token is accepted.
             self._token.drop(token)
-            response = send(self._token.token())
+            response = self._transport.send(request(self._token.token()))
         if response.status == 401:
             raise CredentialsRefusedError(
                 f"{self.name} rejected a new access token (401); check that the domain is the tenant's own and that the"
@@ -141,6 +136,9 @@ class Auth0Client(ProviderClient):
             )
         if not 200 <= response.status < 300:
             raise error_from_response(response, provider=self.name, subject=subject, scope=scope)
+        return self._parse(response, subject)
+
+    def _parse(self, response: ProviderResponse, subject: str) -> Any:
         if response.status == 204 or not response.body.strip():
             return None
         try:
@@ -153,18 +151,37 @@ class Auth0Client(ProviderClient):
         )
 
 
-def new_client(domain: str, secret: Mapping[str, Any], context: ProviderContext) -> Auth0Client:
-    """Return a new client of a tenant with the credentials of a secret."""
-    return Auth0Client(
-        domain,
-        Auth0Credentials.from_secret(secret),
-        # A client sends one request at a time.
-        session=context.new_session(1),
-        clock=context.clock,
-        time_left=context.time_left,
-        headroom=context.headroom,
-    )
+class ClientPool:
+    """One client per tenant, secret and thread, cached with its token for the life of the process."""
+
+    def __init__(self) -> None:
+        self._clients: dict[tuple[str, str, int, int], Auth0Client] = {}
+
+    def client(self, domain: str, secret: str, context: ProviderContext) -> Auth0Client:
+        """Return the client of a tenant for the calling thread and the current invocation."""
+        # Exports and changes differ in headroom. In Lambda they are separate processes; on one machine they share it.
+        key = (domain, secret, context.headroom, threading.get_ident())
+        client = self._clients.get(key)
+        if client is None:
+
+            def read_credentials() -> Auth0Credentials:
+                return Auth0Credentials.from_secret(context.read_secret(secret))
+
+            client = self._clients[key] = Auth0Client(
+                domain,
+                read_credentials,
+                # A client sends one request at a time.
+                session=context.new_session(1),
+                clock=context.clock,
+                headroom=context.headroom,
+            )
+        client.rate_limiter.time_left = context.time_left
+        return client
+
+    def clear(self) -> None:
+        """Drop every cached client."""
+        self._clients.clear()
 
 
-# Shared by exports and membership changes, so that both handle a rotated secret in the same way.
-clients: Final[ClientPool[Auth0Client]] = ClientPool(new_client)
+# Shared by exports and membership changes.
+clients: Final = ClientPool()

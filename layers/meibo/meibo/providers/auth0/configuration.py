@@ -9,8 +9,8 @@ from pydantic import Field, field_validator, model_validator
 from meibo.errors import ConfigurationError
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, check_location_hosts
-from meibo.providers.base import DEFAULT_JOB_DEADLINE_SECONDS
 from meibo.providers.configuration import ConfigurationModel, ExportModel, SourceModel, invalid, pattern_field
+from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS
 
 ConnectionId = Annotated[
     str,

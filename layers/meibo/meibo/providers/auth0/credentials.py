@@ -1,17 +1,43 @@
-"""The credentials that Meibo exchanges for a token of Auth0: a client secret or a private key."""
+"""Credentials of a machine-to-machine application, and the access tokens that Auth0 issues for them.
+
+https://auth0.com/docs/secure/tokens/access-tokens/management-api-access-tokens/get-management-api-access-tokens-for-production
+"""
 
 from __future__ import annotations
 
 import re
+import threading
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from meibo.errors import SecretError
+from meibo.errors import (
+    ConfigurationError,
+    CredentialsRefusedError,
+    RequestRefusedError,
+    ScopeMissingError,
+    SecretError,
+    WrongFormatError,
+)
+from meibo.http.ratelimit import Clock
+from meibo.http.transport import HttpTransport, ProviderRequest, ProviderResponse, error_code
 
 # https://auth0.com/docs/get-started/authentication-and-authorization-flow/authenticate-with-private-key-jwt
 ALGORITHMS: Final = ("RS256", "RS384", "PS256")
 MAX_CLIENT_ID_LENGTH: Final = 64
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+MAX_ASSERTION_BYTES: Final = 2048
+# Auth0 accepts at most five minutes; half of it allows for clocks that differ in either direction.
+ASSERTION_LIFETIME_SECONDS: Final = 150
+# With a larger skew the assertion is signed again with the time of the response's Date header.
+MAX_CLOCK_SKEW_SECONDS: Final = 30.0
+# A token is replaced this long before its expiry, so that none expires during a request.
+RENEW_BEFORE_SECONDS: Final = 60.0
+# For a response without a valid expires_in. Auth0's own default is a day, its maximum is 30 days.
+DEFAULT_LIFETIME_SECONDS: Final = 300.0
+MAX_LIFETIME_SECONDS: Final = 2_592_000
+MAX_RESPONSE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -47,6 +73,148 @@ class Auth0Credentials:
         if private_key is not None and "-----BEGIN" not in private_key:
             raise SecretError('secret: expected "private_key" to be a private key in PEM format; correct it')
         return cls(client_id, client_secret, private_key, _string(document, "key_id"), algorithm)
+
+
+class TokenSource:
+    """The access token of a client, which is replaced after it expired or was rejected."""
+
+    def __init__(self, domain: str, credentials: Auth0Credentials, transport: HttpTransport, clock: Clock) -> None:
+        self._domain = domain
+        self._credentials = credentials
+        self._transport = transport
+        self._clock = clock
+        self._token: str | None = None
+        self._valid_until = 0.0
+        self._lock = threading.Lock()
+
+    def token(self) -> str:
+        """Return a valid token, requesting a new one if necessary."""
+        with self._lock:
+            if self._token is None or self._clock.now() >= self._valid_until:
+                self._token, lifetime = self._request_token()
+                self._valid_until = self._clock.now() + max(lifetime - RENEW_BEFORE_SECONDS, lifetime / 2)
+            return self._token
+
+    def drop(self, token: str) -> None:
+        """Drop a token that the API rejected, unless another thread has already replaced it."""
+        with self._lock:
+            if self._token == token:
+                self._token = None
+
+    def _request_token(self) -> tuple[str, float]:
+        response = self._send()
+        if response.status == 401 and self._credentials.private_key and self._skew() > MAX_CLOCK_SKEW_SECONDS:
+            # Auth0's time is known only now; by its clock the assertion may have expired or have been valid too long.
+            response = self._send()
+        if response.status != 200:
+            raise self._error(response)
+        document = response.members()
+        token = document.get("access_token")
+        # The token is sent as a header: other text must neither be sent nor appear in an error about the header.
+        if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):
+            raise WrongFormatError(
+                f"{self._transport.provider}: expected an access token, found"
+                f" {response.content_type or 'no content type'} without an access token; check that the domain is"
+                " that of an Auth0 tenant"
+            )
+        return token, _lifetime(document.get("expires_in"))
+
+    def _send(self) -> ProviderResponse:
+        return self._transport.send(
+            ProviderRequest(
+                "POST",
+                f"https://{self._domain}/oauth/token",
+                bucket="token",
+                max_bytes=MAX_RESPONSE_BYTES,
+                form=self._form,
+            )
+        )
+
+    def _form(self) -> dict[str, str]:
+        return {
+            "grant_type": "client_credentials",
+            "client_id": self._credentials.client_id,
+            "audience": f"https://{self._domain}/api/v2/",
+            **self._proof(),
+        }
+
+    def _proof(self) -> dict[str, str]:
+        if self._credentials.client_secret is not None:
+            return {"client_secret": self._credentials.client_secret}
+        return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion()}
+
+    def _assertion(self) -> str:
+        # Imported here, because PyJWT and cryptography are the slowest imports of a cold start.
+        import jwt  # noqa: PLC0415
+
+        credentials, now = self._credentials, self._transport.rate_limiter.provider_now()
+        try:
+            assertion = jwt.encode(
+                {
+                    "iss": credentials.client_id,
+                    "sub": credentials.client_id,
+                    "aud": f"https://{self._domain}/",
+                    "exp": int(now) + ASSERTION_LIFETIME_SECONDS,
+                    "jti": uuid.uuid4().hex,
+                },
+                credentials.private_key or "",
+                algorithm=credentials.algorithm,
+                headers={"kid": credentials.key_id} if credentials.key_id else None,
+            )
+        except (ValueError, TypeError, jwt.PyJWTError):
+            assertion = None
+        if assertion is None:
+            raise SecretError('secret: expected "private_key" to be an RSA private key in PEM format; correct it')
+        if len(assertion) > MAX_ASSERTION_BYTES:
+            raise SecretError(
+                f"secret: expected a signed assertion of at most {MAX_ASSERTION_BYTES} bytes, found {len(assertion)};"
+                ' use a smaller RSA key or a shorter "key_id"'
+            )
+        return assertion
+
+    def _skew(self) -> float:
+        return abs(self._transport.rate_limiter.provider_now() - self._clock.now())
+
+    def _error(self, response: ProviderResponse) -> Exception:
+        provider, status = self._transport.provider, response.status
+        code, description = _oauth_error(response)
+        detail = f"{status}, {code}" if code else str(status)
+        if "Service not found" in description:
+            return ConfigurationError(
+                f"{provider} has no Management API of this name; expected the tenant's own domain, such as"
+                " acme.jp.auth0.com, found a custom domain"
+            )
+        if status == 403 and ("client-grant" in description or "not authorized to access" in description):
+            return ScopeMissingError(
+                f"{provider} does not allow this application to use the Management API ({detail}); authorize it for"
+                " the API and grant the OAuth scopes that the exports need"
+            )
+        if status == 403 and code == "unauthorized_client":
+            return CredentialsRefusedError(
+                f"{provider} does not issue tokens to this application ({detail}); enable its client credentials grant"
+            )
+        if status in {401, 403} or code in {"invalid_client", "access_denied", "unauthorized_client"}:
+            used = "private key" if self._credentials.private_key else "client secret"
+            return CredentialsRefusedError(
+                f"{provider} rejected the client id or the {used} ({detail}); correct them in the secret"
+            )
+        if 300 <= status < 400:
+            return ConfigurationError(f"{provider} redirected the token request ({detail}); check the domain")
+        return RequestRefusedError(f"{provider} rejected the token request ({detail})", status=status, code=code)
+
+
+def _lifetime(expires_in: object) -> float:
+    """Return the lifetime of a token in seconds."""
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
+        return DEFAULT_LIFETIME_SECONDS
+    # The comparison is also False for NaN.
+    return float(expires_in) if 0 < expires_in <= MAX_LIFETIME_SECONDS else DEFAULT_LIFETIME_SECONDS
+
+
+def _oauth_error(response: ProviderResponse) -> tuple[str | None, str]:
+    document = response.members()
+    description = document.get("error_description")
+    return error_code(document.get("error")), description if isinstance(description, str) else ""
 
 
 def _string(document: Mapping[str, Any], key: str) -> str | None:

@@ -16,7 +16,7 @@ from typing import Final
 
 from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers, OrganizationPages
 from meibo.providers.auth0.organizations import ENABLED_CONNECTIONS_SCOPE, MEMBERS_SCOPE, ORGANIZATIONS, ROLES_SCOPE
-from meibo.providers.base import Dataset
+from meibo.providers.datasets import Dataset
 
 USERS_SCOPE: Final = "read:users"
 

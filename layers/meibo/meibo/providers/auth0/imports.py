@@ -44,7 +44,8 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
     if len(users) > MAX_FILE_BYTES:
         raise ValueError(f"expected a users file of at most {MAX_FILE_BYTES} bytes, found {len(users)}")
     subject = f"an import into connection {connection_id}"
-    document = client.post(
+    document = client.request(
+        "POST",
         "jobs/users-imports",
         multipart={
             "users": ("users.json", users, "application/json"),
@@ -84,8 +85,8 @@ def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
 
     Raises RequestRefusedError if the job failed as a whole, WrongFormatError if the response is malformed.
     """
-    document: Any = client.get(
-        f"jobs/{segment(job_id)}/errors", subject=f"the errors of the job {job_id}", scope=SCOPE, bucket="jobs"
+    document: Any = client.request(
+        "GET", f"jobs/{segment(job_id)}/errors", subject=f"the errors of the job {job_id}", scope=SCOPE, bucket="jobs"
     )
     if document is None:
         return []

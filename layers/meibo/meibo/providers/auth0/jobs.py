@@ -36,7 +36,7 @@ def create_users_export(
     if limit is not None:
         body["limit"] = limit
     subject = f"an export of connection {connection_id}" if connection_id else "an export of all connections"
-    document = client.post("jobs/users-exports", json=body, subject=subject, scope=SCOPE, bucket="jobs")
+    document = client.request("POST", "jobs/users-exports", json=body, subject=subject, scope=SCOPE, bucket="jobs")
     return created_job_id(client, document, subject)
 
 
@@ -66,7 +66,9 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
     that the job is missing.
     """
     try:
-        document = client.get(f"jobs/{segment(job_id)}", subject=f"the job {job_id}", scope=SCOPE, bucket="jobs")
+        document = client.request(
+            "GET", f"jobs/{segment(job_id)}", subject=f"the job {job_id}", scope=SCOPE, bucket="jobs"
+        )
     except RequestRefusedError as error:
         if error.is_missing:
             return None

@@ -11,68 +11,13 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id
-from meibo.providers.auth0.client import Auth0Client, clients
-from meibo.providers.auth0.organizations import ROLES_SCOPE, MemberReader, enabled_connections, organizations
+from meibo.providers.auth0.organizations import ROLES_SCOPE, OrganizationApi
 from meibo.providers.auth0.pagination import CursorWatch, Page
-from meibo.providers.base import Pages, ProviderContext, Step
-
-
-class OrganizationApi(Protocol):
-    """The calls that reading a tenant's organizations needs; each method is one call of the Management API."""
-
-    @property
-    def name(self) -> str:
-        """The tenant's name in messages."""
-        ...
-
-    def organizations(self, cursor: str | None) -> Page:
-        """Return a page of the list of organizations."""
-        ...
-
-    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
-        """Return the enabled connections of an organization."""
-        ...
-
-    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
-        """Return a page of the members of an organization, and whether it contains their roles."""
-        ...
-
-
-@dataclass(frozen=True)
-class PooledOrganizationApi:
-    """The organizations of a tenant, each call with a pooled client: a secret may be rotated during a long export."""
-
-    domain: str
-    secret: str
-    context: ProviderContext
-
-    @property
-    def name(self) -> str:
-        """The tenant's name in messages."""
-        return f"Auth0 ({self.domain})"
-
-    def organizations(self, cursor: str | None) -> Page:
-        """Return a page of the list of organizations."""
-        return clients.call(self.domain, self.secret, self.context, lambda client: next(organizations(client, cursor)))
-
-    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
-        """Return the enabled connections of an organization."""
-        return clients.call(
-            self.domain, self.secret, self.context, lambda client: enabled_connections(client, organization_id)
-        )
-
-    def members(self, organization_id: str, cursor: str | None, *, with_roles: bool) -> tuple[Page, bool]:
-        """Return a page of the members of an organization, and whether it contains their roles."""
-
-        def read_page(client: Auth0Client) -> tuple[Page, bool]:
-            reader = MemberReader(client, with_roles=with_roles)
-            return next(reader.pages(organization_id, cursor)), reader.with_roles
-
-        return clients.call(self.domain, self.secret, self.context, read_page)
+from meibo.providers.base import Pages, Step
 
 
 @dataclass(frozen=True)

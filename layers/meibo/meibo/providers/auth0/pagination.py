@@ -5,7 +5,6 @@ https://auth0.com/docs/manage-users/organizations/configure-organizations/retrie
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,28 +37,28 @@ class Listing:
     params: Parameters = ()
 
 
-def checkpoint_pages(client: Auth0Client, listing: Listing, cursor: str | None = None) -> Iterator[Page]:
-    """Yield pages from the beginning or from a cursor; a caller may stop and resume from a page's ``next``.
+def read_page(client: Auth0Client, listing: Listing, cursor: str | None) -> Page:
+    """Return the first page of a list, or the page at a cursor.
 
-    A list ends with a page without a cursor, which for members was observed to be an empty page. Raises
-    RequestRefusedError if a cursor repeats, because the list would not end.
+    A list ends with a page without a cursor, which for members was observed to be an empty page.
     """
-    seen = {cursor}
-    empty = 0
-    while True:
-        params = (*listing.params, ("take", str(MAX_PAGE_SIZE)), *((("from", cursor),) if cursor else ()))
-        document = client.get(
-            listing.path, params=params, subject=listing.subject, scope=listing.scope, bucket=listing.bucket
+    document = client.request(
+        "GET",
+        listing.path,
+        params=(*listing.params, ("take", str(MAX_PAGE_SIZE)), *((("from", cursor),) if cursor else ())),
+        subject=listing.subject,
+        scope=listing.scope,
+        bucket=listing.bucket,
+    )
+    rows = client.rows(document, listing.key, listing.subject)
+    # Endpoints that ignore ``take`` return an array, which has no cursor.
+    following = document.get("next") if isinstance(document, dict) else None
+    if following is not None and not isinstance(following, str):
+        # Not the last page: the rest of the list would be missing without an error.
+        raise WrongFormatError(
+            f"{client.name}: expected a string as the cursor of {listing.subject}, found {type(following).__name__}"
         )
-        page = _page(client, listing, document)
-        yield page
-        if page.next is None:
-            return
-        empty = 0 if page.rows else empty + 1
-        if page.next in seen or empty >= MAX_EMPTY_PAGES:
-            raise _endless(listing.subject, client.name, repeats=page.next in seen)
-        seen.add(page.next)
-        cursor = page.next
+    return Page(rows, following or None)
 
 
 @dataclass(frozen=True)
@@ -79,28 +78,10 @@ class CursorWatch:
         """Return the watch after this page, raising RequestRefusedError if the list does not end."""
         empty = 0 if page.rows else self.empty + 1
         if page.next == self.mark or empty >= MAX_EMPTY_PAGES:
-            raise _endless(subject, provider, repeats=page.next == self.mark)
+            fault = "repeats" if page.next == self.mark else "leads to empty pages only"
+            raise RequestRefusedError(
+                f"{provider}: expected an end of {subject}, but its cursor {fault}; try again later"
+            )
         if self.steps + 1 == self.until:
             return CursorWatch(page.next, 0, self.until * 2, empty)
         return CursorWatch(self.mark, self.steps + 1, self.until, empty)
-
-
-def _endless(subject: str, provider: str, *, repeats: bool) -> RequestRefusedError:
-    return RequestRefusedError(
-        f"{provider}: expected an end of {subject}, but its cursor"
-        f" {'repeats' if repeats else 'leads to empty pages only'}; try again later"
-    )
-
-
-def _page(client: Auth0Client, listing: Listing, document: Any) -> Page:
-    # Endpoints that ignore ``take`` return an array, which has no cursor.
-    rows = document.get(listing.key) if isinstance(document, dict) else document
-    cursor = document.get("next") if isinstance(document, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise WrongFormatError(f"{client.name}: expected {listing.subject}, found something else")
-    if cursor is not None and not isinstance(cursor, str):
-        # Not the last page: the rest of the list would be missing without an error.
-        raise WrongFormatError(
-            f"{client.name}: expected a string as the cursor of {listing.subject}, found {type(cursor).__name__}"
-        )
-    return Page(rows, cursor or None)

@@ -12,8 +12,7 @@ from meibo.providers.auth0.datasets import DATASETS, PAGES
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, wire_fields
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, fresh_location
-from meibo.providers.auth0.organization_pages import PooledOrganizationApi
-from meibo.providers.auth0.organizations import organization_connections
+from meibo.providers.auth0.organizations import OrganizationApi
 from meibo.providers.base import (
     ExportRequest,
     ExportSource,
@@ -41,12 +40,8 @@ class UsersFile(JobFile):
 
     def fetch_location(self) -> str:
         """Return a new location of the job's file, checked against the allowed hosts. It is a secret."""
-        return clients.call(
-            self.domain,
-            self.secret,
-            self.context,
-            lambda client: fresh_location(client, self.job_id, self.location_hosts),
-        )
+        client = clients.client(self.domain, self.secret, self.context)
+        return fresh_location(client, self.job_id, self.location_hosts)
 
 
 class Auth0Provider(Provider):
@@ -57,7 +52,10 @@ class Auth0Provider(Provider):
     datasets = DATASETS
     credential_keys = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
     required_credentials = "client_id and client_secret, or client_id and private_key"
-    clients = clients
+
+    def clear_clients(self) -> None:
+        """Drop the cached clients."""
+        clients.clear()
 
     def source_model(self) -> type[SourceModel]:
         """Return the model of a tenant in the configuration."""
@@ -106,37 +104,28 @@ class Auth0Provider(Provider):
         self, request: ExportRequest, organization_id: str, context: ProviderContext
     ) -> list[str]:
         """Return the ids of the connections that are enabled for an organization."""
-        return clients.call(
-            request.endpoint,
-            request.secret,
-            context,
-            lambda client: organization_connections(client, organization_id),
-        )
+        client = clients.client(request.endpoint, request.secret, context)
+        return OrganizationApi(client).connection_ids(organization_id)
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:
         """Create a users export job and return its id."""
         request = export.request
-        return clients.call(
-            export.endpoint,
-            export.secret,
-            context,
-            lambda client: create_users_export(
-                client,
-                connection_id=request.get("connection_id"),
-                format=export.format,
-                limit=request.get("limit"),
-                fields=request["fields"],
-            ),
+        return create_users_export(
+            clients.client(export.endpoint, export.secret, context),
+            connection_id=request.get("connection_id"),
+            format=export.format,
+            limit=request.get("limit"),
+            fields=request["fields"],
         )
 
     def check_job(self, export: ExportRequest, job_id: str, context: ProviderContext) -> JobState:
         """Return the state of a users export job."""
-        return clients.call(export.endpoint, export.secret, context, lambda client: get_job(client, job_id))
+        return get_job(clients.client(export.endpoint, export.secret, context), job_id)
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
         """Return the file of the finished job, or the pages of the organizations."""
         if export.dataset in PAGES:
-            return PAGES[export.dataset](PooledOrganizationApi(export.endpoint, export.secret, context))
+            return PAGES[export.dataset](OrganizationApi(clients.client(export.endpoint, export.secret, context)))
         self.dataset(export.dataset)
         if job_id is None:
             raise EventError("export.job: expected the job of a users export, got none; create the job first")

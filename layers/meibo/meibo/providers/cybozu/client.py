@@ -14,7 +14,7 @@ import requests
 from meibo import __version__
 from meibo.errors import ConfigurationError, CopyBrokenError, WrongFormatError
 from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
-from meibo.http.transport import BROKEN, BUSY_STATUSES, HttpTransport, Parameters, ProviderClient, ProviderRequest
+from meibo.http.transport import BROKEN, BUSY_STATUSES, HttpTransport, Parameters, ProviderRequest
 from meibo.providers.cybozu.credentials import CybozuCredentials
 from meibo.providers.cybozu.errors import OLD_LOGIN_FAILED_STATUS, error_from_response
 
@@ -40,7 +40,7 @@ CSV_FILES: Final = {
 _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 
 
-class CybozuClient(ProviderClient):
+class CybozuClient:
     """The User API of one domain.
 
     ``base_url`` is https, a host and optionally a port. ``time_left`` returns the seconds that are left of the
@@ -55,7 +55,6 @@ class CybozuClient(ProviderClient):
         session: requests.Session | None = None,
         clock: Clock | None = None,
         time_left: TimeLeft | None = None,
-        user_agent: str = f"meibo/{__version__}",
     ) -> None:
         host = re.fullmatch(r"https://([a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?)/?", base_url, re.IGNORECASE)
         if host is None:
@@ -63,13 +62,14 @@ class CybozuClient(ProviderClient):
                 "base_url of a cybozu source: expected https and a host name, such as https://example.cybozu.com"
             )
         self.host = host[1].lower()
+        self.name = f"cybozu.com ({self.host})"
         self._credentials = credentials
         self._transport = HttpTransport(
-            f"cybozu.com ({self.host})",
+            self.name,
             session=session,
             clock=clock or SystemClock(),
             time_left=time_left,
-            user_agent=user_agent,
+            user_agent=f"meibo/{__version__}",
             busy=lambda status: status in BUSY_STATUSES or (status >= 500 and status != OLD_LOGIN_FAILED_STATUS),
             connections=CONNECTIONS,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from meibo.errors import EventError
-from meibo.providers.base import ByteStream, Dataset, ExportRequest, ExportSource, Pages, Provider, ProviderContext
+from meibo.providers.base import ByteStream, ExportRequest, ExportSource, Pages, Provider, ProviderContext
 from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient
 from meibo.providers.cybozu.credentials import CybozuCredentials
 from meibo.providers.cybozu.organizations import (
@@ -18,6 +18,7 @@ from meibo.providers.cybozu.organizations import (
 )
 from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, PagingReport
 from meibo.providers.cybozu.users import stream_users_ndjson
+from meibo.providers.datasets import Dataset
 
 if TYPE_CHECKING:
     from meibo.providers.configuration import ExportModel, SourceModel
