@@ -14,7 +14,7 @@ PARAMETERS := docs/parameters.md
 export PYTHONPATH := layers/meibo:src:.
 
 .PHONY: help
-help: ## list the targets
+help: ## list all targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): requirements/dev.txt pyproject.toml
@@ -28,57 +28,57 @@ $(READY): requirements/dev.txt pyproject.toml
 	@touch $@
 
 .PHONY: setup
-setup: $(READY) ## create .venv with the locked dependencies and the command .venv/bin/meibo
+setup: $(READY) ## install the locked dependencies and the command .venv/bin/meibo
 
 USERS ?= 50000
 CYBOZU_USERS ?= 1000
 SOURCES ?=
 
 .PHONY: run
-run: $(READY) ## archive simulated directories into ./archive/ (USERS=…), or real ones (SOURCES=sources.json)
+run: $(READY) ## archive simulated directories to ./archive/ (USERS=…), or real directories (SOURCES=sources.json)
 	@$(BIN)/python -m meibo_local $(if $(SOURCES),--sources '$(SOURCES)',--users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)')
 
 .PHONY: test
-test: $(READY) ## unit, integration and template tests
+test: $(READY) ## run the unit, integration and template tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 SEEDS ?= 100
 SEED ?=
 
 .PHONY: proof
-proof: $(READY) ## fault injection: crash points, hostile files, planted secrets, permissions, random faults (minutes)
+proof: $(READY) ## run the fault injection: crash points, malicious files, planted secrets, permissions, random faults (minutes)
 	MEIBO_SOAK_SEEDS='$(SEEDS)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/fault_injection
 
 .PHONY: soak
-soak: $(READY) ## runs and changes under random faults (SEEDS=1000), or repeat one seed (SEED=17)
+soak: $(READY) ## inject random faults into runs and changes (SEEDS=1000), or repeat one seed (SEED=17)
 	MEIBO_SOAK_SEEDS='$(SEEDS)' MEIBO_SOAK_SEED='$(SEED)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/fault_injection/test_soak.py
 
 .PHONY: lint
-lint: $(READY) ## ruff: rules and format; wording of comments, messages and documents
+lint: $(READY) ## check rules and format with ruff, and the wording of comments, messages and documents
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m scripts.prose
 
 .PHONY: types
-types: $(READY) ## mypy --strict
+types: $(READY) ## check types with mypy --strict
 	$(BIN)/mypy
 
 .PHONY: schema
-schema: $(READY) ## generate the configuration's JSON Schema from the models
+schema: $(READY) ## generate the JSON Schema of the configuration
 	$(BIN)/python -c '$(PRINT_SCHEMA)' > $(SCHEMA)
 
 .PHONY: schema-check
-schema-check: $(READY) ## check that the configuration's JSON Schema is up to date
+schema-check: $(READY) ## check that the JSON Schema of the configuration is up to date
 	@$(BIN)/python -c '$(PRINT_SCHEMA)' | diff -u $(SCHEMA) - || \
 	  { echo "$(SCHEMA) differs from the models in meibo.configuration. Run: make schema" >&2; exit 1; }
 	@echo "$(SCHEMA) is up to date"
 
 .PHONY: parameters
-parameters: $(READY) ## generate the reference of the template's parameters
+parameters: $(READY) ## generate the reference of the template parameters
 	$(BIN)/python -m scripts.parameters > $(PARAMETERS)
 
 .PHONY: parameters-check
-parameters-check: $(READY) ## check that the reference of the parameters is up to date
+parameters-check: $(READY) ## check that the reference of the template parameters is up to date
 	@$(BIN)/python -m scripts.parameters | diff -u $(PARAMETERS) - || \
 	  { echo "$(PARAMETERS) differs from template.yaml. Run: make parameters" >&2; exit 1; }
 	@echo "$(PARAMETERS) is up to date"
@@ -86,8 +86,8 @@ parameters-check: $(READY) ## check that the reference of the parameters is up t
 PRINT_SCHEMA := import json; from meibo.configuration import configuration_schema; \
   print(json.dumps(configuration_schema(), indent=2, ensure_ascii=False))
 
-# Tools with many pinned dependencies, each in its own environment. The lock file names every dependency; --no-deps,
-# because pip does not detect that a pinned package pins its extras too.
+# Tools with many pinned dependencies have their own environments. The lock file lists every dependency. --no-deps is required,
+# because pip does not recognize that the pin of a package also applies to the package with extras.
 .venv-%/.ready: requirements/%.txt
 	@echo "setting up .venv-$* (once; a minute or two)"
 	$(PYTHON) -m venv .venv-$*
@@ -95,38 +95,38 @@ PRINT_SCHEMA := import json; from meibo.configuration import configuration_schem
 	@touch $@
 
 .PHONY: validate
-validate: .venv-sam/.ready ## sam validate --lint
+validate: .venv-sam/.ready ## validate the template with sam validate --lint
 	SAM_CLI_TELEMETRY=0 $(SAM) validate --lint
 
 .PHONY: scan
-scan: .venv-scan/.ready ## checkov on the template, bandit on the code; each skipped check has a reason
+scan: .venv-scan/.ready ## scan the template with checkov and the code with bandit
 	.venv-scan/bin/checkov --config-file .checkov.yaml
 	.venv-scan/bin/bandit --quiet --recursive --configfile .bandit.yaml layers/meibo/meibo functions src/meibo_cli
 
-# Requests the database of known vulnerabilities over the network, so this is not a part of CI.
+# Not part of CI, because it requests the database of known vulnerabilities over the network.
 .PHONY: audit
-audit: .venv-scan/.ready ## pip-audit: known vulnerabilities of the layer's dependencies (needs the network)
+audit: .venv-scan/.ready ## check the layer's dependencies for known vulnerabilities with pip-audit (needs the network)
 	.venv-scan/bin/pip-audit --strict --disable-pip --require-hashes -r layers/meibo/requirements.txt
 
-# The layer has its own Makefile. It inherits only the Python interpreter whose pip downloads the wheels.
+# The layer has its own Makefile, which inherits no variable except PYTHON. The pip of this interpreter downloads the wheels.
 .PHONY: build
-build: .venv-sam/.ready ## sam build: the layers for Lambda's Python and processors
+build: .venv-sam/.ready ## build the layers with sam build
 	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON=$(abspath .venv-sam)/bin/python $(SAM) build
 
 .PHONY: bench-changes
-bench-changes: $(READY) ## drain a queue of changes at the provider's limit, in real time (BENCH_FLAGS="--ids 6000")
+bench-changes: $(READY) ## measure the throughput of membership changes in real time (BENCH_FLAGS="--ids 6000")
 	$(BIN)/python -m tests.bench.bench_changes $(BENCH_FLAGS)
 
 .PHONY: e2e
-e2e: $(READY) build ## every function in a Lambda container (needs Docker), and sam deploy to a local AWS
+e2e: $(READY) build ## test every function in a Lambda container (needs Docker), and sam deploy on a local AWS
 	$(BIN)/python -m pytest tests/e2e
 
 .PHONY: browser
-browser: $(READY) ## the report's page in headless Chromium, with axe-core (needs Node.js and Chromium)
+browser: $(READY) ## test the report with axe-core in headless Chromium (needs Node.js and Chromium)
 	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath src):$(abspath .) node --test
 
 .PHONY: bench-read
-bench-read: $(READY) ## verify and compare two exports of 1,000,000 users, NDJSON and CSV, each in under a minute and 1 GiB
+bench-read: $(READY) ## measure meibo verify and meibo diff with exports of 1,000,000 users; each must take less than a minute and 1 GiB
 	$(BIN)/python -m tests.bench.reading $(BENCH_FLAGS)
 
 .PHONY: hooks
@@ -150,5 +150,5 @@ $(BENCH_READY): requirements/bench.txt
 	@touch $@
 
 .PHONY: bench
-bench: $(READY) $(BENCH_READY) ## compare the copy with its peers; writes docs/performance.md (BENCH_FLAGS="--size 20")
+bench: $(READY) $(BENCH_READY) ## compare the copy with other tools; writes docs/performance.md (BENCH_FLAGS="--size 20")
 	PYTHONPATH=. $(BENCH)/bin/python -m tests.bench.bench $(BENCH_FLAGS)

@@ -12,9 +12,9 @@ HEAD = """\
 
 <!-- Generated from template.yaml by `make parameters`. Do not edit this page. -->
 
-The parameters of the stack, in the groups in which CloudFormation shows them. Every parameter has a default.
-[Operations](operations.md#change-a-parameter) describes how to change a parameter, and when. Settings of one source are
-part of the [configuration](configuration.md#settings-of-a-source).
+These are the parameters of the stack, in the groups that the CloudFormation console displays. Every parameter has a
+default. [Operations](operations.md#change-a-parameter) describes how to change a parameter. Settings of individual
+sources are part of the [configuration](configuration.md#settings-of-a-source).
 """
 
 
@@ -26,16 +26,16 @@ def page(template: Mapping[str, Any]) -> str:
 def _groups(template: Mapping[str, Any]) -> Iterator[str]:
     for group in template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]:
         yield f"## {group['Label']['default']}\n"
-        yield "| parameter | default | accepts | description |"
+        yield "| parameter | default | valid values | description |"
         yield "|---|---|---|---|"
         for name in group["Parameters"]:
             declaration = template["Parameters"][name]
-            cells = (f"`{name}`", _code(declaration["Default"]), _accepts(declaration), declaration["Description"])
+            cells = (f"`{name}`", _code(declaration["Default"]), _valid_values(declaration), declaration["Description"])
             yield "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
         yield ""
 
 
-def _accepts(declaration: Mapping[str, Any]) -> str:
+def _valid_values(declaration: Mapping[str, Any]) -> str:
     if values := declaration.get("AllowedValues"):
         return ", ".join(_code(value) for value in values)
     if declaration["Type"] == "Number":

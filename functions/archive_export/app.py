@@ -13,7 +13,7 @@ from meibo.settings import ArchiveExportSettings, ObjectLockSettings, time_left
 @logger.inject_lambda_context
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return the archived export's counts and verdict, or its progress if it is not finished."""
+    """Return the counts and the verdict of the export, or its progress if it is not finished."""
     request = parse_export_event(event)
     settings, retention = ArchiveExportSettings.from_env(), ObjectLockSettings.from_env().retention()
     return archiver(settings, retention, time_left(context)).archive(request)

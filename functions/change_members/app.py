@@ -1,4 +1,4 @@
-"""Apply the membership changes that arrive on the queue."""
+"""Apply the membership changes on the queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meibo.settings import ChangeMembersSettings, ObjectLockSettings, time_left
 @metrics.log_metrics
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return the messages that stay on the queue (batchItemFailures)."""
+    """Apply the changes of a batch and return the messages that stay on the queue (``batchItemFailures``)."""
     messages = parse_queue_event(event)
     settings, retention = ChangeMembersSettings.from_env(), ObjectLockSettings.from_env().retention()
     return change_members(settings, retention, time_left(context), messages)

@@ -14,6 +14,6 @@ from meibo.settings import time_left
 @logger.inject_lambda_context
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return the job's status and the time until the next check, never its location."""
+    """Return the status of the job and the time until the next check, never the location."""
     request = parse_export_event(event)
     return check(request.export, ProviderContext(time_left(context)))

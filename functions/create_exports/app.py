@@ -13,7 +13,7 @@ from meibo.settings import CreateExportsSettings, ObjectLockSettings, time_left
 @logger.inject_lambda_context
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Process a tick, a repair or one export; meibo.exports.events defines the three events."""
+    """Process a tick, a repair or one export; ``meibo.exports.events`` defines the events."""
     request = parse_create_event(event)
     settings, retention = CreateExportsSettings.from_env(), ObjectLockSettings.from_env().retention()
     creator = run_creator(settings, retention, time_left(context))

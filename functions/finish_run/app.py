@@ -14,7 +14,7 @@ from meibo.settings import FinishRunSettings, ObjectLockSettings
 @metrics.log_metrics
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return whether the run is complete, with its counts, or that a failure was recorded."""
+    """Return the counts of the run and whether it is complete, or that a failure was recorded."""
     request = parse_finish_event(event)
     finisher = run_finisher(FinishRunSettings.from_env(), ObjectLockSettings.from_env().retention())
     if isinstance(request, FailedExportEvent):

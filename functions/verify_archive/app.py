@@ -1,4 +1,4 @@
-"""Verify the newest runs of the archive and a rotating sample of the old ones."""
+"""Verify the newest runs of the archive and a rotating sample of the older runs."""
 
 from __future__ import annotations
 
