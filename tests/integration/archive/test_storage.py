@@ -1,4 +1,4 @@
-"""One suite for both stores, so that the in-memory twin cannot drift from S3."""
+"""Run the same tests against S3ArchiveStore and the in-memory archive, so that both behave alike."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         yield S3ArchiveStore(client, "archive")
 
 
-def test_a_document_comes_back_as_it_was_written(store: ArchiveStore) -> None:
+def test_document_is_read_as_it_was_written(store: ArchiveStore) -> None:
     assert store.put_json("runs/a.json", {"名簿": [1, None, "é"]}) is True
 
     assert store.get_json("runs/a.json") == {"名簿": [1, None, "é"]}
 
 
-def test_what_is_written_is_never_overwritten(store: ArchiveStore) -> None:
+def test_document_is_not_overwritten(store: ArchiveStore) -> None:
     store.put_json("runs/a.json", {"first": True})
 
     assert store.put_json("runs/a.json", {"first": False}) is False
     assert store.get_json("runs/a.json") == {"first": True}
 
 
-def test_a_missing_document_is_none(store: ArchiveStore) -> None:
+def test_missing_document_is_none(store: ArchiveStore) -> None:
     assert store.get_json("runs/none.json") is None
     assert store.exists("runs/none.json") is False
 
 
-def test_existence_is_told_without_reading(store: ArchiveStore) -> None:
+def test_existing_document_is_reported(store: ArchiveStore) -> None:
     store.put_json("runs/a.json", {})
 
     assert store.exists("runs/a.json") is True
 
 
-def test_keys_come_in_order_below_the_prefix_and_after_the_mark(store: ArchiveStore) -> None:
+def test_keys_are_listed_in_order_below_a_prefix_and_after_a_key(store: ArchiveStore) -> None:
     for key in ("runs/c.json", "runs/a.json", "archive/x.json", "runs/b.json"):
         store.put_json(key, {})
 
@@ -59,7 +59,7 @@ def test_keys_come_in_order_below_the_prefix_and_after_the_mark(store: ArchiveSt
     assert list(store.keys("runs/", after="runs/a.json")) == ["runs/b.json", "runs/c.json"]
 
 
-def test_a_foreign_object_is_told_apart_from_ours(store: ArchiveStore) -> None:
+def test_object_that_is_not_json_is_an_archive_conflict(store: ArchiveStore) -> None:
     if isinstance(store, MemoryArchiveStore):
         store.objects["runs/a.json"] = b"not json"
     else:
@@ -69,7 +69,7 @@ def test_a_foreign_object_is_told_apart_from_ours(store: ArchiveStore) -> None:
         store.get_json("runs/a.json")
 
 
-def test_lines_come_back_as_they_were_written(store: ArchiveStore) -> None:
+def test_lines_are_read_as_they_were_written(store: ArchiveStore) -> None:
     lines = [{"member": "auth0|名簿"}, {"reason": "two\nlines and\u2028a separator"}]
 
     assert store.put_lines("changes/a.ndjson", lines) is True
@@ -77,18 +77,18 @@ def test_lines_come_back_as_they_were_written(store: ArchiveStore) -> None:
     assert store.get_lines("changes/a.ndjson") == lines
 
 
-def test_lines_are_never_overwritten(store: ArchiveStore) -> None:
+def test_lines_are_not_overwritten(store: ArchiveStore) -> None:
     store.put_lines("changes/a.ndjson", [{"first": True}])
 
     assert store.put_lines("changes/a.ndjson", [{"first": False}]) is False
     assert store.get_lines("changes/a.ndjson") == [{"first": True}]
 
 
-def test_lines_that_are_missing_are_none(store: ArchiveStore) -> None:
+def test_missing_lines_are_none(store: ArchiveStore) -> None:
     assert store.get_lines("changes/missing.ndjson") is None
 
 
-def test_bytes_come_back_as_they_were_written_and_are_never_overwritten(store: ArchiveStore) -> None:
+def test_bytes_are_read_as_they_were_written_and_not_overwritten(store: ArchiveStore) -> None:
     body = bytes(range(256)) * 8192
 
     assert store.put_bytes("parts/a.gz", body, content_type="application/gzip") is True
@@ -97,6 +97,6 @@ def test_bytes_come_back_as_they_were_written_and_are_never_overwritten(store: A
     assert b"".join(store.chunks("parts/a.gz")) == body
 
 
-def test_the_bytes_of_a_missing_object_are_a_conflict(store: ArchiveStore) -> None:
+def test_missing_object_is_an_archive_conflict(store: ArchiveStore) -> None:
     with pytest.raises(ArchiveConflictError, match=r"parts/none\.gz"):
         list(store.chunks("parts/none.gz"))

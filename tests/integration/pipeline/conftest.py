@@ -1,4 +1,4 @@
-"""The whole system in one process: the real template, handlers and workflow, the providers over HTTPS."""
+"""The whole system in one process: the template, handlers and workflow, and simulated providers over HTTPS."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
 
 @dataclass
 class Invocations:
-    """What was invoked, in order: (function, event, outcome)."""
+    """The invocations in order: function, event and result."""
 
     calls: list[tuple[str, Any, InvocationResult]] = field(default_factory=list)
 
@@ -41,7 +41,7 @@ class Invocations:
 
 @dataclass
 class System:
-    """Everything a test of the pipeline touches."""
+    """The local AWS, the simulators and the recorded invocations."""
 
     aws: LocalAws
     simulators: Simulators
@@ -79,7 +79,7 @@ class System:
         self.aws.configure({"sources": sources}, {**defaults, **(secrets or {})})
 
     def run(self, *, days: int = 0) -> dict[str, Any]:
-        """Fire a tick, wait for its workflow and return the run's manifest."""
+        """Deliver a tick, wait for the workflow and return the run manifest."""
         moment = TICK + timedelta(days=days)
         outcome = self.aws.tick(moment)
         assert not outcome.failed, outcome.payload
@@ -101,17 +101,17 @@ class System:
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Poll until the condition holds; what comes from other threads has no event to wait for."""
+    """Poll until the condition holds. Other threads provide no event to wait for."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError("the condition did not come about")
+            raise TimeoutError(f"the condition did not hold within {seconds:.0f} s")
         time.sleep(0.05)
 
 
 @contextmanager
 def running_system(tenant: SimulatedTenant, domain: SimulatedDomain, **parameters: str) -> Iterator[System]:
-    """Bring everything up around a tenant and a domain."""
+    """Start the simulators and the stack for a tenant and a domain."""
     invocations = Invocations()
     with Simulators([tenant], [domain]) as simulators:
         clear_clients()
@@ -123,7 +123,7 @@ def running_system(tenant: SimulatedTenant, domain: SimulatedDomain, **parameter
 @pytest.fixture
 def system() -> Iterator[System]:
     tenant = SimulatedTenant("acme", users=300)
-    # Jobs are done at once, so that no test waits for a poll that it is not about.
+    # Jobs are completed at once, so that tests do not wait for polls.
     tenant.switches.polls_until_completed = 0
     domain = SimulatedDomain("example", users=230)
     with running_system(tenant, domain) as running:
@@ -131,8 +131,8 @@ def system() -> Iterator[System]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the waits between retries take no time; how often the workflow and the copy retry stays their own."""
+def no_retry_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the waits between retries of the workflow and the copy, without changing the number of retries."""
     monkeypatch.setattr(
         "meibo.exports.archive.CopyOptions", partial(CopyOptions, backoff_seconds=0.001, max_backoff_seconds=0.001)
     )

@@ -1,4 +1,4 @@
-"""The provider of docs/adding-a-provider.md is registered and archived from, without a change anywhere else."""
+"""Register the provider of docs/adding-a-provider.md and archive from it, without any other change."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def payroll() -> Iterator[None]:
     unregister("payroll")
 
 
-def test_the_documented_provider_is_archived_from(
-    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_documented_provider_is_archived(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # given
     system.configure(SOURCE, secrets={"meibo/staff": {"token": "t"}})
 
@@ -44,7 +42,7 @@ def test_the_documented_provider_is_archived_from(
     first = system.run()
     system.run(days=1)
 
-    # then: it is archived
+    # then: its rows are archived
     assert first["complete"]
     (export,) = first["exports"]
     assert export["key"].startswith(
@@ -52,7 +50,7 @@ def test_the_documented_provider_is_archived_from(
     )
     assert (export["rows"], export["verdict"]) == (2, "ok")
 
-    # and the command knows its rows
+    # and: the commands of the CLI read them
     system.aws.download(tmp_path)
     monkeypatch.setenv("MEIBO_ARCHIVE", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "160")

@@ -1,4 +1,4 @@
-"""What users and providers get wrong: each ends with a message that says what to change, and nothing half-written."""
+"""Invalid input of users and providers: each error says what to change, and nothing is archived in part."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from meibo_simulators import faults as broken
 from tests.integration.pipeline.conftest import TICK, System
 
 FILE = "GET /job_*"
-Break = Callable[[System], object]
+Switch = Callable[[System], object]
 
 
 def failure(system: System) -> tuple[str, str]:
-    """Run, and return the error and the reason of the one export, of which nothing must have been published."""
+    """Run, check that nothing was archived, and return the error and the reason of the only export."""
     manifest = system.run()
     assert system.aws.keys("archive/") == []
     assert system.aws.unfinished_uploads() == 0
@@ -37,7 +37,7 @@ def failure(system: System) -> tuple[str, str]:
         ("{", "the configuration is not valid JSON"),
     ],
 )
-def test_a_wrong_configuration_begins_no_run(system: System, document: Any, message: str) -> None:
+def test_invalid_configuration_starts_no_run(system: System, document: Any, message: str) -> None:
     system.aws.configure(document, {})
 
     outcome = system.aws.tick()
@@ -48,14 +48,14 @@ def test_a_wrong_configuration_begins_no_run(system: System, document: Any, mess
     assert not system.aws.keys()
 
 
-def test_a_missing_configuration_is_named(system: System) -> None:
+def test_missing_configuration_is_named(system: System) -> None:
     outcome = system.aws.tick()
 
     assert outcome.payload["errorType"] == "ConfigurationError"
     assert system.aws.configuration_parameter in outcome.payload["errorMessage"]
 
 
-def test_an_event_of_the_wrong_shape_says_what_is_accepted(system: System) -> None:
+def test_error_of_an_invalid_event_names_the_accepted_fields(system: System) -> None:
     outcome = system.aws.invoke({"time": "now"})
 
     assert outcome.payload["errorType"] == "EventError"
@@ -73,23 +73,25 @@ def test_an_event_of_the_wrong_shape_says_what_is_accepted(system: System) -> No
         ({"client_id": "meibo-acme", "client_secret": "wrong"}, "CredentialsRefusedError", "localhost"),
     ],
 )
-def test_a_wrong_secret_fails_at_once_and_is_not_repeated(system: System, secret: Any, error: str, words: str) -> None:
+def test_invalid_secret_fails_the_export_and_is_not_in_the_reason(
+    system: System, secret: Any, error: str, words: str
+) -> None:
     system.configure(system.auth0_source({"dataset": "users"}), secrets={"meibo/acme": secret})
 
-    found, reason = failure(system)
+    actual, reason = failure(system)
 
-    assert found == error
+    assert actual == error
     assert words in reason
     assert "wrong" not in reason
 
 
-def test_the_answer_names_each_export_that_could_not_be_created(system: System) -> None:
+def test_response_names_each_export_that_was_not_created(system: System) -> None:
     limited = system.tenant.limited_client("read:connections")
     wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
     system.configure(
         {**system.auth0_source({"dataset": "users"}), "name": "refused", "secret": "meibo/refused"},
         {**system.auth0_source({"dataset": "users"}), "name": "limited", "secret": "meibo/limited"},
-        {**system.auth0_source({"dataset": "users"}), "name": "missing", "secret": "meibo/nobody"},
+        {**system.auth0_source({"dataset": "users"}), "name": "missing", "secret": "meibo/missing"},
         system.auth0_source({"dataset": "users"}),
         secrets={"meibo/refused": wrong, "meibo/limited": limited},
     )
@@ -107,11 +109,11 @@ def test_the_answer_names_each_export_that_could_not_be_created(system: System) 
         ("missing/users/ndjson/all", "SecretError"),
     }
     assert "read:users" in reasons["limited/users/ndjson/all", "ScopeMissingError"]
-    assert "'meibo/nobody'" in reasons["missing/users/ndjson/all", "SecretError"]
+    assert "'meibo/missing'" in reasons["missing/users/ndjson/all", "SecretError"]
     assert "wrong" not in reasons["refused/users/ndjson/all", "CredentialsRefusedError"]
 
 
-def test_the_answer_in_the_readme_is_that_of_a_missing_scope(system: System) -> None:
+def test_documented_response_is_that_of_a_missing_scope(system: System) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (documented,) = (
         json.loads(text) for text in re.findall(r"```json\n(.*?)```", readme, re.S) if "not_created" in text
@@ -131,17 +133,17 @@ def test_the_answer_in_the_readme_is_that_of_a_missing_scope(system: System) -> 
     assert answer == documented
 
 
-def test_a_secret_that_does_not_exist_is_named(system: System) -> None:
-    source = {**system.auth0_source({"dataset": "users"}), "secret": "meibo/nobody"}
+def test_missing_secret_is_named(system: System) -> None:
+    source = {**system.auth0_source({"dataset": "users"}), "secret": "meibo/missing"}
     system.configure(source)
 
     error, reason = failure(system)
 
     assert error == "SecretError"
-    assert "'meibo/nobody'" in reason
+    assert "'meibo/missing'" in reason
 
 
-def test_a_missing_scope_is_named(system: System) -> None:
+def test_missing_scope_is_named(system: System) -> None:
     limited = system.tenant.limited_client("read:connections")
     system.configure(system.auth0_source({"dataset": "users"}), secrets={"meibo/acme": limited})
 
@@ -151,7 +153,7 @@ def test_a_missing_scope_is_named(system: System) -> None:
     assert "read:users" in reason
 
 
-def test_a_private_key_serves_as_well_as_a_client_secret(system: System) -> None:
+def test_private_key_works_like_a_client_secret(system: System) -> None:
     system.configure(
         system.auth0_source({"dataset": "users"}), secrets={"meibo/acme": system.tenant.key_credentials("PS256")}
     )
@@ -159,7 +161,7 @@ def test_a_private_key_serves_as_well_as_a_client_secret(system: System) -> None
     assert system.run()["complete"] is True
 
 
-def test_an_unknown_connection_is_named(system: System) -> None:
+def test_unknown_connection_is_named(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users", "connection_id": "con_000000000000NONE"}))
 
     error, reason = failure(system)
@@ -168,7 +170,7 @@ def test_an_unknown_connection_is_named(system: System) -> None:
     assert "con_000000000000NONE" in reason
 
 
-def test_an_organization_without_connections_fails_alone(system: System) -> None:
+def test_unknown_organization_fails_only_its_own_export(system: System) -> None:
     unknown = "org_000000000000NONE"
     system.configure(
         system.auth0_source(
@@ -186,18 +188,18 @@ def test_an_organization_without_connections_fails_alone(system: System) -> None
 # -- locations -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("no_retry_waits")
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("switch", "words"),
     [
         (lambda s: setattr(s.tenant.switches, "location_host", "exports.example.net"), "exports.example.net"),
         (lambda s: setattr(s.tenant.switches, "location_scheme", "http"), "https"),
         (lambda s: setattr(s.tenant.switches, "redirect_files_to", "https://169.254.169.254/latest"), "redirect"),
     ],
 )
-def test_a_location_elsewhere_is_refused(system: System, change: Break, words: str) -> None:
+def test_location_outside_the_allowed_hosts_is_refused(system: System, switch: Switch, words: str) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
-    change(system)
+    switch(system)
 
     error, reason = failure(system)
 
@@ -206,7 +208,7 @@ def test_a_location_elsewhere_is_refused(system: System, change: Break, words: s
     assert "Signature" not in reason
 
 
-def test_a_location_without_a_scheme_is_taken_as_https(system: System) -> None:
+def test_location_without_a_scheme_is_https(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.switches.location_scheme = "none"
 
@@ -216,34 +218,34 @@ def test_a_location_without_a_scheme_is_taken_as_https(system: System) -> None:
 # -- files -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("no_retry_waits")
 @pytest.mark.parametrize(
     ("action", "errors"),
     [
         (broken.truncate(-8), {"CorruptFileError"}),
         (broken.truncate(2000), {"CorruptFileError"}),
         (broken.corrupt(-6), {"CorruptFileError"}),
-        # what the bit does to the rows may be seen before the checksum is
+        # the changed bit may be noticed in the rows before the checksum is compared
         (broken.corrupt(3000), {"CorruptFileError", "WrongFormatError"}),
         (broken.empty(), {"CorruptFileError"}),
         (broken.html(200), {"WrongFormatError"}),
     ],
     ids=["no trailer", "truncated", "wrong CRC", "flipped bit", "empty file", "HTML"],
 )
-def test_a_bad_file_is_not_published(system: System, action: broken.Action, errors: set[str]) -> None:
+def test_bad_file_is_not_archived(system: System, action: broken.Action, errors: set[str]) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.switches.file_ranges = False
     system.tenant.faults.add(FILE, action, times=None)
 
-    found, reason = failure(system)
+    error, reason = failure(system)
 
-    assert found in errors
+    assert error in errors
     assert reason
     assert "@" not in reason
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_body_shorter_than_its_content_length_is_never_published(system: System) -> None:
+@pytest.mark.usefixtures("no_retry_waits")
+def test_body_shorter_than_its_content_length_is_not_archived(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.switches.file_ranges = False
     system.tenant.faults.add(FILE, broken.break_body(1000, reset=False), times=None)
@@ -253,7 +255,7 @@ def test_a_body_shorter_than_its_content_length_is_never_published(system: Syste
     assert error == "CopyBrokenError"
 
 
-def test_a_location_that_delivers_a_little_each_time_is_copied_to_its_end(system: System) -> None:
+def test_location_that_breaks_repeatedly_is_copied_completely(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users", "limit": 40}))
     system.tenant.faults.add(FILE, broken.break_body(2000, reset=False), times=None)
 
@@ -263,7 +265,7 @@ def test_a_location_that_delivers_a_little_each_time_is_copied_to_its_end(system
     assert manifest["counts"]["rows"] == 40
 
 
-def test_a_copy_that_breaks_once_is_continued(system: System) -> None:
+def test_broken_copy_is_resumed(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.faults.add(FILE, broken.break_body(1000))
 
@@ -274,7 +276,7 @@ def test_a_copy_that_breaks_once_is_continued(system: System) -> None:
 
 
 @pytest.mark.parametrize("dataset", [{"format": "csv"}, {"format": "ndjson"}], ids=["csv", "ndjson"])
-def test_html_where_data_was_due_is_not_published(system: System, dataset: dict[str, Any]) -> None:
+def test_html_instead_of_data_is_not_archived(system: System, dataset: dict[str, Any]) -> None:
     system.configure(system.cybozu_source({"dataset": "users", **dataset}))
     system.domain.faults.add("GET /v1/*", broken.html(200), times=None)
 
@@ -284,8 +286,8 @@ def test_html_where_data_was_due_is_not_published(system: System, dataset: dict[
     assert "HTML" in reason or "html" in reason
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_csv_that_breaks_off_is_never_published(system: System) -> None:
+@pytest.mark.usefixtures("no_retry_waits")
+def test_truncated_csv_is_not_archived(system: System) -> None:
     system.configure(system.cybozu_source({"dataset": "users"}))
     system.domain.faults.add("GET /v1/csv/*", broken.break_body(500, reset=False), times=None)
 
@@ -295,7 +297,7 @@ def test_a_csv_that_breaks_off_is_never_published(system: System) -> None:
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["401", "520"])
-def test_a_wrong_password_arrives_as_401_or_520(system: System, legacy: bool) -> None:
+def test_wrong_password_is_reported_for_401_and_520(system: System, legacy: bool) -> None:
     system.domain.switches.legacy_auth_520 = legacy
     system.configure(
         system.cybozu_source({"dataset": "users"}), secrets={"meibo/example": {"login": "a", "password": "hunter2"}}
@@ -307,11 +309,11 @@ def test_a_wrong_password_arrives_as_401_or_520(system: System, legacy: bool) ->
     assert "hunter2" not in reason
 
 
-# -- directories that look wrong -------------------------------------------------------------------------------
+# -- suspect exports ---------------------------------------------------------------------------------------------
 
 
-def test_an_export_without_rows_is_archived_and_suspect(system: System) -> None:
-    system.configure(system.cybozu_source({"dataset": "users", "format": "ndjson", "codes": ["nobody-there"]}))
+def test_export_without_rows_is_archived_as_suspect(system: System) -> None:
+    system.configure(system.cybozu_source({"dataset": "users", "format": "ndjson", "codes": ["unknown-code"]}))
     system.domain.switches.unknown_code = "empty"
 
     manifest = system.run()
@@ -321,7 +323,7 @@ def test_an_export_without_rows_is_archived_and_suspect(system: System) -> None:
     assert manifest["counts"]["suspect"] == 1
 
 
-def test_an_export_with_far_fewer_rows_than_the_last_is_suspect(system: System) -> None:
+def test_export_with_far_fewer_rows_than_the_last_is_suspect(system: System) -> None:
     source = {"dataset": "users", "connection_id": FIRST_CONNECTION}
     system.configure(system.auth0_source(source))
     assert system.run()["counts"]["suspect"] == 0

@@ -1,4 +1,4 @@
-"""A configuration that is larger than one SSM parameter: documents in parameters below the first."""
+"""A configuration that is larger than an SSM parameter: documents in parameters below the first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAME = "/meibo/sources"
 
 
 def _put(name: str, *sources: dict[str, Any]) -> None:
-    # The standard tier: 4 KB for each parameter, and no charge.
+    # The standard tier: 4 KB per parameter, without charge.
     boto3.client("ssm").put_parameter(Name=name, Value=json.dumps({"sources": sources}), Type="String")
 
 
@@ -21,8 +21,8 @@ def _cybozu(system: System, name: str) -> dict[str, Any]:
     return {**system.cybozu_source({"dataset": "users"}), "name": name}
 
 
-def test_every_source_can_have_a_parameter_of_its_own(system: System) -> None:
-    # given: more parameters than one page of SSM's answer holds, and one whose name only begins alike
+def test_every_source_can_have_its_own_parameter(system: System) -> None:
+    # given: more parameters than a page of SSM's response contains, and a parameter outside the path
     system.configure(system.auth0_source({"dataset": "users"}))
     for number in range(11):
         _put(f"{NAME}/region-{number % 2}/domain-{number:02d}", _cybozu(system, f"domain-{number:02d}"))
@@ -37,7 +37,7 @@ def test_every_source_can_have_a_parameter_of_its_own(system: System) -> None:
     }
 
 
-def test_the_first_parameter_need_not_exist(system: System) -> None:
+def test_first_parameter_is_optional(system: System) -> None:
     system.configure(system.cybozu_source({"dataset": "users"}))
     boto3.client("ssm").delete_parameter(Name=NAME)
     _put(f"{NAME}/example", system.cybozu_source({"dataset": "users"}))
@@ -45,7 +45,7 @@ def test_the_first_parameter_need_not_exist(system: System) -> None:
     assert system.run()["complete"] is True
 
 
-def test_a_name_in_two_parameters_is_an_error_that_names_both(system: System) -> None:
+def test_source_in_two_parameters_is_an_error_that_names_both(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     _put(f"{NAME}/a", _cybozu(system, "domain"))
     _put(f"{NAME}/b", _cybozu(system, "other"), _cybozu(system, "domain"))
@@ -59,7 +59,7 @@ def test_a_name_in_two_parameters_is_an_error_that_names_both(system: System) ->
     assert not system.aws.keys()
 
 
-def test_a_fault_is_named_by_its_parameter_and_its_path(system: System) -> None:
+def test_configuration_error_names_its_parameter_and_path(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     _put(f"{NAME}/a", {**_cybozu(system, "domain"), "password": "secret"})
     _put(f"{NAME}/b")

@@ -1,4 +1,4 @@
-"""Organizations, members and whole domains through the real template, workflow and handlers."""
+"""Archive organizations, members and complete domains through the template, workflow and handlers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def system() -> Iterator[System]:
 
 
 def lines(system: System, export: dict[str, Any]) -> list[dict[str, Any]]:
-    # Bytes, because a text's lines also end at U+2028, which JSON may hold.
+    # Bytes, because str.splitlines also splits at U+2028, which JSON may contain.
     return [json.loads(line) for line in gzip.decompress(system.aws.read(export["key"])).splitlines()]
 
 
@@ -44,7 +44,7 @@ def by_dataset(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {export["export_id"].split("/")[1]: export for export in manifest["exports"]}
 
 
-def test_organizations_and_members_are_archived_as_the_tenant_has_them(system: System) -> None:
+def test_archived_organizations_and_members_match_the_tenant(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "organizations"}, {"dataset": "members"}))
 
     manifest = system.run()
@@ -57,7 +57,7 @@ def test_organizations_and_members_are_archived_as_the_tenant_has_them(system: S
         expected = system.tenant.organizations.find(row["id"])
         assert expected is not None
         assert {key: value for key, value in row.items() if key != "enabled_connections"} == expected.body
-        connections = [one["connection_id"] for one in row["enabled_connections"]]
+        connections = [connection["connection_id"] for connection in row["enabled_connections"]]
         assert connections == system.tenant.organizations.connections(row["id"])
     members = lines(system, exports["members"])
     assert {(row["organization_id"], row["user_id"]) for row in members} == {
@@ -74,20 +74,20 @@ def test_organizations_and_members_are_archived_as_the_tenant_has_them(system: S
     assert own["content"]["rows"] == len(members)
 
 
-def test_no_job_is_created_and_nothing_checked_for_what_is_read_call_by_call(system: System) -> None:
+def test_dataset_without_a_job_creates_and_checks_none(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "organizations"}))
 
     system.run()
 
     assert system.invocations.count("CheckExport") == 0
-    assert not [one for one in system.tenant.requests if "/jobs" in one.path]
+    assert not [request for request in system.tenant.requests if "/jobs" in request.path]
 
 
 @pytest.mark.parametrize("dataset", ["organizations", "members"])
-def test_an_export_that_outlasts_an_invocation_goes_on_in_the_next(
+def test_export_that_outlasts_an_invocation_is_resumed_by_the_next(
     system: System, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given: three times the provider asks for a wait that is longer than an invocation waits
+    # given: the provider requests three waits that are longer than an invocation accepts
     monkeypatch.setattr(checkpoint, "MAX_WAIT_SECONDS", 0)
     path = {"organizations": "enabled_connections", "members": "members"}[dataset]
     for after in (5, 15, 33):
@@ -99,14 +99,14 @@ def test_an_export_that_outlasts_an_invocation_goes_on_in_the_next(
     # when
     manifest = system.run()
 
-    # then: the workflow went round, with nothing but counts and the number of the part in its state
+    # then: the workflow invoked the function again, with only counts and the part number in its state
     assert manifest["complete"] is True
     assert system.invocations.count("ArchiveExport") == 4
     events = [event for name, event, _ in system.invocations.calls if name == "ArchiveExport"]
     assert [(event["progress"] or {}).get("part") for event in events] == [None, 1, 2, 3]
     assert set(events[-1]["progress"]) == {"part", "rows", "organizations", "skipped", "moved_at"}
 
-    # and: it ends as one verified object with one manifest
+    # and: the result is a single object with a manifest
     (export,) = manifest["exports"]
     assert [key.rpartition("/")[2] for key in system.aws.keys("archive/")] == [
         "_manifest.json",
@@ -125,10 +125,8 @@ def test_an_export_that_outlasts_an_invocation_goes_on_in_the_next(
     assert len(system.aws.keys("parts/")) == 8
 
 
-def test_a_run_fails_and_a_repair_completes_it_where_the_provider_refuses_half_way(
-    system: System, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given: one wait, and then a refusal
+def test_repair_completes_an_export_that_was_refused_half_way(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given: a wait, and then a refusal
     monkeypatch.setattr(checkpoint, "MAX_WAIT_SECONDS", 0)
     path = "GET /api/v2/organizations/*/members"
     system.tenant.faults.add(path, faults.too_many_requests(retry_after=301), after=5)
@@ -138,7 +136,7 @@ def test_a_run_fails_and_a_repair_completes_it_where_the_provider_refuses_half_w
     # when
     manifest = system.run()
 
-    # then: what was collected is not taken for an archive
+    # then: the collected parts are not archived
     assert manifest["complete"] is False
     assert manifest["missing"][0]["error"] == "RequestRefusedError"
     assert system.aws.keys("archive/") == []
@@ -151,7 +149,7 @@ def test_a_run_fails_and_a_repair_completes_it_where_the_provider_refuses_half_w
     assert repaired["counts"]["rows"] == sum(len(members) for members in system.tenant.memberships.values())
 
 
-def test_no_member_is_in_what_the_functions_are_told_and_return(system: System) -> None:
+def test_events_and_responses_of_functions_contain_no_members(system: System) -> None:
     system.tenant.faults.add("GET /api/v2/organizations/*/members", faults.html(200), after=30)
     system.configure(
         system.auth0_source({"dataset": "organizations"}, {"dataset": "members"}),
@@ -160,15 +158,15 @@ def test_no_member_is_in_what_the_functions_are_told_and_return(system: System) 
 
     system.run()
 
-    passed = json.dumps([(event, outcome.payload) for _, event, outcome in system.invocations.calls])
+    state = json.dumps([(event, outcome.payload) for _, event, outcome in system.invocations.calls])
     for user in system.tenant.expected_users():
-        assert user["email"] not in passed
-        assert user["user_id"] not in passed
+        assert user["email"] not in state
+        assert user["user_id"] not in state
     for person in system.domain.expected_users():
-        assert json.dumps(person["code"]) not in passed
+        assert json.dumps(person["code"]) not in state
 
 
-def test_a_domain_is_archived_as_csv_byte_for_byte(system: System) -> None:
+def test_domain_is_archived_as_csv_byte_for_byte(system: System) -> None:
     system.configure(system.cybozu_source({"dataset": "directory"}))
 
     manifest = system.run()
@@ -188,9 +186,7 @@ def test_a_domain_is_archived_as_csv_byte_for_byte(system: System) -> None:
 
 @pytest.mark.parametrize("bom", [True, False])
 @pytest.mark.parametrize(("quoting", "line_end"), [("all", "\r\n"), ("minimal", "\n")])
-def test_ragged_rows_are_kept_as_delivered_however_they_are_written(
-    system: System, bom: bool, quoting: Any, line_end: str
-) -> None:
+def test_ragged_rows_are_archived_as_delivered(system: System, bom: bool, quoting: Any, line_end: str) -> None:
     switches = system.domain.switches
     switches.csv_bom, switches.csv_quoting, switches.csv_line_end = bom, quoting, line_end
     system.configure(
@@ -204,7 +200,7 @@ def test_ragged_rows_are_kept_as_delivered_however_they_are_written(
         assert export["rows"] == 130
 
 
-def test_a_domain_without_the_csv_api_is_archived_from_its_json(system: System) -> None:
+def test_domain_without_the_csv_api_is_archived_from_json(system: System) -> None:
     # given: kintone.com
     system.domain.switches.csv_api = False
     system.configure(system.cybozu_source({"dataset": "directory", "format": "ndjson"}))
@@ -216,17 +212,17 @@ def test_a_domain_without_the_csv_api_is_archived_from_its_json(system: System) 
     assert {dataset: export["rows"] for dataset, export in exports.items()} == expected
     members = lines(system, exports["members"])
     for organization in system.domain.structure.organizations:
-        found = [row for row in members if row.get("organization", {}).get("code") == organization["code"]]
-        shown = [
+        archived = [row for row in members if row.get("organization", {}).get("code") == organization["code"]]
+        expected_members = [
             (system.domain.switches.shown(system.domain.directory.user(index)), title)
             for index, title in system.domain.structure.in_organization(organization["code"])
         ]
-        assert [(row["member"]["user"], row["member"]["title"]) for row in found] == shown
+        assert [(row["member"]["user"], row["member"]["title"]) for row in archived] == expected_members
     content = system.aws.read_json(exports["members"]["manifest_key"])["content"]
     assert content["skipped"] == {"count": 0, "ids": []}
 
 
-def test_csv_from_a_domain_without_it_says_what_to_configure(system: System) -> None:
+def test_error_for_a_domain_without_the_csv_api_names_the_setting(system: System) -> None:
     system.domain.switches.csv_api = False
     system.configure(system.cybozu_source({"dataset": "directory"}, {"dataset": "members"}))
 
@@ -237,7 +233,7 @@ def test_csv_from_a_domain_without_it_says_what_to_configure(system: System) -> 
     assert all('"format": "ndjson"' in missing["reason"] for missing in manifest["missing"])
 
 
-def test_an_empty_tenant_and_an_empty_domain_are_archived_as_empty() -> None:
+def test_empty_tenant_and_domain_are_archived_as_empty() -> None:
     tenant, domain = SimulatedTenant("acme", users=10), SimulatedDomain("example", users=3, organizations=0, groups=0)
     with running_system(tenant, domain) as system:
         system.configure(
@@ -255,8 +251,8 @@ def test_an_empty_tenant_and_an_empty_domain_are_archived_as_empty() -> None:
 # -- an organization's users -------------------------------------------------------------------------------------
 
 
-def test_an_organization_means_its_connections_and_a_shared_one_is_exported_once(system: System) -> None:
-    # given: both connections belong to one organization, one of them to another one as well
+def test_connections_of_an_organization_are_exported_once_even_if_shared(system: System) -> None:
+    # given: two connections of an organization, one of which a second organization shares
     first, second, *_ = system.tenant.organizations.ids()
     system.tenant.organizations.enable(first, [FIRST_CONNECTION, SECOND_CONNECTION])
     system.tenant.organizations.enable(second, [SECOND_CONNECTION])
@@ -268,15 +264,15 @@ def test_an_organization_means_its_connections_and_a_shared_one_is_exported_once
 
     manifest = system.run()
 
-    # then: a job and an object for each connection
+    # then: a job and an object per connection
     assert {export["export_id"]: export["rows"] for export in manifest["exports"]} == {
         f"acme/users/ndjson/{connection}": system.tenant.expected_rows(connection)
         for connection in (FIRST_CONNECTION, SECOND_CONNECTION)
     }
-    assert len([one for one in system.tenant.requests if one.path.endswith("/jobs/users-exports")]) == 2
+    assert len([request for request in system.tenant.requests if request.path.endswith("/jobs/users-exports")]) == 2
 
 
-def test_a_connection_that_is_configured_too_is_exported_once(system: System) -> None:
+def test_connection_that_is_also_configured_directly_is_exported_once(system: System) -> None:
     first, *_ = system.tenant.organizations.ids()
     system.tenant.organizations.enable(first, [FIRST_CONNECTION])
     system.configure(
@@ -288,11 +284,11 @@ def test_a_connection_that_is_configured_too_is_exported_once(system: System) ->
     assert system.run()["counts"]["planned"] == 1
 
 
-@pytest.mark.parametrize("trouble", ["no connection", "deleted"])
-def test_an_organization_without_connections_fails_alone(system: System, trouble: str) -> None:
+@pytest.mark.parametrize("problem", ["no connection", "deleted"])
+def test_organization_without_connections_fails_only_its_own_export(system: System, problem: str) -> None:
     first, second, *_ = system.tenant.organizations.ids()
     system.tenant.organizations.enable(first, [])
-    if trouble == "deleted":
+    if problem == "deleted":
         system.tenant.organizations.vanished.add(first)
     system.tenant.organizations.enable(second, [SECOND_CONNECTION])
     system.configure(
@@ -309,7 +305,7 @@ def test_an_organization_without_connections_fails_alone(system: System, trouble
     assert first in missing["reason"]
 
 
-def test_a_second_run_has_parts_of_its_own(system: System) -> None:
+def test_second_run_has_its_own_parts(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "members"}))
     system.run()
 

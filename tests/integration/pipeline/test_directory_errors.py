@@ -1,4 +1,4 @@
-"""What each call of the directory datasets may answer in place of its rows, and what becomes of the export."""
+"""Responses other than rows to each call of the directory datasets, and their effect on the export."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators, fault
 from tests.integration.pipeline.conftest import TICK
 from tests.support.clock import FakeClock
 
-# The calls of each dataset: the path, and what a missing permission is called.
+# The calls of each dataset: the path and the required OAuth scope.
 AUTH0_CALLS = {
     "the list of organizations": ("organizations", "/api/v2/organizations", "read:organizations"),
     "an organization's connections": (
@@ -78,7 +78,7 @@ _days = count(1)
 
 @dataclass
 class Bench:
-    """A tenant, a domain and a bucket that several tests share; every test has a day of its own."""
+    """A tenant, a domain and a bucket that the tests share. Every test uses its own day."""
 
     tenant: SimulatedTenant
     domain: SimulatedDomain
@@ -88,7 +88,7 @@ class Bench:
     run_id: str = ""
 
     def archive(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
-        """Archive as one invocation of the function does; return its answer."""
+        """Archive as an invocation of the function does, and return the response."""
         deadline = self.clock.deadline(900)
         store = S3ArchiveStore(self.client, "archive")
         archiver = Archiver(
@@ -125,9 +125,9 @@ class Bench:
         return body
 
     def archived(self) -> list[str]:
-        """Return the keys of this test's day in the archive."""
-        found = self.client.list_objects_v2(Bucket="archive", Prefix="archive/").get("Contents", [])
-        return [entry["Key"] for entry in found if f"run={self.run_id}/" in entry["Key"]]
+        """Return the keys of this test's run in the archive."""
+        entries = self.client.list_objects_v2(Bucket="archive", Prefix="archive/").get("Contents", [])
+        return [entry["Key"] for entry in entries if f"run={self.run_id}/" in entry["Key"]]
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ WRONG: dict[str, tuple[faults.Action, type[MeiboError]]] = {
 }
 BUSY: dict[str, faults.Action] = {
     "429 with Retry-After": faults.too_many_requests(retry_after=2),
-    "429 without a word": faults.too_many_requests(),
+    "429 without headers": faults.too_many_requests(),
     "500": faults.respond(500, "{}", {"Content-Type": "application/json"}),
     "502 with HTML": faults.html(502),
     "503": faults.respond(503),
@@ -185,12 +185,12 @@ BUSY: dict[str, faults.Action] = {
 # -- Auth0 ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("fault", WRONG)
 @pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_a_wrong_answer_of_auth0_fails_the_export_and_archives_nothing(bench: Bench, call: str, what: str) -> None:
+def test_bad_response_of_auth0_fails_the_export_and_archives_nothing(bench: Bench, call: str, fault: str) -> None:
     dataset, path, _ = AUTH0_CALLS[call]
-    fault, error = WRONG[what]
-    bench.tenant.faults.add(f"GET {path}", fault, times=None)
+    action, error = WRONG[fault]
+    bench.tenant.faults.add(f"GET {path}", action, times=None)
 
     with pytest.raises(error):
         bench.archive("auth0", dataset)
@@ -199,57 +199,55 @@ def test_a_wrong_answer_of_auth0_fails_the_export_and_archives_nothing(bench: Be
 
 
 @pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_a_missing_scope_of_auth0_is_named(bench: Bench, call: str) -> None:
+def test_missing_scope_of_auth0_is_named(bench: Bench, call: str) -> None:
     dataset, _, scope = AUTH0_CALLS[call]
-    others = [one for one in ALL_SCOPES if one != scope]
+    others = [name for name in ALL_SCOPES if name != scope]
     bench.secrets["auth0"] = bench.tenant.limited_client(*others, client_id=scope.replace(":", "-"))
 
     with pytest.raises(ScopeMissingError, match=scope):
         bench.archive("auth0", dataset)
 
 
-@pytest.mark.parametrize("what", BUSY)
+@pytest.mark.parametrize("fault", BUSY)
 @pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_a_busy_auth0_is_waited_for(bench: Bench, call: str, what: str) -> None:
+def test_busy_auth0_is_retried(bench: Bench, call: str, fault: str) -> None:
     dataset, path, _ = AUTH0_CALLS[call]
-    bench.tenant.faults.add(f"GET {path}", BUSY[what], times=3)
+    bench.tenant.faults.add(f"GET {path}", BUSY[fault], times=3)
 
     assert bench.archive("auth0", dataset)["status"] == "archived"
     assert len(bench.clock.slept) >= 3
 
 
-@pytest.mark.parametrize("what", BUSY)
+@pytest.mark.parametrize("fault", BUSY)
 @pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_an_auth0_that_stays_busy_does_not_fail_the_export(bench: Bench, call: str, what: str) -> None:
+def test_export_of_a_busy_auth0_is_continued_later(bench: Bench, call: str, fault: str) -> None:
     dataset, path, _ = AUTH0_CALLS[call]
-    fault = bench.tenant.faults.add(f"GET {path}", BUSY[what], times=None)
+    added = bench.tenant.faults.add(f"GET {path}", BUSY[fault], times=None)
 
-    answer = bench.archive("auth0", dataset)
+    response = bench.archive("auth0", dataset)
 
-    assert answer["status"] == "continue"
-    assert answer["wait_seconds"] > 0
+    assert response["status"] == "continue"
+    assert response["wait_seconds"] > 0
     assert bench.archived() == []
-    assert fault.hits > 3
+    assert added.hits > 3
 
 
 @pytest.mark.parametrize("dataset", ["organizations", "members"])
-def test_an_organization_deleted_between_the_list_and_the_read_is_named_in_the_manifest(
-    bench: Bench, dataset: str
-) -> None:
-    gone = bench.tenant.organizations.ids()[3]
-    bench.tenant.organizations.vanished.add(gone)
+def test_organization_deleted_after_the_list_is_named_in_the_manifest(bench: Bench, dataset: str) -> None:
+    deleted = bench.tenant.organizations.ids()[3]
+    bench.tenant.organizations.vanished.add(deleted)
 
     bench.archive("auth0", dataset)
 
     content = bench.manifest("auth0", dataset)["content"]
-    assert content["skipped_organizations"] == {"count": 1, "ids": [gone]}
+    assert content["skipped_organizations"] == {"count": 1, "ids": [deleted]}
     assert content["organizations"] == 11
     (key,) = (key for key in bench.archived() if key.endswith(".gz"))
-    assert gone.encode() not in gzip.decompress(bench.read(key))
+    assert deleted.encode() not in gzip.decompress(bench.read(key))
 
 
-def test_members_come_without_roles_where_the_token_may_not_read_them(bench: Bench) -> None:
-    scopes = [one for one in ALL_SCOPES if one != "read:organization_member_roles"]
+def test_members_are_archived_without_roles_if_the_scope_is_missing(bench: Bench) -> None:
+    scopes = [name for name in ALL_SCOPES if name != "read:organization_member_roles"]
     bench.secrets["auth0"] = bench.tenant.limited_client(*scopes, client_id="without-roles")
 
     bench.archive("auth0", "members")
@@ -264,7 +262,7 @@ def test_members_come_without_roles_where_the_token_may_not_read_them(bench: Ben
 
 
 @pytest.mark.parametrize("always_next", [True, False])
-def test_both_endings_of_members_paging_give_every_member(bench: Bench, always_next: bool) -> None:
+def test_both_ends_of_members_paging_return_every_member(bench: Bench, always_next: bool) -> None:
     bench.tenant.switches.members_always_next = always_next
 
     rows = bench.archive("auth0", "members")["rows"]
@@ -273,13 +271,13 @@ def test_both_endings_of_members_paging_give_every_member(bench: Bench, always_n
     assert rows == sum(len(members) for members in bench.tenant.memberships.values())
 
 
-def test_a_cursor_of_members_that_repeats_ends_with_an_error(bench: Bench) -> None:
-    # given: more members than a page holds
-    one = bench.tenant.organizations.ids()[0]
+def test_repeated_cursor_of_members_is_an_error(bench: Bench) -> None:
+    # given: more members than a page contains
+    organization = bench.tenant.organizations.ids()[0]
     people = [user["user_id"] for user in bench.tenant.expected_users()]
     assert len(people) > 100
     bench.tenant.switches.members_repeat_cursor = bench.tenant.switches.members_always_next = True
-    bench.tenant.organizations.add_members(one, people)
+    bench.tenant.organizations.add_members(organization, people)
 
     try:
         with pytest.raises(RequestRefusedError, match="repeats"):
@@ -290,17 +288,17 @@ def test_a_cursor_of_members_that_repeats_ends_with_an_error(bench: Bench) -> No
     assert bench.archived() == []
 
 
-def test_a_secret_that_is_rotated_on_the_way_does_not_end_it(bench: Bench) -> None:
-    # given: the token is refused half way, and so is the client it was got with; the secret names a new one
+def test_secret_can_be_rotated_during_an_export(bench: Bench) -> None:
+    # given: half way, the provider refuses the token and its client, and the secret contains a new client
     old = bench.tenant.limited_client(*ALL_SCOPES, client_id="old")
     new = bench.tenant.limited_client(*ALL_SCOPES, client_id="new")
     bench.secrets["auth0"] = old
-    seen = 0
+    requests = 0
 
     def rotate(environ: dict[str, Any]) -> bool:
-        nonlocal seen
-        seen += environ["PATH_INFO"].endswith("/members")
-        if seen == 6:
+        nonlocal requests
+        requests += environ["PATH_INFO"].endswith("/members")
+        if requests == 6:
             bench.secrets["auth0"] = new
             bench.tenant.tokens.clients.pop("old", None)
             return True
@@ -314,12 +312,12 @@ def test_a_secret_that_is_rotated_on_the_way_does_not_end_it(bench: Bench) -> No
 # -- cybozu.com ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize("fault", WRONG)
 @pytest.mark.parametrize("call", CYBOZU_CALLS)
-def test_a_wrong_answer_of_cybozu_fails_the_export_and_archives_nothing(bench: Bench, call: str, what: str) -> None:
+def test_bad_response_of_cybozu_fails_the_export_and_archives_nothing(bench: Bench, call: str, fault: str) -> None:
     dataset, export_format, path = CYBOZU_CALLS[call]
-    fault, error = WRONG[what]
-    bench.domain.faults.add(f"GET {path}", fault, times=None)
+    action, error = WRONG[fault]
+    bench.domain.faults.add(f"GET {path}", action, times=None)
 
     with pytest.raises(error):
         bench.archive("cybozu", dataset, export_format)
@@ -328,7 +326,7 @@ def test_a_wrong_answer_of_cybozu_fails_the_export_and_archives_nothing(bench: B
 
 
 @pytest.mark.parametrize("call", [call for call in CYBOZU_CALLS if call.endswith(".csv")])
-def test_csv_without_an_administrator_names_who_is_needed(bench: Bench, call: str) -> None:
+def test_error_of_csv_without_an_administrator_names_the_required_role(bench: Bench, call: str) -> None:
     dataset, export_format, _ = CYBOZU_CALLS[call]
     bench.secrets["cybozu"] = bench.domain.plain_credentials()
 
@@ -338,7 +336,7 @@ def test_csv_without_an_administrator_names_who_is_needed(bench: Bench, call: st
 
 @pytest.mark.parametrize("call", CYBOZU_CALLS)
 @pytest.mark.parametrize("status", [401, 520])
-def test_a_wrong_password_is_told(bench: Bench, call: str, status: int) -> None:
+def test_wrong_password_is_reported(bench: Bench, call: str, status: int) -> None:
     dataset, export_format, _ = CYBOZU_CALLS[call]
     bench.secrets["cybozu"] = {"login": "hr-export", "password": "wrong"}
     bench.domain.switches.legacy_auth_520 = status == 520
@@ -350,17 +348,17 @@ def test_a_wrong_password_is_told(bench: Bench, call: str, status: int) -> None:
         bench.domain.switches.legacy_auth_520 = False
 
 
-@pytest.mark.parametrize("what", BUSY)
+@pytest.mark.parametrize("fault", BUSY)
 @pytest.mark.parametrize("call", CYBOZU_CALLS)
-def test_a_busy_cybozu_is_waited_for(bench: Bench, call: str, what: str) -> None:
+def test_busy_cybozu_is_retried(bench: Bench, call: str, fault: str) -> None:
     dataset, export_format, path = CYBOZU_CALLS[call]
-    bench.domain.faults.add(f"GET {path}", BUSY[what], times=3)
+    bench.domain.faults.add(f"GET {path}", BUSY[fault], times=3)
 
     assert bench.archive("cybozu", dataset, export_format)["status"] == "archived"
 
 
 @pytest.mark.parametrize("call", CYBOZU_CALLS)
-def test_a_cybozu_that_stays_busy_is_left_to_the_workflows_retry(bench: Bench, call: str) -> None:
+def test_export_of_a_busy_cybozu_is_retried_by_the_workflow(bench: Bench, call: str) -> None:
     dataset, export_format, path = CYBOZU_CALLS[call]
     bench.domain.faults.add(f"GET {path}", faults.html(503), times=None)
 
@@ -371,7 +369,7 @@ def test_a_cybozu_that_stays_busy_is_left_to_the_workflows_retry(bench: Bench, c
 
 
 @pytest.mark.parametrize("call", [call for call in CYBOZU_CALLS if call.endswith(".csv")])
-def test_a_domain_without_the_csv_api_is_told_what_to_configure(bench: Bench, call: str) -> None:
+def test_error_for_a_domain_without_the_csv_api_names_the_setting(bench: Bench, call: str) -> None:
     dataset, export_format, _ = CYBOZU_CALLS[call]
     bench.domain.switches.csv_api = False
 
@@ -380,9 +378,9 @@ def test_a_domain_without_the_csv_api_is_told_what_to_configure(bench: Bench, ca
 
 
 @pytest.mark.parametrize("path", ["/v1/organization/users.json", "/v1/group/users.json"])
-def test_what_was_deleted_between_the_list_and_the_read_is_named(bench: Bench, path: str) -> None:
+def test_organization_or_group_deleted_after_the_list_is_named(bench: Bench, path: str) -> None:
     refusal = json.dumps({"message": "…", "id": "x", "code": "CB_VA01", "errors": {"code": {"messages": ["…"]}}})
-    # An owner whose members are read in pages is asked for once when it is not there.
+    # A missing organization or group is requested once, although its members are read in pages.
     bench.domain.faults.add(f"GET {path}", faults.respond(400, refusal, {"X-Cybozu-Error": "CB_VA01"}), times=1)
 
     bench.archive("cybozu", "members")

@@ -1,4 +1,4 @@
-"""Jobs as Auth0 has them: slow, stuck, lost."""
+"""Export jobs of Auth0 that are slow, stuck or lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def jobs_created(system: System) -> int:
 
 
 @pytest.mark.parametrize("fate", ["failed", "expired", "error", "vanished"])
-def test_a_job_that_is_lost_is_created_again_a_bounded_number_of_times(system: System, fate: Fate) -> None:
+def test_lost_job_is_created_again_a_bounded_number_of_times(system: System, fate: Fate) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.switches.job_fate = fate
 
@@ -27,7 +27,7 @@ def test_a_job_that_is_lost_is_created_again_a_bounded_number_of_times(system: S
     assert jobs_created(system) == 3
 
 
-def test_one_lost_job_costs_one_more(system: System) -> None:
+def test_lost_job_is_replaced_once(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.jobs.fates[0] = "failed"
 
@@ -35,7 +35,7 @@ def test_one_lost_job_costs_one_more(system: System) -> None:
     assert jobs_created(system) == 2
 
 
-def test_a_job_in_an_unknown_state_is_waited_for(system: System) -> None:
+def test_job_in_an_unknown_state_is_polled_again(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.tenant.switches.polls_until_completed = 1
     system.tenant.switches.polls_processing = 2
@@ -44,8 +44,8 @@ def test_a_job_in_an_unknown_state_is_waited_for(system: System) -> None:
     assert jobs_created(system) == 1
 
 
-def test_an_expired_location_is_fetched_again(system: System) -> None:
-    # given: the file answers as S3 does when the 60 seconds are over
+def test_expired_location_is_fetched_again(system: System) -> None:
+    # given: the response of S3 after the location's 60 seconds
     expired = broken.respond(
         403,
         "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>",
@@ -58,7 +58,7 @@ def test_an_expired_location_is_fetched_again(system: System) -> None:
     assert jobs_created(system) == 1
 
 
-def test_the_location_is_fetched_without_authorization(system: System) -> None:
+def test_location_is_fetched_without_authorization(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}))
     system.run()
 
@@ -67,8 +67,8 @@ def test_the_location_is_fetched_without_authorization(system: System) -> None:
     assert not any(request.authorized for request in files)
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_busy_provider_is_not_a_failure(system: System) -> None:
+@pytest.mark.usefixtures("no_retry_waits")
+def test_busy_provider_is_not_a_failure(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
     system.tenant.faults.add("* /api/v2/*", broken.too_many_requests(retry_after=0), times=2)
     system.tenant.faults.add("* /api/v2/*", broken.html(502), times=1, after=1)

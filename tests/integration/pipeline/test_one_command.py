@@ -1,4 +1,4 @@
-"""The main job as a stranger starts it: its exit status, its table, its files, and what it keeps to itself."""
+"""Run the main command as a new user does: exit status, table, files, and no user data in the output."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from meibo_local.__main__ import main
 from meibo_local.folder import locked
 from meibo_local.template import ROOT
 
-# What begins like a token, a signed URL or an address.
+# Tokens, signed URLs and e-mail addresses.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated-[0-9a-f]{8}")
 
-# The command runs once for all of them.
+# The command runs once for all tests.
 pytestmark = pytest.mark.xdist_group("one command")
 
 
@@ -59,16 +59,16 @@ def run(folder: Path, *arguments: str, **variables: str) -> Command:
         "COLUMNS": "160",
         **variables,
     }
-    done = subprocess.run(  # noqa: S603  # our own module
+    process = subprocess.run(  # noqa: S603  # our own module
         [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False
     )
-    return Command(done.returncode, done.stdout + done.stderr, folder)
+    return Command(process.returncode, process.stdout + process.stderr, folder)
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
     folder = tmp_path_factory.mktemp("run")
-    # The worst case for the modes of files: an earlier log that everybody can read, and a umask that allows it.
+    # The worst case for the modes of files: an existing log that all users can read, and a umask of 0.
     (folder / "run.log").touch(0o644)
     before = os.umask(0)
     try:
@@ -77,7 +77,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
         os.umask(before)
 
 
-def test_it_ends_well_with_a_table(command: Command) -> None:
+def test_command_succeeds_with_a_table(command: Command) -> None:
     assert command.status == 0, command.output
     assert "complete; the archive is in" in command.output
     assert "digest, rows" in command.output
@@ -92,19 +92,19 @@ def test_every_file_on_disk_has_the_digest_of_its_manifest(command: Command) -> 
         assert len(body) == manifest["object"]["bytes"]
 
 
-def test_no_token_location_or_address_is_in_what_was_logged_or_shown(command: Command) -> None:
+def test_no_token_location_or_address_is_logged_or_printed(command: Command) -> None:
     assert '"message":"archived"' in command.log
     for text in (command.log, command.output):
         assert LEAKS.findall(text) == []
 
 
-def test_what_is_looked_for_is_there_to_be_found(command: Command) -> None:
+def test_pattern_finds_user_data_in_the_archive(command: Command) -> None:
     (users, *_) = (command.folder / "archive").glob("archive/provider=auth0/**/users.ndjson.gz")
 
     assert LEAKS.search(gzip.decompress(users.read_bytes()).decode())
 
 
-def test_nothing_but_archives_holds_a_person(command: Command) -> None:
+def test_documents_contain_no_user_data(command: Command) -> None:
     for path in (command.folder / "archive").rglob("_*.json"):
         assert LEAKS.findall(path.read_text(encoding="utf-8")) == [], path
 
@@ -127,7 +127,7 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     assert refused.log == "of the first run"
 
 
-def test_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_full_disk_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "[archive]"))
 
@@ -146,7 +146,7 @@ def test_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert screen.getvalue().startswith(f"{tmp_path}/[archive]: No space left on device")
 
 
-def test_real_sources_without_credentials_say_which_to_set(tmp_path: Path) -> None:
+def test_error_of_missing_credentials_names_the_variables(tmp_path: Path) -> None:
     sources = tmp_path / "sources.json"
     source = {
         "provider": "auth0",
@@ -164,14 +164,14 @@ def test_real_sources_without_credentials_say_which_to_set(tmp_path: Path) -> No
     assert "Traceback" not in command.output
 
 
-def test_a_wrong_configuration_file_is_told_apart(tmp_path: Path) -> None:
+def test_missing_configuration_file_is_reported(tmp_path: Path) -> None:
     missing = run(tmp_path, "--sources", str(tmp_path / "none.json"))
 
     assert missing.status == 2
     assert "cannot be read" in missing.output
 
 
-def test_what_a_message_has_in_brackets_is_shown(tmp_path: Path) -> None:
+def test_brackets_in_a_message_are_printed(tmp_path: Path) -> None:
     sources = tmp_path / "sources.json"
     source = {"provider": "auth0", "name": "acme", "domain": "acme.jp.auth0.com", "secret": "meibo/acme"}
     export = {"dataset": "users", "[bold]": 1}

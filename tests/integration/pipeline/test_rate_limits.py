@@ -1,7 +1,7 @@
-"""Ten thousand organizations under a subscription's rate limits, hours of them on a simulated clock.
+"""Export ten thousand organizations under the rate limits of a subscription, long_export of them on a simulated clock.
 
-The simulated tenant enforces the limits on the same clock that the client waits by. The function is invoked again as
-the workflow would, with nothing but the JSON that it returned.
+The simulated tenant and the client use the same clock. The function is invoked repeatedly like in the workflow, with
+only the JSON that it returned.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @dataclass
-class Hours:
-    """A tenant, a bucket and a clock; ``archive`` is the export's way through the workflow."""
+class LongExport:
+    """A tenant, a bucket and a clock; ``archive`` invokes the function like the workflow."""
 
     tenant: SimulatedTenant
     clock: FakeClock
@@ -48,7 +48,7 @@ class Hours:
     invocations: list[dict[str, Any]] = field(default_factory=list)
 
     def archive(self, dataset: str) -> dict[str, Any]:
-        """Invoke until the export is archived; return its manifest."""
+        """Invoke the function until the export is archived, and return the manifest."""
         export = PlannedExport(
             provider="auth0",
             source="acme",
@@ -63,12 +63,14 @@ class Hours:
         progress = None
         while True:
             event = {"run_id": RUN, "attempt": 1, "export": export.to_json(), "progress": progress}
-            answer = json.loads(json.dumps(self._archiver().archive(parse_export_event(json.loads(json.dumps(event))))))
-            self.invocations.append(answer)
-            if answer["status"] == "archived":
+            response = json.loads(
+                json.dumps(self._archiver().archive(parse_export_event(json.loads(json.dumps(event)))))
+            )
+            self.invocations.append(response)
+            if response["status"] == "archived":
                 break
-            progress = answer["progress"]
-            self.clock.sleep(answer["wait_seconds"])
+            progress = response["progress"]
+            self.clock.sleep(response["wait_seconds"])
         manifest: dict[str, Any] = json.loads(self.read(export.address.manifest_key(RUN)))
         return manifest
 
@@ -80,10 +82,9 @@ class Hours:
         end = self.clock.time + INVOCATION_SECONDS
 
         def time_left() -> float:
-            # What is left decides what the function dares to begin; being killed is past it.
-            left = end - self.clock.time
-            assert left > 0, "the invocation outlived its time"
-            return left
+            remaining = end - self.clock.time
+            assert remaining > 0, "the invocation exceeded its time-out"
+            return remaining
 
         adapter = WsgiAdapter(tenant_api(self.tenant), self.clock.sleep, seconds=ANSWER_SECONDS)
         context = ProviderContext(
@@ -93,7 +94,7 @@ class Hours:
             clock=self.clock,
         )
         store = S3ArchiveStore(self.client, "archive")
-        now = lambda: datetime.fromtimestamp(self.clock.time, UTC)  # noqa: E731  # a clock in one line
+        now = lambda: datetime.fromtimestamp(self.clock.time, UTC)  # noqa: E731  # used twice below
         return Archiver(
             store=store,
             bucket="archive",
@@ -107,12 +108,12 @@ class Hours:
 
     @property
     def minutes(self) -> float:
-        """How long it has taken on the simulated clock."""
+        """The duration on the simulated clock."""
         return (self.clock.time - FakeClock().time) / 60
 
 
 @pytest.fixture
-def hours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hours]:
+def long_export(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[LongExport]:
     tier: Literal["essentials", "free", "enterprise"]
     tier, refill, organizations = request.param
     clock = FakeClock()
@@ -126,87 +127,87 @@ def hours(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         clear_clients()
         client = boto3.client("s3", endpoint_url=endpoint)
         client.create_bucket(Bucket="archive")
-        yield Hours(tenant, clock, client)
+        yield LongExport(tenant, clock, client)
         clear_clients()
 
 
-def _objects(hours: Hours) -> list[str]:
-    found = hours.client.list_objects_v2(Bucket="archive", Prefix="archive/")["Contents"]
-    return [entry["Key"].rpartition("/")[2] for entry in found]
+def _objects(long_export: LongExport) -> list[str]:
+    entries = long_export.client.list_objects_v2(Bucket="archive", Prefix="archive/")["Contents"]
+    return [entry["Key"].rpartition("/")[2] for entry in entries]
 
 
-@pytest.mark.parametrize("hours", [("essentials", "second", ORGANIZATIONS)], indirect=True, ids=["essentials"])
-def test_ten_thousand_organizations_finish_under_the_essentials_limits(hours: Hours) -> None:
-    # when: enabled_connections allows 5 at once and 50 a minute
-    manifest = hours.archive("organizations")
+@pytest.mark.parametrize("long_export", [("essentials", "second", ORGANIZATIONS)], indirect=True, ids=["essentials"])
+def test_ten_thousand_organizations_finish_under_the_essentials_limits(long_export: LongExport) -> None:
+    # when: enabled_connections allows a burst of 5 and 50 requests per minute
+    manifest = long_export.archive("organizations")
 
-    # then: one object with one manifest, every organization once with its connections
-    assert sorted(_objects(hours)) == ["_manifest.json", "organizations.ndjson.gz"]
-    rows = [json.loads(line) for line in gzip.decompress(hours.read(manifest["object"]["key"])).splitlines()]
-    assert [row["id"] for row in rows] == hours.tenant.organizations.ids()
+    # then: one object with a manifest, and every organization once with its connections
+    assert sorted(_objects(long_export)) == ["_manifest.json", "organizations.ndjson.gz"]
+    rows = [json.loads(line) for line in gzip.decompress(long_export.read(manifest["object"]["key"])).splitlines()]
+    assert [row["id"] for row in rows] == long_export.tenant.organizations.ids()
     assert all(
-        [one["connection_id"] for one in row["enabled_connections"]]
-        == hours.tenant.organizations.connections(row["id"])
+        [connection["connection_id"] for connection in row["enabled_connections"]]
+        == long_export.tenant.organizations.connections(row["id"])
         for row in rows
     )
     assert manifest["content"]["rows"] == ORGANIZATIONS
     assert manifest["content"]["organizations"] == ORGANIZATIONS
     assert manifest["content"]["skipped_organizations"] == {"count": 0, "ids": []}
 
-    # and: at the pace of the limit, over many invocations, without running into it
-    assert 195 <= hours.minutes <= 220
-    assert 13 <= len(hours.invocations) <= 17
-    assert hours.tenant.limits.refused == 0
-    assert manifest["content"]["parts"] == len(hours.invocations)
+    # and: the export used the limit over many invocations, without a 429
+    assert 195 <= long_export.minutes <= 220
+    assert 13 <= len(long_export.invocations) <= 17
+    assert long_export.tenant.limits.refused == 0
+    assert manifest["content"]["parts"] == len(long_export.invocations)
 
 
-@pytest.mark.parametrize("hours", [("essentials", "second", ORGANIZATIONS)], indirect=True, ids=["essentials"])
-def test_the_members_of_ten_thousand_organizations_finish_under_the_essentials_limits(hours: Hours) -> None:
-    hours.tenant.switches.members_always_next = True
+@pytest.mark.parametrize("long_export", [("essentials", "second", ORGANIZATIONS)], indirect=True, ids=["essentials"])
+def test_members_of_ten_thousand_organizations_finish_under_the_essentials_limits(long_export: LongExport) -> None:
+    long_export.tenant.switches.members_always_next = True
 
-    manifest = hours.archive("members")
+    manifest = long_export.archive("members")
 
-    rows = [json.loads(line) for line in gzip.decompress(hours.read(manifest["object"]["key"])).splitlines()]
-    found = [(row["organization_id"], row["user_id"]) for row in rows]
-    assert len(found) == len(set(found)) == manifest["content"]["rows"]
-    assert set(found) == {
+    rows = [json.loads(line) for line in gzip.decompress(long_export.read(manifest["object"]["key"])).splitlines()]
+    members = [(row["organization_id"], row["user_id"]) for row in rows]
+    assert len(members) == len(set(members)) == manifest["content"]["rows"]
+    assert set(members) == {
         (organization_id, user_id)
-        for organization_id, members in hours.tenant.memberships.items()
-        for user_id in members
+        for organization_id, user_ids in long_export.tenant.memberships.items()
+        for user_id in user_ids
     }
     assert manifest["content"]["roles"] == {"included": "yes"}
-    assert 35 <= hours.minutes <= 50
-    assert hours.tenant.limits.refused == 0
+    assert 35 <= long_export.minutes <= 50
+    assert long_export.tenant.limits.refused == 0
 
 
 @pytest.mark.parametrize(
-    "hours",
+    "long_export",
     [("essentials", "window", 500), ("free", "second", 500), ("enterprise", "second", 500)],
     indirect=True,
     ids=["essentials, refilled by the minute", "free", "enterprise"],
 )
-def test_other_limits_are_kept_as_well(hours: Hours) -> None:
-    manifest = hours.archive("organizations")
+def test_limits_of_other_subscriptions_are_respected(long_export: LongExport) -> None:
+    manifest = long_export.archive("organizations")
 
     assert manifest["content"]["rows"] == 500
-    # Where all calls share one limit, a page of the list may meet what the others used up; it is waited for.
-    assert hours.tenant.limits.refused <= 500 / 100
+    # If all calls share a limit, a page of the list may find it used up and be retried.
+    assert long_export.tenant.limits.refused <= 500 / 100
 
 
-@pytest.mark.parametrize("hours", [("essentials", "second", 120)], indirect=True, ids=["essentials"])
-def test_a_rate_limit_that_others_use_up_delays_and_fails_nothing(hours: Hours) -> None:
-    # given: another application takes every token for two hours
-    until = hours.clock.time + 2 * 3600
+@pytest.mark.parametrize("long_export", [("essentials", "second", 120)], indirect=True, ids=["essentials"])
+def test_rate_limit_used_up_by_others_delays_the_export(long_export: LongExport) -> None:
+    # given: another application uses the entire limit for two hours
+    until = long_export.clock.time + 2 * 3600
 
-    def taken(environ: Any) -> bool:
-        return hours.clock.time < until and environ["PATH_INFO"].endswith("/enabled_connections")
+    def is_limited(environ: Any) -> bool:
+        return long_export.clock.time < until and environ["PATH_INFO"].endswith("/enabled_connections")
 
-    hours.tenant.faults.add(taken, faults.too_many_requests(retry_after=600), times=None)
+    long_export.tenant.faults.add(is_limited, faults.too_many_requests(retry_after=600), times=None)
 
     # when
-    manifest = hours.archive("organizations")
+    manifest = long_export.archive("organizations")
 
     # then
     assert manifest["content"]["rows"] == 120
-    assert 120 <= hours.minutes <= 140
-    assert [answer["wait_seconds"] >= 600 for answer in hours.invocations].count(True) >= 10
+    assert 120 <= long_export.minutes <= 140
+    assert [response["wait_seconds"] >= 600 for response in long_export.invocations].count(True) >= 10

@@ -1,4 +1,4 @@
-"""A repair finishes a run whatever its attempts left; its run manifest states what is archived and what is missing."""
+"""A repair finishes a run, and its run manifest lists the archived and the missing exports."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System, runni
 from tests.support.clock import FakeClock
 
 ACCOUNT = "123456789012"
-# Step Functions forgets executions after 90 days.
-FORGOTTEN = timedelta(days=91)
+# Step Functions deletes executions after 90 days.
+EXECUTION_RETENTION = timedelta(days=91)
 
 
 @pytest.fixture
-def unfinished(system: System, impatient: None, monkeypatch: pytest.MonkeyPatch) -> System:  # impatient
-    """A run whose exports are archived and whose execution ended before the run's manifest was written."""
+def unfinished(system: System, no_retry_waits: None, monkeypatch: pytest.MonkeyPatch) -> System:  # no_retry_waits
+    """A run with archived exports, whose execution ended before the run manifest was written."""
     system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
 
-    def vanish(*_: Any) -> dict[str, Any]:
+    def fail(*_: Any) -> dict[str, Any]:
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFinisher, "finish", vanish)
+        patch.setattr(RunFinisher, "finish", fail)
         assert system.aws.tick(TICK).failed is False
         wait_for(lambda: system.aws.execution(RUN)["status"] == "FAILED")
     assert f"{FOLDER}_manifest.json" not in system.aws.keys("runs/")
     return system
 
 
-def test_a_run_that_ended_before_its_manifest_is_finished_by_a_repair(unfinished: System) -> None:
+def test_run_without_a_manifest_is_finished_by_a_repair(unfinished: System) -> None:
     reader = S3Reader(boto3.client("s3"), unfinished.aws.bucket)
     assert find_run(reader, RUN) is None
     archived = unfinished.aws.keys("archive/")
 
     manifest = unfinished.repair()
 
-    # then: the manifest is that of an attempt without exports, and readers see the data
+    # then: the attempt has no exports of its own, and readers find the data
     assert (manifest["attempt"], manifest["complete"], manifest["counts"]["archived"]) == (2, True, 2)
     assert unfinished.aws.read_json(f"{FOLDER}_attempt-2.json") == []
     assert unfinished.aws.keys("archive/") == archived
@@ -57,12 +57,12 @@ def test_a_run_that_ended_before_its_manifest_is_finished_by_a_repair(unfinished
     assert unfinished.aws.invoke({"run_id": RUN, "repair": True}).payload["status"] == "complete"
 
 
-def test_a_run_is_finished_after_step_functions_has_forgotten_it(
+def test_run_is_finished_after_step_functions_deleted_its_execution(
     unfinished: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for machine in stepfunctions_parser_backends[ACCOUNT][REGION].state_machines:
         machine.executions.clear()
-    clock = FakeClock(time.time() + FORGOTTEN.total_seconds())
+    clock = FakeClock(time.time() + EXECUTION_RETENTION.total_seconds())
     monkeypatch.setattr("meibo.exports.create.SystemClock", lambda: clock)
     jobs = [request for request in unfinished.tenant.requests if request.path.endswith("/jobs/users-exports")]
 
@@ -70,7 +70,7 @@ def test_a_run_is_finished_after_step_functions_has_forgotten_it(
 
     assert (outcome.payload["status"], outcome.payload["attempt"], outcome.payload["exports"]) == ("started", 2, 0)
     assert unfinished.finished(RUN, 2)["complete"] is True
-    assert [one for one in unfinished.tenant.requests if one.path.endswith("/jobs/users-exports")] == jobs
+    assert [request for request in unfinished.tenant.requests if request.path.endswith("/jobs/users-exports")] == jobs
 
 
 @pytest.fixture
@@ -81,9 +81,9 @@ def system_with_organizations() -> Iterator[System]:
         yield running
 
 
-def test_a_shared_connection_that_was_refused_is_archived_by_a_repair(system_with_organizations: System) -> None:
+def test_shared_connection_that_was_refused_is_archived_by_a_repair(system_with_organizations: System) -> None:
     system = system_with_organizations
-    # given: two organizations that share a connection, with different fields
+    # given: two organizations that share a connection and have different fields
     first, second = system.tenant.organizations.ids()
     system.tenant.organizations.enable(first, [FIRST_CONNECTION, SECOND_CONNECTION])
     system.tenant.organizations.enable(second, [SECOND_CONNECTION])

@@ -1,3 +1,5 @@
+"""Runs of the pipeline: archived content, repeated ticks, failures, repairs and busy services."""
+
 from __future__ import annotations
 
 import csv
@@ -17,8 +19,8 @@ from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION
 from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System
 
 
-def test_a_tick_archives_every_configured_directory(system: System) -> None:
-    # given: two connections in both formats, and a domain in both formats
+def test_tick_archives_every_configured_export(system: System) -> None:
+    # given: two connections and a domain in both formats
     fields = ["user_id", "email", {"name": "user_metadata.country", "export_as": "country"}]
     system.configure(
         system.auth0_source(
@@ -31,7 +33,7 @@ def test_a_tick_archives_every_configured_directory(system: System) -> None:
     # when
     manifest = system.run()
 
-    # then: all four are there, and each is what its manifest says
+    # then: all four exports are archived and match the manifest
     assert manifest["complete"] is True
     assert manifest["counts"]["archived"] == 4
     rows = {}
@@ -43,12 +45,12 @@ def test_a_tick_archives_every_configured_directory(system: System) -> None:
         f"acme/users/ndjson/{FIRST_CONNECTION}": system.tenant.expected_rows(FIRST_CONNECTION),
         f"acme/users/csv/{SECOND_CONNECTION}": system.tenant.expected_rows(SECOND_CONNECTION),
         "example/users/csv/all": 230,
-        # the built-in Administrator is in the JSON and not in the CSV
+        # the JSON includes the built-in Administrator, the CSV does not
         "example/users/ndjson/all": 231,
     }
 
 
-def test_what_is_archived_is_what_the_provider_delivered(system: System) -> None:
+def test_archived_file_is_the_delivered_file(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users", "format": "csv"}))
 
     manifest = system.run()
@@ -63,7 +65,7 @@ def test_what_is_archived_is_what_the_provider_delivered(system: System) -> None
     assert own["content"]["rows"] == len(table) - 1 == 300
 
 
-def test_a_tick_that_is_delivered_twice_archives_once(system: System) -> None:
+def test_tick_that_is_delivered_twice_archives_once(system: System) -> None:
     system.configure(system.cybozu_source({"dataset": "users"}))
     system.run()
     before = system.aws.keys()
@@ -75,20 +77,20 @@ def test_a_tick_that_is_delivered_twice_archives_once(system: System) -> None:
     assert system.invocations.count("ArchiveExport") == 1
 
 
-def test_the_state_of_the_workflow_holds_no_location_and_no_person(system: System) -> None:
+def test_workflow_state_contains_no_location_and_no_user_data(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
     system.run()
 
-    passed = json.dumps([(event, outcome.payload) for _, event, outcome in system.invocations.calls])
+    state = json.dumps([(event, outcome.payload) for _, event, outcome in system.invocations.calls])
     emails = [user["email"] for user in system.tenant.expected_users()]
-    assert "Signature" not in passed
-    assert "X-Amz" not in passed
-    assert not any(email in passed for email in emails)
-    assert system.tenant.credentials()["client_secret"] not in passed
+    assert "Signature" not in state
+    assert "X-Amz" not in state
+    assert not any(email in state for email in emails)
+    assert system.tenant.credentials()["client_secret"] not in state
 
 
-def test_one_export_that_fails_does_not_stop_the_others_and_a_repair_completes_the_run(system: System) -> None:
-    # given: the domain's password is wrong
+def test_failed_export_does_not_stop_the_others_and_is_repaired(system: System) -> None:
+    # given: a domain with a wrong password
     system.configure(
         system.auth0_source({"dataset": "users"}),
         system.cybozu_source({"dataset": "users"}),
@@ -102,11 +104,11 @@ def test_one_export_that_fails_does_not_stop_the_others_and_a_repair_completes_t
     assert manifest["missing"][0]["export_id"] == "example/users/csv/all"
     assert manifest["missing"][0]["error"] == "CredentialsRefusedError"
 
-    # when: it is corrected and the run repaired
+    # when: the password is corrected and the run is repaired
     system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
     repaired = system.repair()
 
-    # then: only what lacked was fetched
+    # then: only the missing export was fetched
     assert repaired["complete"] is True
     assert repaired["counts"]["archived"] == 2
     jobs = [request for request in system.tenant.requests if request.path.endswith("/jobs/users-exports")]
@@ -116,27 +118,27 @@ def test_one_export_that_fails_does_not_stop_the_others_and_a_repair_completes_t
 
 
 def client_error(operation: str, code: str, status: int) -> ClientError:
-    answer: Any = {
+    response: Any = {
         "Error": {"Code": code, "Message": "Rate Exceeded."},
         "ResponseMetadata": {"HTTPStatusCode": status, "RequestId": "1"},
     }
-    return ClientError(answer, operation)
+    return ClientError(response, operation)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("no_retry_waits")
 def test_throttling_by_lambda_is_not_a_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given: the account's concurrency is used up by others, for half an hour of retries
+    # given: other functions use the account's concurrency during half an hour of retries
     system.configure(system.cybozu_source({"dataset": "users"}))
     service, throttled = system.aws.service, Counter[str]()
     invoke = service.invoke
 
-    def throttling(name: str, payload: bytes) -> InvocationResult:
+    def throttled_invoke(name: str, payload: bytes) -> InvocationResult:
         if "ArchiveExport" in name and throttled[name] < 60:
             throttled[name] += 1
             raise client_error("Invoke", "TooManyRequestsException", 429)
         return invoke(name, payload)
 
-    monkeypatch.setattr(service, "invoke", throttling)
+    monkeypatch.setattr(service, "invoke", throttled_invoke)
 
     # when
     manifest = system.run()
@@ -146,14 +148,14 @@ def test_throttling_by_lambda_is_not_a_failure(system: System, monkeypatch: pyte
     assert manifest["complete"] is True
 
 
-@pytest.mark.usefixtures("impatient")
-def test_busy_services_of_aws_are_not_a_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given: Secrets Manager throttles, S3 answers 503 or not at all, each for a while
+@pytest.mark.usefixtures("no_retry_waits")
+def test_busy_aws_services_are_not_a_failure(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given: Secrets Manager throttles, and S3 responds with 503 or times out, each several times
     system.configure(system.auth0_source({"dataset": "users"}), system.cybozu_source({"dataset": "users"}))
-    call = BaseClient._make_api_call  # type: ignore[attr-defined]  # the stubs have public names only
+    call = BaseClient._make_api_call  # type: ignore[attr-defined]  # the stubs contain only public names
     busy: Counter[str] = Counter()
 
-    def fails(operation: str, key: str) -> Exception | None:
+    def error_of(operation: str, key: str) -> Exception | None:
         name = f"{operation} {key.rpartition('/')[2]}"
         busy[name] += 1
         if busy[name] > 6:
@@ -168,13 +170,13 @@ def test_busy_services_of_aws_are_not_a_failure(system: System, monkeypatch: pyt
             return client_error(operation, "503", 503)
         return None
 
-    def calling(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        error = fails(operation, str(parameters.get("Key", "")))
+    def busy_api_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        error = error_of(operation, str(parameters.get("Key", "")))
         if error is not None:
             raise error
         return call(client, operation, parameters)
 
-    monkeypatch.setattr(BaseClient, "_make_api_call", calling)
+    monkeypatch.setattr(BaseClient, "_make_api_call", busy_api_call)
 
     # when
     manifest = system.run()
