@@ -1,4 +1,4 @@
-"""Write the page of a month of made-up runs: ``python -m tests.browser.page FOLDER``."""
+"""Write the report page of a month of generated runs: ``python -m tests.browser.page FOLDER``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.archives import ArchiveBuilder, FolderArchive
 
 DAYS = 30
 LAST = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
-# Rows on the first day, and a row.
+# The number of rows on the first day, and the bytes of a row.
 EXPORTS = {
     ("auth0", "acme", "users", "ndjson", "con_k3Jf8sLq0aWzP2xY"): (2400, b'{"user_id":"u"}\n'),
     ("auth0", "acme", "users", "ndjson", "con_b7Tn4RvC9mQe1HdU"): (900, b'{"user_id":"u"}\n'),
@@ -26,7 +26,7 @@ EXPORTS = {
 
 
 def write(folder: Path) -> Path:
-    """Write the archive and its page; on the last day one export is suspect and one is missing."""
+    """Write the archive and its page. On the last day an export is suspect and an export is missing."""
     maker = ArchiveBuilder(FolderArchive(folder))
     for day in range(DAYS):
         files, suspect, missing = {}, {}, []

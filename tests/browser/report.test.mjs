@@ -1,4 +1,4 @@
-// The page in headless Chromium: no errors, nothing fetched, sound for keyboard and screen reader, in every dress.
+// The report page in headless Chromium: no errors or requests, accessible by keyboard and screen reader, in each view.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync } from "node:fs";
@@ -28,53 +28,53 @@ before(async () => {
 });
 after(() => browser?.close());
 
-// The page's own Content-Security-Policy would refuse the examiner; Playwright can set it aside.
-async function opened(options) {
+// The page's Content-Security-Policy would block axe, so Playwright bypasses it.
+async function openPage(options) {
   const context = await browser.newContext({ bypassCSP: true, ...options });
   const page = await context.newPage();
-  const noise = [];
-  page.on("console", (message) => noise.push(message.text()));
-  page.on("pageerror", (error) => noise.push(String(error)));
+  const problems = [];
+  page.on("console", (message) => problems.push(message.text()));
+  page.on("pageerror", (error) => problems.push(String(error)));
   page.on("request", (request) => {
-    if (request.url() !== page_url && !request.url().startsWith("data:")) noise.push(request.url());
+    if (request.url() !== page_url && !request.url().startsWith("data:")) problems.push(request.url());
   });
   await page.goto(page_url);
-  return { page, noise };
+  return { page, problems };
 }
 
-const dresses = {
+const views = {
   light: { colorScheme: "light", viewport: { width: 1100, height: 900 } },
   dark: { colorScheme: "dark", viewport: { width: 1100, height: 900 } },
   "on a phone": { colorScheme: "light", viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true },
 };
 
-for (const [name, options] of Object.entries(dresses)) {
-  test(`${name}: nothing is wrong for axe, said or fetched`, async () => {
-    const { page, noise } = await opened(options);
+for (const [name, options] of Object.entries(views)) {
+  test(`${name}: no axe violations, console messages or requests`, async () => {
+    const { page, problems } = await openPage(options);
     await page.evaluate(axe);
     const result = await page.evaluate(() => globalThis.axe.run({ resultTypes: ["violations"] }));
-    const told = result.violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html).join(" ")}`);
-    assert.deepEqual(told, []);
-    assert.deepEqual(noise, []);
-    assert.ok(result.passes.some((one) => one.id === "color-contrast"));
+    const violations = result.violations.map((item) => `${item.id}: ${item.nodes.map((node) => node.html).join(" ")}`);
+    assert.deepEqual(violations, []);
+    assert.deepEqual(problems, []);
+    assert.ok(result.passes.some((item) => item.id === "color-contrast"));
   });
 
-  test(`${name}: the page itself never scrolls sideways`, async () => {
-    const { page } = await opened(options);
+  test(`${name}: no horizontal scrolling`, async () => {
+    const { page } = await openPage(options);
     const beyond = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    assert.ok(beyond <= 0, `${beyond} px beyond the window`);
+    assert.ok(beyond <= 0, `${beyond} px wider than the window`);
   });
 }
 
-test("its own policy allows what it needs", async () => {
-  const { page, noise } = await opened({ bypassCSP: false });
-  assert.deepEqual(noise, []);
+test("the page works under its Content-Security-Policy", async () => {
+  const { page, problems } = await openPage({ bypassCSP: false });
+  assert.deepEqual(problems, []);
   assert.notEqual(await page.evaluate(() => getComputedStyle(document.querySelector(".tiles")).display), "block");
 });
 
-test("every table is reached by keyboard, in the order of the page", async () => {
-  const { page } = await opened(dresses.light);
-  const regions = await page.locator("[role=region]").evaluateAll((all) => all.map((one) => one.ariaLabel));
+test("every table is reachable by keyboard in the order of the page", async () => {
+  const { page } = await openPage(views.light);
+  const regions = await page.locator("[role=region]").evaluateAll((all) => all.map((region) => region.ariaLabel));
   const reached = [];
   for (let step = 0; step < regions.length; step++) {
     await page.keyboard.press("Tab");
@@ -84,8 +84,8 @@ test("every table is reached by keyboard, in the order of the page", async () =>
   assert.deepEqual(reached, regions);
 });
 
-test("it prints on white, whatever the screen is", async () => {
-  const { page } = await opened(dresses.dark);
+test("the page prints on white in every color scheme", async () => {
+  const { page } = await openPage(views.dark);
   await page.emulateMedia({ media: "print", colorScheme: "dark" });
   assert.equal(await page.evaluate(() => getComputedStyle(document.body).backgroundColor), "rgb(255, 255, 255)");
   assert.ok((await page.pdf({ format: "A4" })).length > 10_000);
@@ -93,7 +93,7 @@ test("it prints on white, whatever the screen is", async () => {
 
 if (process.env.SCREENSHOT) {
   test("a screenshot for the README", async () => {
-    const { page } = await opened({ ...dresses.light, viewport: { width: 1100, height: 800 } });
+    const { page } = await openPage({ ...views.light, viewport: { width: 1100, height: 800 } });
     await page.screenshot({ path: process.env.SCREENSHOT });
   });
 }

@@ -1,4 +1,4 @@
-"""Unit tests have no network: a socket that is opened is a test that belongs elsewhere."""
+"""Disable sockets: a unit test must not use the network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S3 is called at its regional endpoint, and errors that pass are told from errors that no retry fixes."""
+"""The regional endpoints of S3, and the distinction between temporary and permanent errors of AWS."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def name_of(error: Exception) -> str:
 
 
 @pytest.mark.parametrize("error", BUSY, ids=name_of)
-def test_errors_that_pass_leave_a_function_as_aws_busy(error: Exception) -> None:
+def test_temporary_error_is_reported_as_busy_aws(error: Exception) -> None:
     @sanitize_errors
     def handler(_event: Any, _context: Any) -> dict[str, Any]:
         raise error
@@ -88,7 +88,7 @@ def test_errors_that_pass_leave_a_function_as_aws_busy(error: Exception) -> None
 
 
 @pytest.mark.parametrize("error", PERMANENT, ids=name_of)
-def test_errors_that_no_retry_fixes_are_not_aws_being_busy(error: Exception) -> None:
+def test_permanent_error_is_not_reported_as_busy_aws(error: Exception) -> None:
     @sanitize_errors
     def handler(_event: Any, _context: Any) -> dict[str, Any]:
         raise error
@@ -98,7 +98,7 @@ def test_errors_that_no_retry_fixes_are_not_aws_being_busy(error: Exception) -> 
         handler({}, None)
 
 
-def test_errors_of_meibo_leave_a_function_as_they_are() -> None:
+def test_error_of_meibo_is_not_changed() -> None:
     @sanitize_errors
     def handler(_event: Any, _context: Any) -> dict[str, Any]:
         raise ConfigurationError("sources[0].domain: expected a host name")
@@ -109,14 +109,14 @@ def test_errors_of_meibo_leave_a_function_as_they_are() -> None:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """An environment as a function has it: a region, credentials and no configuration file."""
+    """The environment of a function: credentials, no configuration file, and a region that the test sets."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the configuration file that it read first
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it caches the configuration file
     aws.clear_clients()
     yield monkeypatch
     aws.clear_clients()
@@ -160,8 +160,8 @@ def test_parts_are_signed_for_the_regional_host(environment: pytest.MonkeyPatch,
     assert "host" in query["X-Amz-SignedHeaders"][0].split(";")
 
 
-def test_a_bucket_with_dots_is_named_in_the_path_of_the_regional_host(environment: pytest.MonkeyPatch) -> None:
-    # given: its name cannot be a part of a host name, because no certificate would match it
+def test_bucket_with_dots_is_addressed_in_the_path(environment: pytest.MonkeyPatch) -> None:
+    # A host name with the bucket's dots would not match the certificate.
     environment.setenv("AWS_DEFAULT_REGION", "eu-south-1")
 
     url = urlsplit(part_url("my.archive"))
@@ -170,7 +170,7 @@ def test_a_bucket_with_dots_is_named_in_the_path_of_the_regional_host(environmen
 
 
 @pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-def test_a_configured_endpoint_stays_as_it_is(environment: pytest.MonkeyPatch, variable: str) -> None:
+def test_configured_endpoint_is_used(environment: pytest.MonkeyPatch, variable: str) -> None:
     environment.setenv("AWS_DEFAULT_REGION", "eu-south-1")
     environment.setenv(variable, "http://localhost:4566")
 
@@ -179,7 +179,7 @@ def test_a_configured_endpoint_stays_as_it_is(environment: pytest.MonkeyPatch, v
     assert (url.scheme, url.netloc, url.path) == ("http", "localhost:4566", "/archive/users.csv")
 
 
-def test_an_endpoint_in_the_configuration_file_stays_as_it_is(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_endpoint_of_the_configuration_file_is_used(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "config"
     file.write_text("[default]\nregion = eu-south-1\nendpoint_url = http://localhost:4566\n")
     environment.setenv("AWS_CONFIG_FILE", str(file))

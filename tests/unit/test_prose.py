@@ -1,4 +1,4 @@
-"""The check of the wording finds what it should, where it is, and nothing that is allowed."""
+"""The check of the wording: findings, their lines, and allowed places."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prose, "PATTERNS", {re.compile(r"\butili[sz]e\b", re.IGNORECASE): "use"})
 
 
-def _found(name: str, text: str) -> list[tuple[int, str]]:
+def _findings(name: str, text: str) -> list[tuple[int, str]]:
     return [(finding.line, finding.text) for finding in prose.check(name, textwrap.dedent(text).lstrip("\n"))]
 
 
@@ -27,12 +27,12 @@ def _found(name: str, text: str) -> list[tuple[int, str]]:
         ("the one place for dead letters of 1 to 64 letters and digits, intelligent", []),
     ],
 )
-def test_words_are_found_in_text(text: str, words: list[str]) -> None:
-    assert _found("page.md", text) == [(1, word) for word in words]
+def test_listed_words_are_found(text: str, words: list[str]) -> None:
+    assert _findings("page.md", text) == [(1, word) for word in words]
 
 
 @pytest.mark.usefixtures("example")
-def test_comments_and_strings_of_python_are_read_and_names_are_not() -> None:
+def test_comments_and_strings_of_python_are_checked_but_not_names() -> None:
     source = '''
         utilize = "x"  # utilize it
 
@@ -44,7 +44,7 @@ def test_comments_and_strings_of_python_are_read_and_names_are_not() -> None:
             raise ValueError(f"{utilize} is: utilize")
     '''
 
-    assert _found("module.py", source) == [(1, "utilize"), (6, "utilise"), (8, "utilize")]
+    assert _findings("module.py", source) == [(1, "utilize"), (6, "utilise"), (8, "utilize")]
 
 
 @pytest.mark.parametrize("word", ["What", "How", "Where", "Who", "Whether", "Why", "When"])
@@ -56,7 +56,7 @@ def test_docstring_that_begins_with_a_question_word_is_found(word: str) -> None:
         TEXT = """{word} is no docstring here."""
     '''
 
-    assert _found("module.py", source) == [(2, word)]
+    assert _findings("module.py", source) == [(2, word)]
 
 
 @pytest.mark.usefixtures("example")
@@ -69,24 +69,24 @@ def test_docstring_that_begins_with_a_question_word_is_found(word: str) -> None:
         'def f():\n    """What it is."""  # prose: quoted from S3',
     ],
 )
-def test_place_is_allowed_with_a_reason(source: str) -> None:
-    assert _found("module.py", source) == []
+def test_place_with_a_reason_is_allowed(source: str) -> None:
+    assert _findings("module.py", source) == []
 
 
 @pytest.mark.usefixtures("example")
-def test_markdown_is_allowed_with_a_reason_and_not_without() -> None:
-    assert _found("page.md", "<!-- prose: the provider's own words -->\nUtilize it.") == []
-    assert _found("page.md", "<!-- prose: -->\nUtilize it.") != []
+def test_markdown_is_allowed_only_with_a_reason() -> None:
+    assert _findings("page.md", "<!-- prose: the provider's own words -->\nUtilize it.") == []
+    assert _findings("page.md", "<!-- prose: -->\nUtilize it.") != []
 
 
-def test_files_of_the_repository_are_listed_and_the_words_themselves_are_not() -> None:
+def test_tracked_files_are_listed_without_the_list_of_words() -> None:
     names = prose.tracked_files([])
 
     assert {"README.md", "Makefile", "template.yaml", "statemachines/export.asl.json"} <= set(names)
     assert not prose.EXCLUDED & set(names)
 
 
-def test_status_says_whether_something_was_found(
+def test_exit_status_is_1_if_there_are_findings(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(prose, "tracked_files", lambda _paths: ["samconfig.toml"])

@@ -1,4 +1,4 @@
-"""The page says what the archive holds, in words and charts, and nothing of any user."""
+"""The report page: exports, charts, changes and verifications, without user data."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def users(count: int) -> bytes:
     return ndjson([{"user_id": f"auth0|{n}", "email": f"secret{n}@example.jp"} for n in range(count)])
 
 
-def test_each_export_has_its_latest_archive_and_its_history(maker: ArchiveBuilder) -> None:
+def test_every_export_has_its_latest_archive_and_its_history(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(2), STAFF: users(1)}, EARLIER)
     maker.run({USERS: users(3), STAFF: users(1)})
 
@@ -51,7 +51,7 @@ def test_each_export_has_its_latest_archive_and_its_history(maker: ArchiveBuilde
     assert "rows of acme/users/ndjson/all: 2 to 3 over 2 runs, lowest 2, highest 3" in html
 
 
-def test_what_is_missing_or_suspect_comes_first(maker: ArchiveBuilder) -> None:
+def test_missing_and_suspect_exports_are_listed_first(maker: ArchiveBuilder) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs <Administrator>"}]
     maker.run({USERS: users(3)}, suspect={USERS: "60 % fewer users than in the last export: 5 → 2"}, missing=missing)
 
@@ -63,7 +63,7 @@ def test_what_is_missing_or_suspect_comes_first(maker: ArchiveBuilder) -> None:
     assert html.index("Missing and suspect exports") < html.index("acme (Auth0)")
 
 
-def test_an_export_that_the_latest_run_lacks_is_not_called_well(maker: ArchiveBuilder) -> None:
+def test_export_that_the_latest_run_lacks_is_missing(maker: ArchiveBuilder) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs it"}]
     maker.run({USERS: users(1), STAFF: users(1)}, EARLIER)
     maker.run({USERS: users(1)}, missing=missing)
@@ -71,7 +71,7 @@ def test_an_export_that_the_latest_run_lacks_is_not_called_well(maker: ArchiveBu
     assert "users · ndjson · all ✕ missing 1 day ago" in words(page(maker))
 
 
-def test_an_export_that_is_archived_no_more_shows_its_age(maker: ArchiveBuilder) -> None:
+def test_export_that_is_no_longer_archived_shows_its_age(maker: ArchiveBuilder) -> None:
     maker.run({STAFF: users(1)}, "20261001T210000Z")
     maker.run({USERS: users(1)})
 
@@ -81,7 +81,7 @@ def test_an_export_that_is_archived_no_more_shows_its_age(maker: ArchiveBuilder)
 def test_changes_are_counted_by_outcome(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(1)})
     lines = [{"member": "auth0|secret", "outcome": outcome} for outcome in ("applied", "applied", "rejected", "?")]
-    body = "".join(json.dumps(one) + "\n" for one in lines).encode()
+    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
     maker.storage.put("changes/source=acme/dt=2026-11-20/a.ndjson", body + b"{broken")
     maker.storage.put("changes/source=acme/dt=2026-11-01/old.ndjson", body)
 
@@ -99,7 +99,7 @@ def test_changes_are_counted_by_outcome(maker: ArchiveBuilder) -> None:
         ({"damage": [], "could_not_check": [{}], "exports": 3}, "1 unchecked"),
     ],
 )
-def test_the_last_verification_is_told(maker: ArchiveBuilder, record: dict[str, object], expected: str) -> None:
+def test_latest_verification_is_shown(maker: ArchiveBuilder, record: dict[str, object], expected: str) -> None:
     maker.run({USERS: users(1)})
     assert "never" in words(page(maker))
     maker.put_json(
@@ -113,7 +113,7 @@ def test_the_last_verification_is_told(maker: ArchiveBuilder, record: dict[str, 
     assert "today" in html
 
 
-def test_nothing_of_a_user_is_on_it_and_nothing_is_fetched(maker: ArchiveBuilder) -> None:
+def test_page_has_no_user_data_and_loads_nothing(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(3)})
 
     html = page(maker)
@@ -125,7 +125,7 @@ def test_nothing_of_a_user_is_on_it_and_nothing_is_fetched(maker: ArchiveBuilder
     assert "url(" not in html
 
 
-def test_every_element_is_closed_in_its_place(maker: ArchiveBuilder) -> None:
+def test_elements_are_nested_correctly(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(3)}, EARLIER)
     maker.run({USERS: users(3)}, suspect={USERS: "no users"})
     opened: list[str] = []
@@ -146,11 +146,11 @@ def test_every_element_is_closed_in_its_place(maker: ArchiveBuilder) -> None:
     assert opened == []
 
 
-def test_an_archive_without_runs_has_a_page(maker: ArchiveBuilder) -> None:
+def test_archive_without_runs_has_a_page(maker: ArchiveBuilder) -> None:
     assert "No run has ended yet" in page(maker)
 
 
-def test_a_long_history_is_cut(maker: ArchiveBuilder) -> None:
+def test_long_history_is_cut(maker: ArchiveBuilder) -> None:
     for day in range(100):
         moment = datetime(2026, 7, 1, tzinfo=UTC) + timedelta(days=day)
         maker.run({USERS: users(1 + day % 3)}, moment.strftime("%Y%m%dT%H%M%SZ"))
@@ -159,7 +159,7 @@ def test_a_long_history_is_cut(maker: ArchiveBuilder) -> None:
 
 
 @pytest.mark.parametrize("values", [[], [5], [5, 5, 5], [0, 10**12], list(range(90))])
-def test_charts_stay_within_their_frame(values: list[int]) -> None:
+def test_chart_stays_within_its_frame(values: list[int]) -> None:
     drawn = line(values, "rows of a<b")
 
     for x, y in re.findall(r"([\d.]+),([\d.]+)[ \"]", drawn.partition("points=")[2]):
@@ -168,7 +168,7 @@ def test_charts_stay_within_their_frame(values: list[int]) -> None:
     assert "a<b" not in drawn
 
 
-def test_each_attempt_writes_a_page_of_its_own_and_overwrites_none(maker: ArchiveBuilder) -> None:
+def test_every_attempt_writes_its_own_page_and_overwrites_none(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(1)})
     store = MemoryArchiveStore()
 
@@ -179,7 +179,7 @@ def test_each_attempt_writes_a_page_of_its_own_and_overwrites_none(maker: Archiv
     assert report_key(RUN, 2) == f"reports/dt=2026-11-21/run={RUN}/index-2.html"
 
 
-def test_a_page_that_cannot_be_written_fails_no_run(maker: ArchiveBuilder) -> None:
+def test_page_that_cannot_be_written_does_not_fail_the_run(maker: ArchiveBuilder) -> None:
     class Broken(MemoryArchiveStore):
         def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
             raise OSError("full")

@@ -1,6 +1,9 @@
+"""Read the configuration from SSM parameters, and secrets from Secrets Manager."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import boto3
@@ -16,36 +19,34 @@ from meibo.secrets import clear_clients, read_configuration, read_secret
 NAME = "/meibo/sources"
 
 
-@pytest.fixture
-def ssm() -> Iterator[Stubber]:
-    """SSM's answers in the order of the calls; a call with other parameters fails."""
+@contextmanager
+def _stubbed(service: Any, name: str, provider: Any) -> Iterator[Stubber]:
+    """Stub the responses of a service in the order of the calls. A call with other parameters fails."""
     client = boto3.client(
-        "ssm", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
+        service, region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
     clear_clients()
     with Stubber(client) as stubber:
-        DEFAULT_PROVIDERS["ssm"] = SSMProvider(boto3_client=client)
+        DEFAULT_PROVIDERS[name] = provider(boto3_client=client)
         yield stubber
         stubber.assert_no_pending_responses()
     clear_clients()
+
+
+@pytest.fixture
+def ssm() -> Iterator[Stubber]:
+    with _stubbed("ssm", "ssm", SSMProvider) as stubber:
+        yield stubber
 
 
 @pytest.fixture
 def secrets_manager() -> Iterator[Stubber]:
-    """Secrets Manager's answers in the order of the calls."""
-    client = boto3.client(
-        "secretsmanager", region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
-    )
-    clear_clients()
-    with Stubber(client) as stubber:
-        DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
+    with _stubbed("secretsmanager", "secrets", SecretsProvider) as stubber:
         yield stubber
-        stubber.assert_no_pending_responses()
-    clear_clients()
 
 
 class _Unreachable:
-    """A client whose calls raise an error before any answer."""
+    """A client whose calls raise an error without a response."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -61,7 +62,7 @@ def _parameter(name: str, value: str) -> dict[str, Any]:
     return {"Name": name, "Value": value, "Type": "String", "Version": 1}
 
 
-def _answer_parameter(ssm: Stubber, value: str | None) -> None:
+def _stub_parameter(ssm: Stubber, value: str | None) -> None:
     request = {"Name": NAME, "WithDecryption": False}
     if value is None:
         ssm.add_client_error("get_parameter", "ParameterNotFound", expected_params=request)
@@ -69,48 +70,48 @@ def _answer_parameter(ssm: Stubber, value: str | None) -> None:
         ssm.add_response("get_parameter", {"Parameter": _parameter(NAME, value)}, request)
 
 
-def _answer_path(ssm: Stubber, *pages: dict[str, str]) -> None:
+def _stub_path(ssm: Stubber, *pages: dict[str, str]) -> None:
     for number, page in enumerate(pages, 1):
         request: dict[str, Any] = {"Path": NAME, "Recursive": True, "WithDecryption": False}
-        answer: dict[str, Any] = {"Parameters": [_parameter(name, value) for name, value in page.items()]}
+        response: dict[str, Any] = {"Parameters": [_parameter(name, value) for name, value in page.items()]}
         if number > 1:
             request["NextToken"] = f"page-{number}"
         if number < len(pages):
-            answer["NextToken"] = f"page-{number + 1}"
-        ssm.add_response("get_parameters_by_path", answer, request)
+            response["NextToken"] = f"page-{number + 1}"
+        ssm.add_response("get_parameters_by_path", response, request)
 
 
-def test_the_parameter_and_all_below_it_are_read(ssm: Stubber) -> None:
-    _answer_parameter(ssm, "main")
-    _answer_path(ssm, {f"{NAME}/eu/b": "b", f"{NAME}/a": "a"})
+def test_parameter_and_all_parameters_below_it_are_read(ssm: Stubber) -> None:
+    _stub_parameter(ssm, "main")
+    _stub_path(ssm, {f"{NAME}/eu/b": "b", f"{NAME}/a": "a"})
 
     assert read_configuration(NAME) == {NAME: "main", f"{NAME}/a": "a", f"{NAME}/eu/b": "b"}
 
 
-def test_every_page_is_read_and_an_empty_one_is_not_the_last(ssm: Stubber) -> None:
-    _answer_parameter(ssm, None)
-    _answer_path(ssm, {f"{NAME}/a": "a"}, {}, {f"{NAME}/b": "b"})
+def test_pages_are_read_beyond_an_empty_page(ssm: Stubber) -> None:
+    _stub_parameter(ssm, None)
+    _stub_path(ssm, {f"{NAME}/a": "a"}, {}, {f"{NAME}/b": "b"})
 
     assert read_configuration(NAME) == {f"{NAME}/a": "a", f"{NAME}/b": "b"}
 
 
-def test_a_configuration_that_is_nowhere_is_an_error_with_both_places(ssm: Stubber) -> None:
-    _answer_parameter(ssm, None)
-    _answer_path(ssm, {})
+def test_error_of_a_missing_configuration_names_both_places(ssm: Stubber) -> None:
+    _stub_parameter(ssm, None)
+    _stub_path(ssm, {})
 
     with pytest.raises(ConfigurationError, match=r"'/meibo/sources' or in parameters below '/meibo/sources/'"):
         read_configuration(NAME)
 
 
-def test_a_denied_parameter_is_not_taken_for_a_missing_one(ssm: Stubber) -> None:
+def test_denied_parameter_is_not_treated_as_missing(ssm: Stubber) -> None:
     ssm.add_client_error("get_parameter", "AccessDeniedException")
 
     with pytest.raises(ConfigurationError, match=r"'/meibo/sources' cannot be read \(AccessDeniedException\)"):
         read_configuration(NAME)
 
 
-def test_a_denied_path_is_not_taken_for_an_empty_one(ssm: Stubber) -> None:
-    _answer_parameter(ssm, "main")
+def test_denied_path_is_not_treated_as_empty(ssm: Stubber) -> None:
+    _stub_parameter(ssm, "main")
     ssm.add_client_error("get_parameters_by_path", "AccessDeniedException")
 
     with pytest.raises(ConfigurationError, match=r"below '/meibo/sources/' cannot be read \(AccessDeniedException\)"):
@@ -120,15 +121,15 @@ def test_a_denied_path_is_not_taken_for_an_empty_one(ssm: Stubber) -> None:
 @pytest.mark.parametrize(
     ("code", "status"), [("ThrottlingException", 400), ("InternalServerError", 500), ("ServiceUnavailable", 503)]
 )
-def test_a_busy_ssm_is_not_a_wrong_configuration(ssm: Stubber, code: str, status: int) -> None:
+def test_busy_ssm_is_not_a_configuration_error(ssm: Stubber, code: str, status: int) -> None:
     ssm.add_client_error("get_parameter", code, http_status_code=status)
 
     with pytest.raises(AwsBusyError, match=f"GetParameter with {code}"):
         read_configuration(NAME)
 
 
-def test_an_ssm_that_becomes_busy_is_not_a_wrong_configuration(ssm: Stubber) -> None:
-    _answer_parameter(ssm, "main")
+def test_ssm_that_becomes_busy_is_not_a_configuration_error(ssm: Stubber) -> None:
+    _stub_parameter(ssm, "main")
     ssm.add_client_error("get_parameters_by_path", "ThrottlingException")
 
     with pytest.raises(AwsBusyError, match="GetParametersByPath with ThrottlingException"):
@@ -138,7 +139,7 @@ def test_an_ssm_that_becomes_busy_is_not_a_wrong_configuration(ssm: Stubber) -> 
 @pytest.mark.parametrize(
     ("code", "status"), [("ThrottlingException", 400), ("InternalServiceError", 500), ("ServiceUnavailable", 503)]
 )
-def test_a_busy_secrets_manager_is_not_a_wrong_secret(secrets_manager: Stubber, code: str, status: int) -> None:
+def test_busy_secrets_manager_is_not_a_secret_error(secrets_manager: Stubber, code: str, status: int) -> None:
     secrets_manager.add_client_error("get_secret_value", code, http_status_code=status)
 
     with pytest.raises(AwsBusyError, match=f"GetSecretValue with {code}"):
@@ -146,7 +147,7 @@ def test_a_busy_secrets_manager_is_not_a_wrong_secret(secrets_manager: Stubber, 
 
 
 @pytest.mark.parametrize("code", ["ResourceNotFoundException", "AccessDeniedException"])
-def test_a_secret_that_is_missing_or_denied_is_named(secrets_manager: Stubber, code: str) -> None:
+def test_missing_or_denied_secret_is_named(secrets_manager: Stubber, code: str) -> None:
     secrets_manager.add_client_error("get_secret_value", code)
 
     with pytest.raises(SecretError, match=rf"'meibo/acme' cannot be read \({code}\)"):
@@ -154,7 +155,7 @@ def test_a_secret_that_is_missing_or_denied_is_named(secrets_manager: Stubber, c
 
 
 @pytest.mark.parametrize("text", ["[]", "client_id=a", "1"])
-def test_a_malformed_secret_is_named_but_not_quoted(secrets_manager: Stubber, text: str) -> None:
+def test_malformed_secret_is_named_but_not_quoted(secrets_manager: Stubber, text: str) -> None:
     secrets_manager.add_response("get_secret_value", {"SecretString": text})
 
     with pytest.raises(SecretError, match="'meibo/acme': expected a JSON object") as caught:
@@ -162,7 +163,7 @@ def test_a_malformed_secret_is_named_but_not_quoted(secrets_manager: Stubber, te
     assert "client_id=a" not in str(caught.value)
 
 
-def test_an_aws_that_cannot_be_reached_is_busy() -> None:
+def test_unreachable_aws_is_busy() -> None:
     client: Any = _Unreachable(EndpointConnectionError(endpoint_url="https://secretsmanager.invalid"))
     clear_clients()
     DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
@@ -175,7 +176,7 @@ def test_an_aws_that_cannot_be_reached_is_busy() -> None:
     clear_clients()
 
 
-def test_missing_credentials_are_reported_as_such() -> None:
+def test_missing_credentials_are_reported() -> None:
     client: Any = _Unreachable(NoCredentialsError())
     clear_clients()
     DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)

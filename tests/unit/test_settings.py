@@ -1,3 +1,5 @@
+"""The settings of the functions in environment variables."""
+
 from __future__ import annotations
 
 import pytest
@@ -31,7 +33,7 @@ def test_every_invalid_variable_is_named_in_one_error() -> None:
     )
 
 
-def test_a_variable_without_a_default_must_be_set() -> None:
+def test_variable_without_a_default_is_required() -> None:
     with pytest.raises(ConfigurationError, match=r"STATE_MACHINE_ARN: expected a value, but the variable is not set$"):
         CreateExportsSettings.from_env({"MEIBO_BUCKET": "archive", "MEIBO_CONFIGURATION": "/meibo/sources"})
 
@@ -44,7 +46,7 @@ def test_a_variable_without_a_default_must_be_set() -> None:
         ("COMPLIANCE", "a year", "MEIBO_OBJECT_LOCK_DAYS: expected an integer from 1 to 36500, got 'a year'"),
     ],
 )
-def test_an_invalid_retention_states_what_is_expected(mode: str, days: str, reason: str) -> None:
+def test_error_of_an_invalid_retention_says_what_is_expected(mode: str, days: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=rf"^invalid environment of the function: {reason}$"):
         ObjectLockSettings.from_env({"MEIBO_OBJECT_LOCK_MODE": mode, "MEIBO_OBJECT_LOCK_DAYS": days})
 

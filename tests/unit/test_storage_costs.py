@@ -1,4 +1,4 @@
-"""The documented costs of storage classes are those that the command computes."""
+"""Compare the documented costs of storage classes with the computed ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from meibo_local.template import ROOT, read_template
 from tests.bench.costs import storage_table, verified_storage
 
 
-def test_documented_table_is_the_computed_one_for_the_default_rotations() -> None:
+def test_documented_table_matches_the_computed_costs_of_the_default_rotations() -> None:
     parameters = read_template()["Parameters"]
     rotation = parameters["VerifyRotationDays"]["Default"]
     cold = parameters["VerifyColdRotationDays"]["Default"] // rotation * rotation

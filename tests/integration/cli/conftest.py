@@ -1,4 +1,4 @@
-"""Archives on disk and in a bucket, both with versions as the template's bucket has them."""
+"""Archives on disk and in a versioned bucket, and the command ``meibo``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(params=["disk", "s3"])
 def storage(request: pytest.FixtureRequest, account: None, tmp_path: Path) -> Storage:
-    return FolderArchive(tmp_path / "held") if request.param == "disk" else bucket()
+    return FolderArchive(tmp_path / "archive") if request.param == "disk" else bucket()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def maker(storage: Storage) -> ArchiveBuilder:
 
 
 @dataclass
-class Done:
+class CommandResult:
     status: int
     output: str
     errors: str
@@ -57,7 +57,7 @@ class Done:
         return json.loads(self.output)
 
 
-Meibo = Callable[..., Done]
+Meibo = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -70,18 +70,18 @@ def meibo(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("MEIBO_ARCHIVE", location)
 
-    def run(*arguments: str) -> Done:
+    def run(*arguments: str) -> CommandResult:
         result = CliRunner().invoke(app, list(arguments), catch_exceptions=True)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
-        return Done(result.exit_code, result.stdout, result.stderr)
+        return CommandResult(result.exit_code, result.stdout, result.stderr)
 
     return run
 
 
 @pytest.fixture
 def open_umask() -> Iterator[None]:
-    """Let everybody read what a program creates, unless the program itself prevents it."""
+    """Set the umask to 0, so that all users can read created files unless the program sets their mode."""
     umask = os.umask(0)
     yield
     os.umask(umask)

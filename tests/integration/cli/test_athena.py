@@ -1,7 +1,8 @@
-"""What can be told of Athena without Athena: the tables find what the pipeline writes, and the queries are its SQL.
+"""Check the tables and queries for Athena without Athena.
 
-The documented queries are parsed as Trino's SQL (which Athena's is), their names are looked up in the Glue tables, and
-they run on a real archive, as they are written and as translated from Trino's SQL. Both answer what the provider holds.
+The Glue tables must match the keys and rows of the pipeline. The documented queries are parsed as the SQL of Trino, on
+which Athena is based, and their names are looked up in the Glue tables. They run on a real archive as written and as
+translated from Trino. Both results must match the data of the provider.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SOURCES = {"auth0": "acme", "cybozu": "example"}
 QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
 DIALECTS = ("athena", "trino")
 
-# What is archived once serves all of them.
+# The tests share an archive, which is written once.
 pytestmark = pytest.mark.xdist_group("athena")
 
 
@@ -54,7 +55,7 @@ class Archived:
 
 @pytest.fixture(scope="module")
 def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
-    """Archive what the tables hold, as the pipeline does."""
+    """An archive of the pipeline with all tables."""
     folder = tmp_path_factory.mktemp("archived")
     tenant = SimulatedTenant("acme", connections={FIRST_CONNECTION: 40, SECOND: 20}, organizations=3, members=5)
     tenant.switches.polls_until_completed = 0
@@ -77,12 +78,12 @@ def storage(archived: Archived, account: None) -> FolderArchive:
 @pytest.fixture(scope="module")
 def glue() -> Mapping[str, dict[str, Any]]:
     template = Template.deployed({}, region="us-east-1", stack="meibo")
-    tables = (one["TableInput"] for one in template.of_type("AWS::Glue::Table").values())
+    tables = (table["TableInput"] for table in template.of_type("AWS::Glue::Table").values())
     return {table["Name"]: table for table in tables}
 
 
 def projected(table: Mapping[str, Any], values: Mapping[str, str]) -> str:
-    """Return the folder that Athena derives from the values of the partitions, as it does: text for text."""
+    """Return the folder that Athena derives from the partition values by replacing them in the template."""
     location: str = table["Parameters"]["storage.location.template"]
     for name, value in values.items():
         location = location.replace(f"${{{name}}}", value)
@@ -92,28 +93,28 @@ def projected(table: Mapping[str, Any], values: Mapping[str, str]) -> str:
 
 
 @pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
-def test_the_projected_location_holds_the_object_and_nothing_else_that_athena_reads(
+def test_projected_location_contains_only_the_object_for_athena(
     archived: Archived, glue: Mapping[str, Any], table: Table
 ) -> None:
     values = {"source": SOURCES[table.provider], "scope": "all", "dt": DAY.isoformat()}
 
     location = projected(glue[table.name], values)
 
-    found = [path for path in (archived.folder / location).rglob("*") if path.is_file()]
-    # Athena passes over what begins with _ or a dot, and tells the compression by the name.
-    (read,) = [path for path in found if not path.name.startswith(("_", "."))]
-    assert read.relative_to(archived.folder / location).parts == (f"run={RUN}", f"{table.dataset}.ndjson.gz")
-    assert read.read_bytes()[:2] == b"\x1f\x8b"
-    assert fnmatchcase(read.relative_to(archived.folder).as_posix(), table.pattern)
+    files = [path for path in (archived.folder / location).rglob("*") if path.is_file()]
+    # Athena ignores names that begin with _ or a dot, and detects the compression by the name.
+    (path,) = [path for path in files if not path.name.startswith(("_", "."))]
+    assert path.relative_to(archived.folder / location).parts == (f"run={RUN}", f"{table.dataset}.ndjson.gz")
+    assert path.read_bytes()[:2] == b"\x1f\x8b"
+    assert fnmatchcase(path.relative_to(archived.folder).as_posix(), table.pattern)
     assert PurePosixPath(location).is_relative_to(
         glue[table.name]["StorageDescriptor"]["Location"].removeprefix("s3://ArchiveBucket/")
     )
 
 
 @pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
-def test_each_partition_is_projected_and_holds_the_day_of_the_run(glue: Mapping[str, Any], table: Table) -> None:
+def test_every_partition_is_projected_and_covers_the_day_of_the_run(glue: Mapping[str, Any], table: Table) -> None:
     parameters = glue[table.name]["Parameters"]
-    partitions = [one["Name"] for one in glue[table.name]["PartitionKeys"]]
+    partitions = [key["Name"] for key in glue[table.name]["PartitionKeys"]]
 
     kinds = {name: parameters[f"projection.{name}.type"] for name in partitions}
 
@@ -121,29 +122,29 @@ def test_each_partition_is_projected_and_holds_the_day_of_the_run(glue: Mapping[
     assert parameters["projection.enabled"] == "true"
     assert set(re.findall(r"\$\{(\w+)\}", parameters["storage.location.template"])) == set(partitions)
     first, last = parameters["projection.dt.range"].split(",")
-    assert parameters["projection.dt.format"] == "yyyy-MM-dd"  # as date.isoformat writes it, and so the keys
+    assert parameters["projection.dt.format"] == "yyyy-MM-dd"  # the format of date.isoformat, which the keys use
     assert (date.fromisoformat(first) <= DAY, last) == (True, "NOW")
 
 
 @pytest.mark.parametrize("table", tables(), ids=lambda table: table.name)
-def test_the_columns_fit_the_rows_that_are_archived(archived: Archived, glue: Mapping[str, Any], table: Table) -> None:
+def test_columns_match_the_archived_rows(archived: Archived, glue: Mapping[str, Any], table: Table) -> None:
     storage = glue[table.name]["StorageDescriptor"]
     columns = {column["Name"]: column["Type"] for column in storage["Columns"]}
-    fits = {"boolean": bool, "bigint": int}
+    types = {"boolean": bool, "bigint": int}
 
     rows = list(archived_rows(archived.folder, table))
 
-    # One JSON object a line; this SerDe finds keys whatever their case, and gives lists and objects as JSON text.
+    # NDJSON. This SerDe matches keys regardless of their case, and returns lists and objects as JSON strings.
     assert storage["SerdeInfo"]["SerializationLibrary"] == "org.openx.data.jsonserde.JsonSerDe"
     assert storage["InputFormat"] == "org.apache.hadoop.mapred.TextInputFormat"
     assert rows
-    held = Counter(name.lower() for row in rows for name, value in row.items() if value is not None)
-    assert held.keys() & columns.keys()
+    names = Counter(name.lower() for row in rows for name, value in row.items() if value is not None)
+    assert names.keys() & columns.keys()
     for row in rows:
         for name, value in row.items():
             kind = columns.get(name.lower())
-            if kind in fits and value is not None:
-                assert type(value) is fits[kind], name
+            if kind in types and value is not None:
+                assert type(value) is types[kind], name
 
 
 def archived_rows(folder: Path, table: Table) -> Iterator[dict[str, Any]]:
@@ -154,48 +155,51 @@ def archived_rows(folder: Path, table: Table) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("sql", QUERIES)
-def test_a_query_is_trinos_sql_and_names_what_the_glue_tables_have(
+def test_query_is_valid_in_trino_and_uses_names_of_the_glue_tables(
     glue: Mapping[str, Any], sql: str, dialect: str
 ) -> None:
     schema: dict[str, object] = {
         name: {
-            column["Name"]: column["Type"] for column in (*one["StorageDescriptor"]["Columns"], *one["PartitionKeys"])
+            column["Name"]: column["Type"]
+            for column in (*table["StorageDescriptor"]["Columns"], *table["PartitionKeys"])
         }
-        for name, one in glue.items()
+        for name, table in glue.items()
     }
 
     parsed = sqlglot.parse_one(sql, read=dialect, error_level=ErrorLevel.RAISE)
-    qualified = qualify(parsed, schema=schema, dialect=dialect)  # raises where a column or table is not there
+    qualified = qualify(parsed, schema=schema, dialect=dialect)  # raises if a column or table does not exist
 
-    assert not list(qualified.find_all(exp.Anonymous))  # a function that Trino is not known to have
+    assert not list(qualified.find_all(exp.Anonymous))  # functions that sqlglot does not know in Trino
     equal = {
-        (one.this.name, one.expression.name)
-        for one in qualified.find_all(exp.EQ)
-        if isinstance(one.this, exp.Column) and isinstance(one.expression, exp.Literal)
+        (condition.this.name, condition.expression.name)
+        for condition in qualified.find_all(exp.EQ)
+        if isinstance(condition.this, exp.Column) and isinstance(condition.expression, exp.Literal)
     }
-    assert {("source", "acme"), ("scope", "all")} <= equal  # without these Athena refuses a projected table
+    assert {("source", "acme"), ("scope", "all")} <= equal  # Athena requires these for injected partitions
 
 
 @pytest.mark.parametrize("number", range(len(QUERIES)))
-def test_a_query_answers_alike_as_duckdbs_and_as_trinos_sql(archived: Archived, meibo: Meibo, number: int) -> None:
+def test_query_returns_the_same_rows_as_sql_of_duckdb_and_of_trino(
+    archived: Archived, meibo: Meibo, number: int
+) -> None:
     users = archived.users
     address = next(user["email"] for user in users if user.get("email"))
     organization = next(archived.tenant.expected_organizations())["id"]
     sql = QUERIES[number].replace(ADDRESS, address).replace(ORGANIZATION, organization)
     (translated,) = sqlglot.transpile(sql, read="trino", write="duckdb", error_level=ErrorLevel.RAISE)
 
-    answers = []
+    results = []
     for text in (sql, translated):
         done = meibo("query", text, "--json")
         assert done.status == 0, done.errors
-        answers.append(sorted((tuple(json.loads(line).values()) for line in done.output.splitlines()), key=str))
+        results.append(sorted((tuple(json.loads(line).values()) for line in done.output.splitlines()), key=str))
 
-    assert answers[0] == answers[1]
-    assert answers[0] == sorted(expected(archived, address, organization)[number], key=str)
+    assert results[0] == results[1]
+    assert results[0] == sorted(expected(archived, address, organization)[number], key=str)
 
 
 def expected(archived: Archived, address: str, organization: str) -> list[list[tuple[Any, ...]]]:
-    """Return what each query has to answer, from what the provider holds."""
+    """Return the expected rows of each query, from the data of the provider."""
     users, day = archived.users, DAY.isoformat()
     connections: dict[str, set[str]] = {}
     for user in users:
@@ -209,21 +213,21 @@ def expected(archived: Archived, address: str, organization: str) -> list[list[t
             for user in users
             if (user.get("last_login") or "") < "2026-01-01"
         ],
-        [(email, len(found)) for email, found in connections.items() if len(found) > 1],
+        [(email, len(names)) for email, names in connections.items() if len(names) > 1],
         [(user["user_id"], day, day) for user in users if user.get("email") == address],
         [(member["user_id"], member.get("name"), member.get("email")) for member in members],
     ]
 
 
-def test_a_day_with_two_runs_counts_nobody_twice(archived: Archived, meibo: Meibo, tmp_path: Path) -> None:
-    held = tmp_path / "twice"
+def test_second_run_of_a_day_does_not_change_the_results(archived: Archived, meibo: Meibo, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
     later = RUN.replace("T18", "T19")
     for path in archived.folder.glob("archive/provider=auth0/**/*.gz"):
         for run_id in (RUN, later):
-            target = held / path.relative_to(archived.folder).as_posix().replace(RUN, run_id)
+            target = folder / path.relative_to(archived.folder).as_posix().replace(RUN, run_id)
             target.parent.mkdir(parents=True)
             target.write_bytes(path.read_bytes())
 
     for sql in QUERIES:
         once = meibo("query", sql, "--csv").output
-        assert meibo("query", sql, "--csv", "--archive", str(held)).output == once
+        assert meibo("query", sql, "--csv", "--archive", str(folder)).output == once

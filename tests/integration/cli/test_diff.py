@@ -1,4 +1,4 @@
-"""``meibo diff``: what differs is counted and named, whatever the order; what only looks different is not."""
+"""``meibo diff``: differences are counted and named regardless of the order of rows and keys."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("account")
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Any:
-    return FolderArchive(tmp_path / "held")
+    return FolderArchive(tmp_path / "archive")
 
 
 def people(count: int = 20) -> list[dict[str, Any]]:
@@ -53,7 +53,7 @@ def counts(export: dict[str, Any]) -> tuple[int, ...]:
     return tuple(export[name] for name in ("added", "removed", "changed", "unchanged", "duplicates"))
 
 
-def test_rows_are_counted_and_fields_named(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_rows_are_counted_and_changed_fields_are_named(maker: ArchiveBuilder, meibo: Meibo) -> None:
     before = people()
     after = people(22)[1:]
     after[4]["email"] = "new@example.jp"
@@ -70,13 +70,13 @@ def test_rows_are_counted_and_fields_named(maker: ArchiveBuilder, meibo: Meibo) 
     (export,) = done.json()["exports"]
     assert counts(export) == (2, 1, 4, 15, 0)
     assert export["fields"] == {"email": 2, "user_metadata.country": 1, "name": 1}
-    told = meibo("diff", "previous", "latest", "--fields").output
-    assert "2 added, 1 removed, 4 changed, 15 unchanged" in told
-    assert "user_metadata.country" in told
-    assert "new@example.jp" not in told
+    output = meibo("diff", "previous", "latest", "--fields").output
+    assert "2 added, 1 removed, 4 changed, 15 unchanged" in output
+    assert "user_metadata.country" in output
+    assert "new@example.jp" not in output
 
 
-def test_every_row_that_differs_is_written_as_csv(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_every_changed_row_is_written_as_csv(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({USERS: ndjson(people(3))}, EARLIER)
     maker.run({USERS: ndjson([*people(2), {"user_id": "auth0|x"}, {**people(3)[2], "name": "1", "email": "2"}][1:])})
 
@@ -94,7 +94,7 @@ def test_every_row_that_differs_is_written_as_csv(maker: ArchiveBuilder, meibo: 
 
 
 @pytest.mark.parametrize("address", [STAFF, USERS])
-def test_nothing_and_an_empty_text_are_one_for_cybozu_only(maker: ArchiveBuilder, meibo: Meibo, address: Any) -> None:
+def test_null_and_an_empty_string_are_equal_only_for_cybozu(maker: ArchiveBuilder, meibo: Meibo, address: Any) -> None:
     name = "id" if address is STAFF else "user_id"
     maker.run({address: ndjson([{name: "9223372036854775807", "phone": None, "url": ""}])}, EARLIER)
     maker.run({address: ndjson([{name: "9223372036854775807", "phone": "", "url": None}])})
@@ -104,7 +104,7 @@ def test_nothing_and_an_empty_text_are_one_for_cybozu_only(maker: ArchiveBuilder
     assert export["changed"] == (0 if address is STAFF else 1)
 
 
-def test_an_auth0_csv_is_compared_by_its_columns(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_auth0_csv_is_compared_by_its_columns(maker: ArchiveBuilder, meibo: Meibo) -> None:
     def file(*rows: str) -> bytes:
         return gzip.compress(("\r\n".join(("user_id,email,name", *rows)) + "\r\n").encode())
 
@@ -122,8 +122,8 @@ def test_an_auth0_csv_is_compared_by_its_columns(maker: ArchiveBuilder, meibo: M
     ["'auth0|1,'a@x.jp\n", "'auth0|1,'a@x.jp,,'more\n", "'auth0|1,'a@x.jp,'" + "long" * 1_000_000 + "\n"],
     ids=["a short row", "a long row", "a very long value"],
 )
-def test_a_csv_that_duckdb_refuses_is_compared_all_the_same(maker: ArchiveBuilder, meibo: Meibo, spoiled: str) -> None:
-    # The archive refuses a file whose last record has another number of fields than the first one.
+def test_csv_that_duckdb_rejects_is_compared(maker: ArchiveBuilder, meibo: Meibo, spoiled: str) -> None:
+    # The archive rejects a file if its last record has another number of fields than the first.
     head, row, last = "user_id,email,name\n", "'auth0|2,'b@x.jp,'b\n", "'auth0|3,'d@x.jp,'d\n"
     maker.run({USERS_CSV: gzip.compress(f"{head}{spoiled}{row}{last}".encode())}, EARLIER, header=True)
     maker.run({USERS_CSV: gzip.compress(f"{head}{row.replace('b@', 'c@')}{spoiled}{last}".encode())}, header=True)
@@ -134,7 +134,7 @@ def test_a_csv_that_duckdb_refuses_is_compared_all_the_same(maker: ArchiveBuilde
     assert export["fields"] == {"email": 1}
 
 
-def test_a_csv_that_is_not_utf_8_is_compared_all_the_same(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_csv_that_is_not_utf_8_is_compared(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'a\n"}, EARLIER, header=True)
     maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'\xff\n"}, header=True)
 
@@ -144,7 +144,7 @@ def test_a_csv_that_is_not_utf_8_is_compared_all_the_same(maker: ArchiveBuilder,
     assert export["fields"] == {"email": 1}
 
 
-def test_metadata_that_is_nested_too_deeply_is_a_change_without_names(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_change_in_deeply_nested_metadata_is_counted_without_names(maker: ArchiveBuilder, meibo: Meibo) -> None:
     for value, run_id in ((b"1", EARLIER), (b"2", RUN)):
         nested = b'{"a":' * 50_000 + value + b"}" * 50_000
         maker.run({USERS: gzip.compress(b'{"user_id":"auth0|1","user_metadata":' + nested + b"}\n")}, run_id)
@@ -155,7 +155,7 @@ def test_metadata_that_is_nested_too_deeply_is_a_change_without_names(maker: Arc
     assert export["fields"] == {"(nested too deeply to tell)": 1}
 
 
-def test_a_cybozu_csv_has_no_header_and_may_be_ragged(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_cybozu_csv_without_header_and_with_ragged_rows_is_compared(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({STAFF_CSV: '\ufeff"u1","名",""\r\n"u2","b"\r\n'.encode()}, EARLIER)
     maker.run({STAFF_CSV: b'"u2","b","",""\r\n"u1","other","",""\r\n'})
 
@@ -165,7 +165,7 @@ def test_a_cybozu_csv_has_no_header_and_may_be_ragged(maker: ArchiveBuilder, mei
     assert export["fields"] == {"name": 1}
 
 
-def test_rows_that_share_a_key_are_paired(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_rows_with_the_same_key_are_paired(maker: ArchiveBuilder, meibo: Meibo) -> None:
     row = {"user_id": "auth0|1"}
     maker.run({USERS: ndjson([{**row, "n": 1}, {**row, "n": 2}])}, EARLIER)
     maker.run({USERS: ndjson([{**row, "n": 2}, {**row, "n": 1}, {**row, "n": 3}])})
@@ -176,7 +176,7 @@ def test_rows_that_share_a_key_are_paired(maker: ArchiveBuilder, meibo: Meibo) -
     assert export["added"] + export["changed"] >= 1
 
 
-def test_a_key_that_no_row_has_is_refused(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_key_that_no_row_has_is_an_error(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({USERS: ndjson(people(2))}, EARLIER)
     maker.run({USERS: ndjson(people(3))})
 
@@ -187,12 +187,12 @@ def test_a_key_that_no_row_has_is_refused(maker: ArchiveBuilder, meibo: Meibo) -
     assert meibo("diff", EARLIER, RUN, "--key", "email").status == 0
 
 
-def test_an_export_of_one_run_only_is_told(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_export_of_only_one_run_is_reported(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({USERS: ndjson(people(1))}, EARLIER)
     maker.run({STAFF: ndjson([{"id": "1"}])})
 
     assert f"acme/users/ndjson/all: only in {EARLIER}" in meibo("diff", EARLIER, RUN).output
-    assert meibo("diff", EARLIER, RUN, "nobody").status == 2
+    assert meibo("diff", EARLIER, RUN, "unknown").status == 2
 
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2))
@@ -209,7 +209,7 @@ TABLE = st.dictionaries(TEXTS.filter(bool), st.tuples(TEXTS, TEXTS), min_size=1,
 
 @settings(max_examples=25)
 @given(before=TABLE, after=TABLE, line_end=st.sampled_from(["\n", "\r\n"]))
-def test_a_csv_is_read_alike_by_duckdb_and_by_python(
+def test_csv_is_compared_alike_by_duckdb_and_by_python(
     tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any], line_end: str
 ) -> None:
     folder = tmp_path_factory.mktemp("csv")
@@ -218,7 +218,7 @@ def test_a_csv_is_read_alike_by_duckdb_and_by_python(
         path = folder / f"{name}.csv"
         with path.open("x", encoding="utf-8", newline="") as file:
             file.write(f"user_id,x,y{line_end}")
-            # As Auth0 writes it: text in quotes after an apostrophe, and nothing for what is not there.
+            # The format of Auth0: a string in quotes after an apostrophe, and nothing for a missing value.
             for cells in ((key, *values) for key, values in table.items()):
                 quoted = (f'"\'{cell.replace(chr(34), chr(34) * 2)}"' if cell else "" for cell in cells)
                 file.write(",".join(quoted) + line_end)
@@ -233,7 +233,7 @@ def test_a_csv_is_read_alike_by_duckdb_and_by_python(
         plain = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
 
     assert fast == plain
-    assert [one[:2] for one in fast] == sorted(
+    assert [change[:2] for change in fast] == sorted(
         [("removed", key) for key in before.keys() - after.keys()]
         + [("added", key) for key in after.keys() - before.keys()]
         + [("changed", key) for key in before.keys() & after.keys() if before[key] != after[key]]
@@ -242,27 +242,31 @@ def test_a_csv_is_read_alike_by_duckdb_and_by_python(
 
 @settings(max_examples=25)
 @given(before=DIRECTORY, after=DIRECTORY)
-def test_it_agrees_with_a_comparison_in_memory(
+def test_result_equals_that_of_a_comparison_in_memory(
     tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any]
 ) -> None:
     folder = tmp_path_factory.mktemp("diff")
     sides = []
     for name, directory in (("a", before), ("b", after)):
         path = folder / f"{name}.ndjson"
-        rows = [{"id": key, **row} for key, row in directory.items()] or [{"id": "only to have a row"}]
+        rows = [{"id": key, **row} for key, row in directory.items()] or [{"id": "placeholder"}]
         path.write_bytes(ndjson(rows, compress=False))
         sides.append(RowFile(path, ("id",), (), find_dataset("auth0", "organizations")))
 
     with Comparison(sides[0], sides[1], folder, blank_is_null=False) as comparison:
         changes = list(comparison.changes())
 
-    def kept(row: dict[str, Any]) -> str:
+    def without_nulls(row: dict[str, Any]) -> str:
         return json.dumps({name: value for name, value in row.items() if value is not None}, sort_keys=True)
 
-    nobody: dict[str, Any] = {"only to have a row": {}}
-    before, after = before or nobody, after or nobody
+    placeholder: dict[str, Any] = {"placeholder": {}}
+    before, after = before or placeholder, after or placeholder
     assert sorted((change.kind, change.key) for change in changes) == sorted(
         [("removed", key) for key in before.keys() - after.keys()]
         + [("added", key) for key in after.keys() - before.keys()]
-        + [("changed", key) for key in before.keys() & after.keys() if kept(before[key]) != kept(after[key])]
+        + [
+            ("changed", key)
+            for key in before.keys() & after.keys()
+            if without_nulls(before[key]) != without_nulls(after[key])
+        ]
     )

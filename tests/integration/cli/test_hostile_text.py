@@ -1,4 +1,4 @@
-"""Names and values of an archive are shown on a terminal, and control neither the terminal nor a spreadsheet."""
+"""Names and values of an archive cannot control a terminal or a spreadsheet."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.archives import EARLIER, RUN, USERS, ArchiveBuilder, FolderAr
 
 HOSTILE = "[/x][red]:bomb:\x1b[2J\x9b31m\u202e\x07"
 SHOWN = "[/x][red]:bomb:\\u001b[2J\\u009b31m\\u202e\\u0007"
-# A name within a key has no slash.
+# A name in a key cannot contain a slash.
 NAME = HOSTILE.replace("/", "\\")
 ADDRESS = ExportAddress(provider="auth0", source=NAME, dataset="users", format="ndjson", scope="all")
 UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -30,7 +30,7 @@ def row(**more: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def storage(tmp_path: Path) -> FolderArchive:
-    return FolderArchive(tmp_path / "held")
+    return FolderArchive(tmp_path / "archive")
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +67,7 @@ def _runs(maker: ArchiveBuilder) -> None:
         (("restore", "*"), 2),
     ],
 )
-def test_control_characters_and_markup_are_shown_and_not_obeyed(
+def test_control_characters_and_markup_are_escaped(
     maker: ArchiveBuilder, meibo: Meibo, arguments: tuple[str, ...], status: int
 ) -> None:
     maker.storage.put(f"archive/{NAME}", b"an unexpected extra")
@@ -77,25 +77,25 @@ def test_control_characters_and_markup_are_shown_and_not_obeyed(
     assert done.status == status, done.errors
     text = done.output + done.errors
     assert {unicodedata.category(character) for character in text.replace("\n", "")} & UNSAFE == set()
-    # A table folds long cells; JSON escapes the backslash.
+    # A table wraps long cells; JSON escapes the backslash.
     assert re.search(r"\[(/|\\{1,2})x\]\[red\]:bomb:", text)
 
 
-def test_programs_read_the_same_values(meibo: Meibo) -> None:
+def test_json_output_contains_the_original_values(meibo: Meibo) -> None:
     (line, *_) = [line for line in meibo("ls", "--json").json() if line["verdict"] == "missing"]
-    answer = meibo("query", f"select name from auth0_users where run = '{EARLIER}' limit 1", "--json").output  # noqa: S608
+    output = meibo("query", f"select name from auth0_users where run = '{EARLIER}' limit 1", "--json").output  # noqa: S608
 
     assert line["reason"] == f"{HOSTILE}: {HOSTILE}"
-    assert json.loads(answer) == {"name": HOSTILE}
+    assert json.loads(output) == {"name": HOSTILE}
 
 
 def test_csv_for_spreadsheets_has_no_formulas(meibo: Meibo) -> None:
     sql = """select user_id, name, email, nickname, username, -1 as number, '@a' as "=b" from auth0_users
         where dt = '2026-11-21' and source = 'acme'"""
-    answer = list(csv.reader(io.StringIO(meibo("query", sql, "--csv").output)))
+    rows = list(csv.reader(io.StringIO(meibo("query", sql, "--csv").output)))
     keys = [line.split(",")[2] for line in meibo("diff", EARLIER, RUN, "acme", "--csv", "-").output.splitlines()]
 
-    assert answer == [
+    assert rows == [
         ["user_id", "name", "email", "nickname", "username", "number", "'=b"],
         ["'=HYPERLINK(1)", "'+81", "'-1", "'＝1", "ordinary", "-1", "'@a"],
     ]

@@ -1,4 +1,4 @@
-"""What the pipeline leaves for readers: a page after each run, and a verification by the template's own function."""
+"""The report page of a run, and the verification by the template's function."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from meibo_simulators import SimulatedDomain, SimulatedTenant
 from tests.integration.pipeline.conftest import RUN, running_system
 
 
-def test_a_run_ends_with_a_page_and_is_verified_by_the_function() -> None:
+def test_run_ends_with_a_page_and_is_verified_by_the_function() -> None:
     tenant = SimulatedTenant("acme", users=40)
     tenant.switches.polls_until_completed = 0
     with running_system(tenant, SimulatedDomain("example", users=10)) as system:
@@ -19,7 +19,7 @@ def test_a_run_ends_with_a_page_and_is_verified_by_the_function() -> None:
 
         page = system.aws.read(f"reports/dt=2026-11-21/run={RUN}/index.html").decode()
         functions = boto3.client("lambda").list_functions()["Functions"]
-        (name,) = [one["FunctionName"] for one in functions if "VerifyArchive" in one["FunctionName"]]
+        (name,) = [item["FunctionName"] for item in functions if "VerifyArchive" in item["FunctionName"]]
         outcome = system.aws.invoke_raw(name, b"{}")
 
         assert "The latest run is complete: 2 exports" in page

@@ -33,7 +33,7 @@ def _runs(maker: ArchiveBuilder) -> None:
     )
 
 
-def test_runs_are_listed_latest_first_with_rows_and_verdict(meibo: Meibo) -> None:
+def test_runs_are_listed_from_the_latest_with_rows_and_verdict(meibo: Meibo) -> None:
     lines = meibo("ls", "--json").json()
 
     assert [(line["run_id"], line["source"], line["verdict"], line["rows"]) for line in lines] == [
@@ -48,7 +48,7 @@ def test_runs_are_listed_latest_first_with_rows_and_verdict(meibo: Meibo) -> Non
     assert all(line["age_seconds"] is not None for line in lines)
 
 
-def test_people_see_a_table(meibo: Meibo) -> None:
+def test_exports_are_printed_as_a_table(meibo: Meibo) -> None:
     done = meibo("ls")
 
     assert done.status == 0
@@ -58,13 +58,13 @@ def test_people_see_a_table(meibo: Meibo) -> None:
     assert "missing example/users/ndjson/all of 20261121T180000Z: ScopeMissingError: grant it" in done.output
 
 
-def test_runs_and_exports_can_be_chosen(meibo: Meibo) -> None:
+def test_runs_and_exports_can_be_selected(meibo: Meibo) -> None:
     lines = meibo("ls", "example", "--runs", "1", "--json").json()
 
     assert [(line["run_id"], line["verdict"]) for line in lines] == [(RUN, "missing")]
 
 
-def test_an_export_is_downloaded_with_its_digest(meibo: Meibo) -> None:
+def test_export_is_downloaded_and_its_digest_printed(meibo: Meibo) -> None:
     done = meibo("get", "acme")
 
     assert done.status == 0, done.errors
@@ -72,7 +72,7 @@ def test_an_export_is_downloaded_with_its_digest(meibo: Meibo) -> None:
     assert Path("users.ndjson.gz").read_bytes() == BODY
 
 
-def test_nothing_is_overwritten(meibo: Meibo) -> None:
+def test_existing_file_is_not_overwritten(meibo: Meibo) -> None:
     Path("users.ndjson.gz").write_text("mine", encoding="utf-8")
 
     done = meibo("get", "acme")
@@ -83,7 +83,7 @@ def test_nothing_is_overwritten(meibo: Meibo) -> None:
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
-def test_a_copy_in_another_bucket_is_read_though_it_has_other_versions(meibo: Meibo, storage: BucketArchive) -> None:
+def test_copy_in_another_bucket_is_read_despite_its_other_versions(meibo: Meibo, storage: BucketArchive) -> None:
     ArchiveBuilder(storage).edit(
         USERS.manifest_key(RUN), "object", "version_id", value="3sL4kqtJlcpXroDTDmJrmSpXd3dIbrHY"
     )
@@ -94,12 +94,11 @@ def test_a_copy_in_another_bucket_is_read_though_it_has_other_versions(meibo: Me
     assert "does not have the SHA-256" in meibo("get", "acme", "-o", "other").errors
 
 
-def test_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Storage) -> None:
+def test_object_with_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Storage) -> None:
     key = USERS.object_key(RUN, gzip=True)
     version = storage.put(key, BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
-    if isinstance(
-        storage, BucketArchive
-    ):  # the version that the manifest names is read, so the damage must be in that one
+    if isinstance(storage, BucketArchive):
+        # The version in the manifest is read, so this version must be the damaged object.
         maker = ArchiveBuilder(storage)
         maker.edit(USERS.manifest_key(RUN), "object", "version_id", value=version)
 
@@ -139,21 +138,21 @@ def test_dangling_link_in_place_of_an_object_is_reported(meibo: Meibo, storage: 
     assert list(Path().iterdir()) == []
 
 
-def test_an_earlier_run_is_named_by_id_or_word(meibo: Meibo) -> None:
+def test_earlier_run_is_selected_by_id_or_keyword(meibo: Meibo) -> None:
     assert meibo("get", "example", "--run", EARLIER).status == 0
     assert meibo("get", "acme", "--run", "previous", "--output", "b.gz").status == 0
 
 
-def test_what_is_not_there_is_said_plainly(meibo: Meibo) -> None:
+def test_missing_source_is_reported_in_one_line(meibo: Meibo) -> None:
     for arguments, words in (
-        (("get", "nobody"), "matches no export"),
+        (("get", "unknown"), "matches no export"),
         (("get", "acme", "--run", "20200101T000000Z"), "holds no run"),
         (("get", "acme", "--run", "yesterday"), "is no run"),
         (("get", "acme", "--output", "no/such/file"), "there is no folder no/such"),
-        (("ls", "nobody"), "matches 'nobody'"),
+        (("ls", "unknown"), "matches 'unknown'"),
         (("ls", "--archive", "./nowhere"), "there is no folder"),
         (("ls", "--archive", "s3://Not_A_Bucket"), "s3://BUCKET"),
-        (("ls", "--archive", "s3://nobody-has-this"), "NoSuchBucket"),
+        (("ls", "--archive", "s3://missing-bucket"), "NoSuchBucket"),
     ):
         done = meibo(*arguments)
         assert done.status == 2

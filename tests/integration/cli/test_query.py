@@ -1,4 +1,4 @@
-"""``meibo query``: SQL over disk and S3, and the queries of the documentation."""
+"""``meibo query``: SQL on archives on disk and in S3, and the documented queries."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_partitions_are_columns(meibo: Meibo) -> None:
     ]
 
 
-def test_values_have_their_types_and_json_is_reached_into(meibo: Meibo) -> None:
+def test_values_have_types_and_json_fields_can_be_queried(meibo: Meibo) -> None:
     sql = (
         "select email_verified, logins_count, json_extract_scalar(user_metadata, '$.country') as country, blocked"
         " from auth0_users where dt = '2026-11-21' order by user_id limit 1"
@@ -76,14 +76,14 @@ def test_values_have_their_types_and_json_is_reached_into(meibo: Meibo) -> None:
         )
     ),
 )
-def test_documented_queries_answer_their_question(meibo: Meibo, sql: str, rows: list[str]) -> None:
+def test_documented_query_returns_the_expected_rows(meibo: Meibo, sql: str, rows: list[str]) -> None:
     done = meibo("query", sql, "--csv")
 
     assert done.status == 0, done.errors
     assert sorted(done.output.splitlines()[1:]) == rows
 
 
-def test_mistakes_are_told_plainly(meibo: Meibo) -> None:
+def test_error_of_a_wrong_query_names_the_problem(meibo: Meibo) -> None:
     assert meibo("query", "select nothing from auth0_users").status == 2
     assert "no organizations of auth0" in meibo("query", "select * from auth0_organizations").errors
     assert meibo("query", "select").status == 2
@@ -121,14 +121,16 @@ def test_describe_explain_and_show_are_accepted(meibo: Meibo) -> None:
         "",
     ],
 )
-def test_statement_that_is_no_query_is_refused(meibo: Meibo, tmp_path: Path, maker: ArchiveBuilder, sql: str) -> None:
-    before = [one.key for one in maker.storage.reader().list("")]
+def test_statement_other_than_a_query_is_rejected(
+    meibo: Meibo, tmp_path: Path, maker: ArchiveBuilder, sql: str
+) -> None:
+    before = [item.key for item in maker.storage.reader().list("")]
 
     done = meibo("query", sql.format(outside=tmp_path))
 
     assert (done.status, done.output) == (2, "")
     assert not list(tmp_path.glob("written*"))
-    assert [one.key for one in maker.storage.reader().list("")] == before
+    assert [item.key for item in maker.storage.reader().list("")] == before
 
 
 @pytest.mark.parametrize(
@@ -147,7 +149,7 @@ def test_statement_that_is_no_query_is_refused(meibo: Meibo, tmp_path: Path, mak
         "select * from sniff_csv('{outside}/secret')",
     ],
 )
-def test_nothing_outside_the_archive_is_read(meibo: Meibo, tmp_path: Path, sql: str) -> None:
+def test_file_outside_the_archive_is_not_read(meibo: Meibo, tmp_path: Path, sql: str) -> None:
     (tmp_path / "secret").write_text("secret content", encoding="utf-8")
 
     done = meibo("query", sql.format(outside=tmp_path), "--json")
@@ -164,7 +166,7 @@ def test_files_of_the_archive_can_be_read(meibo: Meibo) -> None:
 
 
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)
-def test_query_larger_than_its_memory_spills(meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_query_larger_than_its_memory_limit_uses_disk(meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meibo_cli.comparison.MEMORY", "150MB")
     sql = (
         "select max(place) as n from (select row_number() over (order by word) as place from"
@@ -174,7 +176,7 @@ def test_query_larger_than_its_memory_spills(meibo: Meibo, monkeypatch: pytest.M
     assert meibo("query", sql, "--csv").output == "n\n1500000\n"
 
 
-def test_a_file_that_cannot_be_fetched_is_named_in_one_line(meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_error_is_reported_in_one_line(meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> Any:
         raise OSError(28, "No space left on device", "a temporary file")
 

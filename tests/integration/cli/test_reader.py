@@ -1,4 +1,4 @@
-"""One suite for both places that an archive can be read from."""
+"""Run the same tests against both readers of an archive: disk and S3."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from meibo.errors import ArchiveConflictError
 from tests.support.archives import BucketArchive, Storage
 
 
-def test_objects_are_listed_below_the_prefix_in_order_and_after_the_mark(storage: Storage) -> None:
+def test_objects_are_listed_in_order_below_a_prefix_and_after_a_key(storage: Storage) -> None:
     for key in ("a/b/2", "a/b.x", "a/b/1", "a/c", "b/1"):
         storage.put(key, key.encode())
 
-    assert [one.key for one in storage.reader().list("a/")] == ["a/b.x", "a/b/1", "a/b/2", "a/c"]
+    assert [item.key for item in storage.reader().list("a/")] == ["a/b.x", "a/b/1", "a/b/2", "a/c"]
     assert list(storage.reader().list("a/b/", after="a/b/1")) == [Listed("a/b/2", 5)]
-    assert [one.key for one in storage.reader().list("a/b")] == ["a/b.x", "a/b/1", "a/b/2"]
+    assert [item.key for item in storage.reader().list("a/b")] == ["a/b.x", "a/b/1", "a/b/2"]
     assert list(storage.reader().list("none/")) == []
 
 
-def test_folders_are_told_one_level_deep(storage: Storage) -> None:
+def test_folders_are_listed_without_their_subfolders(storage: Storage) -> None:
     for key in ("runs/dt=2/x/y", "runs/dt=1/x", "runs/file"):
         storage.put(key, b"")
 
@@ -29,19 +29,19 @@ def test_folders_are_told_one_level_deep(storage: Storage) -> None:
     assert list(storage.reader().folders("none/")) == []
 
 
-def test_bytes_come_back_whole(storage: Storage) -> None:
+def test_bytes_are_read_completely(storage: Storage) -> None:
     body = bytes(range(256)) * 8192
     version = storage.put("a/b", body)
 
     assert storage.reader().read("a/b") == body
     assert b"".join(storage.reader().chunks("a/b")) == body
     assert b"".join(storage.reader().chunks("a/b", version)) == body
-    told = storage.reader().stat("a/b")
-    assert told is not None
-    assert (told.bytes, told.version_id) == (len(body), version)
+    stat = storage.reader().stat("a/b")
+    assert stat is not None
+    assert (stat.bytes, stat.version_id) == (len(body), version)
 
 
-def test_what_is_missing_is_told(storage: Storage) -> None:
+def test_missing_object_is_reported(storage: Storage) -> None:
     reader = storage.reader()
 
     assert reader.read("none") is None
@@ -50,7 +50,7 @@ def test_what_is_missing_is_told(storage: Storage) -> None:
         list(reader.chunks("none"))
 
 
-def test_an_earlier_version_is_read_by_its_id(storage: Storage) -> None:
+def test_earlier_version_is_read_by_its_id(storage: Storage) -> None:
     first = storage.put("a", b"first")
     storage.put("a", b"second")
 
@@ -77,11 +77,11 @@ def test_storage_class_is_known_without_reading(storage: BucketArchive) -> None:
 
 
 @pytest.mark.parametrize("key", ["../secret", "a/../../secret", "a/./b", "a//b", "", "a/b\0", "{outside}/secret"])
-def test_key_that_leads_out_of_the_folder_does_not_exist(tmp_path: Path, key: str) -> None:
-    (tmp_path / "held" / "a").mkdir(parents=True)
-    for path in ("secret", "held/a/b"):
+def test_key_outside_the_folder_does_not_exist(tmp_path: Path, key: str) -> None:
+    (tmp_path / "archive" / "a").mkdir(parents=True)
+    for path in ("secret", "archive/a/b"):
         (tmp_path / path).write_bytes(b"body")
-    reader = DiskReader(tmp_path / "held")
+    reader = DiskReader(tmp_path / "archive")
     key = key.format(outside=tmp_path)
 
     assert reader.read(key) is None
@@ -92,7 +92,7 @@ def test_key_that_leads_out_of_the_folder_does_not_exist(tmp_path: Path, key: st
 
 
 @pytest.mark.parametrize("target", ["nowhere", "link"])
-def test_dangling_link_is_listed_and_holds_nothing(tmp_path: Path, target: str) -> None:
+def test_dangling_link_is_listed_as_empty_and_does_not_exist(tmp_path: Path, target: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "link").symlink_to(target)
     reader = DiskReader(tmp_path)

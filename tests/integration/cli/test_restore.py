@@ -1,4 +1,4 @@
-"""From a tenant into an archive and back into an empty tenant; and what cybozu.com's files are written as."""
+"""``meibo restore``: from an archive into an empty Auth0 tenant, and into files for cybozu.com."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RESTORABLE = (
 )
 SECOND = "con_0000000000000002"
 
-# What is archived once serves all of them.
+# The tests share an archive, which is written once.
 pytestmark = pytest.mark.xdist_group("restore")
 
 
 @pytest.fixture(scope="module")
 def archived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SimulatedTenant]:
-    """Archive a tenant with two connections, and a domain, as the pipeline does."""
+    """An archive of the pipeline: a tenant with two connections, and a domain."""
     folder = tmp_path_factory.mktemp("archived")
     tenant = SimulatedTenant("acme", connections={FIRST_CONNECTION: 90, SECOND: 10})
     tenant.switches.polls_until_completed = 0
@@ -71,7 +71,7 @@ def restorable(user: dict[str, Any]) -> dict[str, Any]:
     return {name: user[name] for name in RESTORABLE if user.get(name) is not None}
 
 
-def test_a_tenant_comes_back_equal_in_every_restorable_field(
+def test_every_restorable_field_of_a_tenant_is_restored(
     archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
 ) -> None:
     done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
@@ -87,19 +87,19 @@ def test_a_tenant_comes_back_equal_in_every_restorable_field(
     assert "passwords and MFA factors" in done.errors
 
 
-def test_a_csv_comes_back_without_the_apostrophes(
+def test_csv_is_restored_without_apostrophes(
     archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
 ) -> None:
     done = meibo("restore", "acme/users/csv", *apply(empty, "--only-connection", "Username-Password-Authentication"))
 
     assert done.status == 0, done.output + done.errors
-    kept = ("user_id", "email", "name", "email_verified")
-    before = [{name: user[name] for name in kept} for user in archived[1].expected_users(FIRST_CONNECTION)]
-    after = {user["user_id"]: {name: user[name] for name in kept} for user in empty.directory.users()}
+    fields = ("user_id", "email", "name", "email_verified")
+    before = [{name: user[name] for name in fields} for user in archived[1].expected_users(FIRST_CONNECTION)]
+    after = {user["user_id"]: {name: user[name] for name in fields} for user in empty.directory.users()}
     assert [after[user["user_id"]] for user in before] == before
 
 
-def test_single_users_are_chosen(archived: tuple[Path, SimulatedTenant], meibo: Meibo) -> None:
+def test_single_users_can_be_selected(archived: tuple[Path, SimulatedTenant], meibo: Meibo) -> None:
     first, second = list(archived[1].expected_users(FIRST_CONNECTION))[:2]
 
     done = meibo("restore", "acme/users/ndjson", "--select", first["user_id"], "--select", second["email"].upper())
@@ -107,11 +107,11 @@ def test_single_users_are_chosen(archived: tuple[Path, SimulatedTenant], meibo: 
     assert done.status == 0, done.output
     users = json.loads(Path("restore/users-0001.json").read_bytes())
     assert [user["email"] for user in users] == [first["email"], second["email"]]
-    assert meibo("restore", "acme/users/ndjson", "-o", "b", "--select", "nobody").status == 1
+    assert meibo("restore", "acme/users/ndjson", "-o", "b", "--select", "unknown").status == 1
     assert meibo("restore", "acme/users/ndjson").status == 2
 
 
-def test_users_that_are_there_already_are_told(empty: SimulatedTenant, meibo: Meibo) -> None:
+def test_existing_users_are_reported(empty: SimulatedTenant, meibo: Meibo) -> None:
     only = ("--only-connection", "Username-Password-Authentication")
     meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "a")
 
@@ -129,7 +129,7 @@ def test_users_of_two_connections_are_not_mixed(empty: SimulatedTenant, meibo: M
     assert not list(empty.directory.users())
 
 
-def test_an_import_with_an_unknown_fate_is_not_repeated(empty: SimulatedTenant, meibo: Meibo) -> None:
+def test_import_with_an_unknown_result_is_not_repeated(empty: SimulatedTenant, meibo: Meibo) -> None:
     empty.faults.add("POST */users-imports", faults.reset(after_processing=True))
 
     done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
@@ -139,18 +139,18 @@ def test_an_import_with_an_unknown_fate_is_not_repeated(empty: SimulatedTenant, 
     assert len(empty.jobs.all) == 1
 
 
-def test_without_an_answer_nothing_is_sent(empty: SimulatedTenant, meibo: Meibo) -> None:
-    arguments = [one for one in apply(empty) if one != "--yes"]
+def test_unconfirmed_import_sends_nothing(empty: SimulatedTenant, meibo: Meibo) -> None:
+    arguments = [argument for argument in apply(empty) if argument != "--yes"]
 
     connection = ("--only-connection", "Username-Password-Authentication")
     done = meibo("restore", "acme/users/ndjson", *connection, *arguments)
 
     assert done.status == 2
     assert "Import" in done.errors
-    assert not [one for one in empty.requests if "users-imports" in one.path]
+    assert not [request for request in empty.requests if "users-imports" in request.path]
 
 
-def test_applying_needs_to_be_told_all_of_it(meibo: Meibo) -> None:
+def test_apply_requires_all_its_options(meibo: Meibo) -> None:
     done = meibo("restore", "acme/users/ndjson", "--apply", "--domain", "acme.example")
 
     assert done.status == 2
@@ -158,18 +158,20 @@ def test_applying_needs_to_be_told_all_of_it(meibo: Meibo) -> None:
     assert not Path("restore").exists()
 
 
-def test_many_files_go_two_at_a_time(empty: SimulatedTenant, meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_jobs_stay_within_the_limit_of_two(
+    empty: SimulatedTenant, meibo: Meibo, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("meibo_cli.restore.import_files.MAX_FILE_BYTES", 12_000)
 
     done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
 
     assert done.status == 0, done.output
     assert len(empty.jobs.all) >= 3
-    statuses = [one.status for one in empty.requests if one.path.endswith("/users-imports")]
+    statuses = [request.status for request in empty.requests if request.path.endswith("/users-imports")]
     assert set(statuses) == {202}
 
 
-def test_cybozu_files_come_in_the_order_of_an_import_as_delivered(storage: FolderArchive, meibo: Meibo) -> None:
+def test_cybozu_files_are_written_as_delivered_in_the_order_of_an_import(storage: FolderArchive, meibo: Meibo) -> None:
     done = meibo("restore", "example")
 
     assert done.status == 0, done.errors
@@ -179,14 +181,14 @@ def test_cybozu_files_come_in_the_order_of_an_import_as_delivered(storage: Folde
         *("5-group.csv", "6-userGroups.csv", "7-userServices.csv"),
     ]
     assert "full replace" in done.errors
-    (held,) = storage.path.glob("archive/provider=cybozu/**/dataset=organizations/**/organizations.csv*")
-    assert Path("restore/2-organization.csv").read_bytes() == held.read_bytes()
+    (archived_file,) = storage.path.glob("archive/provider=cybozu/**/dataset=organizations/**/organizations.csv*")
+    assert Path("restore/2-organization.csv").read_bytes() == archived_file.read_bytes()
     assert "DELETES" in Path("restore/READ-ME-FIRST.txt").read_text(encoding="utf-8")
 
 
-def test_single_cybozu_users_come_without_the_dangerous_file(storage: FolderArchive, meibo: Meibo) -> None:
-    (held,) = storage.path.glob("archive/provider=cybozu/**/dataset=users/format=csv/**/users.csv*")
-    login = held.read_bytes().decode("utf-8-sig").split('"')[1]
+def test_selected_cybozu_users_are_written_without_the_full_replace_files(storage: FolderArchive, meibo: Meibo) -> None:
+    (archived_file,) = storage.path.glob("archive/provider=cybozu/**/dataset=users/format=csv/**/users.csv*")
+    login = archived_file.read_bytes().decode("utf-8-sig").split('"')[1]
 
     done = meibo("restore", "example", "--select", login)
 
@@ -205,42 +207,42 @@ def test_nothing_is_sent_to_cybozu(meibo: Meibo) -> None:
     assert "never sends" in done.errors
 
 
-def test_a_csv_without_an_address_cannot_be_imported(tmp_path: Path, meibo: Meibo) -> None:
+def test_csv_without_an_email_column_cannot_be_imported(tmp_path: Path, meibo: Meibo) -> None:
     body = gzip.compress(b"user_id\r\n'auth0|1\r\n")
-    held = tmp_path / "other"
-    ArchiveBuilder(FolderArchive(held)).run(
+    folder = tmp_path / "other"
+    ArchiveBuilder(FolderArchive(folder)).run(
         {USERS_CSV: body}, RUN, header=True, request={"fields": [{"name": "user_id"}]}
     )
 
-    done = meibo("restore", "acme", "--archive", str(held))
+    done = meibo("restore", "acme", "--archive", str(folder))
 
     assert done.status == 2
     assert "user_id and email" in done.errors
 
 
-def test_a_user_nested_too_deeply_stands_apart_and_stops_nobody(tmp_path: Path, meibo: Meibo) -> None:
+def test_user_nested_too_deeply_is_skipped(tmp_path: Path, meibo: Meibo) -> None:
     deep = b'{"user_id":"auth0|2","email":"b@x.jp","user_metadata":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001
     body = gzip.compress(b'{"user_id":"auth0|1","email":"a@x.jp"}\n' + deep + b"\n")
-    held = tmp_path / "other"
-    ArchiveBuilder(FolderArchive(held)).run({USERS: body}, RUN)
+    folder = tmp_path / "other"
+    ArchiveBuilder(FolderArchive(folder)).run({USERS: body}, RUN)
 
-    done = meibo("restore", "acme", "--archive", str(held))
+    done = meibo("restore", "acme", "--archive", str(folder))
 
     assert done.status == 0, done.errors
     assert "1 user in 1 file in restore/\n  1 user apart: nested too deeply" in done.output
     assert Path("restore/apart-nested-too-deeply.ndjson").read_bytes() == deep + b"\n"
-    selected = meibo("restore", "acme", "--archive", str(held), "-o", "one", "--select", "a@x.jp")
+    selected = meibo("restore", "acme", "--archive", str(folder), "-o", "one", "--select", "a@x.jp")
     assert "apart" not in selected.output
 
 
-def test_a_line_that_is_no_json_stands_apart_as_it_is(tmp_path: Path, meibo: Meibo) -> None:
-    # The archive parses the first thousand rows and the last one, and keeps the others as the provider wrote them.
+def test_line_that_is_not_json_is_written_unchanged_to_a_separate_file(tmp_path: Path, meibo: Meibo) -> None:
+    # The archive parses only the first thousand rows and the last row.
     *good, last = [b'{"user_id":"auth0|%d","email":"%d@x.jp"}\n' % (n, n) for n in range(1001)]
     spoiled = b'{"user_id":"auth0|x","email":secret\xff}\n'
-    held = tmp_path / "other"
-    ArchiveBuilder(FolderArchive(held)).run({USERS: gzip.compress(b"".join((*good, spoiled, last)))}, RUN)
+    folder = tmp_path / "other"
+    ArchiveBuilder(FolderArchive(folder)).run({USERS: gzip.compress(b"".join((*good, spoiled, last)))}, RUN)
 
-    done = meibo("restore", "acme", "--archive", str(held))
+    done = meibo("restore", "acme", "--archive", str(folder))
 
     assert done.status == 0, done.errors
     assert "1,001 users in 1 file in restore/\n  1 user apart: not JSON" in done.output

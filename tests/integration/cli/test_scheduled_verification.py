@@ -1,4 +1,4 @@
-"""``verify_archive``: newest runs always, old ones in turn; a record, metrics, and nothing beyond its time."""
+"""The scheduled verification: the newest runs always, old runs in rotation, within the time of an invocation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODY = ndjson([{"user_id": "auth0|1"}])
 
 
 class ObservedReader(DiskReader):
-    """A folder that reports a storage class for its objects, and remembers which were read."""
+    """Reads a folder, reports a storage class for its objects, and records the keys that are read."""
 
     def __init__(self, folder: Path, storage_class: str | None = None) -> None:
         super().__init__(folder)
@@ -58,7 +58,7 @@ def verification(
     )
 
 
-def test_a_sound_archive_leaves_a_record_that_says_so(maker: ArchiveBuilder) -> None:
+def test_undamaged_archive_is_recorded(maker: ArchiveBuilder) -> None:
     store = MemoryArchiveStore()
 
     counts = verification(maker, store).run()
@@ -78,11 +78,11 @@ def test_damage_is_named_in_the_record(maker: ArchiveBuilder) -> None:
 
     record = store.get_json(verification_key(NOW))
     assert record is not None
-    assert {one["key"] for one in record["damage"]} == {key}
-    assert "truncated" in {one["damage"] for one in record["damage"]}
+    assert {damage["key"] for damage in record["damage"]} == {key}
+    assert "truncated" in {damage["damage"] for damage in record["damage"]}
 
 
-def test_what_the_time_does_not_hold_is_unchecked_and_not_damaged(maker: ArchiveBuilder) -> None:
+def test_export_without_time_is_unchecked_and_not_damaged(maker: ArchiveBuilder) -> None:
     counts = verification(maker, MemoryArchiveStore(), seconds=30).run()
 
     assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 2}
@@ -95,7 +95,7 @@ def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder
         maker.run({USERS: BODY}, run_id)
     reader = ObservedReader(tmp_path)
     store = MemoryArchiveStore()
-    verifying = replace(
+    scheduled = replace(
         verification(maker, store, newest=8),
         archive=reader,
         threads=1,
@@ -103,14 +103,14 @@ def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder
     )
 
     # when
-    counts = verifying.run()
+    counts = scheduled.run()
 
     # then
     assert reader.read_keys == [USERS.object_key(run_id, gzip=True) for run_id in ids[:3]]
     assert counts["unchecked"] == 5
     record = store.get_json(verification_key(NOW))
     assert record is not None
-    assert [one["key"] for one in record["could_not_check"]] == [USERS.folder(run_id) for run_id in ids[3:]]
+    assert [export["key"] for export in record["could_not_check"]] == [USERS.folder(run_id) for run_id in ids[3:]]
 
 
 def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder) -> None:
@@ -121,7 +121,7 @@ def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder)
     assert (counts["exports"], counts["unchecked"]) == (0, 2)
     record = store.get_json(verification_key(NOW))
     assert record is not None
-    assert [one["key"] for one in record["could_not_check"]] == [
+    assert [export["key"] for export in record["could_not_check"]] == [
         f"runs/dt=2026-11-21/run={RUN}/",
         f"runs/dt=2026-11-20/run={EARLIER}/",
     ]
@@ -130,10 +130,10 @@ def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder)
 @pytest.mark.parametrize(
     ("transition_days", "storage_class"), [(30, None), (30, "GLACIER_IR"), (0, "GLACIER_IR"), (36, "STANDARD_IA")]
 )
-def test_cold_export_is_read_once_in_the_long_rotation_and_quickly_verified_otherwise(
+def test_cold_export_is_read_once_per_long_rotation_and_otherwise_checked_quickly(
     maker: ArchiveBuilder, tmp_path: Path, transition_days: int, storage_class: str | None
 ) -> None:
-    # given: two runs of 33 and 34 days, the newest ones of the archive
+    # given: the newest two runs are 33 and 34 days old
     reader = ObservedReader(tmp_path, storage_class)
     daily = [NOW + timedelta(days=day) for day in range(360)]
 
@@ -151,8 +151,8 @@ def test_cold_export_is_read_once_in_the_long_rotation_and_quickly_verified_othe
 
     # then
     assert sorted(reader.read_keys) == [USERS.object_key(run_id, gzip=True) for run_id in (EARLIER, RUN)]
-    assert sum(one["quick"] for one in counts) == 2 * 360 - 2
-    assert {(one["exports"], one["unchecked"], one["damaged"]) for one in counts} == {(2, 0, 0)}
+    assert sum(count["quick"] for count in counts) == 2 * 360 - 2
+    assert {(count["exports"], count["unchecked"], count["damaged"]) for count in counts} == {(2, 0, 0)}
 
 
 def test_export_before_its_transition_is_read(maker: ArchiveBuilder, tmp_path: Path) -> None:
@@ -168,14 +168,14 @@ def test_export_before_its_transition_is_read(maker: ArchiveBuilder, tmp_path: P
 def test_export_that_needs_a_restore_request_is_never_read(
     maker: ArchiveBuilder, tmp_path: Path, storage_class: str
 ) -> None:
-    # given: every day is the turn of every run
+    # given: a rotation in which every run is verified every day
     reader = ObservedReader(tmp_path, storage_class)
-    verifying = replace(verification(maker, MemoryArchiveStore()), rotation_days=1, cold_rotation_days=1)
+    scheduled = replace(verification(maker, MemoryArchiveStore()), rotation_days=1, cold_rotation_days=1)
 
     # when
-    counts = replace(verifying, archive=reader, transition_days=30).run()
+    counts = replace(scheduled, archive=reader, transition_days=30).run()
 
-    # then: an alarm on unchecked exports has no reason
+    # then: the exports are not counted as unchecked
     assert reader.read_keys == []
     assert (counts["quick"], counts["unchecked"]) == (2, 0)
 
@@ -191,11 +191,11 @@ def test_quick_verification_of_a_cold_export_still_finds_damage(maker: ArchiveBu
     assert counts["damaged"] == 2
 
 
-def test_every_old_run_has_its_turn_once_in_a_rotation() -> None:
+def test_every_old_run_is_selected_once_per_rotation() -> None:
     ids = [(NOW - timedelta(days=n)).strftime("%Y%m%dT%H%M%SZ") for n in range(400)]
 
     turns = [sample(ids, newest=2, rotation_days=30, day=day) for day in range(1000, 1030)]
 
     assert all(turn[:2] == ids[:2] for turn in turns)
-    assert sorted(one for turn in turns for one in turn[2:]) == sorted(ids[2:])
+    assert sorted(run_id for turn in turns for run_id in turn[2:]) == sorted(ids[2:])
     assert max(len(turn) for turn in turns) < 40

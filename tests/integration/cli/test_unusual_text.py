@@ -1,4 +1,4 @@
-"""Text and numbers that are legal at the provider, in one user, break no command for the others."""
+"""Unusual but valid text and numbers of a user do not break a command for other users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.integration.cli.conftest import Meibo
 from tests.support.archives import EARLIER, RUN, STAFF_CSV, USERS, USERS_CSV, ArchiveBuilder, FolderArchive
 
-# The archive parses the first thousand rows only, and the last one.
+# The archive parses only the first thousand rows and the last row.
 ORDINARY = [b'{"user_id":"auth0|o%d","email":"%d@x.jp","logins_count":1}' % (n, n) for n in range(1001)]
 SURROGATE = rb'{"user_id":"auth0|s","email":"s@x.jp","name":"\ud83d \ud83d\ude00 \\ud83d"}'
 BYTES = b'{"user_id":"auth0|b","email":"b@x.jp","name":"a\xffb"}'
@@ -32,7 +32,7 @@ def file(rows: Sequence[bytes]) -> bytes:
 
 def assert_utf_8_and_json(path: Path) -> list[Any]:
     def refuse(constant: str) -> Any:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     text = path.read_bytes().decode()
     lines = [text] if path.suffix == ".json" else text.splitlines()
@@ -56,7 +56,7 @@ def test_diff_counts_every_user_and_names_the_fields(maker: ArchiveBuilder, meib
     assert export["fields"] == {"name": 2, "logins_count": 2, "user_metadata.n": 1}
 
 
-def test_diff_of_a_file_with_unusual_text_and_one_without(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_diff_of_files_with_and_without_unusual_text(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({USERS: file([])}, EARLIER)
     maker.run({USERS: file([rb'{"user_id":"auth0|\udc00"}', *UNUSUAL])})
 
@@ -93,7 +93,7 @@ def test_query_finds_every_user(maker: ArchiveBuilder, meibo: Meibo) -> None:
     assert counted.output == "n,d\n1006,1006\n"
 
 
-def test_query_prints_no_part_of_an_answer_twice(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_query_prints_no_row_twice(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({USERS: file(UNUSUAL)})
 
     done = meibo("query", "select user_id from auth0_users", "--csv")
@@ -101,7 +101,7 @@ def test_query_prints_no_part_of_an_answer_twice(maker: ArchiveBuilder, meibo: M
     assert len(done.output.splitlines()) == len(set(done.output.splitlines())) == 1007
 
 
-def test_query_answers_in_json_with_numbers_that_are_not_finite(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_query_prints_json_for_numbers_that_are_not_finite(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.run({USERS: file(UNUSUAL)})
 
     sql = "select try_cast(user_metadata->>'n' as double) as n from auth0_users where user_id = 'auth0|i'"
@@ -109,7 +109,7 @@ def test_query_answers_in_json_with_numbers_that_are_not_finite(maker: ArchiveBu
     assert meibo("query", sql, "--json").output == '{"n": "inf"}\n'
 
 
-def test_restore_writes_valid_files_and_sets_apart_what_no_import_takes(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_restore_writes_valid_files_and_skips_rows_that_cannot_be_imported(maker: ArchiveBuilder, meibo: Meibo) -> None:
     not_json = b'{"user_id":"auth0|n","email":"n@x.jp","name":NaN}'
     maker.run({USERS: file([*UNUSUAL, not_json])})
 
@@ -128,7 +128,7 @@ def test_restore_writes_valid_files_and_sets_apart_what_no_import_takes(maker: A
     assert apart == [INFINITE, DIGITS]
 
 
-def test_restore_of_a_csv_sets_invalid_bytes_apart(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_restore_of_a_csv_skips_rows_with_invalid_bytes(maker: ArchiveBuilder, meibo: Meibo) -> None:
     body = b"user_id,email,name\n'auth0|1,'a@x.jp,'a\n'auth0|2,'b@x.jp,'\xff\n"
     maker.run(
         {USERS_CSV: body}, header=True, request={"fields": [{"name": name} for name in ("user_id", "email", "name")]}
@@ -150,7 +150,7 @@ def test_connection_with_a_lone_surrogate_is_reported(maker: ArchiveBuilder, mei
 
 
 def test_long_values_do_not_stop_the_selection_of_cybozu_users(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    csv.field_size_limit(131_072)  # Python's default, whatever ran before
+    csv.field_size_limit(131_072)  # Python's default; another test may have changed it
     note = "長" * 131_073
     rows = [f'"u1","{note}"\r\n', '"u2","b"\r\n']
     maker.run({STAFF_CSV: "".join(rows).encode()})
@@ -162,7 +162,7 @@ def test_long_values_do_not_stop_the_selection_of_cybozu_users(maker: ArchiveBui
 
 
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)
-def test_what_the_command_writes_is_for_its_owner_only(
+def test_written_files_are_readable_only_by_their_owner(
     maker: ArchiveBuilder, meibo: Meibo, storage: FolderArchive, open_umask: None
 ) -> None:
     maker.run({USERS: file([SURROGATE])}, EARLIER)

@@ -1,4 +1,4 @@
-"""``meibo verify``: every kind of damage is found and named."""
+"""``meibo verify``: every kind of damage is detected and named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _archived(maker: ArchiveBuilder) -> None:
 
 
 def replace(maker: ArchiveBuilder, body: bytes, *, rehash: bool = False) -> None:
-    """Put other bytes in the object's place; in a bucket, behind the version id that the manifest names."""
+    """Replace the object's bytes; in a bucket, also the version id in the manifest."""
     version = maker.storage.put(KEY, body)
     if version:
         maker.edit(MANIFEST, "object", "version_id", value=version)
@@ -130,7 +130,7 @@ DAMAGES: list[Any] = [
 ]
 
 
-def test_an_archive_as_archived_is_well(meibo: Meibo) -> None:
+def test_unchanged_archive_has_no_damage(meibo: Meibo) -> None:
     for arguments in ((), ("--quick",), ("acme",), ("--run", OLD), ("--run", "latest")):
         done = meibo("verify", *arguments)
         assert done.status == 0, done.output
@@ -140,21 +140,21 @@ def test_an_archive_as_archived_is_well(meibo: Meibo) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("nobody",), "holds no export that matches 'nobody'"),
+        (("unknown",), "holds no export that matches 'unknown'"),
         (("--run", "20250101T000000Z"), "holds no run 20250101T000000Z"),
         (("--run", "last"), "'last' is no run"),
         (("--run", "2026"), "'2026' is no run"),
         (("--run", "previous"), "holds no run before the latest one"),
     ],
 )
-def test_nothing_looked_at_is_not_called_well(meibo: Meibo, arguments: tuple[str, ...], words: str) -> None:
+def test_selection_without_exports_is_an_error(meibo: Meibo, arguments: tuple[str, ...], words: str) -> None:
     done = meibo("verify", *arguments)
 
     assert (done.status, done.output) == (2, "")
     assert words in done.errors
 
 
-def test_a_run_that_is_still_going_was_not_checked(meibo: Meibo, storage: Storage) -> None:
+def test_run_in_progress_is_not_checked(meibo: Meibo, storage: Storage) -> None:
     run_id = run_id_of(datetime.now(UTC))
     storage.put(plan_key(run_id), b'{"exports": []}')
 
@@ -165,7 +165,7 @@ def test_a_run_that_is_still_going_was_not_checked(meibo: Meibo, storage: Storag
     assert meibo("verify").status == 0
 
 
-def test_what_a_run_archived_is_verified_though_all_its_own_files_are_gone(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_exports_of_a_run_without_a_run_manifest_are_verified(maker: ArchiveBuilder, meibo: Meibo) -> None:
     maker.storage.delete(RUN_MANIFEST)
 
     done = meibo("verify", "--run", OLD)
@@ -175,7 +175,7 @@ def test_what_a_run_archived_is_verified_though_all_its_own_files_are_gone(maker
 
 
 @pytest.mark.parametrize(("damage", "expected", "key"), DAMAGES)
-def test_each_damage_is_found_and_named(
+def test_every_damage_is_detected_and_named(
     maker: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: set[str], key: str
 ) -> None:
     damage(maker)
@@ -183,9 +183,9 @@ def test_each_damage_is_found_and_named(
     done = meibo("verify", "--json")
 
     assert done.status == 1, done.output
-    found = done.json()["damage"]
-    assert {one["damage"] for one in found} == expected
-    assert key in {one["key"] for one in found}
+    findings = done.json()["damage"]
+    assert {finding["damage"] for finding in findings} == expected
+    assert key in {finding["key"] for finding in findings}
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,9 @@ def test_each_damage_is_found_and_named(
     ],
     ids=["missing", "truncated", "no manifest", "altered manifest", "extra"],
 )
-def test_quick_finds_what_needs_no_reading(maker: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: str) -> None:
+def test_quick_verification_detects_damage_without_reading_objects(
+    maker: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: str
+) -> None:
     damage(maker)
 
     done = meibo("verify", "--quick")
@@ -209,7 +211,7 @@ def test_quick_finds_what_needs_no_reading(maker: ArchiveBuilder, meibo: Meibo, 
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
-def test_quick_compares_the_checksum_and_the_version_that_s3_knows(
+def test_quick_verification_compares_the_checksum_and_version_of_s3(
     maker: ArchiveBuilder, storage: BucketArchive
 ) -> None:
     stored = storage.client.put_object(Bucket=storage.name, Key=KEY, Body=BODY, ChecksumAlgorithm="CRC32")
@@ -221,19 +223,21 @@ def test_quick_compares_the_checksum_and_the_version_that_s3_knows(
     )
 
     (task,) = plan_everything(storage.reader(), wanted=lambda folder: folder.address == USERS).tasks
-    found = Verifier(storage.reader(), reads=lambda _: False).verify(task)
+    findings = Verifier(storage.reader(), reads=lambda _: False).verify(task)
 
     assert stored["ChecksumCRC32"] != "AAAAAA=="
-    assert [finding.damage for finding in found] == ["other version", "other checksum"]
+    assert [finding.damage for finding in findings] == ["other version", "other checksum"]
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
-def test_an_overwritten_object_is_told_while_its_version_is_still_right(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_overwritten_object_is_reported_although_the_original_version_exists(
+    maker: ArchiveBuilder, meibo: Meibo
+) -> None:
     maker.storage.put(KEY, BODY)
 
     done = meibo("verify", "--json")
 
-    assert [one["damage"] for one in done.json()["damage"]] == ["other version"]
+    assert [finding["damage"] for finding in done.json()["damage"]] == ["other version"]
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_an_overwritten_object_is_told_while_its_version_is_still_right(maker: A
 def test_object_outside_the_folder_of_its_manifest_is_damage_and_not_read(
     maker: ArchiveBuilder, storage: Storage, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    # given: manifests that name an object elsewhere
+    # given: manifests that name an object outside the folder
     maker.edit(MANIFEST, "object", "key", value=key)
     maker.edit(RUN_MANIFEST, "exports", "0", "key", value=key)
     reader = storage.reader()
@@ -269,7 +273,7 @@ def test_object_outside_the_folder_of_its_manifest_is_damage_and_not_read(
 
     # then
     assert ("altered manifest", MANIFEST, "names an object outside its folder") in [
-        (one.damage, one.key, one.detail) for one in findings
+        (finding.damage, finding.key, finding.detail) for finding in findings
     ]
     assert keys == [STAFF_CSV.object_key(OLD, gzip=False)]
 
@@ -284,17 +288,17 @@ def test_dangling_link_is_damage(
 
     done = meibo("verify", "--json")
 
-    assert damage in [one["damage"] for one in done.json()["damage"] if one["key"] == key]
+    assert damage in [finding["damage"] for finding in done.json()["damage"] if finding["key"] == key]
 
 
-def test_damage_elsewhere_does_not_concern_another_source(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_damage_of_a_source_does_not_affect_another_source(maker: ArchiveBuilder, meibo: Meibo) -> None:
     flip(maker)
 
     assert meibo("verify", "example").status == 0
     assert meibo("verify", "acme").status == 1
 
 
-def test_a_run_that_may_still_go_is_left_out(maker: ArchiveBuilder, storage: Storage) -> None:
+def test_run_that_may_be_in_progress_is_left_out(maker: ArchiveBuilder, storage: Storage) -> None:
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     storage.put("runs/dt=2026-11-21/run=20261121T180000Z/_plan.json", json.dumps({"exports": []}).encode())
 
@@ -306,8 +310,8 @@ def test_a_run_that_may_still_go_is_left_out(maker: ArchiveBuilder, storage: Sto
     assert plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 21, 19, tzinfo=UTC)).under_way == (RUN,)
 
 
-def test_an_export_that_only_the_plan_of_a_repair_names_is_verified(maker: ArchiveBuilder, storage: Storage) -> None:
-    # given: a run whose repair archived an export that the first plan could not resolve, and that never finished
+def test_export_that_only_the_plan_of_a_repair_names_is_verified(maker: ArchiveBuilder, storage: Storage) -> None:
+    # given: an unfinished run whose repair archived an export that the first plan did not contain
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     export = {name: getattr(USERS, name) for name in ("provider", "source", "dataset", "format", "scope")}
     storage.put(plan_key(RUN), b'{"exports": []}')
@@ -318,7 +322,7 @@ def test_an_export_that_only_the_plan_of_a_repair_names_is_verified(maker: Archi
     assert [task.folder.address for task in plan.tasks] == [USERS]
 
 
-def test_a_young_run_that_left_its_page_has_ended(maker: ArchiveBuilder, storage: Storage) -> None:
+def test_recent_run_with_a_report_page_has_ended(maker: ArchiveBuilder, storage: Storage) -> None:
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     storage.put(report_key(RUN, 1), b"<!doctype html>")
 
@@ -327,7 +331,7 @@ def test_a_young_run_that_left_its_page_has_ended(maker: ArchiveBuilder, storage
     assert [finding.damage for finding in plan.findings] == ["missing run manifest"]
 
 
-def test_what_cannot_be_read_is_neither_well_nor_damaged(
+def test_unreadable_object_is_unchecked_and_not_damaged(
     maker: ArchiveBuilder, meibo: Meibo, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if isinstance(storage, BucketArchive):

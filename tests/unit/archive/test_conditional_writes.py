@@ -1,4 +1,4 @@
-"""S3 answers 409 to a conditional write that meets another one: whether the key is taken is not known then."""
+"""Handle 409 of S3, the response to concurrent conditional writes of a key, which may or may not exist then."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from meibo.changes.outcomes import MessageOutcomes, Outcome
 from meibo.errors import AwsBusyError
 
 
-class World:
-    """A store whose S3 gives the answers that a test prepared, and the seconds that the store waited."""
+class StoreHarness:
+    """A store with stubbed responses of S3, and the waits of the store in seconds."""
 
     def __init__(self) -> None:
         client = boto3.client(
@@ -27,7 +27,7 @@ class World:
         self.waits: list[float] = []
         self.store = S3ArchiveStore(client, "archive", wait=self.waits.append)
 
-    def answers(self, *codes: tuple[str, int] | None) -> None:
+    def add_responses(self, *codes: tuple[str, int] | None) -> None:
         for code in codes:
             if code is None:
                 self.s3.add_response("put_object", {"ETag": '"tag"'})
@@ -37,60 +37,60 @@ class World:
 
 NOW = datetime(2026, 11, 21, 18, tzinfo=UTC)
 CONFLICT = ("ConditionalRequestConflict", 409)
-TAKEN = ("PreconditionFailed", 412)
+EXISTS = ("PreconditionFailed", 412)
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    world = World()
-    with world.s3:
-        yield world
-        world.s3.assert_no_pending_responses()
+def harness() -> Iterator[StoreHarness]:
+    harness = StoreHarness()
+    with harness.s3:
+        yield harness
+        harness.s3.assert_no_pending_responses()
 
 
-def test_a_write_that_meets_another_one_is_repeated_with_backoff(world: World) -> None:
-    world.answers(CONFLICT, CONFLICT, CONFLICT, None)
+def test_write_that_conflicts_is_retried_with_backoff(harness: StoreHarness) -> None:
+    harness.add_responses(CONFLICT, CONFLICT, CONFLICT, None)
 
-    assert world.store.put_json("runs/_plan.json", {}) is True
+    assert harness.store.put_json("runs/_plan.json", {}) is True
 
-    assert len(world.waits) == 3
-    assert all(later >= earlier for earlier, later in zip(world.waits, world.waits[1:], strict=False))
-
-
-def test_a_key_is_taken_only_once_the_other_write_succeeded(world: World) -> None:
-    world.answers(CONFLICT, TAKEN)
-
-    assert world.store.put_json("runs/_plan.json", {}) is False
+    assert len(harness.waits) == 3
+    assert all(later >= earlier for earlier, later in zip(harness.waits, harness.waits[1:], strict=False))
 
 
-def test_a_taken_key_is_not_written_again(world: World) -> None:
-    world.answers(TAKEN)
+def test_key_exists_after_the_conflicting_write_succeeded(harness: StoreHarness) -> None:
+    harness.add_responses(CONFLICT, EXISTS)
 
-    assert world.store.put_json("runs/_plan.json", {}) is False
-    assert world.waits == []
+    assert harness.store.put_json("runs/_plan.json", {}) is False
 
 
-def test_a_write_that_always_meets_another_one_is_aws_being_busy(world: World) -> None:
-    world.answers(*[CONFLICT] * 8)
+def test_existing_key_is_not_written_again(harness: StoreHarness) -> None:
+    harness.add_responses(EXISTS)
+
+    assert harness.store.put_json("runs/_plan.json", {}) is False
+    assert harness.waits == []
+
+
+def test_write_that_always_conflicts_is_reported_as_busy_aws(harness: StoreHarness) -> None:
+    harness.add_responses(*[CONFLICT] * 8)
 
     with pytest.raises(AwsBusyError, match="PutObject with 409 8 times"):
-        world.store.put_json("runs/_plan.json", {})
-    assert sum(world.waits) < 60
+        harness.store.put_json("runs/_plan.json", {})
+    assert sum(harness.waits) < 60
 
 
-def test_another_error_is_not_repeated(world: World) -> None:
-    world.answers(("AccessDenied", 403))
+def test_other_error_is_not_retried(harness: StoreHarness) -> None:
+    harness.add_responses(("AccessDenied", 403))
 
     with pytest.raises(ClientError, match="AccessDenied"):
-        world.store.put_json("runs/_plan.json", {})
-    assert world.waits == []
+        harness.store.put_json("runs/_plan.json", {})
+    assert harness.waits == []
 
 
-def test_a_record_waits_until_the_other_write_ends(world: World) -> None:
-    # given: two invocations write the first part of a record at the same time, and the other one fails
-    world.answers(CONFLICT, CONFLICT, None)
+def test_outcome_record_is_written_after_a_conflicting_write_failed(harness: StoreHarness) -> None:
+    # given: two invocations write the first part of a record at the same time, and the other write fails
+    harness.add_responses(CONFLICT, CONFLICT, None)
     message = QueueMessage("id", "receipt", "{}", "org_0000000000000001", NOW, receive_count=1)
-    outcomes = MessageOutcomes(world.store, message, {"source": "acme"})
+    outcomes = MessageOutcomes(harness.store, message, {"source": "acme"})
     outcomes.add(Outcome("auth0|1", "applied", NOW))
 
     # when
@@ -99,4 +99,4 @@ def test_a_record_waits_until_the_other_write_ends(world: World) -> None:
     # then
     assert written
     assert outcomes.by_member["auth0|1"].kind == "applied"
-    assert len(world.waits) == 2
+    assert len(harness.waits) == 2

@@ -1,3 +1,5 @@
+"""The keys of the bucket, and run ids."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,7 +22,7 @@ from meibo.errors import EventError
 ADDRESS = ExportAddress(provider="auth0", source="acme", dataset="users", format="ndjson", scope="con_0000000000000001")
 
 
-def test_keys_are_those_of_the_design() -> None:
+def test_keys_have_the_documented_format() -> None:
     folder = (
         "archive/provider=auth0/source=acme/dataset=users/format=ndjson/scope=con_0000000000000001"
         "/dt=2026-11-21/run=20261121T180000Z/"
@@ -33,17 +35,14 @@ def test_keys_are_those_of_the_design() -> None:
     assert attempt_key("20261121T180000Z", 2) == "runs/dt=2026-11-21/run=20261121T180000Z/_attempt-2.json"
 
 
-def test_a_repair_has_a_manifest_of_its_own() -> None:
+def test_repair_has_its_own_manifest_and_plan() -> None:
     assert run_manifest_key("20261121T180000Z", 1).endswith("/_manifest.json")
     assert run_manifest_key("20261121T180000Z", 2).endswith("/_manifest-2.json")
-
-
-def test_a_repair_has_a_plan_of_its_own() -> None:
     assert plan_key("20261121T180000Z", 2) == "runs/dt=2026-11-21/run=20261121T180000Z/_plan-2.json"
 
 
 @pytest.mark.parametrize("attempt", [1, 2, 12])
-def test_a_key_names_its_attempt(attempt: int) -> None:
+def test_attempt_is_parsed_from_its_keys(attempt: int) -> None:
     for key in (plan_key, attempt_key, run_manifest_key):
         assert attempt_of(key("20261121T180000Z", attempt)) == attempt
 
@@ -51,24 +50,24 @@ def test_a_key_names_its_attempt(attempt: int) -> None:
 @pytest.mark.parametrize(
     "name", ["_manifest-x.json", "_manifest-2.json.partial", "x_plan.json", "_failures/attempt=2/a/b/c/all.json", ""]
 )
-def test_other_keys_belong_to_no_attempt(name: str) -> None:
+def test_other_keys_have_no_attempt(name: str) -> None:
     assert attempt_of(f"runs/dt=2026-11-21/run=20261121T180000Z/{name}") is None
 
 
-def test_the_run_and_its_day_are_utc() -> None:
+def test_run_id_and_its_day_are_in_utc() -> None:
     three_in_the_morning_in_tokyo = datetime(2026, 11, 22, 3, 0, tzinfo=timezone(timedelta(hours=9)))
 
     assert run_id_of(three_in_the_morning_in_tokyo) == "20261121T180000Z"
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 12, 30)))  # noqa: DTZ001
-def test_a_run_id_leads_back_to_its_moment(moment: datetime) -> None:
+def test_run_id_is_parsed_to_its_time(moment: datetime) -> None:
     moment = moment.replace(tzinfo=UTC, microsecond=0)
 
     assert run_moment(run_id_of(moment)) == moment
 
 
 @pytest.mark.parametrize("run_id", ["", "20261121", "20261321T180000Z", "20261121T180000Z/..", "２0261121T180000Z"])
-def test_a_malformed_run_id_is_refused(run_id: str) -> None:
+def test_malformed_run_id_is_rejected(run_id: str) -> None:
     with pytest.raises(EventError, match="20261121T180000Z"):
         run_moment(run_id)
