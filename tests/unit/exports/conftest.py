@@ -1,4 +1,4 @@
-"""Fakes for the pieces around the exports: a workflow and a provider that live in memory."""
+"""Fakes of the workflow, the event bus and a provider, in memory."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ORGANIZATIONS = {
 
 @dataclass
 class FakeWorkflow:
-    """Executions by (run, attempt); a started one runs until a test says otherwise."""
+    """Executions by run and attempt. A started execution runs until a test changes its status."""
 
     executions: dict[tuple[str, int], ExecutionStatus] = field(default_factory=dict)
     starts: list[tuple[str, int, str]] = field(default_factory=list)
@@ -49,7 +49,7 @@ class FakeWorkflow:
 
 @dataclass
 class FakeBus:
-    """Keeps the events of the ends of runs."""
+    """Records the events of finished runs."""
 
     events: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -58,7 +58,7 @@ class FakeBus:
 
 
 class FakeAuth0(Auth0Provider):
-    """Counts the calls; ``fails`` makes the job of an export fail, ``wait`` is called by each call."""
+    """Records the jobs. ``fails`` maps export ids to errors of their jobs; every call calls ``wait``."""
 
     def __init__(self) -> None:
         self.fails: dict[str, Exception] = {}
@@ -116,7 +116,7 @@ def configuration_of(*sources: dict[str, Any]) -> Configuration:
 
 @dataclass
 class ExportsHarness:
-    """All that surrounds a RunCreator, and the creator itself."""
+    """A RunCreator with its store, workflow, providers and clock."""
 
     configuration: Configuration
     store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
@@ -143,7 +143,7 @@ class ExportsHarness:
 
 
 @pytest.fixture
-def world() -> ExportsHarness:
+def harness() -> ExportsHarness:
     return ExportsHarness(
         configuration_of(
             auth0_source(
@@ -155,9 +155,9 @@ def world() -> ExportsHarness:
     )
 
 
-WorldOf = Callable[..., ExportsHarness]
+HarnessFactory = Callable[..., ExportsHarness]
 
 
 @pytest.fixture
-def world_of() -> WorldOf:
+def new_harness() -> HarnessFactory:
     return lambda *sources: ExportsHarness(configuration_of(*sources))

@@ -1,3 +1,5 @@
+"""Archive an export: the object, its manifest, and the comparison with earlier exports."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -79,7 +81,7 @@ class FakeCollector(Collector):
 
 
 @dataclass
-class World:
+class ArchiveHarness:
     store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
     rows: int | None = 10
     error: Exception | None = None
@@ -100,12 +102,12 @@ class World:
         return archiver.archive(ExportEvent(run_id, 1, self.export))
 
 
-def test_the_manifest_is_written_beside_the_object() -> None:
-    world = World()
+def test_manifest_is_written_beside_the_object() -> None:
+    harness = ArchiveHarness()
 
-    answer = world.archive()
+    response = harness.archive()
 
-    assert answer == {
+    assert response == {
         "export_id": "acme/users/ndjson/all",
         "status": "archived",
         "wait_seconds": 0,
@@ -114,7 +116,7 @@ def test_the_manifest_is_written_beside_the_object() -> None:
         "bytes": 123,
         "verdict": "ok",
     }
-    manifest = world.store.get_json(MANIFEST)
+    manifest = harness.store.get_json(MANIFEST)
     assert manifest is not None
     assert manifest["object"] == {
         "bucket": "archive",
@@ -130,76 +132,78 @@ def test_the_manifest_is_written_beside_the_object() -> None:
     assert manifest["run_id"] == RUN
 
 
-def test_an_export_is_archived_once() -> None:
-    world = World()
-    first = world.archive()
+def test_export_is_archived_once() -> None:
+    harness = ArchiveHarness()
+    first = harness.archive()
 
-    assert world.archive() == first
-    assert world.copier.copied == []
-    assert world.copier.read == []
+    assert harness.archive() == first
+    assert harness.copier.copied == []
+    assert harness.copier.read == []
 
 
-def test_an_object_whose_manifest_is_missing_is_read_back_and_gets_one() -> None:
-    # given: a try completed the object and vanished
-    world = World()
-    world.archive()
-    del world.store.objects[MANIFEST]
+def test_object_without_a_manifest_is_read_back_and_gets_one() -> None:
+    # given: an invocation completed the object and was killed
+    harness = ArchiveHarness()
+    harness.archive()
+    del harness.store.objects[MANIFEST]
 
     # when
-    world.archive()
+    harness.archive()
 
-    # then: nothing is fetched again
-    assert world.copier.copied == []
-    assert world.copier.read == [KEY]
-    manifest = world.store.get_json(MANIFEST)
+    # then: the file is not fetched again
+    assert harness.copier.copied == []
+    assert harness.copier.read == [KEY]
+    manifest = harness.store.get_json(MANIFEST)
     assert manifest is not None
     assert manifest["archived"]["read_back"] is True
-    # the object may be from an earlier job than the one at hand
+    # the object may be the file of an earlier job
     assert manifest["job"] is None
 
 
-def test_a_copy_that_fails_leaves_no_manifest() -> None:
-    world = World(error=CorruptFileError("the file ends early"))
+def test_failed_copy_leaves_no_manifest() -> None:
+    harness = ArchiveHarness(error=CorruptFileError("the file ends early"))
 
     with pytest.raises(CorruptFileError):
-        world.archive()
+        harness.archive()
 
-    assert list(world.store.objects) == []
+    assert list(harness.store.objects) == []
 
 
-def test_a_manifest_of_another_file_is_a_conflict() -> None:
-    world = World()
+def test_manifest_of_another_file_is_a_conflict() -> None:
+    harness = ArchiveHarness()
 
-    class Racing(MemoryArchiveStore):
+    class RacingStore(MemoryArchiveStore):
         def put_json(self, key: str, document: Any) -> bool:
             other = {**document, "object": {**document["object"], "sha256": "cd" * 32}}
             super().put_json(key, other)
             return False
 
-    world.store = Racing()
+    harness.store = RacingStore()
     with pytest.raises(ArchiveConflictError, match="another file"):
-        world.archive()
+        harness.archive()
 
 
 @pytest.mark.parametrize(
     ("before", "after", "verdict"),
     [(10, 5, "ok"), (10, 4, "suspect"), (0, 3, "ok"), (10, 0, "suspect"), (None, 1, "ok"), (10, None, "ok")],
 )
-def test_far_fewer_rows_than_last_time_are_suspect(before: int | None, after: int | None, verdict: str) -> None:
-    world = World(rows=before)
-    world.archive(RUN)
-    world.rows = after
+def test_far_fewer_rows_than_in_the_last_export_are_suspect(
+    before: int | None, after: int | None, verdict: str
+) -> None:
+    harness = ArchiveHarness(rows=before)
+    harness.archive(RUN)
+    harness.rows = after
 
-    assert world.archive(NEXT_RUN)["verdict"] == verdict
+    assert harness.archive(NEXT_RUN)["verdict"] == verdict
 
 
-def test_a_suspect_export_names_the_reason_and_the_last_run() -> None:
-    world = World(rows=10)
-    world.archive(RUN)
-    world.rows = 4
-    world.archive(NEXT_RUN)
+def test_suspect_export_records_the_reason_and_the_last_run() -> None:
+    harness = ArchiveHarness(rows=10)
+    harness.archive(RUN)
+    harness.rows = 4
+    harness.archive(NEXT_RUN)
 
-    manifest = world.store.get_json(MANIFEST.replace("dt=2026-11-21", "dt=2026-11-22").replace(RUN, NEXT_RUN))
+    manifest = harness.store.get_json(MANIFEST.replace("dt=2026-11-21", "dt=2026-11-22").replace(RUN, NEXT_RUN))
     assert manifest is not None
     assert manifest["sanity"] == {
         "verdict": "suspect",
@@ -211,8 +215,8 @@ def test_a_suspect_export_names_the_reason_and_the_last_run() -> None:
     }
 
 
-def test_an_empty_first_export_is_suspect() -> None:
-    assert World(rows=0).archive()["verdict"] == "suspect"
+def test_empty_first_export_is_suspect() -> None:
+    assert ArchiveHarness(rows=0).archive()["verdict"] == "suspect"
 
 
 @pytest.mark.parametrize(
@@ -225,65 +229,65 @@ def test_an_empty_first_export_is_suspect() -> None:
         ("cybozu", "titles", "ok"),
     ],
 )
-def test_datasets_that_a_directory_need_not_use_may_be_empty(provider: str, dataset: str, verdict: str) -> None:
+def test_only_optional_datasets_may_be_empty(provider: str, dataset: str, verdict: str) -> None:
     export = replace(EXPORT, provider=provider, dataset=dataset, format="csv" if provider == "cybozu" else "ndjson")
 
-    assert World(rows=0, export=export).archive()["verdict"] == verdict
+    assert ArchiveHarness(rows=0, export=export).archive()["verdict"] == verdict
 
 
-def test_a_dataset_that_may_be_empty_is_suspect_when_it_becomes_so() -> None:
-    world = World(rows=10, export=replace(EXPORT, dataset="organizations"))
-    world.archive()
-    world.rows = 0
+def test_optional_dataset_that_becomes_empty_is_suspect() -> None:
+    harness = ArchiveHarness(rows=10, export=replace(EXPORT, dataset="organizations"))
+    harness.archive()
+    harness.rows = 0
 
-    assert world.archive(NEXT_RUN)["verdict"] == "suspect"
+    assert harness.archive(NEXT_RUN)["verdict"] == "suspect"
 
 
-def test_an_export_that_goes_on_later_says_how_far_it_came_and_writes_nothing() -> None:
+def test_unfinished_export_returns_its_progress_and_writes_no_object() -> None:
     members = replace(EXPORT, dataset="members", has_job=False, job=None)
     progress = CheckpointProgress(part=3, rows=70, organizations=9, skipped=0, moved_at=TICK)
-    world = World(export=members, unfinished=Unfinished(progress=progress, wait_seconds=12))
+    harness = ArchiveHarness(export=members, unfinished=Unfinished(progress=progress, wait_seconds=12))
 
-    assert world.archive() == {
+    assert harness.archive() == {
         "export_id": "acme/members/ndjson/all",
         "status": "continue",
         "wait_seconds": 12,
         "progress": progress.to_json(),
     }
-    assert list(world.store.objects) == []
+    assert list(harness.store.objects) == []
 
 
-def test_a_last_export_of_long_ago_is_found_too() -> None:
-    world = World(rows=10)
-    world.archive("20240101T180000Z")
-    world.rows = 1
+def test_old_last_export_is_found() -> None:
+    harness = ArchiveHarness(rows=10)
+    harness.archive("20240101T180000Z")
+    harness.rows = 1
 
-    assert world.archive(RUN)["verdict"] == "suspect"
+    assert harness.archive(RUN)["verdict"] == "suspect"
 
 
-def test_a_repaired_old_run_is_compared_with_the_run_before_it() -> None:
-    world = World(rows=10)
-    world.archive("20261120T180000Z")
-    world.rows = 1000
-    world.archive(NEXT_RUN)
-    world.rows = 9
+def test_repaired_old_run_is_compared_with_the_run_before_it() -> None:
+    harness = ArchiveHarness(rows=10)
+    harness.archive("20261120T180000Z")
+    harness.rows = 1000
+    harness.archive(NEXT_RUN)
+    harness.rows = 9
 
-    assert world.archive(RUN)["verdict"] == "ok"
+    assert harness.archive(RUN)["verdict"] == "ok"
 
 
 class Daily:
-    """Archives one export a day; the days count from the first run."""
+    """Archives an export per day. Days are counted from the first run."""
 
     def __init__(self) -> None:
-        self.world = World()
+        self.harness = ArchiveHarness()
 
     def archive(self, day: int, rows: int | None, *, accept_from: str | None = None) -> dict[str, Any]:
-        """Archive so many rows on a day and return the sanity of the manifest."""
+        """Archive ``rows`` rows on a day and return the sanity of the manifest."""
         run_id = run_id_of(TICK + timedelta(days=day))
         export = replace(EXPORT, accept_from=accept_from)
-        self.world.rows, self.world.export = rows, export
-        self.world.archive(run_id)
-        manifest = self.world.store.get_json(export.address.manifest_key(run_id))
+        self.harness.rows, self.harness.export = rows, export
+        self.harness.archive(run_id)
+        manifest = self.harness.store.get_json(export.address.manifest_key(run_id))
         assert manifest is not None
         sanity: dict[str, Any] = manifest["sanity"]
         return sanity
@@ -295,7 +299,7 @@ def test_lasting_loss_is_suspect_for_30_days() -> None:
 
     sanities = [daily.archive(day, 4) for day in range(1, 33)]
 
-    assert [one["verdict"] for one in sanities] == ["suspect"] * 30 + ["ok"] * 2
+    assert [sanity["verdict"] for sanity in sanities] == ["suspect"] * 30 + ["ok"] * 2
     assert sanities[0]["reason"] == "60 % fewer users than in the last export: 10 → 4"
     assert sanities[29]["reason"] == (f"60 % fewer users than in run {RUN} (the last one that was not suspect): 10 → 4")
     assert (sanities[29]["previous_rows"], sanities[29]["baseline_run_id"], sanities[29]["baseline_rows"]) == (
@@ -303,7 +307,7 @@ def test_lasting_loss_is_suspect_for_30_days() -> None:
         RUN,
         10,
     )
-    # From then on the new level is the measure.
+    # From then on exports are compared with the new level.
     assert (sanities[31]["previous_rows"], sanities[31]["baseline_rows"]) == (4, 4)
 
 
@@ -325,7 +329,7 @@ def test_second_loss_is_compared_with_the_last_export() -> None:
     assert daily.archive(2, 1)["reason"] == "75 % fewer users than in the last export: 4 → 1"
 
 
-def test_lasting_loss_of_everything_names_the_last_export_that_had_rows() -> None:
+def test_reason_of_a_lasting_empty_export_names_the_last_export_with_rows() -> None:
     daily = Daily()
     daily.archive(0, 10)
 
@@ -333,17 +337,17 @@ def test_lasting_loss_of_everything_names_the_last_export_that_had_rows() -> Non
     assert daily.archive(2, 0)["reason"] == f"no users; run {RUN} (the last one that was not suspect) had 10"
 
 
-def test_old_export_is_still_compared_with_the_previous_one() -> None:
+def test_export_is_compared_with_an_old_previous_export() -> None:
     daily = Daily()
     daily.archive(0, 10)
 
     assert daily.archive(90, 4)["verdict"] == "suspect"
-    # The last export that was not suspect is older than 30 days.
+    # The last export without a suspicion is older than 30 days.
     assert daily.archive(91, 4)["verdict"] == "ok"
 
 
 @pytest.mark.parametrize("day", [1, 2])
-def test_accepted_level_is_the_new_measure(day: int) -> None:
+def test_later_exports_are_compared_with_the_accepted_level(day: int) -> None:
     # given: a loss on the day after the first run
     daily = Daily()
     daily.archive(0, 10)
@@ -353,39 +357,39 @@ def test_accepted_level_is_the_new_measure(day: int) -> None:
     # when
     sanity = daily.archive(2, 4, accept_from=accepted)
 
-    # then: it is accepted, and a further loss is not
+    # then: the loss is accepted, and a further loss is suspect
     assert (sanity["verdict"], sanity["accept_from"], sanity["baseline_run_id"]) == ("ok", accepted, None)
     assert daily.archive(3, 4, accept_from=accepted)["verdict"] == "ok"
     assert daily.archive(4, 1, accept_from=accepted)["verdict"] == "suspect"
 
 
-def test_loss_is_accepted_before_it_happens() -> None:
+def test_future_loss_can_be_accepted() -> None:
     daily = Daily()
     daily.archive(0, 10)
     accepted = f"{TICK + timedelta(days=2):%Y-%m-%d}"
 
-    # A date in the future is no reason to accept anything yet.
+    # Before the accepted date the loss is suspect.
     assert daily.archive(1, 4, accept_from=accepted)["verdict"] == "suspect"
     assert daily.archive(2, 4, accept_from=accepted)["verdict"] == "ok"
 
 
-def test_accepting_does_not_make_an_empty_directory_acceptable() -> None:
+def test_empty_export_is_suspect_despite_an_accepted_date() -> None:
     daily = Daily()
     daily.archive(0, 10)
 
     assert daily.archive(1, 0, accept_from=f"{TICK + timedelta(days=1):%Y-%m-%d}")["verdict"] == "suspect"
 
 
-def test_suspect_manifest_without_a_baseline_is_measured_by_the_one_before_it() -> None:
-    # given: a manifest of a version that did not record the baseline
+def test_suspect_manifest_without_a_baseline_is_skipped_in_the_comparison() -> None:
+    # given: a manifest of an earlier version, without a baseline
     daily = Daily()
     daily.archive(0, 10)
     sanity = daily.archive(1, 4)
     key = EXPORT.address.manifest_key(NEXT_RUN)
-    manifest = daily.world.store.get_json(key)
+    manifest = daily.harness.store.get_json(key)
     assert manifest is not None
-    del daily.world.store.objects[key]
+    del daily.harness.store.objects[key]
     names = ("baseline_run_id", "baseline_rows")
-    daily.world.store.put_json(key, {**manifest, "sanity": {n: v for n, v in sanity.items() if n not in names}})
+    daily.harness.store.put_json(key, {**manifest, "sanity": {n: v for n, v in sanity.items() if n not in names}})
 
     assert daily.archive(2, 4)["verdict"] == "suspect"

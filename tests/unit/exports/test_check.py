@@ -1,3 +1,5 @@
+"""Check an export's job: its state, its deadline and the wait before the next check."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -32,8 +34,8 @@ EXPORT = PlannedExport(
 CONTEXT = ProviderContext(lambda: 900.0)
 
 
-class OneJob(Auth0Provider):
-    """Auth0 with one job."""
+class SingleJobProvider(Auth0Provider):
+    """Auth0 with a single job, whose state a test sets."""
 
     state = JobState("pending")
 
@@ -44,49 +46,49 @@ class OneJob(Auth0Provider):
 
 
 @pytest.fixture(autouse=True)
-def one_job() -> Iterator[None]:
+def single_job() -> Iterator[None]:
     before = provider("auth0")
-    register(OneJob())
+    register(SingleJobProvider())
     yield
     register(before)
 
 
 def check_after(seconds: float, state: JobState) -> dict[str, object]:
-    OneJob.state = state
+    SingleJobProvider.state = state
     return check(EXPORT, CONTEXT, now=TICK + timedelta(seconds=seconds))
 
 
-def test_a_completed_job_is_ready() -> None:
+def test_completed_job_is_ready() -> None:
     assert check_after(10, JobState("completed"))["status"] == "ready"
 
 
-def test_a_job_that_is_gone_is_to_be_created_again() -> None:
+def test_lost_job_is_gone() -> None:
     assert check_after(10, JobState("gone", "failed"))["status"] == "gone"
 
 
-def test_a_pending_job_is_pending() -> None:
+def test_pending_job_is_pending() -> None:
     assert check_after(10, JobState("pending"))["status"] == "pending"
 
 
-def test_a_job_past_its_deadline_is_stuck_and_counts_as_gone() -> None:
+def test_job_past_its_deadline_is_gone() -> None:
     assert check_after(3600, JobState("pending"))["status"] == "pending"
     assert check_after(3601, JobState("pending"))["status"] == "gone"
 
 
-def test_a_job_that_completed_late_is_still_ready() -> None:
+def test_job_that_completed_after_its_deadline_is_ready() -> None:
     assert check_after(7200, JobState("completed"))["status"] == "ready"
 
 
-def test_waits_grow_with_the_jobs_age_up_to_a_bound() -> None:
+def test_wait_grows_with_the_age_of_the_job_up_to_a_maximum() -> None:
     waits = [check_after(age, JobState("pending"))["wait_seconds"] for age in (0, 4, 60, 400, 3000)]
 
     assert waits == [1, 1, 15, 100, MAX_WAIT_SECONDS]
 
 
-def test_a_clock_that_was_set_back_does_not_make_the_wait_negative() -> None:
+def test_wait_is_not_negative_after_the_clock_was_set_back() -> None:
     assert check_after(-300, JobState("pending"))["wait_seconds"] == 1
 
 
-def test_an_export_without_a_job_is_a_wrong_event() -> None:
+def test_export_without_a_job_is_an_event_error() -> None:
     with pytest.raises(EventError, match="no job to check"):
         check(replace(EXPORT, job=None), CONTEXT, now=TICK)

@@ -1,3 +1,5 @@
+"""Exports that outlast an invocation: parts, progress, waits, repairs and races."""
+
 from __future__ import annotations
 
 import gzip
@@ -37,8 +39,8 @@ def export(dataset: str) -> PlannedExport:
 
 
 @dataclass
-class World:
-    """A collector, invoked again and again as the workflow would."""
+class CollectorHarness:
+    """A collector that is invoked repeatedly like in the workflow."""
 
     tenant: MemoryTenant
     dataset: str = "members"
@@ -55,7 +57,7 @@ class World:
             part_bytes=self.part_bytes,
             now=lambda: self.time,
         )
-        # What the workflow passes on is JSON.
+        # The workflow passes JSON.
         event = {"run_id": RUN, "attempt": attempt, "export": export(self.dataset).to_json()}
         if progress:
             event["progress"] = json.loads(json.dumps(progress.to_json()))
@@ -63,14 +65,14 @@ class World:
         return collector.collect(parse_export_event(event), PAGES[self.dataset](self.tenant))
 
     def unfinished(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Unfinished:
-        found = self.collect(progress, attempt=attempt)
-        assert isinstance(found, Unfinished)
-        return found
+        result = self.collect(progress, attempt=attempt)
+        assert isinstance(result, Unfinished)
+        return result
 
     def collected(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Collected:
-        found = self.collect(progress, attempt=attempt)
-        assert isinstance(found, Collected)
-        return found
+        result = self.collect(progress, attempt=attempt)
+        assert isinstance(result, Collected)
+        return result
 
 
 def rows(collected: Collected) -> list[dict[str, Any]]:
@@ -79,12 +81,12 @@ def rows(collected: Collected) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("dataset", ["organizations", "members"])
 @pytest.mark.parametrize("count", [0, 1, 20])
-def test_what_fits_into_one_invocation_is_one_part(dataset: str, count: int) -> None:
-    world = World(MemoryTenant(count), dataset)
+def test_export_within_an_invocation_has_one_part(dataset: str, count: int) -> None:
+    harness = CollectorHarness(MemoryTenant(count), dataset)
 
-    collected = world.collected()
+    collected = harness.collected()
 
-    assert rows(collected) == world.tenant.lines(dataset)
+    assert rows(collected) == harness.tenant.lines(dataset)
     assert len(collected.parts) == 1
     assert collected.notes()["organizations"] == count
 
@@ -96,144 +98,142 @@ def test_what_fits_into_one_invocation_is_one_part(dataset: str, count: int) -> 
     part_bytes=st.sampled_from([1, 30, 1_000_000]),
     killed=st.sets(st.integers(0, 10)),
 )
-def test_invocations_that_end_early_or_are_killed_make_the_same_file(
+def test_interrupted_invocations_produce_the_same_file(
     dataset: str, count: int, calls: list[int], part_bytes: int, killed: set[int]
 ) -> None:
-    world = World(MemoryTenant(count), dataset, part_bytes=part_bytes)
+    harness = CollectorHarness(MemoryTenant(count), dataset, part_bytes=part_bytes)
     progress: CheckpointProgress | None = None
 
     for number, left in enumerate([*calls, 1_000_000]):
-        world.tenant.calls_left = left
-        found = world.collect(progress)
-        if isinstance(found, Collected):
+        harness.tenant.calls_left = left
+        result = harness.collect(progress)
+        if isinstance(result, Collected):
             break
-        # An answer that got lost: the workflow invokes again with what it knew before.
-        progress = progress if number in killed else found.progress
+        # After a lost response the workflow invokes again with the earlier progress.
+        progress = progress if number in killed else result.progress
 
-    assert isinstance(found, Collected)
-    assert rows(found) == world.tenant.lines(dataset)
-    assert found.parts[-1].totals.rows == len(world.tenant.lines(dataset))
-
-
-def test_time_that_is_over_is_no_failure_and_the_progress_counts() -> None:
-    world = World(MemoryTenant(10, calls_left=5))
-
-    found = world.unfinished()
-
-    assert found.progress == CheckpointProgress(part=1, rows=3, organizations=3, skipped=0, moved_at=TICK)
-    assert found.wait_seconds == 0
+    assert isinstance(result, Collected)
+    assert rows(result) == harness.tenant.lines(dataset)
+    assert result.parts[-1].totals.rows == len(harness.tenant.lines(dataset))
 
 
-def test_the_state_holds_no_cursor_and_nothing_of_a_person() -> None:
-    world = World(MemoryTenant(10, calls_left=6))
+def test_export_without_time_left_returns_its_progress() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=5))
 
-    state = json.dumps(world.unfinished().progress.to_json())
+    unfinished = harness.unfinished()
+
+    assert unfinished.progress == CheckpointProgress(part=1, rows=3, organizations=3, skipped=0, moved_at=TICK)
+    assert unfinished.wait_seconds == 0
+
+
+def test_progress_contains_no_cursor_and_no_user_data() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=6))
+
+    state = json.dumps(harness.unfinished().progress.to_json())
 
     assert "auth0|" not in state
     assert "@" not in state
     assert "cursor" not in state
 
 
-def test_the_client_is_given_less_time_than_there_is_so_that_a_part_can_be_written() -> None:
-    world = World(MemoryTenant(1), seconds_left=500)
+def test_deadline_of_the_client_leaves_time_to_write_a_part() -> None:
+    harness = CollectorHarness(MemoryTenant(1), seconds_left=500)
 
-    world.collected()
+    harness.collected()
 
-    assert world.deadlines == [470]
-
-
-def test_a_wait_that_the_provider_asks_for_is_left_to_the_workflow() -> None:
-    world = World(MemoryTenant(10, calls_left=5, retry_after=299.2))
-
-    assert world.unfinished().wait_seconds == 300
+    assert harness.deadlines == [470]
 
 
-@pytest.mark.parametrize(("told", "waits"), [(None, 60), (2.0, 60), (600.0, 600), (1e9, MAX_WAIT_SECONDS)])
-def test_an_invocation_that_the_provider_gives_nothing_writes_nothing_and_waits_longer(
-    told: float | None, waits: int
-) -> None:
-    world = World(MemoryTenant(10, calls_left=0, retry_after=told))
+def test_requested_wait_is_passed_to_the_workflow() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=5, retry_after=299.2))
 
-    found = world.unfinished()
-
-    assert found.wait_seconds == waits
-    assert found.progress.part == 0
-    assert list(world.store.objects) == []
+    assert harness.unfinished().wait_seconds == 300
 
 
-def test_a_provider_that_is_busy_for_hours_does_not_fail_the_export() -> None:
-    # given: nothing for 23 hours, an hour a round
-    world = World(MemoryTenant(10, calls_left=5, retry_after=3600))
-    progress = world.unfinished().progress
+@pytest.mark.parametrize(("retry_after", "waits"), [(None, 60), (2.0, 60), (600.0, 600), (1e9, MAX_WAIT_SECONDS)])
+def test_invocation_without_a_response_writes_nothing_and_waits_longer(retry_after: float | None, waits: int) -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=0, retry_after=retry_after))
+
+    unfinished = harness.unfinished()
+
+    assert unfinished.wait_seconds == waits
+    assert unfinished.progress.part == 0
+    assert list(harness.store.objects) == []
+
+
+def test_provider_that_is_busy_for_hours_does_not_fail_the_export() -> None:
+    # given: no response for 23 hours, with a wait of an hour each time
+    harness = CollectorHarness(MemoryTenant(10, calls_left=5, retry_after=3600))
+    progress = harness.unfinished().progress
     for _ in range(23):
-        world.time += timedelta(hours=1)
-        progress = world.unfinished(progress).progress
+        harness.time += timedelta(hours=1)
+        progress = harness.unfinished(progress).progress
 
-    # when: then it answers again
-    world.tenant.calls_left = 1_000_000
+    # when: the provider responds again
+    harness.tenant.calls_left = 1_000_000
 
     # then
-    assert rows(world.collected(progress)) == world.tenant.lines("members")
+    assert rows(harness.collected(progress)) == harness.tenant.lines("members")
 
 
-def test_a_day_without_any_answer_is_told_as_such() -> None:
-    world = World(MemoryTenant(10, calls_left=5))
-    progress = world.unfinished().progress
-    world.time += timedelta(hours=24)
+def test_day_without_a_response_is_an_error() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=5))
+    progress = harness.unfinished().progress
+    harness.time += timedelta(hours=24)
 
     with pytest.raises(ProviderBusyError, match="24 hours"):
-        world.unfinished(progress)
+        harness.unfinished(progress)
 
 
-def test_a_single_answer_starts_the_day_anew() -> None:
-    world = World(MemoryTenant(10, calls_left=5))
-    progress = world.unfinished().progress
-    world.time += timedelta(hours=23)
-    world.tenant.calls_left = 3
-    progress = world.unfinished(progress).progress
-    world.time += timedelta(hours=23)
+def test_single_response_restarts_the_limit_of_a_day() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=5))
+    progress = harness.unfinished().progress
+    harness.time += timedelta(hours=23)
+    harness.tenant.calls_left = 3
+    progress = harness.unfinished(progress).progress
+    harness.time += timedelta(hours=23)
 
-    assert world.unfinished(progress).progress.moved_at == TICK + timedelta(hours=23)
+    assert harness.unfinished(progress).progress.moved_at == TICK + timedelta(hours=23)
 
 
-def test_a_part_that_is_there_already_is_taken_over() -> None:
-    # given: the invocation's answer got lost after its part was written
-    world = World(MemoryTenant(10, calls_left=6))
-    world.unfinished()
-    asked = len(world.tenant.calls)
-    before = dict(world.store.objects)
+def test_existing_part_is_reused() -> None:
+    # given: the invocation's response was lost after it wrote its part
+    harness = CollectorHarness(MemoryTenant(10, calls_left=6))
+    harness.unfinished()
+    calls_before = len(harness.tenant.calls)
+    before = dict(harness.store.objects)
 
     # when
-    world.tenant.calls_left = 1_000_000
-    collected = world.collected()
+    harness.tenant.calls_left = 1_000_000
+    collected = harness.collected()
 
-    # then: nothing of it is asked again, and nothing overwritten
-    assert rows(collected) == world.tenant.lines("members")
-    assert world.tenant.calls[asked:].count(f"members of {organization_id(0)}") == 0
-    assert before.items() <= world.store.objects.items()
+    # then: its calls are not repeated, and no object is overwritten
+    assert rows(collected) == harness.tenant.lines("members")
+    assert harness.tenant.calls[calls_before:].count(f"members of {organization_id(0)}") == 0
+    assert before.items() <= harness.store.objects.items()
 
 
-def test_of_two_invocations_that_collect_the_same_part_one_wins() -> None:
-    # given: another one finishes part 1 while this one is at it, and it has come further
-    world = World(MemoryTenant(10, calls_left=4))
-    other = World(MemoryTenant(10, calls_left=6), store=world.store)
+def test_first_of_two_concurrent_writes_of_a_part_counts() -> None:
+    # given: a concurrent invocation finishes part 1 first, with more rows
+    harness = CollectorHarness(MemoryTenant(10, calls_left=4))
+    other = CollectorHarness(MemoryTenant(10, calls_left=6), store=harness.store)
     first = True
 
-    def race(question: str) -> None:
+    def race(_call: str) -> None:
         nonlocal first
         if first:
             first = False
             other.unfinished()
 
-    world.tenant.before = race
+    harness.tenant.before = race
 
     # when
-    progress = world.unfinished().progress
-    world.tenant.calls_left = 1_000_000
+    progress = harness.unfinished().progress
+    harness.tenant.calls_left = 1_000_000
 
-    # then: the one part that counts is the other's
+    # then: the part of the concurrent invocation counts
     assert progress.rows == 5
-    assert rows(world.collected(progress)) == world.tenant.lines("members")
+    assert rows(harness.collected(progress)) == harness.tenant.lines("members")
 
 
 @given(
@@ -243,177 +243,175 @@ def test_of_two_invocations_that_collect_the_same_part_one_wins() -> None:
     calls=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     part_bytes=st.tuples(st.sampled_from([1, 40, 1_000_000]), st.sampled_from([1, 40, 1_000_000])),
 )
-def test_two_invocations_that_run_into_each_other_make_one_file(
+def test_two_concurrent_invocations_produce_one_file(
     dataset: str, count: int, at: int, calls: tuple[int, int], part_bytes: tuple[int, int]
 ) -> None:
-    # given: another invocation runs while this one is at its nth question, and cuts its parts elsewhere
-    world = World(MemoryTenant(count, calls_left=calls[0]), dataset, part_bytes=part_bytes[0])
-    other = World(MemoryTenant(count, calls_left=calls[1]), dataset, world.store, part_bytes=part_bytes[1])
-    questions = 0
+    # given: another invocation, with other part sizes, runs during the nth call of this invocation
+    harness = CollectorHarness(MemoryTenant(count, calls_left=calls[0]), dataset, part_bytes=part_bytes[0])
+    other = CollectorHarness(MemoryTenant(count, calls_left=calls[1]), dataset, harness.store, part_bytes=part_bytes[1])
+    call_count = 0
 
-    def run_into(question: str) -> None:
-        nonlocal questions
-        questions += 1
-        if questions == at:
+    def run_other(_call: str) -> None:
+        nonlocal call_count
+        call_count += 1
+        if call_count == at:
             other.collect()
 
-    world.tenant.before = run_into
+    harness.tenant.before = run_other
 
     # when
-    found = world.collect()
-    world.tenant.calls_left = 1_000_000
-    if isinstance(found, Unfinished):
-        found = world.collect(found.progress)
+    result = harness.collect()
+    harness.tenant.calls_left = 1_000_000
+    if isinstance(result, Unfinished):
+        result = harness.collect(result.progress)
 
     # then
-    assert isinstance(found, Collected)
-    assert rows(found) == world.tenant.lines(dataset)
-    assert found.parts[-1].last
+    assert isinstance(result, Collected)
+    assert rows(result) == harness.tenant.lines(dataset)
+    assert result.parts[-1].last
 
 
-def test_a_large_part_is_written_while_the_invocation_goes_on() -> None:
-    world = World(MemoryTenant(20), part_bytes=1)
+def test_large_part_is_written_during_the_invocation() -> None:
+    harness = CollectorHarness(MemoryTenant(20), part_bytes=1)
 
-    collected = world.collected()
+    collected = harness.collected()
 
     assert len(collected.parts) > 1
-    assert rows(collected) == world.tenant.lines("members")
+    assert rows(collected) == harness.tenant.lines("members")
 
 
-def test_little_time_left_for_putting_the_parts_together_is_left_to_the_next_invocation() -> None:
+def test_parts_are_joined_by_the_next_invocation_if_little_time_is_left() -> None:
     # given
-    world = World(MemoryTenant(10), seconds_left=100)
-    progress = world.unfinished().progress
+    harness = CollectorHarness(MemoryTenant(10), seconds_left=100)
+    progress = harness.unfinished().progress
 
     # when
-    world.seconds_left = 900
-    asked = len(world.tenant.calls)
-    collected = world.collected(progress)
+    harness.seconds_left = 900
+    calls_before = len(harness.tenant.calls)
+    collected = harness.collected(progress)
 
-    # then: without another call
-    assert rows(collected) == world.tenant.lines("members")
-    assert len(world.tenant.calls) == asked
-
-
-def test_a_repair_takes_over_what_an_earlier_attempt_collected_to_its_end() -> None:
-    world = World(MemoryTenant(10))
-    world.collected()
-    asked = len(world.tenant.calls)
-
-    collected = world.collected(attempt=3)
-
-    assert rows(collected) == world.tenant.lines("members")
-    assert len(world.tenant.calls) == asked
+    # then: no call is repeated
+    assert rows(collected) == harness.tenant.lines("members")
+    assert len(harness.tenant.calls) == calls_before
 
 
-def test_a_repair_begins_anew_where_the_earlier_attempt_did_not_end() -> None:
-    # given: cursors live for 24 hours only, and the directory has moved on
-    world = World(MemoryTenant(10, calls_left=5))
-    world.unfinished()
-    world.tenant.calls_left = 1_000_000
+def test_repair_reuses_the_completed_parts_of_an_earlier_attempt() -> None:
+    harness = CollectorHarness(MemoryTenant(10))
+    harness.collected()
+    calls_before = len(harness.tenant.calls)
 
-    collected = world.collected(attempt=2)
+    collected = harness.collected(attempt=3)
+
+    assert rows(collected) == harness.tenant.lines("members")
+    assert len(harness.tenant.calls) == calls_before
+
+
+def test_repair_restarts_if_the_earlier_attempt_is_incomplete() -> None:
+    # given: an incomplete attempt, whose cursors expire after 24 hours
+    harness = CollectorHarness(MemoryTenant(10, calls_left=5))
+    harness.unfinished()
+    harness.tenant.calls_left = 1_000_000
+
+    collected = harness.collected(attempt=2)
 
     assert collected.notes()["parts"] == 1
-    assert rows(collected) == world.tenant.lines("members")
+    assert rows(collected) == harness.tenant.lines("members")
 
 
-def test_skipped_organizations_are_counted_and_named_over_all_parts() -> None:
-    gone = {organization_id(number) for number in (1, 4, 8)}
-    world = World(MemoryTenant(10, gone=gone, calls_left=6))
-    progress = world.unfinished().progress
-    world.tenant.calls_left = 1_000_000
+def test_skipped_organizations_of_all_parts_are_counted_and_named() -> None:
+    deleted = {organization_id(number) for number in (1, 4, 8)}
+    harness = CollectorHarness(MemoryTenant(10, gone=deleted, calls_left=6))
+    progress = harness.unfinished().progress
+    harness.tenant.calls_left = 1_000_000
 
-    notes = world.collected(progress).notes()
+    notes = harness.collected(progress).notes()
 
     assert notes["parts"] == 2
     assert notes["organizations"] == 7
-    assert notes["skipped_organizations"] == {"count": 3, "ids": sorted(gone)}
+    assert notes["skipped_organizations"] == {"count": 3, "ids": sorted(deleted)}
 
 
-def test_the_notes_say_whether_members_have_their_roles() -> None:
-    assert World(MemoryTenant(5)).collected().notes()["roles"] == {"included": "yes"}
-    assert World(MemoryTenant(5, roles=False)).collected().notes()["roles"] == {
+def test_notes_state_whether_members_include_roles() -> None:
+    assert CollectorHarness(MemoryTenant(5)).collected().notes()["roles"] == {"included": "yes"}
+    assert CollectorHarness(MemoryTenant(5, roles=False)).collected().notes()["roles"] == {
         "included": "no",
         "reason": "the token lacks the scope read:organization_member_roles",
     }
-    assert "roles" not in World(MemoryTenant(5), "organizations").collected().notes()
+    assert "roles" not in CollectorHarness(MemoryTenant(5), "organizations").collected().notes()
 
 
-def test_roles_that_were_lost_on_the_way_are_told() -> None:
-    world = World(MemoryTenant(10, calls_left=8))
-    progress = world.unfinished().progress
-    world.tenant.calls_left, world.tenant.roles = 1_000_000, False
+def test_notes_state_that_only_some_members_include_roles() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=8))
+    progress = harness.unfinished().progress
+    harness.tenant.calls_left, harness.tenant.roles = 1_000_000, False
 
-    assert world.collected(progress).notes()["roles"]["included"] == "in part"
+    assert harness.collected(progress).notes()["roles"]["included"] == "in part"
 
 
-def test_a_part_that_was_damaged_is_not_archived() -> None:
-    world = World(MemoryTenant(5))
-    collected = world.collected()
+def test_damaged_part_is_not_archived() -> None:
+    harness = CollectorHarness(MemoryTenant(5))
+    collected = harness.collected()
     key = collected.parts[0].key
     assert key
-    world.store.objects[key] += b"\0"
+    harness.store.objects[key] += b"\0"
 
     with pytest.raises(CorruptFileError, match="SHA-256 of its record"):
         list(collected.chunks())
 
 
-def test_parts_that_are_not_there_any_more_are_collected_again() -> None:
-    world = World(MemoryTenant(10, calls_left=6))
-    progress = world.unfinished().progress
-    world.store.objects.clear()
-    world.tenant.calls_left = 1_000_000
+def test_expired_parts_are_collected_again() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=6))
+    progress = harness.unfinished().progress
+    harness.store.objects.clear()
+    harness.tenant.calls_left = 1_000_000
 
-    assert rows(world.collected(progress)) == world.tenant.lines("members")
+    assert rows(harness.collected(progress)) == harness.tenant.lines("members")
 
 
-def test_a_first_part_that_expired_before_the_last_was_there_is_told() -> None:
-    world = World(MemoryTenant(10, calls_left=6))
-    progress = world.unfinished().progress
-    world.tenant.calls_left = 6
-    progress = world.unfinished(progress).progress
-    world.tenant.calls_left = 1_000_000
-    del world.store.objects[f"{FOLDER}00001.json"]
+def test_first_part_that_expired_before_the_last_is_an_error() -> None:
+    harness = CollectorHarness(MemoryTenant(10, calls_left=6))
+    progress = harness.unfinished().progress
+    harness.tenant.calls_left = 6
+    progress = harness.unfinished(progress).progress
+    harness.tenant.calls_left = 1_000_000
+    del harness.store.objects[f"{FOLDER}00001.json"]
 
     with pytest.raises(ArchiveConflictError, match="part 1 of 3"):
-        world.collect(progress)
+        harness.collect(progress)
 
 
-def test_a_refusal_fails_the_export_and_keeps_the_parts_out_of_the_archive() -> None:
-    def refuse(question: str) -> None:
-        if organization_id(4) in question:
+def test_refused_request_fails_the_export_and_archives_nothing() -> None:
+    def refuse(call: str) -> None:
+        if organization_id(4) in call:
             raise RequestRefusedError("refused", status=400)
 
-    world = World(MemoryTenant(10, before=refuse))
+    harness = CollectorHarness(MemoryTenant(10, before=refuse))
 
     with pytest.raises(RequestRefusedError):
-        world.collect()
+        harness.collect()
 
-    assert not any(key.startswith("archive/") for key in world.store.objects)
+    assert not any(key.startswith("archive/") for key in harness.store.objects)
 
 
-def test_parts_are_beside_the_archive_and_named_after_their_attempt() -> None:
-    world = World(MemoryTenant(5))
-    collected = world.collected()
+def test_parts_are_outside_the_archive_and_named_after_their_attempt() -> None:
+    harness = CollectorHarness(MemoryTenant(5))
+    collected = harness.collected()
 
-    record, part = sorted(world.store.objects, key=len)
+    record, part = sorted(harness.store.objects, key=len)
     assert record == f"{FOLDER}00001.json"
     assert part == collected.parts[0].key
     assert part.startswith(f"{FOLDER}00001-")
     assert part.endswith(".ndjson.gz")
 
 
-def test_a_record_of_another_version_is_refused() -> None:
-    world = World(MemoryTenant(5))
-    world.store.put_json(f"{FOLDER}00001.json", {"number": 1})
+def test_part_record_of_another_version_is_rejected() -> None:
+    harness = CollectorHarness(MemoryTenant(5))
+    harness.store.put_json(f"{FOLDER}00001.json", {"number": 1})
 
     with pytest.raises(ArchiveConflictError, match="version"):
-        world.collect()
+        harness.collect()
 
 
-def test_without_progress_and_parts_it_begins_at_the_beginning() -> None:
-    asked = ExportEvent(RUN, 1, export("members"))
-
-    assert asked.progress is None
-    assert rows(World(MemoryTenant(3)).collected()) == MemoryTenant(3).lines("members")
+def test_event_without_progress_starts_from_the_beginning() -> None:
+    assert ExportEvent(RUN, 1, export("members")).progress is None
+    assert rows(CollectorHarness(MemoryTenant(3)).collected()) == MemoryTenant(3).lines("members")

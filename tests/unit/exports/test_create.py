@@ -1,3 +1,5 @@
+"""Plan a run, create its jobs, start its workflow, and repair it."""
+
 from __future__ import annotations
 
 import json
@@ -31,7 +33,7 @@ from tests.unit.exports.conftest import (
     TICK,
     ExportsHarness,
     FakeBus,
-    WorldOf,
+    HarnessFactory,
     auth0_source,
     configuration_of,
     cybozu_source,
@@ -45,13 +47,13 @@ MANIFEST = f"runs/dt=2026-11-21/run={RUN}/_manifest.json"
 SHARED = "acme/users/ndjson/con_000000000000000S"
 
 
-def planned(world: ExportsHarness, key: str = ATTEMPT_1) -> list[PlannedExport]:
-    return [PlannedExport.from_json(entry) for entry in world.store.get_json(key) or []]
+def planned(harness: ExportsHarness, key: str = ATTEMPT_1) -> list[PlannedExport]:
+    return [PlannedExport.from_json(entry) for entry in harness.store.get_json(key) or []]
 
 
-def archive(world: ExportsHarness, *exports: PlannedExport) -> None:
+def archive(harness: ExportsHarness, *exports: PlannedExport) -> None:
     for export in exports:
-        world.store.put_json(
+        harness.store.put_json(
             export.address.manifest_key(RUN),
             {
                 "object": {"key": "k", "bytes": 100, "sha256": "ab"},
@@ -61,11 +63,11 @@ def archive(world: ExportsHarness, *exports: PlannedExport) -> None:
         )
 
 
-def finished(world: ExportsHarness, attempt: int) -> dict[str, Any]:
+def finished(harness: ExportsHarness, attempt: int) -> dict[str, Any]:
     """Finish the attempt and return its run manifest."""
-    world.workflow.executions[RUN, attempt] = "FAILED"
-    RunFinisher(store=world.store, bus=FakeBus()).finish(RUN, attempt)
-    manifest = world.store.get_json(run_manifest_key(RUN, attempt))
+    harness.workflow.executions[RUN, attempt] = "FAILED"
+    RunFinisher(store=harness.store, bus=FakeBus()).finish(RUN, attempt)
+    manifest = harness.store.get_json(run_manifest_key(RUN, attempt))
     assert isinstance(manifest, dict)
     return manifest
 
@@ -74,11 +76,11 @@ def unarchived(export: PlannedExport) -> dict[str, str]:
     return {"export_id": export.export_id, "error": "Unknown", "reason": ANY}
 
 
-def test_a_tick_writes_the_plan_creates_the_jobs_and_starts_the_workflow(world: ExportsHarness) -> None:
-    answer = world.creator.begin(TICK)
+def test_tick_writes_the_plan_creates_jobs_and_starts_the_workflow(harness: ExportsHarness) -> None:
+    response = harness.creator.begin(TICK)
 
-    assert answer == {"run_id": RUN, "attempt": 1, "status": "started", "exports": 3, "jobs": 2, "not_created": []}
-    plan = world.store.get_json(PLAN)
+    assert response == {"run_id": RUN, "attempt": 1, "status": "started", "exports": 3, "jobs": 2, "not_created": []}
+    plan = harness.store.get_json(PLAN)
     assert plan is not None
     assert [entry["export_id"] for entry in plan["exports"]] == [
         "acme/users/ndjson/con_0000000000000001",
@@ -86,80 +88,82 @@ def test_a_tick_writes_the_plan_creates_the_jobs_and_starts_the_workflow(world: 
         "example/users/csv/all",
     ]
     assert all("job" not in entry for entry in plan["exports"])
-    assert [export.job.id if export.job else None for export in planned(world)] == [
+    assert [export.job.id if export.job else None for export in planned(harness)] == [
         "job_0000000000000001",
         "job_0000000000000002",
         None,
     ]
-    assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
+    assert harness.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
-def test_a_tick_that_is_delivered_twice_changes_nothing(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    before = dict(world.store.objects)
+def test_tick_that_is_delivered_twice_changes_nothing(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    before = dict(harness.store.objects)
 
-    answer = world.creator.begin(TICK)
+    response = harness.creator.begin(TICK)
 
-    assert answer["status"] == "already_started"
-    assert world.store.objects == before
-    assert len(world.providers.jobs) == 2
-    assert len(world.workflow.starts) == 1
+    assert response["status"] == "already_started"
+    assert harness.store.objects == before
+    assert len(harness.providers.jobs) == 2
+    assert len(harness.workflow.starts) == 1
 
 
-def test_a_tick_that_died_after_its_plan_is_taken_up_without_creating_jobs(world: ExportsHarness) -> None:
-    # given: the first delivery wrote the plan, created jobs and vanished before it started the workflow
-    world.creator.begin(TICK)
-    world.workflow.executions.clear()
-    world.workflow.starts.clear()
-    del world.store.objects[ATTEMPT_1]
-    world.providers.jobs.clear()
+def test_tick_that_was_killed_after_its_plan_is_resumed_without_new_jobs(harness: ExportsHarness) -> None:
+    # given: the first delivery wrote the plan, created jobs and was killed before it started the workflow
+    harness.creator.begin(TICK)
+    harness.workflow.executions.clear()
+    harness.workflow.starts.clear()
+    del harness.store.objects[ATTEMPT_1]
+    harness.providers.jobs.clear()
 
     # when: the schedule delivers the tick again
-    answer = world.creator.begin(TICK)
+    response = harness.creator.begin(TICK)
 
-    # then: the workflow runs, and it creates the jobs
-    assert (answer["status"], answer["exports"], answer["jobs"]) == ("started", 3, 0)
-    assert world.providers.jobs == []
-    assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
-
-
-def test_what_the_time_does_not_allow_is_left_to_the_workflow(world: ExportsHarness) -> None:
-    world.seconds_left = 59.0
-
-    answer = world.creator.begin(TICK)
-
-    assert answer["jobs"] == 0
-    assert answer["status"] == "started"
-    assert all(export.job is None for export in planned(world))
+    # then: the workflow is started and creates the jobs
+    assert (response["status"], response["exports"], response["jobs"]) == ("started", 3, 0)
+    assert harness.providers.jobs == []
+    assert harness.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
-def test_one_job_that_cannot_be_created_does_not_stop_the_others(world: ExportsHarness) -> None:
-    world.providers.fails["acme/users/ndjson/con_0000000000000001"] = ProviderBusyError("busy")
+def test_jobs_without_time_left_are_created_by_the_workflow(harness: ExportsHarness) -> None:
+    harness.seconds_left = 59.0
 
-    answer = world.creator.begin(TICK)
+    response = harness.creator.begin(TICK)
 
-    assert answer["jobs"] == 1
-    assert [export.job is not None for export in planned(world)] == [False, True, False]
+    assert response["jobs"] == 0
+    assert response["status"] == "started"
+    assert all(export.job is None for export in planned(harness))
 
 
-def test_an_organization_means_each_of_its_connections_and_a_shared_one_once(world_of: WorldOf) -> None:
-    world = world_of(
+def test_job_that_cannot_be_created_does_not_stop_the_others(harness: ExportsHarness) -> None:
+    harness.providers.fails["acme/users/ndjson/con_0000000000000001"] = ProviderBusyError("busy")
+
+    response = harness.creator.begin(TICK)
+
+    assert response["jobs"] == 1
+    assert [export.job is not None for export in planned(harness)] == [False, True, False]
+
+
+def test_organization_resolves_to_its_connections_without_duplicates(new_harness: HarnessFactory) -> None:
+    harness = new_harness(
         auth0_source(
             {"dataset": "users", "organization_id": "org_0000000000000001"},
             {"dataset": "users", "organization_id": "org_0000000000000002"},
         )
     )
 
-    world.creator.begin(TICK)
+    harness.creator.begin(TICK)
 
-    assert [export.export_id for export in planned(world)] == [
+    assert [export.export_id for export in planned(harness)] == [
         "acme/users/ndjson/con_0000000000000001",
         "acme/users/ndjson/con_000000000000000S",
     ]
 
 
-def test_accepted_date_is_in_the_plan_and_the_latest_one_counts_for_a_shared_connection(world_of: WorldOf) -> None:
-    world = world_of(
+def test_accepted_date_is_in_the_plan_and_the_latest_counts_for_a_shared_connection(
+    new_harness: HarnessFactory,
+) -> None:
+    harness = new_harness(
         auth0_source(
             {"dataset": "users", "organization_id": "org_0000000000000001", "accept_from": "2026-11-20"},
             {"dataset": "users", "organization_id": "org_0000000000000002", "accept_from": "2026-11-21"},
@@ -167,183 +171,184 @@ def test_accepted_date_is_in_the_plan_and_the_latest_one_counts_for_a_shared_con
         )
     )
 
-    world.creator.begin(TICK)
+    harness.creator.begin(TICK)
 
-    assert {export.export_id: export.accept_from for export in planned(world)} == {
+    assert {export.export_id: export.accept_from for export in planned(harness)} == {
         "acme/users/ndjson/con_0000000000000001": "2026-11-20",
         "acme/users/ndjson/con_000000000000000S": "2026-11-21",
         "acme/members/ndjson/all": None,
     }
 
 
-def test_a_repair_uses_the_settings_of_the_source_as_they_are_today(world_of: WorldOf) -> None:
-    # given: a run whose files are on a host that was not allowed
-    world = world_of(auth0_source({"dataset": "users"}))
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
+def test_repair_uses_the_current_settings_of_the_source(new_harness: HarnessFactory) -> None:
+    # given: a run whose files were on a host outside the allowed hosts
+    harness = new_harness(auth0_source({"dataset": "users"}))
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     source = {**auth0_source({"dataset": "users"}), "location_hosts": ["files.example.com"], "suspect_share": 0.25}
-    world.configuration = configuration_of({**source, "job_deadline_seconds": 600})
+    harness.configuration = configuration_of({**source, "job_deadline_seconds": 600})
 
     # when
-    world.creator.repair(RUN)
+    harness.creator.repair(RUN)
 
     # then
-    (export,) = world.store.get_json(ATTEMPT_2) or []
+    (export,) = harness.store.get_json(ATTEMPT_2) or []
     assert export["options"] == {"location_hosts": ["files.example.com"]}
     assert (export["suspect_share"], export["job_deadline_seconds"]) == (0.25, 600)
 
 
-def test_an_organization_without_connections_fails_alone(world_of: WorldOf) -> None:
-    world = world_of(
+def test_organization_without_connections_fails_only_its_own_export(new_harness: HarnessFactory) -> None:
+    harness = new_harness(
         auth0_source(
             {"dataset": "users", "organization_id": "org_0000000000000009"},
             {"dataset": "users", "format": "csv"},
         )
     )
 
-    world.creator.begin(TICK)
+    harness.creator.begin(TICK)
 
-    refused, other = planned(world)
+    refused, other = planned(harness)
     assert refused.refused is not None
     assert refused.refused.error == "RequestRefusedError"
     assert other.job is not None
 
 
-def test_an_organization_is_not_refused_while_aws_is_busy(world_of: WorldOf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_busy_aws_does_not_refuse_an_organization(new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     # given
-    world = world_of(auth0_source({"dataset": "users", "organization_id": "org_0000000000000001"}))
+    harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000001"}))
 
     def busy(*_arguments: object) -> list[str]:
         raise AwsBusyError("AWS answered GetSecretValue with ThrottlingException; retry later")
 
-    # when: the secret of the source cannot be read for a moment
+    # when: the secret of the source temporarily cannot be read
     with monkeypatch.context() as patch:
-        patch.setattr(world.providers, "organization_connections", busy)
+        patch.setattr(harness.providers, "organization_connections", busy)
         with pytest.raises(AwsBusyError):
-            world.creator.begin(TICK)
-    planned_while_busy = world.store.get_json(PLAN)
-    world.creator.begin(TICK)
+            harness.creator.begin(TICK)
+    planned_while_busy = harness.store.get_json(PLAN)
+    harness.creator.begin(TICK)
 
-    # then: nothing was decided by then, and the tick that is delivered again begins the run
+    # then: no plan was written, and the next delivery of the tick starts the run
     assert planned_while_busy is None
-    assert all(export.refused is None for export in planned(world))
+    assert all(export.refused is None for export in planned(harness))
 
 
-def test_two_wishes_for_one_key_that_differ_are_refused(world_of: WorldOf) -> None:
-    world = world_of(
+def test_export_that_is_configured_twice_with_different_fields_is_refused(new_harness: HarnessFactory) -> None:
+    harness = new_harness(
         auth0_source(
             {"dataset": "users", "organization_id": "org_0000000000000001", "fields": ["user_id"]},
             {"dataset": "users", "organization_id": "org_0000000000000002", "fields": ["email"]},
         )
     )
 
-    world.creator.begin(TICK)
+    harness.creator.begin(TICK)
 
-    shared = next(export for export in planned(world) if export.scope == "con_000000000000000S")
+    shared = next(export for export in planned(harness) if export.scope == "con_000000000000000S")
     assert shared.refused is not None
     assert "twice with different fields" in shared.refused.message
 
 
-def test_each_new_job_of_an_export_is_counted_up_to_the_bound(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    export = planned(world)[0]
+def test_number_of_jobs_per_export_is_bounded(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    export = planned(harness)[0]
 
-    second = PlannedExport.from_json(world.creator.create(export))
-    third = PlannedExport.from_json(world.creator.create(second))
+    second = PlannedExport.from_json(harness.creator.create(export))
+    third = PlannedExport.from_json(harness.creator.create(second))
 
     assert third.job == ExportJob(id="job_0000000000000004", created_at=TICK.isoformat(), number=3)
     with pytest.raises(JobsExhaustedError, match="3 jobs were created for acme/users/ndjson"):
-        world.creator.create(third)
+        harness.creator.create(third)
 
 
-def test_cybozu_has_no_jobs(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    export = planned(world)[2]
+def test_export_of_cybozu_has_no_job(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    export = planned(harness)[2]
 
-    assert world.creator.create(export) == export.to_json()
+    assert harness.creator.create(export) == export.to_json()
 
 
-def test_a_repair_fetches_only_what_the_plan_lacks(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    world.store.put_json(planned(world)[0].address.manifest_key(RUN), {})
+def test_repair_contains_only_missing_exports(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.store.put_json(planned(harness)[0].address.manifest_key(RUN), {})
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
-    assert answer == {"run_id": RUN, "attempt": 2, "status": "started", "exports": 2, "jobs": 1, "not_created": []}
-    assert [export.export_id for export in planned(world, ATTEMPT_2)] == [
+    assert response == {"run_id": RUN, "attempt": 2, "status": "started", "exports": 2, "jobs": 1, "not_created": []}
+    assert [export.export_id for export in planned(harness, ATTEMPT_2)] == [
         "acme/users/csv/con_0000000000000002",
         "example/users/csv/all",
     ]
-    assert world.workflow.starts[-1] == (RUN, 2, ATTEMPT_2)
+    assert harness.workflow.starts[-1] == (RUN, 2, ATTEMPT_2)
 
 
-def test_a_repair_of_a_running_attempt_changes_nothing(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
+def test_repair_of_a_running_attempt_changes_nothing(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
 
-    assert world.creator.repair(RUN) == {"run_id": RUN, "attempt": 1, "status": "running"}
-    assert len(world.workflow.starts) == 1
-
-
-def test_a_repair_of_a_complete_run_has_nothing_to_do(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "SUCCEEDED"
-    archive(world, *planned(world))
-    world.store.put_json(MANIFEST, {"complete": True})
-
-    assert world.creator.repair(RUN) == {"run_id": RUN, "attempt": 1, "status": "complete", "exports": 0}
-    assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
+    assert harness.creator.repair(RUN) == {"run_id": RUN, "attempt": 1, "status": "running"}
+    assert len(harness.workflow.starts) == 1
 
 
-def test_a_repair_starts_the_attempt_that_a_dead_repair_had_prepared(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    world.creator.repair(RUN)
-    del world.workflow.executions[RUN, 2]
-    world.workflow.starts.clear()
+def test_repair_of_a_complete_run_starts_nothing(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "SUCCEEDED"
+    archive(harness, *planned(harness))
+    harness.store.put_json(MANIFEST, {"complete": True})
 
-    answer = world.creator.repair(RUN)
-
-    assert (answer["attempt"], answer["status"], answer["jobs"]) == (2, "started", 2)
-    assert world.workflow.starts == [(RUN, 2, ATTEMPT_2)]
-    assert len(world.providers.jobs) == 4
+    assert harness.creator.repair(RUN) == {"run_id": RUN, "attempt": 1, "status": "complete", "exports": 0}
+    assert harness.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
-def test_a_repair_uses_the_domain_and_the_secret_of_todays_configuration(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
+def test_repair_starts_the_attempt_that_a_killed_repair_prepared(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.creator.repair(RUN)
+    del harness.workflow.executions[RUN, 2]
+    harness.workflow.starts.clear()
+
+    response = harness.creator.repair(RUN)
+
+    assert (response["attempt"], response["status"], response["jobs"]) == (2, "started", 2)
+    assert harness.workflow.starts == [(RUN, 2, ATTEMPT_2)]
+    assert len(harness.providers.jobs) == 4
+
+
+def test_repair_uses_the_current_domain_and_secret(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     source = auth0_source({"dataset": "users", "connection_id": "con_0000000000000001"})
     source.update(domain="acme.eu.auth0.com", secret="meibo/acme-corrected")
-    world.configuration = configuration_of(source, cybozu_source({"dataset": "users"}))
+    harness.configuration = configuration_of(source, cybozu_source({"dataset": "users"}))
 
-    world.creator.repair(RUN)
+    harness.creator.repair(RUN)
 
-    repaired = planned(world, ATTEMPT_2)[0]
+    repaired = planned(harness, ATTEMPT_2)[0]
     assert (repaired.endpoint, repaired.secret) == ("acme.eu.auth0.com", "meibo/acme-corrected")
 
 
-def test_a_repair_resolves_again_what_was_refused(world_of: WorldOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given: an organization had no connection when the plan was made
-    world = world_of(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    # when: it has one now
-    monkeypatch.setitem(ORGANIZATIONS, "org_0000000000000009", ["con_0000000000000009"])
-    world.creator.repair(RUN)
+def test_repair_resolves_refused_exports_again(new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    # given: an organization without connections when the plan was written
+    harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
 
-    # then: the connection takes the refused export's place
-    (export,) = planned(world, ATTEMPT_2)
+    # when: the organization has a connection now
+    monkeypatch.setitem(ORGANIZATIONS, "org_0000000000000009", ["con_0000000000000009"])
+    harness.creator.repair(RUN)
+
+    # then: the connection replaces the refused export
+    (export,) = planned(harness, ATTEMPT_2)
     assert export.export_id == "acme/users/ndjson/con_0000000000000009"
     assert export.refused is None
-    assert finished(world, 2)["missing"] == [unarchived(export)]
+    assert finished(harness, 2)["missing"] == [unarchived(export)]
 
 
-def test_a_run_that_never_was_cannot_be_repaired(world: ExportsHarness) -> None:
+def test_unknown_run_cannot_be_repaired(harness: ExportsHarness) -> None:
     with pytest.raises(EventError, match="there is no plan"):
-        world.creator.repair(RUN)
+        harness.creator.repair(RUN)
 
 
-# -- several invocations for one run
+# -- concurrent invocations
 
 
 def organizations_of_one_tenant() -> dict[str, Any]:
@@ -353,121 +358,124 @@ def organizations_of_one_tenant() -> dict[str, Any]:
     )
 
 
-def at_the_same_time(world: ExportsHarness, *calls: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
-    """Run the calls in threads, on a clock on which each call to a provider takes 20 seconds."""
+def at_the_same_time(harness: ExportsHarness, *calls: Callable[[], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run the calls concurrently, on a clock on which every call of a provider takes 20 seconds."""
     time = VirtualTime(TICK.timestamp())
-    world.clock = time
-    world.providers.wait = lambda: time.sleep(20)
-    answers: list[dict[str, Any]] = []
-    time.run([lambda call=call: answers.append(call()) for call in calls])  # type: ignore[misc]  # call is bound early
-    return answers
+    harness.clock = time
+    harness.providers.wait = lambda: time.sleep(20)
+    responses: list[dict[str, Any]] = []
+    time.run([lambda call=call: responses.append(call()) for call in calls])  # type: ignore[misc]  # call is bound early
+    return responses
 
 
 @pytest.mark.parametrize(
     "sources",
     [
-        # The second begins while the first creates jobs: resolving these takes no time.
+        # The second invocation starts while the first creates jobs: resolving these takes no time.
         (auth0_source({"dataset": "users"}, {"dataset": "users", "format": "csv"}),),
-        # Both find no plan, and resolve at the same time.
+        # Neither invocation finds a plan, so that both resolve the exports.
         (organizations_of_one_tenant(),),
     ],
 )
-def test_two_begins_at_the_same_time_create_each_job_once(world_of: WorldOf, sources: Any) -> None:
-    world = world_of(*sources)
+def test_two_concurrent_ticks_create_each_job_once(new_harness: HarnessFactory, sources: Any) -> None:
+    harness = new_harness(*sources)
 
-    answers = at_the_same_time(world, *[lambda: world.creator.begin(TICK)] * 2)
+    responses = at_the_same_time(harness, *[lambda: harness.creator.begin(TICK)] * 2)
 
-    assert sorted(answer["status"] for answer in answers) == ["already_started", "started"]
-    assert len(world.providers.jobs) == 2
-    assert [export.job.id if export.job else None for export in planned(world)] == [
+    assert sorted(response["status"] for response in responses) == ["already_started", "started"]
+    assert len(harness.providers.jobs) == 2
+    assert [export.job.id if export.job else None for export in planned(harness)] == [
         "job_0000000000000001",
         "job_0000000000000002",
     ]
-    assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
+    assert harness.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
-def test_two_repairs_at_the_same_time_create_each_job_once(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    world.providers.jobs.clear()
+def test_two_concurrent_repairs_create_each_job_once(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.providers.jobs.clear()
 
-    answers = at_the_same_time(world, *[lambda: world.creator.repair(RUN)] * 2)
+    responses = at_the_same_time(harness, *[lambda: harness.creator.repair(RUN)] * 2)
 
-    assert sorted((answer["attempt"], answer["status"]) for answer in answers) == [(2, "running"), (2, "started")]
-    assert len(world.providers.jobs) == 2
-    assert [bool(export.job) for export in planned(world, ATTEMPT_2)] == [True, True, False]
-    assert world.workflow.starts[1:] == [(RUN, 2, ATTEMPT_2)]
+    assert sorted((response["attempt"], response["status"]) for response in responses) == [
+        (2, "running"),
+        (2, "started"),
+    ]
+    assert len(harness.providers.jobs) == 2
+    assert [bool(export.job) for export in planned(harness, ATTEMPT_2)] == [True, True, False]
+    assert harness.workflow.starts[1:] == [(RUN, 2, ATTEMPT_2)]
 
 
-def died_after_its_plan(world: ExportsHarness, attempt: int, key: str) -> None:
-    """Leave the attempt as an invocation leaves it that vanished while it created jobs."""
-    del world.workflow.executions[RUN, attempt]
-    del world.store.objects[key]
-    world.workflow.starts.clear()
-    world.providers.jobs.clear()
+def kill_after_plan(harness: ExportsHarness, attempt: int, key: str) -> None:
+    """Restore the state of an attempt whose invocation was killed while it created jobs."""
+    del harness.workflow.executions[RUN, attempt]
+    del harness.store.objects[key]
+    harness.workflow.starts.clear()
+    harness.providers.jobs.clear()
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
-def test_a_preparation_is_taken_over_when_its_invocation_is_over(world: ExportsHarness, attempt: int) -> None:
+def test_preparation_is_taken_over_after_the_timeout_of_its_invocation(harness: ExportsHarness, attempt: int) -> None:
     clock = FakeClock(TICK.timestamp())
-    world.clock = clock
-    world.creator.begin(TICK)
+    harness.clock = clock
+    harness.creator.begin(TICK)
     if attempt == 2:
-        world.workflow.executions[RUN, 1] = "FAILED"
-        world.creator.repair(RUN)
-    died_after_its_plan(world, attempt, (ATTEMPT_1, ATTEMPT_2)[attempt - 1])
+        harness.workflow.executions[RUN, 1] = "FAILED"
+        harness.creator.repair(RUN)
+    kill_after_plan(harness, attempt, (ATTEMPT_1, ATTEMPT_2)[attempt - 1])
 
-    answer = world.creator.begin(TICK) if attempt == 1 else world.creator.repair(RUN)
+    response = harness.creator.begin(TICK) if attempt == 1 else harness.creator.repair(RUN)
 
-    assert (answer["attempt"], answer["status"], answer["jobs"]) == (attempt, "started", 0)
-    assert clock.now() - TICK.timestamp() == world.seconds_left
-    assert world.providers.jobs == []
+    assert (response["attempt"], response["status"], response["jobs"]) == (attempt, "started", 0)
+    assert clock.now() - TICK.timestamp() == harness.seconds_left
+    assert harness.providers.jobs == []
 
 
-def test_who_has_no_time_to_wait_for_a_preparation_fails_and_is_invoked_again(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    died_after_its_plan(world, 1, ATTEMPT_1)
-    world.seconds_left = 59
+def test_invocation_without_time_to_wait_for_a_preparation_fails(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    kill_after_plan(harness, 1, ATTEMPT_1)
+    harness.seconds_left = 59
 
     with pytest.raises(OutOfTimeError, match="still creates the jobs"):
-        world.creator.begin(TICK)
+        harness.creator.begin(TICK)
 
-    assert world.workflow.starts == []
+    assert harness.workflow.starts == []
 
 
-class LostAnswers(MemoryArchiveStore):
-    """A bucket whose first answer to each write is lost, so that the client's retry finds the key taken."""
+class LostResponses(MemoryArchiveStore):
+    """A bucket whose first response to each write is lost, so that the client's retry finds an existing key."""
 
     def put_json(self, key: str, document: Any) -> bool:
         super().put_json(key, document)
         return False
 
 
-def test_an_invocation_recognizes_its_own_plan_when_the_answer_was_lost(world: ExportsHarness) -> None:
-    world.store = LostAnswers()
+def test_invocation_recognizes_its_own_plan_after_a_lost_response(harness: ExportsHarness) -> None:
+    harness.store = LostResponses()
 
-    answer = world.creator.begin(TICK)
+    response = harness.creator.begin(TICK)
 
-    assert (answer["status"], answer["jobs"]) == ("started", 2)
-    assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
-
-
-# -- what could not be created
+    assert (response["status"], response["jobs"]) == ("started", 2)
+    assert harness.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
-def test_the_answer_lists_each_export_that_could_not_be_created(
-    world_of: WorldOf, caplog: pytest.LogCaptureFixture
+# -- exports that were not created
+
+
+def test_response_lists_exports_that_were_not_created(
+    new_harness: HarnessFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = world_of(
+    harness = new_harness(
         auth0_source({"dataset": "users"}, {"dataset": "users", "organization_id": "org_0000000000000009"}),
         cybozu_source({"dataset": "users"}),
     )
-    world.providers.fails["acme/users/ndjson/all"] = CredentialsRefusedError("the client secret of acme is wrong")
+    harness.providers.fails["acme/users/ndjson/all"] = CredentialsRefusedError("the client secret of acme is wrong")
 
-    answer = world.creator.begin(TICK)
+    response = harness.creator.begin(TICK)
 
-    assert (answer["exports"], answer["jobs"]) == (3, 0)
-    assert sorted(answer["not_created"], key=lambda failure: failure["export_id"]) == [
+    assert (response["exports"], response["jobs"]) == (3, 0)
+    assert sorted(response["not_created"], key=lambda failure: failure["export_id"]) == [
         {
             "export_id": "acme/users/ndjson/all",
             "error": "CredentialsRefusedError",
@@ -483,180 +491,180 @@ def test_the_answer_lists_each_export_that_could_not_be_created(
         {name: vars(record)[name] for name in ("export_id", "error", "reason")}
         for record in caplog.records
         if record.getMessage() == "export not created"
-    ] == answer["not_created"]
+    ] == response["not_created"]
 
 
-def test_the_answer_of_a_repair_lists_them_too(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    world.providers.fails["acme/users/ndjson/con_0000000000000001"] = ProviderBusyError("busy")
+def test_response_of_a_repair_lists_exports_that_were_not_created(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.providers.fails["acme/users/ndjson/con_0000000000000001"] = ProviderBusyError("busy")
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
-    assert answer["not_created"] == [
+    assert response["not_created"] == [
         {"export_id": "acme/users/ndjson/con_0000000000000001", "error": "ProviderBusyError", "reason": "busy"}
     ]
 
 
-def test_an_error_that_is_not_ours_stops_no_other_export_and_its_message_is_withheld(
-    world: ExportsHarness, caplog: pytest.LogCaptureFixture
+def test_unexpected_error_does_not_stop_other_exports_and_its_message_is_withheld(
+    harness: ExportsHarness, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.providers.fails["acme/users/ndjson/con_0000000000000001"] = KeyError("taro@example.jp")
+    harness.providers.fails["acme/users/ndjson/con_0000000000000001"] = KeyError("taro@example.jp")
 
-    answer = world.creator.begin(TICK)
+    response = harness.creator.begin(TICK)
 
-    assert (answer["status"], answer["jobs"]) == ("started", 1)
-    assert answer["not_created"][0]["error"] == "UnexpectedError"
-    assert answer["not_created"][0]["reason"].startswith("KeyError; ")
-    assert "taro" not in json.dumps(answer)
+    assert (response["status"], response["jobs"]) == ("started", 1)
+    assert response["not_created"][0]["error"] == "UnexpectedError"
+    assert response["not_created"][0]["reason"].startswith("KeyError; ")
+    assert "taro" not in json.dumps(response)
     assert not any("taro" in str(vars(record)) for record in caplog.records)
 
 
-def test_a_busy_aws_is_reported_as_such(world: ExportsHarness) -> None:
-    world.providers.fails["acme/users/ndjson/con_0000000000000001"] = ClientError(
+def test_busy_aws_is_reported(harness: ExportsHarness) -> None:
+    harness.providers.fails["acme/users/ndjson/con_0000000000000001"] = ClientError(
         {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}, "GetSecretValue"
     )
 
-    answer = world.creator.begin(TICK)
+    response = harness.creator.begin(TICK)
 
-    assert [failure["error"] for failure in answer["not_created"]] == ["AwsBusyError"]
-
-
-# -- a repair always finishes the run
+    assert [failure["error"] for failure in response["not_created"]] == ["AwsBusyError"]
 
 
-def test_a_run_that_was_aborted_before_its_manifest_gets_one(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    archive(world, *planned(world))
-    world.workflow.executions[RUN, 1] = "ABORTED"
-
-    answer = world.creator.repair(RUN)
-
-    assert (answer["attempt"], answer["status"], answer["exports"]) == (2, "started", 0)
-    assert world.store.get_json(ATTEMPT_2) == []
-    assert world.workflow.starts[-1] == (RUN, 2, ATTEMPT_2)
-    assert finished(world, 2)["complete"] is True
-    assert world.creator.repair(RUN)["status"] == "complete"
+# -- repairs of unfinished runs
 
 
-def test_a_manifest_that_is_older_than_the_archives_is_followed_by_a_true_one(world: ExportsHarness) -> None:
-    # given: the second attempt archived what the first one's manifest lacks, and was aborted before its own
-    world.creator.begin(TICK)
-    archive(world, *planned(world)[:2])
-    assert finished(world, 1)["complete"] is False
-    world.creator.repair(RUN)
-    archive(world, *planned(world)[2:])
-    world.workflow.executions[RUN, 2] = "ABORTED"
+def test_aborted_run_without_a_manifest_is_finished(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    archive(harness, *planned(harness))
+    harness.workflow.executions[RUN, 1] = "ABORTED"
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
-    assert (answer["attempt"], answer["status"], answer["exports"]) == (3, "started", 0)
-    assert finished(world, 3)["counts"]["archived"] == 3
+    assert (response["attempt"], response["status"], response["exports"]) == (2, "started", 0)
+    assert harness.store.get_json(ATTEMPT_2) == []
+    assert harness.workflow.starts[-1] == (RUN, 2, ATTEMPT_2)
+    assert finished(harness, 2)["complete"] is True
+    assert harness.creator.repair(RUN)["status"] == "complete"
+
+
+def test_outdated_run_manifest_is_followed_by_a_correct_one(harness: ExportsHarness) -> None:
+    # given: the second attempt archived the missing export, and was aborted before its run manifest
+    harness.creator.begin(TICK)
+    archive(harness, *planned(harness)[:2])
+    assert finished(harness, 1)["complete"] is False
+    harness.creator.repair(RUN)
+    archive(harness, *planned(harness)[2:])
+    harness.workflow.executions[RUN, 2] = "ABORTED"
+
+    response = harness.creator.repair(RUN)
+
+    assert (response["attempt"], response["status"], response["exports"]) == (3, "started", 0)
+    assert finished(harness, 3)["counts"]["archived"] == 3
 
 
 @pytest.mark.parametrize("archived", [2, 3])
-def test_a_run_is_repaired_after_its_executions_are_forgotten(world: ExportsHarness, archived: int) -> None:
-    # given: an execution that was aborted before its end, more than 90 days ago
+def test_run_is_repaired_after_its_executions_were_deleted(harness: ExportsHarness, archived: int) -> None:
+    # given: an execution that was aborted more than 90 days ago
     clock = FakeClock(TICK.timestamp())
-    world.clock = clock
-    world.creator.begin(TICK)
-    archive(world, *planned(world)[:archived])
+    harness.clock = clock
+    harness.creator.begin(TICK)
+    archive(harness, *planned(harness)[:archived])
     clock.time += timedelta(days=91).total_seconds()
-    world.workflow.executions.clear()
+    harness.workflow.executions.clear()
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
-    # then: a new attempt fetches what lacks, and is not that of the old list with its jobs
-    assert (answer["attempt"], answer["status"], answer["exports"]) == (2, "started", 3 - archived)
-    assert [export.export_id for export in planned(world, ATTEMPT_2)] == [
-        export.export_id for export in planned(world)[archived:]
+    # then: a new attempt contains only the missing exports, not the old list with its jobs
+    assert (response["attempt"], response["status"], response["exports"]) == (2, "started", 3 - archived)
+    assert [export.export_id for export in planned(harness, ATTEMPT_2)] == [
+        export.export_id for export in planned(harness)[archived:]
     ]
     assert clock.slept == []
-    assert finished(world, 2)["counts"]["missing"] == 3 - archived
+    assert finished(harness, 2)["counts"]["missing"] == 3 - archived
 
 
-def test_a_complete_run_stays_complete_after_its_executions_are_forgotten(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    archive(world, *planned(world))
-    finished(world, 1)
-    world.workflow.executions.clear()
-    world.clock.sleep(timedelta(days=91).total_seconds())
+def test_complete_run_stays_complete_after_its_executions_were_deleted(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    archive(harness, *planned(harness))
+    finished(harness, 1)
+    harness.workflow.executions.clear()
+    harness.clock.sleep(timedelta(days=91).total_seconds())
 
-    assert world.creator.repair(RUN)["status"] == "complete"
-
-
-def test_a_tick_of_a_run_that_is_forgotten_changes_nothing(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    finished(world, 1)
-    world.workflow.executions.clear()
-    world.clock.sleep(timedelta(days=91).total_seconds())
-
-    assert world.creator.begin(TICK)["status"] == "already_started"
-    assert world.workflow.starts == [(RUN, 1, ATTEMPT_1)]
+    assert harness.creator.repair(RUN)["status"] == "complete"
 
 
-def test_a_run_whose_exports_are_all_archived_is_finished_without_a_configuration(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    archive(world, *planned(world))
-    world.workflow.executions[RUN, 1] = "ABORTED"
+def test_tick_of_a_run_with_deleted_executions_changes_nothing(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    finished(harness, 1)
+    harness.workflow.executions.clear()
+    harness.clock.sleep(timedelta(days=91).total_seconds())
+
+    assert harness.creator.begin(TICK)["status"] == "already_started"
+    assert harness.workflow.starts == [(RUN, 1, ATTEMPT_1)]
+
+
+def test_run_with_all_exports_is_finished_without_a_configuration(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    archive(harness, *planned(harness))
+    harness.workflow.executions[RUN, 1] = "ABORTED"
 
     def broken() -> Configuration:
         raise ConfigurationError("the configuration is not valid JSON")
 
-    assert replace(world.creator, configuration=broken).repair(RUN)["status"] == "started"
-    assert finished(world, 2)["complete"] is True
+    assert replace(harness.creator, configuration=broken).repair(RUN)["status"] == "started"
+    assert finished(harness, 2)["complete"] is True
 
 
 @pytest.mark.parametrize("lost", [(ATTEMPT_1,), (ATTEMPT_1, ATTEMPT_2), (ATTEMPT_2,)])
-def test_a_repair_never_uses_the_name_of_an_execution_that_has_lost_its_list(
-    world: ExportsHarness, lost: tuple[str, ...]
+def test_repair_does_not_reuse_the_name_of_an_execution_without_a_list(
+    harness: ExportsHarness, lost: tuple[str, ...]
 ) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     if ATTEMPT_2 in lost:
-        world.creator.repair(RUN)
-        world.workflow.executions[RUN, 2] = "FAILED"
+        harness.creator.repair(RUN)
+        harness.workflow.executions[RUN, 2] = "FAILED"
     for key in lost:
-        del world.store.objects[key]
+        del harness.store.objects[key]
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
     attempt = 3 if ATTEMPT_2 in lost else 2
-    assert (answer["attempt"], answer["status"], answer["exports"]) == (attempt, "started", 3)
-    assert world.workflow.executions[RUN, attempt] == "RUNNING"
-    assert len(planned(world, ATTEMPT_3 if attempt == 3 else ATTEMPT_2)) == 3
+    assert (response["attempt"], response["status"], response["exports"]) == (attempt, "started", 3)
+    assert harness.workflow.executions[RUN, attempt] == "RUNNING"
+    assert len(planned(harness, ATTEMPT_3 if attempt == 3 else ATTEMPT_2)) == 3
 
 
-def test_an_execution_that_left_nothing_in_the_bucket_keeps_its_name(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    world.workflow.executions.update({(RUN, 1): "FAILED", (RUN, 2): "FAILED"})
+def test_name_of_an_execution_without_objects_is_not_reused(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions.update({(RUN, 1): "FAILED", (RUN, 2): "FAILED"})
 
-    assert world.creator.repair(RUN)["attempt"] == 3
-
-
-def test_a_run_that_was_planned_and_never_started_is_repaired(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    died_after_its_plan(world, 1, ATTEMPT_1)
-    world.clock.sleep(world.seconds_left)
-
-    answer = world.creator.repair(RUN)
-
-    assert (answer["status"], answer["exports"], answer["jobs"]) == ("started", 3, 2)
+    assert harness.creator.repair(RUN)["attempt"] == 3
 
 
-def test_a_plan_without_a_preparation_can_be_repaired(world: ExportsHarness) -> None:
-    # given: a plan that an earlier version of Meibo wrote
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    document = world.store.get_json(PLAN)
+def test_run_that_was_planned_but_not_started_is_repaired(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    kill_after_plan(harness, 1, ATTEMPT_1)
+    harness.clock.sleep(harness.seconds_left)
+
+    response = harness.creator.repair(RUN)
+
+    assert (response["status"], response["exports"], response["jobs"]) == ("started", 3, 2)
+
+
+def test_plan_without_a_preparation_can_be_repaired(harness: ExportsHarness) -> None:
+    # given: a plan of an earlier version of Meibo
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    document = harness.store.get_json(PLAN)
     assert document is not None
-    del document["preparation"], world.store.objects[PLAN]
-    world.store.put_json(PLAN, document)
+    del document["preparation"], harness.store.objects[PLAN]
+    harness.store.put_json(PLAN, document)
 
-    assert world.creator.repair(RUN)["attempt"] == 2
+    assert harness.creator.repair(RUN)["attempt"] == 2
 
 
-# -- what was refused is resolved again
+# -- refused exports
 
 
 def shared_with(fields_1: list[str], fields_2: list[str]) -> dict[str, Any]:
@@ -674,115 +682,119 @@ def shared_with(fields_1: list[str], fields_2: list[str]) -> dict[str, Any]:
         auth0_source({"dataset": "users", "connection_id": "con_000000000000000S", "fields": ["user_id"]}),
     ],
 )
-def test_a_shared_connection_is_archived_once_its_fields_agree(world_of: WorldOf, corrected: dict[str, Any]) -> None:
-    world = world_of(shared_with(["user_id"], ["email"]))
-    world.creator.begin(TICK)
-    archive(world, *(export for export in planned(world) if not export.refused))
-    assert [missing["export_id"] for missing in finished(world, 1)["missing"]] == [SHARED]
+def test_shared_connection_is_archived_after_its_fields_agree(
+    new_harness: HarnessFactory, corrected: dict[str, Any]
+) -> None:
+    harness = new_harness(shared_with(["user_id"], ["email"]))
+    harness.creator.begin(TICK)
+    archive(harness, *(export for export in planned(harness) if not export.refused))
+    assert [missing["export_id"] for missing in finished(harness, 1)["missing"]] == [SHARED]
 
-    world.configuration = configuration_of(corrected)
-    answer = world.creator.repair(RUN)
+    harness.configuration = configuration_of(corrected)
+    response = harness.creator.repair(RUN)
 
-    assert answer["not_created"] == []
-    (export,) = planned(world, ATTEMPT_2)
+    assert response["not_created"] == []
+    (export,) = planned(harness, ATTEMPT_2)
     assert (export.export_id, export.refused, export.request["fields"]) == (SHARED, None, [{"name": "user_id"}])
-    archive(world, export)
-    assert finished(world, 2)["complete"] is True
+    archive(harness, export)
+    assert finished(harness, 2)["complete"] is True
 
 
-def test_fields_that_still_differ_are_refused_again(world_of: WorldOf) -> None:
-    world = world_of(shared_with(["user_id"], ["email"]))
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
+def test_fields_that_still_differ_are_refused_again(new_harness: HarnessFactory) -> None:
+    harness = new_harness(shared_with(["user_id"], ["email"]))
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
-    assert [(one["export_id"], one["error"]) for one in answer["not_created"]] == [(SHARED, "ConfigurationError")]
-    assert "twice with different fields" in answer["not_created"][0]["reason"]
+    assert [(failure["export_id"], failure["error"]) for failure in response["not_created"]] == [
+        (SHARED, "ConfigurationError")
+    ]
+    assert "twice with different fields" in response["not_created"][0]["reason"]
 
 
-def test_what_is_not_configured_any_more_is_missing_with_that_reason(world_of: WorldOf) -> None:
-    world = world_of(shared_with(["user_id"], ["email"]))
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    world.configuration = configuration_of(auth0_source({"dataset": "organizations"}))
+def test_export_that_is_no_longer_configured_is_missing_with_that_reason(new_harness: HarnessFactory) -> None:
+    harness = new_harness(shared_with(["user_id"], ["email"]))
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.configuration = configuration_of(auth0_source({"dataset": "organizations"}))
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
-    (failure,) = answer["not_created"]
+    (failure,) = response["not_created"]
     assert failure["export_id"] == SHARED
     assert "not in the configuration any more" in failure["reason"]
 
 
-def test_a_source_that_was_removed_stays_missing_with_a_reason(world_of: WorldOf) -> None:
-    world = world_of(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
-    world.configuration = configuration_of(cybozu_source({"dataset": "users"}))
+def test_export_of_a_removed_source_is_missing_with_that_reason(new_harness: HarnessFactory) -> None:
+    harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.configuration = configuration_of(cybozu_source({"dataset": "users"}))
 
-    (failure,) = world.creator.repair(RUN)["not_created"]
+    (failure,) = harness.creator.repair(RUN)["not_created"]
 
     assert "not in the configuration any more" in failure["reason"]
 
 
-def test_a_refused_organization_whose_connections_are_archived_completes_the_run(
-    world_of: WorldOf, monkeypatch: pytest.MonkeyPatch
+def test_run_is_complete_if_the_connections_of_a_refused_organization_are_archived(
+    new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given: an organization without connections, beside an export of the connection that it will have
-    world = world_of(
+    # given: an organization without connections, and an export of the connection that it gets later
+    harness = new_harness(
         auth0_source(
             {"dataset": "users", "connection_id": "con_0000000000000009"},
             {"dataset": "users", "organization_id": "org_0000000000000009"},
         )
     )
-    world.creator.begin(TICK)
-    archive(world, planned(world)[0])
-    assert finished(world, 1)["complete"] is False
+    harness.creator.begin(TICK)
+    archive(harness, planned(harness)[0])
+    assert finished(harness, 1)["complete"] is False
     monkeypatch.setitem(ORGANIZATIONS, "org_0000000000000009", ["con_0000000000000009"])
 
-    answer = world.creator.repair(RUN)
+    response = harness.creator.repair(RUN)
 
-    assert (answer["status"], answer["exports"]) == ("started", 0)
-    assert finished(world, 2)["complete"] is True
-    assert world.creator.repair(RUN)["status"] == "complete"
+    assert (response["status"], response["exports"]) == ("started", 0)
+    assert finished(harness, 2)["complete"] is True
+    assert harness.creator.repair(RUN)["status"] == "complete"
 
 
-def test_a_connection_that_is_archived_with_other_fields_does_not_hide_a_refusal(
-    world_of: WorldOf, monkeypatch: pytest.MonkeyPatch
+def test_connection_archived_with_other_fields_does_not_hide_a_refused_export(
+    new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = world_of(
+    harness = new_harness(
         auth0_source(
             {"dataset": "users", "connection_id": "con_0000000000000009", "fields": ["email"]},
             {"dataset": "users", "organization_id": "org_0000000000000009", "fields": ["user_id"]},
         )
     )
-    world.creator.begin(TICK)
-    archive(world, planned(world)[0])
-    world.workflow.executions[RUN, 1] = "FAILED"
+    harness.creator.begin(TICK)
+    archive(harness, planned(harness)[0])
+    harness.workflow.executions[RUN, 1] = "FAILED"
     monkeypatch.setitem(ORGANIZATIONS, "org_0000000000000009", ["con_0000000000000009"])
 
-    (failure,) = world.creator.repair(RUN)["not_created"]
+    (failure,) = harness.creator.repair(RUN)["not_created"]
 
     assert failure["export_id"] == "acme/users/ndjson/org_0000000000000009"
     assert "twice with different fields" in failure["reason"]
 
 
-def test_the_connections_of_a_tenant_are_resolved_once_for_all_that_was_refused(world_of: WorldOf) -> None:
+def test_refused_organizations_are_resolved_once_each(new_harness: HarnessFactory) -> None:
     names = [f"org_{number:016d}" for number in range(3, 9)]
-    world = world_of(auth0_source(*({"dataset": "users", "organization_id": name} for name in names)))
-    world.creator.begin(TICK)
-    world.workflow.executions[RUN, 1] = "FAILED"
+    harness = new_harness(auth0_source(*({"dataset": "users", "organization_id": name} for name in names)))
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     calls: list[None] = []
-    world.providers.wait = lambda: calls.append(None)
+    harness.providers.wait = lambda: calls.append(None)
 
-    world.creator.repair(RUN)
+    harness.creator.repair(RUN)
 
     assert len(calls) == len(names)
 
 
-def test_a_plan_is_read_as_it_was_written(world: ExportsHarness) -> None:
-    world.creator.begin(TICK)
-    document = world.store.get_json(PLAN)
+def test_plan_is_read_as_it_was_written(harness: ExportsHarness) -> None:
+    harness.creator.begin(TICK)
+    document = harness.store.get_json(PLAN)
 
     assert Plan.from_json(document).to_json() == document
 
@@ -797,9 +809,9 @@ def test_a_plan_is_read_as_it_was_written(world: ExportsHarness) -> None:
         {"preparation": {"until": "2026-11-21T18:15:00+00:00"}},
     ],
 )
-def test_a_malformed_plan_is_an_error_that_names_the_field(world: ExportsHarness, change: dict[str, Any]) -> None:
-    world.creator.begin(TICK)
-    document = world.store.get_json(PLAN)
+def test_malformed_plan_is_an_event_error(harness: ExportsHarness, change: dict[str, Any]) -> None:
+    harness.creator.begin(TICK)
+    document = harness.store.get_json(PLAN)
     assert document is not None
 
     with pytest.raises(EventError, match="plan"):

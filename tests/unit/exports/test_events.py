@@ -1,3 +1,5 @@
+"""Parse the events of the functions, and name the error of an invalid event."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -20,27 +22,29 @@ from meibo.exports.plan import PlannedExport
 from tests.unit.exports.conftest import RUN, TICK
 from tests.unit.exports.test_check import EXPORT
 
-ONE = {"run_id": RUN, "attempt": 1, "export": EXPORT.to_json()}
+EVENT = {"run_id": RUN, "attempt": 1, "export": EXPORT.to_json()}
 
 
-def test_a_tick_a_repair_and_one_export_are_told_apart() -> None:
+def test_create_event_is_a_tick_a_repair_or_an_export() -> None:
     assert parse_create_event({"scheduled_time": "2026-11-22T03:00:00+09:00"}) == TickEvent(TICK)
     assert parse_create_event({"run_id": RUN, "repair": True}) == RepairEvent(RUN)
-    assert parse_create_event(ONE) == ExportEvent(RUN, 1, EXPORT)
+    assert parse_create_event(EVENT) == ExportEvent(RUN, 1, EXPORT)
 
 
-def test_the_end_of_a_run_and_a_failed_export_are_told_apart() -> None:
+def test_finish_event_is_the_end_of_a_run_or_a_failed_export() -> None:
     error = {"Error": "BadFileError", "Cause": "…"}
 
     assert parse_finish_event({"run_id": RUN, "attempt": 2}) == RunEndEvent(RUN, 2)
-    assert parse_finish_event({**ONE, "error": error}) == FailedExportEvent(RUN, 1, EXPORT, error)
+    assert parse_finish_event({**EVENT, "error": error}) == FailedExportEvent(RUN, 1, EXPORT, error)
 
 
-def test_progress_travels_with_an_export() -> None:
+def test_progress_of_an_export_is_parsed() -> None:
     progress = CheckpointProgress(part=2, rows=700, organizations=90, skipped=1, moved_at=TICK)
 
-    assert parse_export_event({**ONE, "progress": progress.to_json()}) == ExportEvent(RUN, 1, EXPORT, progress=progress)
-    assert parse_export_event({**ONE, "progress": None}) == ExportEvent(RUN, 1, EXPORT)
+    assert parse_export_event({**EVENT, "progress": progress.to_json()}) == ExportEvent(
+        RUN, 1, EXPORT, progress=progress
+    )
+    assert parse_export_event({**EVENT, "progress": None}) == ExportEvent(RUN, 1, EXPORT)
 
 
 @pytest.mark.parametrize(
@@ -57,12 +61,12 @@ def test_progress_travels_with_an_export() -> None:
         ),
     ],
 )
-def test_a_wrong_progress_is_named(progress: Any, message: str) -> None:
+def test_error_of_an_invalid_progress_names_the_field(progress: Any, message: str) -> None:
     with pytest.raises(EventError, match=message):
-        parse_export_event({**ONE, "progress": progress})
+        parse_export_event({**EVENT, "progress": progress})
 
 
-def test_an_export_travels_through_json_unchanged() -> None:
+def test_export_is_unchanged_by_json() -> None:
     assert PlannedExport.from_json(EXPORT.to_json()) == EXPORT
 
 
@@ -81,7 +85,7 @@ def test_an_export_travels_through_json_unchanged() -> None:
         ({"repair": True}, "run_id must be a UTC time"),
     ],
 )
-def test_a_wrong_event_of_create_exports_says_what_is_accepted(event: Any, message: str) -> None:
+def test_error_of_an_invalid_create_event_names_the_field(event: Any, message: str) -> None:
     with pytest.raises(EventError, match=message):
         parse_create_event(event)
 
@@ -100,11 +104,11 @@ def test_a_wrong_event_of_create_exports_says_what_is_accepted(event: Any, messa
         ({"export": {**EXPORT.to_json(), "refused": "no"}}, "export.refused: expected an object with error"),
     ],
 )
-def test_a_wrong_event_about_an_export_names_the_fault(change: dict[str, Any], message: str) -> None:
+def test_error_of_an_invalid_export_event_names_the_field(change: dict[str, Any], message: str) -> None:
     with pytest.raises(EventError, match=message):
-        parse_export_event({**ONE, **change})
+        parse_export_event({**EVENT, **change})
 
 
-def test_an_error_without_its_name_is_refused() -> None:
+def test_failure_without_an_error_name_is_rejected() -> None:
     with pytest.raises(EventError, match="error must be what the workflow caught"):
-        parse_finish_event({**ONE, "error": {}})
+        parse_finish_event({**EVENT, "error": {}})

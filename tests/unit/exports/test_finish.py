@@ -1,3 +1,5 @@
+"""FinishHarness a run: the run manifest, recorded failures and the event."""
+
 from __future__ import annotations
 
 import json
@@ -15,21 +17,21 @@ FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
 
 
 @dataclass
-class Finish:
-    world: ExportsHarness
+class FinishHarness:
+    harness: ExportsHarness
     bus: FakeBus = field(default_factory=FakeBus)
 
     @property
     def finisher(self) -> RunFinisher:
-        return RunFinisher(store=self.world.store, bus=self.bus, now=lambda: TICK)
+        return RunFinisher(store=self.harness.store, bus=self.bus, now=lambda: TICK)
 
     def exports(self) -> list[PlannedExport]:
-        plan = self.world.store.get_json(FOLDER + "_plan.json")
+        plan = self.harness.store.get_json(FOLDER + "_plan.json")
         assert plan is not None
         return [PlannedExport.from_json(entry) for entry in plan["exports"]]
 
     def archive(self, export: PlannedExport, *, rows: int = 10, verdict: str = "ok") -> None:
-        self.world.store.put_json(
+        self.harness.store.put_json(
             export.address.manifest_key(RUN),
             {
                 "object": {"key": "k", "bytes": 100, "sha256": "ab"},
@@ -40,12 +42,12 @@ class Finish:
 
 
 @pytest.fixture
-def run(world: ExportsHarness) -> Finish:
-    world.creator.begin(TICK)
-    return Finish(world)
+def run(harness: ExportsHarness) -> FinishHarness:
+    harness.creator.begin(TICK)
+    return FinishHarness(harness)
 
 
-def test_a_run_whose_exports_are_all_archived_is_complete(run: Finish) -> None:
+def test_run_with_all_exports_archived_is_complete(run: FinishHarness) -> None:
     for export in run.exports():
         run.archive(export)
 
@@ -56,7 +58,7 @@ def test_a_run_whose_exports_are_all_archived_is_complete(run: Finish) -> None:
     assert run.bus.events[0]["missing"] == []
 
 
-def test_what_is_missing_is_named_with_its_reason(run: Finish) -> None:
+def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> None:
     first, second, third = run.exports()
     run.archive(first)
     cause = json.dumps({"errorMessage": "the client secret is wrong", "errorType": "CredentialsRefusedError"})
@@ -65,7 +67,7 @@ def test_what_is_missing_is_named_with_its_reason(run: Finish) -> None:
     summary = run.finisher.finish(RUN, 1)
 
     assert summary["complete"] is False
-    manifest = run.world.store.get_json(FOLDER + "_manifest.json")
+    manifest = run.harness.store.get_json(FOLDER + "_manifest.json")
     assert manifest is not None
     assert manifest["missing"] == [
         {
@@ -82,19 +84,19 @@ def test_what_is_missing_is_named_with_its_reason(run: Finish) -> None:
     assert run.bus.events[0]["missing"] == [second.export_id, third.export_id]
 
 
-def test_a_failure_that_is_not_ours_keeps_its_words_to_itself(run: Finish) -> None:
+def test_message_of_an_unexpected_error_is_not_recorded(run: FinishHarness) -> None:
     export = run.exports()[0]
     run.finisher.record_failure(RUN, 1, export, {"Error": "KeyError", "Cause": '{"errorMessage": "taro@example.jp"}'})
 
     run.finisher.finish(RUN, 1)
 
-    manifest = run.world.store.get_json(FOLDER + "_manifest.json")
+    manifest = run.harness.store.get_json(FOLDER + "_manifest.json")
     assert manifest is not None
     assert manifest["missing"][0]["error"] == "KeyError"
     assert "taro" not in json.dumps(manifest)
 
 
-def test_suspect_exports_are_counted_and_named(run: Finish) -> None:
+def test_suspect_exports_are_counted_and_named(run: FinishHarness) -> None:
     for index, export in enumerate(run.exports()):
         run.archive(export, verdict="suspect" if index == 1 else "ok")
 
@@ -105,7 +107,7 @@ def test_suspect_exports_are_counted_and_named(run: Finish) -> None:
     assert run.bus.events[0]["suspect"] == [run.exports()[1].export_id]
 
 
-def test_finishing_twice_keeps_the_first_manifest(run: Finish) -> None:
+def test_second_finish_keeps_the_first_manifest(run: FinishHarness) -> None:
     first = run.finisher.finish(RUN, 1)
     for export in run.exports():
         run.archive(export)
@@ -113,35 +115,35 @@ def test_finishing_twice_keeps_the_first_manifest(run: Finish) -> None:
     assert run.finisher.finish(RUN, 1) == first
 
 
-def test_a_repair_has_its_own_manifest_and_can_complete_the_run(run: Finish) -> None:
+def test_repair_has_its_own_manifest_and_can_complete_the_run(run: FinishHarness) -> None:
     first, *others = run.exports()
     run.archive(first)
     run.finisher.finish(RUN, 1)
-    run.world.workflow.executions[RUN, 1] = "FAILED"
-    run.world.creator.repair(RUN)
+    run.harness.workflow.executions[RUN, 1] = "FAILED"
+    run.harness.creator.repair(RUN)
     for export in others:
         run.archive(export)
 
     assert run.finisher.finish(RUN, 2)["complete"] is True
-    assert run.world.store.exists(FOLDER + "_manifest-2.json")
-    manifest = run.world.store.get_json(FOLDER + "_manifest.json")
+    assert run.harness.store.exists(FOLDER + "_manifest-2.json")
+    manifest = run.harness.store.get_json(FOLDER + "_manifest.json")
     assert manifest is not None
     assert manifest["complete"] is False
 
 
-def test_a_run_without_a_plan_is_a_wrong_event() -> None:
+def test_run_without_a_plan_is_an_event_error() -> None:
     with pytest.raises(EventError, match="there is no plan"):
         RunFinisher(store=ExportsHarness(None).store, bus=FakeBus()).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
 
 
-def test_every_error_of_ours_is_recorded_with_a_reason(run: Finish) -> None:
+def test_every_error_of_meibo_is_recorded_with_a_reason(run: FinishHarness) -> None:
     names = [name for name, kind in vars(errors).items() if isinstance(kind, type) and name.endswith("Error")]
     for name, export in zip(names, run.exports() * len(names), strict=False):
-        run.world.store.objects = {k: v for k, v in run.world.store.objects.items() if "_failures" not in k}
+        run.harness.store.objects = {k: v for k, v in run.harness.store.objects.items() if "_failures" not in k}
 
         run.finisher.record_failure(RUN, 1, export, {"Error": name})
 
-        (record,) = [k for k in run.world.store.objects if "_failures" in k]
-        document = run.world.store.get_json(record)
+        (record,) = [k for k in run.harness.store.objects if "_failures" in k]
+        document = run.harness.store.get_json(record)
         assert document is not None
         assert document["reason"]
