@@ -1,4 +1,4 @@
-"""Errors of AWS end a command with one line and status 2."""
+"""An error of AWS ends a command with a single line and exit status 2."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _client(service: Any) -> Any:
 
 
 class _Unreachable:
-    """An S3 whose calls raise an error before any answer."""
+    """An S3 client whose calls raise an error without a response."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -39,7 +39,7 @@ class _Unreachable:
 
 
 class _BrokenBody:
-    """A body that ends before its length."""
+    """A body that breaks off."""
 
     def read(self, *_: Any) -> bytes:
         raise ProtocolError(URL)
@@ -51,7 +51,7 @@ class _BrokenBody:
 @pytest.mark.parametrize(
     ("code", "status"), [("SlowDown", 503), ("InternalError", 500), ("ExpiredToken", 400), ("AccessDenied", 403)]
 )
-def test_an_answer_of_s3_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str, status: int) -> None:
+def test_error_of_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, code: str, status: int) -> None:
     client = _client("s3")
     monkeypatch.setattr(boto3, "client", lambda *_, **__: client)
     with Stubber(client) as s3:
@@ -74,7 +74,7 @@ def test_an_answer_of_s3_is_one_line(monkeypatch: pytest.MonkeyPatch, code: str,
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_s3_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_unreachable_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(boto3, "client", lambda *_, **__: _Unreachable(error))
 
     done = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
@@ -84,7 +84,7 @@ def test_an_s3_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch,
     assert "Signature" not in done.output
 
 
-def test_an_answer_of_s3_that_breaks_off_is_one_line(
+def test_broken_response_of_s3_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = _client("s3")
@@ -110,7 +110,9 @@ def test_an_answer_of_s3_that_breaks_off_is_one_line(
         ),
     ],
 )
-def test_an_answer_of_ssm_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, line: str) -> None:
+def test_error_of_ssm_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str, line: str
+) -> None:
     sheet = tmp_path / "changes.csv"
     sheet.write_text("organization,action,member\norg_0000000000000001,add,a@example.com\n")
     client = _client("ssm")

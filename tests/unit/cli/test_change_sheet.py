@@ -1,4 +1,4 @@
-"""A file of changes is checked as a whole, and each fault has its line."""
+"""A sheet of changes is validated completely, and each error names its line."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def read(folder: Path, text: str | bytes, **more: Any) -> Sheet:
     )
 
 
-def faults(folder: Path, text: str) -> list[str]:
+def errors_of(folder: Path, text: str) -> list[str]:
     with pytest.raises(SheetError) as caught:
         read(folder, text)
     return list(caught.value.faults)
 
 
-def test_rows_become_one_change_for_each_organization_action_and_roles(tmp_path: Path) -> None:
+def test_rows_are_grouped_by_organization_action_and_roles(tmp_path: Path) -> None:
     sheet = read(
         tmp_path,
         "\ufefforganization_id,Action,user,roles\r\n"
@@ -43,7 +43,7 @@ def test_rows_become_one_change_for_each_organization_action_and_roles(tmp_path:
         f"{FIRST},ADD,a@example.com,\r\n",
     )
 
-    assert [(one["organization_id"], one["action"], one["members"]) for one in sheet.changes] == [
+    assert [(change["organization_id"], change["action"], change["members"]) for change in sheet.changes] == [
         (FIRST, "add", ["auth0|1", "auth0|a"]),
         (OTHER, "add", ["auth0|1"]),
         (FIRST, "remove", ["auth0|2"]),
@@ -66,8 +66,8 @@ def test_long_lists_are_split_into_valid_messages(tmp_path: Path, count: int) ->
         assert parse_change(body, max_removals=0, group_id=FIRST).faults == ()
 
 
-def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
-    found = faults(
+def test_every_error_is_reported_with_its_line(tmp_path: Path) -> None:
+    errors = errors_of(
         tmp_path,
         "organization,action,member,roles\n"
         f"{FIRST},add,auth0|1,\n"
@@ -76,25 +76,25 @@ def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
         f"{FIRST},move,auth0|2,\n"
         "org_1,add,auth0|3,\n"
         f"{FIRST},add,4,\n"
-        f"{FIRST},add,nobody@example.com,\n"
+        f"{FIRST},add,unknown@example.com,\n"
         f"{FIRST},add,twice@example.com,\n"
         f"{FIRST},add,auth0|5,admin\n"
         f"{FIRST},add\n",
     )
 
-    assert [fault.partition(":")[0] for fault in found] == [f"line {number}" for number in range(3, 12)]
-    assert "repeats line 2" in found[0]
-    assert "contradicts line 2" in found[1]
-    assert "auth0|t1, google-oauth2|t2" in found[6]
+    assert [error.partition(":")[0] for error in errors] == [f"line {number}" for number in range(3, 12)]
+    assert "repeats line 2" in errors[0]
+    assert "contradicts line 2" in errors[1]
+    assert "auth0|t1, google-oauth2|t2" in errors[6]
 
 
-def test_invitations_need_an_application_and_an_inviter(tmp_path: Path) -> None:
+def test_invitation_requires_an_application_and_an_inviter(tmp_path: Path) -> None:
     text = f"organization,action,member\n{FIRST},invite,new@example.com\n"
 
-    assert faults(tmp_path, text) == ["who is invited needs --client-id and --inviter"]
+    assert errors_of(tmp_path, text) == ["who is invited needs --client-id and --inviter"]
 
 
-def test_invited_address_stays_as_it_is(tmp_path: Path) -> None:
+def test_invited_address_is_not_resolved(tmp_path: Path) -> None:
     path = tmp_path / "changes.csv"
     path.write_text(f"organization,action,member\n{FIRST},invite,a@example.com\n")
 
@@ -105,7 +105,7 @@ def test_invited_address_stays_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("", "no column organization"),
         ("organization,action\n", "no column member"),
@@ -115,10 +115,10 @@ def test_invited_address_stays_as_it_is(tmp_path: Path) -> None:
         ('organization,action,member\n"unclosed', "line 2"),
     ],
 )
-def test_file_that_is_no_list_of_changes_is_refused(tmp_path: Path, text: str, told: str) -> None:
-    assert any(told in fault for fault in faults(tmp_path, text))
+def test_file_other_than_a_list_of_changes_is_rejected(tmp_path: Path, text: str, expected: str) -> None:
+    assert any(expected in error for error in errors_of(tmp_path, text))
 
 
-def test_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="UTF-8"):
         read(tmp_path, "organization,action,member\n人事".encode("cp932"))

@@ -1,4 +1,4 @@
-"""Text that others refuse becomes visible, and nothing else changes."""
+"""Invalid text is replaced by a readable form, and valid text is unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from meibo_cli.encoding import (
     readable_json,
 )
 
-# With surrogates.
+# Includes surrogates.
 TEXT = st.text(st.characters(exclude_categories=[]), max_size=20)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
@@ -41,7 +41,7 @@ VALUES = st.recursive(
         ('{"a":"髙😀"}'.encode(), '{"a":"髙😀"}'.encode()),
     ],
 )
-def test_only_what_is_refused_is_replaced(line: bytes, readable: bytes) -> None:
+def test_only_invalid_text_is_replaced(line: bytes, readable: bytes) -> None:
     assert readable_json(line) == readable
     json.loads(readable)
 
@@ -56,26 +56,26 @@ def test_json_is_valid_utf_8_and_has_the_same_value(value: Any) -> None:
     document = json_bytes(value)
 
     again = json.loads(document.decode())
-    # Two surrogates side by side are one character in every JSON.
+    # JSON parsers join a pair of surrogates to a character.
     assert again == json.loads(json.dumps(value))
     json.loads(readable_json(document).decode()).__str__().encode()
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_copy_is_compressed_as_its_source_is(tmp_path: Path, zipped: bool) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+def test_copy_is_compressed_like_its_source(tmp_path: Path, compressed: bool) -> None:
     body = b'{"a":"\xff"}\n{"a":1}\n'
     source, target = tmp_path / "source", tmp_path / "target"
-    source.write_bytes(gzip.compress(body) if zipped else body)
+    source.write_bytes(gzip.compress(body) if compressed else body)
 
     readable_copy(source, target)
 
-    assert (target.read_bytes()[:2] == b"\x1f\x8b") is zipped
+    assert (target.read_bytes()[:2] == b"\x1f\x8b") is compressed
     with opened(target) as file:
         assert file.read() == rb'{"a":"\\xff"}' + b'\n{"a":1}\n'
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 5000])
-def test_number_that_python_cannot_hold_is_never_another_number(number: str) -> None:
+def test_number_out_of_range_is_not_changed_to_another_number(number: str) -> None:
     with pytest.raises(NumberOutOfRangeError):
         parse_json(f"[{number}]")
 
@@ -84,6 +84,6 @@ def test_number_that_python_cannot_hold_is_never_another_number(number: str) -> 
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_constant_of_python_is_no_json(constant: str) -> None:
+def test_constant_that_only_python_accepts_is_rejected(constant: str) -> None:
     with pytest.raises(json.JSONDecodeError):
         parse_json(f"[{constant}]")

@@ -1,4 +1,4 @@
-"""A user as exported becomes a user as the import takes it."""
+"""Convert an exported user to a user of the import's schema."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def convert(
     ("exported", "imported"),
     [("auth0|abc", "abc"), ("auth0|auth0|abc", "auth0|abc"), ("auth0|a|b", "a|b"), ("auth0|auth0|", "auth0|")],
 )
-def test_the_prefix_is_taken_off_exactly_once(exported: str, imported: str) -> None:
+def test_prefix_of_a_user_id_is_removed_once(exported: str, imported: str) -> None:
     user, _ = convert({"user_id": exported, "email": "a@example.jp"})
 
     assert user["user_id"] == imported
 
 
-def test_what_the_import_refuses_is_left_out_and_told() -> None:
+def test_fields_that_cannot_be_imported_are_left_out_and_counted() -> None:
     row = {
         "user_id": "auth0|1",
         "email": "a@example.jp",
@@ -46,7 +46,7 @@ def test_what_the_import_refuses_is_left_out_and_told() -> None:
         "created_at": "2026-01-01T00:00:00Z",
         "identities": [{"connection": "c", "provider": "auth0"}],
         "app_metadata": {"plan": "x", "email": "b", "user_id": "c"},
-        "user_metadata": {"email": "kept", "deep": [{"a": None}]},
+        "user_metadata": {"email": "x", "deep": [{"a": None}]},
     }
 
     user, left_out = convert(row)
@@ -56,7 +56,7 @@ def test_what_the_import_refuses_is_left_out_and_told() -> None:
         "email": "a@example.jp",
         "blocked": True,
         "app_metadata": {"plan": "x"},
-        "user_metadata": {"email": "kept", "deep": [{"a": None}]},
+        "user_metadata": {"email": "x", "deep": [{"a": None}]},
     }
     assert dict(left_out.fields) == {
         "email_verified (not a yes or no)": 1,
@@ -67,7 +67,7 @@ def test_what_the_import_refuses_is_left_out_and_told() -> None:
     }
 
 
-def test_renamed_and_single_fields_find_their_place() -> None:
+def test_renamed_and_nested_fields_are_restored() -> None:
     names = {
         "user_id": "Id",
         "email": "Email",
@@ -90,7 +90,7 @@ def test_renamed_and_single_fields_find_their_place() -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_field_and_its_inner_field_are_merged(reverse: bool) -> None:
+def test_field_and_its_nested_field_are_merged(reverse: bool) -> None:
     row = {
         "user_id": "auth0|1",
         "email": "e@x.jp",
@@ -109,7 +109,7 @@ def test_field_and_its_inner_field_are_merged(reverse: bool) -> None:
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_text_in_the_place_of_an_object_is_left_out(reverse: bool) -> None:
+def test_string_instead_of_an_object_is_left_out(reverse: bool) -> None:
     row = {"user_id": "auth0|1", "email": "e@x.jp", "user_metadata.a": "text", "user_metadata.a.b": "1"}
 
     user, left_out = convert(dict(reversed(row.items())) if reverse else row, text_only=True)
@@ -118,7 +118,7 @@ def test_text_in_the_place_of_an_object_is_left_out(reverse: bool) -> None:
     assert dict(left_out.fields) == {"user_metadata.a (not an object)": 1}
 
 
-def test_texts_of_a_csv_become_what_they_were() -> None:
+def test_strings_of_a_csv_are_converted_to_their_types() -> None:
     row = {
         "user_id": "auth0|1",
         "email": "e@x.jp",
@@ -142,11 +142,11 @@ def test_texts_of_a_csv_become_what_they_were() -> None:
         ({"email": "e@x.jp"}, "no user id"),
     ],
 )
-def test_who_cannot_be_imported_stands_apart(row: dict[str, Any], reason: str) -> None:
+def test_user_that_cannot_be_imported_is_skipped(row: dict[str, Any], reason: str) -> None:
     assert convert(row)[0] == reason
 
 
-def test_users_of_one_connection_can_be_chosen() -> None:
+def test_users_of_a_connection_can_be_selected() -> None:
     converter = Converter(
         names={name: name for name in ("user_id", "email", "identities")},
         text_only=False,
@@ -163,7 +163,7 @@ def test_users_of_one_connection_can_be_chosen() -> None:
 
 @settings(max_examples=15)
 @given(sizes=st.lists(st.integers(min_value=0, max_value=300_000), max_size=12))
-def test_files_are_arrays_within_the_limit_and_hold_everybody_once(
+def test_files_are_arrays_within_the_limit_and_contain_every_user_once(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("restore") / "out"
@@ -178,7 +178,7 @@ def test_files_are_arrays_within_the_limit_and_hold_everybody_once(
     assert [user["user_id"] for user in users] == [str(n) for n in range(len(sizes))]
 
 
-def test_a_user_too_large_for_any_file_stands_apart(tmp_path: Path) -> None:
+def test_user_too_large_for_a_file_is_skipped(tmp_path: Path) -> None:
     rows = [{"user_id": "auth0|1", "email": "e@x.jp", "name": "x" * MAX_FILE_BYTES}]
 
     written = write_files(iter(rows), tmp_path / "out", names=NAMES, text_only=False)

@@ -1,4 +1,4 @@
-"""The newest outcome of each member counts, and recorded text does not control the terminal."""
+"""The latest outcome of each member counts, and recorded text does not control the terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def outcome(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
 
 
 def _record(archive: Path, message: str, *lines: dict[str, Any], hours: int = 0) -> None:
-    """Write a message's record; ``hours`` is how long after the first day it was sent."""
+    """Write the outcome record of a message that was sent ``hours`` after the first day."""
     sent = DAY + timedelta(hours=hours)
     folder = archive / "changes" / "source=acme" / f"dt={sent:%Y-%m-%d}"
     folder.mkdir(parents=True, exist_ok=True)

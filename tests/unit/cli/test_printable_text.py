@@ -1,4 +1,4 @@
-"""Text of other systems is printed, and never interpreted by the terminal or by Rich."""
+"""Text of other systems is printed without being interpreted by the terminal or by Rich."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _printed(text: str) -> str:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_shown_and_not_interpreted(text: str) -> None:
+def test_hostile_text_is_printed_but_not_interpreted(text: str) -> None:
     printed = _printed(text)
 
     assert printed == f"\x1b[31m{escape_control_characters(text)}\x1b[0m\n"
@@ -68,7 +68,7 @@ def test_json_on_several_lines_keeps_its_value_and_its_indentation() -> None:
 @pytest.mark.parametrize(
     ("is_terminal", "expected"), [(False, "'=1\x1b,-1,1.5,,\x9b\n"), (True, "'=1\\u001b,-1,1.5,,\\u009b\n")]
 )
-def test_csv_runs_no_formula_and_controls_no_terminal(is_terminal: bool, expected: str) -> None:
+def test_csv_contains_no_formula_and_no_terminal_escape(is_terminal: bool, expected: str) -> None:
     output = io.StringIO()
 
     spreadsheet_writer(output, is_terminal=is_terminal)(["=1\x1b", -1, 1.5, None, "\x9b"])

@@ -1,4 +1,4 @@
-"""Dead letters are moved once, also if the prompt stays unanswered for longer than they stay hidden."""
+"""Dead-lettered messages are moved once, even if the prompt is answered after their visibility timeout."""
 
 from __future__ import annotations
 
@@ -33,61 +33,61 @@ class Message:
 
 @dataclass
 class Sqs:
-    """Both FIFO queues as SQS behaves.
+    """The FIFO queue and its dead-message queue, with the behavior of SQS.
 
-    An expired receipt handle neither deletes nor hides a message, and a group with a hidden message is not received.
+    An expired receipt handle neither deletes nor hides a message. A group with a hidden message is not received.
     """
 
     now: float = 0.0
-    letters: list[Message] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
     receives: int = 0
 
     def add(self, body: str, reason: str = "refused", group: str = ORGANIZATION) -> None:
-        self.letters.append(Message(f"m-{len(self.letters)}", group, body, reason))
+        self.messages.append(Message(f"m-{len(self.messages)}", group, body, reason))
 
     def receive_message(self, **request: Any) -> dict[str, Any]:
-        blocked = {letter.group for letter in self.letters if letter.visible_at > self.now}
-        found = [letter for letter in self.letters if letter.group not in blocked][:10]
-        for letter in found:
+        blocked = {message.group for message in self.messages if message.visible_at > self.now}
+        received = [message for message in self.messages if message.group not in blocked][:10]
+        for message in received:
             self.receives += 1
-            letter.receipt = f"{letter.id}/{self.receives}"
-            letter.visible_at = self.now + request["VisibilityTimeout"]
+            message.receipt = f"{message.id}/{self.receives}"
+            message.visible_at = self.now + request["VisibilityTimeout"]
         return {
             "Messages": [
                 {
-                    "MessageId": letter.id,
-                    "Body": letter.body,
-                    "ReceiptHandle": letter.receipt,
-                    "MessageAttributes": {"MeiboReason": {"DataType": "String", "StringValue": letter.reason}},
+                    "MessageId": message.id,
+                    "Body": message.body,
+                    "ReceiptHandle": message.receipt,
+                    "MessageAttributes": {"MeiboReason": {"DataType": "String", "StringValue": message.reason}},
                 }
-                for letter in found
+                for message in received
             ]
         }
 
     def _held(self, receipt: str, operation: str) -> Message:
-        for letter in self.letters:
-            if letter.receipt == receipt and letter.visible_at > self.now:
-                return letter
-        message = f"Value {receipt} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired."
-        raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": message}}, operation)
+        for message in self.messages:
+            if message.receipt == receipt and message.visible_at > self.now:
+                return message
+        reason = f"Value {receipt} for parameter ReceiptHandle is invalid. Reason: The receipt handle has expired."
+        raise ClientError({"Error": {"Code": "InvalidParameterValue", "Message": reason}}, operation)
 
     def change_message_visibility(self, **request: Any) -> None:
-        letter = self._held(request["ReceiptHandle"], "ChangeMessageVisibility")
-        letter.visible_at = self.now + request["VisibilityTimeout"]
+        message = self._held(request["ReceiptHandle"], "ChangeMessageVisibility")
+        message.visible_at = self.now + request["VisibilityTimeout"]
 
     def delete_message(self, **request: Any) -> None:
-        self.letters.remove(self._held(request["ReceiptHandle"], "DeleteMessage"))
+        self.messages.remove(self._held(request["ReceiptHandle"], "DeleteMessage"))
 
     def send_message(self, **request: Any) -> dict[str, str]:
         self.sent.append(json.loads(request["MessageBody"]))
         return {"MessageId": f"s-{len(self.sent)}"}
 
     def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
-        hidden = sum(letter.visible_at > self.now for letter in self.letters)
+        hidden = sum(message.visible_at > self.now for message in self.messages)
         return {
             "Attributes": {
-                "ApproximateNumberOfMessages": str(len(self.letters) - hidden),
+                "ApproximateNumberOfMessages": str(len(self.messages) - hidden),
                 "ApproximateNumberOfMessagesNotVisible": str(hidden),
             }
         }
@@ -97,7 +97,7 @@ class Sqs:
 def sqs(monkeypatch: pytest.MonkeyPatch) -> Sqs:
     fake = Sqs()
     client: Any = fake
-    monkeypatch.setattr(redrive, "queues_of", lambda _stack: Queues(client, "changes", "letters"))
+    monkeypatch.setattr(redrive, "queues_of", lambda _stack: Queues(client, "changes", "dead-letters"))
     return fake
 
 
@@ -126,7 +126,7 @@ def _change(*members: str, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("after", [10.0, 299.0, 301.0, 40_000.0])
-def test_letter_is_moved_once_however_late_the_answer_comes(sqs: Sqs, run: Redrive, after: float) -> None:
+def test_message_is_moved_once_however_late_the_prompt_is_answered(sqs: Sqs, run: Redrive, after: float) -> None:
     # given
     for number in range(12):
         organization = f"org_{number:016d}"
@@ -138,11 +138,11 @@ def test_letter_is_moved_once_however_late_the_answer_comes(sqs: Sqs, run: Redri
     # then
     assert result.exit_code == 0, result.output
     assert sorted(change["members"][0] for change in sqs.sent) == sorted(f"auth0|{number}" for number in range(12))
-    assert sqs.letters == []
+    assert sqs.messages == []
 
 
-def test_letters_that_were_not_listed_are_not_moved_after_a_late_answer(sqs: Sqs, run: Redrive) -> None:
-    # given: another change, and a letter that arrives while the prompt waits
+def test_messages_that_were_not_listed_are_not_moved_after_a_late_answer(sqs: Sqs, run: Redrive) -> None:
+    # given: another change, and a message that arrives while the prompt waits
     sqs.add(_change("auth0|1"))
     sqs.add(_change("auth0|2", change_id="hr-2"))
 
@@ -152,17 +152,17 @@ def test_letters_that_were_not_listed_are_not_moved_after_a_late_answer(sqs: Sqs
     # then
     assert result.exit_code == 0, result.output
     assert [change["members"] for change in sqs.sent] == [["auth0|1"]]
-    assert [json.loads(letter.body)["members"] for letter in sqs.letters] == [["auth0|2"], ["auth0|3"]]
-    assert {letter.visible_at <= sqs.now for letter in sqs.letters} == {True}
+    assert [json.loads(message.body)["members"] for message in sqs.messages] == [["auth0|2"], ["auth0|3"]]
+    assert {message.visible_at <= sqs.now for message in sqs.messages} == {True}
 
 
-def test_letter_that_another_command_moved_meanwhile_is_not_sent_again(sqs: Sqs, run: Redrive) -> None:
+def test_message_that_another_command_moved_is_not_sent_again(sqs: Sqs, run: Redrive) -> None:
     # given
     sqs.add(_change("auth0|1"))
     sqs.add(_change("auth0|2"))
 
     # when
-    result = run(after=301.0, meanwhile=lambda: sqs.letters.pop(0) and None)
+    result = run(after=301.0, meanwhile=lambda: sqs.messages.pop(0) and None)
 
     # then
     assert [change["members"] for change in sqs.sent] == [["auth0|2"]]
@@ -170,7 +170,7 @@ def test_letter_that_another_command_moved_meanwhile_is_not_sent_again(sqs: Sqs,
     assert "1 were not moved" in result.output
 
 
-def test_sending_that_takes_longer_than_letters_stay_hidden_moves_each_once(
+def test_sending_longer_than_the_visibility_timeout_moves_each_message_once(
     sqs: Sqs, run: Redrive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given: a slow connection
@@ -190,33 +190,33 @@ def test_sending_that_takes_longer_than_letters_stay_hidden_moves_each_once(
     # then
     assert result.exit_code == 0, result.output
     assert sorted(change["members"][0] for change in sqs.sent) == [f"auth0|{number}" for number in range(5)]
-    assert sqs.letters == []
+    assert sqs.messages == []
 
 
-def test_refused_prompt_leaves_every_letter_visible(sqs: Sqs, run: Redrive) -> None:
+def test_declined_prompt_leaves_every_message_visible(sqs: Sqs, run: Redrive) -> None:
     sqs.add(_change("auth0|1"))
 
     result = run(answer=False, after=301.0)
 
     assert result.exit_code == 2
     assert sqs.sent == []
-    assert [letter.visible_at <= sqs.now for letter in sqs.letters] == [True]
+    assert [message.visible_at <= sqs.now for message in sqs.messages] == [True]
 
 
-def test_letters_are_taken_to_a_private_file_once_after_a_late_answer(sqs: Sqs, run: Redrive, tmp_path: Path) -> None:
-    # given: what is no change, and what is no text in UTF-8
+def test_messages_are_moved_to_a_private_file_once_after_a_late_answer(sqs: Sqs, run: Redrive, tmp_path: Path) -> None:
+    # given: a message that is not a change, and a message that is not valid UTF-8
     sqs.add("{broken")
     sqs.add(_change("auth0|\ud83d"))
-    path = tmp_path / "letters.ndjson"
+    path = tmp_path / "rejected.ndjson"
 
     # when
     result = run("--take", str(path), after=301.0)
 
     # then
     assert result.exit_code == 0, result.output
-    assert sqs.letters == []
-    taken = [json.loads(line)["change"] for line in path.read_text(encoding="utf-8").splitlines()]
-    assert taken == ["{broken", json.loads(_change("auth0|\ud83d"))]
+    assert sqs.messages == []
+    moved = [json.loads(line)["change"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert moved == ["{broken", json.loads(_change("auth0|\ud83d"))]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

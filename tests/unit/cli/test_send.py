@@ -1,4 +1,4 @@
-"""What the provider and the file say does not control the terminal when a file is checked."""
+"""Text of the provider and of the file does not control the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meibo_cli.main import app
 
 
 def test_ids_of_the_tenant_do_not_control_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given: two users of one address
+    # given: two users with the same address
     ids = ["auth0|\x1b]0;title\x07", "auth0|[/x]\u202e"]
     monkeypatch.setattr(send, "_user_lookup", lambda *_: lambda _email: ids)
     path = tmp_path / "joiners.csv"
