@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
-from meibo.providers.auth0.organizations import OrganizationApi
-from meibo.providers.auth0.pagination import Page
+from meibo.providers.auth0.organizations import OrganizationApi, Page
 
 
 def organization_id(number: int) -> str:

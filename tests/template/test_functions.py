@@ -17,8 +17,8 @@ FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "Chan
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {
     "CreateExports": (settings.CreateExportsSettings, settings.ObjectLockSettings),
     "CheckExport": (),
-    "ArchiveExport": (settings.ArchiveExportSettings, settings.ObjectLockSettings),
-    "FinishRun": (settings.FinishRunSettings, settings.ObjectLockSettings),
+    "ArchiveExport": (settings.BucketSettings, settings.ObjectLockSettings),
+    "FinishRun": (settings.BucketSettings, settings.ObjectLockSettings),
     "ChangeMembers": (settings.ChangeMembersSettings, settings.ObjectLockSettings),
     "VerifyArchive": (settings.VerifyArchiveSettings,),
 }

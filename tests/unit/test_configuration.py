@@ -129,6 +129,14 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (lambda d: d.update(sources=[]), "sources: "),
         (
+            lambda d: cybozu(d).update(concurrency=0),
+            "sources[1].concurrency: input should be greater than or equal to 1",
+        ),
+        (
+            lambda d: cybozu(d).update(concurrency=17),
+            "sources[1].concurrency: input should be less than or equal to 16",
+        ),
+        (
             lambda d: auth0(d)["exports"].append({"dataset": "titles"}),
             "sources[0].exports[3].dataset: expected 'users', 'organizations' or 'members'",
         ),

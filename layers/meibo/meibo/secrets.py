@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from aws_lambda_powertools.utilities import parameters
@@ -38,6 +39,19 @@ def read_secret(name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SecretError(f'the secret {name!r}: expected a JSON object such as {{"client_id": …}}; correct the secret')
     return document
+
+
+def string_value(document: Mapping[str, Any], key: str) -> str | None:
+    """Return a string of a secret's JSON object, or None if the string is absent or empty.
+
+    Raises a SecretError that names the key, never the value, if it is not a string.
+    """
+    value = document.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise SecretError(f'secret: expected "{key}" to be a string, found {type(value).__name__}; correct it')
+    return value
 
 
 def read_configuration(name: str) -> dict[str, str]:

@@ -112,44 +112,34 @@ class ObjectLockSettings(EnvironmentSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CreateExportsSettings(EnvironmentSettings):
-    """Environment of ``create_exports``."""
+class BucketSettings(EnvironmentSettings):
+    """Environment of ``archive_export`` and ``finish_run``, and a part of that of other functions."""
 
     bucket: str = variable("MEIBO_BUCKET", _string)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateExportsSettings(BucketSettings):
+    """Environment of ``create_exports``."""
+
     configuration_parameter: str = variable("MEIBO_CONFIGURATION", _string)
     state_machine_arn: str = variable("MEIBO_STATE_MACHINE_ARN", _string)
     max_parallel_exports: int = variable("MEIBO_MAX_PARALLEL_EXPORTS", Integer(1, 1000), "5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArchiveExportSettings(EnvironmentSettings):
-    """Environment of ``archive_export``."""
-
-    bucket: str = variable("MEIBO_BUCKET", _string)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishRunSettings(EnvironmentSettings):
-    """Environment of ``finish_run``."""
-
-    bucket: str = variable("MEIBO_BUCKET", _string)
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerifyArchiveSettings(EnvironmentSettings):
+class VerifyArchiveSettings(BucketSettings):
     """Environment of ``verify_archive``."""
 
-    bucket: str = variable("MEIBO_BUCKET", _string)
     rotation_days: int = variable("MEIBO_VERIFY_ROTATION_DAYS", Integer(1, 366), "30")
     cold_rotation_days: int = variable("MEIBO_VERIFY_COLD_ROTATION_DAYS", Integer(1, 3660), "365")
     transition_days: int = variable("MEIBO_TRANSITION_DAYS", Integer(0, 36_500), "0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChangeMembersSettings(EnvironmentSettings):
+class ChangeMembersSettings(BucketSettings):
     """Environment of ``change_members``."""
 
-    bucket: str = variable("MEIBO_BUCKET", _string)
     configuration_parameter: str = variable("MEIBO_CONFIGURATION", _string)
     queue_url: str = variable("MEIBO_CHANGES_QUEUE_URL", _string)
     dead_letters_url: str = variable("MEIBO_CHANGES_DEAD_LETTERS_URL", _string)

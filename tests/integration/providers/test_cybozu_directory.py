@@ -11,13 +11,8 @@ from urllib.parse import parse_qs
 import pytest
 
 from meibo.errors import CredentialsRefusedError, MeiboError, RequestRefusedError, ScopeMissingError, WrongFormatError
-from meibo.providers.cybozu.client import CSV_FILES, CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.organizations import (
-    stream_groups_ndjson,
-    stream_members_ndjson,
-    stream_organizations_ndjson,
-)
+from meibo.providers.cybozu.client import CSV_FILES, CybozuClient, CybozuCredentials
+from meibo.providers.cybozu.directory import GROUPS, ORGANIZATIONS, stream_list_ndjson, stream_members_ndjson
 from meibo.providers.cybozu.pagination import PagingReport
 from meibo_simulators import SimulatedDomain, faults
 from tests.support.clock import FakeClock
@@ -25,8 +20,8 @@ from tests.support.clock import FakeClock
 Reading = Callable[[CybozuClient], Iterator[bytes]]
 READINGS: dict[str, Reading] = {
     **{f"{name}.csv": partial(CybozuClient.stream_csv, dataset=name) for name in CSV_FILES},
-    "organizations": stream_organizations_ndjson,
-    "groups": stream_groups_ndjson,
+    "organizations": partial(stream_list_ndjson, listing=ORGANIZATIONS),
+    "groups": partial(stream_list_ndjson, listing=GROUPS),
     "members": stream_members_ndjson,
 }
 
@@ -66,8 +61,8 @@ def test_every_file_is_delivered_as_it_is(
 def test_organizations_and_groups_are_lines(domain: SimulatedDomain, client: CybozuClient) -> None:
     groups = [{key: value for key, value in one.items() if key != "type"} for one in domain.structure.groups]
 
-    assert rows(stream_organizations_ndjson(client)) == domain.structure.organizations
-    assert rows(stream_groups_ndjson(client)) == groups
+    assert rows(stream_list_ndjson(client, ORGANIZATIONS)) == domain.structure.organizations
+    assert rows(stream_list_ndjson(client, GROUPS)) == groups
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

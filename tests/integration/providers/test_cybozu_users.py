@@ -15,10 +15,9 @@ from meibo.errors import (
     ScopeMissingError,
     WrongFormatError,
 )
-from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
+from meibo.providers.cybozu.directory import stream_users_ndjson
 from meibo.providers.cybozu.pagination import PagingReport
-from meibo.providers.cybozu.users import stream_users_ndjson
 from meibo_simulators import SimulatedDomain, faults
 from tests.support.clock import FakeClock
 

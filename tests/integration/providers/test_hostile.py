@@ -23,9 +23,8 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.membership import users_by_email
-from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.users import stream_users_ndjson
+from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
+from meibo.providers.cybozu.directory import stream_users_ndjson
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, faults
 from tests.support.clock import FakeClock
 

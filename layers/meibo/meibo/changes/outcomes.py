@@ -67,7 +67,7 @@ class OutcomeRecord:
         return cls(
             outcome=outcome,
             message_id=message.message_id,
-            source=source_of(document),
+            source=_source_of(document),
             sent_at=message.sent_at,
             change_id=_string(document.get("change_id")),
             organization_id=_string(document.get("organization_id"), ORGANIZATION_ID),
@@ -136,17 +136,6 @@ def parse_records(body: bytes, key: str) -> list[OutcomeRecord]:
     return [OutcomeRecord.from_json(line, key) for line in lines]
 
 
-def record_key(source: str, message: QueueMessage, part: int = 1) -> str:
-    """Return the key of the outcomes of a message, or of a further part of them."""
-    name = message.message_id if part == 1 else f"{message.message_id}-{part}"
-    return outcome_key(source, message.dt, name)
-
-
-def source_of(document: Mapping[str, Any]) -> str:
-    """Return the source under which the outcomes of a message are archived."""
-    return _string(document.get("source"), SOURCE) or UNKNOWN_SOURCE
-
-
 class MessageOutcomes:
     """The outcomes of one message: those in the archive, and new ones that are not written yet."""
 
@@ -203,7 +192,13 @@ class MessageOutcomes:
             self._new = {member: outcome for member, outcome in self._new.items() if member not in self._stored}
 
     def _key(self, part: int) -> str:
-        return record_key(source_of(self._document), self._message, part)
+        """Return the key of the outcomes of the message, or of a further part of them."""
+        name = self._message.message_id if part == 1 else f"{self._message.message_id}-{part}"
+        return outcome_key(_source_of(self._document), self._message.dt, name)
+
+
+def _source_of(document: Mapping[str, Any]) -> str:
+    return _string(document.get("source"), SOURCE) or UNKNOWN_SOURCE
 
 
 def _string(value: Any, pattern: re.Pattern[str] | None = None) -> str | None:

@@ -22,7 +22,7 @@ from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers import provider
 from meibo.providers.base import ByteStream, ExportSource, JobFile, Pages, ProviderContext
-from meibo.settings import GIB, MIB, ArchiveExportSettings, Retention
+from meibo.settings import GIB, MIB, BucketSettings, Retention
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -225,7 +225,7 @@ def _copy_source(source: ExportSource | Collected) -> LocationSource | StreamSou
     raise TypeError(f"unknown source of an export: {type(source).__name__}")
 
 
-def archiver(settings: ArchiveExportSettings, retention: Retention | None, time_left: TimeLeft) -> Archiver:
+def archiver(settings: BucketSettings, retention: Retention | None, time_left: TimeLeft) -> Archiver:
     """Return the archiver that the settings describe, on the archive bucket."""
     s3 = aws.s3()
     return Archiver(

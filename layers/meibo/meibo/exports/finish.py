@@ -21,7 +21,7 @@ from meibo.exports.plan import Plan, PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.report.page import render
 from meibo.report.state import gather
-from meibo.settings import FinishRunSettings, Retention
+from meibo.settings import BucketSettings, Retention
 
 _PARALLEL_READS = 16
 
@@ -202,7 +202,7 @@ class RunFinisher:
         metrics.add_metric("ArchivedRows", MetricUnit.Count, counts["rows"])
 
 
-def run_finisher(settings: FinishRunSettings, retention: Retention | None) -> RunFinisher:
+def run_finisher(settings: BucketSettings, retention: Retention | None) -> RunFinisher:
     """Return the finisher that the settings describe, on the real bucket and event bus."""
     store = S3ArchiveStore(aws.s3(), settings.bucket, retention=retention)
     # No retention for pages: they can be written again at any time, and a lifecycle rule may expire them.

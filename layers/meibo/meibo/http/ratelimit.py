@@ -10,7 +10,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from random import SystemRandom
@@ -29,7 +28,7 @@ MAX_BACKOFF_SECONDS: Final = 32.0
 MAX_RETRY_SECONDS: Final = 300.0
 # Time that an invocation needs after its last request to return its result.
 MIN_REMAINING_SECONDS: Final = 5.0
-# The Date header has a resolution of a second. A larger step back means that one of the clocks was adjusted.
+# The Date header has a resolution of a second. A larger step back means that either clock was adjusted.
 MIN_CLOCK_STEP_SECONDS: Final = 3.0
 
 _RANDOM: Final = SystemRandom()
@@ -56,11 +55,6 @@ class SystemClock:
         time.sleep(seconds)
 
 
-@dataclass
-class _Bucket:
-    held_until: float = 0.0
-
-
 class RateLimiter:
     """Delays requests so that they stay within the limits that the provider's responses report.
 
@@ -83,7 +77,8 @@ class RateLimiter:
         self._clock = clock
         self._headroom = headroom
         self._jitter = jitter
-        self._buckets: dict[str, _Bucket] = {}
+        # The time at which the next request of each bucket may be sent.
+        self._next_request_at: dict[str, float] = {}
         self._lock = threading.Lock()
         self._offset: float | None = None
 
@@ -99,8 +94,7 @@ class RateLimiter:
         """Sleep until the bucket has room, raising ProviderBusyError if that is after the invocation ends."""
         while True:
             with self._lock:
-                state = self._buckets.get(bucket)
-                wait = state.held_until - self._clock.now() if state else 0.0
+                wait = self._next_request_at.get(bucket, 0.0) - self._clock.now()
             if wait <= 0:
                 self._check_time_left(0.0)
                 return
@@ -145,8 +139,7 @@ class RateLimiter:
         if seconds <= 0:
             return
         with self._lock:
-            state = self._buckets.setdefault(bucket, _Bucket())
-            state.held_until = max(state.held_until, self._clock.now() + seconds)
+            self._next_request_at[bucket] = max(self._next_request_at.get(bucket, 0.0), self._clock.now() + seconds)
 
     def pause(self, seconds: float) -> None:
         """Sleep, or raise ProviderBusyError at once if the invocation ends earlier."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meibo.errors import RequestRefusedError
-from meibo.providers.auth0.pagination import CursorWatch, Page
+from meibo.providers.auth0.organizations import CursorWatch, Page
 
 ROWS = [{"id": "org_1"}]
 

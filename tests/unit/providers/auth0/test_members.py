@@ -6,8 +6,7 @@ import pytest
 
 from meibo.errors import ScopeMissingError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.organizations import MEMBERS_SCOPE, ROLES_SCOPE, OrganizationApi
-from meibo.providers.auth0.pagination import Page
+from meibo.providers.auth0.organizations import MEMBERS_SCOPE, ROLES_SCOPE, OrganizationApi, Page
 from tests.support.transport import Reply, Seen, Transport
 
 ORGANIZATION = "org_0000000000000001"

@@ -21,7 +21,7 @@ from meibo.http.transport import ProviderResponse
 from meibo.providers import provider
 from meibo.providers.auth0.datasets import PAGES
 from meibo.providers.auth0.organization_pages import ReadPosition
-from meibo.providers.auth0.pagination import Page
+from meibo.providers.auth0.organizations import Page
 from meibo.providers.base import ExportRequest, ProviderContext, Step
 from tests.support.memory_tenant import MemoryTenant, organization_id
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
 from tests.support.clock import FakeClock
 from tests.support.transport import Transport
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from meibo.errors import SecretError
-from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.client import CybozuCredentials
 
 
 def test_a_login_is_sent_as_the_documentation_shows() -> None:

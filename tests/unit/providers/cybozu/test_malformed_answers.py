@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meibo.errors import MeiboError
-from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.organizations import (
-    stream_groups_ndjson,
+from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
+from meibo.providers.cybozu.directory import (
+    GROUPS,
+    ORGANIZATIONS,
+    stream_list_ndjson,
     stream_members_ndjson,
-    stream_organizations_ndjson,
+    stream_users_ndjson,
 )
-from meibo.providers.cybozu.users import stream_users_ndjson
 from tests.support.clock import FakeClock
 from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, places, replaced
 from tests.support.transport import Reply, Seen, Transport
@@ -48,9 +48,9 @@ READINGS = {
     "users": Reading("/v1/users.json", lambda client: stream_users_ndjson(client, concurrency=1)),
     "some users": Reading("/v1/users.json", lambda client: stream_users_ndjson(client, ids=["1"])),
     "organizations": Reading(
-        "/v1/organizations.json", lambda client: stream_organizations_ndjson(client, concurrency=1)
+        "/v1/organizations.json", lambda client: stream_list_ndjson(client, ORGANIZATIONS, concurrency=1)
     ),
-    "groups": Reading("/v1/groups.json", lambda client: stream_groups_ndjson(client, concurrency=1)),
+    "groups": Reading("/v1/groups.json", lambda client: stream_list_ndjson(client, GROUPS, concurrency=1)),
     "organizations with members": Reading(
         "/v1/organizations.json", lambda client: stream_members_ndjson(client, concurrency=1)
     ),

@@ -8,11 +8,7 @@ import pytest
 
 from meibo.errors import ConfigurationError, CredentialsRefusedError, RequestRefusedError, WrongFormatError
 from meibo.providers.cybozu.client import CSV_FILES, CybozuClient
-from meibo.providers.cybozu.organizations import (
-    stream_groups_ndjson,
-    stream_members_ndjson,
-    stream_organizations_ndjson,
-)
+from meibo.providers.cybozu.directory import GROUPS, ORGANIZATIONS, stream_list_ndjson, stream_members_ndjson
 from meibo.providers.cybozu.pagination import PagingReport
 from tests.support.transport import Reply, Seen, Transport
 
@@ -68,8 +64,8 @@ def test_organizations_and_groups_are_kept_as_received(cybozu: Transport, client
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", owners("a", "b", "a")))
     cybozu.on("GET", "/v1/groups.json", paged("groups", owners("everyone")))
 
-    organizations = b"".join(stream_organizations_ndjson(client))
-    groups = b"".join(stream_groups_ndjson(client))
+    organizations = b"".join(stream_list_ndjson(client, ORGANIZATIONS))
+    groups = b"".join(stream_list_ndjson(client, GROUPS))
 
     assert [json.loads(line) for line in organizations.splitlines()] == owners("a", "b", "a")
     assert groups == b'{"id": "1", "code": "everyone", "name": "everyone"}\n'

@@ -16,8 +16,7 @@ from meibo.errors import (
     ScopeMissingError,
     WrongFormatError,
 )
-from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
 from tests.support.clock import FakeClock
 from tests.support.transport import Reply, Seen, Transport
 from tests.unit.providers.cybozu.conftest import MakeClient

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meibo.errors import ConfigurationError, ProviderBusyError, RequestRefusedError, WrongFormatError
-from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
+from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
+from meibo.providers.cybozu.directory import stream_users_ndjson
 from meibo.providers.cybozu.pagination import PagingReport
-from meibo.providers.cybozu.users import stream_users_ndjson
 from tests.support.clock import FakeClock
 from tests.support.transport import Reply, Seen, Transport
 from tests.unit.providers.cybozu.conftest import MakeClient
@@ -300,12 +299,6 @@ def test_both_filters_are_refused_before_anything_is_sent(cybozu: Transport, cli
         stream_users_ndjson(client, ids=["1"], codes=["a"])
 
     assert cybozu.seen == []
-
-
-@pytest.mark.parametrize("concurrency", [0, 17])
-def test_a_senseless_concurrency_is_refused(client: CybozuClient, concurrency: int) -> None:
-    with pytest.raises(ConfigurationError, match="concurrency"):
-        stream_users_ndjson(client, concurrency=concurrency)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from meibo.errors import (
 )
 from meibo.http.ratelimit import Clock
 from meibo.http.transport import HttpTransport, ProviderRequest, ProviderResponse, error_code
+from meibo.secrets import string_value
 
 # https://auth0.com/docs/get-started/authentication-and-authorization-flow/authenticate-with-private-key-jwt
 ALGORITHMS: Final = ("RS256", "RS384", "PS256")
@@ -56,7 +57,12 @@ class Auth0Credentials:
 
         ``{"client_id", "client_secret"}`` or ``{"client_id", "private_key", "key_id"?, "algorithm"?}``.
         """
-        client_id = _string(document, "client_id")
+
+        def stripped(key: str) -> str | None:
+            value = string_value(document, key)
+            return None if value is None else value.strip()
+
+        client_id = stripped("client_id")
         if client_id is None:
             raise SecretError('secret: expected "client_id", found none; add it')
         if len(client_id) > MAX_CLIENT_ID_LENGTH or not re.fullmatch(r"[\x21-\x7e]+", client_id):
@@ -64,15 +70,15 @@ class Auth0Credentials:
                 f'secret: expected "client_id" to have 1 to {MAX_CLIENT_ID_LENGTH} visible ASCII characters; copy it'
                 " from the application's settings in Auth0"
             )
-        client_secret, private_key = _string(document, "client_secret"), _string(document, "private_key")
+        client_secret, private_key = string_value(document, "client_secret"), stripped("private_key")
         if (client_secret is None) == (private_key is None):
             raise SecretError('secret: expected either "client_secret" or "private_key", found both or neither')
-        algorithm = _string(document, "algorithm") or "RS256"
+        algorithm = stripped("algorithm") or "RS256"
         if algorithm not in ALGORITHMS:
             raise SecretError(f'secret: expected "algorithm" to be one of {", ".join(ALGORITHMS)}; correct it')
         if private_key is not None and "-----BEGIN" not in private_key:
             raise SecretError('secret: expected "private_key" to be a private key in PEM format; correct it')
-        return cls(client_id, client_secret, private_key, _string(document, "key_id"), algorithm)
+        return cls(client_id, client_secret, private_key, stripped("key_id"), algorithm)
 
 
 class TokenSource:
@@ -215,12 +221,3 @@ def _oauth_error(response: ProviderResponse) -> tuple[str | None, str]:
     document = response.members()
     description = document.get("error_description")
     return error_code(document.get("error")), description if isinstance(description, str) else ""
-
-
-def _string(document: Mapping[str, Any], key: str) -> str | None:
-    value = document.get(key)
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str):
-        raise SecretError(f'secret: expected "{key}" to be a string, found {type(value).__name__}; correct it')
-    return value.strip() if key != "client_secret" else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from meibo.errors import ConfigurationError, JobGoneError, LocationRefusedError
 from meibo.providers.auth0.client import Auth0Client
@@ -68,9 +68,11 @@ def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
     if scheme is not None and scheme[1].lower() != "https":
         raise LocationRefusedError("the location: expected https, found another scheme")
     rest = location[scheme.end() :] if scheme else location.removeprefix("//")
-    parts = _split(rest)
-    if parts is None:
-        raise LocationRefusedError("the location: expected a URL, found other text")
+    try:
+        parts = urlsplit("https://" + rest)
+    except ValueError:
+        # The error contains the location, so it is not the cause of this one.
+        raise LocationRefusedError("the location: expected a URL, found other text") from None
     if "@" in parts.netloc:
         raise LocationRefusedError("the location: expected no user name, found one")
     host, _, port = parts.netloc.lower().partition(":")
@@ -104,10 +106,3 @@ def _pattern(text: str) -> tuple[bool, str, int]:
 def _matches(host: str, port: int, pattern: tuple[bool, str, int]) -> bool:
     wildcard, name, pattern_port = pattern
     return port == pattern_port and (host.endswith("." + name) if wildcard else host == name)
-
-
-def _split(rest: str) -> SplitResult | None:
-    try:
-        return urlsplit("https://" + rest)
-    except ValueError:
-        return None

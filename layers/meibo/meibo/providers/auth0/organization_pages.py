@@ -15,8 +15,7 @@ from typing import Any, Self
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id
-from meibo.providers.auth0.organizations import ROLES_SCOPE, OrganizationApi
-from meibo.providers.auth0.pagination import CursorWatch, Page
+from meibo.providers.auth0.organizations import ROLES_SCOPE, CursorWatch, OrganizationApi, Page
 from meibo.providers.base import Pages, Step
 
 

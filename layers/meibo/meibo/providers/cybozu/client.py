@@ -1,22 +1,45 @@
-"""Requests to the User API of one cybozu.com domain; unsuccessful responses become Meibo's errors.
+"""Requests to the User API of one cybozu.com domain: credentials, responses, and errors.
 
 https://cybozu.dev/ja/common/docs/user-api/
+https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
+
+Error messages of the API are in the caller's language and may quote values, so only the status and the error code are
+used. A gateway in front of the API returns HTML, or JSON without a code.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any, Final
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import requests
 
 from meibo import __version__
-from meibo.errors import ConfigurationError, CopyBrokenError, WrongFormatError
+from meibo.errors import (
+    ConfigurationError,
+    CopyBrokenError,
+    CredentialsRefusedError,
+    MeiboError,
+    RequestRefusedError,
+    ScopeMissingError,
+    SecretError,
+    WrongFormatError,
+)
 from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
-from meibo.http.transport import BROKEN, BUSY_STATUSES, HttpTransport, Parameters, ProviderRequest
-from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.errors import OLD_LOGIN_FAILED_STATUS, error_from_response
+from meibo.http.transport import (
+    BROKEN,
+    BUSY_STATUSES,
+    HttpTransport,
+    Parameters,
+    ProviderRequest,
+    ProviderResponse,
+    error_code,
+)
+from meibo.secrets import string_value
 
 # A page of 100 users with 50 custom items each is far smaller.
 MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
@@ -36,8 +59,70 @@ CSV_FILES: Final = {
     "user_groups": "userGroups",
     "user_services": "userServices",
 }
-
+# Formerly, and possibly at some endpoints still, cybozu.com rejected failed logins with 520 instead of 401.
+LEGACY_LOGIN_FAILED_STATUS: Final = 520
+_CORRECT_LOGIN: Final = "correct the login and password, or the API token, in the secret"
 _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class CybozuCredentials:
+    """Credentials of a domain: ``login`` and ``password``, or ``api_token``."""
+
+    login: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    api_token: str | None = field(default=None, repr=False)
+    basic_user: str | None = field(default=None, repr=False)
+    basic_password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_secret(cls, document: Mapping[str, Any]) -> Self:
+        """Read the credentials from a secret's JSON, raising a SecretError that names the key, never a value.
+
+        ``{"login", "password"}`` with or without ``{"basic_user", "basic_password"}``, or ``{"api_token"}``.
+        """
+        keys = ("login", "password", "api_token", "basic_user", "basic_password")
+        login, password, api_token, basic_user, basic_password = (string_value(document, key) for key in keys)
+        if api_token is not None and (login is not None or password is not None):
+            raise SecretError('secret: expected either "api_token" or "login" and "password", found both; remove one')
+        if api_token is None:
+            for key, value in (("login", login), ("password", password)):
+                if value is None:
+                    raise SecretError(
+                        f'secret: expected "{key}", or "api_token" instead of login and password, found neither'
+                    )
+            if ":" in (login or ""):
+                raise SecretError(
+                    'secret: expected "login" without a colon, which would end the login name in the header'
+                )
+        if (basic_user is None) != (basic_password is None):
+            raise SecretError('secret: expected both "basic_user" and "basic_password" or neither, found one of them')
+        if api_token is not None:
+            if basic_user is not None:
+                raise SecretError(
+                    'secret: "api_token" and Basic credentials share one header and cannot be sent together; use'
+                    ' "login" and "password", or allow Meibo\'s addresses so that Basic authentication is not required'
+                )
+            if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", api_token):
+                raise SecretError('secret: expected "api_token" to be an API token; copy it again, without spaces')
+        if basic_user is not None and ":" in basic_user:
+            raise SecretError('secret: expected "basic_user" without a colon, which a Basic user name cannot contain')
+        return cls(login, password, api_token, basic_user, basic_password)
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers with these credentials."""
+        headers: dict[str, str] = {}
+        if self.api_token is not None:
+            headers["Authorization"] = f"Bearer {self.api_token}"
+        else:
+            headers["X-Cybozu-Authorization"] = _pair(self.login, self.password)
+        if self.basic_user is not None:
+            headers["Authorization"] = f"Basic {_pair(self.basic_user, self.basic_password)}"
+        return headers
+
+
+def _pair(user: str | None, password: str | None) -> str:
+    return b64encode(f"{user}:{password}".encode()).decode("ascii")
 
 
 class CybozuClient:
@@ -70,7 +155,7 @@ class CybozuClient:
             clock=clock or SystemClock(),
             time_left=time_left,
             user_agent=f"meibo/{__version__}",
-            busy=lambda status: status in BUSY_STATUSES or (status >= 500 and status != OLD_LOGIN_FAILED_STATUS),
+            busy=lambda status: status in BUSY_STATUSES or (status >= 500 and status != LEGACY_LOGIN_FAILED_STATUS),
             connections=CONNECTIONS,
         )
 
@@ -162,3 +247,61 @@ class CybozuClient:
             params=params,
             **options,
         )
+
+
+def error_from_response(response: ProviderResponse, *, provider: str, path: str) -> MeiboError:
+    """Return the error for a response that is neither 200 nor "busy"."""
+    status, code = response.status, _code(response)
+    detail = f"{status}, {code}" if code else str(status)
+    login_failed = code is None or code.startswith(("CB_AU", "CB_WA"))
+    if status == 401 or (status == LEGACY_LOGIN_FAILED_STATUS and login_failed):
+        return _login_error(provider, detail, code)
+    if status == 403:
+        return _permission_error(provider, path, detail, code)
+    if 300 <= status < 400:
+        if _leads_to_login(response.headers.get("location", "")):
+            return CredentialsRefusedError(f"{provider} requires a login ({detail}); {_CORRECT_LOGIN}")
+        return RequestRefusedError(
+            f"{provider} redirected {path} ({detail}), which is not followed; check the base_url", status=status
+        )
+    if status == 404 and path.startswith("/v1/csv/"):
+        return RequestRefusedError(
+            f"{provider} has no {path} ({detail}); domains outside cybozu.com, such as kintone.com, have no CSV API:"
+            ' use "format": "ndjson"',
+            status=status,
+            code=code,
+        )
+    return RequestRefusedError(f"{provider} rejected {path} ({detail})", status=status, code=code)
+
+
+def _login_error(provider: str, detail: str, code: str | None) -> MeiboError:
+    if code is None:
+        return CredentialsRefusedError(
+            f"{provider} rejected the request before the login ({detail}); if the domain uses Basic authentication,"
+            f' add "basic_user" and "basic_password" to the secret, else {_CORRECT_LOGIN}'
+        )
+    return CredentialsRefusedError(f"{provider} rejected the login ({detail}); {_CORRECT_LOGIN}")
+
+
+def _permission_error(provider: str, path: str, detail: str, code: str | None) -> MeiboError:
+    if code is None:
+        return ScopeMissingError(
+            f"{provider} rejected {path} before the login ({detail}); add the addresses that Meibo calls from to the"
+            " domain's IP address restriction"
+        )
+    return ScopeMissingError(
+        f"{provider} rejected {path} ({detail}); use a cybozu.com Administrator (共通管理者) or an API token that may"
+        " read",
+        scopes=("cybozu.com Administrator",),
+    )
+
+
+def _leads_to_login(location: str) -> bool:
+    try:
+        return urlsplit(location).path.startswith("/login")
+    except ValueError:
+        return False
+
+
+def _code(response: ProviderResponse) -> str | None:
+    return error_code(response.members().get("code")) or error_code(response.headers.get("x-cybozu-error"))

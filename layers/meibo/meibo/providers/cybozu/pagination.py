@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Final, TypeVar
 
-from meibo.errors import ConfigurationError, ProviderBusyError, WrongFormatError
+from meibo.errors import ProviderBusyError, WrongFormatError
 from meibo.http.transport import Parameters
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.raw_json import Item, parse_items
@@ -97,19 +97,6 @@ def identity_of(client: CybozuClient, listing: Listing, item: Item) -> str:
     return value
 
 
-def lines(pages: Iterable[list[Item]]) -> Iterator[bytes]:
-    """Yield each page as lines of NDJSON, the rows as received."""
-    for page in pages:
-        if page:
-            yield ("\n".join(item.line for item in page) + "\n").encode()
-
-
-def check_concurrency(concurrency: int) -> None:
-    """Raise ConfigurationError if the number of simultaneous requests is out of range."""
-    if not 1 <= concurrency <= MAX_CONCURRENCY:
-        raise ConfigurationError(f"concurrency: expected an integer from 1 to {MAX_CONCURRENCY}, got {concurrency}")
-
-
 class ListReader:
     """Reads a list once. Rows are in the list's order, each id once."""
 
@@ -138,7 +125,6 @@ class ListReader:
         At most ``concurrency`` pages are requested or waiting at a time, which limits memory. Pages after the end are
         requested unnecessarily and ignored.
         """
-        check_concurrency(concurrency)
 
         def read_page(number: int) -> list[Item]:
             return first if number == 0 and first is not None else self._fetch(number * STRIDE)
@@ -227,13 +213,6 @@ class ListReader:
 
     def _identity(self, item: Item) -> str:
         return identity_of(self._client, self._listing, item)
-
-
-def read_list(
-    client: CybozuClient, listing: Listing, *, concurrency: int, report: PagingReport
-) -> Iterator[list[Item]]:
-    """Yield the rows of a list page by page, each id once, and count them in ``report``."""
-    return ListReader(client, listing, report).pages(concurrency)
 
 
 def map_in_order(work: Callable[[T], R], items: Iterable[T], concurrency: int) -> Iterator[R]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from meibo.errors import EventError
 from meibo.providers.base import ByteStream, ExportRequest, ExportSource, Pages, Provider, ProviderContext
-from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient
-from meibo.providers.cybozu.credentials import CybozuCredentials
-from meibo.providers.cybozu.organizations import (
-    stream_groups_ndjson,
+from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient, CybozuCredentials
+from meibo.providers.cybozu.directory import (
+    GROUPS,
+    ORGANIZATIONS,
+    stream_list_ndjson,
     stream_members_ndjson,
-    stream_organizations_ndjson,
+    stream_users_ndjson,
 )
 from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, PagingReport
-from meibo.providers.cybozu.users import stream_users_ndjson
 from meibo.providers.datasets import Dataset
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 _NDJSON: Final[Mapping[str, Callable[..., Iterator[bytes]]]] = {
     "users": stream_users_ndjson,
-    "organizations": stream_organizations_ndjson,
-    "groups": stream_groups_ndjson,
+    "organizations": partial(stream_list_ndjson, listing=ORGANIZATIONS),
+    "groups": partial(stream_list_ndjson, listing=GROUPS),
     "members": stream_members_ndjson,
 }
 

@@ -1,18 +1,19 @@
-"""Read the organizations and groups of a domain and their members, one JSON object per line.
+"""Read the lists of a cybozu.com domain, one JSON object per line: users, organizations, groups, and their members.
 
-A line is ``{"organization":{"id":…,"code":…},"member":…}`` or the same with ``group``; ``member`` is the row as
-received: ``{"user":…,"title":…}`` of an organization, the user of a group.
+A line of members is ``{"organization":{"id":…,"code":…},"member":…}`` or the same with ``group``; ``member`` is the row
+as received: ``{"user":…,"title":…}`` of an organization, the user of a group.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+from urllib.parse import quote
 
-from meibo.errors import RequestRefusedError, WrongFormatError
-from meibo.http.transport import is_id
+from meibo.errors import ConfigurationError, RequestRefusedError, WrongFormatError
+from meibo.http.transport import Parameters, is_id
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.pagination import (
     DEFAULT_CONCURRENCY,
@@ -20,16 +21,22 @@ from meibo.providers.cybozu.pagination import (
     Listing,
     ListReader,
     PagingReport,
-    check_concurrency,
-    lines,
+    identity_of,
     map_in_order,
-    read_list,
+    page_at,
 )
 from meibo.providers.cybozu.raw_json import Item
 
+USERS: Final = Listing("/v1/users.json", "users")
+# A root organization has a ``parentCode`` of null.
 ORGANIZATIONS: Final = Listing("/v1/organizations.json", "organizations")
-
+# Includes the built-in groups ``everyone`` and ``Administrators``. Only the CSV file contains whether a group is static
+# or dynamic.
 GROUPS: Final = Listing("/v1/groups.json", "groups")
+# Of ids or codes per request: https://cybozu.dev/ja/common/docs/user-api/users/get-users/
+MAX_FILTER_VALUES: Final = 100
+# The maximum length of a URL is not documented for this API; the platform advises other methods above 4 KB.
+MAX_QUERY_LENGTH: Final = 3500
 
 
 @dataclass(frozen=True)
@@ -47,23 +54,69 @@ KINDS: Final = (
 )
 
 
-def stream_organizations_ndjson(
-    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
+def stream_list_ndjson(
+    client: CybozuClient,
+    listing: Listing,
+    *,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    report: PagingReport | None = None,
 ) -> Iterator[bytes]:
-    """Yield organizations as received, each id once. A root has a ``parentCode`` of null."""
-    report = PagingReport() if report is None else report
-    return lines(read_list(client, ORGANIZATIONS, concurrency=concurrency, report=report))
+    """Yield the rows of a list as received, one per line, each id once."""
+    return _lines(ListReader(client, listing, report or PagingReport()).pages(concurrency))
 
 
-def stream_groups_ndjson(
-    client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
+def stream_users_ndjson(
+    client: CybozuClient,
+    *,
+    ids: Sequence[str] = (),
+    codes: Sequence[str] = (),
+    concurrency: int = DEFAULT_CONCURRENCY,
+    report: PagingReport | None = None,
 ) -> Iterator[bytes]:
-    """Yield groups as received, each id once, including the built-in groups ``everyone`` and ``Administrators``.
+    """Yield users as received, one per line, each id once.
 
-    Only the CSV file contains whether a group is static or dynamic.
+    Users that are added or deleted meanwhile shift the others: a user that is read twice is dropped and counted in
+    ``report``; a user that exists all the time is never missed.
     """
+    if ids and codes:
+        raise ConfigurationError("expected ids or codes, found both, which cybozu.com rejects; remove one")
     report = PagingReport() if report is None else report
-    return lines(read_list(client, GROUPS, concurrency=concurrency, report=report))
+    if ids or codes:
+        return _lines(_filtered(client, "ids" if ids else "codes", ids or codes, report))
+    return stream_list_ndjson(client, USERS, concurrency=concurrency, report=report)
+
+
+def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: PagingReport) -> Iterator[list[Item]]:
+    seen: set[str] = set()
+    for params in _chunks(name, list(dict.fromkeys(values))):
+        offset = 0
+        while offset < len(params):
+            # Users that do not exist are omitted silently, so a short page may also be the domain's own page size.
+            page = page_at(client, Listing(USERS.path, USERS.key, params), offset)
+            report.pages += 1
+            if not page:
+                break
+            items = {identity_of(client, USERS, item): item for item in page}
+            new_items = [item for identity, item in items.items() if identity not in seen]
+            seen |= items.keys()
+            report.rows += len(new_items)
+            report.duplicates += len(page) - len(new_items)
+            yield new_items
+            offset += len(page)
+
+
+def _chunks(name: str, values: Sequence[str]) -> Iterator[Parameters]:
+    chunk: list[tuple[str, str]] = []
+    length = 0
+    for value in values:
+        cost = len(quote(f"{name}[{len(chunk)}]={value}&", safe="="))
+        if chunk and (len(chunk) == MAX_FILTER_VALUES or length + cost > MAX_QUERY_LENGTH):
+            yield tuple(chunk)
+            chunk, length = [], 0
+        chunk.append((f"{name}[{len(chunk)}]", value))
+        length += cost
+    if chunk:
+        yield tuple(chunk)
 
 
 @dataclass(frozen=True)
@@ -80,7 +133,6 @@ def stream_members_ndjson(
 
     An organization or group that is deleted before its members are read is skipped and listed in ``report.gone``.
     """
-    check_concurrency(concurrency)
     report = PagingReport() if report is None else report
     for kind in KINDS:
         yield from _members_of_kind(client, kind, concurrency, report)
@@ -118,7 +170,7 @@ def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report
 def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Owner]:
     # A separate report: these rows belong to another dataset.
     report = PagingReport()
-    for page in read_list(client, kind.owners, concurrency=concurrency, report=report):
+    for page in ListReader(client, kind.owners, report).pages(concurrency):
         for item in page:
             identity, code = item.value["id"], item.value.get("code")
             # The manifest contains the id if the organization is deleted meanwhile.
@@ -129,3 +181,10 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
             if not isinstance(code, str) or not code:
                 raise WrongFormatError(f"{client.name}: expected a code of the {kind.name} {identity}, found none")
             yield _Owner(identity, code, Listing(kind.path, kind.key, (("code", code),), kind.user_id))
+
+
+def _lines(pages: Iterator[list[Item]]) -> Iterator[bytes]:
+    """Yield each page as lines of NDJSON, the rows as received."""
+    for page in pages:
+        if page:
+            yield ("\n".join(item.line for item in page) + "\n").encode()

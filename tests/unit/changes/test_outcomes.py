@@ -1,0 +1,97 @@
+"""Outcome records: one JSON object per line, with a version."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from meibo.changes.outcomes import OutcomeRecord, parse_records
+from meibo.errors import ArchiveConflictError
+
+KEY = "changes/source=acme/dt=2026-11-21/m-1.ndjson"
+RECORD: dict[str, Any] = {
+    "version": 1,
+    "message_id": "m-1",
+    "change_id": "hr-1",
+    "source": "acme",
+    "organization_id": "org_0000000000000001",
+    "action": "add",
+    "member": "auth0|1",
+    "outcome": "rejected",
+    "code": "refused",
+    "reason": "no such user",
+    "requested_by": "hr-sync",
+    "sent_at": "2026-11-21T18:00:00.000Z",
+    "at": "2026-11-21T18:00:01.204Z",
+}
+
+
+def lines(*documents: Any) -> bytes:
+    return b"".join(json.dumps(document, ensure_ascii=False).encode() + b"\n" for document in documents)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        RECORD,
+        {**RECORD, "outcome": "applied", "invitation_id": "uinv_1"},
+        {**RECORD, "outcome": "dry_run", "member": None, "change_id": None},
+        {**RECORD, "reason": "a line separator: \u2028"},
+    ],
+)
+def test_record_is_written_as_it_was_read(record: dict[str, Any]) -> None:
+    assert [parsed.to_json() for parsed in parse_records(lines(record), KEY)] == [record]
+
+
+def test_timestamps_are_read_with_their_time_zone() -> None:
+    (record,) = parse_records(lines(RECORD), KEY)
+
+    assert record.sent_at == datetime(2026, 11, 21, 18, tzinfo=UTC)
+    assert record.outcome.at == datetime(2026, 11, 21, 18, 0, 1, 204_000, tzinfo=UTC)
+
+
+def test_fields_of_a_later_version_1_are_ignored() -> None:
+    assert parse_records(lines({**RECORD, "new": 1}), KEY) == parse_records(lines(RECORD), KEY)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, "taro.yamada@example.com"])
+def test_another_version_is_an_error(version: Any) -> None:
+    with pytest.raises(ArchiveConflictError) as caught:
+        parse_records(lines(RECORD, {**RECORD, "version": version}), KEY)
+
+    shown = str(version)[:10]
+    assert str(caught.value) == f"{KEY}: expected outcomes of version 1, found version {shown}; update Meibo"
+
+
+@pytest.mark.parametrize("name", ["version", "message_id", "source", "outcome", "sent_at", "at"])
+def test_record_without_a_required_field_is_an_error(name: str) -> None:
+    record = {key: value for key, value in RECORD.items() if key != name}
+
+    with pytest.raises(ArchiveConflictError, match=f"^{KEY}: expected an outcome per line, found something else$"):
+        parse_records(lines(record), KEY)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [[], "text", 7, None, {}, {**RECORD, "outcome": "maybe"}, {**RECORD, "at": "yesterday"}, {**RECORD, "at": 7}],
+)
+def test_line_that_is_not_a_record_is_an_error(document: Any) -> None:
+    with pytest.raises(ArchiveConflictError, match=f"^{KEY}: expected an outcome per line, found something else$"):
+        parse_records(lines(document), KEY)
+
+
+@pytest.mark.parametrize("body", [b'{"version": 1', b"\xff\n", lines(RECORD)[:-20]])
+def test_line_that_is_not_json_is_an_error(body: bytes) -> None:
+    with pytest.raises(
+        ArchiveConflictError, match=f"^{KEY}: expected an outcome per line, found a line that is not JSON"
+    ):
+        parse_records(body, KEY)
+
+
+def test_object_without_lines_has_no_records() -> None:
+    records: list[OutcomeRecord] = parse_records(b"", KEY)
+
+    assert records == []
