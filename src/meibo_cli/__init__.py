@@ -1,1 +1,1 @@
-"""The command ``meibo``, for people who hold an archive. Not in the Lambda layer."""
+"""The command ``meibo``. It is not part of the Lambda layer."""

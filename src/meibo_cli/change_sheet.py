@@ -1,4 +1,4 @@
-"""The file in which people list changes: one row a member, checked as a whole before anything is sent."""
+"""A CSV file of changes with one row per member, validated as a whole before anything is sent."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from meibo.changes.messages import ACTIONS, EMAIL, MAX_MEMBERS, VERSION, parse_change
 from meibo.errors import ConfigurationError
 
-# What the queue takes of a message, less what surrounds the ids (see MaximumMessageSize in the template).
+# The limit of the queue (MaximumMessageSize in the template) less the other fields of a message.
 MAX_MEMBERS_BYTES: Final = 200_000
-MAX_BYTES: Final = 64 * 1024 * 1024
-# How people call the columns.
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
+# The names that a column may have in the file.
 COLUMNS: Final = {
     "organization": "organization",
     "organization_id": "organization",
@@ -31,14 +31,16 @@ COLUMNS: Final = {
     "roles": "roles",
 }
 REQUIRED: Final = ("organization", "action", "member")
+# Prevents a fault per row if the options of invitations are missing, which is reported once.
+_PLACEHOLDER: Final = {"client_id": "x", "inviter": "x"}
 
-# Returns the user ids of an e-mail address.
+# Returns the ids of the users with an e-mail address.
 FindUsers = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row; ``line`` is where it begins in the file."""
+    """A row of the file. ``line`` is the number of its first line."""
 
     line: int
     organization: str
@@ -48,74 +50,75 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SheetFault:
+    """A fault of the file. ``line`` is 0 if the fault does not belong to a line."""
+
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.problem}" if self.line else self.problem
+
+
+@dataclass(frozen=True)
 class Sheet:
-    """A file without a fault: the changes that it asks for."""
+    """The changes of a valid file."""
 
     changes: tuple[Mapping[str, Any], ...]
 
     def count(self, action: str) -> int:
-        """Return how many members an action is about."""
+        """Return the number of members of an action."""
         return sum(len(change["members"]) for change in self.changes if change["action"] == action)
 
 
 class SheetError(ConfigurationError):
-    """The file has faults; nothing of it is sent."""
+    """The file has faults, so nothing was sent."""
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        super().__init__(f"the file has {len(faults)} faults, and nothing of it was sent")
-        self.faults = tuple(faults)
+    def __init__(self, faults: Sequence[SheetFault]) -> None:
+        unique = sorted(dict.fromkeys(faults), key=lambda fault: fault.line)
+        super().__init__(f"the file has {len(unique)} faults; nothing was sent")
+        self.faults = tuple(str(fault) for fault in unique)
 
 
 def read_sheet(
     path: Path, common: Mapping[str, Any], *, users: FindUsers, invitation: Mapping[str, Any] | None
 ) -> Sheet:
-    """Read a CSV file (UTF-8, with a header) and return its changes, raising SheetError with every fault.
+    """Read a CSV file (UTF-8, with a header) and return its changes. Raises SheetError with all faults.
 
-    ``common`` is what all changes say (source, change_id, …). ``users`` finds the user of an address that is to be
-    added or removed; an address that is to be invited stays as it is, and needs ``invitation``.
+    ``common`` contains the fields that all changes share (source, change_id, …). ``users`` looks up the e-mail address
+    of a member to be added or removed. The address of a member to be invited is not looked up; it requires
+    ``invitation``.
     """
     rows, faults = _rows(path)
     resolved = list(_resolved(rows, users, faults))
-    faults += _contradictions(resolved)
+    faults += _duplicates(resolved)
     if invitation is None and any(row.action == "invite" for row in resolved):
-        faults.append("who is invited needs --client-id and --inviter")
+        faults.append(SheetFault(0, "invitations require --client-id and --inviter"))
     for row in resolved:
-        # The same check as on the other side of the queue, a row at a time, so that a fault has its line.
+        # The function validates a change in the same way. Each row is a change here, so that its faults have its line.
         (change,) = _changes([row], common, invitation or _PLACEHOLDER)
-        reading = parse_change(json.dumps(change), max_removals=MAX_MEMBERS)
-        faults += [f"line {row.line}: {_COLUMN.sub(r'', str(fault))}" for fault in reading.faults]
+        for fault in parse_change(json.dumps(change), max_removals=MAX_MEMBERS).faults:
+            name = fault.path.removeprefix("$.").replace("members[0]", "member")
+            faults.append(SheetFault(row.line, f"{name}: {fault.problem}"))
     if faults:
-        raise SheetError(sorted(dict.fromkeys(faults), key=_line_of))
+        raise SheetError(faults)
     return Sheet(tuple(_changes(resolved, common, invitation)))
 
 
-# Stands where an invitation is missing, which is told once and not at each line.
-_PLACEHOLDER: Final = {"client_id": "x", "inviter": "x"}
-_COLUMN: Final = re.compile(r"^\$\.|(?<=members)\[0\]")
-
-
-def _line_of(fault: str) -> int:
-    found = re.match(r"line (\d+):", fault)
-    return int(found[1]) if found else 0
-
-
-def _rows(path: Path) -> tuple[list[Row], list[str]]:
-    if path.stat().st_size > MAX_BYTES:
-        raise ConfigurationError(f"{path.name} is larger than {MAX_BYTES // 1024**2} MiB; split it")
+def _rows(path: Path) -> tuple[list[Row], list[SheetFault]]:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ConfigurationError(f"{path.name}: expected at most {MAX_FILE_BYTES // 1024**2} MiB; split the file")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path.name} is not UTF-8 (at byte {error.start}); save it as CSV UTF-8") from None
+        raise ConfigurationError(
+            f"{path.name}: expected UTF-8, found an invalid byte at position {error.start}; save the file as CSV UTF-8"
+        ) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    faults: list[str] = []
+    faults: list[SheetFault] = []
     rows: list[Row] = []
     try:
-        header = [COLUMNS.get(name.strip().lower(), "") for name in next(reader, [])]
-        wrong = [f"column {number + 1} has an unknown name" for number, name in enumerate(header) if not name]
-        wrong += [f"there is no column {name}" for name in REQUIRED if name not in header]
-        wrong += [f"there are two columns for {name}" for name in set(header) - {""} if header.count(name) > 1]
-        if wrong:
-            raise SheetError(wrong)
+        header = _header(next(reader, []))
         line = reader.line_num + 1
         for values in reader:
             if any(value.strip() for value in values):
@@ -123,46 +126,59 @@ def _rows(path: Path) -> tuple[list[Row], list[str]]:
                 rows += [row] if row else []
             line = reader.line_num + 1
     except csv.Error as error:
-        raise SheetError([*faults, f"line {reader.line_num}: {error}"]) from None
+        raise SheetError([*faults, SheetFault(reader.line_num, str(error))]) from None
     if not rows and not faults:
-        faults = ["there is no row"]
+        faults = [SheetFault(0, "expected at least one row below the header, found none")]
     return rows, faults
 
 
-def _row(line: int, header: list[str], values: list[str], faults: list[str]) -> Row | None:
+def _header(names: Sequence[str]) -> list[str]:
+    header = [COLUMNS.get(name.strip().lower(), "") for name in names]
+    problems = [f"column {number} has an unknown name" for number, name in enumerate(header, 1) if not name]
+    problems += [f"the column {name} is missing" for name in REQUIRED if name not in header]
+    problems += [f"the column {name} exists twice" for name in dict.fromkeys(header) if name and header.count(name) > 1]
+    if problems:
+        raise SheetError([SheetFault(0, problem) for problem in problems])
+    return header
+
+
+def _row(line: int, header: list[str], values: list[str], faults: list[SheetFault]) -> Row | None:
     if len(values) != len(header):
-        faults.append(f"line {line}: has {len(values)} columns, the header has {len(header)}")
+        faults.append(SheetFault(line, f"expected {len(header)} columns as in the header, found {len(values)}"))
         return None
-    found = {name: value.strip() for name, value in zip(header, values, strict=True)}
-    action = found["action"].lower()
+    cells = {name: value.strip() for name, value in zip(header, values, strict=True)}
+    action = cells["action"].lower()
     if action not in ACTIONS:
-        faults.append(f"line {line}: the action must be add, remove or invite")
+        faults.append(SheetFault(line, "action: expected add, remove or invite"))
         return None
-    roles = tuple(role for role in re.split(r"[;\s]+", found.get("roles", "")) if role)
-    return Row(line, found["organization"], action, found["member"], roles)
+    roles = tuple(role for role in re.split(r"[;\s]+", cells.get("roles", "")) if role)
+    return Row(line, cells["organization"], action, cells["member"], roles)
 
 
-def _resolved(rows: Sequence[Row], users: FindUsers, faults: list[str]) -> Iterator[Row]:
+def _resolved(rows: Sequence[Row], users: FindUsers, faults: list[SheetFault]) -> Iterator[Row]:
+    """Yield the rows, with the user id for each e-mail address that is to be added or removed."""
     for row in rows:
         if row.action == "invite" or "|" in row.member or not EMAIL.fullmatch(row.member):
             yield row
             continue
-        found = users(row.member)
-        if len(found) == 1:
-            yield Row(row.line, row.organization, row.action, found[0], row.roles)
-        elif found:
-            faults.append(f"line {row.line}: {len(found)} users have this address; give one id: {', '.join(found)}")
+        ids = users(row.member)
+        if len(ids) == 1:
+            yield replace(row, member=ids[0])
+        elif ids:
+            problem = f"{len(ids)} users have this e-mail address; use one of the ids {', '.join(ids)}"
+            faults.append(SheetFault(row.line, problem))
         else:
-            faults.append(f"line {row.line}: no user has this address; invite the person, or give a user id")
+            problem = "no user has this e-mail address; invite the address, or use a user id"
+            faults.append(SheetFault(row.line, problem))
 
 
-def _contradictions(rows: Sequence[Row]) -> Iterator[str]:
+def _duplicates(rows: Sequence[Row]) -> Iterator[SheetFault]:
     first: dict[tuple[str, str], Row] = {}
     for row in rows:
         earlier = first.setdefault((row.organization, row.member.casefold()), row)
         if earlier is not row:
-            same = (earlier.action, earlier.roles) == (row.action, row.roles)
-            yield f"line {row.line}: {'repeats' if same else 'contradicts'} line {earlier.line}"
+            is_same = (earlier.action, earlier.roles) == (row.action, row.roles)
+            yield SheetFault(row.line, f"{'repeats' if is_same else 'contradicts'} line {earlier.line}")
 
 
 def _changes(

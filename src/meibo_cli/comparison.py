@@ -23,7 +23,7 @@ _BATCH_ROWS: Final = 1000
 # Metadata may have a field for each user; so many are counted apart.
 _MAX_FIELDS: Final = 2000
 OTHER_FIELDS: Final = "(other fields)"
-TOO_DEEP: Final = "(nested too deeply to tell)"
+TOO_DEEP: Final = "(nested too deeply)"
 # DuckDB sets buffers of this size aside for each thread.
 _MAX_ROW_BYTES: Final = 16 * 1024 * 1024
 
@@ -32,7 +32,7 @@ Kind = Literal["added", "removed", "changed"]
 
 @dataclass(frozen=True)
 class RowChange:
-    """One row that differs: its key, and for a changed one the fields."""
+    """A row that differs. ``fields`` are the names of the fields of a changed row."""
 
     kind: Kind
     key: str
@@ -41,7 +41,7 @@ class RowChange:
 
 @dataclass
 class ComparisonCounts:
-    """How two files differ."""
+    """The numbers of rows and fields that differ."""
 
     added: int = 0
     removed: int = 0
@@ -193,7 +193,7 @@ class Comparison:
         )
 
     def _value(self, value: Any) -> Any:
-        # What is absent and what is null is the same in both providers' files.
+        # An absent field and null are equal in the files of both providers.
         return None if self._blank_is_null and value == "" else value
 
 
@@ -242,5 +242,5 @@ def _quoted(text: str) -> str:
 
 def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
     row: tuple[Any, ...] | None = connection.execute(query).fetchone()
-    assert row is not None  # noqa: S101  (told to mypy: an aggregate has a row)
+    assert row is not None  # noqa: S101  # an aggregate has a row
     return row

@@ -1,7 +1,7 @@
-"""Read and write text that is legal in a provider's file and refused by others: invalid UTF-8 and lone surrogates.
+"""Read and write invalid UTF-8 and lone surrogates, which files of the providers may contain.
 
-DuckDB refuses a whole file for one such character. In a readable copy it is visible text, ``\\xff`` or ``\\ud83d``, so
-that the row stays there, and two different values stay different.
+DuckDB rejects a whole file that contains such a character. A readable copy contains visible text instead, ``\\xff`` or
+``\\ud83d``. So no row is lost, and different values remain different.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _JSON_ESCAPE: Final = re.compile(
 
 
 class NumberOutOfRangeError(ValueError):
-    """A number that Python does not hold as it is written, such as 1e999."""
+    """A number that Python cannot represent, such as 1e999."""
 
 
-def opened(path: Path) -> Any:
-    """Open a file's bytes, gzip or not."""
+def open_decompressed(path: Path) -> Any:
+    """Open a file for reading and decompress it if it is gzip."""
     return igzip.open(path, "rb") if is_gzip(path) else path.open("rb")  # type: ignore[no-untyped-call]  # isal has no types
 
 
 def is_gzip(path: Path) -> bool:
-    """Tell whether a file begins as gzip data does."""
+    """Return whether a file is gzip."""
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 def readable_json(line: bytes) -> bytes:
-    """Return a line of JSON with each invalid byte and each lone surrogate of its strings as visible text."""
+    """Return a line of JSON with visible text for each invalid byte and each lone surrogate."""
     text = line.decode("utf-8", "surrogateescape")
     text = _INVALID_BYTE.sub(lambda match: f"\\\\x{ord(match[0]) - 0xDC00:02x}", text)
     if "\\u" in text:
@@ -48,8 +48,8 @@ def readable_json(line: bytes) -> bytes:
 
 
 def readable_copy(source: Path, target: Path) -> None:
-    """Write a file of JSON lines again, each line as ``readable_json`` returns it, gzip if the source is gzip."""
-    with opened(source) as file:
+    """Copy a file of JSON lines with ``readable_json``. The copy is gzip if the source is gzip."""
+    with open_decompressed(source) as file:
         out: Any = gzip.open(target, "xb", _GZIP_LEVEL) if is_gzip(source) else target.open("xb")  # noqa: SIM115
         with out:
             for line in file:
@@ -57,12 +57,12 @@ def readable_copy(source: Path, target: Path) -> None:
 
 
 def readable_text(text: str) -> str:
-    """Return text that was decoded with ``surrogateescape``, with each invalid byte as visible text (``\\xff``)."""
+    """Return text that was decoded with ``surrogateescape``, with visible text (``\\xff``) for each invalid byte."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def parse_json(text: str) -> Any:
-    """Return a JSON value, raising NumberOutOfRangeError for a number that a float or an integer cannot hold."""
+    """Return a JSON value. Raises NumberOutOfRangeError for a number that Python cannot represent."""
     try:
         return json.loads(text, strict=False, parse_float=_finite, parse_constant=_refuse)
     except (json.JSONDecodeError, NumberOutOfRangeError):
@@ -72,25 +72,25 @@ def parse_json(text: str) -> Any:
 
 
 def parse_exact_json(text: str) -> Any:
-    """Return a JSON value for a comparison; a number that Python cannot hold is a string with its digits."""
+    """Return a JSON value for a comparison. A number that Python cannot represent is a string with its digits."""
     return json.loads(text, strict=False, parse_float=_exact_float, parse_int=_exact_integer)
 
 
 def json_bytes(value: Any) -> bytes:
-    """Return a value as compact JSON in valid UTF-8; a lone surrogate is an escape sequence, as it was."""
+    """Return a value as compact JSON in valid UTF-8. A lone surrogate is an escape sequence, as in the source."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8", "backslashreplace")
 
 
 def _refuse(constant: str) -> Any:
-    # Python reads NaN and Infinity, which are no JSON.
-    raise json.JSONDecodeError("a constant that is no JSON", constant, 0)
+    # Python accepts NaN and Infinity, which are not JSON.
+    raise json.JSONDecodeError("expected JSON, found a constant that is not JSON", constant, 0)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise NumberOutOfRangeError("a number is larger than a float")
+        raise NumberOutOfRangeError("a number exceeds the range of a float")
     return value
 
 

@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, and one line on stderr where it could not do its work."""
+"""The exit codes of the command, and the translation of errors into an exit code and one line on stderr."""
 
 from __future__ import annotations
 
@@ -13,39 +13,42 @@ from meibo.errors import ConfigurationError, MeiboError
 from meibo_cli.terminal import escape_control_characters
 
 EXIT_DIFFERENT: Final = 1
-"""The work was done and the answer is bad news: damage, or failed users."""
+"""The command succeeded and has findings, such as damage or failed users."""
 EXIT_FAILURE: Final = 2
-"""The work could not be done."""
+"""The command failed."""
 
 _HINTS: Final = {
     "NoSuchBucket": ": no bucket has this name",
-    "AccessDenied": ": the credentials may not read the archive; docs/reading.md lists what they need",
+    "AccessDenied": ": the credentials have no permission; docs/reading.md lists the required permissions",
 }
 
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """End with one line and status 2 instead of a traceback, for what the person can mend."""
+    """Report an error that the user can fix as one line, and exit with ``EXIT_FAILURE``."""
     try:
         yield
     except ConfigurationError as error:
-        # Here it is what the person typed that has to change, and the message says so.
-        _end(str(error))
+        # The message names the option or the file to change, so the class adds nothing.
+        _fail(str(error))
     except MeiboError as error:
-        _end(f"{type(error).__name__}: {error}")
+        _fail(f"{type(error).__name__}: {error}")
     except ClientError as error:
-        # The code and the operation only: a message of S3 may repeat a signed address.
+        # Only the code and the operation, because a message of S3 may contain a signed URL.
         code = error.response["Error"]["Code"]
-        _end(f"AWS answered {code} to {error.operation_name}{_HINTS.get(code, '')}")
+        _fail(f"AWS returned {code} for {error.operation_name}{_HINTS.get(code, '')}")
     except NoCredentialsError:
-        _end("there are no AWS credentials in the environment; set AWS_PROFILE, or what `aws configure` asks for")
+        _fail("no AWS credentials found; set AWS_PROFILE, or run `aws configure`")
     except BotoCoreError as error:
-        _end(f"AWS could not be asked: {type(error).__name__}")
+        _fail(f"cannot reach AWS: {type(error).__name__}")
+    except BrokenPipeError:
+        # The reader of stdout has ended, for example ``head``. Typer exits without a message.
+        raise
     except OSError as error:
-        _end(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}")
+        _fail(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}")
 
 
-def _end(message: str) -> None:
-    # Names and keys of the archive are in many messages.
+def _fail(message: str) -> None:
+    # Messages contain names and keys of the archive.
     typer.echo("\n".join(map(escape_control_characters, message.split("\n"))), err=True)
     raise typer.Exit(EXIT_FAILURE) from None

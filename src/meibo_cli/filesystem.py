@@ -1,7 +1,7 @@
-"""Let DuckDB read an archive. An object of a bucket is fetched to a temporary folder when a query opens it.
+"""A file system through which DuckDB reads an archive. Objects of a bucket are downloaded when a query opens them.
 
-DuckDB's own S3 reader is an extension that it downloads on first use, with credentials of its own; this needs neither.
-A query that names its partitions opens, and so fetches, only the files of these.
+DuckDB's own S3 reader is an extension, which has its own credentials and is downloaded on first use. A query that
+filters by partitions opens, and so downloads, the files of these partitions only.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ PROTOCOL: Final = "meibo"
 
 
 class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """The archive as a read-only file system.
+    """A read-only file system of an archive.
 
-    With ``readable``, text that DuckDB refuses is replaced in the files that it opens. ``failure`` is the exception of
-    the last file that could not be opened; DuckDB reports it as text only.
+    If ``readable`` is true, the files contain visible text instead of characters that DuckDB rejects. ``failure`` is
+    the exception of the last file that could not be opened, because DuckDB reports its message only.
     """
 
     protocol = PROTOCOL
-    # One of each archive and folder, not one of the class.
+    # fsspec would otherwise reuse an instance for other arguments.
     cachable = False
 
     def __init__(self, archive: ArchiveReader, folder: Path, *, readable: bool = False) -> None:
@@ -35,22 +35,22 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         self.failure: Exception | None = None
         self._archive = archive
         self._readable = readable
-        self._folder = folder / "fetched"
+        self._folder = folder / "objects"
         self._folder.mkdir(exist_ok=True)
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:  # fsspec's signature
-        """Return what lies below a path."""
+        """Return all files below a path."""
         prefix = self._strip_protocol(path)
-        found = [
-            {"name": one.key, "size": one.bytes, "type": "file"}
-            for one in self._archive.list(f"{prefix}/" if prefix else "")
+        entries = [
+            {"name": listed.key, "size": listed.bytes, "type": "file"}
+            for listed in self._archive.list(f"{prefix}/" if prefix else "")
         ]
-        return found if detail else [one["name"] for one in found]
+        return entries if detail else [entry["name"] for entry in entries]
 
     def find(self, path: str, maxdepth: Any = None, withdirs: bool = False, detail: bool = False, **_: Any) -> Any:  # noqa: ARG002  # fsspec's signature
         """Return all files below a path."""
-        found = {one["name"]: one for one in self.ls(path)}
-        return found if detail else list(found)
+        entries = {entry["name"]: entry for entry in self.ls(path)}
+        return entries if detail else list(entries)
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         """Return the size of a file."""
@@ -62,7 +62,7 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:  # fsspec's signature
         if mode != "rb":
-            raise PermissionError(f"the archive is read only, and {path} was opened with mode {mode}")
+            raise PermissionError(f"{path}: expected mode rb, got {mode}; the archive is read-only")
         try:
             return self._local(self._strip_protocol(path)).open("rb")
         except Exception as error:
@@ -70,7 +70,7 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             raise
 
     def _local(self, key: str) -> Path:
-        local = self._archive.path(key) if isinstance(self._archive, DiskReader) else self._fetched(key)
+        local = self._archive.path(key) if isinstance(self._archive, DiskReader) else self._downloaded(key)
         if not self._readable:
             return local
         readable = self._folder / f"{sha256(key.encode()).hexdigest()}.readable"
@@ -80,7 +80,7 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             part.rename(readable)
         return readable
 
-    def _fetched(self, key: str) -> Path:
+    def _downloaded(self, key: str) -> Path:
         local = self._folder / sha256(key.encode()).hexdigest()
         if not local.exists():
             part = self._part(local)
@@ -91,9 +91,9 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
         return local
 
     def _part(self, path: Path) -> Path:
-        # A query may open a file in several threads at once.
+        # Several threads of a query may open the same file.
         return path.with_name(f"{path.name}.{threading.get_ident()}.part")
 
     def modified(self, path: str) -> Any:  # noqa: ARG002  # fsspec's signature
-        """Archived objects never change."""
+        """Return a constant, because archived objects never change."""
         return 0

@@ -1,4 +1,4 @@
-"""The command ``meibo``: look at an archive, prove it, compare it, bring it back."""
+"""The command ``meibo``: list, verify, compare, query and restore an archive, and change memberships."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from meibo_cli.commands import changes, diff, get, ls, query, report, restore, v
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    # A traceback with local values could show people.
+    # A traceback with local variables may contain user data.
     pretty_exceptions_enable=False,
-    help="Look at an archive of user directories, prove it, compare it and bring it back.",
+    help="List, verify, compare, query and restore an archive of user directories.",
 )
 
 
 @app.callback()
 def create_private_files(context: typer.Context) -> None:
-    """Create every file and folder of a command for its owner only: most hold personal data."""
+    """Make files and folders that a command creates readable by their owner only, because most contain user data."""
     umask = os.umask(0o077)
     context.call_on_close(lambda: os.umask(umask))
 

@@ -1,4 +1,4 @@
-"""The queue of changes and the dead-letter queue of a stack, found by their names in the template."""
+"""The queue of changes and the dead-letter queue of a stack."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ DEFAULT_STACK = "meibo"
 
 @dataclass(frozen=True)
 class Queues:
-    """Both queues of a stack; ``changes`` and ``dead_letters`` are their URLs."""
+    """Both queues of a stack. ``changes`` and ``dead_letters`` are their URLs."""
 
     client: SQSClient
     changes: str
     dead_letters: str
 
     def count_dead_letters(self) -> int:
-        """Return the approximate number of dead letters, hidden ones included."""
+        """Return the approximate number of dead letters, including hidden messages."""
         attributes = self.client.get_queue_attributes(QueueUrl=self.dead_letters, AttributeNames=["All"])["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
     def send(self, change: Mapping[str, Any], *, deduplication_id: str) -> str:
-        """Send a change and return the id of the message. SQS drops repetitions of a deduplication id."""
+        """Send a change and return the message id. SQS drops a message with the deduplication id of another."""
         return self.client.send_message(
             QueueUrl=self.changes,
             MessageBody=encode_message(change),
@@ -42,7 +42,7 @@ class Queues:
 
 
 def queues_of(stack: str) -> Queues:
-    """Return the queues of a stack, raising ClientError if there are none."""
+    """Return the queues of a stack. Raises ClientError if they do not exist."""
     client = boto3.client("sqs")
     return Queues(
         client,

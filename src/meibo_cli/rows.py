@@ -1,4 +1,4 @@
-"""An archived export as a file of rows that DuckDB reads: JSON objects, one a line, or Auth0's CSV as it is."""
+"""An archived export as a local file of rows that DuckDB can read: JSON lines, or Auth0's CSV unchanged."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers import column_names, find_dataset
 from meibo.providers.datasets import Dataset
 from meibo_cli.download import download
-from meibo_cli.encoding import opened, parse_exact_json, readable_copy, readable_json
+from meibo_cli.encoding import open_decompressed, parse_exact_json, readable_copy, readable_json
 
 Form = Literal["json", "csv"]
 
 
 @dataclass(frozen=True)
 class RowFile:
-    """A file of rows on this machine, gzip or not, and what its rows are known by.
+    """A local file of rows, which may be gzip.
 
-    ``key`` names values, with dots between the levels. ``expected`` is how many rows its manifest counts.
+    ``key`` are the names of the values that identify a row, with dots between the levels. ``expected`` is the number of
+    rows in the manifest.
     """
 
     path: Path
@@ -37,7 +38,7 @@ class RowFile:
     expected: int | None = None
 
     def readable(self) -> RowFile:
-        """Return the same rows in a file that DuckDB reads whatever their text is, written beside this one."""
+        """Write a copy that DuckDB can read even if the text is invalid, and return it."""
         if self.form == "csv":
             return self.as_json()
         target = self.path.with_suffix(".readable.ndjson")
@@ -45,21 +46,21 @@ class RowFile:
         return replace(self, path=target)
 
     def as_json(self) -> RowFile:
-        """Return the same rows as a file of JSON objects, written beside this one."""
+        """Write a copy as JSON lines, and return it."""
         target = self.path.with_suffix(".rows.ndjson")
         columns = _from_csv(self.path, target, self.dataset)
         return replace(self, path=target, columns=columns, form="json")
 
     def values(self, text: str) -> Mapping[str, Any]:
-        """Return one row's values by name; ``text`` is JSON, for a CSV with values named ``c0``, ``c1`` and so on."""
+        """Return the values of a row by name. ``text`` is JSON; for CSV its names are ``c0``, ``c1`` and so on."""
         row: dict[str, Any] = parse_exact_json(text)
         if self.form == "json":
             return row
-        return {name: _bare(row[f"c{place}"] or "") for place, name in enumerate(self.columns)}
+        return {name: _without_apostrophe(row[f"c{place}"] or "") for place, name in enumerate(self.columns)}
 
 
 def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, key: Sequence[str] = ()) -> RowFile:
-    """Bring an export here with its digest checked; cybozu.com's CSV, whose rows differ in length, as JSON objects."""
+    """Download an export and verify its digest. cybozu.com's CSV, whose rows differ in length, becomes JSON lines."""
     address = export.folder.address
     target = folder / f"{export.folder.run_id}.{address.format}"
     download(archive, export, target)
@@ -74,12 +75,12 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
         columns = _from_csv(target, path, dataset)
         target.unlink()
     else:
-        told = manifest.get("content", {}).get("columns")
-        columns = tuple(told) if isinstance(told, list) else ()
-    absent = [name for name in key if columns and name.partition(".")[0] not in columns]
-    if absent:
+        names = manifest.get("content", {}).get("columns")
+        columns = tuple(names) if isinstance(names, list) else ()
+    missing = [name for name in key if columns and name.partition(".")[0] not in columns]
+    if missing:
         raise ConfigurationError(
-            f"{export.export_id} has no column {', '.join(absent)}; its columns are {', '.join(columns[:40])}"
+            f"--key: {export.export_id} has no column {', '.join(missing)}; its columns are {', '.join(columns[:40])}"
         )
     return RowFile(path, tuple(key) or _key(export, dataset, manifest, columns), columns, dataset, form, export.rows)
 
@@ -89,29 +90,29 @@ def _key(
 ) -> tuple[str, ...]:
     exported = column_names(export.folder.address.provider, manifest)
     for names in dataset.keys:
-        found = tuple(exported.get(name, name) for name in names)
-        if not columns or any(name.partition(".")[0] in columns for name in found):
-            return found
+        key = tuple(exported.get(name, name) for name in names)
+        if not columns or any(name.partition(".")[0] in columns for name in key):
+            return key
     raise ConfigurationError(
-        f"{export.export_id} has no column that tells its rows apart; name one with --key: {', '.join(columns[:40])}"
+        f"{export.export_id} has no column with ids; choose a column with --key: {', '.join(columns[:40])}"
     )
 
 
 def csv_records(path: Path) -> Iterator[list[str]]:
-    """Yield the records of a CSV in UTF-8, gzip or not, of any length; invalid bytes are ``surrogateescape``."""
+    """Yield the records of a CSV in UTF-8, which may be gzip. Invalid bytes are decoded with ``surrogateescape``."""
     csv.field_size_limit(sys.maxsize)
-    with io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with io.TextIOWrapper(open_decompressed(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             yield from csv.reader(file)
         except csv.Error as error:
-            raise WrongFormatError(f"the CSV cannot be read: {error}") from None
+            raise WrongFormatError(f"expected CSV: {error}") from None
 
 
 def csv_rows(path: Path, dataset: Dataset) -> Iterator[tuple[tuple[str, ...], list[str]]]:
-    """Yield the columns and the values of each record, without the apostrophes that the provider adds."""
+    """Yield the column names and the values of each record, without the apostrophes that the provider adds."""
     records = csv_records(path)
     if not dataset.csv_columns:
-        bare = _bare if dataset.csv_apostrophe else str
+        bare = _without_apostrophe if dataset.csv_apostrophe else str
         columns = tuple(bare(name) for name in next(records, []))
         for record in records:
             yield columns, [bare(value) for value in record]
@@ -122,8 +123,8 @@ def csv_rows(path: Path, dataset: Dataset) -> Iterator[tuple[tuple[str, ...], li
         yield (*known[: len(record)], *more), record
 
 
-def _bare(value: str) -> str:
-    # Auth0 writes an apostrophe before every string, against spreadsheets that run formulas. Exactly one is its own.
+def _without_apostrophe(value: str) -> str:
+    # Auth0 adds exactly one apostrophe to every string, so that spreadsheets do not run it as a formula.
     return value[1:] if value.startswith("'") else value
 
 

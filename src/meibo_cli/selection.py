@@ -1,63 +1,98 @@
-"""Which runs and exports a command is about."""
+"""The options that select an archive, a run and exports, and the functions that look them up."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
+
+import boto3
+import typer
+from botocore.config import Config
 
 from meibo.archive.catalog import ArchivedExport, Run, find_run, runs
 from meibo.archive.keys import run_moment
-from meibo.archive.reader import ArchiveReader
+from meibo.archive.reader import ArchiveReader, DiskReader, S3Reader
 from meibo.errors import ConfigurationError, EventError
 
 LATEST: Final = "latest"
 PREVIOUS: Final = "previous"
+DEFAULT_ARCHIVE: Final = "./archive"
+MAX_PARALLEL_READS: Final = 32
+_MAX_IDS_SHOWN: Final = 10
+
+ArchiveOption = Annotated[
+    str, typer.Option("--archive", "-a", envvar="MEIBO_ARCHIVE", help="The archive: s3://BUCKET, or a folder.")
+]
+RunOption = Annotated[str, typer.Option("--run", "-r", help="The id of the run, or latest, or previous.")]
+ExportsArgument = Annotated[
+    str, typer.Argument(help="Only these exports: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
+]
+
+
+def open_archive(location: str) -> ArchiveReader:
+    """Return the archive at ``s3://BUCKET`` or in a folder. Raises ConfigurationError if the folder does not exist."""
+    if location.startswith("s3://"):
+        bucket = location.removeprefix("s3://").rstrip("/")
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]", bucket):
+            raise ConfigurationError(f"--archive: expected s3://BUCKET without a prefix, got {location!r}")
+        retries = Config(
+            retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=MAX_PARALLEL_READS
+        )
+        return S3Reader(boto3.client("s3", config=retries), bucket)
+    if not Path(location).is_dir():
+        raise ConfigurationError(
+            f"the folder {location} does not exist; name the archive with --archive or MEIBO_ARCHIVE, or create an"
+            " archive with `make run`"
+        )
+    return DiskReader(Path(location))
 
 
 def named_run(archive: ArchiveReader, name: str) -> Run:
-    """Return the run of an id, of ``latest`` or of ``previous``, raising ConfigurationError where there is none."""
+    """Return the run with an id, ``latest`` or ``previous``. Raises ConfigurationError if there is none."""
     if name in (LATEST, PREVIOUS):
-        ended = runs(archive)
-        run = next(ended, None)
+        finished = runs(archive)
+        run = next(finished, None)
         if name == PREVIOUS:
-            run = next(ended, None)
+            run = next(finished, None)
     else:
         run = find_run(archive, checked_id(name))
     if run is None:
-        what = {LATEST: "no run that ended", PREVIOUS: "no run before the latest one"}.get(name, f"no run {name}")
-        raise ConfigurationError(f"{archive.name} holds {what}; `meibo ls` lists the runs")
+        missing = {LATEST: "no finished run", PREVIOUS: "no finished run before the latest"}.get(name, f"no run {name}")
+        raise ConfigurationError(f"{archive.name} contains {missing}; `meibo ls` lists the runs")
     return run
 
 
 def checked_id(name: str) -> str:
-    """Return the id of a run as it is, raising ConfigurationError where it is none."""
+    """Return the id of a run unchanged. Raises ConfigurationError if it is not a run id."""
     try:
         run_moment(name)
     except EventError:
         raise ConfigurationError(
-            f"{name!r} is no run; name one by its id, which is a time like 20261121T180000Z, or latest, or previous"
+            f"--run: expected a run id such as 20261121T180000Z, latest or previous, got {name!r}"
         ) from None
     return name
 
 
 def matches(export_id: str, pattern: str) -> bool:
-    """Tell whether a pattern names an export: its whole id (``acme/users/ndjson/all``), or its first parts."""
+    """Return whether a pattern matches an export id (``acme/users/ndjson/all``) or its first parts."""
     wanted = pattern.strip("/")
     beginning = "/".join(export_id.split("/")[: wanted.count("/") + 1])
     return not wanted or fnmatchcase(beginning, wanted)
 
 
-def matching(exports: list[ArchivedExport], pattern: str) -> Iterator[ArchivedExport]:
-    """Yield the exports that a pattern names."""
+def matching(exports: Iterable[ArchivedExport], pattern: str) -> Iterator[ArchivedExport]:
+    """Yield the exports whose ids match a pattern."""
     yield from (export for export in exports if matches(export.export_id, pattern))
 
 
-def one_export(run: Run, pattern: str) -> ArchivedExport:
-    """Return the one export of a run that a pattern names, raising ConfigurationError where it is not one."""
-    found = list(matching(run.exports, pattern))
-    if len(found) != 1:
-        names = ", ".join(export.export_id for export in (found or run.exports)[:10]) or "none"
-        what = "matches several exports" if found else "matches no export"
-        raise ConfigurationError(f"{pattern!r} {what} of the run {run.run_id}; name one of: {names}")
-    return found[0]
+def single_export(exports: list[ArchivedExport], pattern: str) -> ArchivedExport:
+    """Return the only export that matches a pattern. Raises ConfigurationError if none or several match."""
+    matched = list(matching(exports, pattern))
+    if len(matched) != 1:
+        ids = ", ".join(export.export_id for export in (matched or exports)[:_MAX_IDS_SHOWN]) or "none"
+        count = "several exports" if matched else "no export"
+        raise ConfigurationError(f"{pattern!r} matches {count} of the run; expected one of: {ids}")
+    return matched[0]

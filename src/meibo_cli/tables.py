@@ -1,7 +1,7 @@
-"""The tables that ``meibo query`` and Athena share: names, columns, and the keys of their files.
+"""The tables that ``meibo query`` and Athena share.
 
-The datasets of the providers define the columns, which have the provider's own names; the template's Glue tables have
-the same columns, which a test compares. A column that an export lacks is null. Metadata and lists are JSON strings.
+The datasets of the providers define the columns. A test compares them with the Glue tables of the template. A column
+that an export does not contain is null. Metadata and lists are JSON strings.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PARTITIONS: Final = ("provider", "source", "dataset", "format", "scope", "dt", "
 
 @dataclass(frozen=True)
 class Table:
-    """One dataset of one provider, over all runs."""
+    """A dataset of a provider in all runs."""
 
     name: str
     provider: str
@@ -26,7 +26,7 @@ class Table:
 
     @property
     def pattern(self) -> str:
-        """The keys of its files, as a glob."""
+        """The glob pattern of the keys of its files."""
         return (
             f"archive/provider={self.provider}/source=*/dataset={self.dataset}/format=ndjson/scope=*/dt=*/run=*/"
             f"{self.dataset}.ndjson*"

@@ -1,4 +1,4 @@
-"""Text that was archived or received, made safe for a terminal and for spreadsheets."""
+"""Escape archived or received text for terminals and for spreadsheets."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def escape_control_characters(text: str) -> str:
-    """Return the text with each character that could control a terminal as a JSON escape such as ``\\u001b``.
+    """Return the text with a JSON escape such as ``\\u001b`` for each character that could control a terminal.
 
-    A JSON document on one line stays the same document.
+    The values of a JSON document on one line do not change.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -31,7 +31,7 @@ def escape_control_characters(text: str) -> str:
 
 
 def printable(text: object) -> str:
-    """Return Rich markup that prints archived or received text as it is, with control characters escaped.
+    """Return Rich markup that prints archived or received text literally, with control characters escaped.
 
     Print it with ``Console(emoji=False)``: Rich cannot escape emoji codes such as ``:cat:``.
     """
@@ -39,9 +39,9 @@ def printable(text: object) -> str:
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
-    """Return a document as JSON that is safe on a terminal and has the same values for a program."""
+    """Return a document as JSON that is safe on a terminal. A program reads the same values."""
     text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
-    # A newline outside of the indentation is an escape already.
+    # Newlines within strings are escaped already, so only those of the indentation remain.
     return "\n".join(map(escape_control_characters, text.split("\n")))
 
 
@@ -51,9 +51,9 @@ def _json_escape(character: str) -> str:
 
 
 def spreadsheet_writer(file: IO[str], *, is_terminal: bool) -> Callable[[Iterable[object]], None]:
-    """Return a function that writes a row of CSV which no spreadsheet runs: a formula begins with an apostrophe.
+    """Return a function that writes a row of CSV, with an apostrophe before text that a spreadsheet would run.
 
-    On a terminal, control characters are escaped as well.
+    On a terminal, control characters are escaped too.
     """
     writer = csv.writer(file, lineterminator="\n")
 

@@ -1,7 +1,8 @@
-"""``meibo diff``: who was added, removed and changed between two runs."""
+"""``meibo diff``: compare the exports of two runs."""
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +20,11 @@ from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.formatting import format_number
 from meibo.providers import find_dataset
-from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.comparison import Comparison, ComparisonCounts
 from meibo_cli.exit_codes import report_errors
+from meibo_cli.files import new_file
 from meibo_cli.rows import fetch_rows
-from meibo_cli.selection import matching, named_run
+from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, ExportsArgument, matching, named_run, open_archive
 from meibo_cli.terminal import json_text, printable, spreadsheet_writer
 
 _MAX_FIELDS_SHOWN = 20
@@ -33,14 +34,14 @@ WriteRow = Callable[[Iterable[object]], None]
 
 @dataclass(frozen=True)
 class ExportComparison:
-    """One export of both runs, or of one of them."""
+    """The result for an export of one run or of both."""
 
     export_id: str
     counts: ComparisonCounts | None
     only_in: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form for programs."""
+        """Return the object that ``--json`` prints."""
         if self.counts is None:
             return {"export_id": self.export_id, "only_in": self.only_in}
         counts = {**vars(self.counts), "fields": dict(self.counts.fields.most_common())}
@@ -48,49 +49,47 @@ class ExportComparison:
 
 
 def diff(
-    run_a: Annotated[str, typer.Argument(help="The earlier run: its id, or latest, or previous.")],
-    run_b: Annotated[str, typer.Argument(help="The later run: its id, or latest, or previous.")],
-    export: Annotated[
-        str, typer.Argument(help="Only these: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
-    ] = "",
+    run_a: Annotated[str, typer.Argument(help="The id of the earlier run, or latest, or previous.")],
+    run_b: Annotated[str, typer.Argument(help="The id of the later run, or latest, or previous.")],
+    export: ExportsArgument = "",
     *,
-    fields: Annotated[bool, typer.Option("--fields", help="Also say which fields changed, and how often.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The counts as one JSON document, for programs.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="Also print the number of changes per field.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
     csv_file: Annotated[
         Path | None,
         typer.Option(
             "--csv",
-            help="Write every row that differs (its key, no values) to this new file; - is stdout. Text that a"
-            " spreadsheet would run as a formula begins with an apostrophe.",
+            help="Write the key and the changed fields of every row that differs to a new file, or to stdout if it is"
+            " -. Text that a spreadsheet would run as a formula begins with an apostrophe.",
         ),
     ] = None,
     key: Annotated[
         list[str] | None,
-        typer.Option("--key", help="What tells rows apart, where it is not the id.", show_default=False),
+        typer.Option("--key", help="A column that identifies rows, instead of the id. Repeatable.", show_default=False),
     ] = None,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Compare two runs export by export: rows added, removed and changed. Memory stays bounded at any size."""
+    """Count the rows that were added, removed and changed between two runs, per export."""
     with report_errors():
         reader = open_archive(archive)
         before, after = named_run(reader, run_a), named_run(reader, run_b)
         with _writer(csv_file) as out:
-            compared = list(_compare(reader, (before, after), export, tuple(key or ()), out))
-    if not compared:
-        typer.echo(f"no export of these runs matches {export!r}", err=True)
-        raise typer.Exit(2)
+            comparisons = list(_compare(reader, (before, after), export, tuple(key or ()), out))
+            if not comparisons:
+                raise ConfigurationError(f"no export of these runs matches {export!r}")
     if as_json:
-        document = {"run_a": before.run_id, "run_b": after.run_id, "exports": [one.to_json() for one in compared]}
+        exports = [comparison.to_json() for comparison in comparisons]
+        document = {"run_a": before.run_id, "run_b": after.run_id, "exports": exports}
         typer.echo(json_text(document, indent=2))
     elif csv_file != Path("-"):
-        _print(before.run_id, after.run_id, compared, fields=fields)
+        _print(before.run_id, after.run_id, comparisons, fields=fields)
 
 
 def _compare(
     reader: ArchiveReader, runs: tuple[Run, Run], pattern: str, key: tuple[str, ...], out: WriteRow | None
 ) -> Iterator[ExportComparison]:
-    sides = [{one.folder.address: one for one in matching(run.exports, pattern)} for run in runs]
-    for address in sorted({**sides[0], **sides[1]}, key=lambda one: one.export_id):
+    sides = [{export.folder.address: export for export in matching(run.exports, pattern)} for run in runs]
+    for address in sorted({**sides[0], **sides[1]}, key=lambda address: address.export_id):
         pair = [side.get(address) for side in sides]
         if pair[0] is None or pair[1] is None:
             yield ExportComparison(address.export_id, None, runs[0 if pair[0] else 1].run_id)
@@ -109,7 +108,8 @@ def _counts(
         for side in sides:
             side.mkdir()
         try:
-            rows = [fetch_rows(reader, one, side, key=key) for one, side in zip((before, after), sides, strict=True)]
+            exports = zip((before, after), sides, strict=True)
+            rows = [fetch_rows(reader, export, side, key=key) for export, side in exports]
             address = before.folder.address
             dataset = find_dataset(address.provider, address.dataset)
             blank_is_null = dataset.blank_is_null or address.format == "csv"
@@ -119,9 +119,9 @@ def _counts(
                         out((before.export_id, change.kind, change.key, " ".join(change.fields)))
                 return comparison.counts
         except duckdb.Error as error:
-            # DuckDB's messages may quote a row.
+            # A message of DuckDB may contain a row.
             raise WrongFormatError(
-                f"{before.export_id} cannot be compared ({type(error).__name__}); run `meibo verify`"
+                f"{before.export_id}: DuckDB cannot read the rows ({type(error).__name__}); run `meibo verify`"
             ) from None
 
 
@@ -130,40 +130,35 @@ def _writer(path: Path | None) -> Iterator[WriteRow | None]:
     if path is None:
         yield None
         return
-    file: IO[str]
     if path == Path("-"):
-        yield _headed(sys.stdout)
+        yield _write_header(sys.stdout)
         return
-    try:
-        file = path.open("x", encoding="utf-8", newline="")
-    except FileExistsError:
-        raise ConfigurationError(f"{path} is there already and is not overwritten") from None
-    with file:
-        yield _headed(file)
+    with new_file(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        yield _write_header(text)
 
 
-def _headed(file: IO[str]) -> WriteRow:
+def _write_header(file: IO[str]) -> WriteRow:
     write = spreadsheet_writer(file, is_terminal=file.isatty())
     write(("export", "change", "key", "fields"))
     return write
 
 
-def _print(before: str, after: str, compared: list[ExportComparison], *, fields: bool) -> None:
+def _print(before: str, after: str, comparisons: list[ExportComparison], *, fields: bool) -> None:
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{before} → {after}")
-    for one in compared:
-        if one.counts is None:
-            console.print(f"[bold]{printable(one.export_id)}[/]: only in {one.only_in}")
+    for comparison in comparisons:
+        name, counts = f"[bold]{printable(comparison.export_id)}[/]", comparison.counts
+        if counts is None:
+            console.print(f"{name}: only in {comparison.only_in}")
             continue
-        counts = one.counts
         console.print(
-            f"[bold]{printable(one.export_id)}[/]: [green]{format_number(counts.added)} added[/],"
+            f"{name}: [green]{format_number(counts.added)} added[/],"
             f" [red]{format_number(counts.removed)} removed[/], [yellow]{format_number(counts.changed)} changed[/],"
             f" {format_number(counts.unchanged)} unchanged"
         )
         if counts.duplicates:
-            console.print(f"  {format_number(counts.duplicates)} rows share their key with another one")
+            console.print(f"  {format_number(counts.duplicates)} rows have the key of another row")
         if fields:
             shown = counts.fields.most_common(None if console.is_terminal is False else _MAX_FIELDS_SHOWN)
-            for name, count in shown:
-                console.print(f"  {format_number(count):>12}  {printable(name)}")
+            for field, count in shown:
+                console.print(f"  {format_number(count):>12}  {printable(field)}")

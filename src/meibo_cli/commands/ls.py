@@ -1,4 +1,4 @@
-"""``meibo ls``: what the archive holds, latest first."""
+"""``meibo ls``: list the exports of the newest runs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from meibo.archive.keys import run_moment
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo.formatting import format_age, format_bytes, format_number
-from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import report_errors
-from meibo_cli.selection import matches, matching
+from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, ExportsArgument, matches, matching, open_archive
 from meibo_cli.terminal import json_text, printable
 
 _STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
@@ -27,7 +26,7 @@ _STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
 
 @dataclass(frozen=True)
 class ListedExport:
-    """One export of one run, archived or missing."""
+    """An export of a run, which is archived or missing."""
 
     run_id: str
     export_id: str
@@ -39,7 +38,7 @@ class ListedExport:
     reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form for programs."""
+        """Return the object that ``--json`` prints."""
         source, dataset, format_, scope = (*self.export_id.split("/", 3), "", "", "")[:4]
         return {
             "run_id": self.run_id,
@@ -53,27 +52,26 @@ class ListedExport:
 
 
 def ls(
-    export: Annotated[
-        str, typer.Argument(help="Only these: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
-    ] = "",
+    export: ExportsArgument = "",
     archive: ArchiveOption = DEFAULT_ARCHIVE,
-    newest: Annotated[int, typer.Option("--runs", "-n", min=1, help="How many runs, counted from the latest.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    newest: Annotated[
+        int, typer.Option("--runs", "-n", min=1, help="The number of runs, beginning with the latest.")
+    ] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List runs, sources and datasets, latest first, with rows, bytes, age and verdict."""
+    """List exports by run, latest first, with rows, bytes, age and verdict."""
     with report_errors():
         reader = open_archive(archive)
         newest_runs = list(islice(runs(reader), newest))
         lines = [line for run in newest_runs for line in _lines(reader, run, export)]
         if newest_runs and not lines:
-            raise ConfigurationError(
-                f"no export of {'the latest run' if newest == 1 else f'the latest {newest:,} runs'} matches {export!r}"
-            )
+            runs_ = "the latest run" if newest == 1 else f"the latest {newest:,} runs"
+            raise ConfigurationError(f"no export of {runs_} matches {export!r}")
     if as_json:
         typer.echo(json_text([line.to_json() for line in lines], indent=2))
         return
     if not lines:
-        typer.echo(f"{archive} holds no run that ended")
+        typer.echo(f"{archive} contains no finished run")
         return
     Console(emoji=False).print(_table(lines))
     console = Console(soft_wrap=True, highlight=False, emoji=False)
@@ -88,21 +86,21 @@ def _verdict(line: ListedExport) -> str:
 
 
 def _lines(reader: ArchiveReader, run: Run, pattern: str) -> list[ListedExport]:
-    found = [
+    lines = [
         ListedExport(
-            *(run.run_id, one.export_id, one.verdict, one.rows, one.bytes, one.key, one.sha256),
-            reason=suspicion(reader, one) if one.verdict == "suspect" else None,
+            *(run.run_id, export.export_id, export.verdict, export.rows, export.bytes, export.key, export.sha256),
+            reason=suspicion(reader, export) if export.verdict == "suspect" else None,
         )
-        for one in matching(run.exports, pattern)
+        for export in matching(run.exports, pattern)
     ]
-    found += [
+    lines += [
         ListedExport(
-            run.run_id, str(one.get("export_id")), "missing", reason=f"{one.get('error')}: {one.get('reason')}"
+            run.run_id, str(entry.get("export_id")), "missing", reason=f"{entry.get('error')}: {entry.get('reason')}"
         )
-        for one in run.missing
-        if matches(str(one.get("export_id")), pattern)
+        for entry in run.missing
+        if matches(str(entry.get("export_id")), pattern)
     ]
-    return sorted(found, key=lambda line: line.export_id)
+    return sorted(lines, key=lambda line: line.export_id)
 
 
 def _table(lines: list[ListedExport]) -> Table:
@@ -129,5 +127,5 @@ def _table(lines: list[ListedExport]) -> Table:
 
 
 def age_seconds(run_id: str, now: datetime | None = None) -> int:
-    """Return how long ago a run was scheduled."""
+    """Return the seconds since the scheduled time of a run."""
     return int(((now or datetime.now(UTC)) - run_moment(run_id)).total_seconds())

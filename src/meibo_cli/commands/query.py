@@ -1,4 +1,4 @@
-"""``meibo query``: SQL over all runs of an archive, with the partitions of the keys as columns."""
+"""``meibo query``: run SQL over all runs of an archive, with the partitions of the keys as columns."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from rich.table import Table as Grid
 
 from meibo.archive.reader import ArchiveReader
 from meibo.errors import ConfigurationError
-from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.comparison import connect
 from meibo_cli.exit_codes import report_errors
 from meibo_cli.filesystem import PROTOCOL, ArchiveFileSystem
+from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.tables import PARTITIONS, Table, tables
 from meibo_cli.terminal import escape_control_characters, json_text, spreadsheet_writer
 
 _TYPES: Final = {"boolean": "BOOLEAN", "bigint": "BIGINT"}
 _BATCH_ROWS: Final = 1000
 _MAX_ROWS_SHOWN: Final = 1000
-# DESCRIBE, SHOW, SUMMARIZE, VALUES and FROM are SELECT statements to DuckDB.
+# DuckDB classifies DESCRIBE, SHOW, SUMMARIZE, VALUES and FROM as SELECT.
 _ALLOWED: Final = (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN)
 # https://duckdb.org/docs/stable/operations_manual/securing_duckdb/overview
 _CONFINEMENT: Final = (
@@ -38,10 +38,10 @@ _CONFINEMENT: Final = (
     "SET enable_external_access = false",
     "SET autoinstall_known_extensions = false",
     "SET autoload_known_extensions = false",
-    # A table would otherwise be a variable of this program with the same name.
+    # DuckDB would otherwise read a variable of this program that has the name of a table.
     "SET python_enable_replacements = false",
     "SET lock_configuration = true",
-    # EXPLAIN ANALYZE executes what it explains.
+    # EXPLAIN ANALYZE executes the statement.
     "BEGIN TRANSACTION READ ONLY",
 )
 
@@ -53,23 +53,25 @@ def query(
     *,
     as_csv: Annotated[
         bool,
-        typer.Option("--csv", help="CSV for spreadsheets: text that would run as a formula begins with an apostrophe."),
+        typer.Option(
+            "--csv", help="Print CSV for spreadsheets, with an apostrophe before text that would run as a formula."
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Ask the whole archive in SQL. Tables: auth0_users, auth0_organizations, auth0_members, cybozu_users.
+    """Query all runs in SQL. The tables are auth0_users, auth0_organizations, auth0_members and cybozu_users.
 
-    Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read files of the archive and nothing else.
+    Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read files of the archive only.
     """
     with report_errors(), tempfile.TemporaryDirectory(prefix="meibo-query-") as name:
         reader = open_archive(archive)
         try:
             try:
-                _answer(reader, sql, Path(name), as_csv=as_csv, as_json=as_json)
+                _run(reader, sql, Path(name), as_csv=as_csv, as_json=as_json)
             except duckdb.InvalidInputException:
-                # DuckDB refuses a file for one character of it, and replacing those takes as long as the query.
-                _answer(reader, sql, Path(name), as_csv=as_csv, as_json=as_json, readable=True)
+                # DuckDB rejected a character. Replacing such characters takes as long as the query.
+                _run(reader, sql, Path(name), as_csv=as_csv, as_json=as_json, readable=True)
         except duckdb.CatalogException as error:
             names = ", ".join(table.name for table in tables())
             raise ConfigurationError(f"{str(error).splitlines()[0]} The tables are {names}.") from None
@@ -77,10 +79,8 @@ def query(
             raise ConfigurationError(str(error)) from None
 
 
-def _answer(
-    reader: ArchiveReader, sql: str, folder: Path, *, as_csv: bool, as_json: bool, readable: bool = False
-) -> None:
-    """Print the whole answer, or nothing if the query fails."""
+def _run(reader: ArchiveReader, sql: str, folder: Path, *, as_csv: bool, as_json: bool, readable: bool = False) -> None:
+    """Print the complete result, or nothing if the query fails."""
     database = folder / ("readable" if readable else "plain")
     database.mkdir()
     files = ArchiveFileSystem(reader, folder, readable=readable)
@@ -113,22 +113,22 @@ def _answer(
 def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
     statements = connection.extract_statements(sql)
     if len(statements) != 1 or statements[0].type not in _ALLOWED:
-        found = ", ".join(statement.type.name for statement in statements) or "none"
-        raise ConfigurationError(f"expected one SELECT, DESCRIBE, EXPLAIN or SHOW statement, found {found}")
+        types = ", ".join(statement.type.name for statement in statements) or "none"
+        raise ConfigurationError(f"expected one SELECT, DESCRIBE, EXPLAIN or SHOW statement, found {types}")
     return statements[0]
 
 
 def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: str) -> None:
-    # As Athena calls it.
+    # The name of this function in Athena.
     connection.execute("CREATE MACRO json_extract_scalar(document, path) AS json_extract_string(document, path)")
     named = [table for table in tables() if table.name in sql.lower()]
     for table in named or tables():
         if next(_keys(reader, table), None) is None:
             if named:
-                raise ConfigurationError(f"{reader.name} holds no {table.dataset} of {table.provider} as NDJSON")
+                raise ConfigurationError(f"{reader.name} contains no NDJSON export of {table.provider} {table.dataset}")
             continue
         columns = ", ".join(f"\"{name}\": 'VARCHAR'" for name in table.columns)
-        # A value of another type is null; the reader's own conversion would fail the query.
+        # TRY_CAST converts a value of another type to null. A type in the reader's columns would fail the query.
         typed = ", ".join(
             f'TRY_CAST("{name}" AS {_TYPES[kind]}) AS "{name}"'
             for name, kind in table.columns.items()
@@ -144,8 +144,8 @@ def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: s
 
 def _keys(reader: ArchiveReader, table: Table) -> Iterator[str]:
     for source in reader.folders(f"archive/provider={table.provider}/"):
-        for one in reader.list(f"{source}dataset={table.dataset}/format=ndjson/"):
-            yield one.key
+        for listed in reader.list(f"{source}dataset={table.dataset}/format=ndjson/"):
+            yield listed.key
 
 
 def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
@@ -162,7 +162,7 @@ def _write_csv(output: IO[str], columns: list[str], rows: Iterator[tuple[Any, ..
 
 def _write_json(output: IO[str], columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     for row in rows:
-        # JSON has no Infinity and no NaN.
+        # JSON has neither Infinity nor NaN.
         values = (str(value) if isinstance(value, float) and not math.isfinite(value) else value for value in row)
         output.write(json_text(dict(zip(columns, values, strict=True))) + "\n")
 
@@ -181,4 +181,6 @@ def _print(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
     more = next(rows, None) is not None
     Console(markup=False, highlight=False, emoji=False).print(grid)
     if more:
-        typer.echo(f"only the first {_MAX_ROWS_SHOWN:,} rows are shown; --csv or --json prints all", err=True)
+        typer.echo(
+            f"only the first {_MAX_ROWS_SHOWN:,} rows are shown; use --csv or --json to print all rows", err=True
+        )

@@ -1,4 +1,4 @@
-"""``meibo report``: the page that shows the archive's state at a glance."""
+"""``meibo report``: write a page about the state of the archive."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import typer
 from meibo.errors import ConfigurationError
 from meibo.report.page import render
 from meibo.report.state import gather
-from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import report_errors
+from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 
 
 def report(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Where to write the page; replaced if it is there.")
-    ] = (Path("index.html")),
+        Path, typer.Option("--output", "-o", help="The file to write. An existing file is replaced.")
+    ] = Path("index.html"),
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Write one HTML page: every export's latest archive, freshness, size and rows over time. No user data."""
+    """Write an HTML page with the age, size and rows of every export over time. It contains no user data."""
     with report_errors():
         if not output.parent.is_dir():
-            raise ConfigurationError(f"there is no folder {output.parent} to write to")
+            raise ConfigurationError(f"--output: the folder {output.parent} does not exist")
         page = render(gather(open_archive(archive), datetime.now(UTC)))
         output.write_text(page, encoding="utf-8")
     typer.echo(str(output))

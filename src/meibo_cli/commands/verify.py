@@ -1,4 +1,4 @@
-"""``meibo verify``: is what is archived still what was archived?"""
+"""``meibo verify``: compare archived objects with their manifests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,22 @@ from meibo.archive.reader import ArchiveReader
 from meibo.archive.verification import Finding, VerificationPlan, Verifier, plan_everything, plan_runs
 from meibo.errors import ConfigurationError, MeiboError
 from meibo.formatting import format_count
-from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
-from meibo_cli.selection import checked_id, matches, named_run
+from meibo_cli.selection import (
+    DEFAULT_ARCHIVE,
+    ArchiveOption,
+    ExportsArgument,
+    checked_id,
+    matches,
+    named_run,
+    open_archive,
+)
 from meibo_cli.terminal import json_text, printable
 
 
 @dataclass
 class Result:
-    """What a verification found."""
+    """The result of a verification."""
 
     plan: VerificationPlan
     quick: bool
@@ -35,13 +42,13 @@ class Result:
 
     @property
     def status(self) -> int:
-        """The exit status: damage that is known weighs more than what could not be looked at."""
+        """The exit code. Damage takes precedence over exports that could not be checked."""
         if self.findings:
             return EXIT_DIFFERENT
         return EXIT_FAILURE if self.unchecked or not self.plan.tasks else 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form for programs."""
+        """Return the object that ``--json`` prints."""
         return {
             "runs": self.plan.runs,
             "exports": len(self.plan.tasks),
@@ -53,31 +60,30 @@ class Result:
 
 
 def verify(
-    export: Annotated[
-        str, typer.Argument(help="Only these: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
-    ] = "",
+    export: ExportsArgument = "",
     *,
     run: Annotated[
-        str | None, typer.Option("--run", "-r", help="One run: its id, or latest, or previous.", show_default=False)
+        str | None,
+        typer.Option("--run", "-r", help="Only this run: its id, or latest, or previous.", show_default=False),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Compare what S3 itself knows, download nothing.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Compare what S3 reports, without downloads.")] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, max=32, help="How many objects are read at a time.")
+        int, typer.Option("--jobs", "-j", min=1, max=32, help="The number of objects to read in parallel.")
     ] = max(os.cpu_count() or 1, 2),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare archived objects with their manifests: everything, one source, or one run.
+    """Compare archived objects with their manifests: all, those of a source, or those of a run.
 
-    Status 0: all is as it was archived. 1: damage, each one named. 2: something could not be checked.
+    Exits with 0 if there is no damage, with 1 if there is, and with 2 if something could not be checked.
     """
     console = Console(stderr=True)
     with report_errors():
         reader = open_archive(archive)
         plan = _plan(reader, export, run)
         if not (plan.tasks or plan.findings or plan.under_way):
-            # Nothing looked at is not the same as nothing found.
-            raise ConfigurationError(f"{reader.name} holds no export{f' that matches {export!r}' if export else ''}")
+            # Without exports there is no damage either, but a wrong name must not look like a success.
+            raise ConfigurationError(f"{reader.name} contains no export{f' that matches {export!r}' if export else ''}")
         result = _verify(reader, plan, console, quick=quick, jobs=jobs)
     if as_json:
         typer.echo(json_text(result.to_json(), indent=2))
@@ -91,10 +97,10 @@ def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> VerificationP
         return matches(folder.address.export_id, pattern)
 
     if run is not None:
-        # A run that is named by its id is verified even where its manifest is gone.
+        # A run id is verified even if its run manifest is missing.
         run_id = named_run(reader, run).run_id if not run[:1].isdigit() else checked_id(run)
-        if next(reader.list(run_folder(run_id)), None) is None and not _left_of(reader, run_id):
-            raise ConfigurationError(f"{reader.name} holds no run {run_id}; `meibo ls` lists the runs")
+        if next(reader.list(run_folder(run_id)), None) is None and not _has_exports(reader, run_id):
+            raise ConfigurationError(f"{reader.name} contains no run {run_id}; `meibo ls` lists the runs")
         return plan_runs(reader, [run_id], wanted=wanted)
     prefixes: list[str] = ["archive/"]
     source = pattern.strip("/").partition("/")[0]
@@ -103,9 +109,9 @@ def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> VerificationP
     return plan_everything(reader, prefixes=prefixes, wanted=wanted)
 
 
-def _left_of(reader: ArchiveReader, run_id: str) -> bool:
-    """Tell whether anything was archived by a run that has no folder of its own any more."""
-    return any(f"/run={run_id}/" in one.key for one in reader.list("archive/"))
+def _has_exports(reader: ArchiveReader, run_id: str) -> bool:
+    """Return whether a run without a folder below ``runs/`` has archived exports."""
+    return any(f"/run={run_id}/" in listed.key for listed in reader.list("archive/"))
 
 
 def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, quick: bool, jobs: int) -> Result:
@@ -120,16 +126,17 @@ def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, 
         total = len(plan.tasks) if quick else sum(task.bytes for task in plan.tasks)
         bar = progress.add_task("verify", total=total)
         verifier = Verifier(reader, reads=lambda _: not quick, advance=lambda count: progress.advance(bar, count))
-        # The largest first, so that no thread is left alone with it at the end.
-        tasks = {pool.submit(verifier.verify, task): task for task in sorted(plan.tasks, key=lambda one: -one.bytes)}
-        for done in as_completed(tasks):
+        # The largest objects first, so that the threads finish at about the same time.
+        largest_first = sorted(plan.tasks, key=lambda task: -task.bytes)
+        tasks = {pool.submit(verifier.verify, task): task for task in largest_first}
+        for future in as_completed(tasks):
             try:
-                result.findings += done.result()
+                result.findings += future.result()
             except ClientError as error:
-                reason = f"S3 answered {error.response['Error']['Code']}"
-                result.unchecked.append((tasks[done].folder.key, reason))
+                reason = f"S3 returned {error.response['Error']['Code']}"
+                result.unchecked.append((tasks[future].folder.key, reason))
             except (MeiboError, BotoCoreError, OSError) as error:
-                result.unchecked.append((tasks[done].folder.key, type(error).__name__))
+                result.unchecked.append((tasks[future].folder.key, type(error).__name__))
             if quick:
                 progress.advance(bar)
     result.findings.sort(key=lambda finding: (finding.key, finding.damage))
@@ -142,17 +149,18 @@ def _print(result: Result) -> None:
     for finding in result.findings:
         console.print(f"[red]{finding.damage}[/] {printable(finding.key)}: {printable(finding.detail)}")
     for key, reason in result.unchecked:
-        console.print(f"[yellow]could not check[/] {printable(key)}: {printable(reason)}")
+        console.print(f"[yellow]not checked[/] {printable(key)}: {printable(reason)}")
     for run_id in result.plan.under_way:
-        console.print(f"[dim]run {run_id} has not ended yet and is left out[/]")
+        console.print(f"[dim]run {run_id} is in progress and was skipped[/]")
     if result.status == EXIT_FAILURE and not result.plan.tasks:
-        console.print("[yellow]nothing could be checked[/]")
+        console.print("[yellow]nothing to check[/]")
         return
     exports = format_count(len(result.plan.tasks), "export")
     runs = format_count(result.plan.runs - len(result.plan.under_way), "run")
-    how = "as far as the storage knows without reading" if result.quick else "read from end to end"
+    method = "compared without reading" if result.quick else "read completely"
     verdict = {
-        0: "[green]all as archived[/]",
-        EXIT_DIFFERENT: f"[red]{format_count(len(result.findings), 'damage')}[/]",
+        EXIT_FAILURE: f"[yellow]{format_count(len(result.unchecked), 'export')} not checked[/]",
+        0: "[green]no damage[/]",
+        EXIT_DIFFERENT: f"[red]{format_count(len(result.findings), 'damaged object')}[/]",
     }
-    console.print(f"{exports} of {runs}, {how}: {verdict.get(result.status, '[yellow]not all could be checked[/]')}")
+    console.print(f"{exports} of {runs}, {method}: {verdict[result.status]}")

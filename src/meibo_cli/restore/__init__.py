@@ -1,1 +1,1 @@
-"""Bring archived directories back: what can be, in the form that the provider takes."""
+"""Convert archived directories into files that the providers import."""

@@ -6,31 +6,32 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
-from meibo.errors import ConfigurationError
 from meibo.providers.auth0.imports import MAX_FILE_BYTES
 from meibo_cli.encoding import json_bytes
-from meibo_cli.restore.import_schema import Apart, Converter, LeftOut, connections
+from meibo_cli.files import new_folder
+from meibo_cli.restore.import_schema import Converter, Skipped, SkipReason, connections
 
 _MAX_CONNECTIONS = 100
-# Python reads and writes JSON of a thousand levels at most, and whoever may edit their own metadata may nest it deeper.
+# Python's JSON module supports about 1,000 levels. Users can nest their own metadata deeper.
 _MAX_NESTING = 500
 
 
 @dataclass(frozen=True)
 class UnreadableUser:
-    """A user whose line cannot be read here, and by no import."""
+    """A line of an export that is not a valid user."""
 
-    reason: Apart
+    reason: SkipReason
     line: bytes = field(repr=False)
 
 
 def too_deep(line: bytes) -> bool:
-    """Tell whether a line of JSON may be nested too deeply; brackets within texts count too."""
+    """Return whether a line of JSON may be nested too deeply. Brackets in strings count too."""
     if line.count(b"{") + line.count(b"[") <= _MAX_NESTING:
         return False
     levels = accumulate(1 if match[0] in b"[{" else -1 for match in re.finditer(rb"[\[{\]}]", line))
@@ -39,22 +40,22 @@ def too_deep(line: bytes) -> bool:
 
 @dataclass
 class ImportFiles:
-    """What was written."""
+    """The files that were written, and the numbers of users in them and beside them."""
 
     folder: Path
     files: list[Path] = field(default_factory=list)
     users: int = 0
-    left_out: LeftOut = field(default_factory=LeftOut)
+    skipped: Skipped = field(default_factory=Skipped)
     connections: Counter[str] = field(default_factory=Counter)
     not_found: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the form that is written beside the files: counts and names of fields."""
+        """Return the document ``report.json``, which contains counts and names of fields."""
         return {
             "users": self.users,
             "files": [path.name for path in self.files],
-            "users_apart": dict(self.left_out.users),
-            "fields_left_out": dict(self.left_out.fields),
+            "users_skipped": dict(self.skipped.users),
+            "fields_removed": dict(self.skipped.fields),
             "connections": dict(self.connections),
             "selected_but_not_found": len(self.not_found),
         }
@@ -69,36 +70,37 @@ def write_files(
     connection: str | None = None,
     selected: Collection[str] = (),
 ) -> ImportFiles:
-    """Write ``users-0001.json`` and so on into a new folder; users who cannot be imported go to files apart."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise ConfigurationError(
-            f"{folder} is there already and is not overwritten; name another with --output"
-        ) from None
-    written = ImportFiles(folder)
-    converter = Converter(names=names, text_only=text_only, left_out=written.left_out, connection=connection)
+    """Write ``users-0001.json`` and so on into a new folder, and skipped users into one file per reason."""
+    written = ImportFiles(new_folder(folder))
+    converter = Converter(names=names, text_only=text_only, skipped=written.skipped, connection=connection)
     pending = set(selected)
-    chosen = _selector(names, frozenset(selected), pending)
+    is_selected = _selector(names, frozenset(selected), pending)
     pack = _Pack(written)
-    with _Aparts(folder) as apart:
+    with ExitStack() as stack:
+        files: dict[SkipReason, IO[bytes]] = {}
+
+        def skip(reason: SkipReason, line: bytes) -> None:
+            written.skipped.users[reason] += 1
+            if reason not in files:
+                path = folder / f"skipped-{reason.replace(' ', '-')}.ndjson"
+                files[reason] = stack.enter_context(path.open("xb"))
+            files[reason].write(line.rstrip(b"\r\n") + b"\n")
+
         for row in rows:
             if isinstance(row, UnreadableUser):
                 if not selected or any(name.encode() in row.line for name in selected):
-                    written.left_out.users[row.reason] += 1
-                    apart.write(row.reason, row.line)
+                    skip(row.reason, row.line)
                 continue
-            if selected and not chosen(row):
+            if selected and not is_selected(row):
                 continue
             fields = {name: row.get(output) for name, output in names.items()}
             for name in set(connections(fields)):
                 written.connections[name if len(written.connections) < _MAX_CONNECTIONS else "(others)"] += 1
             user = converter.convert(row)
-            if isinstance(user, dict) and not pack.add(user):
-                user = "too large for a file"
-            if isinstance(user, str):
-                written.left_out.users[user] += 1
-                apart.write(user, json_bytes(row))
+            if not isinstance(user, dict):
+                skip(user, json_bytes(row))
+            elif not pack.add(user):
+                skip("too large", json_bytes(row))
         pack.close()
     written.not_found = sorted(pending)
     report = json.dumps(written.to_json(), ensure_ascii=False, indent=2) + "\n"
@@ -107,12 +109,13 @@ def write_files(
 
 
 def _selector(
-    names: Mapping[str, str], wanted: frozenset[str], pending: set[str]
+    names: Mapping[str, str], selected: frozenset[str], pending: set[str]
 ) -> Callable[[Mapping[str, Any]], bool]:
-    folded = {name.casefold(): name for name in wanted}
+    """Return a function that returns whether a row is selected, and removes its names from ``pending``."""
+    folded = {name.casefold(): name for name in selected}
     columns = [names[name] for name in ("user_id", "email", "username") if name in names]
 
-    def chosen(row: Mapping[str, Any]) -> bool:
+    def is_selected(row: Mapping[str, Any]) -> bool:
         hits = {
             folded[value.casefold()]
             for name in columns
@@ -121,11 +124,11 @@ def _selector(
         pending.difference_update(hits)
         return bool(hits)
 
-    return chosen
+    return is_selected
 
 
 class _Pack:
-    """Fills files up to the largest size that an import takes."""
+    """Write users to files of at most the size that an import accepts."""
 
     def __init__(self, written: ImportFiles) -> None:
         self._written = written
@@ -133,10 +136,11 @@ class _Pack:
         self._bytes = 2
 
     def add(self, user: Mapping[str, Any]) -> bool:
+        """Add a user, and return False if the user alone exceeds the size."""
         line = json_bytes(user)
         if len(line) + 4 > MAX_FILE_BYTES:
             return False
-        # A comma and a line end for each user, a bracket at each end.
+        # A comma and a newline per user, and a bracket at each end.
         if self._bytes + len(line) + 2 > MAX_FILE_BYTES:
             self.close()
         self._lines.append(line)
@@ -145,6 +149,7 @@ class _Pack:
         return True
 
     def close(self) -> None:
+        """Write the users that were added since the last file."""
         if not self._lines:
             return
         path = self._written.folder / f"users-{len(self._written.files) + 1:04d}.json"
@@ -152,22 +157,3 @@ class _Pack:
             file.write(b"[" + b",\n".join(self._lines) + b"]")
         self._written.files.append(path)
         self._lines, self._bytes = [], 2
-
-
-class _Aparts:
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: dict[str, IO[bytes]] = {}
-
-    def __enter__(self) -> _Aparts:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def write(self, reason: Apart | str, line: bytes) -> None:
-        name = f"apart-{reason.replace(' ', '-').replace('-a-', '-')}.ndjson"
-        if name not in self._files:
-            self._files[name] = (self._folder / name).open("xb")
-        self._files[name].write(line.rstrip(b"\r\n") + b"\n")

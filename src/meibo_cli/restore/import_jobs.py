@@ -1,4 +1,4 @@
-"""Send users files to a tenant: two jobs at a time, waited for, their errors collected."""
+"""Import files into an Auth0 tenant, with two jobs at a time, and collect the results."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from meibo.providers.auth0.imports import MAX_JOBS, create_users_import, import_
 from meibo.providers.auth0.jobs import get_job
 
 # An import times out after two hours: https://auth0.com/docs/manage-users/user-migration/bulk-user-imports
-_DEADLINE_SECONDS = 2 * 3600 + 600
+_MAX_JOB_SECONDS = 2 * 3600 + 600
 _POLL_SECONDS = 2.0
 
 State = Literal["waiting", "sent", "done", "failed", "uncertain"]
 
 
 @dataclass
-class Sent:
-    """What became of one file."""
+class ImportResult:
+    """The result of the import of one file."""
 
     file: Path
     state: State = "waiting"
-    job_id: str | None = None
+    job_id: str = ""
     inserted: int = 0
     updated: int = 0
     failed: int = 0
     codes: Counter[str] = field(default_factory=Counter)
     reason: str | None = None
-    began: float = 0.0
+    sent_at: float = 0.0
 
     @property
-    def well(self) -> bool:
-        """Whether every user of the file was imported."""
+    def succeeded(self) -> bool:
+        """True if every user of the file was imported."""
         return self.state == "done" and not self.failed and not self.codes
 
 
@@ -48,59 +48,57 @@ def send(
     connection_id: str,
     upsert: bool,
     clock: Clock | None = None,
-    advance: Callable[[Sent], None] = lambda _: None,
-) -> list[Sent]:
-    """Import files into a connection and return what became of each; nothing is sent twice.
+    advance: Callable[[ImportResult], None] = lambda _: None,
+) -> list[ImportResult]:
+    """Import files into a connection and return the result of each. No file is sent twice.
 
-    Where a file's fate is unknown (the connection broke after it was sent), no further one is sent.
+    After a file that failed, or whose result is unknown because the connection broke, no further file is sent.
     """
     clock = clock or SystemClock()
-    results = [Sent(path) for path in files]
-    waiting, active = deque(results), list[Sent]()
-    stopped = False
-    while active or (waiting and not stopped):
-        while waiting and len(active) < MAX_JOBS and not stopped:
-            one = waiting.popleft()
+    results = [ImportResult(path) for path in files]
+    waiting, active = deque(results), list[ImportResult]()
+    while active or waiting:
+        while waiting and len(active) < MAX_JOBS:
+            result = waiting.popleft()
             try:
-                job_id = create_users_import(
-                    client, connection_id=connection_id, users=one.file.read_bytes(), upsert=upsert
+                result.job_id = create_users_import(
+                    client, connection_id=connection_id, users=result.file.read_bytes(), upsert=upsert
                 )
             except MeiboError as error:
-                uncertain = isinstance(error, ProviderBusyError) and error.uncertain
-                one.state, one.reason = ("uncertain" if uncertain else "failed"), str(error)
-                stopped = True
-                advance(one)
+                is_uncertain = isinstance(error, ProviderBusyError) and error.uncertain
+                result.state, result.reason = ("uncertain" if is_uncertain else "failed"), str(error)
+                advance(result)
+                waiting.clear()
                 break
-            one.state, one.job_id, one.began = "sent", job_id, clock.now()
-            active.append(one)
-        for one in list(active):
-            if _look(client, one, clock.now()):
-                active.remove(one)
-                advance(one)
+            result.state, result.sent_at = "sent", clock.now()
+            active.append(result)
+        for result in list(active):
+            if _is_finished(client, result, clock.now()):
+                active.remove(result)
+                advance(result)
         if active:
             clock.sleep(_POLL_SECONDS)
     return results
 
 
-def _look(client: Auth0Client, one: Sent, now: float) -> bool:
-    """Ask for a job and tell whether it has ended."""
-    job_id = one.job_id or ""
+def _is_finished(client: Auth0Client, result: ImportResult, now: float) -> bool:
+    """Update the result of a job, and return False while the job is pending."""
     try:
-        status = get_job(client, job_id)
+        status = get_job(client, result.job_id)
         if status.status == "pending":
-            if now - one.began < _DEADLINE_SECONDS:
+            if now - result.sent_at < _MAX_JOB_SECONDS:
                 return False
-            one.state, one.reason = "uncertain", "the job is still pending after its two hours"
+            result.state, result.reason = "uncertain", "the job is still pending after more than two hours"
             return True
         if status.status == "gone":
-            one.state, one.reason = "failed", f"the job ended as {status.reason}"
+            result.state, result.reason = "failed", f"the job ended with the status {status.reason}"
         else:
-            one.state = "done"
-            summary = import_summary(client, job_id)
+            result.state = "done"
+            summary = import_summary(client, result.job_id)
             if summary is not None:
-                one.inserted, one.updated, one.failed = summary.inserted, summary.updated, summary.failed
-        for fault in import_faults(client, job_id):
-            one.codes.update(fault.codes or ("UNKNOWN",))
+                result.inserted, result.updated, result.failed = summary.inserted, summary.updated, summary.failed
+        for fault in import_faults(client, result.job_id):
+            result.codes.update(fault.codes or ("UNKNOWN",))
     except MeiboError as error:
-        one.state, one.reason = ("uncertain" if one.state == "sent" else one.state), str(error)
+        result.state, result.reason = ("uncertain" if result.state == "sent" else result.state), str(error)
     return True

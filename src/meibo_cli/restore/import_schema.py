@@ -1,4 +1,4 @@
-"""An exported Auth0 user as the import schema takes it.
+"""Convert an exported Auth0 user to the schema of an import.
 
 https://auth0.com/docs/manage-users/user-migration/bulk-user-import-database-schema-and-examples
 """
@@ -13,14 +13,14 @@ from typing import Any, Final, Literal
 
 PREFIX: Final = "auth0|"
 
-# What the import takes and an export can hold; password hashes and MFA factors are in no export.
+# The fields of the schema that an export can contain. No export contains password hashes and MFA factors.
 IMPORTABLE: Final[Mapping[str, type]] = {
     **dict.fromkeys(("email", "phone_number", "username", "given_name", "family_name"), str),
     **dict.fromkeys(("name", "nickname", "picture"), str),
     **dict.fromkeys(("email_verified", "phone_verified", "blocked"), bool),
     **dict.fromkeys(("app_metadata", "user_metadata"), dict),
 }
-# What app_metadata must not hold, as the same page says.
+# The schema does not allow these names in app_metadata.
 FORBIDDEN_APP_METADATA: Final = frozenset(
     {
         *("__tenant", "_id", "blocked", "clientID", "created_at", "email_verified", "email", "globalClientID"),
@@ -30,12 +30,13 @@ FORBIDDEN_APP_METADATA: Final = frozenset(
 )
 _METADATA_PART: Final = re.compile(r"(app_metadata|user_metadata)\.(.+)")
 _BOOLEANS: Final = {"true": True, "false": False}
+_TYPE_NAMES: Final = {str: "a string", bool: "a boolean", dict: "an object"}
 
-Apart = Literal[
+SkipReason = Literal[
     "no e-mail address",
     "another connection",
     "no user id",
-    "too large for a file",
+    "too large",
     "nested too deeply",
     "number out of range",
     "not UTF-8",
@@ -44,88 +45,89 @@ Apart = Literal[
 
 
 @dataclass
-class LeftOut:
-    """What could not be taken along: fields by name, and users by the reason that they stand apart."""
+class Skipped:
+    """The numbers of users that were skipped, by reason, and of users from which a field was removed, by field."""
 
+    users: Counter[SkipReason] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)
-    users: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class Converter:
-    """Turns rows of one export into users to import.
+    """Convert the rows of one export.
 
-    ``names`` is what each field is called in the file. Of a CSV the values are text without Auth0's apostrophe.
-    ``connection`` leaves only the users of the connection with this name, where the export tells connections.
+    ``names`` are the names of the fields in the file, by their names in Auth0. If ``text_only`` is true, all values are
+    strings, as in a CSV. With ``connection``, users of other connections are skipped, if the export contains
+    connections.
     """
 
     names: Mapping[str, str]
     text_only: bool
-    left_out: LeftOut
+    skipped: Skipped
     connection: str | None = None
 
-    def convert(self, row: Mapping[str, Any]) -> dict[str, Any] | Apart:
-        """Return the user, or why this one stands apart."""
+    def convert(self, row: Mapping[str, Any]) -> dict[str, Any] | SkipReason:
+        """Return the user, or the reason why the user cannot be imported."""
         fields = {name: row[output] for name, output in self.names.items() if output in row}
         user_id = fields.pop("user_id", None)
         if not isinstance(user_id, str) or not user_id:
             return "no user id"
-        if not user_id.startswith(PREFIX) or not self._of_connection(fields):
+        if not user_id.startswith(PREFIX) or not self._is_of_connection(fields):
             return "another connection"
         email = fields.get("email")
         if not isinstance(email, str) or not email:
             return "no e-mail address"
-        # Auth0 puts the prefix before whatever it is given. An id that has it twice had it once before.
+        # Auth0 adds the prefix to every id that it imports, so it is removed once only.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
-        # An export may have user_metadata.a and user_metadata.a.b: what is further inside comes later and is merged.
+        # An export may contain user_metadata.a and user_metadata.a.b. The deeper field is merged into the other.
         for name in sorted(fields, key=lambda name: name.count(".")):
-            self._take(user, name, fields[name])
+            self._add(user, name, fields[name])
         return user
 
-    def _of_connection(self, fields: Mapping[str, Any]) -> bool:
-        found = set(connections(fields))
-        return self.connection is None or not found or self.connection in found
+    def _is_of_connection(self, fields: Mapping[str, Any]) -> bool:
+        names = set(connections(fields))
+        return self.connection is None or not names or self.connection in names
 
-    def _take(self, user: dict[str, Any], name: str, value: Any) -> None:
+    def _add(self, user: dict[str, Any], name: str, value: Any) -> None:
         if value is None or (self.text_only and value == ""):
             return
         part = _METADATA_PART.fullmatch(name)
         if part and "[" not in part[2]:
-            root, path = part[1], part[2].split(".")
-            if self._allowed(root, path[0]):
-                inner = user.setdefault(root, {})
-                for place, step in enumerate(path[:-1], 1):
-                    if not isinstance(inner.setdefault(step, {}), dict):
-                        self.left_out.fields[f"{root}.{'.'.join(path[:place])} (not an object)"] += 1
-                        inner[step] = {}
-                    inner = inner[step]
-                inner[path[-1]] = value
+            self._add_metadata(user, part[1], part[2].split("."), value)
             return
         kind = IMPORTABLE.get(name)
         if kind is None:
-            self.left_out.fields[name] += 1
+            self.skipped.fields[name] += 1
             return
         if kind is bool and self.text_only:
             value = _BOOLEANS.get(str(value).lower(), value)
         if not isinstance(value, kind):
-            self.left_out.fields[f"{name} (not a {_KINDS[kind]})"] += 1
+            self.skipped.fields[f"{name} (not {_TYPE_NAMES[kind]})"] += 1
             return
         if name == "app_metadata" and isinstance(value, dict):
-            value = {inner: value[inner] for inner in value if self._allowed(name, inner)}
+            value = {inner: value[inner] for inner in value if self._is_allowed(name, inner)}
         user[name] = value
 
-    def _allowed(self, root: str, name: str) -> bool:
-        refused = root == "app_metadata" and name in FORBIDDEN_APP_METADATA
-        if refused:
-            self.left_out.fields[f"app_metadata.{name}"] += 1
-        return not refused
+    def _add_metadata(self, user: dict[str, Any], root: str, path: list[str], value: Any) -> None:
+        if not self._is_allowed(root, path[0]):
+            return
+        metadata = user.setdefault(root, {})
+        for depth, name in enumerate(path[:-1], 1):
+            if not isinstance(metadata.setdefault(name, {}), dict):
+                self.skipped.fields[f"{root}.{'.'.join(path[:depth])} (not an object)"] += 1
+                metadata[name] = {}
+            metadata = metadata[name]
+        metadata[path[-1]] = value
 
-
-_KINDS: Final = {str: "text", bool: "yes or no", dict: "object"}
+    def _is_allowed(self, root: str, name: str) -> bool:
+        is_forbidden = root == "app_metadata" and name in FORBIDDEN_APP_METADATA
+        if is_forbidden:
+            self.skipped.fields[f"app_metadata.{name}"] += 1
+        return not is_forbidden
 
 
 def connections(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of the Auth0 database connections that a row tells of, if it tells any."""
+    """Yield the names of the Auth0 database connections in a row, if the row contains connections."""
     identities = fields.get("identities")
     for identity in identities if isinstance(identities, list) else ():
         if isinstance(identity, dict) and identity.get("provider") == "auth0":

@@ -16,20 +16,19 @@ from rich.table import Table
 
 from meibo.archive.reader import ArchiveReader
 from meibo.changes.outcomes import OutcomeKind, OutcomeRecord, parse_records
-from meibo_cli.archive_option import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
+from meibo_cli.selection import DEFAULT_ARCHIVE, MAX_PARALLEL_READS, ArchiveOption, open_archive
 from meibo_cli.terminal import escape_control_characters, printable
 
 _STYLES: Final[dict[OutcomeKind, str]] = {"applied": "green", "rejected": "red", "dry_run": "yellow"}
-MAX_PARALLEL_READS: Final = 32
 
 
 def outcome(
     change_id: Annotated[str, typer.Argument(help="The id that the change was sent with.", show_default=False)],
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     days: Annotated[int, typer.Option("--days", min=1, help="Maximum age of the change in days.")] = 14,
-    rejected: Annotated[bool, typer.Option("--rejected", help="Only rejected members.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="NDJSON, for programs.")] = False,
+    rejected: Annotated[bool, typer.Option("--rejected", help="Show rejected members only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
 ) -> None:
     """Show the newest outcome of each member, per organization and action.
 

@@ -27,7 +27,7 @@ from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.queues import DEFAULT_STACK, StackOption, queues_of
 from meibo_cli.terminal import escape_control_characters, printable
 
-MAX_FAULTS_SHOWN = 50
+_MAX_FAULTS_SHOWN = 50
 
 
 def send(  # noqa: PLR0917  # typer reads options from the signature
@@ -74,7 +74,7 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
         try:
             sheet = read_sheet(file, common, users=_user_lookup(configuration, source), invitation=invitation)
         except SheetError as error:
-            for fault in error.faults[:MAX_FAULTS_SHOWN]:
+            for fault in error.faults[:_MAX_FAULTS_SHOWN]:
                 typer.echo(escape_control_characters(fault), err=True)
             raise
         console.print(_table(sheet, common["change_id"]))
