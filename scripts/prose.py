@@ -35,7 +35,6 @@ UNCHECKED: tuple[str, ...] = (
     "layers/meibo/meibo/http/",
     "layers/meibo/meibo/providers/",
     "layers/meibo/meibo/report/",
-    "src/meibo_cli/",
     "src/meibo_local/",
     "src/meibo_simulators/",
     "tests/integration/",

@@ -78,8 +78,8 @@ def test_file_with_a_fault_is_not_sent_at_all(queue: Queue, meibo: Meibo, tmp_pa
     told = {line.partition(":")[0]: line for line in sent.output.splitlines()}
     assert "repeats line 2" in told["line 3"]
     assert "organization_id: expected org_ and 16 alphanumeric characters" in told["line 4"]
-    assert "the action must be" in told["line 5"]
-    assert "no user has this address" in told["line 6"]
+    assert "action: expected add, remove or invite" in told["line 5"]
+    assert "no user has this e-mail address" in told["line 6"]
     assert "line 2" not in told
     assert "nobody@" not in sent.output
     assert queue.aws.changes.source.queue.size() == 0

@@ -91,7 +91,7 @@ def test_copy_in_another_bucket_is_read_despite_its_other_versions(meibo: Meibo,
     assert meibo("get", "acme").status == 0
     assert Path("users.ndjson.gz").read_bytes() == BODY
     storage.put(USERS.object_key(RUN, gzip=True), BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
-    assert "does not have the SHA-256" in meibo("get", "acme", "-o", "other").errors
+    assert "expected the SHA-256 in its manifest, found another" in meibo("get", "acme", "-o", "other").errors
 
 
 def test_object_with_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Storage) -> None:
@@ -146,11 +146,14 @@ def test_earlier_run_is_selected_by_id_or_keyword(meibo: Meibo) -> None:
 def test_missing_source_is_reported_in_one_line(meibo: Meibo) -> None:
     for arguments, words in (
         (("get", "unknown"), "matches no export"),
-        (("get", "acme", "--run", "20200101T000000Z"), "holds no run"),
-        (("get", "acme", "--run", "yesterday"), "is no run"),
-        (("get", "acme", "--output", "no/such/file"), "there is no folder no/such"),
+        (("get", "acme", "--run", "20200101T000000Z"), "contains no run 20200101T000000Z"),
+        (
+            ("get", "acme", "--run", "yesterday"),
+            "expected a run id such as 20261121T180000Z, latest or previous, got 'yesterday'",
+        ),
+        (("get", "acme", "--output", "no/such/file"), "--output: the folder no/such does not exist"),
         (("ls", "unknown"), "matches 'unknown'"),
-        (("ls", "--archive", "./nowhere"), "there is no folder"),
+        (("ls", "--archive", "./nowhere"), "the folder ./nowhere does not exist"),
         (("ls", "--archive", "s3://Not_A_Bucket"), "s3://BUCKET"),
         (("ls", "--archive", "s3://missing-bucket"), "NoSuchBucket"),
     ):

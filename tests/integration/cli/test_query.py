@@ -85,7 +85,9 @@ def test_documented_query_returns_the_expected_rows(meibo: Meibo, sql: str, rows
 
 def test_error_of_a_wrong_query_names_the_problem(meibo: Meibo) -> None:
     assert meibo("query", "select nothing from auth0_users").status == 2
-    assert "no organizations of auth0" in meibo("query", "select * from auth0_organizations").errors
+    assert (
+        "contains no NDJSON export of auth0 organizations" in meibo("query", "select * from auth0_organizations").errors
+    )
     assert meibo("query", "select").status == 2
     assert "The tables are auth0_users, auth0_organizations" in meibo("query", "select * from users").errors
 

@@ -82,8 +82,8 @@ def test_every_restorable_field_of_a_tenant_is_restored(
     assert len(before) == len(after) == 90
     assert [after[user["user_id"]] for user in before] == before
     assert empty.jobs.completion_emails == 0
-    assert "10 users apart: another connection" in done.output
-    assert "left out of" in done.output
+    assert "10 users skipped: another connection" in done.output
+    assert "removed from" in done.output
     assert "passwords and MFA factors" in done.errors
 
 
@@ -204,7 +204,7 @@ def test_nothing_is_sent_to_cybozu(meibo: Meibo) -> None:
     done = meibo("restore", "example", "--apply")
 
     assert done.status == 2
-    assert "never sends" in done.errors
+    assert "--apply is for Auth0 only; import the files into cybozu.com yourself" in done.errors
 
 
 def test_csv_without_an_email_column_cannot_be_imported(tmp_path: Path, meibo: Meibo) -> None:
@@ -229,10 +229,10 @@ def test_user_nested_too_deeply_is_skipped(tmp_path: Path, meibo: Meibo) -> None
     done = meibo("restore", "acme", "--archive", str(folder))
 
     assert done.status == 0, done.errors
-    assert "1 user in 1 file in restore/\n  1 user apart: nested too deeply" in done.output
-    assert Path("restore/apart-nested-too-deeply.ndjson").read_bytes() == deep + b"\n"
+    assert "1 user in 1 file in restore/\n  1 user skipped: nested too deeply" in done.output
+    assert Path("restore/skipped-nested-too-deeply.ndjson").read_bytes() == deep + b"\n"
     selected = meibo("restore", "acme", "--archive", str(folder), "-o", "one", "--select", "a@x.jp")
-    assert "apart" not in selected.output
+    assert "skipped" not in selected.output
 
 
 def test_line_that_is_not_json_is_written_unchanged_to_a_separate_file(tmp_path: Path, meibo: Meibo) -> None:
@@ -245,6 +245,6 @@ def test_line_that_is_not_json_is_written_unchanged_to_a_separate_file(tmp_path:
     done = meibo("restore", "acme", "--archive", str(folder))
 
     assert done.status == 0, done.errors
-    assert "1,001 users in 1 file in restore/\n  1 user apart: not JSON" in done.output
+    assert "1,001 users in 1 file in restore/\n  1 user skipped: not JSON" in done.output
     assert "secret" not in done.output + done.errors
-    assert Path("restore/apart-not-JSON.ndjson").read_bytes() == spoiled
+    assert Path("restore/skipped-not-JSON.ndjson").read_bytes() == spoiled

@@ -116,15 +116,15 @@ def test_restore_writes_valid_files_and_skips_rows_that_cannot_be_imported(maker
     done = meibo("restore", "acme")
 
     assert done.status == 0, done.errors
-    assert Path("restore/apart-not-JSON.ndjson").read_bytes() == not_json + b"\n"
-    Path("restore/apart-not-JSON.ndjson").unlink()
+    assert Path("restore/skipped-not-JSON.ndjson").read_bytes() == not_json + b"\n"
+    Path("restore/skipped-not-JSON.ndjson").unlink()
     written = {path.name: assert_utf_8_and_json(path) for path in Path("restore").iterdir()}
     users = {user["user_id"]: user for user in written["users-0001.json"][0]}
     assert len(users) == 1001 + 2
     assert users["s"]["name"] == "\ud83d 😀 \\ud83d"
     assert users["l"]["user_metadata"] == {"n": NUMBER.decode()}
-    assert [row["name"] for row in written["apart-not-UTF-8.ndjson"]] == [r"a\xffb"]
-    apart = Path("restore/apart-number-out-of-range.ndjson").read_bytes().splitlines()
+    assert [row["name"] for row in written["skipped-not-UTF-8.ndjson"]] == [r"a\xffb"]
+    apart = Path("restore/skipped-number-out-of-range.ndjson").read_bytes().splitlines()
     assert apart == [INFINITE, DIGITS]
 
 
@@ -138,7 +138,7 @@ def test_restore_of_a_csv_skips_rows_with_invalid_bytes(maker: ArchiveBuilder, m
 
     assert done.status == 0, done.errors
     assert [user["user_id"] for user in assert_utf_8_and_json(Path("restore/users-0001.json"))[0]] == ["1"]
-    assert assert_utf_8_and_json(Path("restore/apart-not-UTF-8.ndjson"))[0]["name"] == r"\xff"
+    assert assert_utf_8_and_json(Path("restore/skipped-not-UTF-8.ndjson"))[0]["name"] == r"\xff"
 
 
 def test_connection_with_a_lone_surrogate_is_reported(maker: ArchiveBuilder, meibo: Meibo) -> None:

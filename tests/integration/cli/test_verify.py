@@ -134,17 +134,17 @@ def test_unchanged_archive_has_no_damage(meibo: Meibo) -> None:
     for arguments in ((), ("--quick",), ("acme",), ("--run", OLD), ("--run", "latest")):
         done = meibo("verify", *arguments)
         assert done.status == 0, done.output
-        assert "all as archived" in done.output
+        assert "no damage" in done.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("unknown",), "holds no export that matches 'unknown'"),
-        (("--run", "20250101T000000Z"), "holds no run 20250101T000000Z"),
-        (("--run", "last"), "'last' is no run"),
-        (("--run", "2026"), "'2026' is no run"),
-        (("--run", "previous"), "holds no run before the latest one"),
+        (("unknown",), "contains no export that matches 'unknown'"),
+        (("--run", "20250101T000000Z"), "contains no run 20250101T000000Z"),
+        (("--run", "last"), "expected a run id such as 20261121T180000Z, latest or previous, got 'last'"),
+        (("--run", "2026"), "expected a run id such as 20261121T180000Z, latest or previous, got '2026'"),
+        (("--run", "previous"), "contains no finished run before the latest"),
     ],
 )
 def test_selection_without_exports_is_an_error(meibo: Meibo, arguments: tuple[str, ...], words: str) -> None:
@@ -161,7 +161,7 @@ def test_run_in_progress_is_not_checked(meibo: Meibo, storage: Storage) -> None:
     done = meibo("verify", "--run", run_id)
 
     assert done.status == 2
-    assert f"run {run_id} has not ended yet" in done.output
+    assert f"run {run_id} is in progress and was skipped" in done.output
     assert meibo("verify").status == 0
 
 

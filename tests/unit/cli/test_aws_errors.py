@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from urllib3.exceptions import ProtocolError
 
 from meibo.secrets import clear_clients
-from meibo_cli.archive_option import open_archive
 from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.main import app
+from meibo_cli.selection import open_archive
 
 URL = "https://archive.s3.eu-south-1.amazonaws.com/?X-Amz-Signature=secret"
 
@@ -59,7 +59,7 @@ def test_error_of_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, co
         done = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
 
     assert done.exit_code == EXIT_FAILURE
-    assert done.stderr.startswith(f"AWS answered {code} to ListObjectsV2")
+    assert done.stderr.startswith(f"AWS returned {code} for ListObjectsV2")
     assert done.stderr.count("\n") == 1
     assert "Signature" not in done.output
 
@@ -97,7 +97,7 @@ def test_broken_response_of_s3_is_reported_in_one_line(
             reader.read("runs/_manifest.json")
 
     assert ended.value.exit_code == EXIT_FAILURE
-    assert capsys.readouterr().err == "AWS could not be asked: ResponseStreamingError\n"
+    assert capsys.readouterr().err == "cannot reach AWS: ResponseStreamingError\n"
 
 
 @pytest.mark.parametrize(

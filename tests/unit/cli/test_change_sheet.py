@@ -91,7 +91,7 @@ def test_every_error_is_reported_with_its_line(tmp_path: Path) -> None:
 def test_invitation_requires_an_application_and_an_inviter(tmp_path: Path) -> None:
     text = f"organization,action,member\n{FIRST},invite,new@example.com\n"
 
-    assert errors_of(tmp_path, text) == ["who is invited needs --client-id and --inviter"]
+    assert errors_of(tmp_path, text) == ["invitations require --client-id and --inviter"]
 
 
 def test_invited_address_is_not_resolved(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_invited_address_is_not_resolved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "no column organization"),
-        ("organization,action\n", "no column member"),
+        ("", "the column organization is missing"),
+        ("organization,action\n", "the column member is missing"),
         ("organization,action,member,color\n", "column 4"),
-        ("organization,action,member,user\n", "two columns"),
-        ("organization,action,member\n", "no row"),
+        ("organization,action,member,user\n", "the column member exists twice"),
+        ("organization,action,member\n", "expected at least one row below the header, found none"),
         ('organization,action,member\n"unclosed', "line 2"),
     ],
 )

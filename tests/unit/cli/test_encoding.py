@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meibo_cli.encoding import (
     NumberOutOfRangeError,
     json_bytes,
-    opened,
+    open_decompressed,
     parse_exact_json,
     parse_json,
     readable_copy,
@@ -70,7 +70,7 @@ def test_copy_is_compressed_like_its_source(tmp_path: Path, compressed: bool) ->
     readable_copy(source, target)
 
     assert (target.read_bytes()[:2] == b"\x1f\x8b") is compressed
-    with opened(target) as file:
+    with open_decompressed(target) as file:
         assert file.read() == rb'{"a":"\\xff"}' + b'\n{"a":1}\n'
 
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from meibo.providers.auth0.fields import DEFAULT_FIELDS
 from meibo.providers.auth0.imports import MAX_FILE_BYTES
 from meibo_cli.restore.import_files import write_files
-from meibo_cli.restore.import_schema import Converter, LeftOut
+from meibo_cli.restore.import_schema import Converter, Skipped
 
 NAMES = {field["name"]: field.get("export_as", field["name"]) for field in DEFAULT_FIELDS["ndjson"]}
 
 
 def convert(
     row: dict[str, Any], *, text_only: bool = False, names: dict[str, str] | None = None
-) -> tuple[Any, LeftOut]:
-    left_out = LeftOut()
-    converter = Converter(names=names or {name: name for name in row}, text_only=text_only, left_out=left_out)
-    return converter.convert(row), left_out
+) -> tuple[Any, Skipped]:
+    skipped = Skipped()
+    converter = Converter(names=names or {name: name for name in row}, text_only=text_only, skipped=skipped)
+    return converter.convert(row), skipped
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_prefix_of_a_user_id_is_removed_once(exported: str, imported: str) -> No
     assert user["user_id"] == imported
 
 
-def test_fields_that_cannot_be_imported_are_left_out_and_counted() -> None:
+def test_fields_that_cannot_be_imported_are_skipped_and_counted() -> None:
     row = {
         "user_id": "auth0|1",
         "email": "a@example.jp",
@@ -49,7 +49,7 @@ def test_fields_that_cannot_be_imported_are_left_out_and_counted() -> None:
         "user_metadata": {"email": "x", "deep": [{"a": None}]},
     }
 
-    user, left_out = convert(row)
+    user, skipped = convert(row)
 
     assert user == {
         "user_id": "1",
@@ -58,8 +58,8 @@ def test_fields_that_cannot_be_imported_are_left_out_and_counted() -> None:
         "app_metadata": {"plan": "x"},
         "user_metadata": {"email": "x", "deep": [{"a": None}]},
     }
-    assert dict(left_out.fields) == {
-        "email_verified (not a yes or no)": 1,
+    assert dict(skipped.fields) == {
+        "email_verified (not a boolean)": 1,
         "created_at": 1,
         "identities": 1,
         "app_metadata.email": 1,
@@ -78,7 +78,7 @@ def test_renamed_and_nested_fields_are_restored() -> None:
     }
     row = {"Id": "auth0|1", "Email": "e@x.jp", "country": "JP", "app_metadata.a.b": "1", "x": "y", "Connection": "c"}
 
-    user, left_out = convert(row, names=names)
+    user, skipped = convert(row, names=names)
 
     assert user == {
         "user_id": "1",
@@ -86,7 +86,7 @@ def test_renamed_and_nested_fields_are_restored() -> None:
         "user_metadata": {"country": "JP"},
         "app_metadata": {"a": {"b": "1"}},
     }
-    assert dict(left_out.fields) == {"app_metadata.email": 1, "identities[0].connection": 1}
+    assert dict(skipped.fields) == {"app_metadata.email": 1, "identities[0].connection": 1}
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -101,21 +101,21 @@ def test_field_and_its_nested_field_are_merged(reverse: bool) -> None:
         "app_metadata.x": {"y": {"w": "side"}},
     }
 
-    user, left_out = convert(dict(reversed(row.items())) if reverse else row)
+    user, skipped = convert(dict(reversed(row.items())) if reverse else row)
 
     assert user["user_metadata"] == {"z": 1, "a": {"b": 1, "c": 2}}
     assert user["app_metadata"] == {"x": {"y": {"w": "side", "z": "in"}}}
-    assert not left_out.fields
+    assert not skipped.fields
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_string_instead_of_an_object_is_left_out(reverse: bool) -> None:
+def test_string_instead_of_an_object_is_skipped(reverse: bool) -> None:
     row = {"user_id": "auth0|1", "email": "e@x.jp", "user_metadata.a": "text", "user_metadata.a.b": "1"}
 
-    user, left_out = convert(dict(reversed(row.items())) if reverse else row, text_only=True)
+    user, skipped = convert(dict(reversed(row.items())) if reverse else row, text_only=True)
 
     assert user["user_metadata"] == {"a": {"b": "1"}}
-    assert dict(left_out.fields) == {"user_metadata.a (not an object)": 1}
+    assert dict(skipped.fields) == {"user_metadata.a (not an object)": 1}
 
 
 def test_strings_of_a_csv_are_converted_to_their_types() -> None:
@@ -150,7 +150,7 @@ def test_users_of_a_connection_can_be_selected() -> None:
     converter = Converter(
         names={name: name for name in ("user_id", "email", "identities")},
         text_only=False,
-        left_out=LeftOut(),
+        skipped=Skipped(),
         connection="here",
     )
     row = {"user_id": "auth0|1", "email": "e@x.jp"}
@@ -183,5 +183,5 @@ def test_user_too_large_for_a_file_is_skipped(tmp_path: Path) -> None:
 
     written = write_files(iter(rows), tmp_path / "out", names=NAMES, text_only=False)
 
-    assert dict(written.left_out.users) == {"too large for a file": 1}
-    assert (tmp_path / "out" / "apart-too-large-for-file.ndjson").exists()
+    assert dict(written.skipped.users) == {"too large": 1}
+    assert (tmp_path / "out" / "skipped-too-large.ndjson").exists()
