@@ -137,7 +137,7 @@ class CapturedOutput(logging.Handler):
 
     def collect(self, system: WholeSystem) -> None:
         """Add the invocations, the workflow's history, and the bucket's documents without the archived files."""
-        for function, event, outcome in system.recorder.calls:
+        for function, event, outcome in system.invocations.calls:
             # The queue's messages contain user ids by design; the function's response must not.
             documents = [outcome.payload] if function == "ChangeMembers" else [event, outcome.payload]
             self.entries.append((f"invocation of {function}", json.dumps(documents, ensure_ascii=False)))

@@ -23,7 +23,7 @@ from meibo.archive.copy import CopyOptions
 from meibo.exports import archive
 from meibo.exports.archive import MAX_EXPANDED_BYTES
 from meibo.http.ratelimit import SystemClock
-from meibo_local.aws import REGION, LocalAws, local_aws
+from meibo_local.aws import REGION, local_aws
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators
 from tests.fault_injection.external_calls import (
@@ -33,7 +33,7 @@ from tests.fault_injection.external_calls import (
     observe_calls,
     reset_sandbox,
 )
-from tests.integration.pipeline.conftest import TICK, Invocations
+from tests.integration.pipeline.conftest import TICK, Invocations, Stack
 
 # Lambda retries an asynchronous invocation twice (MaximumRetryAttempts in the template).
 DELIVERIES_OF_A_TICK = 3
@@ -55,14 +55,10 @@ class ArchivedExport:
 
 
 @dataclass
-class WholeSystem:
-    """A tenant, a domain and the stack. ``observer`` sees the functions' calls while it is set."""
+class WholeSystem(Stack):
+    """A stack for many runs. ``observer`` receives the functions' calls while it is set."""
 
-    aws: LocalAws
-    tenant: SimulatedTenant
-    domain: SimulatedDomain
     service: ObservedLambdaService
-    recorder: Invocations
     observer: CallObserver | None = None
     runs: int = 0
 
@@ -77,28 +73,16 @@ class WholeSystem:
         for site in (self.tenant, self.domain):
             site.faults.clear()
             site.requests.clear()
-        self.recorder.calls.clear()
+        self.invocations.calls.clear()
         self.observer = None
         reset_sandbox()
 
-    def configure(self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **secrets: Any) -> None:
-        sources: list[dict[str, Any]] = []
-        if auth0:
-            sources.append(
-                {
-                    "provider": "auth0",
-                    "name": "acme",
-                    "domain": self.tenant.domain,
-                    "secret": "meibo/acme",
-                    "location_hosts": self.tenant.allowed_hosts,
-                    "exports": auth0,
-                }
-            )
+    def configure_exports(self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **secrets: Any) -> None:
+        """Configure the tenant and the domain with these exports, a source without exports not at all."""
+        sources = [self.auth0_source(*auth0)] if auth0 else []
         if cybozu:
-            source: dict[str, Any] = {"provider": "cybozu", "name": "example", "base_url": self.domain.base_url}
-            sources.append({**source, "secret": "meibo/example", "concurrency": 1, "exports": cybozu})
-        defaults = {"meibo/acme": self.tenant.credentials(), "meibo/example": self.domain.credentials()}
-        self.aws.configure({"sources": sources}, {**defaults, **secrets})
+            sources.append({**self.cybozu_source(*cybozu), "concurrency": 1})
+        self.configure(*sources, secrets=secrets)
 
     # -- exports
 
@@ -128,13 +112,6 @@ class WholeSystem:
             assert time.monotonic() < end, f"the execution of {run_id} does not end"
             time.sleep(0.01)
         return str(status)
-
-    def run_manifest(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
-        """Return the manifest of a run."""
-        name = "_manifest.json" if attempt == 1 else f"_manifest-{attempt}.json"
-        day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
-        document: dict[str, Any] = self.aws.read_json(f"runs/dt={day}/run={run_id}/{name}")
-        return document
 
     def archived(self) -> dict[str, ArchivedExport]:
         """Return the archived exports by export_id, and check the archive's promises.
@@ -280,7 +257,7 @@ def start_system(
         patch.setattr(archive, "COPY_LANES", copy_lanes)
         patch.setattr(archive, "MAX_EXPANDED_BYTES", max_expanded_bytes)
         assert isinstance(aws.service, ObservedLambdaService)
-        started.append(WholeSystem(aws, tenant, domain, aws.service, recorder))
+        started.append(WholeSystem(aws, simulators, recorder, aws.service))
         started[0].reset()
         yield started[0]
         started.clear()

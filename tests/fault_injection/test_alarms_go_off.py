@@ -23,6 +23,7 @@ from meibo_local.template import translate as sam_translate
 from meibo_simulators import FIRST_CONNECTION
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
 from tests.fault_injection.system import ACCOUNT, DELIVERIES_OF_A_TICK, WholeSystem, start_system
+from tests.support.changes import change_message
 from tests.template.conftest import PSEUDO_PARAMETERS, Template
 
 pytestmark = pytest.mark.timeout(300)
@@ -103,7 +104,7 @@ def test_incomplete_run_raises_alarms_and_repair_fetches_only_missing_exports(
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
     # given: a domain with a wrong password
-    system.configure(USERS, CYBOZU, **{"meibo/example": WRONG})
+    system.configure_exports(USERS, CYBOZU, **{"meibo/example": WRONG})
 
     # when
     run_id = system.run()
@@ -116,7 +117,7 @@ def test_incomplete_run_raises_alarms_and_repair_fetches_only_missing_exports(
     assert missing["error"] == "CredentialsRefusedError"
 
     # when: the password is fixed and the run is repaired
-    system.configure(USERS, CYBOZU)
+    system.configure_exports(USERS, CYBOZU)
     system.tenant.requests.clear()
     outcome = system.aws.invoke({"run_id": run_id, "repair": True})
 
@@ -147,7 +148,7 @@ def test_tick_that_exhausts_its_retries_goes_to_the_dead_letter_queue_and_can_be
     assert is_in_alarm(template, "ScheduleDeadLettersAlarm", 1)
 
     # when: the configuration is fixed and the tick is invoked again
-    system.configure([], CYBOZU)
+    system.configure_exports([], CYBOZU)
     run_id = system.run(moment)
 
     # then
@@ -181,11 +182,11 @@ def test_verification_that_exhausts_its_retries_goes_to_the_dead_letter_queue(
 def test_shrunken_export_is_suspect_until_the_new_level_is_accepted(
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    system.configure(USERS, [])
+    system.configure_exports(USERS, [])
     system.run()
     assert not is_in_alarm(template, "SuspectExportsAlarm", metrics("SuspectExports"))
 
-    system.configure([{**USERS[0], "limit": 3}], [])
+    system.configure_exports([{**USERS[0], "limit": 3}], [])
     run_id = system.run()
 
     assert is_in_alarm(template, "SuspectExportsAlarm", metrics("SuspectExports"))
@@ -201,7 +202,7 @@ def test_shrunken_export_is_suspect_until_the_new_level_is_accepted(
     assert metrics("SuspectExports") == 2
 
     # when: the new level is accepted
-    system.configure([{**USERS[0], "limit": 3, "accept_from": f"{tomorrow:%Y-%m-%d}"}], [])
+    system.configure_exports([{**USERS[0], "limit": 3, "accept_from": f"{tomorrow:%Y-%m-%d}"}], [])
     system.run(tomorrow + timedelta(days=1))
 
     # then
@@ -211,7 +212,7 @@ def test_shrunken_export_is_suspect_until_the_new_level_is_accepted(
 def test_overwritten_object_is_reported_as_damage(
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    system.configure([], CYBOZU)
+    system.configure_exports([], CYBOZU)
     system.run()
     assert system.verify()["damaged"] == 0
     assert not is_in_alarm(template, "DamageAlarm", metrics("DamagedObjects"))
@@ -227,7 +228,7 @@ def test_export_that_was_not_verified_in_time_raises_an_alarm(
     system: WholeSystem, template: Template, metrics: Callable[[str], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given: an archive that is small enough for a verification
-    system.configure([], CYBOZU)
+    system.configure_exports([], CYBOZU)
     system.run()
     assert system.verify()["unchecked"] == 0
     assert not is_in_alarm(template, "UncheckedExportsAlarm", metrics("UncheckedExports"))
@@ -247,16 +248,14 @@ def test_export_that_was_not_verified_in_time_raises_an_alarm(
 
 
 def _change(system: WholeSystem, *members: str) -> dict[str, Any]:
-    organization = system.tenant.organizations.ids()[0]
-    change = {"version": 1, "change_id": "hr-1", "source": "acme", "organization_id": organization, "action": "add"}
-    return {**change, "members": list(members)}
+    return change_message(system.tenant.organizations.ids()[0], *members)
 
 
 def test_rejected_member_is_counted_and_sent_to_the_dead_letter_queue(
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
     # given
-    system.configure(USERS, [])
+    system.configure_exports(USERS, [])
     system.aws.changes.send(_change(system, "auth0|0000000000000000000000ff"))
 
     # when
@@ -274,7 +273,7 @@ def test_change_with_refused_credentials_raises_alarms_and_is_applied_after_the_
 ) -> None:
     # given: credentials that the provider refuses
     wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
-    system.configure(USERS, [], **{"meibo/acme": wrong})
+    system.configure_exports(USERS, [], **{"meibo/acme": wrong})
     person = next(iter(system.tenant.expected_users()))["user_id"]
     system.aws.changes.send(_change(system, person))
     queue = get_backend("sqs")[ACCOUNT][REGION].queues[system.aws.changes.queue_url.rpartition("/")[2]]
@@ -298,7 +297,7 @@ def test_change_with_refused_credentials_raises_alarms_and_is_applied_after_the_
     assert queue_size(system.aws.changes.dead_letters_url) == 0
 
     # when: the credentials are fixed
-    system.configure(USERS, [])
+    system.configure_exports(USERS, [])
     while system.aws.changes.source.poll():
         pass
 
@@ -311,7 +310,7 @@ def test_change_of_a_killed_invocation_counts_as_a_function_error_and_is_applied
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
     # given
-    system.configure(USERS, [])
+    system.configure_exports(USERS, [])
     person = next(iter(system.tenant.expected_users()))["user_id"]
     system.aws.changes.send(_change(system, person))
     batches = system.aws.changes.source.batches

@@ -17,6 +17,7 @@ from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
 from tests.fault_injection.captured_output import Secrets, capture
 from tests.fault_injection.system import WholeSystem, start_system
+from tests.support.changes import change_message
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -125,7 +126,7 @@ def _run(system: WholeSystem) -> None:
 
 def test_search_covers_all_output_and_finds_planted_values(system: WholeSystem, secrets: Secrets) -> None:
     system.reset()
-    system.configure(*EXPORTS["auth0"])
+    system.configure_exports(*EXPORTS["auth0"])
 
     with capture(system) as output:
         _run(system)
@@ -165,7 +166,7 @@ def test_response_of_a_provider_is_not_repeated_in_output(
     for request in AUTH0 if provider == "auth0" else CYBOZU:
         for name, action in ANSWERS.items():
             system.reset()
-            system.configure(*EXPORTS[provider])
+            system.configure_exports(*EXPORTS[provider])
             site = system.tenant if provider == "auth0" else system.domain
             site.faults.add(request, action, times=None)
             with capture(system) as output:
@@ -184,7 +185,7 @@ def test_failure_of_a_location_or_a_file_contains_no_secret(
     for name, (switch, value) in SWITCHES.items():
         before = getattr(system.tenant.switches, switch)
         system.reset()
-        system.configure(*EXPORTS["auth0"])
+        system.configure_exports(*EXPORTS["auth0"])
         setattr(system.tenant.switches, switch, value)
         with capture(system) as output:
             _run(system)
@@ -208,7 +209,9 @@ def test_failure_of_a_location_or_a_file_contains_no_secret(
 )
 def test_invalid_secret_is_not_in_output(system: WholeSystem, secrets: Secrets, secret: Any) -> None:
     system.reset()
-    system.configure(EXPORTS["auth0"][0], EXPORTS["cybozu"][1], **{"meibo/acme": secret, "meibo/example": secret})
+    system.configure_exports(
+        EXPORTS["auth0"][0], EXPORTS["cybozu"][1], **{"meibo/acme": secret, "meibo/example": secret}
+    )
 
     with capture(system) as output:
         _run(system)
@@ -219,15 +222,9 @@ def test_invalid_secret_is_not_in_output(system: WholeSystem, secrets: Secrets, 
 @pytest.mark.parametrize("answer", ["correct", *ANSWERS])
 def test_change_leaves_no_user_data_in_output(system: WholeSystem, secrets: Secrets, answer: str) -> None:
     system.reset()
-    system.configure(*EXPORTS["auth0"])
+    system.configure_exports(*EXPORTS["auth0"])
     organization = system.tenant.organizations.ids()[0]
-    change = {
-        "version": 1,
-        "change_id": "hr-1",
-        "source": "acme",
-        "organization_id": organization,
-        "requested_by": CANARY,
-    }
+    change = change_message(organization, requested_by=CANARY)
     people = [user["user_id"] for user in system.tenant.expected_users()][:12]
     invitation = {"client_id": "portal", "inviter": CANARY}
     for message in (

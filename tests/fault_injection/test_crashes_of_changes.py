@@ -11,6 +11,7 @@ import pytest
 
 from tests.fault_injection.kill_points import CallCounter, Killer, Point, summary, try_points
 from tests.fault_injection.system import WholeSystem, start_system
+from tests.support.changes import change_message
 
 pytestmark = [
     pytest.mark.timeout(1200),
@@ -53,15 +54,7 @@ class Changes:
         )
 
     def _change(self, organization: str, action: str, members: list[str], **more: Any) -> dict[str, Any]:
-        return {
-            "version": 1,
-            "change_id": f"hr-{action}-{organization}",
-            "source": "acme",
-            "organization_id": organization,
-            "action": action,
-            "members": members,
-            **more,
-        }
+        return change_message(organization, *members, action=action, change_id=f"hr-{action}-{organization}", **more)
 
     def reset(self) -> None:
         """Reset the system, give the organizations their first members and send the messages."""
@@ -103,7 +96,7 @@ class Changes:
 @pytest.fixture(scope="module")
 def changes() -> Iterator[Changes]:
     with start_system(users=60, organizations=2, cybozu_users=1) as system:
-        system.configure([{"dataset": "users"}], [])
+        system.configure_exports([{"dataset": "users"}], [])
         yield Changes(system)
 
 

@@ -74,7 +74,7 @@ def test_run_is_complete_when_a_function_is_killed_at_any_call(
 ) -> None:
     # given: the calls of an undisturbed run
     system.reset()
-    system.configure(*PLANS[plan])
+    system.configure_exports(*PLANS[plan])
     system.observer = counter = CallCounter()
     run_id = system.run()
     expected = system.archived()
@@ -113,11 +113,11 @@ def test_repair_is_complete_when_a_function_is_killed_at_any_call(
 
     def incomplete() -> str:
         system.reset()
-        system.configure(*exports, **wrong)
+        system.configure_exports(*exports, **wrong)
         run_id = system.run()
         assert system.run_manifest(run_id)["complete"] is False
         assert system.aws.unfinished_uploads() == 0
-        system.configure(*exports)
+        system.configure_exports(*exports)
         return run_id
 
     def repaired(run_id: str) -> None:

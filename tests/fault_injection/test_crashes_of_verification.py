@@ -25,7 +25,7 @@ DELIVERIES = 3
 def system() -> Iterator[WholeSystem]:
     """An archive of two runs, one with an object that no manifest names."""
     with start_system(users=30, organizations=1, cybozu_users=5) as running:
-        running.configure([{"dataset": "organizations"}], [{"dataset": "users", "format": "csv"}])
+        running.configure_exports([{"dataset": "organizations"}], [{"dataset": "users", "format": "csv"}])
         run_ids = [running.run() for _ in range(2)]
         (folder,) = {
             key.rpartition("/")[0] for key in running.aws.keys("archive/provider=cybozu/") if run_ids[0] in key

@@ -173,7 +173,7 @@ def stack() -> Iterator[WholeSystem]:
 @pytest.fixture
 def system(stack: WholeSystem) -> WholeSystem:
     stack.reset()
-    stack.configure([{"dataset": "users", "connection_id": FIRST_CONNECTION}], [])
+    stack.configure_exports([{"dataset": "users", "connection_id": FIRST_CONNECTION}], [])
     stack.service.timeout_seconds = TIMEOUT_SECONDS
     stack.service.seconds_left.clear()
     return stack
@@ -219,7 +219,7 @@ def test_hostile_domain_fails_the_export_in_time_and_in_bounded_memory(
     system: WholeSystem, form: str, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serve, errors = HOSTILE_DOMAIN_RESPONSES[form, case]
-    system.configure([], [{"dataset": "users", "format": form}])
+    system.configure_exports([], [{"dataset": "users", "format": form}])
     system.domain.faults.add("GET /v1/*", serve(system), times=None)
     _set_part_size(case, monkeypatch)
 
@@ -228,7 +228,7 @@ def test_hostile_domain_fails_the_export_in_time_and_in_bounded_memory(
 
 @pytest.mark.parametrize("case", UNUSUAL_CSV)
 def test_unusual_csv_file_is_archived_unchanged(system: WholeSystem, case: str) -> None:
-    system.configure([], [{"dataset": "users", "format": "csv"}])
+    system.configure_exports([], [{"dataset": "users", "format": "csv"}])
     system.domain.faults.add("GET /v1/*", _csv(UNUSUAL_CSV[case]), times=None)
 
     run_id = system.run()

@@ -15,6 +15,7 @@ from meibo_simulators import faults as broken
 from tests.fault_injection.external_calls import WORKFLOW
 from tests.fault_injection.required_permissions import PermissionRecorder
 from tests.fault_injection.system import WholeSystem, start_system
+from tests.support.changes import change_message
 from tests.support.iam import LOG_DELIVERY, Need, grants
 from tests.template.conftest import PSEUDO_PARAMETERS, Template
 
@@ -90,7 +91,7 @@ def _use_every_call(system: WholeSystem) -> None:
         {"dataset": "members"},
     ]
     cybozu: list[dict[str, Any]] = [{"dataset": "users", "format": "csv"}, {"dataset": "users", "format": "ndjson"}]
-    system.configure(exports, cybozu)
+    system.configure_exports(exports, cybozu)
     moment = system.next_tick()
     system.run(moment)
     # A tick that is delivered twice, and the next run, which reads the manifests of the first.
@@ -113,14 +114,13 @@ def _use_every_call(system: WholeSystem) -> None:
     assert (verified["damaged"], verified["unchecked"]) == (0, 0)
     # Changes that are applied, rejected, and returned to the queue.
     people = [user["user_id"] for user in tenant.expected_users()]
-    change = {"version": 1, "change_id": "c", "source": "acme", "organization_id": organization, "action": "add"}
-    system.aws.changes.send({**change, "members": [*people[:3], "auth0|0000000000000000000000ff"]})
+    system.aws.changes.send(change_message(organization, *people[:3], "auth0|0000000000000000000000ff"))
     tenant.faults.add("POST /api/v2/organizations/*", broken.respond(401), times=2)
     for _ in range(8):
         while system.aws.changes.source.poll():
             pass
         system.show_hidden_messages()
-    assert system.aws.changes.source.queue.size() == 0, system.recorder.calls[-1]
+    assert system.aws.changes.source.queue.size() == 0, system.invocations.calls[-1]
     # The report of this run covers the changes and the verification.
     system.run()
 

@@ -146,7 +146,7 @@ def changes(system: WholeSystem) -> Changes:
 def _run(system: WholeSystem, chance: random.Random) -> None:
     """Run with random faults, and repair until the run is complete."""
     system.reset()
-    system.configure(*EXPORTS)
+    system.configure_exports(*EXPORTS)
     _add_random_faults(system, chance)
     system.observer = reaper = Reaper(chance, 0.01)
     moment = system.next_tick()
@@ -188,7 +188,7 @@ def _run(system: WholeSystem, chance: random.Random) -> None:
 def _apply_batch(changes: Changes, chance: random.Random) -> None:
     """Apply a batch of changes with random faults."""
     changes.reset()
-    changes.system.configure(*EXPORTS)
+    changes.system.configure_exports(*EXPORTS)
     for _ in range(chance.randrange(0, 4)):
         action = chance.choice(
             [

@@ -28,6 +28,19 @@ TIMEOUT = 300.0
 POLL_SECONDS = 0.5
 
 
+def change_message(organization_id: str, *members: str, action: str = "add", **more: Any) -> dict[str, Any]:
+    """Return a change of the source ``acme``."""
+    return {
+        "version": 1,
+        "change_id": "hr-1",
+        "source": "acme",
+        "organization_id": organization_id,
+        "action": action,
+        "members": list(members),
+        **more,
+    }
+
+
 @dataclass
 class Invoker:
     """An execution environment of the function, with its own pool of clients."""
@@ -96,15 +109,7 @@ class ChangeQueueHarness:
         )
 
     def change(self, *members: str, action: str = "add", organization: int = 0, **more: Any) -> dict[str, Any]:
-        return {
-            "version": 1,
-            "change_id": "hr-1",
-            "source": "acme",
-            "organization_id": self.organizations[organization],
-            "action": action,
-            "members": list(members),
-            **more,
-        }
+        return change_message(self.organizations[organization], *members, action=action, **more)
 
     def send(self, *members: str, unique: str | None = None, **more: Any) -> str:
         return self.put(self.change(*members, **more), unique=unique)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from meibo.archive.copy import CopyOptions
+from meibo.archive.keys import run_manifest_key
 from meibo.providers import clear_clients
 from meibo_local.aws import LocalAws, local_aws
 from meibo_local.lambda_service import InvocationResult
@@ -40,7 +41,7 @@ class Invocations:
 
 
 @dataclass
-class System:
+class Stack:
     """The local AWS, the simulators and the recorded invocations."""
 
     aws: LocalAws
@@ -78,6 +79,14 @@ class System:
         defaults = {"meibo/acme": self.tenant.credentials(), "meibo/example": self.domain.credentials()}
         self.aws.configure({"sources": sources}, {**defaults, **(secrets or {})})
 
+    def run_manifest(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
+        manifest: dict[str, Any] = self.aws.read_json(run_manifest_key(run_id, attempt))
+        return manifest
+
+
+class System(Stack):
+    """A stack for single runs."""
+
     def run(self, *, days: int = 0) -> dict[str, Any]:
         """Deliver a tick, wait for the workflow and return the run manifest."""
         moment = TICK + timedelta(days=days)
@@ -92,9 +101,7 @@ class System:
 
     def finished(self, run_id: str, attempt: int) -> dict[str, Any]:
         wait_for(lambda: self.aws.execution(run_id, attempt)["status"] != "RUNNING")
-        name = "_manifest.json" if attempt == 1 else f"_manifest-{attempt}.json"
-        day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
-        manifest: dict[str, Any] = self.aws.read_json(f"runs/dt={day}/run={run_id}/{name}")
+        manifest = self.run_manifest(run_id, attempt)
         status = self.aws.execution(run_id, attempt)["status"]
         assert (status == "SUCCEEDED") == manifest["complete"]
         return manifest

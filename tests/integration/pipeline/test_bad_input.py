@@ -85,7 +85,7 @@ def test_invalid_secret_fails_the_export_and_is_not_in_the_reason(
     assert "wrong" not in reason
 
 
-def test_response_names_each_export_that_was_not_created(system: System) -> None:
+def test_response_and_manifest_name_each_export_that_was_not_created(system: System) -> None:
     limited = system.tenant.limited_client("read:connections")
     wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
     system.configure(
@@ -112,6 +112,11 @@ def test_response_names_each_export_that_was_not_created(system: System) -> None
     assert "'meibo/missing'" in reasons["missing/users/ndjson/all", "SecretError"]
     assert "wrong" not in reasons["refused/users/ndjson/all", "CredentialsRefusedError"]
 
+    # and: the run manifest has the same reasons, and only the other export is archived
+    manifest = system.finished(outcome.payload["run_id"], 1)
+    assert {(missing["export_id"], missing["error"]): missing["reason"] for missing in manifest["missing"]} == reasons
+    assert all("/source=acme/" in key for key in system.aws.keys("archive/"))
+
 
 def test_documented_response_is_that_of_a_missing_scope(system: System) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -131,26 +136,6 @@ def test_documented_response_is_that_of_a_missing_scope(system: System) -> None:
         system.tenant.domain, "acme.jp.auth0.com"
     )
     assert answer == documented
-
-
-def test_missing_secret_is_named(system: System) -> None:
-    source = {**system.auth0_source({"dataset": "users"}), "secret": "meibo/missing"}
-    system.configure(source)
-
-    error, reason = failure(system)
-
-    assert error == "SecretError"
-    assert "'meibo/missing'" in reason
-
-
-def test_missing_scope_is_named(system: System) -> None:
-    limited = system.tenant.limited_client("read:connections")
-    system.configure(system.auth0_source({"dataset": "users"}), secrets={"meibo/acme": limited})
-
-    error, reason = failure(system)
-
-    assert error == "ScopeMissingError"
-    assert "read:users" in reason
 
 
 def test_private_key_works_like_a_client_secret(system: System) -> None:

@@ -14,9 +14,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from meibo.archive.copy import CopyOptions
 from meibo.archive.keys import run_id_of
-from meibo.archive.storage import S3ArchiveStore
 from meibo.errors import (
     CredentialsRefusedError,
     MeiboError,
@@ -25,47 +23,55 @@ from meibo.errors import (
     ScopeMissingError,
     WrongFormatError,
 )
-from meibo.exports.archive import Archiver, S3Copier
-from meibo.exports.checkpoint import Collector
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
 from meibo.providers import clear_clients
 from meibo.providers.base import ProviderContext
+from meibo.providers.cybozu.client import CSV_FILES
 from meibo.providers.datasets import ExportFormat
 from meibo_local.s3_server import serve_s3
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators, faults
 from tests.integration.pipeline.conftest import TICK
 from tests.support.clock import FakeClock
+from tests.support.exports import planned_export, s3_archiver
 
-# The calls of each dataset: the path and the required OAuth scope.
-AUTH0_CALLS = {
-    "the list of organizations": ("organizations", "/api/v2/organizations", "read:organizations"),
-    "an organization's connections": (
-        "organizations",
-        "/api/v2/organizations/*/enabled_connections",
-        "read:organization_connections",
+
+@dataclass(frozen=True)
+class DirectoryCall:
+    """A call of an export: the path, and for Auth0 the required OAuth scope."""
+
+    dataset: str
+    path: str
+    format: ExportFormat = "ndjson"
+    scope: str | None = None
+
+    @property
+    def provider(self) -> str:
+        return "auth0" if self.scope else "cybozu"
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.path}"
+
+
+AUTH0_CALLS = [
+    DirectoryCall("organizations", "/api/v2/organizations", scope="read:organizations"),
+    DirectoryCall(
+        "organizations", "/api/v2/organizations/*/enabled_connections", scope="read:organization_connections"
     ),
-    "the list of organizations, for members": ("members", "/api/v2/organizations", "read:organizations"),
-    "an organization's members": ("members", "/api/v2/organizations/*/members", "read:organization_members"),
-}
-CYBOZU_CALLS: dict[str, tuple[str, ExportFormat, str]] = {
-    **{
-        f"{file}.csv": (dataset, "csv", f"/v1/csv/{file}.csv")
-        for dataset, file in {
-            "organizations": "organization",
-            "titles": "title",
-            "groups": "group",
-            "user_organizations": "userOrganizations",
-            "user_groups": "userGroups",
-            "user_services": "userServices",
-        }.items()
-    },
-    "organizations.json": ("organizations", "ndjson", "/v1/organizations.json"),
-    "groups.json": ("groups", "ndjson", "/v1/groups.json"),
-    "organization/users.json": ("members", "ndjson", "/v1/organization/users.json"),
-    "group/users.json": ("members", "ndjson", "/v1/group/users.json"),
-    "organizations.json, for members": ("members", "ndjson", "/v1/organizations.json"),
-}
+    DirectoryCall("members", "/api/v2/organizations", scope="read:organizations"),
+    DirectoryCall("members", "/api/v2/organizations/*/members", scope="read:organization_members"),
+]
+CSV_CALLS = [
+    DirectoryCall(dataset, f"/v1/csv/{file}.csv", "csv") for dataset, file in CSV_FILES.items() if dataset != "users"
+]
+CYBOZU_CALLS = [
+    *CSV_CALLS,
+    DirectoryCall("organizations", "/v1/organizations.json"),
+    DirectoryCall("groups", "/v1/groups.json"),
+    DirectoryCall("members", "/v1/organization/users.json"),
+    DirectoryCall("members", "/v1/group/users.json"),
+    DirectoryCall("members", "/v1/organizations.json"),
+]
 ALL_SCOPES = (
     "read:organizations",
     "read:organization_connections",
@@ -90,30 +96,22 @@ class Bench:
     def archive(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
         """Archive as an invocation of the function does, and return the response."""
         deadline = self.clock.deadline(900)
-        store = S3ArchiveStore(self.client, "archive")
-        archiver = Archiver(
-            store=store,
-            bucket="archive",
-            copier=S3Copier(
-                client=self.client, bucket="archive", options=CopyOptions(), retention=None, deadline=deadline
-            ),
-            collector=Collector(store=store, time_left=deadline),
-            context=ProviderContext(deadline, read_secret=self.secrets.__getitem__, clock=self.clock),
-        )
+        context = ProviderContext(deadline, read_secret=self.secrets.__getitem__, clock=self.clock)
+        archiver = s3_archiver(self.client, context, deadline)
         return archiver.archive(ExportEvent(self.run_id, 1, self.export(provider, dataset, export_format)))
 
+    def archive_call(self, call: DirectoryCall) -> dict[str, Any]:
+        """Archive the export of the call."""
+        return self.archive(call.provider, call.dataset, call.format)
+
+    def add_fault(self, call: DirectoryCall, action: faults.Action, *, times: int | None = None) -> faults.Fault:
+        """Add a fault to the responses of the call."""
+        site = self.tenant if call.provider == "auth0" else self.domain
+        return site.faults.add(f"GET {call.path}", action, times=times)
+
     def export(self, provider: str, dataset: str, export_format: ExportFormat) -> PlannedExport:
-        return PlannedExport(
-            provider="auth0" if provider == "auth0" else "cybozu",
-            source="acme",
-            dataset=dataset,
-            format=export_format,
-            scope="all",
-            endpoint=self.tenant.domain if provider == "auth0" else self.domain.base_url,
-            secret=provider,
-            request={},
-            has_job=False,
-        )
+        endpoint = self.tenant.domain if provider == "auth0" else self.domain.base_url
+        return planned_export(dataset, provider=provider, format=export_format, endpoint=endpoint, secret=provider)
 
     def manifest(self, provider: str, dataset: str, export_format: ExportFormat = "ndjson") -> dict[str, Any]:
         key = self.export(provider, dataset, export_format).address.manifest_key(self.run_id)
@@ -182,49 +180,49 @@ BUSY: dict[str, faults.Action] = {
 }
 
 
-# -- Auth0 ---------------------------------------------------------------------------------------------------------
+# -- both providers ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", WRONG)
-@pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_bad_response_of_auth0_fails_the_export_and_archives_nothing(bench: Bench, call: str, fault: str) -> None:
-    dataset, path, _ = AUTH0_CALLS[call]
+@pytest.mark.parametrize("call", [*AUTH0_CALLS, *CYBOZU_CALLS], ids=str)
+def test_bad_response_fails_the_export_and_archives_nothing(bench: Bench, call: DirectoryCall, fault: str) -> None:
     action, error = WRONG[fault]
-    bench.tenant.faults.add(f"GET {path}", action, times=None)
+    bench.add_fault(call, action)
 
     with pytest.raises(error):
-        bench.archive("auth0", dataset)
+        bench.archive_call(call)
 
     assert bench.archived() == []
 
 
-@pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_missing_scope_of_auth0_is_named(bench: Bench, call: str) -> None:
-    dataset, _, scope = AUTH0_CALLS[call]
-    others = [name for name in ALL_SCOPES if name != scope]
-    bench.secrets["auth0"] = bench.tenant.limited_client(*others, client_id=scope.replace(":", "-"))
-
-    with pytest.raises(ScopeMissingError, match=scope):
-        bench.archive("auth0", dataset)
-
-
 @pytest.mark.parametrize("fault", BUSY)
-@pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_busy_auth0_is_retried(bench: Bench, call: str, fault: str) -> None:
-    dataset, path, _ = AUTH0_CALLS[call]
-    bench.tenant.faults.add(f"GET {path}", BUSY[fault], times=3)
+@pytest.mark.parametrize("call", [*AUTH0_CALLS, *CYBOZU_CALLS], ids=str)
+def test_busy_provider_is_retried(bench: Bench, call: DirectoryCall, fault: str) -> None:
+    bench.add_fault(call, BUSY[fault], times=3)
 
-    assert bench.archive("auth0", dataset)["status"] == "archived"
+    assert bench.archive_call(call)["status"] == "archived"
     assert len(bench.clock.slept) >= 3
 
 
-@pytest.mark.parametrize("fault", BUSY)
-@pytest.mark.parametrize("call", AUTH0_CALLS)
-def test_export_of_a_busy_auth0_is_continued_later(bench: Bench, call: str, fault: str) -> None:
-    dataset, path, _ = AUTH0_CALLS[call]
-    added = bench.tenant.faults.add(f"GET {path}", BUSY[fault], times=None)
+# -- Auth0 ---------------------------------------------------------------------------------------------------------
 
-    response = bench.archive("auth0", dataset)
+
+@pytest.mark.parametrize("call", AUTH0_CALLS, ids=str)
+def test_missing_scope_of_auth0_is_named(bench: Bench, call: DirectoryCall) -> None:
+    assert call.scope is not None
+    others = [name for name in ALL_SCOPES if name != call.scope]
+    bench.secrets["auth0"] = bench.tenant.limited_client(*others, client_id=call.scope.replace(":", "-"))
+
+    with pytest.raises(ScopeMissingError, match=call.scope):
+        bench.archive_call(call)
+
+
+@pytest.mark.parametrize("fault", BUSY)
+@pytest.mark.parametrize("call", AUTH0_CALLS, ids=str)
+def test_export_of_a_busy_auth0_is_continued_later(bench: Bench, call: DirectoryCall, fault: str) -> None:
+    added = bench.add_fault(call, BUSY[fault])
+
+    response = bench.archive_call(call)
 
     assert response["status"] == "continue"
     assert response["wait_seconds"] > 0
@@ -312,69 +310,43 @@ def test_secret_can_be_rotated_during_an_export(bench: Bench) -> None:
 # -- cybozu.com ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", WRONG)
-@pytest.mark.parametrize("call", CYBOZU_CALLS)
-def test_bad_response_of_cybozu_fails_the_export_and_archives_nothing(bench: Bench, call: str, fault: str) -> None:
-    dataset, export_format, path = CYBOZU_CALLS[call]
-    action, error = WRONG[fault]
-    bench.domain.faults.add(f"GET {path}", action, times=None)
-
-    with pytest.raises(error):
-        bench.archive("cybozu", dataset, export_format)
-
-    assert bench.archived() == []
-
-
-@pytest.mark.parametrize("call", [call for call in CYBOZU_CALLS if call.endswith(".csv")])
-def test_error_of_csv_without_an_administrator_names_the_required_role(bench: Bench, call: str) -> None:
-    dataset, export_format, _ = CYBOZU_CALLS[call]
+@pytest.mark.parametrize("call", CSV_CALLS, ids=str)
+def test_error_of_csv_without_an_administrator_names_the_required_role(bench: Bench, call: DirectoryCall) -> None:
     bench.secrets["cybozu"] = bench.domain.plain_credentials()
 
     with pytest.raises(ScopeMissingError, match=r"cybozu\.com Administrator"):
-        bench.archive("cybozu", dataset, export_format)
+        bench.archive_call(call)
 
 
-@pytest.mark.parametrize("call", CYBOZU_CALLS)
+@pytest.mark.parametrize("call", CYBOZU_CALLS, ids=str)
 @pytest.mark.parametrize("status", [401, 520])
-def test_wrong_password_is_reported(bench: Bench, call: str, status: int) -> None:
-    dataset, export_format, _ = CYBOZU_CALLS[call]
+def test_wrong_password_is_reported(bench: Bench, call: DirectoryCall, status: int) -> None:
     bench.secrets["cybozu"] = {"login": "hr-export", "password": "wrong"}
     bench.domain.switches.legacy_auth_520 = status == 520
 
     try:
         with pytest.raises(CredentialsRefusedError, match=str(status)):
-            bench.archive("cybozu", dataset, export_format)
+            bench.archive_call(call)
     finally:
         bench.domain.switches.legacy_auth_520 = False
 
 
-@pytest.mark.parametrize("fault", BUSY)
-@pytest.mark.parametrize("call", CYBOZU_CALLS)
-def test_busy_cybozu_is_retried(bench: Bench, call: str, fault: str) -> None:
-    dataset, export_format, path = CYBOZU_CALLS[call]
-    bench.domain.faults.add(f"GET {path}", BUSY[fault], times=3)
-
-    assert bench.archive("cybozu", dataset, export_format)["status"] == "archived"
-
-
-@pytest.mark.parametrize("call", CYBOZU_CALLS)
-def test_export_of_a_busy_cybozu_is_retried_by_the_workflow(bench: Bench, call: str) -> None:
-    dataset, export_format, path = CYBOZU_CALLS[call]
-    bench.domain.faults.add(f"GET {path}", faults.html(503), times=None)
+@pytest.mark.parametrize("call", CYBOZU_CALLS, ids=str)
+def test_export_of_a_busy_cybozu_is_retried_by_the_workflow(bench: Bench, call: DirectoryCall) -> None:
+    bench.add_fault(call, faults.html(503))
 
     with pytest.raises(ProviderBusyError):
-        bench.archive("cybozu", dataset, export_format)
+        bench.archive_call(call)
 
     assert bench.archived() == []
 
 
-@pytest.mark.parametrize("call", [call for call in CYBOZU_CALLS if call.endswith(".csv")])
-def test_error_for_a_domain_without_the_csv_api_names_the_setting(bench: Bench, call: str) -> None:
-    dataset, export_format, _ = CYBOZU_CALLS[call]
+@pytest.mark.parametrize("call", CSV_CALLS, ids=str)
+def test_error_for_a_domain_without_the_csv_api_names_the_setting(bench: Bench, call: DirectoryCall) -> None:
     bench.domain.switches.csv_api = False
 
     with pytest.raises(RequestRefusedError, match='"format": "ndjson"'):
-        bench.archive("cybozu", dataset, export_format)
+        bench.archive_call(call)
 
 
 @pytest.mark.parametrize("path", ["/v1/organization/users.json", "/v1/group/users.json"])

@@ -17,18 +17,15 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from meibo.archive.copy import CopyOptions
-from meibo.archive.storage import S3ArchiveStore
-from meibo.exports.archive import Archiver, S3Copier
-from meibo.exports.checkpoint import Collector
+from meibo.exports.archive import Archiver
 from meibo.exports.events import parse_export_event
-from meibo.exports.plan import PlannedExport
 from meibo.providers import clear_clients
 from meibo.providers.base import ProviderContext
 from meibo_local.s3_server import serve_s3
 from meibo_simulators import SimulatedTenant, Simulators, faults, tenant_api
 from tests.integration.pipeline.conftest import RUN
 from tests.support.clock import FakeClock
+from tests.support.exports import planned_export, s3_archiver
 from tests.support.wsgi import WsgiAdapter
 
 INVOCATION_SECONDS = 900.0
@@ -49,17 +46,7 @@ class LongExport:
 
     def archive(self, dataset: str) -> dict[str, Any]:
         """Invoke the function until the export is archived, and return the manifest."""
-        export = PlannedExport(
-            provider="auth0",
-            source="acme",
-            dataset=dataset,
-            format="ndjson",
-            scope="all",
-            endpoint=self.tenant.domain,
-            secret="meibo/acme",
-            request={},
-            has_job=False,
-        )
+        export = planned_export(dataset, endpoint=self.tenant.domain)
         progress = None
         while True:
             event = {"run_id": RUN, "attempt": 1, "export": export.to_json(), "progress": progress}
@@ -93,18 +80,7 @@ class LongExport:
             new_session=lambda _: adapter.session(),
             clock=self.clock,
         )
-        store = S3ArchiveStore(self.client, "archive")
-        now = lambda: datetime.fromtimestamp(self.clock.time, UTC)  # noqa: E731  # used twice below
-        return Archiver(
-            store=store,
-            bucket="archive",
-            copier=S3Copier(
-                client=self.client, bucket="archive", options=CopyOptions(), retention=None, deadline=time_left
-            ),
-            collector=Collector(store=store, time_left=time_left, now=now),
-            context=context,
-            now=now,
-        )
+        return s3_archiver(self.client, context, time_left, lambda: datetime.fromtimestamp(self.clock.time, UTC))
 
     @property
     def minutes(self) -> float:

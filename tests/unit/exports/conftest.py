@@ -141,6 +141,11 @@ class ExportsHarness:
             clock=self.clock,
         )
 
+    def begin_failed_run(self) -> None:
+        """Begin the run, and set the execution of its first attempt to failed."""
+        self.creator.begin(TICK)
+        self.workflow.executions[RUN, 1] = "FAILED"
+
 
 @pytest.fixture
 def harness() -> ExportsHarness:

@@ -10,20 +10,15 @@ import pytest
 
 from meibo.errors import EventError
 from meibo.exports.check import MAX_WAIT_SECONDS, check
-from meibo.exports.plan import ExportJob, PlannedExport
+from meibo.exports.plan import ExportJob
 from meibo.providers import provider, register
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, JobState, ProviderContext
+from tests.support.exports import planned_export
 from tests.unit.exports.conftest import TICK
 
-EXPORT = PlannedExport(
-    provider="auth0",
-    source="acme",
-    dataset="users",
-    format="ndjson",
-    scope="all",
-    endpoint="acme.jp.auth0.com",
-    secret="meibo/acme",
+EXPORT = planned_export(
+    "users",
     request={"fields": [{"name": "user_id"}]},
     has_job=True,
     job_deadline_seconds=3600,
@@ -58,25 +53,19 @@ def check_after(seconds: float, state: JobState) -> dict[str, object]:
     return check(EXPORT, CONTEXT, now=TICK + timedelta(seconds=seconds))
 
 
-def test_completed_job_is_ready() -> None:
-    assert check_after(10, JobState("completed"))["status"] == "ready"
-
-
-def test_lost_job_is_gone() -> None:
-    assert check_after(10, JobState("gone", "failed"))["status"] == "gone"
-
-
-def test_pending_job_is_pending() -> None:
-    assert check_after(10, JobState("pending"))["status"] == "pending"
-
-
-def test_job_past_its_deadline_is_gone() -> None:
-    assert check_after(3600, JobState("pending"))["status"] == "pending"
-    assert check_after(3601, JobState("pending"))["status"] == "gone"
-
-
-def test_job_that_completed_after_its_deadline_is_ready() -> None:
-    assert check_after(7200, JobState("completed"))["status"] == "ready"
+@pytest.mark.parametrize(
+    ("seconds", "state", "status"),
+    [
+        (10, JobState("completed"), "ready"),
+        (10, JobState("gone", "failed"), "gone"),
+        (10, JobState("pending"), "pending"),
+        (3600, JobState("pending"), "pending"),
+        (3601, JobState("pending"), "gone"),
+        (7200, JobState("completed"), "ready"),
+    ],
+)
+def test_status_follows_the_state_and_the_deadline_of_the_job(seconds: float, state: JobState, status: str) -> None:
+    assert check_after(seconds, state)["status"] == status
 
 
 def test_wait_grows_with_the_age_of_the_job_up_to_a_maximum() -> None:

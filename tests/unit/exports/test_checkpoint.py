@@ -15,27 +15,13 @@ from hypothesis import strategies as st
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError, RequestRefusedError
 from meibo.exports.checkpoint import MAX_WAIT_SECONDS, Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent, parse_export_event
-from meibo.exports.plan import PlannedExport
 from meibo.providers.auth0.datasets import PAGES
+from tests.support.exports import planned_export
 from tests.support.memory_archive import MemoryArchiveStore
 from tests.support.memory_tenant import MemoryTenant, organization_id
 from tests.unit.exports.conftest import RUN, TICK
 
 FOLDER = f"parts/dt=2026-11-21/run={RUN}/acme/members/ndjson/all/attempt=1/"
-
-
-def export(dataset: str) -> PlannedExport:
-    return PlannedExport(
-        provider="auth0",
-        source="acme",
-        dataset=dataset,
-        format="ndjson",
-        scope="all",
-        endpoint="acme.test",
-        secret="meibo/acme",
-        request={},
-        has_job=False,
-    )
 
 
 @dataclass
@@ -58,7 +44,7 @@ class CollectorHarness:
             now=lambda: self.time,
         )
         # The workflow passes JSON.
-        event = {"run_id": RUN, "attempt": attempt, "export": export(self.dataset).to_json()}
+        event = {"run_id": RUN, "attempt": attempt, "export": planned_export(self.dataset).to_json()}
         if progress:
             event["progress"] = json.loads(json.dumps(progress.to_json()))
         self.deadlines.append(collector.reading_deadline())
@@ -413,5 +399,5 @@ def test_part_record_of_another_version_is_rejected() -> None:
 
 
 def test_event_without_progress_starts_from_the_beginning() -> None:
-    assert ExportEvent(RUN, 1, export("members")).progress is None
+    assert ExportEvent(RUN, 1, planned_export("members")).progress is None
     assert rows(CollectorHarness(MemoryTenant(3)).collected()) == MemoryTenant(3).lines("members")

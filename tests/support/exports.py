@@ -1,0 +1,48 @@
+"""Build planned exports, and the archiver of the function, for tests with their own provider, clock and S3."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from meibo.archive.copy import CopyOptions
+from meibo.archive.storage import S3ArchiveStore
+from meibo.exports.archive import Archiver, S3Copier
+from meibo.exports.checkpoint import Collector
+from meibo.exports.plan import PlannedExport
+from meibo.providers.base import ProviderContext
+
+
+def planned_export(dataset: str, **fields: Any) -> PlannedExport:
+    """Return a planned export of the Auth0 source ``acme`` without a job; ``fields`` replace the defaults."""
+    defaults: dict[str, Any] = {
+        "provider": "auth0",
+        "source": "acme",
+        "dataset": dataset,
+        "format": "ndjson",
+        "scope": "all",
+        "endpoint": "acme.jp.auth0.com",
+        "secret": "meibo/acme",
+        "request": {},
+        "has_job": False,
+    }
+    return PlannedExport(**{**defaults, **fields})
+
+
+def s3_archiver(
+    client: Any,
+    context: ProviderContext,
+    time_left: Callable[[], float],
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Archiver:
+    """Return the archiver of an invocation that writes into the bucket ``archive``."""
+    store = S3ArchiveStore(client, "archive")
+    return Archiver(
+        store=store,
+        bucket="archive",
+        copier=S3Copier(client=client, bucket="archive", options=CopyOptions(), retention=None, deadline=time_left),
+        collector=Collector(store=store, time_left=time_left, now=now),
+        context=context,
+        now=now,
+    )
