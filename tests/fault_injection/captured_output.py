@@ -66,7 +66,7 @@ class Secrets:
 
     @contextmanager
     def track_tenant(self, tenant: SimulatedTenant) -> Iterator[None]:
-        """Add the tenant's credentials and users, and each token and location that it issues meanwhile."""
+        """Add the tenant's credentials and users, and the tokens and locations issued while the context is open."""
         issue, query = tenant.tokens.issue, tenant.files.query
         self.add("client secret", tenant.credentials()["client_secret"])
         for user in tenant.expected_users():

@@ -78,7 +78,7 @@ class WholeSystem(Stack):
         reset_sandbox()
 
     def configure_exports(self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **secrets: Any) -> None:
-        """Configure the tenant and the domain with these exports, a source without exports not at all."""
+        """Configure the tenant and the domain with these exports, and omit a source without exports."""
         sources = [self.auth0_source(*auth0)] if auth0 else []
         if cybozu:
             sources.append({**self.cybozu_source(*cybozu), "concurrency": 1})

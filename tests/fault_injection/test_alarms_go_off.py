@@ -324,7 +324,7 @@ def test_change_of_a_killed_invocation_counts_as_a_function_error_and_is_applied
     assert metrics("FailedChangeGroups") == 0
     assert is_in_alarm(template, "ChangeMembersErrorsAlarm", batches["failed"])
 
-    # when: the next invocation is not
+    # when: the next invocation completes
     system.observer = None
     system.show_hidden_messages()
     while system.aws.changes.source.poll():

@@ -21,7 +21,7 @@ pytestmark = [
 
 UNKNOWN_USER = "auth0|0000000000000000000000ff"
 GUEST = "guest@example.net"
-# More than the retries after a killed invocation and a returned message need.
+# Enough for the retries after a killed invocation and a returned message.
 MAX_DELIVERIES = 8
 
 
