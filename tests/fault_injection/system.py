@@ -229,7 +229,7 @@ def start_system(
     cybozu_users: int = 120,
     cybozu_organizations: int = 12,
     cybozu_groups: int = 6,
-    copy_lanes: int = 1,
+    copy_workers: int = 1,
     max_expanded_bytes: int = MAX_EXPANDED_BYTES,
     **parameters: str,
 ) -> Iterator[WholeSystem]:
@@ -254,7 +254,7 @@ def start_system(
         ) as aws,
     ):
         skip_waits(patch)
-        patch.setattr(archive, "COPY_LANES", copy_lanes)
+        patch.setattr(archive, "COPY_WORKERS", copy_workers)
         patch.setattr(archive, "MAX_EXPANDED_BYTES", max_expanded_bytes)
         assert isinstance(aws.service, ObservedLambdaService)
         started.append(WholeSystem(aws, simulators, recorder, aws.service))

@@ -134,7 +134,7 @@ EXPORTS: tuple[list[dict[str, Any]], list[dict[str, Any]]] = (
 
 @pytest.fixture(scope="module")
 def system() -> Iterator[WholeSystem]:
-    with start_system(users=120, organizations=2, cybozu_users=110, MaxParallelExports="3", copy_lanes=2) as running:
+    with start_system(users=120, organizations=2, cybozu_users=110, MaxParallelExports="3", copy_workers=2) as running:
         yield running
 
 

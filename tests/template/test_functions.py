@@ -127,7 +127,7 @@ def test_function_is_traced(template: Template, function: str) -> None:
 
 def test_memory_holds_the_buffers_of_a_copy(template: Template) -> None:
     # In addition to the buffers, the interpreter, the libraries and the decoder need about 200 MB.
-    buffers = archive.COPY_LANES * archive.COPY_PART_BYTES
+    buffers = archive.COPY_WORKERS * archive.COPY_PART_BYTES
 
     assert template.properties("ArchiveExport")["MemorySize"] * settings.MIB >= buffers + 200 * settings.MIB
 

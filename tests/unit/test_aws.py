@@ -16,7 +16,7 @@ from botocore.stub import Stubber
 from meibo import aws
 from meibo.archive.copy import Target
 from meibo.archive.copy.digest import best_checksum
-from meibo.archive.copy.target import Object
+from meibo.archive.copy.target import ObjectWriter
 from meibo.aws import busy_error
 from meibo.errors import AwsBusyError, ConfigurationError, UnexpectedError
 from meibo.observability import sanitize_errors
@@ -123,11 +123,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
 
 
 def part_url(bucket: str = "archive") -> str:
-    upload = Object(Target(aws.s3(), bucket, "users.csv"), best_checksum())
+    upload = ObjectWriter(Target(aws.s3(), bucket, "users.csv"), best_checksum())
     with Stubber(aws.s3()) as s3:
         s3.add_response("create_multipart_upload", {"UploadId": "upload"})
-        upload.begin()
-    return upload.sign(1, "checksum")[0]
+        upload.create_upload()
+    return upload.presign(1, "checksum")[0]
 
 
 # https://docs.aws.amazon.com/general/latest/gr/s3.html; eu-south-1, ap-east-1 and me-central-1 are younger than March

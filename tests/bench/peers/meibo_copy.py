@@ -20,7 +20,7 @@ parser.add_argument("ca")
 parser.add_argument("key")
 parser.add_argument("--format", default="opaque")
 parser.add_argument("--no-decode", action="store_true")
-parser.add_argument("--lanes", type=int, default=CopyOptions.lanes)
+parser.add_argument("--workers", type=int, default=CopyOptions.workers)
 arguments = parser.parse_args()
 
 client = boto3.client(
@@ -39,7 +39,7 @@ result = copy(
     LocationSource(lambda: arguments.url),
     Target(client, "archive", arguments.key),
     content=Content(arguments.format, "detect", header=True, decode=not arguments.no_decode),
-    options=CopyOptions(lanes=arguments.lanes, source_tls=tls, target_tls=tls),
+    options=CopyOptions(workers=arguments.workers, source_tls=tls, target_tls=tls),
 )
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(
@@ -48,7 +48,7 @@ print(
             "seconds": time.perf_counter() - begun,
             "sha256": result.sha256,
             "rows": result.rows,
-            "lanes": result.counts.lanes,
+            "workers": result.counts.workers,
             "gets": result.counts.gets,
             "puts": result.counts.puts,
             "breaks": result.counts.breaks,

@@ -50,7 +50,7 @@ class Bench:
     def __init__(self, source: Server, sink: Server, client: S3Client, tls: ssl.SSLContext) -> None:
         self.source, self.sink, self.client = source, sink, client
         self.options = CopyOptions(
-            lanes=4,
+            workers=4,
             part_bytes=PART,
             stall_seconds=5,
             backoff_seconds=0.001,
@@ -239,7 +239,7 @@ def test_an_expired_location_is_fetched_again_once_for_all_lanes(bench: Bench) -
 
 def test_locations_that_are_refused_again_and_again_end_the_copy(bench: Bench) -> None:
     bench.serve(content_of(10), uses=0)
-    with pytest.raises(CopyBrokenError, match="8 fresh locations in a row were refused, last with 403"):
+    with pytest.raises(CopyBrokenError, match="8 new locations in a row were refused, last with 403"):
         bench.copy()
 
 
@@ -297,14 +297,14 @@ def test_a_source_of_another_size_starts_over_even_without_an_etag(bench: Bench)
 def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
     changes = {number: (content_of(5 * PART, seed=number), f'"{number}"') for number in range(60)}
     bench.serve(b"", changes=changes, ranges=True, faults={n: Fault("reset", 10) for n in range(60)})
-    with pytest.raises(SourceChangedError, match="started over 3 times"):
+    with pytest.raises(SourceChangedError, match="the copy was restarted 3 times, last because the location has "):
         bench.copy()
     assert bench.archived is None
 
 
 def test_a_source_that_gives_a_byte_and_breaks_for_ever_ends_the_copy(bench: Bench) -> None:
     bench.serve(content_of(3 * PART), faults={number: Fault("short", 1) for number in range(1, 4 * PART)})
-    with pytest.raises(CopyBrokenError, match="the source broke"):
+    with pytest.raises(CopyBrokenError, match="the source failed 8 times in a row, last with: a short body"):
         bench.copy()
     assert bench.archived is None
 
@@ -342,7 +342,7 @@ def test_an_s3_that_keeps_refusing_ends_the_copy_and_the_upload(
 def test_an_s3_that_cannot_be_reached_is_busy(bench: Bench) -> None:
     bench.serve(content_of(5 * PART))
     bench.store.faults = dict.fromkeys(range(100), Fault("reset"))
-    with pytest.raises(AwsBusyError, match="the archive broke 8 times in a row"):
+    with pytest.raises(AwsBusyError, match="the upload to S3 failed 8 times in a row, last with: "):
         bench.copy()
     assert bench.archived is None
     assert not bench.store.uploads
@@ -362,7 +362,7 @@ def test_a_redirect_of_a_part_is_reported_and_not_followed(
     ) as caught:
         bench.copy()
     assert "X-Amz" not in str(caught.value)
-    assert len(bench.store.puts) <= bench.options.lanes  # none was sent twice
+    assert len(bench.store.puts) <= bench.options.workers  # none was sent twice
     assert bench.archived is None
     assert not bench.store.uploads
 
@@ -466,12 +466,12 @@ def test_a_slow_sink_holds_the_source_back(bench: Bench) -> None:
 
     # when every lane has a part that it cannot get rid of
     for _ in range(200):
-        if len(bench.store.puts) == bench.options.lanes:
+        if len(bench.store.puts) == bench.options.workers:
             break
         copying.join(0.02)
 
     # then no part beyond the lanes' buffers was asked for
-    assert len(file.requests) == bench.options.lanes
+    assert len(file.requests) == bench.options.workers
     gate.set()
     copying.join(20)
     bench.check(results[0], data)

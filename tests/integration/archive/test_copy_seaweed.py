@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
-from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, Target, copy, engine
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, Target, copy, transfer
 from meibo.archive.copy.digest import Crc64Nvme
 from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError
 from tests.integration.archive.faulty_servers import Fault, File
@@ -35,9 +35,9 @@ class Archive:
         self.source = source
         self.target = Target(seaweed.client, "archive", f"dt=2026-11-21/名簿 {uuid.uuid4()}.csv", "text/csv")
         self.options = CopyOptions(
-            lanes=4,
+            workers=4,
             part_bytes=PART,
-            tries=2,
+            max_attempts=2,
             backoff_seconds=0.001,
             source_tls=tls,
             target_tls=seaweed.tls,
@@ -78,7 +78,7 @@ def test_a_wrong_checksum_is_refused_by_the_server(
         def encode(self, value: int) -> str:
             return super().encode(value ^ 1)
 
-    monkeypatch.setattr(engine, "best_checksum", Wrong)
+    monkeypatch.setattr(transfer, "best_checksum", Wrong)
     with pytest.raises(CopyBrokenError, match="BadDigest"):
         archive.copy(bytes(size))
     assert archive.nothing_is_left()

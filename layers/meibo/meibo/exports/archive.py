@@ -27,8 +27,8 @@ from meibo.settings import GIB, MIB, BucketSettings, Retention
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# Memory of a copy is lanes × part size plus a constant, which must fit into the function's memory.
-COPY_LANES = 16
+# Memory of a copy is workers × part size plus a constant, which must fit into the function's memory.
+COPY_WORKERS = 16
 COPY_PART_BYTES = 8 * MIB
 # A file that expands to more is rejected as a decompression bomb. 512 GiB are some 500 million users.
 MAX_EXPANDED_BYTES = 512 * GIB
@@ -234,7 +234,7 @@ def archiver(settings: BucketSettings, retention: Retention | None, time_left: T
         copier=S3Copier(
             client=s3,
             bucket=settings.bucket,
-            options=CopyOptions(lanes=COPY_LANES, part_bytes=COPY_PART_BYTES),
+            options=CopyOptions(workers=COPY_WORKERS, part_bytes=COPY_PART_BYTES),
             retention=retention,
             deadline=time_left,
         ),

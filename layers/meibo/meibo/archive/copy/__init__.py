@@ -1,12 +1,16 @@
-"""Copy a file from a short-lived URL into S3: as fast as the network, in bounded memory, proven.
+"""Copy a file from a short-lived location, or from an iterator, into one object in S3.
 
-Knows nothing of providers or manifests: ``copy(source, target)`` returns a ``CopyResult`` or raises, and an
-object is visible only after the whole file arrived, was digested and looked at.
+``copy(source, target)`` returns a ``CopyResult`` or raises. The object becomes visible only after the whole file was
+received, hashed and validated. The package knows nothing of providers or manifests.
+
+``transfer`` runs the workers and the ordered consumers of one copy, ``source`` reads, ``target`` writes,
+``connection`` sends requests, and ``cancellation`` ends all threads together. ``content`` validates the file with
+``gunzip`` and ``rows``; ``digest`` computes its checksums.
 """
 
-from meibo.archive.copy.engine import copy
 from meibo.archive.copy.model import Content, CopyOptions, CopyResult, Counts, ObjectLock, Target
 from meibo.archive.copy.source import LocationSource, StreamSource
+from meibo.archive.copy.transfer import copy
 
 __all__ = [
     "Content",

@@ -1,4 +1,4 @@
-"""What goes into a copy and what comes out of it."""
+"""Arguments and results of a copy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,13 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 
-MAX_PARTS = 10_000
-"""Parts of one multipart upload. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
-
 Format = Literal["csv", "ndjson", "opaque"]
 Gzip = Literal["required", "never", "detect"]
 
 
 @dataclass(frozen=True)
 class ObjectLock:
-    """Keep the object from being deleted or overwritten until a moment."""
+    """Object Lock retention of the written object."""
 
     mode: Literal["GOVERNANCE", "COMPLIANCE"]
     retain_until: datetime
@@ -31,10 +28,10 @@ class ObjectLock:
 
 @dataclass(frozen=True)
 class Target:
-    """One object to be written once.
+    """The object to write; an existing object is never overwritten.
 
-    The client signs each part for 15 minutes and runs the calls that are not parts. Its TLS trust is its
-    own; the parts are sent with ``CopyOptions.target_tls``.
+    The client presigns each part and sends all other requests, with its own trusted certificates. Parts are sent with
+    ``CopyOptions.target_tls``.
     """
 
     client: S3Client = field(repr=False)
@@ -47,11 +44,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Content:
-    """What the file has to be, and how large it may become when it is decoded.
+    """Expected content of the file, and its size limits after decompression.
 
-    ``uniform`` says that each record of a CSV without a header has the same number of fields; with a header each has.
-    ``decode=False`` counts no rows and does not look behind the gzip header: for files that grow faster
-    than one CPU decodes.
+    ``uniform`` requires that the last record of a CSV without a header has as many fields as the first; with a header
+    this is always required. ``decode=False`` checks only the gzip header and counts no rows.
     """
 
     format: Format = "opaque"
@@ -66,19 +62,21 @@ class Content:
 
 @dataclass(frozen=True)
 class CopyOptions:
-    """How hard a copy tries.
+    """Concurrency, timeouts and retries of a copy.
 
-    ``lanes`` times ``part_bytes`` is the memory that a copy takes beside a constant. S3 wants parts of at
-    least 5 MiB; smaller ones are for tests. ``reserve_seconds`` is what a copy leaves of the invocation's
-    time: it aborts the upload in it.
+    A copy uses at most ``workers`` times ``part_bytes`` of memory for parts, and a constant. Parts are smaller than
+    ``part_bytes`` if the workers finish sooner that way, but not smaller than ``min_part_bytes``, which S3 requires:
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html. ``max_attempts`` is the number of failures in a
+    row after which a worker raises. ``reserve_seconds`` of the invocation are left to abort the upload.
     """
 
-    lanes: int = 16
+    workers: int = 16
     part_bytes: int = 8 * MIB
+    min_part_bytes: int = 5 * MIB
     stall_seconds: float = 20.0
     connect_seconds: float = 10.0
-    tries: int = 8
-    restarts: int = 3
+    max_attempts: int = 8
+    max_restarts: int = 3
     backoff_seconds: float = 0.1
     max_backoff_seconds: float = 10.0
     reserve_seconds: float = 10.0
@@ -88,7 +86,7 @@ class CopyOptions:
 
 @dataclass
 class Counts:
-    """What a copy did on the network; ``parts`` are the uploads that counted, ``puts`` all tries."""
+    """Requests and failures of a copy: ``puts`` are attempts to upload a part, ``parts`` the successful ones."""
 
     fetches: int = 0
     gets: int = 0
@@ -97,15 +95,15 @@ class Counts:
     refreshes: int = 0
     breaks: int = 0
     restarts: int = 0
-    lanes: int = 1
+    workers: int = 0
 
 
 @dataclass(frozen=True)
 class CopyResult:
-    """Proof of one archived object.
+    """The archived object, with the digests and the content that were verified.
 
-    ``columns`` are the names in a CSV header, the number of fields of the first record of a CSV without
-    one, or the keys seen in the first rows of NDJSON.
+    ``columns`` are the names in a CSV header, the number of fields of the first record of a CSV without a header, or
+    the keys in the first rows of NDJSON.
     """
 
     bytes: int

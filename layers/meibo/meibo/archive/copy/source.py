@@ -1,101 +1,108 @@
-"""Where the bytes come from: a short-lived location, or an iterator of the caller's."""
+"""Sources of a copy: a short-lived location, or an iterator."""
 
 from __future__ import annotations
 
 import re
 import ssl
 import threading
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from meibo.archive.copy.connection import BROKEN, Connection, retry_after, told, trust
-from meibo.archive.copy.stop import Patience
+from meibo.archive.copy.cancellation import RetryBudget
+from meibo.archive.copy.connection import BROKEN, ConnectionPool, error_name, retry_after, trust
 from meibo.errors import CopyBrokenError, LocationRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from meibo.archive.copy.connection import Body
+    from meibo.archive.copy.cancellation import CancelToken
+    from meibo.archive.copy.connection import Response
     from meibo.archive.copy.model import CopyOptions, Counts
-    from meibo.archive.copy.stop import Stop
 
 EXPIRED = frozenset({400, 401, 403, 404, 410})
-"""S3 answers an expired signature with 403, and with 400 where the signer's own token expired."""
+"""Statuses of an expired location. S3 responds with 403 to an expired signature, and with 400 if the signer's own
+session token expired."""
 
-HOT_BYTES = 256 * 1024
-"""A piece that is still in the CPU's cache when its checksum is computed."""
-
-WIRE_BYTES = 128 * 1024
+READ_BYTES = 64 * 1024
+"""Bytes of one read, which are requested again if the connection breaks during it."""
 
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class ChangedError(Exception):
-    """The file behind the location is not the one that the copy began with; never leaves the package."""
+    """The file at the location is not the file with which the copy began; never raised to the caller of ``copy``."""
 
 
 class LocationSource:
-    """A short-lived URL that serves byte ranges, perhaps.
+    """A short-lived URL, read in ranges if the server supports them.
 
-    ``fetch`` returns a fresh URL that the caller has vetted; it is called once at the start and again when
-    a URL is refused. Its exceptions pass through.
+    ``fetch`` returns a new URL, which the caller has validated. It is called once, and again when a URL has expired.
+    Its exceptions are raised unchanged.
     """
 
     def __init__(self, fetch: Callable[[], str], *, headers: Mapping[str, str] | None = None) -> None:
-        self._fetch = fetch
+        self.fetch = fetch
         self.headers = dict(headers or {})
 
     def __repr__(self) -> str:
         return "LocationSource(…)"
 
-    def fetch(self) -> str:
-        """Ask for a fresh URL."""
-        return self._fetch()
-
 
 class StreamSource:
-    """Bytes from an iterator: one pass, no ranges, nothing to resume. Its exceptions pass through."""
+    """Bytes of an iterator, read once and in order. Its exceptions are raised unchanged."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks: Iterator[bytes] = iter(chunks)
-        self._rest = memoryview(b"")
+        self.chunks: Iterator[bytes] = iter(chunks)
 
     def __repr__(self) -> str:
         return "StreamSource(…)"
 
-    def at_end(self) -> bool:
-        """Whether the iterator has no more bytes."""
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return True
-            self._rest = memoryview(chunk)
-        return False
 
-    def readinto(self, view: memoryview) -> int:
-        """Copy the next bytes; 0 at the end."""
-        if self.at_end():
-            return 0
-        count = min(len(view), len(self._rest))
-        view[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+class StreamReader:
+    """Reads an iterator."""
+
+    is_ranged = False
+    size: int | None = None
+
+    def __init__(self, source: StreamSource, token: CancelToken) -> None:
+        self._chunks = source.chunks
+        self._token = token
+        self._rest = memoryview(b"")
+
+    def open(self, first_bytes: int) -> None:
+        """Do nothing: an iterator has no size."""
+
+    def read(self, view: memoryview, offset: int) -> int:  # noqa: ARG002  (an iterator has one position)
+        """Fill the view; return fewer bytes at the end."""
+        filled = 0
+        while filled < len(view):
+            if not self._rest:
+                self._token.check()
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = memoryview(chunk)
+            count = min(len(view) - filled, len(self._rest))
+            view[filled : filled + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            filled += count
+        return filled
+
+    def close(self) -> None:
+        """Do nothing: the iterator belongs to the caller."""
 
 
 class Location:
-    """The location that all lanes share; one of them refreshes it for all."""
+    """The current URL of a source, shared by the workers: an expired URL is fetched again once for all of them."""
 
     def __init__(self, source: LocationSource, options: CopyOptions, counts: Counts) -> None:
         self._source = source
-        self._tries = options.tries
+        self._max_attempts = options.max_attempts
         self._counts = counts
         self._lock = threading.Lock()
         self._url: str | None = None
         self._generation = 0
-        self._refused = 0
-        self.headers = source.headers
+        self._refusals = 0
 
     def current(self) -> tuple[str, int]:
         """Return the URL and its generation."""
@@ -105,18 +112,18 @@ class Location:
                 self._counts.fetches += 1
             return self._url, self._generation
 
-    def served(self) -> None:
-        """Note that the current URL works."""
-        self._refused = 0
+    def accepted(self) -> None:
+        """Record that the server accepted a URL."""
+        self._refusals = 0
 
     def refused(self, generation: int, status: int) -> None:
-        """Get a fresh URL, unless another lane already did since ``generation``."""
+        """Fetch a new URL, unless another worker has replaced that of ``generation`` already."""
         with self._lock:
             if generation != self._generation:
                 return
-            self._refused += 1
-            if self._refused >= self._tries:
-                raise CopyBrokenError(f"{self._refused} fresh locations in a row were refused, last with {status}")
+            self._refusals += 1
+            if self._refusals >= self._max_attempts:
+                raise CopyBrokenError(f"{self._refusals} new locations in a row were refused, last with {status}")
             self._url = None
             self._url = self._source.fetch()
             self._generation += 1
@@ -124,251 +131,165 @@ class Location:
             self._counts.refreshes += 1
 
 
-@dataclass(frozen=True)
-class Version:
-    """What tells the file behind a location from another: every range has to agree with it."""
+class LocationReader:
+    """Reads the file at a location and resumes after a failure at the first missing byte.
 
-    size: int | None
-    etag: str | None
-    ranged: bool
-
-
-class Download:
-    """Reads one file over one connection and goes on from the exact byte after a break.
-
-    With ranges each call of ``fill`` is one request; without, one response is read on and on.
+    With ranges, workers read different parts at the same time. Without, all parts are read from one response. Every
+    response must have the ETag and the size of the first: otherwise the file has changed and the copy starts again.
     """
 
     def __init__(
-        self, location: Location, options: CopyOptions, stop: Stop, counts: Counts, tls: ssl.SSLContext
+        self, source: LocationSource, options: CopyOptions, token: CancelToken, counts: Counts, *, ranges: bool
     ) -> None:
-        self._location = location
-        self._stop = stop
+        self._headers = source.headers
+        self._location = Location(source, options, counts)
+        self._options = options
+        self._token = token
         self._counts = counts
-        self._connection = Connection(options, tls, wire_bytes=WIRE_BYTES)
-        stop.on_set(self._connection.interrupt)
-        self._patience = Patience("the source", options, stop, counts)
-        self._body: Body | None = None
-        self._at = 0
-        self._ahead = b""
-        self.version = Version(None, None, ranged=False)
+        self._pool = ConnectionPool(options.source_tls or trust(), options, token)
+        self._response: Response | None = None  # not read to its end, at this position
+        self._position = 0
+        self._etag: str | None = None
+        self.is_ranged = ranges
+        self.size: int | None = None
 
-    def begin(self, part_bytes: int, *, ranges: bool) -> Version:
-        """Ask for the first part and learn the file's size and version from the answer."""
-        while True:
-            body = self._request({"Range": f"bytes=0-{part_bytes - 1}"} if ranges else {})
-            etag = strong(body.headers.get("ETag"))
-            if body.status == 206 and ranges:
-                size = range_of(body, 0)
-                if etag is None and size > part_bytes:
-                    ranges = False  # without a strong ETag nothing proves that two ranges are of one file
+    def open(self, first_bytes: int) -> None:
+        """Request the first bytes of the file; its response determines the size, the version and the use of ranges."""
+        budget = self._budget()
+        while self._response is None:
+            headers = {"Range": f"bytes=0-{first_bytes - 1}"} if self.is_ranged else {}
+            response = self._get(headers, budget)
+            self._etag = strong_etag(response)
+            if response.status == 206 and self.is_ranged:
+                self.size = file_size(response, 0)
+                if self._etag is not None or self.size <= first_bytes:
+                    self._response = response
                     continue
-                self.version = Version(size, etag, ranged=True)
-            elif body.status == 200:
-                if body.length is None and not body.chunked:
-                    raise CopyBrokenError("the source does not tell where its file ends")
-                self.version = Version(body.length, etag, ranged=False)
-            elif ranges:
-                ranges = False  # 416: an empty file has no first byte
+                # Without a strong ETag, two ranges may be of two versions of the file.
+            elif response.status == 200:
+                if response.remaining is None and not response.is_chunked:
+                    raise CopyBrokenError("the response of the source has neither a length nor chunks")
+                self.size, self.is_ranged, self._response = response.remaining, False, response
                 continue
-            else:
-                raise CopyBrokenError(f"the source answered {body.status} to a request of the whole file")
-            self._body, self._at = body, 0
-            return self.version
+            elif not self.is_ranged:
+                raise CopyBrokenError(f"the source responded with {response.status} to a request of the whole file")
+            # The status may be 416, because an empty file has no ranges.
+            self.is_ranged = False
+            response.close()
 
-    def fill(self, view: memoryview, offset: int, arrived: Callable[[int], None]) -> int:
-        """Fill the view with the file's bytes from offset; fewer only where a file of unknown size ends."""
-        filled = len(self._ahead)
-        view[:filled], self._ahead = self._ahead, b""
-        while filled < len(view):
-            broken = None
-            body, count = self._body, 0
-            until = min(filled + HOT_BYTES, len(view))
+    def read(self, view: memoryview, offset: int) -> int:
+        """Fill the view with the bytes from ``offset``; return fewer only at the end of a file of unknown size."""
+        budget = self._budget()
+        response, filled = None, 0
+        if self._response is not None and self._position == offset:
+            response, self._response = self._response, None
+        while filled < len(view) and offset + filled != self.size:
+            failure = None
             try:
-                if body is None or body.length == 0 or self._at != offset + filled:
-                    body = None  # what it counted last is not to be counted again
-                    body = self._open(offset + filled, offset + len(view))
-                count = body.readinto(view[filled:until])
-            except BROKEN as error:
-                broken = told(error)
-                count = 0 if body is None else body.filled
-            self._at += count
-            filled += count
-            if count:
-                self._patience.progress(count)
-                arrived(filled)
-            if broken is None and filled < until:
-                if self.version.size is None:
+                if response is None:
+                    response = self._resume(offset + filled, offset + len(view), budget)
+                piece = view[filled : filled + READ_BYTES]
+                expected = len(piece) if response.remaining is None else max(1, min(len(piece), response.remaining))
+                count = response.readinto(piece)
+                filled += count
+                budget.progress(count)
+                if count < expected and response.is_chunked:
                     break
-                broken = "a short body"
-            if broken is not None:
-                self._drop()
-                self._broke(broken)
-        arrived(filled)
+                if count < expected:
+                    failure = "a short body"
+            except BROKEN as error:
+                failure = error_name(error)
+            self._token.check()
+            if response is not None and (failure or response.is_complete):
+                response.close()
+                response = None
+            if failure is not None:
+                if self._etag is None and offset + filled:
+                    raise ChangedError(f"{failure}, and a file without an ETag cannot be resumed")
+                budget.spend(failure)
+        if response is not None and not self.is_ranged:
+            self._response, self._position = response, offset + filled
+        elif response is not None:
+            response.close()
         return filled
 
-    def at_end(self) -> bool:
-        """Read one byte ahead."""
-        byte = bytearray(1)
-        if self.fill(memoryview(byte), self._at, lambda _: None) == 0:
-            return True
-        self._ahead = bytes(byte)
-        return False
-
     def close(self) -> None:
-        """Close the connection."""
-        self._drop()
+        """Close all connections."""
+        self._pool.close()
 
-    def _broke(self, why: str) -> None:
-        if self.version.etag is None and self._at:
-            raise ChangedError(f"{why}, and without an ETag nothing can be gone on with")
-        self._patience.broke(why)
+    def _budget(self) -> RetryBudget:
+        return RetryBudget("the source", self._options, self._token, self._counts)
 
-    def _drop(self) -> None:
-        self._body = None
-        self._connection.close()
+    def _resume(self, start: int, end: int, budget: RetryBudget) -> Response:
+        """Request the bytes from ``start``: to ``end`` with ranges, or to the end of the file."""
+        headers = {} if self._etag is None else {"If-Match": self._etag}
+        if self.is_ranged:
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        elif start:
+            headers["Range"] = f"bytes={start}-"
+        response = self._get(headers, budget)
+        if response.status in {412, 416} or strong_etag(response) != self._etag:
+            raise ChangedError("the location has another version of the file")
+        size = file_size(response, start) if response.status == 206 else response.remaining
+        if self.size not in {None, size}:
+            raise ChangedError("the location has a file of another size")
+        if response.status == 200:
+            if self.is_ranged:
+                raise ChangedError("the server no longer supports ranges")
+            self._skip(response, start)
+        self.size = size
+        return response
 
-    def _open(self, at: int, until: int) -> Body:
-        """Request from a byte on; to the end of the part with ranges, of the file without."""
-        version = self.version
-        headers = {}
-        if version.etag is not None:
-            headers["If-Match"] = version.etag
-        if version.ranged:
-            headers["Range"] = f"bytes={at}-{until - 1}"
-        elif at:
-            headers["Range"] = f"bytes={at}-"
-        body = self._request(headers)
-        if body.status in {412, 416} or strong(body.headers.get("ETag")) != version.etag:
-            raise ChangedError("another version is there")
-        if body.status == 206:
-            size = range_of(body, at)
-            if version.size not in {None, size}:
-                raise ChangedError("another size is there")
-        elif version.ranged:
-            raise ChangedError("ranges are no longer served")
-        elif version.size not in {None, body.length}:
-            raise ChangedError("another size is there")
-        else:
-            self._skip(body, at)
-        self._body, self._at = body, at
-        return body
-
-    def _skip(self, body: Body, count: int) -> None:
-        """Read over bytes that are here already, where the server refuses ranges."""
-        scratch = memoryview(bytearray(min(count, HOT_BYTES)))
+    def _skip(self, response: Response, count: int) -> None:
+        """Receive bytes that the copy already has, from a server that does not support ranges."""
+        scratch = memoryview(bytearray(min(count, READ_BYTES)))
         while count:
-            read = body.readinto(scratch[: min(count, len(scratch))])
-            if not read:
+            received = response.readinto(scratch[: min(count, len(scratch))])
+            if not received:
                 raise ConnectionResetError("a short body")
-            count -= read
-            self._stop.check()
+            count -= received
+            self._token.check()
 
-    def _request(self, headers: Mapping[str, str]) -> Body:
-        """Send a GET until it is answered with 200, 206, 412 or 416."""
+    def _get(self, headers: Mapping[str, str], budget: RetryBudget) -> Response:
+        """Send a GET request until the response is 200, 206, 412 or 416."""
+        headers = {"Accept-Encoding": "identity", **self._headers, **headers}
         while True:
-            self._stop.check()
+            self._token.check()
             url, generation = self._location.current()
             self._counts.gets += 1
-            broken = None
+            response, failure, wait = None, "", None
             try:
-                body = self._connection.send(
-                    "GET", url, {"Accept-Encoding": "identity", **self._location.headers, **headers}
-                )
+                response = self._pool.request("GET", url, headers)
             except ssl.SSLCertVerificationError:
-                host = urlsplit(url).hostname
-                raise LocationRefusedError(f"the TLS certificate of {host} is not trusted") from None
+                raise LocationRefusedError(f"the TLS certificate of {urlsplit(url).hostname} is not trusted") from None
             except BROKEN as error:
-                broken = told(error)
-            if broken is not None:
-                self._drop()
-                self._patience.broke(broken)
-                continue
-            if body.status in {200, 206, 412, 416}:
-                self._location.served()
-                return body
-            self._drop()
-            if 300 <= body.status < 400:
-                raise LocationRefusedError(f"the location redirects ({body.status}); redirects are not followed")
-            if body.status in EXPIRED:
-                self._location.refused(generation, body.status)
-            elif body.status in {408, 429} or body.status >= 500:
-                self._patience.broke(f"status {body.status}", wait=retry_after(body.headers) or 0.001)
-            else:
-                raise CopyBrokenError(f"the source answered {body.status}")
+                failure = error_name(error)
+            if response is not None:
+                status = response.status
+                if status in {200, 206, 412, 416}:
+                    self._location.accepted()
+                    return response
+                response.close()
+                if 300 <= status < 400:
+                    raise LocationRefusedError(f"the location redirects ({status}); redirects are not followed")
+                if status in EXPIRED:
+                    self._location.refused(generation, status)
+                    continue
+                if status not in {408, 429} and status < 500:
+                    raise CopyBrokenError(f"the source responded with {status}")
+                failure, wait = f"status {status}", retry_after(response.headers.get("Retry-After")) or 0.0
+            budget.spend(failure, wait=wait)
 
 
-def strong(etag: str | None) -> str | None:
-    """Return an ETag that If-Match can use; weak ones never match (RFC 9110, 13.1.1)."""
+def strong_etag(response: Response) -> str | None:
+    """Return the ETag for If-Match, or None if the response has none or a weak one (RFC 9110, 13.1.1)."""
+    etag: str | None = response.headers.get("ETag")
     return None if not etag or etag.startswith("W/") else etag
 
 
-def range_of(body: Body, at: int) -> int:
-    """Check where a 206 begins and return the size of the whole file."""
-    match = CONTENT_RANGE.fullmatch(body.headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != at:
-        raise CopyBrokenError("the source answered a range request with another range")
+def file_size(response: Response, start: int) -> int:
+    """Return the size of the file from a 206 response; raise CopyBrokenError if its range starts elsewhere."""
+    match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if match is None or int(match[1]) != start:
+        raise CopyBrokenError("the source responded to a request of a range with another range")
     return int(match[3])
-
-
-class LocationOrigin:
-    """A location as the lanes see it: a download for each, or one for all where ranges are refused."""
-
-    def __init__(
-        self, source: LocationSource, options: CopyOptions, stop: Stop, counts: Counts, *, ranges: bool
-    ) -> None:
-        self._location = Location(source, options, counts)
-        self._make = partial(Download, self._location, options, stop, counts, options.source_tls or trust())
-        self._ranges = ranges
-        self._first: Download | None = None
-        self._version: Version | None = None
-
-    def begin(self, part_bytes: int) -> tuple[int | None, bool]:
-        """Ask for the first part."""
-        self._first = self._make()
-        self._version = self._first.begin(part_bytes, ranges=self._ranges)
-        return self._version.size, self._version.ranged
-
-    def reader(self) -> Download:
-        """Return the first download, and with ranges others of the same version."""
-        assert self._version is not None  # noqa: S101  (told to mypy)
-        download = self._first
-        if download is None:
-            download = self._make()
-            download.version = self._version
-        elif self._version.ranged:
-            self._first = None
-        return download
-
-
-class StreamOrigin:
-    """The caller's iterator as the lanes see it; one lane after the other reads on."""
-
-    def __init__(self, source: StreamSource) -> None:
-        self._source = source
-
-    def begin(self, part_bytes: int) -> tuple[int | None, bool]:  # noqa: ARG002  (it has no parts)
-        """An iterator tells its size at its end."""
-        return None, False
-
-    def reader(self) -> StreamOrigin:
-        """Return this one reader."""
-        return self
-
-    def close(self) -> None:
-        """The iterator is the caller's."""
-
-    def fill(self, view: memoryview, offset: int, arrived: Callable[[int], None]) -> int:  # noqa: ARG002
-        """Copy the iterator's next bytes."""
-        filled = told_of = 0
-        while filled < len(view) and (count := self._source.readinto(view[filled:])):
-            filled += count
-            if filled - told_of >= HOT_BYTES:
-                arrived(filled)
-                told_of = filled
-        arrived(filled)
-        return filled
-
-    def at_end(self) -> bool:
-        """Look whether there is another chunk."""
-        return self._source.at_end()

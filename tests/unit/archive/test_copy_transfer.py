@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import threading
 import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,12 +25,13 @@ from meibo.archive.copy import (
     StreamSource,
     Target,
     copy,
-    engine,
+    transfer,
 )
+from meibo.archive.copy.cancellation import CancelledError, CancelToken, RetryBudget
 from meibo.archive.copy.connection import retry_after
 from meibo.archive.copy.digest import Crc32, Crc64Nvme, FileDigest
-from meibo.archive.copy.order import InOrder
-from meibo.archive.copy.stop import Patience, Stop, StoppedError
+from meibo.archive.copy.model import MIB
+from meibo.archive.copy.transfer import Layout
 from meibo.errors import (
     ArchiveConflictError,
     AwsBusyError,
@@ -173,7 +174,7 @@ def test_an_iterators_own_error_passes_through() -> None:
 
 
 def test_crc32_proves_the_object_where_awscrt_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "best_checksum", Crc32)
+    monkeypatch.setattr(transfer, "best_checksum", Crc32)
     fake = FakeS3()
     result = copy(StreamSource([b"some bytes"]), target(fake))
     assert result.checksum_algorithm == "CRC32"
@@ -197,74 +198,63 @@ def test_what_is_secret_is_not_shown() -> None:
     assert "secret" not in shown
 
 
-@dataclass
-class Item:
-    index: int
-    done_with: threading.Event = field(default_factory=threading.Event)
+@pytest.mark.parametrize("size", [0, 1, 5 * MIB, 5 * MIB + 1, 10 * MIB, 59 * MIB, 200 * MIB, 1024 * MIB, 1 << 42])
+@pytest.mark.parametrize("workers", [1, 4, 16])
+def test_parts_cover_the_file_within_the_limits_of_s3_and_of_memory(size: int, workers: int) -> None:
+    layout = Layout.of(size, CopyOptions(workers=workers))
 
-    def done(self) -> None:
-        self.done_with.set()
-
-
-def test_work_is_done_in_order_whatever_order_it_comes_in() -> None:
-    seen: list[int] = []
-    follower = InOrder[Item]("test", lambda item: seen.append(item.index), Stop(CopyOptions(), None))
-    items = [Item(index) for index in range(5)]
-    for index in (3, 1, 0, 4, 2):
-        follower.add(items[index])
-    follower.finish(5)
-    assert seen == [0, 1, 2, 3, 4]
-    assert all(item.done_with.is_set() for item in items)
+    assert layout.count is not None
+    lengths = [layout.length(index) for index in range(layout.count)]
+    assert [layout.offset(index) for index in range(layout.count)] == [0, *accumulate(lengths[:-1])]
+    assert sum(lengths) == size
+    assert all(length >= 5 * MIB for length in lengths[:-1])
+    assert layout.count <= 10_000
+    assert layout.workers == 1 or layout.workers * max(lengths) <= workers * 8 * MIB
 
 
-def test_a_failing_work_ends_the_copy() -> None:
-    stop = Stop(CopyOptions(), None)
+@pytest.mark.parametrize(("size", "parts"), [(5, 1), (10, 2), (59, 12), (125, 16), (126, 26), (253, 32), (1024, 144)])
+def test_the_parts_of_a_file_fit_the_number_of_workers(size: int, parts: int) -> None:
+    layout = Layout.of(size * MIB, CopyOptions())
 
-    def work(_: Item) -> None:
-        raise CorruptFileError("bad")
-
-    follower = InOrder[Item]("test", work, stop)
-    follower.add(Item(0))
-    follower.finish(1)
-    with pytest.raises(CorruptFileError):
-        stop.raise_reason()
+    assert layout.count == parts
+    assert layout.workers == min(parts, 16)
 
 
-def test_patience_ends_after_so_many_breaks_in_a_row_only() -> None:
-    options, counts = CopyOptions(tries=3, backoff_seconds=0), Counts()
-    patience = Patience("the source", options, Stop(options, None), counts)
+def test_a_retry_budget_is_spent_by_failures_in_a_row_only() -> None:
+    options, counts = CopyOptions(max_attempts=3, backoff_seconds=0), Counts()
+    budget = RetryBudget("the source", options, CancelToken(options, None), counts)
     for _ in range(5):
-        patience.broke("a reset")
-        patience.broke("a reset")
-        patience.progress(8 << 20)
-    patience.broke("a reset")
-    patience.broke("a reset")
-    with pytest.raises(CopyBrokenError, match="the source broke 3 times in a row, last with: a timeout"):
-        patience.broke("a timeout")
+        budget.spend("a reset")
+        budget.spend("a reset")
+        budget.progress(8 << 20)
+    budget.spend("a reset")
+    budget.spend("a reset")
+    with pytest.raises(CopyBrokenError, match="the source failed 3 times in a row, last with: a timeout"):
+        budget.spend("a timeout")
     assert counts.breaks == 13
 
 
-def test_a_few_bytes_between_breaks_are_no_progress() -> None:
-    options = CopyOptions(tries=4, backoff_seconds=0)
-    patience = Patience("the source", options, Stop(options, None), Counts())
+def test_a_few_bytes_between_failures_are_no_progress() -> None:
+    options = CopyOptions(max_attempts=4, backoff_seconds=0)
+    budget = RetryBudget("the source", options, CancelToken(options, None), Counts())
     for _ in range(3):
-        patience.progress(1000)
-        patience.broke("a reset")
-    patience.progress(1000)
-    with pytest.raises(CopyBrokenError, match="the source broke 4 times in a row"):
-        patience.broke("a reset")
+        budget.progress(1000)
+        budget.spend("a reset")
+    budget.progress(1000)
+    with pytest.raises(CopyBrokenError, match="the source failed 4 times in a row"):
+        budget.spend("a reset")
 
 
 def test_a_wait_ends_when_the_copy_does() -> None:
-    stop = Stop(CopyOptions(), None)
-    stop.set(CopyBrokenError("elsewhere"))
-    with pytest.raises(StoppedError):
-        stop.wait(60)
+    token = CancelToken(CopyOptions(), None)
+    token.cancel(CopyBrokenError("elsewhere"))
+    with pytest.raises(CancelledError):
+        token.sleep(60)
 
 
 @pytest.mark.parametrize(
     ("value", "seconds"), [("0", 0), ("12", 12), ("²", None), ("٣", None), ("-1", None), ("1.5", None), ("soon", None)]
 )
 def test_only_ascii_digits_of_retry_after_are_seconds(value: str, seconds: float | None) -> None:
-    assert retry_after({"Retry-After": value}) == seconds
-    assert retry_after({}) is None
+    assert retry_after(value) == seconds
+    assert retry_after(None) is None

@@ -1,0 +1,342 @@
+"""One copy: workers move the parts, and ordered consumers hash and validate them in the order of the file."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from meibo.archive.copy.cancellation import CancelledError, CancelToken
+from meibo.archive.copy.content import Inspection
+from meibo.archive.copy.digest import FileDigest, best_checksum
+from meibo.archive.copy.model import Content, CopyOptions, CopyResult, Counts
+from meibo.archive.copy.source import ChangedError, LocationReader, LocationSource, StreamReader, StreamSource
+from meibo.archive.copy.target import ObjectWriter, PartUploader
+from meibo.errors import CopyBrokenError, FileTooLargeError, SourceChangedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meibo.archive.copy.model import Target
+    from meibo.archive.copy.target import UploadedPart, Written
+
+MAX_PARTS = 10_000
+"""Parts of a multipart upload. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
+
+INSPECT_BYTES = 256 * 1024
+"""Bytes that are decoded between two checks for cancellation; they may expand a thousandfold."""
+
+CLOSE_SECONDS = 3.0
+"""Time in which the threads of a finished copy must end. A thread in the caller's code may take longer."""
+
+RANGED_ATTEMPTS = 2
+"""Attempts that use ranges. A file that changes more often is read with one request, whose bytes are of one version."""
+
+
+def copy(
+    source: LocationSource | StreamSource,
+    target: Target,
+    *,
+    content: Content | None = None,
+    options: CopyOptions | None = None,
+    deadline: Callable[[], float] | None = None,
+) -> CopyResult:
+    """Copy a file into S3 and validate its content, in one pass.
+
+    ``deadline`` returns the seconds that the invocation has left. If anything fails, no object and no upload remain.
+    Raises the errors of a copy of ``meibo.errors``, and the errors of the source's callables unchanged.
+    """
+    content, options, counts = content or Content(), options or CopyOptions(), Counts()
+    while True:
+        token = CancelToken(options, deadline)
+        reader: LocationReader | StreamReader
+        if isinstance(source, LocationSource):
+            reader = LocationReader(source, options, token, counts, ranges=counts.restarts < RANGED_ATTEMPTS)
+        else:
+            reader = StreamReader(source, token)
+        try:
+            return Transfer(reader, target, content, options=options, token=token, counts=counts).run()
+        except ChangedError as error:
+            change = str(error)
+        gc.collect()  # the traceback of the error refers to the buffers
+        counts.restarts += 1
+        if counts.restarts > options.max_restarts:
+            raise SourceChangedError(f"the copy was restarted {options.max_restarts} times, last because {change}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The offsets of the parts.
+
+    The first part is requested before the size of the file is known, so it has the smallest size that S3 accepts. The
+    others are of equal size, chosen so that all workers receive the same number of parts.
+    """
+
+    size: int | None
+    first_bytes: int
+    part_bytes: int
+    workers: int
+
+    @classmethod
+    def of(cls, size: int | None, options: CopyOptions) -> Layout:
+        """Return the layout of a file; ``size`` is None if it is not known before the end of the file."""
+        if size is None:
+            return cls(None, options.part_bytes, options.part_bytes, options.workers)
+        first = first_part_bytes(options)
+        rest = max(0, size - first)
+        least = -(-rest // (MAX_PARTS - 1))
+        most = max(options.part_bytes, least)
+        workers = max(1, options.workers * options.part_bytes // most)
+        rounds = -(-(rest + most) // (workers * most))
+        part = max(first, least, -(-rest // max(1, rounds * workers - 1)))
+        return cls(size, first, part, min(workers, 1 + -(-rest // part)))
+
+    @property
+    def count(self) -> int | None:
+        """Number of parts, if the size is known."""
+        return None if self.size is None else 1 + max(0, -(-(self.size - self.first_bytes) // self.part_bytes))
+
+    def offset(self, index: int) -> int:
+        """Return the position of a part in the file."""
+        return self.first_bytes + (index - 1) * self.part_bytes if index else 0
+
+    def length(self, index: int) -> int:
+        """Return the size of a part, or its maximum if the size of the file is not known."""
+        length = self.part_bytes if index else self.first_bytes
+        return length if self.size is None else min(length, self.size - self.offset(index))
+
+
+def first_part_bytes(options: CopyOptions) -> int:
+    """Return the size of the first part of a file that is large enough."""
+    return min(options.min_part_bytes, options.part_bytes)
+
+
+@dataclass
+class Part:
+    """A part in the buffer of its worker, which is free when no consumer is pending."""
+
+    index: int
+    data: memoryview
+    crc: int
+    pending: int
+
+    def is_consumed(self) -> bool:
+        """Return true if all consumers have read the part."""
+        return self.pending == 0
+
+
+class Transfer:
+    """One attempt to copy the whole file.
+
+    Each worker owns a buffer: it receives a part, uploads it, waits until the consumers have read it, and takes the
+    next part. Parts are assigned in the order of the file, so memory is bounded by the buffers, and the consumers
+    never wait for a part that has no worker.
+    """
+
+    def __init__(
+        self,
+        reader: LocationReader | StreamReader,
+        target: Target,
+        content: Content,
+        *,
+        options: CopyOptions,
+        token: CancelToken,
+        counts: Counts,
+    ) -> None:
+        self._reader = reader
+        self._options = options
+        self._token = token
+        self._counts = counts
+        self._checksum = best_checksum()
+        self._digest = FileDigest(self._checksum)
+        self._inspection = Inspection(content)
+        self._writer = ObjectWriter(target, self._checksum)
+        self._uploader = PartUploader(self._writer, options, token, counts)
+        self._consumers = (self._hash, self._inspect)
+        self._lookahead = b""  # the byte after the last part, if the size is not known
+        # State that the threads share, guarded by token.changed:
+        self._threads = 0
+        self._layout: Layout | None = None
+        self._count: int | None = None  # of parts, when it is known
+        self._next = 0
+        self._reading = 0
+        self._received: dict[int, Part] = {}  # and not yet read by all consumers
+        self._uploaded: dict[int, UploadedPart] = {}
+        self._only: Part | None = None  # of a file of one part, which is written without a multipart upload
+
+    def run(self) -> CopyResult:
+        """Copy the file, or raise and leave neither an object nor an upload."""
+        result = None
+        try:
+            result = self._run()
+        except CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001  (raised below, when the threads have ended)
+            self._token.cancel(error)
+        with self._token.changed:
+            self._token.changed.wait_for(lambda: self._threads == 0, CLOSE_SECONDS)
+        self._reader.close()
+        self._uploader.close()
+        if result is None:
+            self._received.clear()
+            self._writer.abort()
+            self._token.raise_reason()
+        return result
+
+    def _run(self) -> CopyResult:
+        for consume in self._consumers:
+            self._start("consumer", partial(self._consume, consume))
+        self._start("worker", self._open)
+        self._token.wait_for(lambda: self._layout is not None)
+        layout = self._known_layout
+        for _ in range(1, layout.workers):
+            self._start("worker", self._work)
+        if layout.count not in {None, 1}:
+            self._writer.create_upload()
+        self._token.wait_for(lambda: self._threads == 0)
+        facts = self._inspection.finish()
+        self._token.check()
+        written = self._write()
+        return CopyResult(
+            bytes=self._digest.bytes,
+            sha256=self._digest.sha256,
+            checksum=self._digest.checksum,
+            checksum_algorithm=self._checksum.name,
+            checksum_type="FULL_OBJECT",
+            etag=written.etag,
+            version_id=written.version_id,
+            gzip=facts.gzip,
+            rows=facts.rows,
+            columns=facts.columns,
+            expanded_bytes=facts.expanded_bytes,
+            already_there=written.already_there,
+            counts=self._counts,
+        )
+
+    def _write(self) -> Written:
+        if self._known_layout.size not in {None, self._digest.bytes}:
+            raise CopyBrokenError(f"received {self._digest.bytes} of {self._known_layout.size} bytes")
+        if self._only is None:
+            return self._writer.complete_upload([part for _, part in sorted(self._uploaded.items())], self._digest)
+        self._counts.puts += 1
+        self._counts.parts += 1
+        return self._writer.put(self._only.data, self._digest, self._token.sleep)
+
+    # -- Threads
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        with self._token.changed:
+            self._threads += 1
+        threading.Thread(target=self._thread, args=(target,), name=f"copy-{name}", daemon=True).start()
+
+    def _thread(self, target: Callable[[], None]) -> None:
+        try:
+            target()
+        except CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001  (raised by the thread that called copy)
+            self._token.cancel(error)
+        finally:
+            with self._token.changed:
+                self._threads -= 1
+                self._token.changed.notify_all()
+
+    # -- Workers
+
+    @property
+    def _known_layout(self) -> Layout:
+        assert self._layout is not None  # noqa: S101  (set by the first worker before anything reads it)
+        return self._layout
+
+    def _open(self) -> None:
+        """Send the first request, which determines the layout, and work."""
+        self._reader.open(first_part_bytes(self._options))
+        with self._token.changed:
+            self._layout = Layout.of(self._reader.size, self._options)
+            self._count = self._layout.count
+            self._counts.workers = self._layout.workers
+            self._token.changed.notify_all()
+        self._work()
+
+    def _work(self) -> None:
+        """Move parts until all are assigned."""
+        buffer: memoryview | None = None
+        while (index := self._assign()) is not None:
+            length = self._known_layout.length(index) + (self._known_layout.size is None)
+            if buffer is None or len(buffer) < length:
+                buffer = memoryview(bytearray(length))
+            part = self._receive(index, buffer[:length])
+            if part is not self._only:
+                uploaded = self._uploader.upload(index + 1, part.data, self._checksum.encode(part.crc))
+                with self._token.changed:
+                    self._uploaded[index] = uploaded
+            self._token.wait_for(part.is_consumed)
+
+    def _assign(self) -> int | None:
+        """Return the index of the next part, or None after the last. Without ranges, one worker reads at a time."""
+        most = self._options.workers if self._reader.is_ranged else 1
+        with self._token.changed:
+            self._token.wait_for(lambda: self._next == self._count or self._reading < most)
+            index = self._next
+            if index == self._count:
+                return None
+            if index == MAX_PARTS:
+                raise FileTooLargeError(
+                    f"the file has more than {MAX_PARTS} parts of {self._options.part_bytes} bytes; raise the part size"
+                )
+            self._next += 1
+            self._reading += 1
+            return index
+
+    def _receive(self, index: int, buffer: memoryview) -> Part:
+        """Receive a part and pass it to the consumers."""
+        layout, ahead = self._known_layout, len(self._lookahead)
+        buffer[:ahead] = self._lookahead
+        filled = ahead + self._reader.read(buffer[ahead:], layout.offset(index) + ahead)
+        is_last = index + 1 == self._count
+        if layout.size is None:
+            # One more byte than the part has was read, if there is one, to know whether this part is the last.
+            is_last = filled < len(buffer)
+            self._lookahead = b"" if is_last else bytes(buffer[-1:])
+            filled -= len(self._lookahead)
+        data = buffer[:filled]
+        part = Part(index, data, self._checksum.update(data), pending=len(self._consumers))
+        with self._token.changed:
+            self._reading -= 1
+            if is_last:
+                self._count = index + 1
+                self._only = part if index == 0 else None
+            self._received[index] = part
+            self._token.changed.notify_all()
+        return part
+
+    # -- Consumers
+
+    def _consume(self, consume: Callable[[Part], None]) -> None:
+        """Pass all parts to a consumer, in the order of the file."""
+        for index in itertools.count():
+            part = self._wait_for_part(index)
+            if part is None:
+                return
+            consume(part)
+            with self._token.changed:
+                part.pending -= 1
+                if part.pending == 0:
+                    del self._received[index]
+                    self._token.changed.notify_all()
+
+    def _wait_for_part(self, index: int) -> Part | None:
+        with self._token.changed:
+            self._token.wait_for(lambda: index in self._received or index == self._count)
+            return self._received.get(index)
+
+    def _hash(self, part: Part) -> None:
+        self._digest.add(part.data, part.crc)
+
+    def _inspect(self, part: Part) -> None:
+        for start in range(0, len(part.data), INSPECT_BYTES):
+            self._token.check()
+            self._inspection.feed(part.data[start : start + INSPECT_BYTES])
