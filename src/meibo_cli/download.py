@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from meibo.archive.catalog import ArchivedExport
-from meibo.archive.reader import ArchiveReader, read_document
+from meibo.archive.manifest import ArchivedExport, ExportManifest
+from meibo.archive.storage import ArchiveReader
 from meibo.errors import ArchiveConflictError, CorruptFileError
 from meibo_cli.files import new_file
 
@@ -47,9 +47,7 @@ def download(
 
 
 def _version(archive: ArchiveReader, export: ArchivedExport) -> str | None:
-    manifest = read_document(archive, export.manifest_key)
+    manifest = ExportManifest.read(archive, export.manifest_key)
     if manifest is None:
-        raise ArchiveConflictError(f"{export.manifest_key} is missing or not a manifest; run `meibo verify`")
-    archived_object = manifest.get("object")
-    version = archived_object.get("version_id") if isinstance(archived_object, dict) else None
-    return version if isinstance(version, str) else None
+        raise ArchiveConflictError(f"{export.manifest_key} does not exist; run `meibo verify`")
+    return manifest.object.version_id

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fsspec import AbstractFileSystem
 
-from meibo.archive.reader import ArchiveReader, DiskReader
+from meibo.archive.storage import ArchiveReader, FolderReader
 from meibo_cli.encoding import readable_copy
 
 PROTOCOL: Final = "meibo"
@@ -70,7 +70,7 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
             raise
 
     def _local(self, key: str) -> Path:
-        local = self._archive.path(key) if isinstance(self._archive, DiskReader) else self._downloaded(key)
+        local = self._archive.path(key) if isinstance(self._archive, FolderReader) else self._downloaded(key)
         if not self._readable:
             return local
         readable = self._folder / f"{sha256(key.encode()).hexdigest()}.readable"

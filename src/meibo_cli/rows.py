@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from meibo.archive.catalog import ArchivedExport
-from meibo.archive.reader import ArchiveReader, read_document
+from meibo.archive.manifest import ArchivedExport, ExportManifest
+from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers import column_names, find_dataset
 from meibo.providers.datasets import Dataset
@@ -64,7 +64,7 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
     address = export.folder.address
     target = folder / f"{export.folder.run_id}.{address.format}"
     download(archive, export, target)
-    manifest = read_document(archive, export.manifest_key) or {}
+    manifest = ExportManifest.read(archive, export.manifest_key)
     path = target
     form: Form = "json"
     dataset = find_dataset(address.provider, address.dataset)
@@ -75,8 +75,8 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
         columns = _from_csv(target, path, dataset)
         target.unlink()
     else:
-        names = manifest.get("content", {}).get("columns")
-        columns = tuple(names) if isinstance(names, list) else ()
+        recorded = manifest.content.columns if manifest else None
+        columns = recorded if isinstance(recorded, tuple) else ()
     missing = [name for name in key if columns and name.partition(".")[0] not in columns]
     if missing:
         raise ConfigurationError(
@@ -86,9 +86,11 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
 
 
 def _key(
-    export: ArchivedExport, dataset: Dataset, manifest: Mapping[str, Any], columns: Sequence[str]
+    export: ArchivedExport, dataset: Dataset, manifest: ExportManifest | None, columns: Sequence[str]
 ) -> tuple[str, ...]:
-    exported = column_names(export.folder.address.provider, manifest)
+    address = export.folder.address
+    request = manifest.request if manifest else {}
+    exported = column_names(address.provider, address.dataset, address.format, request)
     for names in dataset.keys:
         key = tuple(exported.get(name, name) for name in names)
         if not columns or any(name.partition(".")[0] in columns for name in key):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final
@@ -12,9 +12,10 @@ import boto3
 import typer
 from botocore.config import Config
 
-from meibo.archive.catalog import ArchivedExport, Run, find_run, runs
+from meibo.archive.catalog import Run, find_run, runs
 from meibo.archive.keys import run_moment
-from meibo.archive.reader import ArchiveReader, DiskReader, S3Reader
+from meibo.archive.manifest import ArchivedExport
+from meibo.archive.storage import ArchiveReader, FolderReader, S3Reader
 from meibo.errors import ConfigurationError, EventError
 
 LATEST: Final = "latest"
@@ -47,7 +48,7 @@ def open_archive(location: str) -> ArchiveReader:
             f"the folder {location} does not exist; name the archive with --archive or MEIBO_ARCHIVE, or create an"
             " archive with `make run`"
         )
-    return DiskReader(Path(location))
+    return FolderReader(Path(location))
 
 
 def named_run(archive: ArchiveReader, name: str) -> Run:
@@ -88,7 +89,7 @@ def matching(exports: Iterable[ArchivedExport], pattern: str) -> Iterator[Archiv
     yield from (export for export in exports if matches(export.export_id, pattern))
 
 
-def single_export(exports: list[ArchivedExport], pattern: str) -> ArchivedExport:
+def single_export(exports: Sequence[ArchivedExport], pattern: str) -> ArchivedExport:
     """Return the only export that matches a pattern. Raises ConfigurationError if none or several match."""
     matched = list(matching(exports, pattern))
     if len(matched) != 1:

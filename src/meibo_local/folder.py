@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from meibo.archive.reader import path_below
+from meibo.archive.keys import is_archive_key
 from meibo.errors import ConfigurationError
 
 LOCK: Final = ".lock"
@@ -80,10 +80,9 @@ def receive(folder: Path, keys: Iterable[str], fetch: Callable[[str, IO[bytes]],
 
 
 def _path(folder: Path, key: str) -> Path:
-    path = path_below(folder, key)
-    if path is None:
-        raise ConfigurationError(f"{key!r} is not a key that a folder can hold")
-    return path
+    if not is_archive_key(key):
+        raise ConfigurationError(f"{key!r} is not a key that a folder can contain")
+    return folder / key
 
 
 def _move(folder: Path) -> None:

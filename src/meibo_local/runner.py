@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,8 +16,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.archive.keys import attempt_key, run_manifest_key
-from meibo.archive.reader import DiskReader
+from meibo.archive.catalog import suspect_reason
+from meibo.archive.keys import MANIFEST_NAME, attempt_key, run_manifest_key
+from meibo.archive.manifest import ArchivedExport, RunManifest
+from meibo.archive.storage import FolderReader
 from meibo.exports.plan import Attempt
 from meibo.report.page import render
 from meibo.report.state import gather
@@ -40,7 +40,7 @@ _SHORT_DIGEST = 12
 class Checked:
     """One archived export as its file on disk says."""
 
-    export: Mapping[str, Any]
+    export: ArchivedExport
     path: Path
     sha256_is_right: bool
     rows_expected: int | None
@@ -48,7 +48,7 @@ class Checked:
     @property
     def ok(self) -> bool:
         """Whether the file is what the manifest and the directory say."""
-        return self.sha256_is_right and self.rows_expected in (None, self.export["rows"])
+        return self.sha256_is_right and self.rows_expected in (None, self.export.rows)
 
 
 def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
@@ -83,24 +83,24 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         _follow(aws, run_id, attempt, progress)
         aws.download(archive)
         _write_page(archive)
-        manifest = aws.read_json(run_manifest_key(run_id, attempt))
+        key = run_manifest_key(run_id, attempt)
+        manifest = RunManifest.from_json(aws.read_json(key), key)
         rehearsal = None
         if sources.changes:
             console.print(f"Sending {len(sources.changes)} membership changes, good ones and bad ones, to the queue")
             rehearsal = send_sample_changes(aws, sources.changes)
             aws.download(archive)
-    checked = [_check(export, archive, sources) for export in manifest["exports"]]
+    checked = [_check(export, archive, sources) for export in manifest.exports]
     console.print(_summary(manifest, checked, console.width))
     for one in checked:
-        if one.export["verdict"] == "suspect":
-            export_id, reason = one.export["export_id"], _reason(archive, one.export)
-            console.print(f"[yellow]suspect[/] {printable(export_id)}: {printable(reason)}")
-    for missing in manifest["missing"]:
-        export_id, error, reason = (printable(missing[name]) for name in ("export_id", "error", "reason"))
-        console.print(f"[red]missing[/] {export_id}: {error}: {reason}")
+        if one.export.verdict == "suspect":
+            reason = suspect_reason(FolderReader(archive), one.export)
+            console.print(f"[yellow]suspect[/] {printable(one.export.export_id)}: {printable(reason)}")
+    for missing in manifest.missing:
+        console.print(f"[red]missing[/] {printable(missing.export_id)}: {missing.error}: {printable(missing.reason)}")
     if rehearsal:
         console.print(rehearsal.table())
-    good = manifest["complete"] and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)
+    good = manifest.complete and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)
     console.print(
         f"run {run_id}: {'[green]complete[/]' if good else '[red]not complete[/]'};"
         f" the archive is in [bold]{printable(archive)}/[/], its page is {printable(archive)}/index.html,"
@@ -111,7 +111,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
 
 def _write_page(archive: Path) -> None:
     # Of all runs in the folder, where the run's own page in the bucket knows of this run only.
-    page = render(gather(DiskReader(archive), datetime.now(UTC)))
+    page = render(gather(FolderReader(archive), datetime.now(UTC)))
     (archive / "index.html").write_text(page, encoding="utf-8")
 
 
@@ -125,43 +125,38 @@ def _follow(aws: LocalAws, run_id: str, attempt: int, progress: ProgressDisplay)
 
 def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
     # Only what a run reads of the past: the manifests, not the files.
-    manifests = sorted(archive.glob("archive/**/_manifest.json"))
+    manifests = sorted(archive.glob(f"archive/**/{MANIFEST_NAME}"))
     for path in manifests:
         aws.write(path.relative_to(archive).as_posix(), path.read_bytes())
     return len(manifests)
 
 
-def _reason(archive: Path, export: Mapping[str, Any]) -> str:
-    manifest = json.loads((archive / export["manifest_key"]).read_text(encoding="utf-8"))
-    return str(manifest["sanity"]["reason"])
-
-
-def _check(export: Mapping[str, Any], archive: Path, sources: Sources) -> Checked:
+def _check(export: ArchivedExport, archive: Path, sources: Sources) -> Checked:
     digest = hashlib.sha256()
-    path = archive / export["key"]
+    path = archive / export.key
     with path.open("rb") as file:
         while chunk := file.read(_READ_BYTES):
             digest.update(chunk)
     return Checked(
         export=export,
         path=path,
-        sha256_is_right=digest.hexdigest() == export["sha256"],
-        rows_expected=sources.expected_rows.get(export["export_id"]),
+        sha256_is_right=digest.hexdigest() == export.sha256,
+        rows_expected=sources.expected_rows.get(export.export_id),
     )
 
 
-def _summary(manifest: Mapping[str, Any], checked: list[Checked], width: int) -> Table:
-    counts = manifest["counts"]
+def _summary(manifest: RunManifest, checked: list[Checked], width: int) -> Table:
+    counts = manifest.counts
     table = Table(
-        title=f"run {manifest['run_id']}: {counts['archived']} of {counts['planned']} exports archived",
+        title=f"run {manifest.run_id}: {counts.archived} of {counts.planned} exports archived",
         title_justify="left",
         box=SIMPLE_HEAD,
         show_footer=True,
         pad_edge=False,
     )
     table.add_column("export", "total", overflow="fold")
-    table.add_column("rows", f"{counts['rows']:,}", justify="right", no_wrap=True)
-    table.add_column("bytes", f"{counts['bytes']:,}", justify="right", no_wrap=True)
+    table.add_column("rows", f"{counts.rows:,}", justify="right", no_wrap=True)
+    table.add_column("bytes", f"{counts.bytes:,}", justify="right", no_wrap=True)
     table.add_column("SHA-256", no_wrap=True)
     table.add_column("checked", no_wrap=True)
     # The whole digest where the terminal has room for it; the manifest has it anyway.
@@ -170,14 +165,12 @@ def _summary(manifest: Mapping[str, Any], checked: list[Checked], width: int) ->
         export = one.export
         notes = ["[green]digest[/]" if one.sha256_is_right else "[red]digest wrong[/]"]
         if one.rows_expected is not None:
-            right = one.rows_expected == export["rows"]
+            right = one.rows_expected == export.rows
             notes.append("[green]rows[/]" if right else f"[red]{one.rows_expected:,} rows expected[/]")
-        if export["verdict"] == "suspect":
+        if export.verdict == "suspect":
             notes.append("[yellow]suspect[/]")
-        rows = "not counted" if export["rows"] is None else f"{export['rows']:,}"
-        table.add_row(
-            printable(export["export_id"]), rows, f"{export['bytes']:,}", export["sha256"][:digits], ", ".join(notes)
-        )
+        rows = "not counted" if export.rows is None else f"{export.rows:,}"
+        table.add_row(printable(export.export_id), rows, f"{export.bytes:,}", export.sha256[:digits], ", ".join(notes))
     return table
 
 

@@ -13,9 +13,19 @@ from typing import Any, Protocol
 from meibo.archive.copy.content import Inspection
 from meibo.archive.copy.digest import FileDigest, best_checksum
 from meibo.archive.copy.model import Content
-from meibo.archive.keys import ExportAddress, run_manifest_key
-from meibo.archive.manifest import MANIFEST_VERSION
-from meibo.archive.reader import ArchiveReader, DiskReader, S3Reader
+from meibo.archive.keys import ExportAddress, run_manifest_key, run_moment
+from meibo.archive.manifest import (
+    ArchivedContent,
+    ArchivedExport,
+    ArchivedObject,
+    ExportManifest,
+    MissingExport,
+    ObjectChecksum,
+    RunCounts,
+    RunManifest,
+    Sanity,
+)
+from meibo.archive.storage import ArchiveStorage, FolderStorage, S3Storage
 
 RUN = "20261121T180000Z"
 EARLIER = "20261120T180000Z"
@@ -28,7 +38,7 @@ STAFF_CSV = ExportAddress(provider="cybozu", source="example", dataset="users", 
 class Storage(Protocol):
     """A storage for a test's archive, in which objects can also be overwritten and deleted."""
 
-    def reader(self) -> ArchiveReader: ...
+    def reader(self) -> ArchiveStorage: ...
     def put(self, key: str, body: bytes) -> str | None: ...
     def get(self, key: str) -> bytes: ...
     def delete(self, key: str) -> None: ...
@@ -38,8 +48,8 @@ class Storage(Protocol):
 class FolderArchive:
     path: Path
 
-    def reader(self) -> ArchiveReader:
-        return DiskReader(self.path)
+    def reader(self) -> ArchiveStorage:
+        return FolderStorage(self.path)
 
     def put(self, key: str, body: bytes) -> str | None:
         path = self.path / key
@@ -59,8 +69,8 @@ class BucketArchive:
     client: Any
     name: str
 
-    def reader(self) -> ArchiveReader:
-        return S3Reader(self.client, self.name)
+    def reader(self) -> ArchiveStorage:
+        return S3Storage(self.client, self.name)
 
     def put(self, key: str, body: bytes) -> str | None:
         response = self.client.put_object(Bucket=self.name, Key=key, Body=body)
@@ -81,6 +91,44 @@ def ndjson(rows: Sequence[Mapping[str, Any]], *, compress: bool = True) -> bytes
     return gzip.compress(body, mtime=0) if compress else body
 
 
+def export_manifest(
+    address: ExportAddress,
+    run_id: str = RUN,
+    *,
+    key: str | None = None,
+    version_id: str | None = None,
+    body: bytes = b"x",
+    rows: int | None = 10,
+    gzip: bool = True,
+    columns: tuple[str, ...] | int | None = None,
+    uncompressed_bytes: int | None = None,
+    checksum: ObjectChecksum | None = None,
+    request: Mapping[str, Any] | None = None,
+    reason: str | None = None,
+) -> ExportManifest:
+    """Return a manifest; it is suspect if there is a ``reason``."""
+    return ExportManifest(
+        run_id=run_id,
+        address=address,
+        request=dict(request or {}),
+        job=None,
+        object=ArchivedObject(
+            bucket="archive",
+            key=key or address.object_key(run_id, gzip=gzip),
+            version_id=version_id,
+            bytes=len(body),
+            sha256=sha256(body).hexdigest(),
+            checksum=checksum or ObjectChecksum(algorithm="CRC64NVME", type="FULL_OBJECT", value="AAAAAAAAAAA="),
+        ),
+        content=ArchivedContent(gzip=gzip, rows=rows, uncompressed_bytes=uncompressed_bytes, columns=columns),
+        sanity=Sanity(verdict="suspect" if reason else "ok", reason=reason),
+        started_at="2026-11-21T18:00:01Z",
+        finished_at="2026-11-21T18:00:05Z",
+        meibo_version="0",
+        read_back=False,
+    )
+
+
 @dataclass
 class ArchiveBuilder:
     """Writes runs in the pipeline's format."""
@@ -99,7 +147,7 @@ class ArchiveBuilder:
         missing: Sequence[Mapping[str, str]] = (),
     ) -> dict[str, Any]:
         """Archive files as a run and return the run manifest."""
-        exports: list[dict[str, Any]] = []
+        exports: list[ArchivedExport] = []
         for address, body in files.items():
             is_gzip = body[:2] == b"\x1f\x8b"
             inspection = Inspection(Content(format=_content_format(address), header=header))
@@ -110,64 +158,34 @@ class ArchiveBuilder:
             digest.add(memoryview(body), checksum.update(body))
             key = address.object_key(run_id, gzip=is_gzip)
             version = self.storage.put(key, body)
-            reason = (suspect or {}).get(address)
-            sanity = {"verdict": "suspect" if reason else "ok", "previous_run_id": None, "previous_rows": None}
-            manifest = {
-                "manifest_version": MANIFEST_VERSION,
-                "run_id": run_id,
-                "export_id": address.export_id,
-                "provider": address.provider,
-                "source": address.source,
-                "dataset": address.dataset,
-                "format": address.format,
-                "scope": address.scope,
-                "request": dict(request or {}),
-                "job": None,
-                "object": {
-                    "bucket": "archive",
-                    "key": key,
-                    "version_id": version,
-                    "bytes": len(body),
-                    "sha256": sha256(body).hexdigest(),
-                    "checksum": {"algorithm": checksum.name, "type": "FULL_OBJECT", "value": digest.checksum},
-                },
-                "content": {
-                    "gzip": facts.gzip,
-                    "rows": facts.rows,
-                    "uncompressed_bytes": facts.expanded_bytes,
-                    "columns": list(facts.columns) if isinstance(facts.columns, tuple) else facts.columns,
-                },
-                "sanity": {**sanity, "reason": reason} if reason else sanity,
-                "archived": {"finished_at": "2026-11-21T18:00:05Z", "meibo_version": "0", "read_back": False},
-            }
-            self.put_json(address.manifest_key(run_id), manifest)
-            exports.append(
-                {
-                    "export_id": address.export_id,
-                    "manifest_key": address.manifest_key(run_id),
-                    "key": key,
-                    "bytes": len(body),
-                    "sha256": sha256(body).hexdigest(),
-                    "rows": facts.rows,
-                    "verdict": sanity["verdict"],
-                }
+            manifest = export_manifest(
+                address,
+                run_id,
+                key=key,
+                version_id=version,
+                body=body,
+                rows=facts.rows,
+                gzip=facts.gzip,
+                columns=facts.columns,
+                uncompressed_bytes=facts.expanded_bytes,
+                checksum=ObjectChecksum(algorithm=checksum.name, type="FULL_OBJECT", value=digest.checksum),
+                request=request or {},
+                reason=(suspect or {}).get(address),
             )
-        document = {
-            "manifest_version": MANIFEST_VERSION,
-            "run_id": run_id,
-            "attempt": 1,
-            "complete": not missing,
-            "counts": {
-                "planned": len(exports) + len(missing),
-                "archived": len(exports),
-                "missing": len(missing),
-                "suspect": len(suspect or {}),
-                "bytes": sum(export["bytes"] for export in exports),
-                "rows": sum(export["rows"] or 0 for export in exports),
-            },
-            "exports": exports,
-            "missing": list(missing),
-        }
+            self.put_json(address.manifest_key(run_id), manifest.to_json())
+            exports.append(ArchivedExport.of(manifest))
+        missing_exports = tuple(MissingExport(**entry) for entry in missing)
+        document = RunManifest(
+            run_id=run_id,
+            attempt=1,
+            scheduled_time=run_moment(run_id).isoformat(),
+            finished_at="2026-11-21T18:00:05Z",
+            meibo_version="0",
+            complete=not missing,
+            counts=RunCounts.of(exports, missing_exports),
+            exports=tuple(exports),
+            missing=missing_exports,
+        ).to_json()
         self.put_json(run_manifest_key(run_id, 1), document)
         return document
 

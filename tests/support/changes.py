@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from meibo.archive.storage import ArchiveStore
+from meibo.archive.storage import ArchiveStorage
 from meibo.changes.apply import MIN_FINISH_SECONDS, ChangeApplier
 from meibo.changes.messages import parse_queue_event
 from meibo.changes.queue import ChangeQueue
@@ -20,7 +20,7 @@ from meibo_local.queue import EventSource
 from meibo_simulators import SimulatedTenant, tenant_api
 from tests.support.clock import VirtualTime
 from tests.support.fifo_queue import FifoQueue
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 from tests.support.wsgi import WsgiAdapter
 
 DOMAIN = "acme.jp.auth0.com"
@@ -64,7 +64,7 @@ class Invoker:
         )
         applier = ChangeApplier(
             client=lambda source: self.pool.client(DOMAIN, "meibo/acme", context) if source == "acme" else None,
-            store=world.store,
+            storage=world.storage,
             queue=world.function_queue,
             max_removals=world.max_removals,
             time_left=time_left,
@@ -87,7 +87,7 @@ class ChangeQueueHarness:
     max_removals: int = 50
     timeout: float = TIMEOUT
     seconds: float = 0.0
-    store: ArchiveStore = field(default_factory=MemoryArchiveStore)
+    storage: ArchiveStorage = field(default_factory=MemoryStorage)
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -135,9 +135,9 @@ class ChangeQueueHarness:
         return self.tenant.memberships[self.organizations[organization]]
 
     def lines(self, message_id: str | None = None) -> list[dict[str, Any]]:
-        keys = sorted(self.store.keys("changes/"))
-        lines = [line for key in keys for line in self.store.get_lines(key) or []]
-        return [line for line in lines if message_id in (None, line["message_id"])]
+        keys = sorted(self.storage.keys("changes/"))
+        found = [json.loads(line) for key in keys for line in (self.storage.read(key) or b"").splitlines()]
+        return [line for line in found if message_id in (None, line["message_id"])]
 
     def outcomes(self, message_id: str) -> Mapping[str | None, str]:
         lines = self.lines(message_id)

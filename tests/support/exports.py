@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from meibo.archive.copy import CopyOptions
-from meibo.archive.storage import S3ArchiveStore
+from meibo.archive.storage import S3Storage
 from meibo.exports.archive import Archiver, S3Copier
 from meibo.exports.checkpoint import Collector
 from meibo.exports.plan import PlannedExport
@@ -37,12 +37,12 @@ def s3_archiver(
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Archiver:
     """Return the archiver of an invocation that writes into the bucket ``archive``."""
-    store = S3ArchiveStore(client, "archive")
+    storage = S3Storage(client, "archive")
     return Archiver(
-        store=store,
+        storage=storage,
         bucket="archive",
         copier=S3Copier(client=client, bucket="archive", options=CopyOptions(), retention=None, deadline=time_left),
-        collector=Collector(store=store, time_left=time_left, now=now),
+        collector=Collector(storage=storage, time_left=time_left, now=now),
         context=context,
         now=now,
     )

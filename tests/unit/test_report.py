@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -11,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from meibo.archive.keys import report_key
+from meibo.archive.outcome_record import Outcome, OutcomeKind, OutcomeRecord, format_records
+from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.exports.finish import write_report
 from meibo.report.charts import line
 from meibo.report.page import render
 from meibo.report.state import gather
 from tests.support.archives import EARLIER, RUN, STAFF, USERS, ArchiveBuilder, FolderArchive, ndjson
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 
 NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
 
@@ -51,13 +52,25 @@ def test_every_export_has_its_latest_archive_and_its_history(maker: ArchiveBuild
     assert "rows of acme/users/ndjson/all: 2 to 3 over 2 runs, lowest 2, highest 3" in html
 
 
+def verification(*, exports: int, damaged: int = 0, unchecked: int = 0) -> VerificationRecord:
+    return VerificationRecord(
+        at="2026-11-21T20:00:00Z",
+        meibo_version="0",
+        runs=1,
+        exports=exports,
+        quick=0,
+        damaged=damaged,
+        unchecked=unchecked,
+    )
+
+
 def test_missing_and_suspect_exports_are_listed_first(maker: ArchiveBuilder) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs <Administrator>"}]
     maker.run({USERS: users(3)}, suspect={USERS: "60 % fewer users than in the last export: 5 → 2"}, missing=missing)
 
     html = page(maker)
 
-    assert "The latest run lacks 1 export" in html
+    assert "The latest run is incomplete: 1 export missing" in html
     assert "needs &lt;Administrator&gt;" in html
     assert "acme/users/ndjson/all ! suspect 60 % fewer users than in the last export: 5 → 2" in words(html)
     assert html.index("Missing and suspect exports") < html.index("acme (Auth0)")
@@ -80,9 +93,13 @@ def test_export_that_is_no_longer_archived_shows_its_age(maker: ArchiveBuilder) 
 
 def test_changes_are_counted_by_outcome(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(1)})
-    lines = [{"member": "auth0|secret", "outcome": outcome} for outcome in ("applied", "applied", "rejected", "?")]
-    body = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    maker.storage.put("changes/source=acme/dt=2026-11-20/a.ndjson", body + b"{broken")
+    kinds: list[OutcomeKind] = ["applied", "applied", "rejected"]
+    body = format_records(
+        OutcomeRecord(outcome=Outcome("auth0|secret", kind, NOW), message_id="1", source="acme", sent_at=NOW)
+        for kind in kinds
+    )
+    maker.storage.put("changes/source=acme/dt=2026-11-20/a.ndjson", body)
+    maker.storage.put("changes/source=acme/dt=2026-11-20/b.ndjson", b"{broken")
     maker.storage.put("changes/source=acme/dt=2026-11-01/old.ndjson", body)
 
     html = page(maker)
@@ -94,23 +111,21 @@ def test_changes_are_counted_by_outcome(maker: ArchiveBuilder) -> None:
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        ({"damage": [], "could_not_check": [], "exports": 1200}, "1,200 well"),
-        ({"damage": [{}, {}], "could_not_check": [{}], "exports": 3}, "2 damages"),
-        ({"damage": [], "could_not_check": [{}], "exports": 3}, "1 unchecked"),
+        (verification(exports=1200), "1,200 OK"),
+        (verification(exports=3, damaged=2, unchecked=1), "2 damaged objects"),
+        (verification(exports=3, unchecked=1), "1 not checked"),
     ],
 )
-def test_latest_verification_is_shown(maker: ArchiveBuilder, record: dict[str, object], expected: str) -> None:
+def test_latest_verification_is_shown(maker: ArchiveBuilder, record: VerificationRecord, expected: str) -> None:
     maker.run({USERS: users(1)})
     assert "never" in words(page(maker))
-    maker.put_json(
-        "verifications/dt=2026-11-20/20261120T000000Z.json", {"at": "yesterday", "exports": 9, "damage": [{}]}
-    )
-    maker.put_json("verifications/dt=2026-11-21/20261121T000000Z.json", {"at": "today", **record})
+    maker.put_json("verifications/dt=2026-11-20/20261120T000000Z.json", verification(exports=9, damaged=1).to_json())
+    maker.put_json("verifications/dt=2026-11-21/20261121T000000Z.json", record.to_json())
 
     html = page(maker)
 
     assert expected in html
-    assert "today" in html
+    assert record.at in html
 
 
 def test_page_has_no_user_data_and_loads_nothing(maker: ArchiveBuilder) -> None:
@@ -170,18 +185,18 @@ def test_chart_stays_within_its_frame(values: list[int]) -> None:
 
 def test_every_attempt_writes_its_own_page_and_overwrites_none(maker: ArchiveBuilder) -> None:
     maker.run({USERS: users(1)})
-    store = MemoryArchiveStore()
+    storage = maker.storage.reader()
 
     for attempt in (1, 2, 2):
-        write_report(maker.storage.reader(), store, RUN, attempt, NOW)
+        write_report(storage, RUN, attempt, NOW)
 
-    assert sorted(store.objects) == [report_key(RUN, 2), report_key(RUN, 1)]
+    assert list(storage.keys("reports/")) == [report_key(RUN, 2), report_key(RUN, 1)]
     assert report_key(RUN, 2) == f"reports/dt=2026-11-21/run={RUN}/index-2.html"
 
 
 def test_page_that_cannot_be_written_does_not_fail_the_run(maker: ArchiveBuilder) -> None:
-    class Broken(MemoryArchiveStore):
+    class Broken(MemoryStorage):
         def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
             raise OSError("full")
 
-    write_report(maker.storage.reader(), Broken(), RUN, 1, NOW)
+    write_report(Broken(), RUN, 1, NOW)

@@ -15,8 +15,9 @@ import duckdb
 import typer
 from rich.console import Console
 
-from meibo.archive.catalog import ArchivedExport, Run
-from meibo.archive.reader import ArchiveReader
+from meibo.archive.catalog import Run
+from meibo.archive.manifest import ArchivedExport
+from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.formatting import format_number
 from meibo.providers import find_dataset

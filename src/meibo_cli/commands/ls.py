@@ -12,9 +12,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.archive.catalog import Run, runs, suspicion
+from meibo.archive.catalog import Run, runs, suspect_reason
 from meibo.archive.keys import run_moment
-from meibo.archive.reader import ArchiveReader
+from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo.formatting import format_age, format_bytes, format_number
 from meibo_cli.exit_codes import report_errors
@@ -89,16 +89,14 @@ def _lines(reader: ArchiveReader, run: Run, pattern: str) -> list[ListedExport]:
     lines = [
         ListedExport(
             *(run.run_id, export.export_id, export.verdict, export.rows, export.bytes, export.key, export.sha256),
-            reason=suspicion(reader, export) if export.verdict == "suspect" else None,
+            reason=suspect_reason(reader, export) if export.verdict == "suspect" else None,
         )
         for export in matching(run.exports, pattern)
     ]
     lines += [
-        ListedExport(
-            run.run_id, str(entry.get("export_id")), "missing", reason=f"{entry.get('error')}: {entry.get('reason')}"
-        )
-        for entry in run.missing
-        if matches(str(entry.get("export_id")), pattern)
+        ListedExport(run.run_id, missing.export_id, "missing", reason=f"{missing.error}: {missing.reason}")
+        for missing in run.missing
+        if matches(missing.export_id, pattern)
     ]
     return sorted(lines, key=lambda line: line.export_id)
 

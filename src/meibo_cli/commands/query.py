@@ -18,7 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as Grid
 
-from meibo.archive.reader import ArchiveReader
+from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo_cli.comparison import connect
 from meibo_cli.exit_codes import report_errors

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from meibo.archive.catalog import ArchivedExport
-from meibo.archive.reader import ArchiveReader, read_document
+from meibo.archive.manifest import ArchivedExport, ExportManifest
+from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, SecretError
 from meibo.formatting import format_count, format_number
 from meibo.providers import column_names
@@ -155,7 +155,9 @@ def _write_auth0(
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         path = Path(name) / "export"
         download(reader, export, path)
-        names = dict(column_names("auth0", read_document(reader, export.manifest_key) or {}))
+        manifest = ExportManifest.read(reader, export.manifest_key)
+        request = manifest.request if manifest else {}
+        names = dict(column_names("auth0", "users", export.folder.address.format, request))
         if "user_id" not in names or "email" not in names:
             raise ConfigurationError(
                 f"{export.export_id}: expected the fields user_id and email, which an import requires"

@@ -12,9 +12,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
-from meibo.archive.catalog import ExportFolder
-from meibo.archive.keys import run_folder
-from meibo.archive.reader import ArchiveReader
+from meibo.archive.keys import ExportFolder, run_folder
+from meibo.archive.storage import ArchiveReader
 from meibo.archive.verification import Finding, VerificationPlan, Verifier, plan_everything, plan_runs
 from meibo.errors import ConfigurationError, MeiboError
 from meibo.formatting import format_count
@@ -55,7 +54,7 @@ class Result:
             "quick": self.quick,
             "damage": [vars(finding) for finding in self.findings],
             "could_not_check": [{"key": key, "reason": reason} for key, reason in self.unchecked],
-            "under_way": list(self.plan.under_way),
+            "under_way": list(self.plan.running),
         }
 
 
@@ -81,7 +80,7 @@ def verify(
     with report_errors():
         reader = open_archive(archive)
         plan = _plan(reader, export, run)
-        if not (plan.tasks or plan.findings or plan.under_way):
+        if not (plan.tasks or plan.findings or plan.running):
             # Without exports there is no damage either, but a wrong name must not look like a success.
             raise ConfigurationError(f"{reader.name} contains no export{f' that matches {export!r}' if export else ''}")
         result = _verify(reader, plan, console, quick=quick, jobs=jobs)
@@ -101,12 +100,12 @@ def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> VerificationP
         run_id = named_run(reader, run).run_id if not run[:1].isdigit() else checked_id(run)
         if next(reader.list(run_folder(run_id)), None) is None and not _has_exports(reader, run_id):
             raise ConfigurationError(f"{reader.name} contains no run {run_id}; `meibo ls` lists the runs")
-        return plan_runs(reader, [run_id], wanted=wanted)
+        return plan_runs(reader, [run_id], selects=wanted)
     prefixes: list[str] = ["archive/"]
     source = pattern.strip("/").partition("/")[0]
     if source and not set(source) & set("*?["):
         prefixes = [f"{provider}source={source}/" for provider in reader.folders("archive/")]
-    return plan_everything(reader, prefixes=prefixes, wanted=wanted)
+    return plan_everything(reader, prefixes=prefixes, selects=wanted)
 
 
 def _has_exports(reader: ArchiveReader, run_id: str) -> bool:
@@ -150,13 +149,13 @@ def _print(result: Result) -> None:
         console.print(f"[red]{finding.damage}[/] {printable(finding.key)}: {printable(finding.detail)}")
     for key, reason in result.unchecked:
         console.print(f"[yellow]not checked[/] {printable(key)}: {printable(reason)}")
-    for run_id in result.plan.under_way:
+    for run_id in result.plan.running:
         console.print(f"[dim]run {run_id} is in progress and was skipped[/]")
     if result.status == EXIT_FAILURE and not result.plan.tasks:
         console.print("[yellow]nothing to check[/]")
         return
     exports = format_count(len(result.plan.tasks), "export")
-    runs = format_count(result.plan.runs - len(result.plan.under_way), "run")
+    runs = format_count(result.plan.runs - len(result.plan.running), "run")
     method = "compared without reading" if result.quick else "read completely"
     verdict = {
         EXIT_FAILURE: f"[yellow]{format_count(len(result.unchecked), 'export')} not checked[/]",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from meibo.archive.catalog import ArchivedExport
-from meibo.archive.reader import ArchiveReader
+from meibo.archive.manifest import ArchivedExport
+from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo_cli.download import download
 from meibo_cli.files import new_folder

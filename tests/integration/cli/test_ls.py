@@ -121,7 +121,7 @@ def test_object_outside_the_archive_is_not_downloaded(meibo: Meibo, storage: Fol
     done = meibo("get", "acme", "--output", "copy")
 
     assert done.status == 2
-    assert "secret is not there" in done.errors
+    assert "secret does not exist" in done.errors
     assert list(Path().iterdir()) == []
 
 
@@ -134,7 +134,7 @@ def test_dangling_link_in_place_of_an_object_is_reported(meibo: Meibo, storage: 
     done = meibo("get", "acme")
 
     assert done.status == 2
-    assert "is not there" in done.errors
+    assert "does not exist; repair the run to archive it again" in done.errors
     assert list(Path().iterdir()) == []
 
 

@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from meibo.archive.keys import run_moment, verification_key
-from meibo.archive.reader import DiskReader, Stat
 from meibo.archive.scheduled_verification import ScheduledVerification, sample
+from meibo.archive.storage import FolderStorage, ObjectStat
 from tests.support.archives import EARLIER, RUN, USERS, ArchiveBuilder, FolderArchive, ndjson
-from tests.support.memory_archive import MemoryArchiveStore
 
 NOW = datetime(2026, 12, 24, tzinfo=UTC)
 BODY = ndjson([{"user_id": "auth0|1"}])
 
 
-class ObservedReader(DiskReader):
+class ObservedFolder(FolderStorage):
     """Reads a folder, reports a storage class for its objects, and records the keys that are read."""
 
     def __init__(self, folder: Path, storage_class: str | None = None) -> None:
@@ -28,7 +27,7 @@ class ObservedReader(DiskReader):
         self.storage_class = storage_class
         self.read_keys: list[str] = []
 
-    def stat(self, key: str, version_id: str | None = None) -> Stat | None:
+    def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:
         stat = super().stat(key, version_id)
         return stat and replace(stat, storage_class=self.storage_class)
 
@@ -45,12 +44,9 @@ def maker(tmp_path: Path) -> ArchiveBuilder:
     return maker
 
 
-def verification(
-    maker: ArchiveBuilder, store: MemoryArchiveStore, *, seconds: float = 900, newest: int = 2
-) -> ScheduledVerification:
+def verification(maker: ArchiveBuilder, *, seconds: float = 900, newest: int = 2) -> ScheduledVerification:
     return ScheduledVerification(
         archive=maker.storage.reader(),
-        store=store,
         newest=newest,
         rotation_days=30,
         time_left=lambda: seconds,
@@ -59,12 +55,11 @@ def verification(
 
 
 def test_undamaged_archive_is_recorded(maker: ArchiveBuilder) -> None:
-    store = MemoryArchiveStore()
 
-    counts = verification(maker, store).run()
+    counts = verification(maker).run()
 
     assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 0}
-    record = store.get_json(verification_key(NOW))
+    record = maker.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert (record["damage"], record["exports"], record["at"]) == ([], 2, "2026-12-24T00:00:00Z")
 
@@ -72,18 +67,17 @@ def test_undamaged_archive_is_recorded(maker: ArchiveBuilder) -> None:
 def test_damage_is_named_in_the_record(maker: ArchiveBuilder) -> None:
     key = USERS.object_key(RUN, gzip=True)
     maker.storage.put(key, BODY[:-1])
-    store = MemoryArchiveStore()
 
-    assert verification(maker, store).run()["damaged"] == 1
+    assert verification(maker).run()["damaged"] == 1
 
-    record = store.get_json(verification_key(NOW))
+    record = maker.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert {damage["key"] for damage in record["damage"]} == {key}
     assert "truncated" in {damage["damage"] for damage in record["damage"]}
 
 
 def test_export_without_time_is_unchecked_and_not_damaged(maker: ArchiveBuilder) -> None:
-    counts = verification(maker, MemoryArchiveStore(), seconds=30).run()
+    counts = verification(maker, seconds=30).run()
 
     assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 2}
 
@@ -93,10 +87,9 @@ def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder
     ids = [(run_moment(RUN) - timedelta(days=n)).strftime("%Y%m%dT%H%M%SZ") for n in range(8)]
     for run_id in ids[2:]:
         maker.run({USERS: BODY}, run_id)
-    reader = ObservedReader(tmp_path)
-    store = MemoryArchiveStore()
+    reader = ObservedFolder(tmp_path)
     scheduled = replace(
-        verification(maker, store, newest=8),
+        verification(maker, newest=8),
         archive=reader,
         threads=1,
         time_left=lambda: 900 if len(reader.read_keys) < 3 else 45,
@@ -108,18 +101,17 @@ def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder
     # then
     assert reader.read_keys == [USERS.object_key(run_id, gzip=True) for run_id in ids[:3]]
     assert counts["unchecked"] == 5
-    record = store.get_json(verification_key(NOW))
+    record = maker.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert [export["key"] for export in record["could_not_check"]] == [USERS.folder(run_id) for run_id in ids[3:]]
 
 
 def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder) -> None:
-    store = MemoryArchiveStore()
 
-    counts = verification(maker, store, seconds=20).run()
+    counts = verification(maker, seconds=20).run()
 
     assert (counts["exports"], counts["unchecked"]) == (0, 2)
-    record = store.get_json(verification_key(NOW))
+    record = maker.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert [export["key"] for export in record["could_not_check"]] == [
         f"runs/dt=2026-11-21/run={RUN}/",
@@ -134,13 +126,13 @@ def test_cold_export_is_read_once_per_long_rotation_and_otherwise_checked_quickl
     maker: ArchiveBuilder, tmp_path: Path, transition_days: int, storage_class: str | None
 ) -> None:
     # given: the newest two runs are 33 and 34 days old
-    reader = ObservedReader(tmp_path, storage_class)
+    reader = ObservedFolder(tmp_path, storage_class)
     daily = [NOW + timedelta(days=day) for day in range(360)]
 
     # when: they are verified every day
     counts = [
         replace(
-            verification(maker, MemoryArchiveStore()),
+            verification(maker),
             archive=reader,
             transition_days=transition_days,
             cold_rotation_days=360,
@@ -156,9 +148,9 @@ def test_cold_export_is_read_once_per_long_rotation_and_otherwise_checked_quickl
 
 
 def test_export_before_its_transition_is_read(maker: ArchiveBuilder, tmp_path: Path) -> None:
-    reader = ObservedReader(tmp_path)
+    reader = ObservedFolder(tmp_path)
 
-    counts = replace(verification(maker, MemoryArchiveStore()), archive=reader, transition_days=35).run()
+    counts = replace(verification(maker), archive=reader, transition_days=35).run()
 
     assert len(reader.read_keys) == 2
     assert counts["quick"] == 0
@@ -169,8 +161,8 @@ def test_export_that_needs_a_restore_request_is_never_read(
     maker: ArchiveBuilder, tmp_path: Path, storage_class: str
 ) -> None:
     # given: a rotation in which every run is verified every day
-    reader = ObservedReader(tmp_path, storage_class)
-    scheduled = replace(verification(maker, MemoryArchiveStore()), rotation_days=1, cold_rotation_days=1)
+    reader = ObservedFolder(tmp_path, storage_class)
+    scheduled = replace(verification(maker), rotation_days=1, cold_rotation_days=1)
 
     # when
     counts = replace(scheduled, archive=reader, transition_days=30).run()
@@ -183,9 +175,9 @@ def test_export_that_needs_a_restore_request_is_never_read(
 def test_quick_verification_of_a_cold_export_still_finds_damage(maker: ArchiveBuilder, tmp_path: Path) -> None:
     maker.storage.put(USERS.object_key(RUN, gzip=True), BODY[:-1])
     maker.storage.delete(USERS.object_key(EARLIER, gzip=True))
-    reader = ObservedReader(tmp_path, "DEEP_ARCHIVE")
+    reader = ObservedFolder(tmp_path, "DEEP_ARCHIVE")
 
-    counts = replace(verification(maker, MemoryArchiveStore()), archive=reader).run()
+    counts = replace(verification(maker), archive=reader).run()
 
     assert reader.read_keys == []
     assert counts["damaged"] == 2

@@ -12,7 +12,7 @@ import pytest
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from meibo.archive.catalog import find_run
-from meibo.archive.reader import S3Reader
+from meibo.archive.storage import S3Reader
 from meibo.exports.finish import RunFinisher
 from meibo_local.aws import REGION
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedDomain, SimulatedTenant

@@ -10,9 +10,10 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from meibo.archive.storage import S3ArchiveStore
+from meibo.archive.outcome_record import Outcome
+from meibo.archive.storage import S3Storage
 from meibo.changes.messages import QueueMessage
-from meibo.changes.outcomes import MessageOutcomes, Outcome
+from meibo.changes.outcomes import MessageOutcomes
 from meibo.errors import AwsBusyError
 
 
@@ -25,7 +26,7 @@ class StoreHarness:
         )
         self.s3 = Stubber(client)
         self.waits: list[float] = []
-        self.store = S3ArchiveStore(client, "archive", wait=self.waits.append)
+        self.storage = S3Storage(client, "archive", wait=self.waits.append)
 
     def add_responses(self, *codes: tuple[str, int] | None) -> None:
         for code in codes:
@@ -51,7 +52,7 @@ def harness() -> Iterator[StoreHarness]:
 def test_write_that_conflicts_is_retried_with_backoff(harness: StoreHarness) -> None:
     harness.add_responses(CONFLICT, CONFLICT, CONFLICT, None)
 
-    assert harness.store.put_json("runs/_plan.json", {}) is True
+    assert harness.storage.put_json("runs/_plan.json", {}) is True
 
     assert len(harness.waits) == 3
     assert all(later >= earlier for earlier, later in zip(harness.waits, harness.waits[1:], strict=False))
@@ -60,13 +61,13 @@ def test_write_that_conflicts_is_retried_with_backoff(harness: StoreHarness) -> 
 def test_key_exists_after_the_conflicting_write_succeeded(harness: StoreHarness) -> None:
     harness.add_responses(CONFLICT, EXISTS)
 
-    assert harness.store.put_json("runs/_plan.json", {}) is False
+    assert harness.storage.put_json("runs/_plan.json", {}) is False
 
 
 def test_existing_key_is_not_written_again(harness: StoreHarness) -> None:
     harness.add_responses(EXISTS)
 
-    assert harness.store.put_json("runs/_plan.json", {}) is False
+    assert harness.storage.put_json("runs/_plan.json", {}) is False
     assert harness.waits == []
 
 
@@ -74,7 +75,7 @@ def test_write_that_always_conflicts_is_reported_as_busy_aws(harness: StoreHarne
     harness.add_responses(*[CONFLICT] * 8)
 
     with pytest.raises(AwsBusyError, match="PutObject with 409 8 times"):
-        harness.store.put_json("runs/_plan.json", {})
+        harness.storage.put_json("runs/_plan.json", {})
     assert sum(harness.waits) < 60
 
 
@@ -82,7 +83,7 @@ def test_other_error_is_not_retried(harness: StoreHarness) -> None:
     harness.add_responses(("AccessDenied", 403))
 
     with pytest.raises(ClientError, match="AccessDenied"):
-        harness.store.put_json("runs/_plan.json", {})
+        harness.storage.put_json("runs/_plan.json", {})
     assert harness.waits == []
 
 
@@ -90,7 +91,7 @@ def test_outcome_record_is_written_after_a_conflicting_write_failed(harness: Sto
     # given: two invocations write the first part of a record at the same time, and the other write fails
     harness.add_responses(CONFLICT, CONFLICT, None)
     message = QueueMessage("id", "receipt", "{}", "org_0000000000000001", NOW, receive_count=1)
-    outcomes = MessageOutcomes(harness.store, message, {"source": "acme"})
+    outcomes = MessageOutcomes(harness.storage, message, {"source": "acme"})
     outcomes.add(Outcome("auth0|1", "applied", NOW))
 
     # when

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meibo.archive.outcome_record import Outcome
 from meibo.changes.messages import QueueMessage, parse_change
-from meibo.changes.outcomes import Outcome
 from meibo.changes.queue import (
     MAX_MESSAGE_BYTES,
     MAX_REASON_BYTES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 import requests
@@ -12,7 +12,7 @@ from meibo.changes.messages import QueueMessage
 from meibo.changes.queue import MAX_REASON_BYTES, ChangeQueue, DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 from tests.support.wsgi import Instead
 
 T = TypeVar("T")
@@ -77,16 +77,16 @@ class Strike:
         return result
 
 
-class StruckStore(MemoryArchiveStore):
+class StruckStore(MemoryStorage):
     def __init__(self, strike: Strike) -> None:
         super().__init__()
         self.strike = strike
 
-    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
-        return self.strike.around(lambda: super(StruckStore, self).put_lines(key, documents))
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
+        return self.strike.around(lambda: super(StruckStore, self).put_bytes(key, body, content_type=content_type))
 
-    def get_lines(self, key: str) -> list[Any] | None:
-        return self.strike.around(lambda: super(StruckStore, self).get_lines(key))
+    def read(self, key: str) -> bytes | None:
+        return self.strike.around(lambda: super(StruckStore, self).read(key))
 
 
 class StruckQueue:
@@ -106,7 +106,7 @@ class Scenario:
     def __init__(self, strike: Strike | None = None) -> None:
         self.strike = strike = strike or Strike(-2, late=False, deadly=False)
         tenant = SimulatedTenant("acme", users=40, organizations=2, members=0)
-        self.world = world = ChangeQueueHarness(tenant, concurrency=1, store=StruckStore(strike))
+        self.world = world = ChangeQueueHarness(tenant, concurrency=1, storage=StruckStore(strike))
         world.function_queue = StruckQueue(world.queue, strike)
         world.tenant.switches.unknown_member = "refuse"
         people = [user["user_id"] for user in world.tenant.expected_users()]

@@ -128,7 +128,7 @@ def test_message_longer_than_an_invocation_goes_on_where_it_was(world: ChangeQue
 
     # then
     assert world.outcomes(message) == dict.fromkeys(people[:190], "applied")
-    assert len([key for key in world.store.keys("changes/") if message in key]) > 1
+    assert len([key for key in world.storage.keys("changes/") if message in key]) > 1
     assert world.requests("POST", "roles").count(204) == 190
 
 
@@ -315,12 +315,12 @@ def test_busy_aws_is_no_failure_of_a_change(
     # given
     message = world.send(people[0])
 
-    def busy(_key: str, _documents: Sequence[Any]) -> bool:
+    def busy(_key: str, _body: bytes, *, content_type: str) -> bool:
         raise error
 
     # when: no record can be written during one invocation
     with monkeypatch.context() as patch:
-        patch.setattr(world.store, "put_lines", busy)
+        patch.setattr(world.storage, "put_bytes", busy)
         world.source().poll()
     held = world.queue.size()
     world.drain()
@@ -339,12 +339,12 @@ def test_outcomes_that_s3_cannot_store_do_not_use_up_the_receives(
     world.send(people[0])
     (message,) = world.queue.messages
 
-    def busy(_key: str, _documents: Sequence[Any]) -> bool:
+    def busy(_key: str, _body: bytes, *, content_type: str) -> bool:
         raise AwsBusyError("AWS answered PutObject with SlowDown; retry later")
 
     # when
     with monkeypatch.context() as patch:
-        patch.setattr(world.store, "put_lines", busy)
+        patch.setattr(world.storage, "put_bytes", busy)
         source = world.source()
         for _ in range(360):
             source.poll()
@@ -362,24 +362,24 @@ def test_death_between_two_steps_changes_no_outcome(world: ChangeQueueHarness, p
     # given
     unknown = "auth0|0000000000000000000000ff"
     message = world.send(*people[:5], unknown)
-    put, send_dead_letter = world.store.put_lines, world.queue.send_dead_letter
+    put, send_dead_letter = world.storage.put_bytes, world.queue.send_dead_letter
     died: list[str] = []
 
     def dying(work: Callable[..., Any], *, first: bool) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
             if died:
-                return work(*arguments)
+                return work(*arguments, **options)
             died.append(moment)
             if not first:
-                work(*arguments)
+                work(*arguments, **options)
             raise DiedError
 
         return call
 
     if moment == "before the record":
-        world.store.put_lines = dying(put, first=True)  # type: ignore[method-assign]  # dies once
+        world.storage.put_bytes = dying(put, first=True)  # type: ignore[method-assign]  # dies once
     elif moment == "after the record":
-        world.store.put_lines = dying(put, first=False)  # type: ignore[method-assign]  # dies once
+        world.storage.put_bytes = dying(put, first=False)  # type: ignore[method-assign]  # dies once
     else:
         world.queue.send_dead_letter = dying(send_dead_letter, first=False)  # type: ignore[method-assign]  # dies once
 
@@ -400,15 +400,15 @@ def test_death_between_two_steps_changes_no_outcome(world: ChangeQueueHarness, p
 def test_recorded_message_is_not_applied_again(world: ChangeQueueHarness, people: list[str]) -> None:
     # given: the function died after its record; meanwhile somebody removed the member by hand
     world.send(people[0])
-    put = world.store.put_lines
+    put = world.storage.put_bytes
 
-    def record_and_die(key: str, documents: Sequence[Any]) -> bool:
-        put(key, documents)
+    def record_and_die(key: str, body: bytes, *, content_type: str) -> bool:
+        put(key, body, content_type=content_type)
         raise DiedError
 
-    world.store.put_lines = record_and_die  # type: ignore[method-assign]  # dies once
+    world.storage.put_bytes = record_and_die  # type: ignore[method-assign]  # dies once
     poll(world)
-    world.store.put_lines = put  # type: ignore[method-assign]
+    world.storage.put_bytes = put  # type: ignore[method-assign]
     world.tenant.organizations.remove_members(world.organizations[0], [people[0]])
 
     # when

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from meibo.changes.outcomes import OutcomeRecord, parse_records
-from meibo.errors import ArchiveConflictError
+from meibo.archive.outcome_record import OutcomeRecord, parse_records
+from meibo.errors import ArchiveConflictError, ConfigurationError
 
 KEY = "changes/source=acme/dt=2026-11-21/m-1.ndjson"
 RECORD: dict[str, Any] = {
@@ -57,29 +58,46 @@ def test_fields_of_a_later_version_1_are_ignored() -> None:
     assert parse_records(lines({**RECORD, "new": 1}), KEY) == parse_records(lines(RECORD), KEY)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, "taro.yamada@example.com"])
-def test_another_version_is_an_error(version: Any) -> None:
-    with pytest.raises(ArchiveConflictError) as caught:
-        parse_records(lines(RECORD, {**RECORD, "version": version}), KEY)
+def test_later_version_is_an_error() -> None:
+    expected = f"{KEY}, line 2: expected version 1, found 2; update Meibo to read it"
 
-    shown = str(version)[:10]
-    assert str(caught.value) == f"{KEY}: expected outcomes of version 1, found version {shown}; update Meibo"
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(expected)}$"):
+        parse_records(lines(RECORD, {**RECORD, "version": 2}), KEY)
+
+
+@pytest.mark.parametrize("version", [0, "1", None, "taro.yamada@example.com"])
+def test_invalid_version_is_an_error_that_does_not_quote_it(version: Any) -> None:
+    expected = f"{KEY}, line 1.version: expected an integer ≥ 1, found "
+
+    with pytest.raises(ArchiveConflictError, match=f"^{re.escape(expected)}(a number|a string|nothing)$"):
+        parse_records(lines({**RECORD, "version": version}), KEY)
 
 
 @pytest.mark.parametrize("name", ["version", "message_id", "source", "outcome", "sent_at", "at"])
 def test_record_without_a_required_field_is_an_error(name: str) -> None:
     record = {key: value for key, value in RECORD.items() if key != name}
 
-    with pytest.raises(ArchiveConflictError, match=f"^{KEY}: expected an outcome per line, found something else$"):
+    with pytest.raises(ArchiveConflictError, match=rf"^{KEY}, line 1\.{name}: expected .*, found nothing$"):
         parse_records(lines(record), KEY)
 
 
 @pytest.mark.parametrize(
-    "document",
-    [[], "text", 7, None, {}, {**RECORD, "outcome": "maybe"}, {**RECORD, "at": "yesterday"}, {**RECORD, "at": 7}],
+    ("document", "fault"),
+    [
+        ([], ": expected an object, found a list"),
+        ("text", ": expected an object, found a string"),
+        (None, ": expected an object, found nothing"),
+        ({}, ".version: expected an integer ≥ 1, found nothing"),
+        (
+            {**RECORD, "outcome": "maybe"},
+            '.outcome: expected "applied" or "rejected" or "dry_run", found a string',
+        ),
+        ({**RECORD, "at": "yesterday"}, ".at: expected a time such as 2026-11-21T18:00:00Z, found a string"),
+        ({**RECORD, "at": 7}, ".at: expected a time such as 2026-11-21T18:00:00Z, found a number"),
+    ],
 )
-def test_line_that_is_not_a_record_is_an_error(document: Any) -> None:
-    with pytest.raises(ArchiveConflictError, match=f"^{KEY}: expected an outcome per line, found something else$"):
+def test_line_that_is_not_a_record_is_an_error(document: Any, fault: str) -> None:
+    with pytest.raises(ArchiveConflictError, match=f"^{re.escape(f'{KEY}, line 1{fault}')}$"):
         parse_records(lines(document), KEY)
 
 

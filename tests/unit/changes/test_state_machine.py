@@ -7,6 +7,7 @@ and the function dies between any two steps.
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from meibo.changes.messages import QueueMessage
 from meibo.changes.queue import DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 from tests.support.wsgi import Instead
 
 ORGANIZATIONS, PEOPLE, MAX_REMOVALS = 2, 12, 4
@@ -81,26 +82,26 @@ class Chance:
             raise ConnectionError("aws")
 
 
-class UnreliableStore(MemoryArchiveStore):
+class UnreliableStore(MemoryStorage):
     """A store whose writes fail or kill sometimes, before or after they took effect."""
 
     def __init__(self, chance: Chance) -> None:
         super().__init__()
         self.chance = chance
 
-    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
         self.chance.strike()
-        written = super().put_lines(key, documents)
+        written = super().put_bytes(key, body, content_type=content_type)
         self.chance.strike()
         return written
 
-    def get_lines(self, key: str) -> list[Any] | None:
+    def read(self, key: str) -> bytes | None:
         self.chance.strike()
-        return super().get_lines(key)
+        return super().read(key)
 
     def all_lines(self) -> list[Any]:
         """Return every line, for the test itself."""
-        return [line for key in self.objects for line in super(UnreliableStore, self).get_lines(key) or []]
+        return [json.loads(line) for body in self.objects.values() for line in body.splitlines()]
 
 
 class UnreliableQueue:
@@ -129,8 +130,8 @@ class Changes(RuleBasedStateMachine):
         tenant = SimulatedTenant("acme", users=PEOPLE, organizations=ORGANIZATIONS, members=0)
         tenant.switches.unknown_member = "refuse" if unknown == "refuse" else "ignore"
         tenant.switches.rate_tier = "essentials"
-        self.store = UnreliableStore(self.chance)
-        self.world = ChangeQueueHarness(tenant, seconds=0.1, max_removals=MAX_REMOVALS, store=self.store)
+        self.storage = UnreliableStore(self.chance)
+        self.world = ChangeQueueHarness(tenant, seconds=0.1, max_removals=MAX_REMOVALS, storage=self.storage)
         self.world.function_queue = UnreliableQueue(self.world, self.chance)
         self.world.adapter.before, self.world.adapter.after = self.before, self.after
         self.late: str | None = None
@@ -246,7 +247,7 @@ class Changes(RuleBasedStateMachine):
     def no_member_has_two_outcomes(self) -> None:
         if not hasattr(self, "world"):
             return
-        lines = Counter((line["message_id"], line["member"]) for line in self.store.all_lines())
+        lines = Counter((line["message_id"], line["member"]) for line in self.storage.all_lines())
         assert [one for one, times in lines.items() if times > 1] == []
 
     def teardown(self) -> None:

@@ -20,7 +20,7 @@ from meibo.providers import provider, register
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, ProviderContext
 from tests.support.clock import FakeClock
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"
@@ -53,7 +53,7 @@ class FakeBus:
 
     events: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def announce(self, detail: Mapping[str, Any]) -> None:
+    def publish(self, detail: Mapping[str, Any]) -> None:
         self.events.append(detail)
 
 
@@ -119,7 +119,7 @@ class ExportsHarness:
     """A RunCreator with its store, workflow, providers and clock."""
 
     configuration: Configuration
-    store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
     workflow: FakeWorkflow = field(default_factory=FakeWorkflow)
     seconds_left: float = 900.0
     clock: Clock = field(default_factory=lambda: FakeClock(TICK.timestamp()))
@@ -133,7 +133,7 @@ class ExportsHarness:
     @property
     def creator(self) -> RunCreator:
         return RunCreator(
-            store=self.store,
+            storage=self.storage,
             workflow=self.workflow,
             bucket="archive",
             configuration=lambda: self.configuration,

@@ -17,7 +17,7 @@ from meibo.exports.checkpoint import Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent
 from meibo.exports.plan import PlannedExport
 from meibo.providers.base import Pages, ProviderContext
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 from tests.unit.exports.conftest import RUN, TICK
 from tests.unit.exports.test_check import EXPORT
 
@@ -46,7 +46,7 @@ def result(rows: int | None = 10, sha256: str = "ab" * 32) -> CopyResult:
 
 @dataclass
 class FakeCopier:
-    store: MemoryArchiveStore
+    storage: MemoryStorage
     result: CopyResult
     error: Exception | None = None
     contents: list[Content] = field(default_factory=list)
@@ -58,7 +58,7 @@ class FakeCopier:
             raise self.error
         self.copied.append(key)
         self.contents.append(content)
-        self.store.objects[key] = b"the file"
+        self.storage.objects[key] = b"the file"
         return self.result
 
     def read_back(self, key: str, content: Content) -> CopyResult:
@@ -77,12 +77,12 @@ class FakeCollector(Collector):
     unfinished: Unfinished | None
 
     def collect(self, event: ExportEvent, pages: Pages) -> Collected | Unfinished:
-        return self.unfinished or FakeCollected(store=self.store, parts=(), pages=pages)
+        return self.unfinished or FakeCollected(storage=self.storage, parts=(), pages=pages)
 
 
 @dataclass
 class ArchiveHarness:
-    store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
     rows: int | None = 10
     error: Exception | None = None
     export: PlannedExport = EXPORT
@@ -90,12 +90,12 @@ class ArchiveHarness:
     copier: FakeCopier = field(init=False)
 
     def archive(self, run_id: str = RUN) -> dict[str, Any]:
-        self.copier = FakeCopier(self.store, result(self.rows), self.error)
+        self.copier = FakeCopier(self.storage, result(self.rows), self.error)
         archiver = Archiver(
-            store=self.store,
+            storage=self.storage,
             bucket="archive",
             copier=self.copier,
-            collector=FakeCollector(store=self.store, time_left=lambda: 900.0, unfinished=self.unfinished),
+            collector=FakeCollector(storage=self.storage, time_left=lambda: 900.0, unfinished=self.unfinished),
             context=ProviderContext(lambda: 900.0),
             now=lambda: TICK,
         )
@@ -116,7 +116,7 @@ def test_manifest_is_written_beside_the_object() -> None:
         "bytes": 123,
         "verdict": "ok",
     }
-    manifest = harness.store.get_json(MANIFEST)
+    manifest = harness.storage.read_json(MANIFEST)
     assert manifest is not None
     assert manifest["object"] == {
         "bucket": "archive",
@@ -145,7 +145,7 @@ def test_object_without_a_manifest_is_read_back_and_gets_one() -> None:
     # given: an invocation completed the object and was killed
     harness = ArchiveHarness()
     harness.archive()
-    del harness.store.objects[MANIFEST]
+    del harness.storage.objects[MANIFEST]
 
     # when
     harness.archive()
@@ -153,7 +153,7 @@ def test_object_without_a_manifest_is_read_back_and_gets_one() -> None:
     # then: the file is not fetched again
     assert harness.copier.copied == []
     assert harness.copier.read == [KEY]
-    manifest = harness.store.get_json(MANIFEST)
+    manifest = harness.storage.read_json(MANIFEST)
     assert manifest is not None
     assert manifest["archived"]["read_back"] is True
     # the object may be the file of an earlier job
@@ -166,19 +166,19 @@ def test_failed_copy_leaves_no_manifest() -> None:
     with pytest.raises(CorruptFileError):
         harness.archive()
 
-    assert list(harness.store.objects) == []
+    assert list(harness.storage.objects) == []
 
 
 def test_manifest_of_another_file_is_a_conflict() -> None:
     harness = ArchiveHarness()
 
-    class RacingStore(MemoryArchiveStore):
+    class RacingStore(MemoryStorage):
         def put_json(self, key: str, document: Any) -> bool:
             other = {**document, "object": {**document["object"], "sha256": "cd" * 32}}
             super().put_json(key, other)
             return False
 
-    harness.store = RacingStore()
+    harness.storage = RacingStore()
     with pytest.raises(ArchiveConflictError, match="another file"):
         harness.archive()
 
@@ -203,7 +203,7 @@ def test_suspect_export_records_the_reason_and_the_last_run() -> None:
     harness.rows = 4
     harness.archive(NEXT_RUN)
 
-    manifest = harness.store.get_json(MANIFEST.replace("dt=2026-11-21", "dt=2026-11-22").replace(RUN, NEXT_RUN))
+    manifest = harness.storage.read_json(MANIFEST.replace("dt=2026-11-21", "dt=2026-11-22").replace(RUN, NEXT_RUN))
     assert manifest is not None
     assert manifest["sanity"] == {
         "verdict": "suspect",
@@ -254,7 +254,7 @@ def test_unfinished_export_returns_its_progress_and_writes_no_object() -> None:
         "wait_seconds": 12,
         "progress": progress.to_json(),
     }
-    assert list(harness.store.objects) == []
+    assert list(harness.storage.objects) == []
 
 
 def test_old_last_export_is_found() -> None:
@@ -287,7 +287,7 @@ class Daily:
         export = replace(EXPORT, accept_from=accept_from)
         self.harness.rows, self.harness.export = rows, export
         self.harness.archive(run_id)
-        manifest = self.harness.store.get_json(export.address.manifest_key(run_id))
+        manifest = self.harness.storage.read_json(export.address.manifest_key(run_id))
         assert manifest is not None
         sanity: dict[str, Any] = manifest["sanity"]
         return sanity
@@ -386,10 +386,10 @@ def test_suspect_manifest_without_a_baseline_is_skipped_in_the_comparison() -> N
     daily.archive(0, 10)
     sanity = daily.archive(1, 4)
     key = EXPORT.address.manifest_key(NEXT_RUN)
-    manifest = daily.harness.store.get_json(key)
+    manifest = daily.harness.storage.read_json(key)
     assert manifest is not None
-    del daily.harness.store.objects[key]
+    del daily.harness.storage.objects[key]
     names = ("baseline_run_id", "baseline_rows")
-    daily.harness.store.put_json(key, {**manifest, "sanity": {n: v for n, v in sanity.items() if n not in names}})
+    daily.harness.storage.put_json(key, {**manifest, "sanity": {n: v for n, v in sanity.items() if n not in names}})
 
     assert daily.archive(2, 4)["verdict"] == "suspect"

@@ -17,7 +17,7 @@ from meibo.exports.checkpoint import MAX_WAIT_SECONDS, Collected, Collector, Unf
 from meibo.exports.events import CheckpointProgress, ExportEvent, parse_export_event
 from meibo.providers.auth0.datasets import PAGES
 from tests.support.exports import planned_export
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 from tests.support.memory_tenant import MemoryTenant, organization_id
 from tests.unit.exports.conftest import RUN, TICK
 
@@ -30,7 +30,7 @@ class CollectorHarness:
 
     tenant: MemoryTenant
     dataset: str = "members"
-    store: MemoryArchiveStore = field(default_factory=MemoryArchiveStore)
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
     part_bytes: int = 1_000_000
     seconds_left: float = 900.0
     time: datetime = TICK
@@ -38,7 +38,7 @@ class CollectorHarness:
 
     def collect(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Collected | Unfinished:
         collector = Collector(
-            store=self.store,
+            storage=self.storage,
             time_left=lambda: self.seconds_left,
             part_bytes=self.part_bytes,
             now=lambda: self.time,
@@ -144,7 +144,7 @@ def test_invocation_without_a_response_writes_nothing_and_waits_longer(retry_aft
 
     assert unfinished.wait_seconds == waits
     assert unfinished.progress.part == 0
-    assert list(harness.store.objects) == []
+    assert list(harness.storage.objects) == []
 
 
 def test_provider_that_is_busy_for_hours_does_not_fail_the_export() -> None:
@@ -187,7 +187,7 @@ def test_existing_part_is_reused() -> None:
     harness = CollectorHarness(MemoryTenant(10, calls_left=6))
     harness.unfinished()
     calls_before = len(harness.tenant.calls)
-    before = dict(harness.store.objects)
+    before = dict(harness.storage.objects)
 
     # when
     harness.tenant.calls_left = 1_000_000
@@ -196,13 +196,13 @@ def test_existing_part_is_reused() -> None:
     # then: its calls are not repeated, and no object is overwritten
     assert rows(collected) == harness.tenant.lines("members")
     assert harness.tenant.calls[calls_before:].count(f"members of {organization_id(0)}") == 0
-    assert before.items() <= harness.store.objects.items()
+    assert before.items() <= harness.storage.objects.items()
 
 
 def test_first_of_two_concurrent_writes_of_a_part_counts() -> None:
     # given: a concurrent invocation finishes part 1 first, with more rows
     harness = CollectorHarness(MemoryTenant(10, calls_left=4))
-    other = CollectorHarness(MemoryTenant(10, calls_left=6), store=harness.store)
+    other = CollectorHarness(MemoryTenant(10, calls_left=6), storage=harness.storage)
     first = True
 
     def race(_call: str) -> None:
@@ -234,7 +234,9 @@ def test_two_concurrent_invocations_produce_one_file(
 ) -> None:
     # given: another invocation, with other part sizes, runs during the nth call of this invocation
     harness = CollectorHarness(MemoryTenant(count, calls_left=calls[0]), dataset, part_bytes=part_bytes[0])
-    other = CollectorHarness(MemoryTenant(count, calls_left=calls[1]), dataset, harness.store, part_bytes=part_bytes[1])
+    other = CollectorHarness(
+        MemoryTenant(count, calls_left=calls[1]), dataset, harness.storage, part_bytes=part_bytes[1]
+    )
     call_count = 0
 
     def run_other(_call: str) -> None:
@@ -339,7 +341,7 @@ def test_damaged_part_is_not_archived() -> None:
     collected = harness.collected()
     key = collected.parts[0].key
     assert key
-    harness.store.objects[key] += b"\0"
+    harness.storage.objects[key] += b"\0"
 
     with pytest.raises(CorruptFileError, match="SHA-256 of its record"):
         list(collected.chunks())
@@ -348,7 +350,7 @@ def test_damaged_part_is_not_archived() -> None:
 def test_expired_parts_are_collected_again() -> None:
     harness = CollectorHarness(MemoryTenant(10, calls_left=6))
     progress = harness.unfinished().progress
-    harness.store.objects.clear()
+    harness.storage.objects.clear()
     harness.tenant.calls_left = 1_000_000
 
     assert rows(harness.collected(progress)) == harness.tenant.lines("members")
@@ -360,7 +362,7 @@ def test_first_part_that_expired_before_the_last_is_an_error() -> None:
     harness.tenant.calls_left = 6
     progress = harness.unfinished(progress).progress
     harness.tenant.calls_left = 1_000_000
-    del harness.store.objects[f"{FOLDER}00001.json"]
+    del harness.storage.objects[f"{FOLDER}00001.json"]
 
     with pytest.raises(ArchiveConflictError, match="part 1 of 3"):
         harness.collect(progress)
@@ -376,14 +378,14 @@ def test_refused_request_fails_the_export_and_archives_nothing() -> None:
     with pytest.raises(RequestRefusedError):
         harness.collect()
 
-    assert not any(key.startswith("archive/") for key in harness.store.objects)
+    assert not any(key.startswith("archive/") for key in harness.storage.objects)
 
 
 def test_parts_are_outside_the_archive_and_named_after_their_attempt() -> None:
     harness = CollectorHarness(MemoryTenant(5))
     collected = harness.collected()
 
-    record, part = sorted(harness.store.objects, key=len)
+    record, part = sorted(harness.storage.objects, key=len)
     assert record == f"{FOLDER}00001.json"
     assert part == collected.parts[0].key
     assert part.startswith(f"{FOLDER}00001-")
@@ -392,7 +394,7 @@ def test_parts_are_outside_the_archive_and_named_after_their_attempt() -> None:
 
 def test_part_record_of_another_version_is_rejected() -> None:
     harness = CollectorHarness(MemoryTenant(5))
-    harness.store.put_json(f"{FOLDER}00001.json", {"number": 1})
+    harness.storage.put_json(f"{FOLDER}00001.json", {"number": 1})
 
     with pytest.raises(ArchiveConflictError, match="version"):
         harness.collect()

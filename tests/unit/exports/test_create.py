@@ -25,8 +25,9 @@ from meibo.errors import (
 )
 from meibo.exports.finish import RunFinisher
 from meibo.exports.plan import ExportJob, Plan, PlannedExport
+from tests.support.archives import export_manifest
 from tests.support.clock import FakeClock, VirtualTime
-from tests.support.memory_archive import MemoryArchiveStore
+from tests.support.memory_archive import MemoryStorage
 from tests.unit.exports.conftest import (
     ORGANIZATIONS,
     RUN,
@@ -48,26 +49,19 @@ SHARED = "acme/users/ndjson/con_000000000000000S"
 
 
 def planned(harness: ExportsHarness, key: str = ATTEMPT_1) -> list[PlannedExport]:
-    return [PlannedExport.from_json(entry) for entry in harness.store.get_json(key) or []]
+    return [PlannedExport.from_json(entry) for entry in harness.storage.read_json(key) or []]
 
 
 def archive(harness: ExportsHarness, *exports: PlannedExport) -> None:
     for export in exports:
-        harness.store.put_json(
-            export.address.manifest_key(RUN),
-            {
-                "object": {"key": "k", "bytes": 100, "sha256": "ab"},
-                "content": {"rows": 10},
-                "sanity": {"verdict": "ok"},
-            },
-        )
+        harness.storage.put_json(export.address.manifest_key(RUN), export_manifest(export.address).to_json())
 
 
 def finished(harness: ExportsHarness, attempt: int) -> dict[str, Any]:
     """Finish the attempt and return its run manifest."""
     harness.workflow.executions[RUN, attempt] = "FAILED"
-    RunFinisher(store=harness.store, bus=FakeBus()).finish(RUN, attempt)
-    manifest = harness.store.get_json(run_manifest_key(RUN, attempt))
+    RunFinisher(storage=harness.storage, bus=FakeBus()).finish(RUN, attempt)
+    manifest = harness.storage.read_json(run_manifest_key(RUN, attempt))
     assert isinstance(manifest, dict)
     return manifest
 
@@ -80,7 +74,7 @@ def test_tick_writes_the_plan_creates_jobs_and_starts_the_workflow(harness: Expo
     response = harness.creator.begin(TICK)
 
     assert response == {"run_id": RUN, "attempt": 1, "status": "started", "exports": 3, "jobs": 2, "not_created": []}
-    plan = harness.store.get_json(PLAN)
+    plan = harness.storage.read_json(PLAN)
     assert plan is not None
     assert [entry["export_id"] for entry in plan["exports"]] == [
         "acme/users/ndjson/con_0000000000000001",
@@ -98,12 +92,12 @@ def test_tick_writes_the_plan_creates_jobs_and_starts_the_workflow(harness: Expo
 
 def test_tick_that_is_delivered_twice_changes_nothing(harness: ExportsHarness) -> None:
     harness.creator.begin(TICK)
-    before = dict(harness.store.objects)
+    before = dict(harness.storage.objects)
 
     response = harness.creator.begin(TICK)
 
     assert response["status"] == "already_started"
-    assert harness.store.objects == before
+    assert harness.storage.objects == before
     assert len(harness.providers.jobs) == 2
     assert len(harness.workflow.starts) == 1
 
@@ -113,7 +107,7 @@ def test_tick_that_was_killed_after_its_plan_is_resumed_without_new_jobs(harness
     harness.creator.begin(TICK)
     harness.workflow.executions.clear()
     harness.workflow.starts.clear()
-    del harness.store.objects[ATTEMPT_1]
+    del harness.storage.objects[ATTEMPT_1]
     harness.providers.jobs.clear()
 
     # when: the schedule delivers the tick again
@@ -183,7 +177,8 @@ def test_accepted_date_is_in_the_plan_and_the_latest_counts_for_a_shared_connect
 def test_repair_uses_the_current_settings_of_the_source(new_harness: HarnessFactory) -> None:
     # given: a run whose files were on a host outside the allowed hosts
     harness = new_harness(auth0_source({"dataset": "users"}))
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     source = {**auth0_source({"dataset": "users"}), "location_hosts": ["files.example.com"], "suspect_share": 0.25}
     harness.configuration = configuration_of({**source, "job_deadline_seconds": 600})
 
@@ -191,7 +186,7 @@ def test_repair_uses_the_current_settings_of_the_source(new_harness: HarnessFact
     harness.creator.repair(RUN)
 
     # then
-    (export,) = harness.store.get_json(ATTEMPT_2) or []
+    (export,) = harness.storage.read_json(ATTEMPT_2) or []
     assert export["options"] == {"location_hosts": ["files.example.com"]}
     assert (export["suspect_share"], export["job_deadline_seconds"]) == (0.25, 600)
 
@@ -224,7 +219,7 @@ def test_busy_aws_does_not_refuse_an_organization(new_harness: HarnessFactory, m
         patch.setattr(harness.providers, "organization_connections", busy)
         with pytest.raises(AwsBusyError):
             harness.creator.begin(TICK)
-    planned_while_busy = harness.store.get_json(PLAN)
+    planned_while_busy = harness.storage.read_json(PLAN)
     harness.creator.begin(TICK)
 
     # then: no plan was written, and the next delivery of the tick starts the run
@@ -267,8 +262,9 @@ def test_export_of_cybozu_has_no_job(harness: ExportsHarness) -> None:
 
 
 def test_repair_contains_only_missing_exports(harness: ExportsHarness) -> None:
-    harness.begin_failed_run()
-    harness.store.put_json(planned(harness)[0].address.manifest_key(RUN), {})
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.storage.put_json(planned(harness)[0].address.manifest_key(RUN), {})
 
     response = harness.creator.repair(RUN)
 
@@ -289,16 +285,17 @@ def test_repair_of_a_running_attempt_changes_nothing(harness: ExportsHarness) ->
 
 def test_repair_of_a_complete_run_starts_nothing(harness: ExportsHarness) -> None:
     harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "SUCCEEDED"
     archive(harness, *planned(harness))
-    harness.store.put_json(MANIFEST, {"complete": True})
+    finished(harness, 1)
+    harness.workflow.executions[RUN, 1] = "SUCCEEDED"
 
     assert harness.creator.repair(RUN) == {"run_id": RUN, "attempt": 1, "status": "complete", "exports": 0}
     assert harness.workflow.starts == [(RUN, 1, ATTEMPT_1)]
 
 
 def test_repair_starts_the_attempt_that_a_killed_repair_prepared(harness: ExportsHarness) -> None:
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     harness.creator.repair(RUN)
     del harness.workflow.executions[RUN, 2]
     harness.workflow.starts.clear()
@@ -311,7 +308,8 @@ def test_repair_starts_the_attempt_that_a_killed_repair_prepared(harness: Export
 
 
 def test_repair_uses_the_current_domain_and_secret(harness: ExportsHarness) -> None:
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     source = auth0_source({"dataset": "users", "connection_id": "con_0000000000000001"})
     source.update(domain="acme.eu.auth0.com", secret="meibo/acme-corrected")
     harness.configuration = configuration_of(source, cybozu_source({"dataset": "users"}))
@@ -325,7 +323,8 @@ def test_repair_uses_the_current_domain_and_secret(harness: ExportsHarness) -> N
 def test_repair_resolves_refused_exports_again(new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     # given: an organization without connections when the plan was written
     harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
 
     # when: the organization has a connection now
     monkeypatch.setitem(ORGANIZATIONS, "org_0000000000000009", ["con_0000000000000009"])
@@ -339,7 +338,7 @@ def test_repair_resolves_refused_exports_again(new_harness: HarnessFactory, monk
 
 
 def test_unknown_run_cannot_be_repaired(harness: ExportsHarness) -> None:
-    with pytest.raises(EventError, match="there is no plan"):
+    with pytest.raises(EventError, match=f"run {RUN} has no plan"):
         harness.creator.repair(RUN)
 
 
@@ -387,7 +386,8 @@ def test_two_concurrent_ticks_create_each_job_once(new_harness: HarnessFactory, 
 
 
 def test_two_concurrent_repairs_create_each_job_once(harness: ExportsHarness) -> None:
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     harness.providers.jobs.clear()
 
     responses = at_the_same_time(harness, *[lambda: harness.creator.repair(RUN)] * 2)
@@ -404,7 +404,7 @@ def test_two_concurrent_repairs_create_each_job_once(harness: ExportsHarness) ->
 def kill_after_plan(harness: ExportsHarness, attempt: int, key: str) -> None:
     """Restore the state of an attempt whose invocation was killed while it created jobs."""
     del harness.workflow.executions[RUN, attempt]
-    del harness.store.objects[key]
+    del harness.storage.objects[key]
     harness.workflow.starts.clear()
     harness.providers.jobs.clear()
 
@@ -437,7 +437,7 @@ def test_invocation_without_time_to_wait_for_a_preparation_fails(harness: Export
     assert harness.workflow.starts == []
 
 
-class LostResponses(MemoryArchiveStore):
+class LostResponses(MemoryStorage):
     """A bucket whose first response to each write is lost, so that the client's retry finds an existing key."""
 
     def put_json(self, key: str, document: Any) -> bool:
@@ -446,7 +446,7 @@ class LostResponses(MemoryArchiveStore):
 
 
 def test_invocation_recognizes_its_own_plan_after_a_lost_response(harness: ExportsHarness) -> None:
-    harness.store = LostResponses()
+    harness.storage = LostResponses()
 
     response = harness.creator.begin(TICK)
 
@@ -489,7 +489,8 @@ def test_response_lists_exports_that_were_not_created(
 
 
 def test_response_of_a_repair_lists_exports_that_were_not_created(harness: ExportsHarness) -> None:
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     harness.providers.fails["acme/users/ndjson/con_0000000000000001"] = ProviderBusyError("busy")
 
     response = harness.creator.repair(RUN)
@@ -534,7 +535,7 @@ def test_aborted_run_without_a_manifest_is_finished(harness: ExportsHarness) -> 
     response = harness.creator.repair(RUN)
 
     assert (response["attempt"], response["status"], response["exports"]) == (2, "started", 0)
-    assert harness.store.get_json(ATTEMPT_2) == []
+    assert harness.storage.read_json(ATTEMPT_2) == []
     assert harness.workflow.starts[-1] == (RUN, 2, ATTEMPT_2)
     assert finished(harness, 2)["complete"] is True
     assert harness.creator.repair(RUN)["status"] == "complete"
@@ -612,12 +613,13 @@ def test_run_with_all_exports_is_finished_without_a_configuration(harness: Expor
 def test_repair_does_not_reuse_the_name_of_an_execution_without_a_list(
     harness: ExportsHarness, lost: tuple[str, ...]
 ) -> None:
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     if ATTEMPT_2 in lost:
         harness.creator.repair(RUN)
         harness.workflow.executions[RUN, 2] = "FAILED"
     for key in lost:
-        del harness.store.objects[key]
+        del harness.storage.objects[key]
 
     response = harness.creator.repair(RUN)
 
@@ -646,11 +648,12 @@ def test_run_that_was_planned_but_not_started_is_repaired(harness: ExportsHarnes
 
 def test_plan_without_a_preparation_can_be_repaired(harness: ExportsHarness) -> None:
     # given: a plan of an earlier version of Meibo
-    harness.begin_failed_run()
-    document = harness.store.get_json(PLAN)
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    document = harness.storage.read_json(PLAN)
     assert document is not None
-    del document["preparation"], harness.store.objects[PLAN]
-    harness.store.put_json(PLAN, document)
+    del document["preparation"], harness.storage.objects[PLAN]
+    harness.storage.put_json(PLAN, document)
 
     assert harness.creator.repair(RUN)["attempt"] == 2
 
@@ -693,7 +696,8 @@ def test_shared_connection_is_archived_after_its_fields_agree(
 
 def test_fields_that_still_differ_are_refused_again(new_harness: HarnessFactory) -> None:
     harness = new_harness(shared_with(["user_id"], ["email"]))
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
 
     response = harness.creator.repair(RUN)
 
@@ -705,24 +709,26 @@ def test_fields_that_still_differ_are_refused_again(new_harness: HarnessFactory)
 
 def test_export_that_is_no_longer_configured_is_missing_with_that_reason(new_harness: HarnessFactory) -> None:
     harness = new_harness(shared_with(["user_id"], ["email"]))
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     harness.configuration = configuration_of(auth0_source({"dataset": "organizations"}))
 
     response = harness.creator.repair(RUN)
 
     (failure,) = response["not_created"]
     assert failure["export_id"] == SHARED
-    assert "not in the configuration any more" in failure["reason"]
+    assert "the configuration no longer contains it" in failure["reason"]
 
 
 def test_export_of_a_removed_source_is_missing_with_that_reason(new_harness: HarnessFactory) -> None:
     harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     harness.configuration = configuration_of(cybozu_source({"dataset": "users"}))
 
     (failure,) = harness.creator.repair(RUN)["not_created"]
 
-    assert "not in the configuration any more" in failure["reason"]
+    assert "the configuration no longer contains it" in failure["reason"]
 
 
 def test_run_is_complete_if_the_connections_of_a_refused_organization_are_archived(
@@ -770,7 +776,8 @@ def test_connection_archived_with_other_fields_does_not_hide_a_refused_export(
 def test_refused_organizations_are_resolved_once_each(new_harness: HarnessFactory) -> None:
     names = [f"org_{number:016d}" for number in range(3, 9)]
     harness = new_harness(auth0_source(*({"dataset": "users", "organization_id": name} for name in names)))
-    harness.begin_failed_run()
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
     calls: list[None] = []
     harness.providers.wait = lambda: calls.append(None)
 
@@ -781,7 +788,7 @@ def test_refused_organizations_are_resolved_once_each(new_harness: HarnessFactor
 
 def test_plan_is_read_as_it_was_written(harness: ExportsHarness) -> None:
     harness.creator.begin(TICK)
-    document = harness.store.get_json(PLAN)
+    document = harness.storage.read_json(PLAN)
 
     assert Plan.from_json(document).to_json() == document
 
@@ -798,7 +805,7 @@ def test_plan_is_read_as_it_was_written(harness: ExportsHarness) -> None:
 )
 def test_malformed_plan_is_an_event_error(harness: ExportsHarness, change: dict[str, Any]) -> None:
     harness.creator.begin(TICK)
-    document = harness.store.get_json(PLAN)
+    document = harness.storage.read_json(PLAN)
     assert document is not None
 
     with pytest.raises(EventError, match="plan"):

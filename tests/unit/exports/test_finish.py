@@ -11,6 +11,7 @@ from meibo import errors
 from meibo.errors import EventError
 from meibo.exports.finish import RunFinisher
 from meibo.exports.plan import PlannedExport
+from tests.support.archives import export_manifest
 from tests.unit.exports.conftest import RUN, TICK, ExportsHarness, FakeBus
 
 FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
@@ -23,22 +24,16 @@ class FinishHarness:
 
     @property
     def finisher(self) -> RunFinisher:
-        return RunFinisher(store=self.harness.store, bus=self.bus, now=lambda: TICK)
+        return RunFinisher(storage=self.harness.storage, bus=self.bus, now=lambda: TICK)
 
     def exports(self) -> list[PlannedExport]:
-        plan = self.harness.store.get_json(FOLDER + "_plan.json")
+        plan = self.harness.storage.read_json(FOLDER + "_plan.json")
         assert plan is not None
         return [PlannedExport.from_json(entry) for entry in plan["exports"]]
 
-    def archive(self, export: PlannedExport, *, rows: int = 10, verdict: str = "ok") -> None:
-        self.harness.store.put_json(
-            export.address.manifest_key(RUN),
-            {
-                "object": {"key": "k", "bytes": 100, "sha256": "ab"},
-                "content": {"rows": rows},
-                "sanity": {"verdict": verdict},
-            },
-        )
+    def archive(self, export: PlannedExport, *, rows: int = 10, reason: str | None = None) -> None:
+        manifest = export_manifest(export.address, body=b"x" * 100, rows=rows, reason=reason)
+        self.harness.storage.put_json(export.address.manifest_key(RUN), manifest.to_json())
 
 
 @pytest.fixture
@@ -67,7 +62,7 @@ def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> No
     summary = run.finisher.finish(RUN, 1)
 
     assert summary["complete"] is False
-    manifest = run.harness.store.get_json(FOLDER + "_manifest.json")
+    manifest = run.harness.storage.read_json(FOLDER + "_manifest.json")
     assert manifest is not None
     assert manifest["missing"] == [
         {
@@ -78,7 +73,7 @@ def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> No
         {
             "export_id": third.export_id,
             "error": "Unknown",
-            "reason": "the workflow ended before it could say why; see the execution's history in Step Functions",
+            "reason": "the workflow ended before it recorded a reason; see the execution's history in Step Functions",
         },
     ]
     assert run.bus.events[0]["missing"] == [second.export_id, third.export_id]
@@ -90,7 +85,7 @@ def test_message_of_an_unexpected_error_is_not_recorded(run: FinishHarness) -> N
 
     run.finisher.finish(RUN, 1)
 
-    manifest = run.harness.store.get_json(FOLDER + "_manifest.json")
+    manifest = run.harness.storage.read_json(FOLDER + "_manifest.json")
     assert manifest is not None
     assert manifest["missing"][0]["error"] == "KeyError"
     assert "taro" not in json.dumps(manifest)
@@ -98,7 +93,7 @@ def test_message_of_an_unexpected_error_is_not_recorded(run: FinishHarness) -> N
 
 def test_suspect_exports_are_counted_and_named(run: FinishHarness) -> None:
     for index, export in enumerate(run.exports()):
-        run.archive(export, verdict="suspect" if index == 1 else "ok")
+        run.archive(export, reason="no rows" if index == 1 else None)
 
     summary = run.finisher.finish(RUN, 1)
 
@@ -125,25 +120,25 @@ def test_repair_has_its_own_manifest_and_can_complete_the_run(run: FinishHarness
         run.archive(export)
 
     assert run.finisher.finish(RUN, 2)["complete"] is True
-    assert run.harness.store.exists(FOLDER + "_manifest-2.json")
-    manifest = run.harness.store.get_json(FOLDER + "_manifest.json")
+    assert run.harness.storage.exists(FOLDER + "_manifest-2.json")
+    manifest = run.harness.storage.read_json(FOLDER + "_manifest.json")
     assert manifest is not None
     assert manifest["complete"] is False
 
 
 def test_run_without_a_plan_is_an_event_error() -> None:
-    with pytest.raises(EventError, match="there is no plan"):
-        RunFinisher(store=ExportsHarness(None).store, bus=FakeBus()).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
+    with pytest.raises(EventError, match=f"run {RUN} has no plan"):
+        RunFinisher(storage=ExportsHarness(None).storage, bus=FakeBus()).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
 
 
 def test_every_error_of_meibo_is_recorded_with_a_reason(run: FinishHarness) -> None:
     names = [name for name, kind in vars(errors).items() if isinstance(kind, type) and name.endswith("Error")]
     for name, export in zip(names, run.exports() * len(names), strict=False):
-        run.harness.store.objects = {k: v for k, v in run.harness.store.objects.items() if "_failures" not in k}
+        run.harness.storage.objects = {k: v for k, v in run.harness.storage.objects.items() if "_failures" not in k}
 
         run.finisher.record_failure(RUN, 1, export, {"Error": name})
 
-        (record,) = [k for k in run.harness.store.objects if "_failures" in k]
-        document = run.harness.store.get_json(record)
+        (record,) = [k for k in run.harness.storage.objects if "_failures" in k]
+        document = run.harness.storage.read_json(record)
         assert document is not None
         assert document["reason"]

@@ -1,4 +1,4 @@
-"""Read an archived object back, with the same eyes as the copy: its digests, its gzip trailer, its rows."""
+"""Read an archived object, to compute the digests, rows and facts that its copy would have returned."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _CHUNK_BYTES = MIB
-_RESERVE_SECONDS = 10.0
+_MIN_READ_SECONDS = 10.0
 
 
 def describe_existing_object(
     client: S3Client, bucket: str, key: str, *, content: Content, deadline: Callable[[], float] | None = None
 ) -> CopyResult:
-    """Return what the copy of this object would have returned, from the object itself.
+    """Return the result that the copy of this object would have returned, from the object itself.
 
-    Raises CorruptFileError where the object is not what S3's own checksum, its gzip trailer or its format say, and
-    OutOfTimeError where the invocation's time (``deadline``, in seconds) is too short to read it all.
+    Raises CorruptFileError if the object differs from its S3 checksum or gzip trailer, WrongFormatError if it
+    does not have the format, and OutOfTimeError if the invocation's time (``deadline``, in seconds) is too short.
     """
     answer = client.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     checksum = best_checksum()
     digest, inspection = FileDigest(checksum), Inspection(content)
     for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
-        if deadline is not None and deadline() < _RESERVE_SECONDS:
+        if deadline is not None and deadline() < _MIN_READ_SECONDS:
             raise OutOfTimeError("the invocation's time ends before the archived object is read back")
         digest.add(memoryview(chunk), checksum.update(chunk))
         inspection.feed(memoryview(chunk))
@@ -37,7 +37,7 @@ def describe_existing_object(
         raise CorruptFileError(f"{key} ended after {digest.bytes} of {answer['ContentLength']} bytes")
     stored = answer.get("ChecksumCRC64NVME" if checksum.name == "CRC64NVME" else "ChecksumCRC32")
     if stored is not None and answer.get("ChecksumType") == "FULL_OBJECT" and stored != digest.checksum:
-        raise CorruptFileError(f"{key} does not have the {checksum.name} that S3 keeps for it")
+        raise CorruptFileError(f"{key} does not have the {checksum.name} that S3 stores for it")
     facts = inspection.finish()
     return CopyResult(
         bytes=digest.bytes,

@@ -1,16 +1,44 @@
-"""Keys in the archive bucket: Hive-style, so that Athena, DuckDB and Spark read it as it is."""
+"""Keys in the archive bucket: every key is built and parsed here.
+
+Keys are in Hive style, so that Athena, DuckDB and Spark read the bucket without a catalog of files. They skip names
+that start with an underscore.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, Literal, Self
 
 from meibo.errors import EventError
 
+ARCHIVE: Final = "archive/"
+"""Prefix of all archived files and their manifests."""
+RUNS: Final = "runs/"
+"""Prefix of the plans, lists of exports and run manifests."""
+VERIFICATIONS: Final = "verifications/"
+"""Prefix of the records of all verifications."""
+OUTCOMES: Final = "changes/"
+"""Prefix of the outcome records of all membership changes."""
+
+MANIFEST_NAME: Final = "_manifest.json"
+
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-_OF_ATTEMPT = re.compile(r"_(?:plan|attempt|manifest)(?:-([0-9]+))?\.json")
+_RUN_DOCUMENT = re.compile(r"_(?:plan|attempt|manifest)(?:-([0-9]+))?\.json")
+_EXPORT_FOLDER = re.compile(
+    r"archive/provider=(?P<provider>[^/]+)/source=(?P<source>[^/]+)/dataset=(?P<dataset>[^/]+)/format=(?P<format>[^/]+)"
+    r"/scope=(?P<scope>[^/]+)/dt=[0-9-]{10}/run=(?P<run_id>[0-9]{8}T[0-9]{6}Z)/"
+)
+
+
+def is_archive_key(key: str) -> bool:
+    """Return whether a key can name an object of an archive.
+
+    Keys are read from manifests, which may have been altered. An absolute key, or a key with an empty, ``.`` or ``..``
+    segment, would lead out of an archive in a folder.
+    """
+    return "\0" not in key and not {"", ".", ".."} & set(key.split("/"))
 
 
 def run_id_of(moment: datetime) -> str:
@@ -19,10 +47,10 @@ def run_id_of(moment: datetime) -> str:
 
 
 def run_moment(run_id: str) -> datetime:
-    """Return the moment that a run was scheduled for, raising EventError where the id has another form."""
+    """Return the scheduled time of a run. Raises EventError if the id does not have the form of a run id."""
     try:
         if not _RUN_ID.fullmatch(run_id):
-            raise ValueError  # noqa: TRY301  (a wrong form and a wrong date are told with one message)
+            raise ValueError  # noqa: TRY301  (a wrong form and an invalid date have one message)
         return datetime.strptime(run_id, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         raise EventError("run_id must be a UTC time of the form 20261121T180000Z") from None
@@ -34,7 +62,7 @@ def _dt(run_id: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportAddress:
-    """Where all archives of one export live; each run adds one folder below."""
+    """The export whose archives a folder contains; each run adds one folder below."""
 
     provider: str
     source: str
@@ -65,7 +93,38 @@ class ExportAddress:
 
     def manifest_key(self, run_id: str) -> str:
         """Key of the manifest beside the archived file."""
-        return f"{self.folder(run_id)}_manifest.json"
+        return f"{self.folder(run_id)}{MANIFEST_NAME}"
+
+
+@dataclass(frozen=True)
+class ExportFolder:
+    """The folder of one export in one run."""
+
+    address: ExportAddress
+    run_id: str
+
+    @property
+    def key(self) -> str:
+        """The folder's prefix, ending with a slash."""
+        return self.address.folder(self.run_id)
+
+    @property
+    def manifest_key(self) -> str:
+        """Key of the export's manifest."""
+        return self.address.manifest_key(self.run_id)
+
+    @classmethod
+    def of(cls, key: str) -> Self | None:
+        """Return the folder that contains a key, or None if the key is not below the folder of an export."""
+        match = _EXPORT_FOLDER.match(key)
+        if match is None:
+            return None
+        fields = match.groupdict()
+        try:
+            folder = cls(run_id=fields.pop("run_id"), address=ExportAddress(**fields))
+            return folder if key.startswith(folder.key) else None
+        except EventError:
+            return None
 
 
 def run_folder(run_id: str) -> str:
@@ -73,47 +132,62 @@ def run_folder(run_id: str) -> str:
     return f"runs/dt={_dt(run_id)}/run={run_id}/"
 
 
+def run_documents(run_id: str, kind: Literal["plan", "attempt", "manifest"]) -> str:
+    """Prefix of the plans, of the attempts' lists of exports or of the manifests of a run."""
+    return f"{run_folder(run_id)}_{kind}"
+
+
+def run_id_of_folder(folder: str) -> str | None:
+    """Return the id of the run whose folder is given (``runs/dt=…/run=…/``), or None for any other prefix."""
+    run_id = folder.rstrip("/").rpartition("/run=")[2]
+    return run_id if _RUN_ID.fullmatch(run_id) else None
+
+
 def reports_folder(run_id: str) -> str:
-    """Prefix of the pages that a run's attempts leave when they have ended, ending with a slash."""
+    """Prefix of the pages that are written at the end of each attempt of a run, ending with a slash."""
     return f"reports/dt={_dt(run_id)}/run={run_id}/"
 
 
 def plan_key(run_id: str, attempt: int = 1) -> str:
-    """Key of the run's plan; a repair adds its own, because nothing is ever overwritten."""
-    return f"{run_folder(run_id)}_plan.json" if attempt == 1 else f"{run_folder(run_id)}_plan-{attempt}.json"
-
-
-def attempt_of(key: str) -> int | None:
-    """Return the attempt that a plan, a list of exports or a run manifest belongs to, or None for every other key."""
-    match = _OF_ATTEMPT.fullmatch(key.rpartition("/")[2])
-    return int(match[1] or 1) if match else None
+    """Key of the run's plan; a repair writes its own plan, because nothing is overwritten."""
+    return f"{run_documents(run_id, 'plan')}{_suffix(attempt)}.json"
 
 
 def attempt_key(run_id: str, attempt: int) -> str:
-    """Key of the list of exports that one attempt of a run works through."""
-    return f"{run_folder(run_id)}_attempt-{attempt}.json"
+    """Key of the list of exports of one attempt of a run."""
+    return f"{run_documents(run_id, 'attempt')}-{attempt}.json"
 
 
 def run_manifest_key(run_id: str, attempt: int) -> str:
-    """Key of the run's manifest; a repair adds its own, because nothing is ever overwritten."""
-    return f"{run_folder(run_id)}_manifest.json" if attempt == 1 else f"{run_folder(run_id)}_manifest-{attempt}.json"
+    """Key of the run's manifest; a repair writes its own manifest, because nothing is overwritten."""
+    return f"{run_documents(run_id, 'manifest')}{_suffix(attempt)}.json"
+
+
+def _suffix(attempt: int) -> str:
+    return "" if attempt == 1 else f"-{attempt}"
+
+
+def attempt_of(key: str) -> int | None:
+    """Return the attempt of a plan, a list of exports or a run manifest, or None for any other key."""
+    match = _RUN_DOCUMENT.fullmatch(key.rpartition("/")[2])
+    return int(match[1] or 1) if match else None
 
 
 def failure_key(run_id: str, attempt: int, export_id: str) -> str:
-    """Key of the record that says why one export failed in one attempt."""
+    """Key of the record of why one export failed in one attempt."""
     return f"{run_folder(run_id)}_failures/attempt={attempt}/{export_id}.json"
 
 
 def parts_folder(run_id: str, attempt: int, export_id: str) -> str:
-    """Prefix of what one attempt has collected of an export that outlasts an invocation, ending with a slash.
+    """Prefix of the finished parts of an export in one attempt, ending with a slash.
 
-    A prefix of its own, so that a lifecycle rule can expire it: once the export is archived nothing reads it.
+    It is separate, so that a lifecycle rule can expire it: once the export is archived, its parts are not read again.
     """
     return f"parts/dt={_dt(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"
 
 
 def part_key(folder: str, number: int, digest: str) -> str:
-    """Return the key of a part below its parts folder; the digest keeps the parts of two invocations apart."""
+    """Return the key of a part below its parts folder; the digest distinguishes the parts of two invocations."""
     return f"{folder}{number:05d}-{digest[:16]}.ndjson.gz"
 
 
@@ -123,12 +197,8 @@ def part_record_key(folder: str, number: int) -> str:
 
 
 def report_key(run_id: str, attempt: int) -> str:
-    """Return the key of the page that an attempt writes; each attempt adds its own, as nothing is overwritten."""
-    return f"{reports_folder(run_id)}index{'' if attempt == 1 else f'-{attempt}'}.html"
-
-
-VERIFICATIONS: Final = "verifications/"
-"""Prefix of the records of all verifications, ending with a slash."""
+    """Return the key of an attempt's report; each attempt writes its own, because nothing is overwritten."""
+    return f"{reports_folder(run_id)}index{_suffix(attempt)}.html"
 
 
 def verification_key(moment: datetime) -> str:
@@ -136,10 +206,16 @@ def verification_key(moment: datetime) -> str:
     return f"{VERIFICATIONS}dt={moment:%Y-%m-%d}/{moment:%Y%m%dT%H%M%SZ}.json"
 
 
-OUTCOMES: Final = "changes/"
-"""Prefix of the outcome records of all membership changes, ending with a slash."""
+def outcomes_source(folder: str) -> str:
+    """Return the source of a folder of outcome records, ``changes/source=…/``, or of a key below it."""
+    return folder.split("/")[1].removeprefix("source=")
+
+
+def outcomes_folder(source: str, day: str) -> str:
+    """Prefix of the outcome records of a source on a day such as ``2026-11-21``, ending with a slash."""
+    return f"{OUTCOMES}source={source}/dt={day}/"
 
 
 def outcome_key(source: str, day: str, name: str) -> str:
     """Return the key of an outcome record; ``day`` has the form ``2026-11-21``."""
-    return f"{OUTCOMES}source={source}/dt={day}/{name}.ndjson"
+    return f"{outcomes_folder(source, day)}{name}.ndjson"

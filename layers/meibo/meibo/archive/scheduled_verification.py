@@ -1,7 +1,7 @@
-"""Verify the newest runs and a rotating sample of the old ones in one invocation. The work of ``verify_archive``.
+"""Verify the newest runs and a rotating sample of the old runs: the work of ``verify_archive``.
 
 Reading an object in a colder storage class costs a retrieval fee per GB, or is impossible before a restore request.
-Such objects are verified by what S3 itself knows (HEAD), and read from end to end only within a longer rotation.
+Such objects are verified by their properties (HEAD), and read completely only in a longer rotation.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import os
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -21,37 +21,108 @@ from meibo import aws
 from meibo.archive.catalog import run_ids
 from meibo.archive.keys import run_folder, run_moment, verification_key
 from meibo.archive.manifest import timestamp
-from meibo.archive.reader import ArchiveReader, S3Reader, Stat
-from meibo.archive.storage import ArchiveStore, S3ArchiveStore
-from meibo.archive.verification import Finding, VerificationTask, Verifier, plan_runs
+from meibo.archive.storage import ArchiveStorage, ObjectStat, S3Storage
+from meibo.archive.verification import DAMAGES, Finding, VerificationTask, Verifier, plan_runs
+from meibo.documents import Fields
 from meibo.errors import MeiboError
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.settings import VerifyArchiveSettings
 
 RECORD_VERSION = 1
-# Runs that every verification reads completely: the last one, and the one before it if that was repaired meanwhile.
+# Runs that every verification reads completely: the last run, and the run before it, which may have been repaired.
 NEWEST_RUNS = 2
-# Time left for the end of an invocation: the record and the metrics. No export is started after this.
-_RESERVE_SECONDS = 60.0
-# No run is planned and no object is read further after this.
-_HARD_RESERVE_SECONDS = _RESERVE_SECONDS / 2
-# Limit of the entries in a record and a log; the counts are of all.
-_MAX_NAMED = 100
+# No export is started if less time is left; the rest is for the record and the metrics.
+_MIN_EXPORT_SECONDS = 60.0
+# No run is planned and no object is read further if less time is left.
+_MIN_READ_SECONDS = _MIN_EXPORT_SECONDS / 2
+# Limit of the entries in a record and in the log; the counts include all.
+_MAX_ENTRIES = 100
 # Objects in these classes and tiers cannot be read before a restore request:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
 _NEEDS_RESTORE: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
-_TIME_USED_UP: Final = "the invocation's time was used up; it is verified in its next turn"
+_TIME_USED_UP: Final = "the invocation's time was used up; it is verified on its next day in the rotation"
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncheckedExport:
+    """The folder of an export, or of a run, that could not be verified, and the reason."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationRecord:
+    """The result of a scheduled verification.
+
+    ``quick`` counts the exports whose objects were not read, ``damaged`` the damaged objects. The lists contain at most
+    100 entries. ``at`` is UTC in ISO 8601.
+    """
+
+    at: str
+    meibo_version: str
+    runs: int
+    exports: int
+    quick: int
+    damaged: int
+    unchecked: int
+    damage: tuple[Finding, ...] = ()
+    could_not_check: tuple[UncheckedExport, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counts by name."""
+        return {name: getattr(self, name) for name in ("runs", "exports", "quick", "damaged", "unchecked")}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "record_version": RECORD_VERSION,
+            "at": self.at,
+            "meibo_version": self.meibo_version,
+            **self.counts,
+            "damage": [asdict(finding) for finding in self.damage],
+            "could_not_check": [asdict(export) for export in self.could_not_check],
+        }
+
+    @classmethod
+    def from_json(cls, document: Any, key: str) -> Self:
+        """Read the JSON form; ``key`` names it in errors.
+
+        Raises ArchiveConflictError if the document is not a record, and ConfigurationError if a later version of Meibo
+        wrote it.
+        """
+        fields = Fields(document, key)
+        fields.check_version("record_version", RECORD_VERSION)
+        damage = [Fields(entry, f"{key}.damage[{number}]") for number, entry in enumerate(fields.items("damage"))]
+        unchecked = [
+            Fields(entry, f"{key}.could_not_check[{number}]")
+            for number, entry in enumerate(fields.items("could_not_check"))
+        ]
+        return cls(
+            at=fields.string("at"),
+            meibo_version=fields.string("meibo_version"),
+            **{name: fields.integer(name) for name in ("runs", "exports", "quick", "damaged", "unchecked")},
+            damage=tuple(
+                Finding(entry.choice("damage", DAMAGES), entry.string("key"), entry.string("detail"))
+                for entry in damage
+            ),
+            could_not_check=tuple(
+                UncheckedExport(key=entry.string("key"), reason=entry.string("reason")) for entry in unchecked
+            ),
+        )
 
 
 def has_turn(run_id: str, *, rotation_days: int, day: int) -> bool:
-    """Return whether a day (an ordinal) is the one day of each rotation on which the run is verified."""
+    """Return whether the run is verified on a day (an ordinal): once in each rotation."""
     return zlib.crc32(run_id.encode()) % rotation_days == day % rotation_days
 
 
 def has_cold_turn(run_id: str, *, rotation_days: int, cold_rotation_days: int, day: int) -> bool:
-    """Return whether this is the turn in which a run's objects are read although their storage class is a colder one.
+    """Return whether a run's objects are read on a day although they are in a colder storage class.
 
-    It is one in every ``cold_rotation_days // rotation_days`` turns of the run, and a different one for each run.
+    This is one in every ``cold_rotation_days // rotation_days`` verifications of the run, at a different time for each
+    run.
     """
     turns = max(cold_rotation_days // rotation_days, 1)
     chosen = zlib.crc32(run_id.encode()) // rotation_days % turns
@@ -59,16 +130,16 @@ def has_cold_turn(run_id: str, *, rotation_days: int, cold_rotation_days: int, d
 
 
 def sample(ids: list[str], *, newest: int, rotation_days: int, day: int) -> list[str]:
-    """Return the newest runs (``ids`` are latest first) and those of the old runs that have their turn, latest first.
+    """Return the newest runs (``ids`` are latest first) and the old runs that are verified on this day, latest first.
 
-    Every old run has its turn once in so many days, whenever runs are added or expire.
+    Each old run is verified once in ``rotation_days``, even if runs are added or expire.
     """
-    return ids[:newest] + [one for one in ids[newest:] if has_turn(one, rotation_days=rotation_days, day=day)]
+    return ids[:newest] + [run_id for run_id in ids[newest:] if has_turn(run_id, rotation_days=rotation_days, day=day)]
 
 
 @dataclass(frozen=True)
 class _Result:
-    """The result of one task. ``quick``: the object was not read. ``unchecked``: why it could not be verified."""
+    """The result of a task: ``quick`` if the object was not read, ``unchecked`` is why it could not be verified."""
 
     findings: tuple[Finding, ...] = ()
     quick: bool = False
@@ -82,8 +153,7 @@ class ScheduledVerification:
     ``transition_days`` is the age at which exports move to a colder storage class, 0 if they never do.
     """
 
-    archive: ArchiveReader
-    store: ArchiveStore
+    archive: ArchiveStorage
     rotation_days: int
     time_left: Callable[[], float]
     newest: int = NEWEST_RUNS
@@ -92,19 +162,19 @@ class ScheduledVerification:
     threads: int = max(os.cpu_count() or 1, 2)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def run(self) -> dict[str, Any]:
-        """Verify, newest runs first, write the record, count the metrics; return the counts."""
+    def run(self) -> dict[str, int]:
+        """Verify the runs, newest first, write the record and the metrics, and return the counts."""
         now = self.now()
         ids = list(run_ids(self.archive))
         chosen = sample(ids, newest=self.newest, rotation_days=self.rotation_days, day=now.toordinal())
         damage: list[Finding] = []
         submitted: list[tuple[VerificationTask, Future[_Result]]] = []
-        unchecked: list[dict[str, str]] = []
+        unplanned: list[UncheckedExport] = []
         with ThreadPoolExecutor(self.threads) as pool:
-            # Each run is planned while the newer ones are verified, so that a short time is spent on the newest runs.
+            # A run is planned while the newer runs are verified, so that a short time is spent on the newest runs.
             for run_id in chosen:
-                if self.time_left() < _HARD_RESERVE_SECONDS:
-                    unchecked.append({"key": run_folder(run_id), "reason": _TIME_USED_UP})
+                if self.time_left() < _MIN_READ_SECONDS:
+                    unplanned.append(UncheckedExport(key=run_folder(run_id), reason=_TIME_USED_UP))
                     continue
                 plan = plan_runs(self.archive, [run_id], now=now)
                 damage += plan.findings
@@ -112,44 +182,42 @@ class ScheduledVerification:
         results = [(task, future.result()) for task, future in submitted]
         damage += [finding for _, result in results for finding in result.findings]
         unchecked = [
-            *({"key": task.folder.key, "reason": result.unchecked} for task, result in results if result.unchecked),
-            *unchecked,
+            UncheckedExport(key=task.folder.key, reason=result.unchecked)
+            for task, result in results
+            if result.unchecked
         ]
-        counts = {
-            "runs": len(chosen),
-            "exports": len(results),
-            "quick": sum(result.quick for _, result in results),
-            "damaged": len({one.key for one in damage}),
-            "unchecked": len(unchecked),
-        }
-        record = {
-            "record_version": RECORD_VERSION,
-            "at": timestamp(now),
-            "meibo_version": meibo.__version__,
-            **counts,
-            "damage": [vars(one) for one in damage[:_MAX_NAMED]],
-            "could_not_check": unchecked[:_MAX_NAMED],
-        }
-        self.store.put_json(verification_key(now), record)
-        for one in damage[:_MAX_NAMED]:
-            logger.error("damage in the archive", extra={"damage": one.damage, "key": one.key, "detail": one.detail})
+        unchecked += unplanned
+        record = VerificationRecord(
+            at=timestamp(now),
+            meibo_version=meibo.__version__,
+            runs=len(chosen),
+            exports=len(results),
+            quick=sum(result.quick for _, result in results),
+            damaged=len({finding.key for finding in damage}),
+            unchecked=len(unchecked),
+            damage=tuple(damage[:_MAX_ENTRIES]),
+            could_not_check=tuple(unchecked[:_MAX_ENTRIES]),
+        )
+        self.archive.put_json(verification_key(now), record.to_json())
+        for finding in record.damage:
+            logger.error("damage in the archive", extra=asdict(finding))
         metrics.add_metric("VerifiedExports", MetricUnit.Count, sum(result.unchecked is None for _, result in results))
-        metrics.add_metric("DamagedObjects", MetricUnit.Count, counts["damaged"])
-        metrics.add_metric("UncheckedExports", MetricUnit.Count, counts["unchecked"])
-        logger.info("archive verified", extra=counts)
-        return counts
+        metrics.add_metric("DamagedObjects", MetricUnit.Count, record.damaged)
+        metrics.add_metric("UncheckedExports", MetricUnit.Count, record.unchecked)
+        logger.info("archive verified", extra=record.counts)
+        return record.counts
 
     def _verify(self, task: VerificationTask, now: datetime) -> _Result:
-        if self.time_left() < _RESERVE_SECONDS:
+        if self.time_left() < _MIN_EXPORT_SECONDS:
             return _Result(unchecked=_TIME_USED_UP)
         quick = False
 
-        def reads(stat: Stat) -> bool:
+        def reads(stat: ObjectStat) -> bool:
             nonlocal quick
             quick = not self._reads_in_full(task.folder.run_id, stat, now)
             return not quick
 
-        verifier = Verifier(self.archive, reads=reads, deadline=lambda: self.time_left() - _HARD_RESERVE_SECONDS)
+        verifier = Verifier(self.archive, reads=reads, time_left=lambda: self.time_left() - _MIN_READ_SECONDS)
         try:
             return _Result(findings=tuple(verifier.verify(task)), quick=quick)
         except ClientError as error:
@@ -157,12 +225,12 @@ class ScheduledVerification:
         except (MeiboError, BotoCoreError) as error:
             return _Result(unchecked=type(error).__name__)
 
-    def _reads_in_full(self, run_id: str, stat: Stat, now: datetime) -> bool:
+    def _reads_in_full(self, run_id: str, stat: ObjectStat, now: datetime) -> bool:
         if stat.storage_class in _NEEDS_RESTORE:
             return False
         age = now - run_moment(run_id)
         past_transition = self.transition_days > 0 and age >= timedelta(days=self.transition_days)
-        # The class itself decides as well: after TransitionDays was raised or set to 0, objects stay where they are.
+        # If TransitionDays was raised or set to 0, older objects stay in their class.
         if not past_transition and stat.storage_class is None:
             return True
         return has_cold_turn(
@@ -174,10 +242,9 @@ class ScheduledVerification:
 
 
 def scheduled_verification(settings: VerifyArchiveSettings, time_left: Callable[[], float]) -> ScheduledVerification:
-    """Return the verification that the settings describe, of the real bucket."""
+    """Return the verification that the settings describe, of the archive bucket."""
     return ScheduledVerification(
-        archive=S3Reader(aws.s3(), settings.bucket),
-        store=S3ArchiveStore(aws.s3(), settings.bucket),
+        archive=S3Storage(aws.s3(), settings.bucket),
         rotation_days=settings.rotation_days,
         transition_days=settings.transition_days,
         cold_rotation_days=settings.cold_rotation_days,

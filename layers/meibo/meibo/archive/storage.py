@@ -1,79 +1,197 @@
-"""Read and write the JSON documents and small objects of the archive.
+"""Storage of the archive in a bucket or in a folder: a reader, and a storage that extends it with writes.
 
-Every write is conditional, so nothing is ever overwritten. The in-memory store of the tests passes the same suite.
+Every write is conditional, so nothing is overwritten. All storages, and the in-memory storage of the tests, pass the
+same test suite.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
+from meibo.archive.keys import is_archive_key
 from meibo.aws import put_if_absent
-from meibo.errors import ArchiveConflictError
+from meibo.errors import ArchiveConflictError, ConfigurationError
 from meibo.settings import Retention
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_CHUNK_BYTES = 1024 * 1024
-_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+CHUNK_BYTES = 1024 * 1024
+# Files that are being written, or that a killed process left, are not part of an archive in a folder.
+TEMPORARY_PREFIX = ".meibo-"
+_NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
+# HEAD responds with 400 and without a body if a version id does not have the form of the bucket's version ids.
+_VERSION_NOT_FOUND = _NOT_FOUND | {"400", "405", "InvalidArgument"}
+_CHECKSUMS = ("CRC64NVME", "CRC32", "CRC32C", "SHA256", "SHA1")
 
 
-class ArchiveStore(Protocol):
-    """What Meibo needs of the bucket apart from the copy itself."""
+@dataclass(frozen=True)
+class StoredObject:
+    """An object in a listing: its key and its size in bytes."""
 
-    def put_json(self, key: str, document: Any) -> bool:
-        """Write the document where the key is free; return whether it was written by this call."""
-        ...
+    key: str
+    bytes: int
 
-    def get_json(self, key: str) -> Any | None:
-        """Return the document, or None where there is none."""
-        ...
 
-    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
-        """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
-        ...
+@dataclass(frozen=True)
+class ObjectStat:
+    """Properties of an object that the storage returns without reading it; None if the storage does not have them.
 
-    def get_lines(self, key: str) -> list[Any] | None:
-        """Return the documents of an NDJSON object, or None where there is none."""
-        ...
+    ``storage_class`` is None for S3 Standard and for files. For an object in an archive tier of S3 Intelligent-Tiering
+    it is the name of the tier.
+    """
 
-    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
-        """Write the bytes where the key is free; return as ``put_json`` does."""
-        ...
+    bytes: int
+    version_id: str | None = None
+    checksum_algorithm: str | None = None
+    checksum_type: str | None = None
+    checksum: str | None = None
+    storage_class: str | None = None
 
-    def chunks(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes of an object, raising ArchiveConflictError where there is none."""
-        ...
 
-    def exists(self, key: str) -> bool:
-        """Tell whether the key holds an object."""
-        ...
+class ArchiveReader(ABC):
+    """An archive that can be read."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The archive's name in messages: ``s3://BUCKET`` or the path of the folder."""
+
+    @abstractmethod
+    def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
+        """Yield the objects below a prefix in the order of their keys, only those greater than ``after``."""
+
+    @abstractmethod
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes | None:
+        """Return the bytes of a small object, or None if it does not exist."""
+
+    @abstractmethod
+    def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:
+        """Return the properties of an object, or of one version of it, or None if it does not exist."""
+
+    @abstractmethod
+    def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        """Yield the bytes of an object, or of one version of it; raise ArchiveConflictError if it does not exist."""
 
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        """Yield the keys below a prefix in order, those greater than ``after`` only."""
-        ...
+        """Yield the keys below a prefix in order, only those greater than ``after``."""
+        yield from (stored.key for stored in self.list(prefix, after=after))
+
+    def exists(self, key: str) -> bool:
+        """Return whether the key contains an object."""
+        return self.stat(key) is not None
+
+    def read_json(self, key: str) -> Any | None:
+        """Return the JSON value of an object, or None if it does not exist.
+
+        Raises ArchiveConflictError if the object is not JSON.
+        """
+        body = self.read(key)
+        try:
+            return None if body is None else json.loads(body)
+        except ValueError:
+            raise ArchiveConflictError(f"{key}: expected JSON; another program wrote to the archive") from None
 
 
-def encode(document: Any) -> bytes:
-    """Return the stored form of a JSON document: readable in a console, UTF-8, one newline at the end."""
-    return (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode()
+class ArchiveStorage(ArchiveReader):
+    """An archive that can be read and written."""
+
+    @abstractmethod
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
+        """Write the bytes if the key is free; return whether this call wrote them."""
+
+    def put_json(self, key: str, document: Any) -> bool:
+        """Write a JSON document if the key is free; return whether this call wrote it."""
+        body = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+        return self.put_bytes(key, body.encode(), content_type="application/json")
 
 
-def encode_lines(documents: Sequence[Any]) -> bytes:
-    """Return the stored form of NDJSON: UTF-8, a newline after each document."""
-    return "".join(
-        json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n" for document in documents
-    ).encode()
+class S3Reader(ArchiveReader):
+    """An archive bucket."""
+
+    def __init__(self, client: S3Client, bucket: str) -> None:
+        self._client = client
+        self._bucket = bucket
+
+    @property
+    def name(self) -> str:
+        """The archive's name in messages."""
+        return f"s3://{self._bucket}"
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
+        """Yield the objects below a prefix in the order of their keys, only those greater than ``after``."""
+        paginator = self._client.get_paginator("list_objects_v2")
+        for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after):
+            for entry in page.get("Contents", []):
+                yield StoredObject(entry["Key"], entry["Size"])
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
+        paginator = self._client.get_paginator("list_objects_v2")
+        for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/"):
+            for entry in page.get("CommonPrefixes", []):
+                yield entry["Prefix"]
+
+    def read(self, key: str) -> bytes | None:
+        """Return the bytes of a small object, or None if it does not exist."""
+        try:
+            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _NOT_FOUND:
+                return None
+            raise
+
+    def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:
+        """Return the properties of an object, or of one version of it, or None if it does not exist."""
+        try:
+            response: Any = self._client.head_object(
+                Bucket=self._bucket, Key=key, ChecksumMode="ENABLED", **_version(version_id)
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in (_VERSION_NOT_FOUND if version_id else _NOT_FOUND):
+                return None
+            raise
+        algorithm = next((name for name in _CHECKSUMS if response.get(f"Checksum{name}")), None)
+        storage_class = response.get("ArchiveStatus") or response.get("StorageClass")
+        return ObjectStat(
+            bytes=response["ContentLength"],
+            version_id=response.get("VersionId"),
+            checksum_algorithm=algorithm,
+            checksum_type=response.get("ChecksumType"),
+            checksum=response[f"Checksum{algorithm}"] if algorithm else None,
+            # S3 itself omits the header for S3 Standard; other services send it:
+            # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
+            storage_class=None if storage_class == "STANDARD" else storage_class,
+        )
+
+    def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
+        """Yield the bytes of an object, or of one version of it; raise ArchiveConflictError if it does not exist."""
+        try:
+            body = self._client.get_object(Bucket=self._bucket, Key=key, **_version(version_id))["Body"]
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _NOT_FOUND:
+                raise missing_object(key) from None
+            raise
+        yield from body.iter_chunks(CHUNK_BYTES)
 
 
-class S3ArchiveStore:
-    """The archive bucket. ``wait`` sleeps between the attempts of a write that meets another one."""
+class S3Storage(S3Reader, ArchiveStorage):
+    """An archive bucket that can be written; ``wait`` sleeps between the attempts of a write that conflicts."""
 
     def __init__(
         self,
@@ -83,28 +201,19 @@ class S3ArchiveStore:
         retention: Retention | None = None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._client = client
-        self._bucket = bucket
+        super().__init__(client, bucket)
         self._retention = retention
         self._wait = wait
 
-    def put_json(self, key: str, document: Any) -> bool:
-        """Write the document where the key is free; return whether it was written by this call."""
-        return self.put_bytes(key, encode(document), content_type="application/json")
-
-    def put_lines(self, key: str, documents: Sequence[Any]) -> bool:
-        """Write one JSON document a line (NDJSON) where the key is free; return as ``put_json`` does."""
-        return self.put_bytes(key, encode_lines(documents), content_type="application/x-ndjson")
-
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
-        """Write the bytes where the key is free; return as ``put_json`` does."""
-        extra: dict[str, Any] = {}
+        """Write the bytes if the key is free; return whether this call wrote them."""
+        lock: dict[str, Any] = {}
         if self._retention:
-            extra = {
+            lock = {
                 "ObjectLockMode": self._retention.mode,
                 "ObjectLockRetainUntilDate": self._retention.retain_until(datetime.now(UTC)),
             }
-        answer = put_if_absent(
+        response = put_if_absent(
             self._client,
             body,
             wait=self._wait,
@@ -112,72 +221,108 @@ class S3ArchiveStore:
             Key=key,
             ContentType=content_type,
             ChecksumAlgorithm="SHA256",
-            **extra,
+            **lock,
         )
-        return answer is not None
+        return response is not None
 
-    def get_json(self, key: str) -> Any | None:
-        """Return the document, or None where there is none."""
-        body = self._get(key)
-        return None if body is None else decode(key, body)
 
-    def get_lines(self, key: str) -> list[Any] | None:
-        """Return the documents of an NDJSON object, or None where there is none."""
-        body = self._get(key)
-        return None if body is None else decode_lines(key, body)
+class FolderReader(ArchiveReader):
+    """An archive in a folder, with the bucket's keys as paths.
 
-    def _get(self, key: str) -> bytes | None:
-        try:
-            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _MISSING:
-                return None
-            raise
+    A key that leads out of the folder does not exist. Files have no versions and no checksums.
+    """
 
-    def chunks(self, key: str) -> Iterator[bytes]:
-        """Yield the bytes of an object, raising ArchiveConflictError where there is none."""
-        try:
-            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _MISSING:
-                raise missing_object(key) from None
-            raise
-        yield from body.iter_chunks(_CHUNK_BYTES)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def exists(self, key: str) -> bool:
-        """Tell whether the key holds an object."""
-        try:
-            self._client.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _MISSING:
+    @property
+    def name(self) -> str:
+        """The archive's name in messages."""
+        return str(self._folder)
+
+    def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
+        """Yield the objects below a prefix in the order of their keys, only those greater than ``after``."""
+        yield from (stored for stored in self._list(prefix.rpartition("/")[0], prefix) if stored.key > after)
+
+    def _list(self, folder: str, prefix: str) -> Iterator[StoredObject]:
+        path = self._folder / folder
+        if not path.is_dir():
+            return
+        # Folders are sorted with their slash, as keys are.
+        names = sorted(entry.name + ("/" if Path(entry).is_dir() else "") for entry in os.scandir(path))
+        for name in names:
+            if name.startswith(TEMPORARY_PREFIX):
+                continue
+            key = f"{folder}/{name}".strip("/")
+            if name.endswith("/"):
+                if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
+                    yield from self._list(key, prefix)
+            elif key.startswith(prefix):
+                # A dangling link is listed, so that `meibo verify` reports it. It has no bytes and no properties.
+                stat = self.stat(key)
+                yield StoredObject(key, stat.bytes if stat else 0)
+
+    def folders(self, prefix: str) -> Iterator[str]:
+        """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
+        path = self._folder / prefix
+        if path.is_dir():
+            yield from sorted(f"{prefix}{entry.name}/" for entry in os.scandir(path) if Path(entry).is_dir())
+
+    def read(self, key: str) -> bytes | None:
+        """Return the bytes of a small object, or None if it does not exist."""
+        path = self._file(key)
+        return None if path is None else path.read_bytes()
+
+    def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:  # noqa: ARG002  # no versions
+        """Return the size of a file, or None if it does not exist."""
+        path = self._file(key)
+        return None if path is None else ObjectStat(path.stat().st_size)
+
+    def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:  # noqa: ARG002  # no versions
+        """Yield the bytes of a file; raise ArchiveConflictError if it does not exist."""
+        with self.path(key).open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
+    def path(self, key: str) -> Path:
+        """Return the path of a file; raise ArchiveConflictError if it does not exist."""
+        path = self._file(key)
+        if path is None:
+            raise missing_object(key)
+        return path
+
+    def _file(self, key: str) -> Path | None:
+        path = self._folder / key
+        return path if is_archive_key(key) and path.is_file() else None
+
+
+class FolderStorage(FolderReader, ArchiveStorage):
+    """An archive in a folder that can be written. Its files are readable by their owner only.
+
+    A file is complete or absent: it is written under a temporary name, flushed to the disk and linked to its key.
+    """
+
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # files have no type
+        """Write the bytes if the key is free; return whether this call wrote them."""
+        if not is_archive_key(key):
+            raise ConfigurationError(f"{key!r} is not a key that a folder can contain")
+        path = self._folder / key
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=path.parent) as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                os.link(file.name, path)
+            except FileExistsError:
                 return False
-            raise
         return True
-
-    def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        """Yield the keys below a prefix in order, those greater than ``after`` only."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=prefix, StartAfter=after
-        )
-        for page in pages:
-            for entry in page.get("Contents", []):
-                yield entry["Key"]
 
 
 def missing_object(key: str) -> ArchiveConflictError:
-    """Return the error for an object that no longer exists."""
-    return ArchiveConflictError(f"{key} is not there any more; repair the run to fetch it again")
+    """Return the error of an object that does not exist."""
+    return ArchiveConflictError(f"{key} does not exist; repair the run to archive it again")
 
 
-def decode(key: str, body: bytes) -> Any:
-    """Return the value of a JSON object of the archive, raising ArchiveConflictError if it holds no JSON."""
-    try:
-        return json.loads(body)
-    except ValueError:
-        raise ArchiveConflictError(f"{key} does not hold JSON; someone else wrote to the archive") from None
-
-
-def decode_lines(key: str, body: bytes) -> list[Any]:
-    """Return the documents of an NDJSON object, raising ArchiveConflictError if a line holds no JSON."""
-    # Not splitlines(): U+2028 and its like are line ends to it, and plain text inside a JSON string.
-    return [decode(key, line) for line in body.split(b"\n") if line]
+def _version(version_id: str | None) -> dict[str, Any]:
+    return {"VersionId": version_id} if version_id else {}

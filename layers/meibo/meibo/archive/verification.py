@@ -1,24 +1,36 @@
-"""Verify archived exports: what is stored against what the manifests say, and the manifests against each other.
+"""Verify archived exports: objects against their manifests, and the manifests against each other.
 
-The run manifest repeats key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change of either
-shows. Who changes the object and both manifests alike is not found by reading; see docs/reading.md.
+The run manifest repeats key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change of one of
+them is found. A change of the object and of both manifests cannot be found by reading; see docs/reading.md.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal, cast, get_args
 
-from meibo.archive.catalog import ArchivedExport, ExportFolder, Run, find_run, run_ids
+from meibo.archive.catalog import Run, find_run, run_ids
 from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.model import Content, Format
-from meibo.archive.keys import reports_folder, run_folder, run_moment
-from meibo.archive.reader import ArchiveReader, Listed, Stat, is_archive_key, read_document
-from meibo.errors import CorruptFileError, FileTooLargeError, MeiboError, OutOfTimeError, WrongFormatError
+from meibo.archive.keys import (
+    ARCHIVE,
+    MANIFEST_NAME,
+    ExportAddress,
+    ExportFolder,
+    is_archive_key,
+    reports_folder,
+    run_documents,
+    run_manifest_key,
+    run_moment,
+)
+from meibo.archive.manifest import ArchivedExport, ExportManifest, RunCounts
+from meibo.archive.storage import ArchiveReader, ObjectStat, StoredObject
+from meibo.documents import Fields
+from meibo.errors import ArchiveConflictError, BadFileError, OutOfTimeError
 
 Damage = Literal[
     "missing object",
@@ -36,14 +48,14 @@ Damage = Literal[
     "unexpected extra",
 ]
 
-MANIFEST_NAME: Final = "_manifest.json"
-_MAY_STILL_GO = timedelta(days=1)
-"""A run this young without a manifest may still be under way: Auth0 keeps a job for a day."""
+DAMAGES: Final[dict[str, Damage]] = {damage: damage for damage in get_args(Damage)}
+_MAX_RUN_DURATION: Final = timedelta(days=1)
+"""A younger run without a manifest may still be running: Auth0 keeps a job for a day."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One damage: what kind, where, and what is the matter. Never a row's content."""
+    """A damage, the key of the damaged object, and the details. It never contains the content of a row."""
 
     damage: Damage
     key: str
@@ -52,335 +64,303 @@ class Finding:
 
 @dataclass(frozen=True)
 class VerificationTask:
-    """One export's folder of one run to verify: what is listed in it, and the run manifest's entry if it has one."""
+    """The verification of one export's folder in one run: its objects, and the export's entry in the run manifest."""
 
     folder: ExportFolder
-    listed: tuple[Listed, ...]
+    objects: tuple[StoredObject, ...]
     entry: ArchivedExport | None
     run_ended: bool = True
 
     @property
     def bytes(self) -> int:
-        """How much there is to read."""
-        return sum(one.bytes for one in self.listed if not one.key.endswith(MANIFEST_NAME))
+        """Number of bytes to read."""
+        return sum(stored.bytes for stored in self.objects if not stored.key.endswith(MANIFEST_NAME))
 
 
 @dataclass(frozen=True)
 class VerificationPlan:
-    """What is to be verified, and what was found while it was put together."""
+    """The tasks of a verification, and the damage that was found while it was planned.
+
+    ``runs`` is the number of runs, ``running`` are those that have not ended; these are not verified.
+    """
 
     tasks: tuple[VerificationTask, ...]
     findings: tuple[Finding, ...]
     runs: int
-    under_way: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
 
 
 @dataclass
-class _Damages:
-    found: list[Finding] = field(default_factory=list)
+class _Findings:
+    items: list[Finding] = field(default_factory=list)
 
     def add(self, damage: Damage, key: str, detail: str) -> None:
-        self.found.append(Finding(damage, key, detail))
+        self.items.append(Finding(damage, key, detail))
 
 
 def plan_runs(
     archive: ArchiveReader,
     ids: Iterable[str],
     *,
-    wanted: Callable[[ExportFolder], bool] = lambda _: True,
+    selects: Callable[[ExportFolder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> VerificationPlan:
-    """Plan the verification of some runs, in the given order, by what their manifests list.
+    """Plan the verification of some runs, in the given order, by their manifests and plans.
 
-    Each export's folder is listed.
+    Only the folders of the exports that ``selects`` accepts are listed.
     """
-    damages = _Damages()
+    findings = _Findings()
     tasks: list[VerificationTask] = []
-    chosen = list(dict.fromkeys(ids))
-    under_way = []
-    for run_id in chosen:
+    unique_ids = list(dict.fromkeys(ids))
+    running = []
+    for run_id in unique_ids:
         run = find_run(archive, run_id)
-        if run is None and _may_still_go(archive, run_id, now):
-            under_way.append(run_id)
+        if run is None and _may_be_running(archive, run_id, now):
+            running.append(run_id)
             continue
-        entries = _entries(archive, run_id, run, damages)
-        for folder in sorted({*entries, *_planned(archive, run_id)}, key=lambda one: one.key):
-            if wanted(folder):
-                listed = tuple(archive.list(folder.key))
-                if listed or folder in entries:
-                    tasks.append(VerificationTask(folder, listed, entries.get(folder), run is not None))
-    return VerificationPlan(tuple(tasks), tuple(damages.found), len(chosen), tuple(under_way))
+        entries = _entries(archive, run_id, run, findings)
+        for folder in sorted({*entries, *_planned(archive, run_id)}, key=lambda folder: folder.key):
+            if selects(folder):
+                objects = tuple(archive.list(folder.key))
+                if objects or folder in entries:
+                    tasks.append(VerificationTask(folder, objects, entries.get(folder), run is not None))
+    return VerificationPlan(tuple(tasks), tuple(findings.items), len(unique_ids), tuple(running))
 
 
 def plan_everything(
     archive: ArchiveReader,
     *,
-    prefixes: Iterable[str] = ("archive/",),
-    wanted: Callable[[ExportFolder], bool] = lambda _: True,
+    prefixes: Iterable[str] = (ARCHIVE,),
+    selects: Callable[[ExportFolder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> VerificationPlan:
-    """Plan the verification of all that lies below the prefixes, so that what belongs to no run is found too."""
-    damages = _Damages()
-    folders: dict[ExportFolder, list[Listed]] = defaultdict(list)
+    """Plan the verification of all objects below the prefixes, so that objects without a run are found, too."""
+    findings = _Findings()
+    folders: dict[ExportFolder, list[StoredObject]] = defaultdict(list)
     for prefix in prefixes:
-        for one in archive.list(prefix):
-            folder = ExportFolder.of(one.key)
+        for stored in archive.list(prefix):
+            folder = ExportFolder.of(stored.key)
             if folder is not None:
-                folders[folder].append(one)
+                folders[folder].append(stored)
             else:
-                damages.add("unexpected extra", one.key, "lies in no folder of an export")
+                findings.add("unexpected extra", stored.key, "is not in the folder of an export")
     entries: dict[ExportFolder, ArchivedExport] = {}
     ended: set[str] = set()
-    under_way: set[str] = set()
+    running: set[str] = set()
     ids = {*run_ids(archive), *(folder.run_id for folder in folders)}
     for run_id in sorted(ids):
         run = find_run(archive, run_id)
         if run is not None:
             ended.add(run_id)
-        elif _may_still_go(archive, run_id, now):
-            under_way.add(run_id)
+        elif _may_be_running(archive, run_id, now):
+            running.add(run_id)
             continue
-        entries |= _entries(archive, run_id, run, damages)
+        entries |= _entries(archive, run_id, run, findings)
     tasks = [
         VerificationTask(folder, tuple(folders.get(folder, ())), entries.get(folder), folder.run_id in ended)
-        for folder in sorted({*folders, *entries}, key=lambda one: one.key)
-        if wanted(folder) and folder.run_id not in under_way
+        for folder in sorted({*folders, *entries}, key=lambda folder: folder.key)
+        if selects(folder) and folder.run_id not in running
     ]
-    return VerificationPlan(tuple(tasks), tuple(damages.found), len(ids), tuple(sorted(under_way)))
+    return VerificationPlan(tuple(tasks), tuple(findings.items), len(ids), tuple(sorted(running)))
 
 
-def _may_still_go(archive: ArchiveReader, run_id: str, now: datetime | None) -> bool:
-    young = (now or datetime.now(UTC)) - run_moment(run_id) < _MAY_STILL_GO
-    # A manifest that cannot be read, and the page that is written after it, show that the run did end.
-    ended = (f"{run_folder(run_id)}{MANIFEST_NAME}", reports_folder(run_id))
-    return young and all(next(archive.list(prefix), None) is None for prefix in ended)
+def _may_be_running(archive: ArchiveReader, run_id: str, now: datetime | None) -> bool:
+    is_recent = (now or datetime.now(UTC)) - run_moment(run_id) < _MAX_RUN_DURATION
+    # A manifest that cannot be read, and the page that is written after it, show that the run has ended.
+    ended = (run_manifest_key(run_id, 1), reports_folder(run_id))
+    return is_recent and all(next(archive.list(prefix), None) is None for prefix in ended)
 
 
 def _planned(archive: ArchiveReader, run_id: str) -> Iterator[ExportFolder]:
-    # A repair adds a plan of its own, which may hold exports that the first one could not resolve.
-    plans = [read_document(archive, listed.key) or {} for listed in archive.list(f"{run_folder(run_id)}_plan")]
-    for export in (export for plan in plans for export in plan.get("exports", ())):
-        names = ("provider", "source", "dataset", "format", "scope")
-        if isinstance(export, dict) and all(isinstance(export.get(name), str) for name in names):
-            address = "/".join(f"{name}={export[name]}" for name in names)
-            day = f"{run_id[:4]}-{run_id[4:6]}-{run_id[6:8]}"
-            folder = ExportFolder.of(f"archive/{address}/dt={day}/run={run_id}/")
+    # Each repair writes a plan, which may contain exports that the first plan could not resolve. Plans are read only
+    # as far as needed, because a provider that this version does not know must not prevent the verification.
+    for key in archive.keys(run_documents(run_id, "plan")):
+        try:
+            exports = Fields(archive.read_json(key), key).items("exports")
+        except ArchiveConflictError:
+            continue
+        for number, export in enumerate(exports):
+            try:
+                fields = Fields(export, f"{key}.exports[{number}]")
+                address = {name: fields.string(name) for name in ("provider", "source", "dataset", "format", "scope")}
+            except ArchiveConflictError:
+                continue
+            # Parsed again, because an altered plan could contain a slash in a name.
+            folder = ExportFolder.of(ExportFolder(ExportAddress(**address), run_id).key)
             if folder is not None:
                 yield folder
 
 
 def _entries(
-    archive: ArchiveReader, run_id: str, run: Run | None, damages: _Damages
+    archive: ArchiveReader, run_id: str, run: Run | None, findings: _Findings
 ) -> dict[ExportFolder, ArchivedExport]:
     if run is None:
-        spoiled = [one.key for one in archive.list(f"{run_folder(run_id)}{MANIFEST_NAME}")]
-        if spoiled:
-            damages.add("altered run manifest", spoiled[0], "holds no JSON object")
+        key = next(archive.keys(run_manifest_key(run_id, 1)), None)
+        if key:
+            findings.add("altered run manifest", key, "is not a run manifest")
         else:
-            damages.add(
-                "missing run manifest",
-                f"{run_folder(run_id)}{MANIFEST_NAME}",
-                "the run never ended, or its manifest is gone",
-            )
+            key = run_manifest_key(run_id, 1)
+            findings.add("missing run manifest", key, "the run has not ended, or its manifest was deleted")
         return {}
-    exports = run.exports
-    counts = run.document.get("counts")
-    told = counts if isinstance(counts, dict) else {}
-    real = {
-        "archived": len(exports),
-        "missing": len(run.missing),
-        "bytes": sum(one.bytes for one in exports),
-        "rows": sum(one.rows or 0 for one in exports),
-        "suspect": sum(one.verdict == "suspect" for one in exports),
-    }
-    for name, value in real.items():
-        if told.get(name) != value:
-            damages.add("altered run manifest", run.manifest_key, f"counts {told.get(name)} {name}, lists {value}")
-    if run.document.get("run_id") != run_id:
-        damages.add("altered run manifest", run.manifest_key, "names another run than the folder it lies in")
-    return {export.folder: export for export in exports if export.folder.run_id == run_id}
+    recorded = run.manifest.counts
+    counts = RunCounts.of(run.exports, run.missing)
+    for name in RunCounts.__dataclass_fields__:
+        expected, listed = getattr(recorded, name), getattr(counts, name)
+        if expected != listed:
+            findings.add("altered run manifest", run.manifest_key, f"counts {expected} {name}, lists {listed}")
+    if run.manifest.run_id != run_id:
+        findings.add("altered run manifest", run.manifest_key, "contains the id of another run")
+    return {export.folder: export for export in run.exports if export.folder.run_id == run_id}
 
 
 class Verifier:
     """Verify one folder at a time; safe to share between threads.
 
-    ``reads`` decides, from what the storage knows of an object, whether the object is read from end to end. If it is
-    not, its size, version and checksum are compared with its manifest (a quick verification).
+    ``reads`` decides, from the properties of an object, whether the object is read completely. If it is not, its size,
+    version and checksum are compared with its manifest (a quick verification). ``advance`` is called with the number
+    of bytes that were read. ``time_left`` returns the seconds that remain for reading.
     """
 
     def __init__(
         self,
         archive: ArchiveReader,
         *,
-        reads: Callable[[Stat], bool] = lambda _: True,
+        reads: Callable[[ObjectStat], bool] = lambda _: True,
         advance: Callable[[int], None] = lambda _: None,
-        deadline: Callable[[], float] | None = None,
+        time_left: Callable[[], float] | None = None,
     ) -> None:
         self._archive = archive
         self._reads = reads
         self._advance = advance
-        self._deadline = deadline
+        self._time_left = time_left
 
     def verify(self, task: VerificationTask) -> list[Finding]:
         """Return the damage of one archived export."""
-        damages = _Damages()
-        manifest_key = task.folder.address.manifest_key(task.folder.run_id)
-        manifest = _Manifest.read(self._archive, manifest_key, damages)
-        keys = {one.key for one in task.listed}
-        key = manifest.key if manifest else (task.entry.key if task.entry else None)
-        if manifest is None and self._archive.stat(manifest_key) is None:
-            damages.add("missing manifest", manifest_key, "an object counts only with its manifest")
+        findings = _Findings()
+        manifest_key = task.folder.manifest_key
+        manifest = self._manifest(manifest_key, findings)
+        keys = {stored.key for stored in task.objects}
+        key = manifest.object.key if manifest else (task.entry.key if task.entry else None)
         if manifest:
-            _compare(task, manifest, manifest_key, damages)
+            _compare(task, manifest, findings)
         for extra in sorted(keys - {manifest_key, key}):
             if manifest or task.entry or task.run_ended:
-                damages.add("unexpected extra", extra, "no manifest names it")
-        if manifest and _lies_in(task.folder, manifest.key):
-            self._object(manifest, damages)
+                findings.add("unexpected extra", extra, "no manifest contains it")
+        if manifest and _is_in(task.folder, manifest.object.key):
+            self._object(manifest, findings)
         elif key is not None and key not in keys:
-            damages.add("missing object", key, "the run manifest names it")
-        return damages.found
+            findings.add("missing object", key, "the run manifest contains it")
+        return findings.items
 
-    def _object(self, manifest: _Manifest, damages: _Damages) -> None:
-        key = manifest.key
+    def _manifest(self, key: str, findings: _Findings) -> ExportManifest | None:
+        try:
+            manifest = ExportManifest.read(self._archive, key)
+        except ArchiveConflictError as error:
+            findings.add("altered manifest", key, str(error).removeprefix(key).lstrip(":. "))
+            return None
+        if manifest is None:
+            findings.add("missing manifest", key, "an object without a manifest does not count")
+        return manifest
+
+    def _object(self, manifest: ExportManifest, findings: _Findings) -> None:
+        key = manifest.object.key
         stat = self._archive.stat(key)
         if stat is None:
-            damages.add("missing object", key, "its manifest is there")
+            findings.add("missing object", key, "its manifest exists")
             return
-        self._stat(key, stat, manifest, damages)
+        _compare_stat(stat, manifest, findings)
         if not self._reads(stat):
             return
-        version = manifest.version_id if stat.version_id is not None else None
+        version = manifest.object.version_id if stat.version_id is not None else None
         if version is not None and version != stat.version_id and self._archive.stat(key, version) is None:
-            damages.add("missing object", key, "the version that its manifest names is gone")
+            findings.add("missing object", key, "the version in its manifest does not exist")
             return
-        self._content(key, version, manifest, damages)
+        self._content(key, version, manifest, findings)
 
-    def _stat(self, key: str, stat: Stat, manifest: _Manifest, damages: _Damages) -> None:
-        if stat.bytes != manifest.bytes:
-            damage: Damage = "truncated" if stat.bytes < manifest.bytes else "longer"
-            damages.add(damage, key, f"has {stat.bytes:,} bytes, its manifest says {manifest.bytes:,}")
-        if stat.version_id and manifest.version_id and stat.version_id != manifest.version_id:
-            damages.add("other version", key, "the current version is not the one that its manifest names")
-        comparable = stat.checksum_type in (None, manifest.checksum_type)
-        if stat.checksum_algorithm == manifest.checksum_algorithm and comparable and stat.checksum != manifest.checksum:
-            damages.add("other checksum", key, f"S3 knows another {stat.checksum_algorithm} than its manifest")
-
-    def _content(self, key: str, version: str | None, manifest: _Manifest, damages: _Damages) -> None:
+    def _content(self, key: str, version: str | None, manifest: ExportManifest, findings: _Findings) -> None:
         digest, count = hashlib.sha256(), 0
-        inspection: Inspection | None = Inspection(manifest.content)
+        inspection: Inspection | None = Inspection(_expected_content(manifest))
         facts: Facts | None = None
-        broken: str | None = None
+        fault: str | None = None
         for chunk in self._archive.chunks(key, version):
             digest.update(chunk)
             count += len(chunk)
             if inspection is not None:
                 try:
                     inspection.feed(memoryview(chunk))
-                except (CorruptFileError, WrongFormatError, FileTooLargeError) as error:
-                    inspection, broken = None, str(error)
+                except BadFileError as error:
+                    inspection, fault = None, str(error)
             self._advance(len(chunk))
-            if self._deadline is not None and self._deadline() < 0:
+            if self._time_left is not None and self._time_left() < 0:
                 raise OutOfTimeError("the invocation's time ends before the object is read")
         if inspection is not None:
             try:
                 facts = inspection.finish()
-            except MeiboError as error:
-                broken = str(error)
-        known = any(one.damage in ("truncated", "longer") for one in damages.found)
-        if count != manifest.bytes and not known:
-            damage: Damage = "truncated" if count < manifest.bytes else "longer"
-            damages.add(damage, key, f"ended after {count:,} bytes of {manifest.bytes:,}")
-        if digest.hexdigest() != manifest.sha256:
-            damages.add("other digest", key, "does not have the SHA-256 of its manifest")
-        if broken is not None:
-            damages.add("broken content", key, broken)
+            except BadFileError as error:
+                fault = str(error)
+        expected = manifest.object
+        has_wrong_size = any(finding.damage in ("truncated", "longer") for finding in findings.items)
+        if count != expected.bytes and not has_wrong_size:
+            findings.add(_size_damage(count, expected.bytes), key, f"has {count:,} bytes, expected {expected.bytes:,}")
+        if digest.hexdigest() != expected.sha256:
+            findings.add("other digest", key, "does not have the SHA-256 of its manifest")
+        if fault is not None:
+            findings.add("broken content", key, fault)
         if facts is None:
             return
-        if manifest.gzip is not None and facts.gzip != manifest.gzip:
-            damages.add(
-                "broken content", key, f"is {'' if facts.gzip else 'not '}gzip data, its manifest says otherwise"
-            )
-        if manifest.rows is not None and facts.rows != manifest.rows:
-            damages.add("other rows", key, f"has {facts.rows:,} rows, its manifest says {manifest.rows:,}")
+        content = manifest.content
+        if facts.gzip != content.gzip:
+            form, other = ("gzip data", "plain data") if facts.gzip else ("plain data", "gzip data")
+            findings.add("broken content", key, f"is {form}, expected {other}")
+        if content.rows is not None and facts.rows != content.rows:
+            findings.add("other rows", key, f"has {facts.rows:,} rows, expected {content.rows:,}")
 
 
-@dataclass(frozen=True)
-class _Manifest:
-    document: Mapping[str, Any]
-    key: str
-    version_id: str | None
-    bytes: int
-    sha256: str
-    checksum_algorithm: str | None
-    checksum_type: str | None
-    checksum: str | None
-    gzip: bool | None
-    rows: int | None
-    content: Content
-
-    @classmethod
-    def read(cls, archive: ArchiveReader, key: str, damages: _Damages) -> _Manifest | None:
-        document = read_document(archive, key)
-        if document is None:
-            if archive.stat(key) is not None:
-                damages.add("altered manifest", key, "holds no JSON object")
-            return None
-        try:
-            told, content = document["object"], document["content"]
-            checksum = told.get("checksum") or {}
-            columns = content["columns"]
-            return cls(
-                document=document,
-                key=str(told["key"]),
-                version_id=told["version_id"],
-                bytes=int(told["bytes"]),
-                sha256=str(told["sha256"]),
-                checksum_algorithm=checksum.get("algorithm"),
-                checksum_type=checksum.get("type"),
-                checksum=checksum.get("value"),
-                gzip=content["gzip"],
-                rows=content["rows"],
-                content=Content(
-                    format=cast("Format", document["format"] if document["format"] in ("csv", "ndjson") else "opaque"),
-                    # Names of columns are known where the first record is a header.
-                    header=document["format"] == "csv" and isinstance(columns, list),
-                    decode=content["uncompressed_bytes"] is not None,
-                ),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            damages.add("altered manifest", key, "lacks what every manifest has")
-            return None
+def _expected_content(manifest: ExportManifest) -> Content:
+    format_, content = manifest.address.format, manifest.content
+    return Content(
+        format=cast("Format", format_ if format_ in ("csv", "ndjson") else "opaque"),
+        # The names of columns are known if the first record is a header.
+        header=format_ == "csv" and isinstance(content.columns, tuple),
+        decode=content.uncompressed_bytes is not None,
+    )
 
 
-def _lies_in(folder: ExportFolder, key: str) -> bool:
+def _is_in(folder: ExportFolder, key: str) -> bool:
     return is_archive_key(key) and key.startswith(folder.key)
 
 
-def _compare(task: VerificationTask, manifest: _Manifest, manifest_key: str, damages: _Damages) -> None:
-    folder = task.folder
-    address = folder.address
-    for name, value in (
-        ("run_id", folder.run_id),
-        ("export_id", address.export_id),
-        *((name, getattr(address, name)) for name in ("provider", "source", "dataset", "format", "scope")),
-    ):
-        if manifest.document.get(name) != value:
-            damages.add("altered manifest", manifest_key, f"its {name} is not the one of the folder it lies in")
-    if not _lies_in(folder, manifest.key):
-        damages.add("altered manifest", manifest_key, "names an object outside its folder")
+def _size_damage(count: int, expected: int) -> Damage:
+    return "truncated" if count < expected else "longer"
+
+
+def _compare_stat(stat: ObjectStat, manifest: ExportManifest, findings: _Findings) -> None:
+    expected = manifest.object
+    if stat.bytes != expected.bytes:
+        findings.add(
+            _size_damage(stat.bytes, expected.bytes),
+            expected.key,
+            f"has {stat.bytes:,} bytes, expected {expected.bytes:,}",
+        )
+    if stat.version_id and expected.version_id and stat.version_id != expected.version_id:
+        findings.add("other version", expected.key, "the current version is not the version in its manifest")
+    checksum = expected.checksum
+    is_comparable = stat.checksum_algorithm == checksum.algorithm and stat.checksum_type in (None, checksum.type)
+    if is_comparable and stat.checksum != checksum.value:
+        findings.add("other checksum", expected.key, f"S3 has another {checksum.algorithm} than its manifest")
+
+
+def _compare(task: VerificationTask, manifest: ExportManifest, findings: _Findings) -> None:
+    key = task.folder.manifest_key
+    if manifest.folder != task.folder:
+        findings.add("altered manifest", key, "describes an export or a run of another folder")
+    if not _is_in(task.folder, manifest.object.key):
+        findings.add("altered manifest", key, "contains the key of an object outside its folder")
     if task.entry is None:
         if task.run_ended:
-            damages.add("unexpected extra", manifest_key, "the run manifest does not list this export")
+            findings.add("unexpected extra", key, "the run manifest does not contain this export")
         return
-    sanity = manifest.document.get("sanity")
-    said = {
-        "key": manifest.key,
-        "bytes": manifest.bytes,
-        "sha256": manifest.sha256,
-        "rows": manifest.rows,
-        "verdict": sanity.get("verdict") if isinstance(sanity, dict) else None,
-    }
-    for name, value in said.items():
-        if value != getattr(task.entry, name):
-            damages.add("altered manifest", manifest_key, f"differs from the run manifest in {name}")
+    entry = ArchivedExport.of(manifest)
+    for name in ("key", "bytes", "sha256", "rows", "verdict"):
+        if getattr(entry, name) != getattr(task.entry, name):
+            findings.add("altered manifest", key, f"differs from the run manifest in {name}")

@@ -16,11 +16,12 @@ from functools import cache
 from typing import Any, Final
 
 from meibo import aws
-from meibo.archive.storage import ArchiveStore, S3ArchiveStore
+from meibo.archive.outcome_record import Outcome
+from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.aws import busy_error
 from meibo.changes.executor import StepExecutor, merge
 from meibo.changes.messages import ParsedMessage, QueueMessage, by_group, oldest_age_seconds, parse_change
-from meibo.changes.outcomes import MessageOutcomes, Outcome
+from meibo.changes.outcomes import MessageOutcomes
 from meibo.changes.queue import ChangeQueue, SqsChangeQueue, dead_letter_of_members, dead_letter_of_message
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import AwsBusyError, MeiboError, OutOfTimeError, ProviderBusyError
@@ -90,7 +91,7 @@ class ChangeApplier:
     """
 
     client: Callable[[str], Auth0Client | None]
-    store: ArchiveStore
+    storage: ArchiveStorage
     queue: ChangeQueue
     max_removals: int
     time_left: TimeLeft
@@ -185,7 +186,7 @@ class ChangeApplier:
 
     def _open(self, message: QueueMessage) -> Entry:
         parsed = parse_change(message.body, max_removals=self.max_removals, group_id=message.group_id)
-        entry = Entry(message, parsed, MessageOutcomes(self.store, message, parsed.document))
+        entry = Entry(message, parsed, MessageOutcomes(self.storage, message, parsed.document))
         change = parsed.change
         if change is None:
             self._reject(entry, "invalid", parsed.reason)
@@ -265,7 +266,7 @@ def change_members(
     context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(
         client=lambda name: auth0_client(configuration(), name, context),
-        store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
+        storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
         queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),
         max_removals=settings.max_removals,
         time_left=time_left,

@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
+from meibo.archive.outcome_record import Outcome, OutcomeKind
 from meibo.changes.messages import Action, Change, is_user_id
-from meibo.changes.outcomes import Outcome, OutcomeKind
 from meibo.errors import RequestRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.errors import NO_SUCH_ROLE

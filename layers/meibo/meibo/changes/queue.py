@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from meibo.archive.outcome_record import Outcome
 from meibo.changes.messages import QueueMessage
-from meibo.changes.outcomes import Outcome
 from meibo.observability import logger
 
 if TYPE_CHECKING:

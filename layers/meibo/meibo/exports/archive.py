@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,12 +12,20 @@ from meibo import aws
 from meibo.archive import copy as copying
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target
 from meibo.archive.existing_object import describe_existing_object
-from meibo.archive.manifest import MANIFEST_VERSION, assess_sanity, previous_manifest, timestamp
-from meibo.archive.storage import ArchiveStore, S3ArchiveStore
+from meibo.archive.manifest import (
+    ArchivedContent,
+    ArchivedObject,
+    ExportManifest,
+    ManifestJob,
+    ObjectChecksum,
+    timestamp,
+)
+from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.errors import ArchiveConflictError
 from meibo.exports.checkpoint import Collected, Collector, Unfinished, gzip_chunks
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
+from meibo.exports.sanity import assess_sanity, previous_manifest
 from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers import provider
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
 # Memory of a copy is workers × part size plus a constant, which must fit into the function's memory.
 COPY_WORKERS = 16
 COPY_PART_BYTES = 8 * MIB
-# A file that expands to more is rejected as a decompression bomb. 512 GiB are some 500 million users.
+# A file that expands to more is rejected as a decompression bomb. 512 GiB are about 500 million users.
 MAX_EXPANDED_BYTES = 512 * GIB
 
 _CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
@@ -40,7 +48,7 @@ class Copier(Protocol):
     """Copies files into the archive; S3 in Lambda, memory in tests."""
 
     def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
-        """Copy and validate a whole file, or raise and write nothing."""
+        """Copy and validate a whole file, or raise an error and write nothing."""
         ...
 
     def read_back(self, key: str, content: Content) -> CopyResult:
@@ -59,7 +67,7 @@ class S3Copier:
     deadline: TimeLeft
 
     def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
-        """Copy and validate a whole file, or raise and write nothing."""
+        """Copy and validate a whole file, or raise an error and write nothing."""
         retention = self.retention
         target = Target(
             client=self.client,
@@ -81,7 +89,7 @@ class S3Copier:
 class Archiver:
     """Archives exports; ``collector`` collects those that are read page by page."""
 
-    store: ArchiveStore
+    storage: ArchiveStorage
     bucket: str
     copier: Copier
     collector: Collector
@@ -96,7 +104,7 @@ class Archiver:
         """
         export = event.export
         manifest_key = export.address.manifest_key(event.run_id)
-        manifest = self.store.get_json(manifest_key)
+        manifest = ExportManifest.read(self.storage, manifest_key)
         if manifest is None:
             source = self._open(event)
             if isinstance(source, Unfinished):
@@ -114,9 +122,9 @@ class Archiver:
             "status": "archived",
             "wait_seconds": 0,
             "progress": None,
-            "rows": manifest["content"]["rows"],
-            "bytes": manifest["object"]["bytes"],
-            "verdict": manifest["sanity"]["verdict"],
+            "rows": manifest.content.rows,
+            "bytes": manifest.object.bytes,
+            "verdict": manifest.sanity.verdict,
         }
 
     def _open(self, event: ExportEvent) -> ExportSource | Collected | Unfinished:
@@ -129,7 +137,7 @@ class Archiver:
 
     def _archive(
         self, run_id: str, export: PlannedExport, source: ExportSource | Collected, manifest_key: str
-    ) -> Mapping[str, Any]:
+    ) -> ExportManifest:
         dataset = provider(export.provider).dataset(export.dataset)
         gzip = isinstance(source, Collected) or source.gzip
         content = Content(
@@ -141,46 +149,39 @@ class Archiver:
         )
         key = export.address.object_key(run_id, gzip=gzip)
         started = self.now()
-        # An object without a manifest was completed, and validated, by an invocation that ended before its last step.
-        # Nothing is overwritten, so its manifest is written from the object.
-        adopted = self.store.exists(key)
+        # An earlier invocation completed and validated the object, but ended before it wrote the manifest. Nothing is
+        # overwritten, so the manifest is written from the object.
+        adopted = self.storage.exists(key)
         if adopted:
             result = self.copier.read_back(key, content)
         else:
             result = self.copier.copy(_copy_source(source), key, content)
-        previous = previous_manifest(self.store, export.address, run_id, accept_from=export.accept_from)
-        manifest: dict[str, Any] = {
-            "manifest_version": MANIFEST_VERSION,
-            "run_id": run_id,
-            "export_id": export.export_id,
-            "provider": export.provider,
-            "source": export.source,
-            "dataset": export.dataset,
-            "format": export.format,
-            "scope": export.scope,
-            "request": dict(export.request),
-            # The job of an object that an earlier invocation completed is not known; the attempts' lists have all jobs.
-            "job": {"id": export.job.id, "created_at": export.job.created_at} if export.job and not adopted else None,
-            "object": {
-                "bucket": self.bucket,
-                "key": key,
-                "version_id": result.version_id,
-                "bytes": result.bytes,
-                "sha256": result.sha256,
-                "checksum": {
-                    "algorithm": result.checksum_algorithm,
-                    "type": result.checksum_type,
-                    "value": result.checksum,
-                },
-            },
-            "content": {
-                "gzip": result.gzip,
-                "rows": result.rows,
-                "uncompressed_bytes": result.expanded_bytes,
-                "columns": list(result.columns) if isinstance(result.columns, tuple) else result.columns,
-                **source.notes(),
-            },
-            "sanity": assess_sanity(
+        previous = previous_manifest(self.storage, export.address, run_id, accept_from=export.accept_from)
+        # The job of an object that an earlier invocation completed is not known; the attempts' lists contain all jobs.
+        job = None if adopted else export.job
+        manifest = ExportManifest(
+            run_id=run_id,
+            address=export.address,
+            request=dict(export.request),
+            job=ManifestJob(id=job.id, created_at=job.created_at) if job else None,
+            object=ArchivedObject(
+                bucket=self.bucket,
+                key=key,
+                version_id=result.version_id,
+                bytes=result.bytes,
+                sha256=result.sha256,
+                checksum=ObjectChecksum(
+                    algorithm=result.checksum_algorithm, type=result.checksum_type, value=result.checksum
+                ),
+            ),
+            content=ArchivedContent(
+                gzip=result.gzip,
+                rows=result.rows,
+                uncompressed_bytes=result.expanded_bytes,
+                columns=result.columns,
+                notes=source.notes(),
+            ),
+            sanity=assess_sanity(
                 result.rows,
                 previous,
                 run_id=run_id,
@@ -189,19 +190,17 @@ class Archiver:
                 may_be_empty=dataset.may_be_empty,
                 noun=dataset.row_noun,
             ),
-            "archived": {
-                "started_at": timestamp(started),
-                "finished_at": timestamp(self.now()),
-                "meibo_version": meibo.__version__,
-                "read_back": adopted or result.already_there,
-            },
-        }
-        if not self.store.put_json(manifest_key, manifest):
+            started_at=timestamp(started),
+            finished_at=timestamp(self.now()),
+            meibo_version=meibo.__version__,
+            read_back=adopted or result.already_there,
+        )
+        if not self.storage.put_json(manifest_key, manifest.to_json()):
             # Another invocation of the same export was faster. Its manifest counts if it describes the same file.
-            written = self.store.get_json(manifest_key)
-            if written is None or written["object"]["sha256"] != result.sha256:
+            written = ExportManifest.read(self.storage, manifest_key)
+            if written is None or written.object.sha256 != result.sha256:
                 raise ArchiveConflictError(f"{manifest_key} describes another file than the one at {key}")
-            return dict(written)
+            return written
         logger.info(
             "archived",
             extra={
@@ -209,7 +208,7 @@ class Archiver:
                 "rows": result.rows,
                 "bytes": result.bytes,
                 "sha256": result.sha256,
-                "verdict": manifest["sanity"]["verdict"],
+                "verdict": manifest.sanity.verdict,
             },
         )
         return manifest
@@ -229,7 +228,7 @@ def archiver(settings: BucketSettings, retention: Retention | None, time_left: T
     """Return the archiver that the settings describe, on the archive bucket."""
     s3 = aws.s3()
     return Archiver(
-        store=S3ArchiveStore(s3, settings.bucket, retention=retention),
+        storage=S3Storage(s3, settings.bucket, retention=retention),
         bucket=settings.bucket,
         copier=S3Copier(
             client=s3,
@@ -239,6 +238,6 @@ def archiver(settings: BucketSettings, retention: Retention | None, time_left: T
             deadline=time_left,
         ),
         # The parts have no retention: they are temporary, and a lifecycle rule expires them.
-        collector=Collector(store=S3ArchiveStore(s3, settings.bucket), time_left=time_left),
+        collector=Collector(storage=S3Storage(s3, settings.bucket), time_left=time_left),
         context=ProviderContext(time_left),
     )

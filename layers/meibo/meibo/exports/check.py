@@ -1,4 +1,4 @@
-"""Check the job of an export: the work of ``check_export``. It returns a status, never the location."""
+"""Check the job of an export: the work of ``check_export``, which returns a status and never the location."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MAX_WAIT_SECONDS = 120
 def check(export: PlannedExport, context: ProviderContext, *, now: datetime | None = None) -> dict[str, Any]:
     """Return ``{"status": "ready" | "pending" | "gone", "wait_seconds": n}`` of the export's job.
 
-    ``wait_seconds`` is the time until the next check. A job that is older than its deadline is gone as well: it is
-    stuck, and the provider deletes it 24 hours after its creation.
+    ``wait_seconds`` is the time until the next check. A job that is older than its deadline is stuck, and its status is
+    ``gone``, too: the provider deletes jobs 24 hours after their creation.
     """
     if export.job is None:
-        raise EventError("export.job is missing: there is no job to check; create it first")
+        raise EventError("export.job: expected the job to check, found nothing; create it first")
     age = ((now or datetime.now(UTC)) - _moment(export.job.created_at)).total_seconds()
     state = provider(export.provider).check_job(export, export.job.id, context)
     wait = max(MIN_WAIT_SECONDS, min(MAX_WAIT_SECONDS, int(age / 4)))
@@ -40,5 +40,5 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise EventError("export.job.created_at must be a time such as 2026-11-21T18:00:00+00:00") from None
+        raise EventError("export.job.created_at: expected a time such as 2026-11-21T18:00:00+00:00") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Collect an export that outlasts one invocation: its finished parts, and the position to resume from.
+"""Collect an export that takes several invocations: its finished parts, and the position to resume from.
 
 A part is a gzip member in the bucket with a record beside it. The record is written last and makes the part count: if
 two invocations collect the same part, one wins and the other continues after the winner's part.
@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from meibo.archive.keys import part_key, part_record_key, parts_folder
-from meibo.archive.storage import ArchiveStore
+from meibo.archive.storage import ArchiveStorage
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError
 from meibo.exports.events import CheckpointProgress, ExportEvent
 from meibo.http.ratelimit import TimeLeft
@@ -154,17 +154,17 @@ class PartBuilder:
 class PartStore:
     """The parts of one export in one attempt of a run."""
 
-    store: ArchiveStore = field(repr=False)
+    storage: ArchiveStorage = field(repr=False)
     folder: str
 
     @classmethod
-    def of(cls, store: ArchiveStore, run_id: str, attempt: int, export_id: str) -> PartStore:
+    def of(cls, storage: ArchiveStorage, run_id: str, attempt: int, export_id: str) -> PartStore:
         """Return the parts of an attempt."""
-        return cls(store, parts_folder(run_id, attempt, export_id))
+        return cls(storage, parts_folder(run_id, attempt, export_id))
 
     def get(self, number: int) -> Part | None:
         """Return a part by its number, counted from 1, or None if it is not finished."""
-        record = self.store.get_json(part_record_key(self.folder, number))
+        record = self.storage.read_json(part_record_key(self.folder, number))
         return None if record is None else Part.from_json(record)
 
     def after(self, number: int) -> Part | None:
@@ -178,8 +178,8 @@ class PartStore:
         """Write a part and its record; return the one that counts, which another invocation may have written."""
         part, body = draft.finish(self.folder, last=last)
         if part.key:
-            self.store.put_bytes(part.key, body, content_type="application/gzip")
-        if self.store.put_json(part_record_key(self.folder, part.number), part.to_json()):
+            self.storage.put_bytes(part.key, body, content_type="application/gzip")
+        if self.storage.put_json(part_record_key(self.folder, part.number), part.to_json()):
             return part
         return self.get(part.number) or part
 
@@ -193,7 +193,7 @@ class PartStore:
         return [part for part in parts if part is not None]
 
 
-def concatenate_parts(store: ArchiveStore, parts: Sequence[Part]) -> Iterator[bytes]:
+def concatenate_parts(storage: ArchiveStorage, parts: Sequence[Part]) -> Iterator[bytes]:
     """Yield the parts as one file of gzip members, each checked against its record."""
     if not any(part.key for part in parts):
         yield from gzip_chunks(())
@@ -201,7 +201,7 @@ def concatenate_parts(store: ArchiveStore, parts: Sequence[Part]) -> Iterator[by
         if part.key is None:
             continue
         digest = hashlib.sha256()
-        for chunk in store.chunks(part.key):
+        for chunk in storage.chunks(part.key):
             digest.update(chunk)
             yield chunk
         if digest.hexdigest() != part.sha256:
@@ -220,13 +220,13 @@ class Unfinished:
 class Collected:
     """All parts of an export are written."""
 
-    store: ArchiveStore
+    storage: ArchiveStorage
     parts: tuple[Part, ...]
     pages: Pages
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the parts as one file of gzip members, each checked against its record."""
-        return concatenate_parts(self.store, self.parts)
+        return concatenate_parts(self.storage, self.parts)
 
     def notes(self) -> Mapping[str, Any]:
         """Return counts and organization ids of the reading for the manifest."""
@@ -245,7 +245,7 @@ class Collected:
 class Collector:
     """Collects an export in parts; ``time_left`` returns the seconds that the invocation has left."""
 
-    store: ArchiveStore
+    storage: ArchiveStorage
     time_left: TimeLeft
     part_bytes: int = PART_BYTES
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -261,11 +261,11 @@ class Collector:
         killed may have left. The complete parts of an earlier attempt are reused.
         """
         export_id = event.export.export_id
-        parts = PartStore.of(self.store, event.run_id, event.attempt, export_id)
+        parts = PartStore.of(self.storage, event.run_id, event.attempt, export_id)
         last = parts.after(event.progress.part if event.progress else 0)
         if last is None:
             for attempt in range(event.attempt - 1, 0, -1):
-                earlier = PartStore.of(self.store, event.run_id, attempt, export_id)
+                earlier = PartStore.of(self.storage, event.run_id, attempt, export_id)
                 if (complete := earlier.after(0)) is not None and complete.last:
                     return self._collected(pages, earlier, complete)
         if last is None or not last.last:
@@ -311,4 +311,4 @@ class Collector:
         return Unfinished(progress=progress, wait_seconds=wait)
 
     def _collected(self, pages: Pages, parts: PartStore, last: Part) -> Collected:
-        return Collected(store=self.store, parts=tuple(parts.all(last.number)), pages=pages)
+        return Collected(storage=self.storage, parts=tuple(parts.all(last.number)), pages=pages)

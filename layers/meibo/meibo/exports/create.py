@@ -1,17 +1,18 @@
-"""Begin a run, repair one, or create the job of one export: the work of ``create_exports``."""
+"""Begin a run, repair a run, or create the job of one export: the work of ``create_exports``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import meibo
 from meibo import aws
-from meibo.archive.keys import attempt_key, attempt_of, plan_key, run_folder, run_id_of, run_manifest_key, run_moment
-from meibo.archive.storage import ArchiveStore, S3ArchiveStore
+from meibo.archive.keys import attempt_key, attempt_of, plan_key, run_documents, run_id_of, run_manifest_key, run_moment
+from meibo.archive.manifest import RunManifest
+from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import EventError, JobsExhaustedError, MeiboError, OutOfTimeError, UnexpectedError
 from meibo.exports.plan import Attempt, ExportJob, Plan, PlannedExport, Preparation
@@ -24,11 +25,11 @@ from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import CreateExportsSettings, Retention
 
-# Jobs that are created for one export in one attempt. Auth0 loses a job rarely; a third loss has a cause to look into.
+# Jobs that are created for one export in one attempt. Auth0 rarely loses a job; a third loss needs an investigation.
 MAX_JOBS = 3
 # Reserved for writing the attempt's list and starting the workflow.
 RESERVED_SECONDS = 60.0
-# Between two looks at an attempt that another invocation prepares.
+# Interval at which the status of an attempt that another invocation prepares is checked.
 POLL_SECONDS = 5.0
 
 _RUNNING: frozenset[ExecutionStatus] = frozenset({"RUNNING", "PENDING_REDRIVE"})
@@ -41,12 +42,12 @@ class RunCreator:
     ``configuration`` reads the configuration, which only the resolution of exports needs. ``context.time_left`` returns
     the seconds that the invocation has left.
 
-    An attempt is prepared by the invocation that wrote its plan: it alone creates jobs, writes the attempt's list of
-    exports and starts the workflow. Every other invocation waits for it, and takes over without creating jobs once
-    that invocation's time is over.
+    An attempt is prepared by the invocation that wrote its plan: only this invocation creates jobs, writes the list
+    of exports and starts the workflow. All others wait for it. When its time is over, they start the workflow without
+    creating jobs.
     """
 
-    store: ArchiveStore
+    storage: ArchiveStorage
     workflow: Workflow
     bucket: str
     configuration: Callable[[], Configuration]
@@ -55,11 +56,11 @@ class RunCreator:
     invocation: str = field(default_factory=lambda: uuid4().hex)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
-        """Begin the run of a schedule tick; delivered again, the tick changes nothing.
+        """Begin the run of a schedule tick. A tick that is delivered again has no effect.
 
-        Writes the plan before anything is fetched, creates as many jobs as the time allows and leaves the rest to
-        the workflow. The answer lists in ``not_created`` which exports could not be created, and why. Raises
-        OutOfTimeError if another invocation still prepares the run when this one ends.
+        Writes the plan first, then creates as many jobs as the time allows; the workflow creates the others. The
+        response lists in ``not_created`` the exports whose job could not be created, with the reason. Raises
+        OutOfTimeError if another invocation still prepares the run when the time of this invocation ends.
         """
         run_id = run_id_of(scheduled_time)
         plan = self._plan(run_id, 1)
@@ -70,15 +71,15 @@ class RunCreator:
             if self._is_mine(plan):
                 return self._prepare(plan, 1, plan.exports)
         if self._status_once_prepared(plan, 1) != "NEVER_STARTED" or self._has_ended(run_id):
-            logger.info("this run was begun already", extra={"run_id": run_id})
+            logger.info("the run has already started", extra={"run_id": run_id})
             return {"run_id": run_id, "attempt": 1, "status": "already_started"}
         return self._take_over(plan, 1)
 
     def repair(self, run_id: str) -> dict[str, Any]:
-        """Start another attempt of a run that fetches only what the plan lacks.
+        """Start another attempt of a run, with the exports of its plan that are not archived.
 
-        A run whose exports are all archived gets an attempt without exports if it lacks the run manifest that says
-        so. Raises OutOfTimeError if another invocation still prepares an attempt when this one ends.
+        If all exports are archived but no run manifest says so, the attempt has no exports. Raises OutOfTimeError if
+        another invocation still prepares an attempt when the time of this invocation ends.
         """
         run_moment(run_id)
         attempt, plan, plan_is_newest = self._newest_attempt(run_id)
@@ -89,8 +90,8 @@ class RunCreator:
             return {"run_id": run_id, "attempt": attempt, "status": "running"}
         if status == "NEVER_STARTED" and prepared:
             return self._take_over(plan, attempt)
-        # Either the attempt ended, also if Step Functions has forgotten it after 90 days, or it was never started. A
-        # new attempt is right for both; the old list may name another domain or secret, and jobs that are gone.
+        # The attempt has ended (Step Functions deletes its history after 90 days) or was never started. Both need a new
+        # attempt, because the old list may contain another domain or secret, and jobs that no longer exist.
         exports = plan.exports
         missing = self._missing(run_id, exports)
         if missing:
@@ -106,7 +107,7 @@ class RunCreator:
         return self.repair(run_id)
 
     def create(self, export: PlannedExport) -> dict[str, Any]:
-        """Create the job of one export, the first or the next one, within the bounded number."""
+        """Create the next job of one export. Raises JobsExhaustedError after ``MAX_JOBS`` jobs."""
         if not export.has_job:
             return export.to_json()
         number = export.job.number + 1 if export.job else 1
@@ -119,7 +120,7 @@ class RunCreator:
         logger.info("job created", extra={"export_id": export.export_id, "job_id": job_id, "number": number})
         return export.with_job(ExportJob(id=job_id, created_at=self._now().isoformat(), number=number)).to_json()
 
-    # -- preparing an attempt
+    # -- Preparation of an attempt
 
     def _prepare(self, plan: Plan, attempt: int, exports: Iterable[PlannedExport]) -> dict[str, Any]:
         """Create the jobs of the exports, write the attempt's list and start its workflow."""
@@ -136,16 +137,16 @@ class RunCreator:
         return self._start(plan.run_id, attempt, with_jobs, failures)
 
     def _take_over(self, plan: Plan, attempt: int) -> dict[str, Any]:
-        """Start an attempt that was left prepared in part; the workflow creates the jobs that its list lacks."""
+        """Start an attempt that was prepared only in part; the workflow creates the jobs that its list lacks."""
         return self._start(plan.run_id, attempt, self._missing(plan.run_id, plan.exports), [])
 
     def _start(
         self, run_id: str, attempt: int, exports: list[PlannedExport], failures: list[dict[str, str]]
     ) -> dict[str, Any]:
         key = attempt_key(run_id, attempt)
-        if not self.store.put_json(key, Attempt(exports=tuple(exports)).to_json()):
-            # The list that is there counts: it may have jobs, and the workflow reads it.
-            exports = list(Attempt.from_json(self.store.get_json(key) or []).exports)
+        if not self.storage.put_json(key, Attempt(exports=tuple(exports)).to_json()):
+            # The existing list counts: it may contain jobs, and the workflow reads it.
+            exports = list(Attempt.from_json(self.storage.read_json(key) or []).exports)
         self.workflow.start(run_id, attempt, bucket=self.bucket, items_key=key)
         jobs = sum(export.job is not None for export in exports)
         refusals = [
@@ -163,10 +164,10 @@ class RunCreator:
         )
         return {"run_id": run_id, "attempt": attempt, "status": "started", **counts, "not_created": not_created}
 
-    # -- what is there already
+    # -- Existing plans and attempts
 
     def _plan(self, run_id: str, attempt: int) -> Plan | None:
-        document = self.store.get_json(plan_key(run_id, attempt))
+        document = self.storage.read_json(plan_key(run_id, attempt))
         return None if document is None else Plan.from_json(document)
 
     def _new_plan(self, run_id: str, scheduled_time: str, exports: Iterable[PlannedExport]) -> Plan:
@@ -181,13 +182,15 @@ class RunCreator:
         )
 
     def _write_plan(self, plan: Plan, attempt: int) -> Plan:
-        """Write the plan unless there is one, and return the one that is there."""
-        if self.store.put_json(plan_key(plan.run_id, attempt), plan.to_json()):
+        """Write the plan unless it exists, and return the plan in the bucket."""
+        if self.storage.put_json(plan_key(plan.run_id, attempt), plan.to_json()):
             return plan
-        # It may be this invocation's own, if the answer to the request that wrote it was lost.
+        # It may be this invocation's own plan, if the response to the request that wrote it was lost.
         written = self._plan(plan.run_id, attempt)
         if written is None:
-            raise UnexpectedError(f"S3 refused the plan of run {plan.run_id}, attempt {attempt}, but there is none")
+            raise UnexpectedError(
+                f"S3 rejected the plan of run {plan.run_id}, attempt {attempt}, but the plan does not exist"
+            )
         return written
 
     def _is_mine(self, plan: Plan) -> bool:
@@ -203,7 +206,7 @@ class RunCreator:
             if (
                 status != "NEVER_STARTED"
                 or not self._is_prepared(plan)
-                or self.store.exists(attempt_key(plan.run_id, attempt))
+                or self.storage.exists(attempt_key(plan.run_id, attempt))
             ):
                 return status
             if self.context.time_left() < RESERVED_SECONDS:
@@ -216,36 +219,37 @@ class RunCreator:
     def _newest_attempt(self, run_id: str) -> tuple[int, Plan, bool]:
         """Return the run's highest attempt, the newest plan, and whether that plan is the attempt's own.
 
-        What is in the bucket and what Step Functions remembers are both looked at: a list may be missing though its
-        execution's name is taken, and executions are forgotten after 90 days.
+        Both the bucket and Step Functions are read: an execution may exist without a list, and Step Functions deletes
+        executions after 90 days.
         """
-        plans, others = (
-            {attempt_of(key) or 0 for prefix in prefixes for key in self.store.keys(run_folder(run_id) + prefix)}
-            for prefixes in (("_plan",), ("_attempt-", "_manifest"))
-        )
+        plans = self._attempts(run_id, "plan")
+        others = self._attempts(run_id, "attempt") | self._attempts(run_id, "manifest")
         planned = max(plans, default=0)
         plan = self._plan(run_id, planned) if planned else None
         if plan is None:
-            raise EventError(f"there is no plan of a run {run_id}; repair a run that a schedule tick began")
+            raise EventError(f"run {run_id} has no plan; expected the id of a run that a schedule started")
         attempt = max(plans | others)
         while self.workflow.status(run_id, attempt + 1) != "NEVER_STARTED":
             attempt += 1
         return attempt, plan, attempt == planned
 
+    def _attempts(self, run_id: str, kind: Literal["plan", "attempt", "manifest"]) -> set[int]:
+        return {attempt_of(key) or 0 for key in self.storage.keys(run_documents(run_id, kind))}
+
     def _has_ended(self, run_id: str) -> bool:
-        """Tell whether an attempt wrote its run manifest, also if Step Functions has forgotten it."""
-        return next(self.store.keys(f"{run_folder(run_id)}_manifest"), None) is not None
+        """Return whether an attempt wrote its run manifest, even if Step Functions has deleted its history."""
+        return bool(self._attempts(run_id, "manifest"))
 
     def _is_complete(self, run_id: str, newest_attempt: int) -> bool:
-        """Tell whether the newest run manifest says that nothing is missing."""
+        """Return whether the newest run manifest is complete."""
         for attempt in range(newest_attempt, 0, -1):
-            document = self.store.get_json(run_manifest_key(run_id, attempt))
-            if document is not None:
-                return document["complete"] is True
+            manifest = RunManifest.read(self.storage, run_manifest_key(run_id, attempt))
+            if manifest is not None:
+                return manifest.complete
         return False
 
     def _missing(self, run_id: str, exports: Iterable[PlannedExport]) -> list[PlannedExport]:
-        return [export for export in exports if not self.store.exists(export.address.manifest_key(run_id))]
+        return [export for export in exports if not self.storage.exists(export.address.manifest_key(run_id))]
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.now(), UTC)
@@ -256,14 +260,14 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     if isinstance(error, MeiboError):
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
     # Not a Meibo error: its message may contain sensitive data, so only its kind is reported.
-    reason = f"{safe_description(error)}; the workflow tries again and records the failure"
+    reason = f"{safe_description(error)}; the workflow retries and records the failure"
     return {"export_id": export.export_id, "error": UnexpectedError.__name__, "reason": reason}
 
 
 def run_creator(settings: CreateExportsSettings, retention: Retention | None, time_left: TimeLeft) -> RunCreator:
-    """Return the creator that the settings describe, on the real bucket, workflow and providers."""
+    """Return the creator that the settings describe, on the archive bucket and the workflow."""
     return RunCreator(
-        store=S3ArchiveStore(aws.s3(), settings.bucket, retention=retention),
+        storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
         workflow=StepFunctionsWorkflow(
             aws.step_functions(), settings.state_machine_arn, max_parallel_exports=settings.max_parallel_exports
         ),

@@ -1,14 +1,14 @@
-"""The plan of a run: its list of exports, written before anything is fetched."""
+"""The plan of a run: its list of exports, written before the first job is created."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Self, get_args
 
 from meibo.archive.keys import ExportAddress
+from meibo.documents import Fields
 from meibo.errors import EventError
 from meibo.providers import provider
 from meibo.providers.base import ExportRequest
@@ -34,7 +34,7 @@ class ExportJob:
 
 @dataclass(frozen=True, kw_only=True)
 class UnresolvedExport:
-    """Why an export was refused before any job could be created."""
+    """The error that prevented an export from being resolved, so that it has no job."""
 
     error: str
     message: str
@@ -42,9 +42,9 @@ class UnresolvedExport:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedExport(ExportRequest):
-    """One export of a plan, with everything that the workflow's functions need to know about it.
+    """One export of a plan, with all values that the workflow's functions need.
 
-    ``has_job`` says that the provider makes its file by an asynchronous job; the workflow branches on it.
+    ``has_job`` is true if the provider creates the file by an asynchronous job; the workflow branches on it.
     ``suspect_share`` is the share of the last row count below which the export is suspect. ``accept_from`` is the date
     (UTC) from which the number of rows is accepted as the new level.
     """
@@ -74,7 +74,7 @@ class PlannedExport(ExportRequest):
         return dataclasses.replace(self, job=job)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON form, which the plan contains and the workflow passes on. Defaults are omitted."""
+        """Return the JSON form, which the plan and the state of the workflow contain. Defaults are omitted."""
         document: dict[str, Any] = {"export_id": self.export_id}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -85,83 +85,52 @@ class PlannedExport(ExportRequest):
         return document
 
     @classmethod
-    def from_json(cls, document: Any) -> Self:
-        """Read the JSON form, raising EventError that names what is wrong with it."""
-        if not isinstance(document, Mapping):
-            raise EventError("export: expected an object as in the plan of a run")
-        values: dict[str, Any] = {}
-        for name in ("source", "dataset", "scope", "endpoint", "secret"):
-            values[name] = _text(document, name)
-        values["provider"] = _text(document, "provider")
-        dataset = provider(values["provider"]).dataset(values["dataset"])
-        values["format"] = _FORMATS.get(_text(document, "format"))
-        if values["format"] is None:
-            raise EventError(f"export.format: expected {' or '.join(map(repr, _FORMATS))}")
-        for name in ("request", "options"):
-            if not isinstance(document.get(name, {}), Mapping):
-                raise EventError(f"export.{name}: expected an object")
-            values[name] = dict(document.get(name, {}))
-        # A plan of an earlier version does not say whether an export has a job.
-        values["has_job"] = _has_type(document, "has_job", bool, dataset.reading == "job")
-        values["job_deadline_seconds"] = _has_type(document, "job_deadline_seconds", int, DEFAULT_JOB_DEADLINE_SECONDS)
-        values["suspect_share"] = _has_type(document, "suspect_share", (int, float), DEFAULT_SUSPECT_SHARE)
-        if document.get("accept_from") is not None:
-            values["accept_from"] = _text(document, "accept_from")
-        if (job := document.get("job")) is not None:
-            number = job.get("number") if isinstance(job, Mapping) else None
-            if not isinstance(number, int) or number < 1:
-                raise EventError("export.job: expected an object with id, created_at and number (an integer ≥ 1)")
-            values["job"] = ExportJob(
-                id=_text(job, "id", "export.job"), created_at=_text(job, "created_at", "export.job"), number=number
+    def from_json(cls, document: Any, name: str = "export") -> Self:
+        """Read the JSON form. Raises EventError, which names the field; ``name`` is the name of the export."""
+        fields = Fields(document, name, EventError)
+        provider_name, dataset = fields.string("provider"), fields.string("dataset")
+        job, refused = fields.optional_object("job"), fields.optional_object("refused")
+        reading = provider(provider_name).dataset(dataset).reading
+        return cls(
+            provider=provider_name,
+            dataset=dataset,
+            source=fields.string("source"),
+            scope=fields.string("scope"),
+            endpoint=fields.string("endpoint"),
+            secret=fields.string("secret"),
+            format=fields.choice("format", _FORMATS),
+            request=fields.mapping("request"),
+            options=fields.mapping("options"),
+            # A plan of an earlier version does not contain has_job.
+            has_job=fields.boolean("has_job", default=reading == "job"),
+            job_deadline_seconds=fields.integer("job_deadline_seconds", default=DEFAULT_JOB_DEADLINE_SECONDS),
+            suspect_share=fields.number("suspect_share", default=DEFAULT_SUSPECT_SHARE),
+            accept_from=fields.optional_string("accept_from"),
+            job=ExportJob(
+                id=job.string("id"), created_at=job.string("created_at"), number=job.integer("number", minimum=1)
             )
-        if (refused := document.get("refused")) is not None:
-            if not isinstance(refused, Mapping):
-                raise EventError("export.refused: expected an object with error and message")
-            values["refused"] = UnresolvedExport(
-                error=_text(refused, "error", "export.refused"), message=_text(refused, "message", "export.refused")
-            )
-        return cls(**values)
-
-
-def _has_type(document: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any) -> Any:
-    value = document.get(name, default)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise EventError(f"export.{name}: expected a value such as {default!r}")
-    return value
-
-
-def _text(document: Mapping[str, Any], name: str, parent: str = "export") -> str:
-    value = document.get(name)
-    if not isinstance(value, str) or not value:
-        raise EventError(f"{parent}.{name}: expected a string that is not empty")
-    return value
+            if job
+            else None,
+            refused=UnresolvedExport(error=refused.string("error"), message=refused.string("message"))
+            if refused
+            else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """Which invocation wrote a plan, and until when it may still create jobs and start the workflow.
+    """The invocation that wrote a plan, and the time until which it may create jobs and start the workflow.
 
-    ``until`` is the end of that invocation's time: Lambda ends it then at the latest.
+    ``until`` is the latest time at which Lambda ends the invocation.
     """
 
     invocation: str
     until: datetime
 
-    @classmethod
-    def from_json(cls, document: Any) -> Self:
-        """Read the JSON form, raising EventError that names what is wrong with it."""
-        if not isinstance(document, Mapping):
-            raise EventError("plan.preparation must be an object with invocation and until")
-        try:
-            until = datetime.fromisoformat(_text(document, "until", "plan.preparation"))
-        except ValueError:
-            raise EventError("plan.preparation.until must be a time such as 2026-11-21T18:15:00+00:00") from None
-        return cls(invocation=_text(document, "invocation", "plan.preparation"), until=until.astimezone(UTC))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The exports of a run, as one attempt is to bring them into the archive."""
+    """The exports of a run."""
 
     run_id: str
     scheduled_time: str
@@ -184,22 +153,30 @@ class Plan:
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """Read a plan, raising EventError that names what is wrong with it."""
-        if not isinstance(document, Mapping) or not isinstance(document.get("exports"), list):
-            raise EventError("the plan must be an object with a list of exports")
-        preparation = document.get("preparation")
+        """Read a plan. Raises EventError, which names the field; ConfigurationError if a later version wrote it."""
+        fields = Fields(document, "plan", EventError)
+        fields.check_version("plan_version", PLAN_VERSION)
+        preparation = fields.optional_object("preparation")
         return cls(
-            run_id=_text(document, "run_id", "plan"),
-            scheduled_time=_text(document, "scheduled_time", "plan"),
-            meibo_version=_text(document, "meibo_version", "plan"),
-            exports=tuple(PlannedExport.from_json(export) for export in document["exports"]),
-            preparation=None if preparation is None else Preparation.from_json(preparation),
+            run_id=fields.string("run_id"),
+            scheduled_time=fields.string("scheduled_time"),
+            meibo_version=fields.string("meibo_version"),
+            exports=tuple(
+                PlannedExport.from_json(export, f"plan.exports[{number}]")
+                for number, export in enumerate(fields.items("exports"))
+            ),
+            preparation=Preparation(
+                invocation=preparation.string("invocation"),
+                until=preparation.moment("until", "2026-11-21T18:15:00+00:00"),
+            )
+            if preparation
+            else None,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The exports that one attempt of a run archives; the workflow reads its JSON form, a list, item by item."""
+    """The exports that one attempt of a run archives. The workflow reads the items of its JSON form, a list."""
 
     exports: tuple[PlannedExport, ...]
 
@@ -209,7 +186,7 @@ class Attempt:
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """Read the list of an attempt, raising EventError that names what is wrong with it."""
+        """Read the list of an attempt. Raises EventError, which names the field."""
         if not isinstance(document, list):
-            raise EventError("the attempt must be a list of exports")
+            raise EventError("attempt: expected a list of exports")
         return cls(exports=tuple(PlannedExport.from_json(export) for export in document))

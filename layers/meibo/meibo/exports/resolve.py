@@ -1,4 +1,4 @@
-"""Resolve the configuration into the exports of a run: organizations into connections, fields into requests."""
+"""Resolve the configuration into the exports of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from meibo.providers.configuration import ExportModel, SourceModel
 
 
 def resolve(configuration: Configuration, context: ProviderContext) -> list[PlannedExport]:
-    """Return the exports of a run in the configuration's order, each key once.
+    """Return the exports of a run in the order of the configuration, without duplicates.
 
-    An export that cannot be resolved stays in the list with the reason, so that it fails on its own and does not
-    stop the others. A connection that several organizations share is exported once.
+    An export that cannot be resolved is in the list with the reason, so that only this export fails. A connection that
+    several organizations share is exported once.
     """
     exports = (export for source in configuration.sources for _, export in _of_source(source, context))
     return list(_each_once(exports).values())
@@ -27,11 +27,11 @@ def resolve(configuration: Configuration, context: ProviderContext) -> list[Plan
 def resolve_again(
     planned: Iterable[PlannedExport], configuration: Configuration, context: ProviderContext
 ) -> tuple[PlannedExport, ...]:
-    """Return the exports of an earlier plan as a repair is to archive them.
+    """Return the exports of an earlier plan for a repair.
 
-    A refused export is replaced by the exports that today's configuration resolves it to: those of the same entry
-    (an organization means its connections), or those with the same key (a connection that two entries asked for). Of
-    the others only the settings of the source are taken from today's configuration.
+    A refused export is replaced by the exports to which the current configuration resolves it: those of the same entry
+    (an organization is resolved to its connections), or those with the same key (a connection in two entries). The
+    other exports are unchanged, except for the settings of their source, which are current.
     """
     planned = list(planned)
     refused = [export for export in planned if export.refused]
@@ -54,15 +54,15 @@ def resolve_again(
                 if known is None or known.refused:
                     exports[replacement.export_id] = replacement
                 elif replacement.refused:
-                    # The run has this key already, with other fields or limits than this export's.
+                    # The run contains this key with other fields or limits.
                     exports[export.export_id] = replace(export, refused=replacement.refused)
     return tuple(exports.values())
 
 
 def _not_configured(export: PlannedExport) -> ConfigurationError:
     return ConfigurationError(
-        f"{export.export_id} could not be resolved when the run was planned, and it is not in the configuration any"
-        " more; add it again and repair the run, or accept that this run stays incomplete"
+        f"{export.export_id} could not be resolved when the run was planned, and the configuration no longer contains"
+        " it; add it again and repair the run, or leave this run incomplete"
     )
 
 
@@ -75,7 +75,7 @@ def _as_configured_now(export: PlannedExport, configuration: Configuration) -> P
 
 
 def _each_once(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
-    """Return the exports by their ids, refusing an id that is asked for with two different requests."""
+    """Return the exports by their ids. An id with two different requests is refused."""
     unique: dict[str, PlannedExport] = {}
     for export in exports:
         known = unique.setdefault(export.export_id, export)
@@ -91,7 +91,7 @@ def _each_once(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
 
 
 def _of_source(source: SourceModel, context: ProviderContext) -> Iterable[tuple[str, PlannedExport]]:
-    """Yield each export that the source's entries mean, with the scope of its entry."""
+    """Yield each export of the source's entries, with the scope of its entry."""
     for entry in source.exports_by_entry():
         for export in entry:
             yield from ((export.scope, planned) for planned in _plan(source, export, context))
@@ -109,7 +109,7 @@ def _plan(source: SourceModel, export: ExportModel, context: ProviderContext) ->
     try:
         requests = list(source_provider.resolve(source, export, context))
     except AwsBusyError:
-        # Not a refusal: the whole invocation is retried.
+        # The whole invocation is retried.
         raise
     except MeiboError as error:
         request = ExportRequest(

@@ -12,19 +12,19 @@ ExecutionStatus = Literal["RUNNING", "SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTE
 
 
 class Workflow(Protocol):
-    """Starts executions and knows what became of them."""
+    """Starts executions and returns their status."""
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
         """Return the state of the attempt's execution."""
         ...
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
-        """Start the attempt's execution; where it is started already, change nothing."""
+        """Start the attempt's execution. If it was started before, this has no effect."""
         ...
 
 
 def execution_name(run_id: str, attempt: int) -> str:
-    """Return the name that makes an attempt start at most once."""
+    """Return the name of the attempt's execution; names are unique, so an attempt starts at most once."""
     return f"{run_id}-{attempt}"
 
 
@@ -45,14 +45,14 @@ class StepFunctionsWorkflow:
             return "NEVER_STARTED"
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
-        """Start the attempt's execution; where it is started already, change nothing."""
+        """Start the attempt's execution. If it was started before, this has no effect."""
         document = {
             "run_id": run_id,
             "attempt": attempt,
             "items": {"bucket": bucket, "key": items_key},
             "max_parallel_exports": self._max_parallel_exports,
         }
-        # StartExecution with the same name and input is idempotent while it runs, and refused once it ended:
+        # StartExecution with the same name and input is idempotent while the execution runs, and rejected later:
         # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
         try:
             self._client.start_execution(

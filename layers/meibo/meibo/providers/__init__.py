@@ -58,9 +58,9 @@ def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
         return Dataset(name=dataset_name, formats=("ndjson", "csv"), reading="stream")
 
 
-def column_names(provider_name: str, export: Mapping[str, Any]) -> Mapping[str, str]:
-    """Return the columns that have another name in the file of an archived export, by the field's own name."""
-    return provider(provider_name).column_names(export) if provider_name in _PROVIDERS else {}
+def column_names(name: str, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
+    """Return the columns with another name in the file of an export of a provider; see ``Provider.column_names``."""
+    return provider(name).column_names(dataset, format, request) if name in _PROVIDERS else {}
 
 
 def provider_title(name: str) -> str:

@@ -140,10 +140,10 @@ class Provider(ABC):
         names = " or ".join(repr(dataset.name) for dataset in self.datasets)
         raise EventError(f"dataset: expected {names} for {self.title}, got {name[:40]!r}")
 
-    def column_names(self, export: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: ARG002  # a default for subclasses
-        """Return the columns that have another name in the file of an export, by the field's own name.
+    def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002, ARG002  # the term of the configuration; a default for subclasses
+        """Return the columns with another name in the file of an export, by the name of the field.
 
-        ``export`` is the manifest of the export.
+        ``request`` is the request in the export's manifest.
         """
         return {}
 

@@ -1,4 +1,4 @@
-"""Small charts as inline SVG: one line over time, with words for who does not see it."""
+"""Small line charts as inline SVG, with a text alternative."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EDGE: Final = 3
 
 
 def line(values: Sequence[int], label: str) -> str:
-    """Return a chart of the values, oldest first; ``label`` says what it shows."""
+    """Return a chart of the values, oldest first; ``label`` is its title."""
     if not values:
         return ""
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""The page itself: one HTML file that asks for nothing outside of it and runs no script."""
+"""The report as one HTML file, without scripts and without external resources."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
 _FOOTER: Final = (
-    "<footer><p>Counts and sizes only; nothing of any user is on this page. Times are UTC. What happened after the"
-    " page was written is not on it.</p></footer>"
+    "<footer><p>This page contains counts and sizes, but no user data. Times are UTC. It shows the archive at the time"
+    " when it was written.</p></footer>"
 )
 
 
 def render(state: ReportState) -> str:
-    """Return the page."""
+    """Return the HTML of the report."""
     style = files("meibo.report").joinpath("style.css").read_text(encoding="utf-8")
     body = [
         _header(state),
@@ -65,9 +65,9 @@ def _verdict(state: ReportState) -> tuple[str, str]:
         return "missing", "No run has ended yet"
     run = state.runs[0]
     missing = len(run.missing)
-    suspect = sum(export.verdict == "suspect" for export in run.exports)
+    suspect = len(run.manifest.suspects)
     if missing:
-        return "missing", f"The latest run lacks {format_count(missing, 'export')}"
+        return "missing", f"The latest run is incomplete: {format_count(missing, 'export')} missing"
     if suspect:
         return "suspect", f"The latest run is complete, {format_count(suspect, 'export')} suspect"
     return "ok", f"The latest run is complete: {format_count(len(run.exports), 'export')}"
@@ -92,21 +92,15 @@ def _tiles(state: ReportState) -> str:
 
 
 def _verification(state: ReportState) -> str:
-    told = state.verification
-    if told is None:
+    record = state.verification
+    if record is None:
         return '<span class="soft">never</span>'
-    damage = told.get("damage")
-    unchecked = told.get("could_not_check")
-    count = len(damage) if isinstance(damage, list) else 0
-    left = len(unchecked) if isinstance(unchecked, list) else 0
-    exports = told.get("exports")
-    words = f"{exports:,} well" if isinstance(exports, int) else "well"
-    kind = "ok"
-    if count:
-        kind, words = "missing", format_count(count, "damage")
-    elif left:
-        kind, words = "suspect", f"{left:,} unchecked"
-    return f'<span class="{kind}">{escape(words)}</span><small class="soft">{escape(str(told.get("at", "")))}</small>'
+    kind, words = "ok", f"{record.exports:,} OK"
+    if record.damaged:
+        kind, words = "missing", format_count(record.damaged, "damaged object")
+    elif record.unchecked:
+        kind, words = "suspect", f"{record.unchecked:,} not checked"
+    return f'<span class="{kind}">{escape(words)}</span><small class="soft">{escape(record.at)}</small>'
 
 
 def _trouble(state: ReportState) -> str:
@@ -114,44 +108,43 @@ def _trouble(state: ReportState) -> str:
         return ""
     run = state.runs[0]
     rows = [
-        (_head(str(one.get("export_id"))), _state("missing"), _cell("Why", f"{one.get('error')}: {one.get('reason')}"))
-        for one in run.missing
+        (_head(export.export_id), _state("missing"), _cell("Reason", f"{export.error}: {export.reason}"))
+        for export in run.missing
     ]
     rows += [
-        (_head(export.export_id), _state("suspect"), _cell("Why", state.suspicions.get(export.export_id, "")))
-        for export in run.exports
-        if export.verdict == "suspect"
+        (_head(export.export_id), _state("suspect"), _cell("Reason", state.suspect_reasons.get(export.export_id, "")))
+        for export in run.manifest.suspects
     ]
     if not rows:
         return ""
-    return _section("Missing and suspect exports", "trouble", _table("trouble", ("Export", "State", "Why"), rows))
+    return _section("Missing and suspect exports", "trouble", _table("trouble", ("Export", "State", "Reason"), rows))
 
 
 def _by_source(series: Iterable[ExportHistory]) -> Mapping[str, list[ExportHistory]]:
-    found: dict[str, list[ExportHistory]] = {}
-    for one in series:
-        found.setdefault(one.address.source, []).append(one)
-    return found
+    sources: dict[str, list[ExportHistory]] = {}
+    for history in series:
+        sources.setdefault(history.address.source, []).append(history)
+    return sources
 
 
 def _source(name: str, series: Sequence[ExportHistory], state: ReportState) -> str:
-    lacking = {one.get("export_id") for one in (state.runs[0].missing if state.runs else ())}
+    missing = {export.export_id for export in (state.runs[0].missing if state.runs else ())}
     rows = []
-    for one in series:
-        latest = one.latest
-        address = one.address
-        over_time = [point.rows for point in one.points if point.rows is not None]
+    for history in series:
+        latest = history.latest
+        address = history.address
+        over_time = [point.rows for point in history.points if point.rows is not None]
         rows.append(
             (
                 _head(f"{address.dataset} · {address.format} · {address.scope}"),
-                _state("missing" if address.export_id in lacking else latest.verdict),
+                _state("missing" if address.export_id in missing else latest.verdict),
                 _cell("Latest", _ago(state.written_at, latest.folder.run_id)),
                 _number("Rows", "not counted" if latest.rows is None else f"{latest.rows:,}"),
                 _raw("Rows over time", charts.line(over_time, f"rows of {address.export_id}")),
                 _number("Size", format_bytes(latest.bytes)),
                 _raw(
                     "Size over time",
-                    charts.line([point.bytes for point in one.points], f"bytes of {address.export_id}"),
+                    charts.line([point.bytes for point in history.points], f"bytes of {address.export_id}"),
                 ),
             )
         )
@@ -164,20 +157,19 @@ def _runs(state: ReportState) -> str:
     if not state.runs:
         return ""
     rows = [_run(run) for run in state.runs[:_RUNS_LISTED]]
-    note = f'<p class="soft">The charts show the newest {RUNS_SHOWN} runs at most.</p>'
+    note = f'<p class="soft">The charts show up to {RUNS_SHOWN} runs.</p>'
     names = ("Run", "State", "Archived", "Missing", "Suspect", "Rows", "Size")
     return _section("Latest runs", "runs", _table("latest runs", names, rows) + note)
 
 
 def _run(run: Run) -> tuple[str, ...]:
     exports = run.exports
-    suspect = sum(export.verdict == "suspect" for export in exports)
     return (
         _head(f"{run_moment(run.run_id):%Y-%m-%d %H:%M}"),
         _state("missing" if run.missing else "ok", "incomplete" if run.missing else "complete"),
         _number("Archived", f"{len(exports):,}"),
         _number("Missing", f"{len(run.missing):,}"),
-        _number("Suspect", f"{suspect:,}"),
+        _number("Suspect", f"{len(run.manifest.suspects):,}"),
         _number("Rows", f"{sum(export.rows or 0 for export in exports):,}"),
         _number("Size", format_bytes(sum(export.bytes for export in exports))),
     )
@@ -196,13 +188,17 @@ def _changes(state: ReportState) -> str:
         )
         for source, counts in sorted(changes.outcomes.items())
     ]
-    more = '<p class="soft">There were more; the newest of each source were counted first.</p>' if changes.more else ""
+    more = (
+        '<p class="soft">Not all outcomes are counted; the newest of each source are counted first.</p>'
+        if changes.more
+        else ""
+    )
     table = _table("membership changes by outcome", ("Source", "Applied", "Rejected", "Dry run"), rows)
     return _section(f"Membership changes of the last {changes.days} days", "changes", table + more)
 
 
 def _section(title: str, name: str, inner: str) -> str:
-    identity = "".join(letter if letter.isalnum() else "-" for letter in name)
+    identity = "".join(character if character.isalnum() else "-" for character in name)
     return f'<section aria-labelledby="{identity}"><h2 id="{identity}">{escape(title)}</h2>{inner}</section>'
 
 
@@ -210,9 +206,9 @@ def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) ->
     numbers = {"Rows", "Size", "Archived", "Missing", "Suspect", "Applied", "Rejected", "Dry run"}
     head = "".join(f'<th scope="col"{" class=number" if name in numbers else ""}>{escape(name)}</th>' for name in names)
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    # What scrolls must be reachable by keyboard.
+    # A region that scrolls must be reachable by keyboard.
     return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="table: {escape(caption)}"><table class="cards">'
+        f'<div class="wide" role="region" tabindex="0" aria-label="Table: {escape(caption)}"><table class="cards">'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 

@@ -1,32 +1,34 @@
-"""What the page says, gathered from run manifests, outcome records and verification records."""
+"""The state that the report shows, read from run manifests, outcome records and verification records."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
-from meibo.archive.catalog import ArchivedExport, Run, find_run, run_ids, suspicion
-from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress
-from meibo.archive.reader import ArchiveReader, read_document
+from meibo.archive.catalog import Run, find_run, run_ids, suspect_reason
+from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress, outcomes_folder, outcomes_source
+from meibo.archive.manifest import ArchivedExport
+from meibo.archive.outcome_record import parse_records
+from meibo.archive.scheduled_verification import VerificationRecord
+from meibo.archive.storage import ArchiveReader
+from meibo.errors import ArchiveConflictError
 
-# A quarter of daily runs; more would make the small charts unreadable and the page slow to write.
+# Three months of daily runs. More would make the charts unreadable and slow down the report.
 RUNS_SHOWN: Final = 90
 CHANGE_DAYS: Final = 7
-# One object a message: so many are read, and the page says when there are more.
+# Outcome records that are read, one per message. The report says if there are more.
 MAX_RECORDS: Final = 1000
 _PARALLEL_READS: Final = 16
-_OUTCOMES: Final = ("applied", "rejected", "dry_run")
 
 
 @dataclass(frozen=True)
 class ExportHistory:
-    """One export over the runs, oldest first."""
+    """The archives of one export, oldest first."""
 
     address: ExportAddress
     points: tuple[ArchivedExport, ...]
@@ -48,36 +50,39 @@ class ChangeSummary:
 
 @dataclass(frozen=True)
 class ReportState:
-    """All that the page says. ``runs`` are the newest first; ``suspicions`` are the latest run's, by export id."""
+    """The state of an archive.
+
+    ``runs`` are latest first. ``suspect_reasons`` are the reasons of the latest run's suspect exports, by export id.
+    """
 
     written_at: datetime
     runs: tuple[Run, ...]
     series: tuple[ExportHistory, ...]
     changes: ChangeSummary
-    verification: Mapping[str, Any] | None
-    suspicions: Mapping[str, str] = field(default_factory=dict)
+    verification: VerificationRecord | None
+    suspect_reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(archive: ArchiveReader, now: datetime) -> ReportState:
-    """Read what the page says."""
+    """Return the state of an archive."""
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
         ids = list(islice(run_ids(archive), RUNS_SHOWN))
-        found = [run for run in pool.map(lambda run_id: find_run(archive, run_id), ids) if run is not None]
+        runs = [run for run in pool.map(lambda run_id: find_run(archive, run_id), ids) if run is not None]
         changes = _changes(archive, now, pool)
-        suspects = [export for export in (found[0].exports if found else ()) if export.verdict == "suspect"]
-        reasons = list(pool.map(lambda export: suspicion(archive, export), suspects))
-    points: dict[ExportAddress, list[ArchivedExport]] = defaultdict(list)
-    for run in reversed(found):
+        suspects = runs[0].manifest.suspects if runs else ()
+        reasons = list(pool.map(lambda export: suspect_reason(archive, export), suspects))
+    history: dict[ExportAddress, list[ArchivedExport]] = defaultdict(list)
+    for run in reversed(runs):
         for export in run.exports:
-            points[export.folder.address].append(export)
-    series = [ExportHistory(address, tuple(archived)) for address, archived in points.items()]
+            history[export.folder.address].append(export)
+    series = [ExportHistory(address, tuple(archived)) for address, archived in history.items()]
     return ReportState(
         written_at=now,
-        runs=tuple(found),
-        series=tuple(sorted(series, key=lambda one: one.address.export_id)),
+        runs=tuple(runs),
+        series=tuple(sorted(series, key=lambda series: series.address.export_id)),
         changes=changes,
         verification=_newest_verification(archive),
-        suspicions={export.export_id: reason for export, reason in zip(suspects, reasons, strict=True)},
+        suspect_reasons={export.export_id: reason for export, reason in zip(suspects, reasons, strict=True)},
     )
 
 
@@ -85,33 +90,26 @@ def _changes(archive: ArchiveReader, now: datetime, pool: ThreadPoolExecutor) ->
     keys = list(islice(_records(archive, now), MAX_RECORDS + 1))
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     for key, body in zip(keys[:MAX_RECORDS], pool.map(archive.read, keys[:MAX_RECORDS]), strict=True):
-        source = key.split("/")[1].removeprefix("source=")
-        for line in (body or b"").split(b"\n"):
-            outcome = _outcome(line)
-            if outcome is not None:
-                outcomes[source][outcome] += 1
+        try:
+            records = parse_records(body or b"", key)
+        except ArchiveConflictError:
+            continue
+        outcomes[outcomes_source(key)].update(record.outcome.kind for record in records)
     return ChangeSummary(CHANGE_DAYS, outcomes, more=len(keys) > MAX_RECORDS)
 
 
 def _records(archive: ArchiveReader, now: datetime) -> Iterator[str]:
     for source in archive.folders(OUTCOMES):
         for back in range(CHANGE_DAYS):
-            day = now - timedelta(days=back)
-            yield from (one.key for one in archive.list(f"{source}dt={day:%Y-%m-%d}/"))
+            day = f"{now - timedelta(days=back):%Y-%m-%d}"
+            yield from archive.keys(outcomes_folder(outcomes_source(source), day))
 
 
-def _outcome(line: bytes) -> str | None:
-    try:
-        outcome = json.loads(line)["outcome"]
-    except (ValueError, TypeError, KeyError):
-        return None
-    return outcome if outcome in _OUTCOMES else None
-
-
-def _newest_verification(archive: ArchiveReader) -> Mapping[str, Any] | None:
+def _newest_verification(archive: ArchiveReader) -> VerificationRecord | None:
     for day in sorted(archive.folders(VERIFICATIONS), reverse=True):
-        for one in sorted(archive.list(day), key=lambda listed: listed.key, reverse=True):
-            document = read_document(archive, one.key)
-            if document is not None:
-                return document
+        for key in sorted(archive.keys(day), reverse=True):
+            try:
+                return VerificationRecord.from_json(archive.read_json(key), key)
+            except ArchiveConflictError:
+                continue
     return None

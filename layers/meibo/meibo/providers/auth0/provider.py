@@ -63,11 +63,11 @@ class Auth0Provider(Provider):
 
         return Auth0Source
 
-    def column_names(self, export: Mapping[str, Any]) -> Mapping[str, str]:
+    def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
         """Return the names that the fields of a users export have in its file."""
-        if export.get("dataset") != "users":
+        if dataset != "users":
             return {}
-        fields = export.get("request", {}).get("fields") or DEFAULT_FIELDS[str(export.get("format"))]
+        fields = request.get("fields") or DEFAULT_FIELDS[format]
         return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
     def source_settings(self, source: Auth0Source) -> dict[str, Any]:
