@@ -95,23 +95,26 @@ class Killer:
         raise InvocationKilled
 
 
-def try_points(points: list[Point], attempt: Callable[[Point, Killer], None]) -> list[str]:
-    """Try every point and return all failures, so that a single test run reports them all."""
+def kill_at_every_point(
+    subject: str,
+    counter: CallCounter,
+    attempt: Callable[[Killer], None],
+    report_line: Callable[[str], None],
+) -> None:
+    """Run the attempt with a kill at every point of the counted calls, report a summary, and fail with all failures."""
     failures: list[str] = []
+    points = counter.points()
     for point in points:
         killer = Killer(point)
         try:
-            attempt(point, killer)
+            attempt(killer)
         except Exception as error:  # noqa: BLE001  # reported with its point
             failures.append(f"{point}: {type(error).__name__}: {error}")
             continue
         if not killer.reached:
             failures.append(f"{point}: was never reached")
-    return failures
-
-
-def summary(subject: str, counter: CallCounter, failures: list[str]) -> str:
-    """Return the summary of a test: the number of calls per service and of the points that were tried."""
     services = ", ".join(f"{count} {service}" for service, count in sorted(counter.services().items()))
-    point_count = f"{len(counter.points())} crash points tried"
-    return f"{subject}: {len(counter.calls)} calls ({services}), {point_count}, {len(failures)} failed"
+    report_line(
+        f"{subject}: {len(counter.calls)} calls ({services}), {len(points)} crash points tried, {len(failures)} failed"
+    )
+    assert not failures, "\n".join(failures)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fault_injection.kill_points import CallCounter, Killer, Point, summary, try_points
+from tests.fault_injection.kill_points import CallCounter, Killer, kill_at_every_point
 from tests.fault_injection.system import WholeSystem, start_system
 from tests.support.changes import change_message
 
@@ -110,7 +110,7 @@ def test_no_change_is_lost_when_the_function_is_killed_at_any_call(
     changes.check()
     assert counter.services().keys() == {"HTTP", "s3", "secretsmanager", "sqs", "ssm"}
 
-    def attempt(point: Point, killer: Killer) -> None:
+    def attempt(killer: Killer) -> None:
         changes.reset()
         changes.system.observer = killer
         # when
@@ -118,7 +118,4 @@ def test_no_change_is_lost_when_the_function_is_killed_at_any_call(
         # then
         changes.check()
 
-    failures = try_points(counter.points(), attempt)
-
-    report_line(summary("a batch of changes", counter, failures))
-    assert not failures, "\n".join(failures)
+    kill_at_every_point("a batch of changes", counter, attempt, report_line)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meibo_simulators import FIRST_CONNECTION
-from tests.fault_injection.kill_points import CallCounter, Killer, Point, summary, try_points
+from tests.fault_injection.kill_points import CallCounter, Killer, kill_at_every_point
 from tests.fault_injection.system import ArchivedExport, WholeSystem, start_system
 
 pytestmark = [
@@ -83,7 +83,7 @@ def test_run_is_complete_when_a_function_is_killed_at_any_call(
     assert counter.services().keys() == SERVICES
     sandbox_error = cycle(SANDBOX_ERRORS)
 
-    def attempt(point: Point, killer: Killer) -> None:
+    def attempt(killer: Killer) -> None:
         system.reset()
         system.service.sandbox_error = next(sandbox_error)
         system.observer = killer
@@ -98,10 +98,7 @@ def test_run_is_complete_when_a_function_is_killed_at_any_call(
         assert {export["export_id"] for export in manifest["exports"]} == set(expected)
         _assert_no_upload_of_a_live_invocation(system, killer)
 
-    failures = try_points(counter.points(), attempt)
-
-    report_line(summary(f"a run of {plan}", counter, failures))
-    assert not failures, "\n".join(failures)
+    kill_at_every_point(f"a run of {plan}", counter, attempt, report_line)
 
 
 def test_repair_is_complete_when_a_function_is_killed_at_any_call(
@@ -135,7 +132,7 @@ def test_repair_is_complete_when_a_function_is_killed_at_any_call(
     repaired(run_id)
     expected = system.archived()
 
-    def attempt(point: Point, killer: Killer) -> None:
+    def attempt(killer: Killer) -> None:
         run_id = incomplete()
         system.service.sandbox_error = next(sandbox_error)
         system.observer = killer
@@ -146,7 +143,4 @@ def test_repair_is_complete_when_a_function_is_killed_at_any_call(
         _assert_no_upload_of_a_live_invocation(system, killer)
 
     sandbox_error = cycle(SANDBOX_ERRORS)
-    failures = try_points(counter.points(), attempt)
-
-    report_line(summary("a repair", counter, failures))
-    assert not failures, "\n".join(failures)
+    kill_at_every_point("a repair", counter, attempt, report_line)

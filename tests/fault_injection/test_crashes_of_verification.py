@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fault_injection.kill_points import CallCounter, Killer, Point, summary, try_points
+from tests.fault_injection.kill_points import CallCounter, Killer, kill_at_every_point
 from tests.fault_injection.system import WholeSystem, start_system
 
 pytestmark = [
@@ -64,7 +64,7 @@ def test_verification_ends_when_the_function_is_killed_at_any_call(
     assert (expected["runs"], expected["exports"], expected["damaged"], expected["unchecked"]) == (2, 4, 1, 0)
     assert counter.services().keys() == {"s3"}
 
-    def attempt(point: Point, killer: Killer) -> None:
+    def attempt(killer: Killer) -> None:
         _remove_records(system)
         system.observer = killer
         # when
@@ -77,7 +77,4 @@ def test_verification_ends_when_the_function_is_killed_at_any_call(
         assert system.overwritten() == []
         assert system.versions("archive/") + system.versions("runs/") == archive
 
-    failures = try_points(counter.points(), attempt)
-
-    report_line(summary("a verification", counter, failures))
-    assert not failures, "\n".join(failures)
+    kill_at_every_point("a verification", counter, attempt, report_line)

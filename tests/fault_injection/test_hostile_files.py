@@ -83,10 +83,6 @@ def _page(text: bytes | str) -> broken.Action:
     return broken.respond(200, text, JSON)
 
 
-def _csv(text: bytes) -> broken.Action:
-    return broken.respond(200, text, CSV)
-
-
 def _file(text: bytes) -> broken.Action:
     return broken.stream(lambda: [gzip.compress(text)])
 
@@ -94,32 +90,28 @@ def _file(text: bytes) -> broken.Action:
 JSON, CSV = {"Content-Type": "application/json"}, {"Content-Type": "text/csv"}
 DEEP = "[" * 10_000 + "]" * 10_000
 METADATA = "http://169.254.169.254/latest/meta-data/"
-Serve = Callable[[WholeSystem], broken.Action]
-# The response, and the errors that the run manifest may contain.
-HOSTILE_RESPONSES: dict[str, tuple[Serve, set[str]]] = {
-    "zeros without end": (lambda _: broken.endless(), {"CorruptFileError", "WrongFormatError"}),
-    "rows without end": (lambda _: broken.stream(_members), {"OutOfTimeError"}),
-    "a bomb": (lambda _: broken.stream(_bomb), {"FileTooLargeError", "WrongFormatError"}),
-    "a bomb of rows": (lambda _: broken.stream(_bomb_of_rows), {"FileTooLargeError"}),
-    "a byte a second": (lambda w: broken.drip(1, stop=w.tenant.stopping), {"OutOfTimeError"}),
-    "a header of a megabyte": (lambda _: broken.headers({"X-Large": "a" * 1_000_000}), {"CopyBrokenError"}),
-    "the metadata address": (
-        lambda _: broken.redirect(METADATA),
-        {"LocationRefusedError"},
-    ),
-    "another scheme": (lambda _: broken.redirect("http://localhost/"), {"LocationRefusedError"}),
-    "a row of 100 MB": (lambda _: broken.stream(_huge_row), {"FileTooLargeError"}),
-    "a list instead of rows": (lambda _: _file(b"[1, 2]\n"), {"WrongFormatError"}),
-}
+LARGE_HEADER = broken.headers({"X-Large": "a" * 1_000_000})
 BUSY = {"OutOfTimeError", "ProviderBusyError"}
-# The same for a domain's CSV file and its pages.
-HOSTILE_DOMAIN_RESPONSES: dict[tuple[str, str], tuple[Serve, set[str]]] = {
+Serve = Callable[[WholeSystem], broken.Action]
+# The response in place of the file of a job, or of the CSV file or a page of a domain, and the errors that the run
+# manifest may contain.
+HOSTILE_RESPONSES: dict[tuple[str, str], tuple[Serve, set[str]]] = {
+    ("job", "zeros without end"): (lambda _: broken.endless(), {"CorruptFileError", "WrongFormatError"}),
+    ("job", "rows without end"): (lambda _: broken.stream(_members), {"OutOfTimeError"}),
+    ("job", "a bomb"): (lambda _: broken.stream(_bomb), {"FileTooLargeError", "WrongFormatError"}),
+    ("job", "a bomb of rows"): (lambda _: broken.stream(_bomb_of_rows), {"FileTooLargeError"}),
+    ("job", "a byte a second"): (lambda system: broken.drip(1, stop=system.tenant.stopping), {"OutOfTimeError"}),
+    ("job", "a header of a megabyte"): (lambda _: LARGE_HEADER, {"CopyBrokenError"}),
+    ("job", "the metadata address"): (lambda _: broken.redirect(METADATA), {"LocationRefusedError"}),
+    ("job", "another scheme"): (lambda _: broken.redirect("http://localhost/"), {"LocationRefusedError"}),
+    ("job", "a row of 100 MB"): (lambda _: broken.stream(_huge_row), {"FileTooLargeError"}),
+    ("job", "a list instead of rows"): (lambda _: _file(b"[1, 2]\n"), {"WrongFormatError"}),
     ("csv", "the metadata address"): (lambda _: broken.redirect(METADATA), {"RequestRefusedError"}),
     ("csv", "another scheme"): (lambda _: broken.redirect("http://localhost/"), {"RequestRefusedError"}),
     ("csv", "rows without end"): (lambda _: broken.endless(b'"1","a"\r\n' * 8192, "text/csv"), {"OutOfTimeError"}),
     ("csv", "a value of 100 MB"): (lambda _: broken.stream(_huge_record, CSV), {"FileTooLargeError"}),
-    ("csv", "a byte a second"): (lambda w: broken.drip(1, stop=w.domain.stopping), BUSY),
-    ("csv", "a header of a megabyte"): (lambda _: broken.headers({"X-Large": "a" * 1_000_000}), BUSY),
+    ("csv", "a byte a second"): (lambda system: broken.drip(1, stop=system.domain.stopping), BUSY),
+    ("csv", "a header of a megabyte"): (lambda _: LARGE_HEADER, BUSY),
     ("ndjson", "the metadata address"): (lambda _: broken.redirect(METADATA), {"RequestRefusedError"}),
     ("ndjson", "a page without end"): (
         lambda _: broken.endless(b"1" * 65536, "application/json"),
@@ -129,8 +121,8 @@ HOSTILE_DOMAIN_RESPONSES: dict[tuple[str, str], tuple[Serve, set[str]]] = {
         lambda _: broken.stream(_encoded_bomb, {**JSON, "Content-Encoding": "gzip"}),
         {"WrongFormatError"},
     ),
-    ("ndjson", "a byte a second"): (lambda w: broken.drip(1, stop=w.domain.stopping), BUSY),
-    ("ndjson", "a header of a megabyte"): (lambda _: broken.headers({"X-Large": "a" * 1_000_000}), BUSY),
+    ("ndjson", "a byte a second"): (lambda system: broken.drip(1, stop=system.domain.stopping), BUSY),
+    ("ndjson", "a header of a megabyte"): (lambda _: LARGE_HEADER, BUSY),
     ("ndjson", "nested 10,000 deep"): (
         lambda _: _page('{"users":[{"id":"1","x":' + DEEP + "}]}"),
         {"WrongFormatError"},
@@ -138,17 +130,15 @@ HOSTILE_DOMAIN_RESPONSES: dict[tuple[str, str], tuple[Serve, set[str]]] = {
     ("ndjson", "invalid UTF-8"): (lambda _: _page(b'{"users":[{"id":"1","name":"\xff"}]}'), {"WrongFormatError"}),
     ("ndjson", "NUL bytes"): (lambda _: _page(b'{"users":[{"id":"1\x00"}]}'), {"WrongFormatError"}),
 }
-UNUSUAL_CSV = {
-    "invalid UTF-8": b'"1","\xff\xfe\x80"\r\n',
-    "NUL bytes": b'"1","\x00\x00"\r\n',
-    "names like paths": b'"../../runs/x","_manifest.json"\r\n',
-}
-# Unusual but valid NDJSON is archived byte for byte.
-UNUSUAL_NDJSON = {
-    "invalid UTF-8": b'{"name":"\xff\xfe\x80"}\n',
-    "NUL bytes": b'{"name":"\x00\x00"}\n',
-    "nested 10,000 deep": b'{"name":' + b"[" * 10_000 + b"]" * 10_000 + b"}\n",
-    "names like paths": b'{"../../runs/x":"/etc/passwd","_manifest.json":"..\\\\"}\n',
+# Unusual but valid files are archived byte for byte.
+UNUSUAL_FILES = {
+    ("csv", "invalid UTF-8"): b'"1","\xff\xfe\x80"\r\n',
+    ("csv", "NUL bytes"): b'"1","\x00\x00"\r\n',
+    ("csv", "names like paths"): b'"../../runs/x","_manifest.json"\r\n',
+    ("job", "invalid UTF-8"): b'{"name":"\xff\xfe\x80"}\n',
+    ("job", "NUL bytes"): b'{"name":"\x00\x00"}\n',
+    ("job", "nested 10,000 deep"): b'{"name":' + b"[" * 10_000 + b"]" * 10_000 + b"}\n",
+    ("job", "names like paths"): b'{"../../runs/x":"/etc/passwd","_manifest.json":"..\\\\"}\n',
 }
 
 
@@ -179,8 +169,27 @@ def system(stack: WholeSystem) -> WholeSystem:
     return stack
 
 
-def _assert_bounded_failure(system: WholeSystem, case: str, errors: set[str]) -> None:
-    max_memory = MAX_MEMORY + UPLOADED if case in HUGE else MAX_MEMORY
+def _serve(system: WholeSystem, kind: str, action: broken.Action) -> None:
+    """Configure an export of a job's file, or of a domain in a format, and serve the action instead of its data."""
+    if kind == "job":
+        system.tenant.faults.add("GET /job_*", action, times=None)
+    else:
+        system.configure_exports([], [{"dataset": "users", "format": kind}])
+        system.domain.faults.add("GET /v1/*", action, times=None)
+
+
+@pytest.mark.parametrize(("kind", "case"), HOSTILE_RESPONSES)
+def test_hostile_response_fails_the_export_in_time_and_in_bounded_memory(
+    system: WholeSystem, kind: str, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    serve, errors = HOSTILE_RESPONSES[kind, case]
+    _serve(system, kind, serve(system))
+    max_memory = MAX_MEMORY
+    if case in HUGE:
+        max_memory += UPLOADED
+        # With the small parts of the other tests, the upload would exceed the time-out.
+        monkeypatch.setattr(sys.modules[WholeSystem.__module__], "PART_BYTES", 8 << 20)
     gc.collect()
     before = _memory(reset_peak=True)
 
@@ -197,54 +206,15 @@ def _assert_bounded_failure(system: WholeSystem, case: str, errors: set[str]) ->
     assert _memory() - before < max_memory
 
 
-def _set_part_size(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # With the small parts of the other tests, the upload would exceed the time-out.
-    if case in HUGE:
-        monkeypatch.setattr(sys.modules[WholeSystem.__module__], "PART_BYTES", 8 << 20)
-
-
-@pytest.mark.parametrize("case", HOSTILE_RESPONSES)
-def test_hostile_file_fails_the_export_in_time_and_in_bounded_memory(
-    system: WholeSystem, case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve, errors = HOSTILE_RESPONSES[case]
-    system.tenant.faults.add("GET /job_*", serve(system), times=None)
-    _set_part_size(case, monkeypatch)
-
-    _assert_bounded_failure(system, case, errors)
-
-
-@pytest.mark.parametrize(("form", "case"), HOSTILE_DOMAIN_RESPONSES)
-def test_hostile_domain_fails_the_export_in_time_and_in_bounded_memory(
-    system: WholeSystem, form: str, case: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve, errors = HOSTILE_DOMAIN_RESPONSES[form, case]
-    system.configure_exports([], [{"dataset": "users", "format": form}])
-    system.domain.faults.add("GET /v1/*", serve(system), times=None)
-    _set_part_size(case, monkeypatch)
-
-    _assert_bounded_failure(system, case, errors)
-
-
-@pytest.mark.parametrize("case", UNUSUAL_CSV)
-def test_unusual_csv_file_is_archived_unchanged(system: WholeSystem, case: str) -> None:
-    system.configure_exports([], [{"dataset": "users", "format": "csv"}])
-    system.domain.faults.add("GET /v1/*", _csv(UNUSUAL_CSV[case]), times=None)
+@pytest.mark.parametrize(("kind", "case"), UNUSUAL_FILES)
+def test_unusual_file_is_archived_unchanged(system: WholeSystem, kind: str, case: str) -> None:
+    content = UNUSUAL_FILES[kind, case]
+    _serve(system, kind, _file(content) if kind == "job" else broken.respond(200, content, CSV))
 
     run_id = system.run()
 
     assert system.run_manifest(run_id)["complete"] is True, system.run_manifest(run_id)["missing"]
     (archived,) = system.archived().values()
-    assert archived.body == UNUSUAL_CSV[case]
-
-
-@pytest.mark.parametrize("case", UNUSUAL_NDJSON)
-def test_unusual_ndjson_file_is_archived_unchanged(system: WholeSystem, case: str) -> None:
-    system.tenant.faults.add("GET /job_*", _file(UNUSUAL_NDJSON[case]), times=None)
-
-    run_id = system.run()
-
-    assert system.run_manifest(run_id)["complete"] is True, system.run_manifest(run_id)["missing"]
-    (archived,) = system.archived().values()
-    assert gzip.decompress(archived.body) == UNUSUAL_NDJSON[case]
-    assert archived.content["rows"] == 1
+    assert (gzip.decompress(archived.body) if kind == "job" else archived.body) == content
+    if kind == "job":
+        assert archived.content["rows"] == 1

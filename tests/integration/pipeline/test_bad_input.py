@@ -155,21 +155,6 @@ def test_unknown_connection_is_named(system: System) -> None:
     assert "con_000000000000NONE" in reason
 
 
-def test_unknown_organization_fails_only_its_own_export(system: System) -> None:
-    unknown = "org_000000000000NONE"
-    system.configure(
-        system.auth0_source(
-            {"dataset": "users", "organization_id": unknown}, {"dataset": "users", "connection_id": FIRST_CONNECTION}
-        )
-    )
-
-    manifest = system.run()
-
-    assert [export["export_id"] for export in manifest["exports"]] == [f"acme/users/ndjson/{FIRST_CONNECTION}"]
-    assert manifest["missing"][0]["error"] == "RequestRefusedError"
-    assert unknown in manifest["missing"][0]["reason"]
-
-
 # -- locations -------------------------------------------------------------------------------------------------
 
 

@@ -284,10 +284,13 @@ def test_connection_that_is_also_configured_directly_is_exported_once(system: Sy
     assert system.run()["counts"]["planned"] == 1
 
 
-@pytest.mark.parametrize("problem", ["no connection", "deleted"])
+@pytest.mark.parametrize("problem", ["no connection", "deleted", "unknown"])
 def test_organization_without_connections_fails_only_its_own_export(system: System, problem: str) -> None:
     first, second, *_ = system.tenant.organizations.ids()
-    system.tenant.organizations.enable(first, [])
+    if problem == "unknown":
+        first = "org_000000000000NONE"
+    else:
+        system.tenant.organizations.enable(first, [])
     if problem == "deleted":
         system.tenant.organizations.vanished.add(first)
     system.tenant.organizations.enable(second, [SECOND_CONNECTION])
