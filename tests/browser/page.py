@@ -27,7 +27,7 @@ EXPORTS = {
 
 def write(folder: Path) -> Path:
     """Write the archive and its page. On the last day an export is suspect and an export is missing."""
-    maker = ArchiveBuilder(FolderArchive(folder))
+    builder = ArchiveBuilder(FolderArchive(folder))
     for day in range(DAYS):
         files, suspect, missing = {}, {}, []
         for number, (parts, (rows, row)) in enumerate(EXPORTS.items()):
@@ -44,13 +44,13 @@ def write(folder: Path) -> Path:
                 suspect, count = {address: reason}, count // 3
             files[address] = row * count
         run_id = (LAST - timedelta(days=DAYS - 1 - day)).strftime("%Y%m%dT%H%M%SZ")
-        maker.run(files, run_id, suspect=suspect, missing=missing)
+        builder.run(files, run_id, suspect=suspect, missing=missing)
     outcomes = b'{"outcome":"applied"}\n' * 412 + b'{"outcome":"rejected"}\n' * 3
-    maker.storage.put("changes/source=acme/dt=2026-11-20/1.ndjson", outcomes)
+    builder.storage.put("changes/source=acme/dt=2026-11-20/1.ndjson", outcomes)
     verified = {"at": "2026-11-21T19:00:00Z", "exports": 67, "damage": [], "could_not_check": []}
-    maker.put_json("verifications/dt=2026-11-21/20261121T190000Z.json", verified)
+    builder.put_json("verifications/dt=2026-11-21/20261121T190000Z.json", verified)
     path = folder / "index.html"
-    path.write_text(render(gather(maker.storage.reader(), LAST + timedelta(hours=2))), encoding="utf-8")
+    path.write_text(render(gather(builder.storage.reader(), LAST + timedelta(hours=2))), encoding="utf-8")
     return path
 
 

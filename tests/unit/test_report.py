@@ -23,12 +23,12 @@ NOW = datetime(2026, 11, 21, 21, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> ArchiveBuilder:
+def builder(tmp_path: Path) -> ArchiveBuilder:
     return ArchiveBuilder(FolderArchive(tmp_path))
 
 
-def page(maker: ArchiveBuilder) -> str:
-    return render(gather(maker.storage.reader(), NOW))
+def page(builder: ArchiveBuilder) -> str:
+    return render(gather(builder.storage.reader(), NOW))
 
 
 def words(html: str) -> str:
@@ -39,11 +39,11 @@ def users(count: int) -> bytes:
     return ndjson([{"user_id": f"auth0|{n}", "email": f"secret{n}@example.jp"} for n in range(count)])
 
 
-def test_every_export_has_its_latest_archive_and_its_history(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: users(2), STAFF: users(1)}, EARLIER)
-    maker.run({USERS: users(3), STAFF: users(1)})
+def test_every_export_has_its_latest_archive_and_its_history(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: users(2), STAFF: users(1)}, EARLIER)
+    builder.run({USERS: users(3), STAFF: users(1)})
 
-    html = page(maker)
+    html = page(builder)
 
     assert "The latest run is complete: 2 exports" in html
     assert "acme (Auth0)" in html
@@ -64,11 +64,11 @@ def verification(*, exports: int, damaged: int = 0, unchecked: int = 0) -> Verif
     )
 
 
-def test_missing_and_suspect_exports_are_listed_first(maker: ArchiveBuilder) -> None:
+def test_missing_and_suspect_exports_are_listed_first(builder: ArchiveBuilder) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs <Administrator>"}]
-    maker.run({USERS: users(3)}, suspect={USERS: "60 % fewer users than in the last export: 5 → 2"}, missing=missing)
+    builder.run({USERS: users(3)}, suspect={USERS: "60 % fewer users than in the last export: 5 → 2"}, missing=missing)
 
-    html = page(maker)
+    html = page(builder)
 
     assert "The latest run is incomplete: 1 export missing" in html
     assert "needs &lt;Administrator&gt;" in html
@@ -76,33 +76,33 @@ def test_missing_and_suspect_exports_are_listed_first(maker: ArchiveBuilder) -> 
     assert html.index("Missing and suspect exports") < html.index("acme (Auth0)")
 
 
-def test_export_that_the_latest_run_lacks_is_missing(maker: ArchiveBuilder) -> None:
+def test_export_that_the_latest_run_lacks_is_missing(builder: ArchiveBuilder) -> None:
     missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs it"}]
-    maker.run({USERS: users(1), STAFF: users(1)}, EARLIER)
-    maker.run({USERS: users(1)}, missing=missing)
+    builder.run({USERS: users(1), STAFF: users(1)}, EARLIER)
+    builder.run({USERS: users(1)}, missing=missing)
 
-    assert "users · ndjson · all ✕ missing 1 day ago" in words(page(maker))
-
-
-def test_export_that_is_no_longer_archived_shows_its_age(maker: ArchiveBuilder) -> None:
-    maker.run({STAFF: users(1)}, "20261001T210000Z")
-    maker.run({USERS: users(1)})
-
-    assert "51 days ago" in page(maker)
+    assert "users · ndjson · all ✕ missing 1 day ago" in words(page(builder))
 
 
-def test_changes_are_counted_by_outcome(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: users(1)})
+def test_export_that_is_no_longer_archived_shows_its_age(builder: ArchiveBuilder) -> None:
+    builder.run({STAFF: users(1)}, "20261001T210000Z")
+    builder.run({USERS: users(1)})
+
+    assert "51 days ago" in page(builder)
+
+
+def test_changes_are_counted_by_outcome(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: users(1)})
     kinds: list[OutcomeKind] = ["applied", "applied", "rejected"]
     body = format_records(
         OutcomeRecord(outcome=Outcome("auth0|secret", kind, NOW), message_id="1", source="acme", sent_at=NOW)
         for kind in kinds
     )
-    maker.storage.put("changes/source=acme/dt=2026-11-20/a.ndjson", body)
-    maker.storage.put("changes/source=acme/dt=2026-11-20/b.ndjson", b"{broken")
-    maker.storage.put("changes/source=acme/dt=2026-11-01/old.ndjson", body)
+    builder.storage.put("changes/source=acme/dt=2026-11-20/a.ndjson", body)
+    builder.storage.put("changes/source=acme/dt=2026-11-20/b.ndjson", b"{broken")
+    builder.storage.put("changes/source=acme/dt=2026-11-01/old.ndjson", body)
 
-    html = page(maker)
+    html = page(builder)
 
     assert "acme 2 1 0" in words(html)
     assert "auth0|" not in html
@@ -116,22 +116,22 @@ def test_changes_are_counted_by_outcome(maker: ArchiveBuilder) -> None:
         (verification(exports=3, unchecked=1), "1 not checked"),
     ],
 )
-def test_latest_verification_is_shown(maker: ArchiveBuilder, record: VerificationRecord, expected: str) -> None:
-    maker.run({USERS: users(1)})
-    assert "never" in words(page(maker))
-    maker.put_json("verifications/dt=2026-11-20/20261120T000000Z.json", verification(exports=9, damaged=1).to_json())
-    maker.put_json("verifications/dt=2026-11-21/20261121T000000Z.json", record.to_json())
+def test_latest_verification_is_shown(builder: ArchiveBuilder, record: VerificationRecord, expected: str) -> None:
+    builder.run({USERS: users(1)})
+    assert "never" in words(page(builder))
+    builder.put_json("verifications/dt=2026-11-20/20261120T000000Z.json", verification(exports=9, damaged=1).to_json())
+    builder.put_json("verifications/dt=2026-11-21/20261121T000000Z.json", record.to_json())
 
-    html = page(maker)
+    html = page(builder)
 
     assert expected in html
     assert record.at in html
 
 
-def test_page_has_no_user_data_and_loads_nothing(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: users(3)})
+def test_page_has_no_user_data_and_loads_nothing(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: users(3)})
 
-    html = page(maker)
+    html = page(builder)
 
     assert "secret" not in html
     assert "@example" not in html
@@ -140,9 +140,9 @@ def test_page_has_no_user_data_and_loads_nothing(maker: ArchiveBuilder) -> None:
     assert "url(" not in html
 
 
-def test_elements_are_nested_correctly(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: users(3)}, EARLIER)
-    maker.run({USERS: users(3)}, suspect={USERS: "no users"})
+def test_elements_are_nested_correctly(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: users(3)}, EARLIER)
+    builder.run({USERS: users(3)}, suspect={USERS: "no users"})
     opened: list[str] = []
 
     class Nesting(HTMLParser):
@@ -156,21 +156,21 @@ def test_elements_are_nested_correctly(maker: ArchiveBuilder) -> None:
         def handle_startendtag(self, tag: str, attrs: object) -> None:
             pass
 
-    Nesting().feed(page(maker))
+    Nesting().feed(page(builder))
 
     assert opened == []
 
 
-def test_archive_without_runs_has_a_page(maker: ArchiveBuilder) -> None:
-    assert "No run has ended yet" in page(maker)
+def test_archive_without_runs_has_a_page(builder: ArchiveBuilder) -> None:
+    assert "No run has ended yet" in page(builder)
 
 
-def test_long_history_is_cut(maker: ArchiveBuilder) -> None:
+def test_long_history_is_cut(builder: ArchiveBuilder) -> None:
     for day in range(100):
         moment = datetime(2026, 7, 1, tzinfo=UTC) + timedelta(days=day)
-        maker.run({USERS: users(1 + day % 3)}, moment.strftime("%Y%m%dT%H%M%SZ"))
+        builder.run({USERS: users(1 + day % 3)}, moment.strftime("%Y%m%dT%H%M%SZ"))
 
-    assert "over 90 runs" in page(maker)
+    assert "over 90 runs" in page(builder)
 
 
 @pytest.mark.parametrize("values", [[], [5], [5, 5, 5], [0, 10**12], list(range(90))])
@@ -183,9 +183,9 @@ def test_chart_stays_within_its_frame(values: list[int]) -> None:
     assert "a<b" not in drawn
 
 
-def test_every_attempt_writes_its_own_page_and_overwrites_none(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: users(1)})
-    storage = maker.storage.reader()
+def test_every_attempt_writes_its_own_page_and_overwrites_none(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: users(1)})
+    storage = builder.storage.reader()
 
     for attempt in (1, 2, 2):
         write_report(storage, RUN, attempt, NOW)
@@ -194,7 +194,7 @@ def test_every_attempt_writes_its_own_page_and_overwrites_none(maker: ArchiveBui
     assert report_key(RUN, 2) == f"reports/dt=2026-11-21/run={RUN}/index-2.html"
 
 
-def test_page_that_cannot_be_written_does_not_fail_the_run(maker: ArchiveBuilder) -> None:
+def test_page_that_cannot_be_written_does_not_fail_the_run(builder: ArchiveBuilder) -> None:
     class Broken(MemoryStorage):
         def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
             raise OSError("full")

@@ -43,7 +43,7 @@ def storage(request: pytest.FixtureRequest, account: None, tmp_path: Path) -> St
 
 
 @pytest.fixture
-def maker(storage: Storage) -> ArchiveBuilder:
+def builder(storage: Storage) -> ArchiveBuilder:
     return ArchiveBuilder(storage)
 
 

@@ -190,9 +190,9 @@ def test_query_returns_the_same_rows_as_sql_of_duckdb_and_of_trino(
 
     results = []
     for text in (sql, translated):
-        done = meibo("query", text, "--json")
-        assert done.status == 0, done.errors
-        results.append(sorted((tuple(json.loads(line).values()) for line in done.output.splitlines()), key=str))
+        result = meibo("query", text, "--json")
+        assert result.status == 0, result.errors
+        results.append(sorted((tuple(json.loads(line).values()) for line in result.output.splitlines()), key=str))
 
     assert results[0] == results[1]
     assert results[0] == sorted(expected(archived, address, organization)[number], key=str)

@@ -53,7 +53,7 @@ def counts(export: dict[str, Any]) -> tuple[int, ...]:
     return tuple(export[name] for name in ("added", "removed", "changed", "unchanged", "duplicates"))
 
 
-def test_rows_are_counted_and_changed_fields_are_named(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_rows_are_counted_and_changed_fields_are_named(builder: ArchiveBuilder, meibo: Meibo) -> None:
     before = people()
     after = people(22)[1:]
     after[4]["email"] = "new@example.jp"
@@ -62,12 +62,12 @@ def test_rows_are_counted_and_changed_fields_are_named(maker: ArchiveBuilder, me
     del after[7]["name"]
     after = after[7:] + after[:7]
     after = [dict(reversed(row.items())) for row in after]
-    maker.run({USERS: ndjson(before)}, EARLIER)
-    maker.run({USERS: ndjson(after, compress=False)})
+    builder.run({USERS: ndjson(before)}, EARLIER)
+    builder.run({USERS: ndjson(after, compress=False)})
 
-    done = meibo("diff", EARLIER, RUN, "--json")
+    result = meibo("diff", EARLIER, RUN, "--json")
 
-    (export,) = done.json()["exports"]
+    (export,) = result.json()["exports"]
     assert counts(export) == (2, 1, 4, 15, 0)
     assert export["fields"] == {"email": 2, "user_metadata.country": 1, "name": 1}
     output = meibo("diff", "previous", "latest", "--fields").output
@@ -76,13 +76,13 @@ def test_rows_are_counted_and_changed_fields_are_named(maker: ArchiveBuilder, me
     assert "new@example.jp" not in output
 
 
-def test_every_changed_row_is_written_as_csv(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS: ndjson(people(3))}, EARLIER)
-    maker.run({USERS: ndjson([*people(2), {"user_id": "auth0|x"}, {**people(3)[2], "name": "1", "email": "2"}][1:])})
+def test_every_changed_row_is_written_as_csv(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: ndjson(people(3))}, EARLIER)
+    builder.run({USERS: ndjson([*people(2), {"user_id": "auth0|x"}, {**people(3)[2], "name": "1", "email": "2"}][1:])})
 
-    done = meibo("diff", EARLIER, RUN, "--csv", "changes.csv")
+    result = meibo("diff", EARLIER, RUN, "--csv", "changes.csv")
 
-    assert done.status == 0
+    assert result.status == 0
     rows = list(csv.reader(Path("changes.csv").read_text(encoding="utf-8").splitlines()))
     assert rows == [
         ["export", "change", "key", "fields"],
@@ -94,22 +94,26 @@ def test_every_changed_row_is_written_as_csv(maker: ArchiveBuilder, meibo: Meibo
 
 
 @pytest.mark.parametrize("address", [STAFF, USERS])
-def test_null_and_an_empty_string_are_equal_only_for_cybozu(maker: ArchiveBuilder, meibo: Meibo, address: Any) -> None:
+def test_null_and_an_empty_string_are_equal_only_for_cybozu(
+    builder: ArchiveBuilder, meibo: Meibo, address: Any
+) -> None:
     name = "id" if address is STAFF else "user_id"
-    maker.run({address: ndjson([{name: "9223372036854775807", "phone": None, "url": ""}])}, EARLIER)
-    maker.run({address: ndjson([{name: "9223372036854775807", "phone": "", "url": None}])})
+    builder.run({address: ndjson([{name: "9223372036854775807", "phone": None, "url": ""}])}, EARLIER)
+    builder.run({address: ndjson([{name: "9223372036854775807", "phone": "", "url": None}])})
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
     assert export["changed"] == (0 if address is STAFF else 1)
 
 
-def test_auth0_csv_is_compared_by_its_columns(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_auth0_csv_is_compared_by_its_columns(builder: ArchiveBuilder, meibo: Meibo) -> None:
     def file(*rows: str) -> bytes:
         return gzip.compress(("\r\n".join(("user_id,email,name", *rows)) + "\r\n").encode())
 
-    maker.run({USERS_CSV: file('\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""', "'auth0|2,'b@x.jp,")}, EARLIER, header=True)
-    maker.run({USERS_CSV: file("'auth0|2,'c@x.jp,", '\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""')}, header=True)
+    builder.run(
+        {USERS_CSV: file('\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""', "'auth0|2,'b@x.jp,")}, EARLIER, header=True
+    )
+    builder.run({USERS_CSV: file("'auth0|2,'c@x.jp,", '\'auth0|1,\'a@x.jp,"\'two\nlines, ""q"""')}, header=True)
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
@@ -122,11 +126,11 @@ def test_auth0_csv_is_compared_by_its_columns(maker: ArchiveBuilder, meibo: Meib
     ["'auth0|1,'a@x.jp\n", "'auth0|1,'a@x.jp,,'more\n", "'auth0|1,'a@x.jp,'" + "long" * 1_000_000 + "\n"],
     ids=["a short row", "a long row", "a very long value"],
 )
-def test_csv_that_duckdb_rejects_is_compared(maker: ArchiveBuilder, meibo: Meibo, spoiled: str) -> None:
+def test_csv_that_duckdb_rejects_is_compared(builder: ArchiveBuilder, meibo: Meibo, spoiled: str) -> None:
     # The archive rejects a file if its last record has another number of fields than the first.
     head, row, last = "user_id,email,name\n", "'auth0|2,'b@x.jp,'b\n", "'auth0|3,'d@x.jp,'d\n"
-    maker.run({USERS_CSV: gzip.compress(f"{head}{spoiled}{row}{last}".encode())}, EARLIER, header=True)
-    maker.run({USERS_CSV: gzip.compress(f"{head}{row.replace('b@', 'c@')}{spoiled}{last}".encode())}, header=True)
+    builder.run({USERS_CSV: gzip.compress(f"{head}{spoiled}{row}{last}".encode())}, EARLIER, header=True)
+    builder.run({USERS_CSV: gzip.compress(f"{head}{row.replace('b@', 'c@')}{spoiled}{last}".encode())}, header=True)
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
@@ -134,9 +138,9 @@ def test_csv_that_duckdb_rejects_is_compared(maker: ArchiveBuilder, meibo: Meibo
     assert export["fields"] == {"email": 1}
 
 
-def test_csv_that_is_not_utf_8_is_compared(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'a\n"}, EARLIER, header=True)
-    maker.run({USERS_CSV: b"user_id,email\n'auth0|1,'\xff\n"}, header=True)
+def test_csv_that_is_not_utf_8_is_compared(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS_CSV: b"user_id,email\n'auth0|1,'a\n"}, EARLIER, header=True)
+    builder.run({USERS_CSV: b"user_id,email\n'auth0|1,'\xff\n"}, header=True)
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
@@ -144,10 +148,10 @@ def test_csv_that_is_not_utf_8_is_compared(maker: ArchiveBuilder, meibo: Meibo) 
     assert export["fields"] == {"email": 1}
 
 
-def test_change_in_deeply_nested_metadata_is_counted_without_names(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_change_in_deeply_nested_metadata_is_counted_without_names(builder: ArchiveBuilder, meibo: Meibo) -> None:
     for value, run_id in ((b"1", EARLIER), (b"2", RUN)):
         nested = b'{"a":' * 50_000 + value + b"}" * 50_000
-        maker.run({USERS: gzip.compress(b'{"user_id":"auth0|1","user_metadata":' + nested + b"}\n")}, run_id)
+        builder.run({USERS: gzip.compress(b'{"user_id":"auth0|1","user_metadata":' + nested + b"}\n")}, run_id)
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
@@ -155,9 +159,9 @@ def test_change_in_deeply_nested_metadata_is_counted_without_names(maker: Archiv
     assert export["fields"] == {"(nested too deeply)": 1}
 
 
-def test_cybozu_csv_without_header_and_with_ragged_rows_is_compared(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({STAFF_CSV: '\ufeff"u1","名",""\r\n"u2","b"\r\n'.encode()}, EARLIER)
-    maker.run({STAFF_CSV: b'"u2","b","",""\r\n"u1","other","",""\r\n'})
+def test_cybozu_csv_without_header_and_with_ragged_rows_is_compared(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({STAFF_CSV: '\ufeff"u1","名",""\r\n"u2","b"\r\n'.encode()}, EARLIER)
+    builder.run({STAFF_CSV: b'"u2","b","",""\r\n"u1","other","",""\r\n'})
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
@@ -165,10 +169,10 @@ def test_cybozu_csv_without_header_and_with_ragged_rows_is_compared(maker: Archi
     assert export["fields"] == {"name": 1}
 
 
-def test_rows_with_the_same_key_are_paired(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_rows_with_the_same_key_are_paired(builder: ArchiveBuilder, meibo: Meibo) -> None:
     row = {"user_id": "auth0|1"}
-    maker.run({USERS: ndjson([{**row, "n": 1}, {**row, "n": 2}])}, EARLIER)
-    maker.run({USERS: ndjson([{**row, "n": 2}, {**row, "n": 1}, {**row, "n": 3}])})
+    builder.run({USERS: ndjson([{**row, "n": 1}, {**row, "n": 2}])}, EARLIER)
+    builder.run({USERS: ndjson([{**row, "n": 2}, {**row, "n": 1}, {**row, "n": 3}])})
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
@@ -176,20 +180,20 @@ def test_rows_with_the_same_key_are_paired(maker: ArchiveBuilder, meibo: Meibo) 
     assert export["added"] + export["changed"] >= 1
 
 
-def test_key_that_no_row_has_is_an_error(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS: ndjson(people(2))}, EARLIER)
-    maker.run({USERS: ndjson(people(3))})
+def test_key_that_no_row_has_is_an_error(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: ndjson(people(2))}, EARLIER)
+    builder.run({USERS: ndjson(people(3))})
 
-    done = meibo("diff", EARLIER, RUN, "--key", "emial")
+    result = meibo("diff", EARLIER, RUN, "--key", "emial")
 
-    assert done.status == 2
-    assert "has no column emial; its columns are user_id, email" in done.errors
+    assert result.status == 2
+    assert "has no column emial; its columns are user_id, email" in result.errors
     assert meibo("diff", EARLIER, RUN, "--key", "email").status == 0
 
 
-def test_export_of_only_one_run_is_reported(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS: ndjson(people(1))}, EARLIER)
-    maker.run({STAFF: ndjson([{"id": "1"}])})
+def test_export_of_only_one_run_is_reported(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: ndjson(people(1))}, EARLIER)
+    builder.run({STAFF: ndjson([{"id": "1"}])})
 
     assert f"acme/users/ndjson/all: only in {EARLIER}" in meibo("diff", EARLIER, RUN).output
     assert meibo("diff", EARLIER, RUN, "unknown").status == 2

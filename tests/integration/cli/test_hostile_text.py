@@ -34,9 +34,9 @@ def storage(tmp_path: Path) -> FolderArchive:
 
 
 @pytest.fixture(autouse=True)
-def _runs(maker: ArchiveBuilder) -> None:
-    maker.run({ADDRESS: ndjson([row()]), USERS: ndjson([row()])}, EARLIER)
-    maker.run(
+def _runs(builder: ArchiveBuilder) -> None:
+    builder.run({ADDRESS: ndjson([row()]), USERS: ndjson([row()])}, EARLIER)
+    builder.run(
         {
             ADDRESS: ndjson([row(email="b@x.jp", user_metadata={HOSTILE: 1})]),
             USERS: ndjson([row(user_id="=HYPERLINK(1)", name="+81", email="-1", nickname="＝1", username="ordinary")]),
@@ -68,14 +68,14 @@ def _runs(maker: ArchiveBuilder) -> None:
     ],
 )
 def test_control_characters_and_markup_are_escaped(
-    maker: ArchiveBuilder, meibo: Meibo, arguments: tuple[str, ...], status: int
+    builder: ArchiveBuilder, meibo: Meibo, arguments: tuple[str, ...], status: int
 ) -> None:
-    maker.storage.put(f"archive/{NAME}", b"an unexpected extra")
+    builder.storage.put(f"archive/{NAME}", b"an unexpected extra")
 
-    done = meibo(*arguments)
+    result = meibo(*arguments)
 
-    assert done.status == status, done.errors
-    text = done.output + done.errors
+    assert result.status == status, result.errors
+    text = result.output + result.errors
     assert {unicodedata.category(character) for character in text.replace("\n", "")} & UNSAFE == set()
     # A table wraps long cells; JSON escapes the backslash.
     assert re.search(r"\[(/|\\{1,2})x\]\[red\]:bomb:", text)

@@ -24,9 +24,9 @@ BODY = ndjson([{"user_id": f"auth0|{n}"} for n in range(3)])
 
 
 @pytest.fixture(autouse=True)
-def _runs(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: BODY, STAFF: ndjson([{"id": "1"}])}, EARLIER)
-    maker.run(
+def _runs(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: BODY, STAFF: ndjson([{"id": "1"}])}, EARLIER)
+    builder.run(
         {USERS: BODY},
         suspect={USERS: "70 % fewer users than in the last export: 10 → 3"},
         missing=[{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "grant it"}],
@@ -49,13 +49,13 @@ def test_runs_are_listed_from_the_latest_with_rows_and_verdict(meibo: Meibo) -> 
 
 
 def test_exports_are_printed_as_a_table(meibo: Meibo) -> None:
-    done = meibo("ls")
+    result = meibo("ls")
 
-    assert done.status == 0
-    assert RUN in done.output
-    assert "acme/users/ndjson/all" in done.output
-    assert "suspect acme/users/ndjson/all of 20261121T180000Z: 70 % fewer users" in done.output
-    assert "missing example/users/ndjson/all of 20261121T180000Z: ScopeMissingError: grant it" in done.output
+    assert result.status == 0
+    assert RUN in result.output
+    assert "acme/users/ndjson/all" in result.output
+    assert "suspect acme/users/ndjson/all of 20261121T180000Z: 70 % fewer users" in result.output
+    assert "missing example/users/ndjson/all of 20261121T180000Z: ScopeMissingError: grant it" in result.output
 
 
 def test_runs_and_exports_can_be_selected(meibo: Meibo) -> None:
@@ -65,20 +65,20 @@ def test_runs_and_exports_can_be_selected(meibo: Meibo) -> None:
 
 
 def test_export_is_downloaded_and_its_digest_printed(meibo: Meibo) -> None:
-    done = meibo("get", "acme")
+    result = meibo("get", "acme")
 
-    assert done.status == 0, done.errors
-    assert done.output == f"{sha256(BODY).hexdigest()}  users.ndjson.gz\n"
+    assert result.status == 0, result.errors
+    assert result.output == f"{sha256(BODY).hexdigest()}  users.ndjson.gz\n"
     assert Path("users.ndjson.gz").read_bytes() == BODY
 
 
 def test_existing_file_is_not_overwritten(meibo: Meibo) -> None:
     Path("users.ndjson.gz").write_text("mine", encoding="utf-8")
 
-    done = meibo("get", "acme")
+    result = meibo("get", "acme")
 
-    assert done.status == 2
-    assert "is not overwritten" in done.errors
+    assert result.status == 2
+    assert "is not overwritten" in result.errors
     assert Path("users.ndjson.gz").read_text(encoding="utf-8") == "mine"
 
 
@@ -99,13 +99,13 @@ def test_object_with_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Stor
     version = storage.put(key, BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
     if isinstance(storage, BucketArchive):
         # The version in the manifest is read, so this version must be the damaged object.
-        maker = ArchiveBuilder(storage)
-        maker.edit(USERS.manifest_key(RUN), "object", "version_id", value=version)
+        builder = ArchiveBuilder(storage)
+        builder.edit(USERS.manifest_key(RUN), "object", "version_id", value=version)
 
-    done = meibo("get", "acme")
+    result = meibo("get", "acme")
 
-    assert done.status == 2
-    assert "SHA-256" in done.errors
+    assert result.status == 2
+    assert "SHA-256" in result.errors
     assert list(Path().iterdir()) == []
 
 
@@ -118,10 +118,10 @@ def test_object_outside_the_archive_is_not_downloaded(meibo: Meibo, storage: Fol
         f"runs/dt=2026-11-21/run={RUN}/_manifest.json", "exports", "0", "key", value=key.format(outside=outside)
     )
 
-    done = meibo("get", "acme", "--output", "copy")
+    result = meibo("get", "acme", "--output", "copy")
 
-    assert done.status == 2
-    assert "secret does not exist" in done.errors
+    assert result.status == 2
+    assert "secret does not exist" in result.errors
     assert list(Path().iterdir()) == []
 
 
@@ -131,10 +131,10 @@ def test_dangling_link_in_place_of_an_object_is_reported(meibo: Meibo, storage: 
     path.unlink()
     path.symlink_to("nowhere")
 
-    done = meibo("get", "acme")
+    result = meibo("get", "acme")
 
-    assert done.status == 2
-    assert "does not exist; repair the run to archive it again" in done.errors
+    assert result.status == 2
+    assert "does not exist; repair the run to archive it again" in result.errors
     assert list(Path().iterdir()) == []
 
 
@@ -157,7 +157,7 @@ def test_missing_source_is_reported_in_one_line(meibo: Meibo) -> None:
         (("ls", "--archive", "s3://Not_A_Bucket"), "s3://BUCKET"),
         (("ls", "--archive", "s3://missing-bucket"), "NoSuchBucket"),
     ):
-        done = meibo(*arguments)
-        assert done.status == 2
-        assert words in done.errors
-        assert done.errors.count("\n") == 1
+        result = meibo(*arguments)
+        assert result.status == 2
+        assert words in result.errors
+        assert result.errors.count("\n") == 1

@@ -29,19 +29,19 @@ def user(number: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def _runs(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: ndjson([user(0)])}, EARLIER)
+def _runs(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: ndjson([user(0)])}, EARLIER)
     member = {"organization_id": "org_0000000000000001", "user_id": "auth0|1", "name": "名", "email": "a@x.jp"}
     users = [user(0, last_login="2026-03-01T00:00:00.000Z", logins_count=7), user(1), user(2)]
-    maker.run(
+    builder.run(
         {USERS: ndjson(users), STAFF: ndjson([{"id": "7532782697181632513", "valid": True}]), MEMBERS: ndjson([member])}
     )
 
 
 def test_partitions_are_columns(meibo: Meibo) -> None:
-    done = meibo("query", "select source, run, dt, count(*) as n from auth0_users group by all order by dt", "--csv")
+    result = meibo("query", "select source, run, dt, count(*) as n from auth0_users group by all order by dt", "--csv")
 
-    assert done.output.splitlines() == [
+    assert result.output.splitlines() == [
         "source,run,dt,n",
         f"acme,{EARLIER},2026-11-20,1",
         f"acme,{RUN},2026-11-21,3",
@@ -54,9 +54,9 @@ def test_values_have_types_and_json_fields_can_be_queried(meibo: Meibo) -> None:
         " from auth0_users where dt = '2026-11-21' order by user_id limit 1"
     )
 
-    done = meibo("query", sql, "--json")
+    result = meibo("query", sql, "--json")
 
-    assert done.output == '{"email_verified": true, "logins_count": 7, "country": "JP", "blocked": null}\n'
+    assert result.output == '{"email_verified": true, "logins_count": 7, "country": "JP", "blocked": null}\n'
     assert "7532782697181632513" in meibo("query", "select id from cybozu_users").output
 
 
@@ -77,10 +77,10 @@ def test_values_have_types_and_json_fields_can_be_queried(meibo: Meibo) -> None:
     ),
 )
 def test_documented_query_returns_the_expected_rows(meibo: Meibo, sql: str, rows: list[str]) -> None:
-    done = meibo("query", sql, "--csv")
+    result = meibo("query", sql, "--csv")
 
-    assert done.status == 0, done.errors
-    assert sorted(done.output.splitlines()[1:]) == rows
+    assert result.status == 0, result.errors
+    assert sorted(result.output.splitlines()[1:]) == rows
 
 
 def test_error_of_a_wrong_query_names_the_problem(meibo: Meibo) -> None:
@@ -124,15 +124,15 @@ def test_describe_explain_and_show_are_accepted(meibo: Meibo) -> None:
     ],
 )
 def test_statement_other_than_a_query_is_rejected(
-    meibo: Meibo, tmp_path: Path, maker: ArchiveBuilder, sql: str
+    meibo: Meibo, tmp_path: Path, builder: ArchiveBuilder, sql: str
 ) -> None:
-    before = [item.key for item in maker.storage.reader().list("")]
+    before = [item.key for item in builder.storage.reader().list("")]
 
-    done = meibo("query", sql.format(outside=tmp_path))
+    result = meibo("query", sql.format(outside=tmp_path))
 
-    assert (done.status, done.output) == (2, "")
+    assert (result.status, result.output) == (2, "")
     assert not list(tmp_path.glob("written*"))
-    assert [item.key for item in maker.storage.reader().list("")] == before
+    assert [item.key for item in builder.storage.reader().list("")] == before
 
 
 @pytest.mark.parametrize(
@@ -154,17 +154,17 @@ def test_statement_other_than_a_query_is_rejected(
 def test_file_outside_the_archive_is_not_read(meibo: Meibo, tmp_path: Path, sql: str) -> None:
     (tmp_path / "secret").write_text("secret content", encoding="utf-8")
 
-    done = meibo("query", sql.format(outside=tmp_path), "--json")
+    result = meibo("query", sql.format(outside=tmp_path), "--json")
 
-    assert done.output == ""
-    assert "secret content" not in done.errors
-    assert "Traceback" not in done.errors
+    assert result.output == ""
+    assert "secret content" not in result.errors
+    assert "Traceback" not in result.errors
 
 
 def test_files_of_the_archive_can_be_read(meibo: Meibo) -> None:
-    done = meibo("query", "select run_id from read_json('meibo://runs/**/_manifest.json') order by run_id", "--csv")
+    result = meibo("query", "select run_id from read_json('meibo://runs/**/_manifest.json') order by run_id", "--csv")
 
-    assert done.output.splitlines() == ["run_id", EARLIER, RUN]
+    assert result.output.splitlines() == ["run_id", EARLIER, RUN]
 
 
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)
@@ -184,6 +184,6 @@ def test_download_error_is_reported_in_one_line(meibo: Meibo, monkeypatch: pytes
 
     monkeypatch.setattr("meibo_cli.filesystem.ArchiveFileSystem._local", fail)
 
-    done = meibo("query", "select count(*) from auth0_users", "--csv")
+    result = meibo("query", "select count(*) from auth0_users", "--csv")
 
-    assert (done.status, done.output, done.errors) == (2, "", "a temporary file: No space left on device\n")
+    assert (result.status, result.output, result.errors) == (2, "", "a temporary file: No space left on device\n")

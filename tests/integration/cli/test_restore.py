@@ -74,25 +74,27 @@ def restorable(user: dict[str, Any]) -> dict[str, Any]:
 def test_every_restorable_field_of_a_tenant_is_restored(
     archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
 ) -> None:
-    done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+    result = meibo(
+        "restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication")
+    )
 
-    assert done.status == 0, done.output + done.errors
+    assert result.status == 0, result.output + result.errors
     before = [restorable(user) for user in archived[1].expected_users(FIRST_CONNECTION)]
     after = {user["user_id"]: restorable(user) for user in empty.directory.users()}
     assert len(before) == len(after) == 90
     assert [after[user["user_id"]] for user in before] == before
     assert empty.jobs.completion_emails == 0
-    assert "10 users skipped: another connection" in done.output
-    assert "removed from" in done.output
-    assert "passwords and MFA factors" in done.errors
+    assert "10 users skipped: another connection" in result.output
+    assert "removed from" in result.output
+    assert "passwords and MFA factors" in result.errors
 
 
 def test_csv_is_restored_without_apostrophes(
     archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
 ) -> None:
-    done = meibo("restore", "acme/users/csv", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+    result = meibo("restore", "acme/users/csv", *apply(empty, "--only-connection", "Username-Password-Authentication"))
 
-    assert done.status == 0, done.output + done.errors
+    assert result.status == 0, result.output + result.errors
     fields = ("user_id", "email", "name", "email_verified")
     before = [{name: user[name] for name in fields} for user in archived[1].expected_users(FIRST_CONNECTION)]
     after = {user["user_id"]: {name: user[name] for name in fields} for user in empty.directory.users()}
@@ -102,9 +104,9 @@ def test_csv_is_restored_without_apostrophes(
 def test_single_users_can_be_selected(archived: tuple[Path, SimulatedTenant], meibo: Meibo) -> None:
     first, second = list(archived[1].expected_users(FIRST_CONNECTION))[:2]
 
-    done = meibo("restore", "acme/users/ndjson", "--select", first["user_id"], "--select", second["email"].upper())
+    result = meibo("restore", "acme/users/ndjson", "--select", first["user_id"], "--select", second["email"].upper())
 
-    assert done.status == 0, done.output
+    assert result.status == 0, result.output
     users = json.loads(Path("restore/users-0001.json").read_bytes())
     assert [user["email"] for user in users] == [first["email"], second["email"]]
     assert meibo("restore", "acme/users/ndjson", "-o", "b", "--select", "unknown").status == 1
@@ -115,27 +117,29 @@ def test_existing_users_are_reported(empty: SimulatedTenant, meibo: Meibo) -> No
     only = ("--only-connection", "Username-Password-Authentication")
     meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "a")
 
-    done = meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "b")
+    result = meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "b")
 
-    assert done.status == 1
-    assert "DUPLICATED_USER 90" in done.output
+    assert result.status == 1
+    assert "DUPLICATED_USER 90" in result.output
 
 
 def test_users_of_two_connections_are_not_mixed(empty: SimulatedTenant, meibo: Meibo) -> None:
-    done = meibo("restore", "acme/users/ndjson", *apply(empty))
+    result = meibo("restore", "acme/users/ndjson", *apply(empty))
 
-    assert done.status == 2
-    assert "--only-connection" in done.errors
+    assert result.status == 2
+    assert "--only-connection" in result.errors
     assert not list(empty.directory.users())
 
 
 def test_import_with_an_unknown_result_is_not_repeated(empty: SimulatedTenant, meibo: Meibo) -> None:
     empty.faults.add("POST */users-imports", faults.reset(after_processing=True))
 
-    done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+    result = meibo(
+        "restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication")
+    )
 
-    assert done.status == 1
-    assert "uncertain" in done.output
+    assert result.status == 1
+    assert "uncertain" in result.output
     assert len(empty.jobs.all) == 1
 
 
@@ -143,18 +147,18 @@ def test_unconfirmed_import_sends_nothing(empty: SimulatedTenant, meibo: Meibo) 
     arguments = [argument for argument in apply(empty) if argument != "--yes"]
 
     connection = ("--only-connection", "Username-Password-Authentication")
-    done = meibo("restore", "acme/users/ndjson", *connection, *arguments)
+    result = meibo("restore", "acme/users/ndjson", *connection, *arguments)
 
-    assert done.status == 2
-    assert "Import" in done.errors
+    assert result.status == 2
+    assert "Import" in result.errors
     assert not [request for request in empty.requests if "users-imports" in request.path]
 
 
 def test_apply_requires_all_its_options(meibo: Meibo) -> None:
-    done = meibo("restore", "acme/users/ndjson", "--apply", "--domain", "acme.example")
+    result = meibo("restore", "acme/users/ndjson", "--apply", "--domain", "acme.example")
 
-    assert done.status == 2
-    assert "--upsert or --no-upsert" in done.errors
+    assert result.status == 2
+    assert "--upsert or --no-upsert" in result.errors
     assert not Path("restore").exists()
 
 
@@ -163,24 +167,26 @@ def test_import_jobs_stay_within_the_limit_of_two(
 ) -> None:
     monkeypatch.setattr("meibo_cli.restore.import_files.MAX_FILE_BYTES", 12_000)
 
-    done = meibo("restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication"))
+    result = meibo(
+        "restore", "acme/users/ndjson", *apply(empty, "--only-connection", "Username-Password-Authentication")
+    )
 
-    assert done.status == 0, done.output
+    assert result.status == 0, result.output
     assert len(empty.jobs.all) >= 3
     statuses = [request.status for request in empty.requests if request.path.endswith("/users-imports")]
     assert set(statuses) == {202}
 
 
 def test_cybozu_files_are_written_as_delivered_in_the_order_of_an_import(storage: FolderArchive, meibo: Meibo) -> None:
-    done = meibo("restore", "example")
+    result = meibo("restore", "example")
 
-    assert done.status == 0, done.errors
-    names = [Path(line).name for line in done.output.splitlines() if line]
+    assert result.status == 0, result.errors
+    names = [Path(line).name for line in result.output.splitlines() if line]
     assert names == [
         *("1-title.csv", "2-organization.csv", "3-user.csv", "4-userOrganizations.csv"),
         *("5-group.csv", "6-userGroups.csv", "7-userServices.csv"),
     ]
-    assert "full replace" in done.errors
+    assert "full replace" in result.errors
     (archived_file,) = storage.path.glob("archive/provider=cybozu/**/dataset=organizations/**/organizations.csv*")
     assert Path("restore/2-organization.csv").read_bytes() == archived_file.read_bytes()
     assert "DELETES" in Path("restore/READ-ME-FIRST.txt").read_text(encoding="utf-8")
@@ -190,21 +196,21 @@ def test_selected_cybozu_users_are_written_without_the_full_replace_files(storag
     (archived_file,) = storage.path.glob("archive/provider=cybozu/**/dataset=users/format=csv/**/users.csv*")
     login = archived_file.read_bytes().decode("utf-8-sig").split('"')[1]
 
-    done = meibo("restore", "example", "--select", login)
+    result = meibo("restore", "example", "--select", login)
 
-    assert done.status == 0, done.errors
+    assert result.status == 0, result.errors
     assert sorted(path.name for path in Path("restore").glob("*.csv")) == [
         *("3-user.csv", "4-userOrganizations.csv", "6-userGroups.csv", "7-userServices.csv")
     ]
     assert Path("restore/3-user.csv").read_bytes().count(b"\r\n") == 1
-    assert "full replace" not in done.errors
+    assert "full replace" not in result.errors
 
 
 def test_nothing_is_sent_to_cybozu(meibo: Meibo) -> None:
-    done = meibo("restore", "example", "--apply")
+    result = meibo("restore", "example", "--apply")
 
-    assert done.status == 2
-    assert "--apply is for Auth0 only; import the files into cybozu.com yourself" in done.errors
+    assert result.status == 2
+    assert "--apply is for Auth0 only; import the files into cybozu.com yourself" in result.errors
 
 
 def test_csv_without_an_email_column_cannot_be_imported(tmp_path: Path, meibo: Meibo) -> None:
@@ -214,10 +220,10 @@ def test_csv_without_an_email_column_cannot_be_imported(tmp_path: Path, meibo: M
         {USERS_CSV: body}, RUN, header=True, request={"fields": [{"name": "user_id"}]}
     )
 
-    done = meibo("restore", "acme", "--archive", str(folder))
+    result = meibo("restore", "acme", "--archive", str(folder))
 
-    assert done.status == 2
-    assert "user_id and email" in done.errors
+    assert result.status == 2
+    assert "user_id and email" in result.errors
 
 
 def test_user_nested_too_deeply_is_skipped(tmp_path: Path, meibo: Meibo) -> None:
@@ -226,10 +232,10 @@ def test_user_nested_too_deeply_is_skipped(tmp_path: Path, meibo: Meibo) -> None
     folder = tmp_path / "other"
     ArchiveBuilder(FolderArchive(folder)).run({USERS: body}, RUN)
 
-    done = meibo("restore", "acme", "--archive", str(folder))
+    result = meibo("restore", "acme", "--archive", str(folder))
 
-    assert done.status == 0, done.errors
-    assert "1 user in 1 file in restore/\n  1 user skipped: nested too deeply" in done.output
+    assert result.status == 0, result.errors
+    assert "1 user in 1 file in restore/\n  1 user skipped: nested too deeply" in result.output
     assert Path("restore/skipped-nested-too-deeply.ndjson").read_bytes() == deep + b"\n"
     selected = meibo("restore", "acme", "--archive", str(folder), "-o", "one", "--select", "a@x.jp")
     assert "skipped" not in selected.output
@@ -242,9 +248,9 @@ def test_line_that_is_not_json_is_written_unchanged_to_a_separate_file(tmp_path:
     folder = tmp_path / "other"
     ArchiveBuilder(FolderArchive(folder)).run({USERS: gzip.compress(b"".join((*good, spoiled, last)))}, RUN)
 
-    done = meibo("restore", "acme", "--archive", str(folder))
+    result = meibo("restore", "acme", "--archive", str(folder))
 
-    assert done.status == 0, done.errors
-    assert "1,001 users in 1 file in restore/\n  1 user skipped: not JSON" in done.output
-    assert "secret" not in done.output + done.errors
+    assert result.status == 0, result.errors
+    assert "1,001 users in 1 file in restore/\n  1 user skipped: not JSON" in result.output
+    assert "secret" not in result.output + result.errors
     assert Path("restore/skipped-not-JSON.ndjson").read_bytes() == spoiled

@@ -37,16 +37,16 @@ class ObservedFolder(FolderStorage):
 
 
 @pytest.fixture
-def maker(tmp_path: Path) -> ArchiveBuilder:
-    maker = ArchiveBuilder(FolderArchive(tmp_path))
+def builder(tmp_path: Path) -> ArchiveBuilder:
+    builder = ArchiveBuilder(FolderArchive(tmp_path))
     for run_id in (EARLIER, RUN):
-        maker.run({USERS: BODY}, run_id)
-    return maker
+        builder.run({USERS: BODY}, run_id)
+    return builder
 
 
-def verification(maker: ArchiveBuilder, *, seconds: float = 900, newest: int = 2) -> ScheduledVerification:
+def verification(builder: ArchiveBuilder, *, seconds: float = 900, newest: int = 2) -> ScheduledVerification:
     return ScheduledVerification(
-        archive=maker.storage.reader(),
+        archive=builder.storage.reader(),
         newest=newest,
         rotation_days=30,
         time_left=lambda: seconds,
@@ -54,42 +54,42 @@ def verification(maker: ArchiveBuilder, *, seconds: float = 900, newest: int = 2
     )
 
 
-def test_undamaged_archive_is_recorded(maker: ArchiveBuilder) -> None:
+def test_undamaged_archive_is_recorded(builder: ArchiveBuilder) -> None:
 
-    counts = verification(maker).run()
+    counts = verification(builder).run()
 
     assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 0}
-    record = maker.storage.reader().read_json(verification_key(NOW))
+    record = builder.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert (record["damage"], record["exports"], record["at"]) == ([], 2, "2026-12-24T00:00:00Z")
 
 
-def test_damage_is_named_in_the_record(maker: ArchiveBuilder) -> None:
+def test_damage_is_named_in_the_record(builder: ArchiveBuilder) -> None:
     key = USERS.object_key(RUN, gzip=True)
-    maker.storage.put(key, BODY[:-1])
+    builder.storage.put(key, BODY[:-1])
 
-    assert verification(maker).run()["damaged"] == 1
+    assert verification(builder).run()["damaged"] == 1
 
-    record = maker.storage.reader().read_json(verification_key(NOW))
+    record = builder.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert {damage["key"] for damage in record["damage"]} == {key}
     assert "truncated" in {damage["damage"] for damage in record["damage"]}
 
 
-def test_export_without_time_is_unchecked_and_not_damaged(maker: ArchiveBuilder) -> None:
-    counts = verification(maker, seconds=30).run()
+def test_export_without_time_is_unchecked_and_not_damaged(builder: ArchiveBuilder) -> None:
+    counts = verification(builder, seconds=30).run()
 
     assert counts == {"runs": 2, "exports": 2, "quick": 0, "damaged": 0, "unchecked": 2}
 
 
-def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder, tmp_path: Path) -> None:
+def test_newest_runs_are_verified_first_when_time_is_short(builder: ArchiveBuilder, tmp_path: Path) -> None:
     # given: eight runs and time to read the objects of three
     ids = [(run_moment(RUN) - timedelta(days=n)).strftime("%Y%m%dT%H%M%SZ") for n in range(8)]
     for run_id in ids[2:]:
-        maker.run({USERS: BODY}, run_id)
+        builder.run({USERS: BODY}, run_id)
     reader = ObservedFolder(tmp_path)
     scheduled = replace(
-        verification(maker, newest=8),
+        verification(builder, newest=8),
         archive=reader,
         threads=1,
         time_left=lambda: 900 if len(reader.read_keys) < 3 else 45,
@@ -101,17 +101,17 @@ def test_newest_runs_are_verified_first_when_time_is_short(maker: ArchiveBuilder
     # then
     assert reader.read_keys == [USERS.object_key(run_id, gzip=True) for run_id in ids[:3]]
     assert counts["unchecked"] == 5
-    record = maker.storage.reader().read_json(verification_key(NOW))
+    record = builder.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert [export["key"] for export in record["could_not_check"]] == [USERS.folder(run_id) for run_id in ids[3:]]
 
 
-def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder) -> None:
+def test_runs_that_there_is_no_time_to_list_are_unchecked(builder: ArchiveBuilder) -> None:
 
-    counts = verification(maker, seconds=20).run()
+    counts = verification(builder, seconds=20).run()
 
     assert (counts["exports"], counts["unchecked"]) == (0, 2)
-    record = maker.storage.reader().read_json(verification_key(NOW))
+    record = builder.storage.reader().read_json(verification_key(NOW))
     assert record is not None
     assert [export["key"] for export in record["could_not_check"]] == [
         f"runs/dt=2026-11-21/run={RUN}/",
@@ -123,7 +123,7 @@ def test_runs_that_there_is_no_time_to_list_are_unchecked(maker: ArchiveBuilder)
     ("transition_days", "storage_class"), [(30, None), (30, "GLACIER_IR"), (0, "GLACIER_IR"), (36, "STANDARD_IA")]
 )
 def test_cold_export_is_read_once_per_long_rotation_and_otherwise_checked_quickly(
-    maker: ArchiveBuilder, tmp_path: Path, transition_days: int, storage_class: str | None
+    builder: ArchiveBuilder, tmp_path: Path, transition_days: int, storage_class: str | None
 ) -> None:
     # given: the newest two runs are 33 and 34 days old
     reader = ObservedFolder(tmp_path, storage_class)
@@ -132,7 +132,7 @@ def test_cold_export_is_read_once_per_long_rotation_and_otherwise_checked_quickl
     # when: they are verified every day
     counts = [
         replace(
-            verification(maker),
+            verification(builder),
             archive=reader,
             transition_days=transition_days,
             cold_rotation_days=360,
@@ -147,10 +147,10 @@ def test_cold_export_is_read_once_per_long_rotation_and_otherwise_checked_quickl
     assert {(count["exports"], count["unchecked"], count["damaged"]) for count in counts} == {(2, 0, 0)}
 
 
-def test_export_before_its_transition_is_read(maker: ArchiveBuilder, tmp_path: Path) -> None:
+def test_export_before_its_transition_is_read(builder: ArchiveBuilder, tmp_path: Path) -> None:
     reader = ObservedFolder(tmp_path)
 
-    counts = replace(verification(maker), archive=reader, transition_days=35).run()
+    counts = replace(verification(builder), archive=reader, transition_days=35).run()
 
     assert len(reader.read_keys) == 2
     assert counts["quick"] == 0
@@ -158,11 +158,11 @@ def test_export_before_its_transition_is_read(maker: ArchiveBuilder, tmp_path: P
 
 @pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"])
 def test_export_that_needs_a_restore_request_is_never_read(
-    maker: ArchiveBuilder, tmp_path: Path, storage_class: str
+    builder: ArchiveBuilder, tmp_path: Path, storage_class: str
 ) -> None:
     # given: a rotation in which every run is verified every day
     reader = ObservedFolder(tmp_path, storage_class)
-    scheduled = replace(verification(maker), rotation_days=1, cold_rotation_days=1)
+    scheduled = replace(verification(builder), rotation_days=1, cold_rotation_days=1)
 
     # when
     counts = replace(scheduled, archive=reader, transition_days=30).run()
@@ -172,12 +172,12 @@ def test_export_that_needs_a_restore_request_is_never_read(
     assert (counts["quick"], counts["unchecked"]) == (2, 0)
 
 
-def test_quick_verification_of_a_cold_export_still_finds_damage(maker: ArchiveBuilder, tmp_path: Path) -> None:
-    maker.storage.put(USERS.object_key(RUN, gzip=True), BODY[:-1])
-    maker.storage.delete(USERS.object_key(EARLIER, gzip=True))
+def test_quick_verification_of_a_cold_export_still_finds_damage(builder: ArchiveBuilder, tmp_path: Path) -> None:
+    builder.storage.put(USERS.object_key(RUN, gzip=True), BODY[:-1])
+    builder.storage.delete(USERS.object_key(EARLIER, gzip=True))
     reader = ObservedFolder(tmp_path, "DEEP_ARCHIVE")
 
-    counts = replace(verification(maker), archive=reader).run()
+    counts = replace(verification(builder), archive=reader).run()
 
     assert reader.read_keys == []
     assert counts["damaged"] == 2

@@ -39,7 +39,7 @@ def assert_utf_8_and_json(path: Path) -> list[Any]:
     return [json.loads(line, parse_constant=refuse, parse_int=str) for line in lines]
 
 
-def test_diff_counts_every_user_and_names_the_fields(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_diff_counts_every_user_and_names_the_fields(builder: ArchiveBuilder, meibo: Meibo) -> None:
     changed = [
         SURROGATE.replace(rb"\ud83d ", rb"\ud83c "),
         BYTES.replace(b"\xff", b"\xfe"),
@@ -47,8 +47,8 @@ def test_diff_counts_every_user_and_names_the_fields(maker: ArchiveBuilder, meib
         INFINITE.replace(b"1e999,", b"2e999,"),
         DIGITS.replace(b"9}}", b"8}}"),
     ]
-    maker.run({USERS: file(UNUSUAL)}, EARLIER)
-    maker.run({USERS: file(changed)})
+    builder.run({USERS: file(UNUSUAL)}, EARLIER)
+    builder.run({USERS: file(changed)})
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
@@ -56,28 +56,28 @@ def test_diff_counts_every_user_and_names_the_fields(maker: ArchiveBuilder, meib
     assert export["fields"] == {"name": 2, "logins_count": 2, "user_metadata.n": 1}
 
 
-def test_diff_of_files_with_and_without_unusual_text(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS: file([])}, EARLIER)
-    maker.run({USERS: file([rb'{"user_id":"auth0|\udc00"}', *UNUSUAL])})
+def test_diff_of_files_with_and_without_unusual_text(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: file([])}, EARLIER)
+    builder.run({USERS: file([rb'{"user_id":"auth0|\udc00"}', *UNUSUAL])})
 
-    done = meibo("diff", EARLIER, RUN, "--csv", "-")
+    result = meibo("diff", EARLIER, RUN, "--csv", "-")
 
-    assert sorted(line.split(",")[2] for line in done.output.splitlines()[1:]) == [
+    assert sorted(line.split(",")[2] for line in result.output.splitlines()[1:]) == [
         *(f"auth0|{name}" for name in (r"\udc00", "b", "d", "i", "l", "s")),
     ]
 
 
-def test_diff_of_a_csv_with_invalid_bytes(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS_CSV: b"user_id,name\n'auth0|1,'a\n'auth0|2,'\xff\n"}, EARLIER, header=True)
-    maker.run({USERS_CSV: b"user_id,name\n'auth0|1,'a\n'auth0|2,'\xfe\n"}, header=True)
+def test_diff_of_a_csv_with_invalid_bytes(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS_CSV: b"user_id,name\n'auth0|1,'a\n'auth0|2,'\xff\n"}, EARLIER, header=True)
+    builder.run({USERS_CSV: b"user_id,name\n'auth0|1,'a\n'auth0|2,'\xfe\n"}, header=True)
 
     (export,) = meibo("diff", EARLIER, RUN, "--json").json()["exports"]
 
     assert (export["changed"], export["unchanged"], export["fields"]) == (1, 1, {"name": 1})
 
 
-def test_query_finds_every_user(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS: file(UNUSUAL)})
+def test_query_finds_every_user(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: file(UNUSUAL)})
 
     sql = "select user_id, name, logins_count as n from auth0_users where user_id not like 'auth0|o%' order by user_id"
     rows = [json.loads(line) for line in meibo("query", sql, "--json").output.splitlines()]
@@ -93,29 +93,31 @@ def test_query_finds_every_user(maker: ArchiveBuilder, meibo: Meibo) -> None:
     assert counted.output == "n,d\n1006,1006\n"
 
 
-def test_query_prints_no_row_twice(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS: file(UNUSUAL)})
+def test_query_prints_no_row_twice(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: file(UNUSUAL)})
 
-    done = meibo("query", "select user_id from auth0_users", "--csv")
+    result = meibo("query", "select user_id from auth0_users", "--csv")
 
-    assert len(done.output.splitlines()) == len(set(done.output.splitlines())) == 1007
+    assert len(result.output.splitlines()) == len(set(result.output.splitlines())) == 1007
 
 
-def test_query_prints_json_for_numbers_that_are_not_finite(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.run({USERS: file(UNUSUAL)})
+def test_query_prints_json_for_numbers_that_are_not_finite(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: file(UNUSUAL)})
 
     sql = "select try_cast(user_metadata->>'n' as double) as n from auth0_users where user_id = 'auth0|i'"
 
     assert meibo("query", sql, "--json").output == '{"n": "inf"}\n'
 
 
-def test_restore_writes_valid_files_and_skips_rows_that_cannot_be_imported(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_restore_writes_valid_files_and_skips_rows_that_cannot_be_imported(
+    builder: ArchiveBuilder, meibo: Meibo
+) -> None:
     not_json = b'{"user_id":"auth0|n","email":"n@x.jp","name":NaN}'
-    maker.run({USERS: file([*UNUSUAL, not_json])})
+    builder.run({USERS: file([*UNUSUAL, not_json])})
 
-    done = meibo("restore", "acme")
+    result = meibo("restore", "acme")
 
-    assert done.status == 0, done.errors
+    assert result.status == 0, result.errors
     assert Path("restore/skipped-not-JSON.ndjson").read_bytes() == not_json + b"\n"
     Path("restore/skipped-not-JSON.ndjson").unlink()
     written = {path.name: assert_utf_8_and_json(path) for path in Path("restore").iterdir()}
@@ -128,45 +130,45 @@ def test_restore_writes_valid_files_and_skips_rows_that_cannot_be_imported(maker
     assert apart == [INFINITE, DIGITS]
 
 
-def test_restore_of_a_csv_skips_rows_with_invalid_bytes(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_restore_of_a_csv_skips_rows_with_invalid_bytes(builder: ArchiveBuilder, meibo: Meibo) -> None:
     body = b"user_id,email,name\n'auth0|1,'a@x.jp,'a\n'auth0|2,'b@x.jp,'\xff\n"
-    maker.run(
+    builder.run(
         {USERS_CSV: body}, header=True, request={"fields": [{"name": name} for name in ("user_id", "email", "name")]}
     )
 
-    done = meibo("restore", "acme")
+    result = meibo("restore", "acme")
 
-    assert done.status == 0, done.errors
+    assert result.status == 0, result.errors
     assert [user["user_id"] for user in assert_utf_8_and_json(Path("restore/users-0001.json"))[0]] == ["1"]
     assert assert_utf_8_and_json(Path("restore/skipped-not-UTF-8.ndjson"))[0]["name"] == r"\xff"
 
 
-def test_connection_with_a_lone_surrogate_is_reported(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_connection_with_a_lone_surrogate_is_reported(builder: ArchiveBuilder, meibo: Meibo) -> None:
     row = rb'{"user_id":"auth0|1","email":"a@x.jp","identities":[{"provider":"auth0","connection":"\ud83d"}]}'
-    maker.run({USERS: file([row])})
+    builder.run({USERS: file([row])})
 
     assert meibo("restore", "acme").status == 0
     assert assert_utf_8_and_json(Path("restore/report.json"))[0]["connections"] == {"\ud83d": "1"}
 
 
-def test_long_values_do_not_stop_the_selection_of_cybozu_users(maker: ArchiveBuilder, meibo: Meibo) -> None:
+def test_long_values_do_not_stop_the_selection_of_cybozu_users(builder: ArchiveBuilder, meibo: Meibo) -> None:
     csv.field_size_limit(131_072)  # Python's default; another test may have changed it
     note = "長" * 131_073
     rows = [f'"u1","{note}"\r\n', '"u2","b"\r\n']
-    maker.run({STAFF_CSV: "".join(rows).encode()})
+    builder.run({STAFF_CSV: "".join(rows).encode()})
 
-    done = meibo("restore", "example", "--select", "u1")
+    result = meibo("restore", "example", "--select", "u1")
 
-    assert done.status == 0, done.errors
+    assert result.status == 0, result.errors
     assert Path("restore/3-user.csv").read_bytes() == rows[0].encode()
 
 
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)
 def test_written_files_are_readable_only_by_their_owner(
-    maker: ArchiveBuilder, meibo: Meibo, storage: FolderArchive, open_umask: None
+    builder: ArchiveBuilder, meibo: Meibo, storage: FolderArchive, open_umask: None
 ) -> None:
-    maker.run({USERS: file([SURROGATE])}, EARLIER)
-    maker.run({USERS: file(UNUSUAL), STAFF_CSV: b'"u1","a"\r\n'})
+    builder.run({USERS: file([SURROGATE])}, EARLIER)
+    builder.run({USERS: file(UNUSUAL), STAFF_CSV: b'"u1","a"\r\n'})
 
     for arguments in (
         ("get", "acme"),

@@ -39,23 +39,23 @@ Damager = Callable[[ArchiveBuilder], object]
 
 
 @pytest.fixture(autouse=True)
-def _archived(maker: ArchiveBuilder) -> None:
-    maker.run({USERS: BODY, STAFF_CSV: STAFF}, OLD)
+def _archived(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: BODY, STAFF_CSV: STAFF}, OLD)
 
 
-def replace(maker: ArchiveBuilder, body: bytes, *, rehash: bool = False) -> None:
+def replace(builder: ArchiveBuilder, body: bytes, *, rehash: bool = False) -> None:
     """Replace the object's bytes; in a bucket, also the version id in the manifest."""
-    version = maker.storage.put(KEY, body)
+    version = builder.storage.put(KEY, body)
     if version:
-        maker.edit(MANIFEST, "object", "version_id", value=version)
+        builder.edit(MANIFEST, "object", "version_id", value=version)
 
 
-def flip(maker: ArchiveBuilder) -> None:
-    replace(maker, BODY[:-20] + bytes([BODY[-20] ^ 4]) + BODY[-19:])
+def flip(builder: ArchiveBuilder) -> None:
+    replace(builder, BODY[:-20] + bytes([BODY[-20] ^ 4]) + BODY[-19:])
 
 
 def extra(key: str) -> Damager:
-    return lambda maker: maker.storage.put(key, b"{}")
+    return lambda builder: builder.storage.put(key, b"{}")
 
 
 DAMAGES: list[Any] = [
@@ -132,9 +132,9 @@ DAMAGES: list[Any] = [
 
 def test_unchanged_archive_has_no_damage(meibo: Meibo) -> None:
     for arguments in ((), ("--quick",), ("acme",), ("--run", OLD), ("--run", "latest")):
-        done = meibo("verify", *arguments)
-        assert done.status == 0, done.output
-        assert "no damage" in done.output
+        result = meibo("verify", *arguments)
+        assert result.status == 0, result.output
+        assert "no damage" in result.output
 
 
 @pytest.mark.parametrize(
@@ -148,42 +148,42 @@ def test_unchanged_archive_has_no_damage(meibo: Meibo) -> None:
     ],
 )
 def test_selection_without_exports_is_an_error(meibo: Meibo, arguments: tuple[str, ...], words: str) -> None:
-    done = meibo("verify", *arguments)
+    result = meibo("verify", *arguments)
 
-    assert (done.status, done.output) == (2, "")
-    assert words in done.errors
+    assert (result.status, result.output) == (2, "")
+    assert words in result.errors
 
 
 def test_run_in_progress_is_not_checked(meibo: Meibo, storage: Storage) -> None:
     run_id = run_id_of(datetime.now(UTC))
     storage.put(plan_key(run_id), b'{"exports": []}')
 
-    done = meibo("verify", "--run", run_id)
+    result = meibo("verify", "--run", run_id)
 
-    assert done.status == 2
-    assert f"run {run_id} is in progress and was skipped" in done.output
+    assert result.status == 2
+    assert f"run {run_id} is in progress and was skipped" in result.output
     assert meibo("verify").status == 0
 
 
-def test_exports_of_a_run_without_a_run_manifest_are_verified(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    maker.storage.delete(RUN_MANIFEST)
+def test_exports_of_a_run_without_a_run_manifest_are_verified(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.storage.delete(RUN_MANIFEST)
 
-    done = meibo("verify", "--run", OLD)
+    result = meibo("verify", "--run", OLD)
 
-    assert done.status == 1
-    assert "missing run manifest" in done.output
+    assert result.status == 1
+    assert "missing run manifest" in result.output
 
 
 @pytest.mark.parametrize(("damage", "expected", "key"), DAMAGES)
 def test_every_damage_is_detected_and_named(
-    maker: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: set[str], key: str
+    builder: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: set[str], key: str
 ) -> None:
-    damage(maker)
+    damage(builder)
 
-    done = meibo("verify", "--json")
+    result = meibo("verify", "--json")
 
-    assert done.status == 1, done.output
-    findings = done.json()["damage"]
+    assert result.status == 1, result.output
+    findings = result.json()["damage"]
     assert {finding["damage"] for finding in findings} == expected
     assert key in {finding["key"] for finding in findings}
 
@@ -200,22 +200,22 @@ def test_every_damage_is_detected_and_named(
     ids=["missing", "truncated", "no manifest", "altered manifest", "extra"],
 )
 def test_quick_verification_detects_damage_without_reading_objects(
-    maker: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: str
+    builder: ArchiveBuilder, meibo: Meibo, damage: Damager, expected: str
 ) -> None:
-    damage(maker)
+    damage(builder)
 
-    done = meibo("verify", "--quick")
+    result = meibo("verify", "--quick")
 
-    assert done.status == 1
-    assert expected in done.output
+    assert result.status == 1
+    assert expected in result.output
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
 def test_quick_verification_compares_the_checksum_and_version_of_s3(
-    maker: ArchiveBuilder, storage: BucketArchive
+    builder: ArchiveBuilder, storage: BucketArchive
 ) -> None:
     stored = storage.client.put_object(Bucket=storage.name, Key=KEY, Body=BODY, ChecksumAlgorithm="CRC32")
-    maker.edit(
+    builder.edit(
         MANIFEST,
         "object",
         "checksum",
@@ -231,13 +231,13 @@ def test_quick_verification_compares_the_checksum_and_version_of_s3(
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
 def test_overwritten_object_is_reported_although_the_original_version_exists(
-    maker: ArchiveBuilder, meibo: Meibo
+    builder: ArchiveBuilder, meibo: Meibo
 ) -> None:
-    maker.storage.put(KEY, BODY)
+    builder.storage.put(KEY, BODY)
 
-    done = meibo("verify", "--json")
+    result = meibo("verify", "--json")
 
-    assert [finding["damage"] for finding in done.json()["damage"]] == ["other version"]
+    assert [finding["damage"] for finding in result.json()["damage"]] == ["other version"]
 
 
 @pytest.mark.parametrize(
@@ -252,11 +252,11 @@ def test_overwritten_object_is_reported_although_the_original_version_exists(
     ],
 )
 def test_object_outside_the_folder_of_its_manifest_is_damage_and_not_read(
-    maker: ArchiveBuilder, storage: Storage, monkeypatch: pytest.MonkeyPatch, key: str
+    builder: ArchiveBuilder, storage: Storage, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     # given: manifests that name an object outside the folder
-    maker.edit(MANIFEST, "object", "key", value=key)
-    maker.edit(RUN_MANIFEST, "exports", "0", "key", value=key)
+    builder.edit(MANIFEST, "object", "key", value=key)
+    builder.edit(RUN_MANIFEST, "exports", "0", "key", value=key)
     reader = storage.reader()
     keys: list[str] = []
     chunks = reader.chunks
@@ -284,24 +284,24 @@ def test_object_outside_the_folder_of_its_manifest_is_damage_and_not_read(
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)
 @pytest.mark.parametrize(("key", "damage"), [(KEY, "missing object"), (MANIFEST, "missing manifest")])
 def test_dangling_link_is_damage(
-    maker: ArchiveBuilder, meibo: Meibo, storage: FolderArchive, key: str, damage: str
+    builder: ArchiveBuilder, meibo: Meibo, storage: FolderArchive, key: str, damage: str
 ) -> None:
     (storage.path / key).unlink()
     (storage.path / key).symlink_to("nowhere")
 
-    done = meibo("verify", "--json")
+    result = meibo("verify", "--json")
 
-    assert damage in [finding["damage"] for finding in done.json()["damage"] if finding["key"] == key]
+    assert damage in [finding["damage"] for finding in result.json()["damage"] if finding["key"] == key]
 
 
-def test_damage_of_a_source_does_not_affect_another_source(maker: ArchiveBuilder, meibo: Meibo) -> None:
-    flip(maker)
+def test_damage_of_a_source_does_not_affect_another_source(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    flip(builder)
 
     assert meibo("verify", "example").status == 0
     assert meibo("verify", "acme").status == 1
 
 
-def test_run_that_may_be_in_progress_is_left_out(maker: ArchiveBuilder, storage: Storage) -> None:
+def test_run_that_may_be_in_progress_is_left_out(builder: ArchiveBuilder, storage: Storage) -> None:
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     storage.put("runs/dt=2026-11-21/run=20261121T180000Z/_plan.json", json.dumps({"exports": []}).encode())
 
@@ -313,7 +313,7 @@ def test_run_that_may_be_in_progress_is_left_out(maker: ArchiveBuilder, storage:
     assert plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 21, 19, tzinfo=UTC)).running == (RUN,)
 
 
-def test_export_that_only_the_plan_of_a_repair_names_is_verified(maker: ArchiveBuilder, storage: Storage) -> None:
+def test_export_that_only_the_plan_of_a_repair_names_is_verified(builder: ArchiveBuilder, storage: Storage) -> None:
     # given: an unfinished run whose repair archived an export that the first plan did not contain
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     export = {name: getattr(USERS, name) for name in ("provider", "source", "dataset", "format", "scope")}
@@ -325,7 +325,7 @@ def test_export_that_only_the_plan_of_a_repair_names_is_verified(maker: ArchiveB
     assert [task.folder.address for task in plan.tasks] == [USERS]
 
 
-def test_recent_run_with_a_report_page_has_ended(maker: ArchiveBuilder, storage: Storage) -> None:
+def test_recent_run_with_a_report_page_has_ended(builder: ArchiveBuilder, storage: Storage) -> None:
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     storage.put(report_key(RUN, 1), b"<!doctype html>")
 
@@ -335,7 +335,7 @@ def test_recent_run_with_a_report_page_has_ended(maker: ArchiveBuilder, storage:
 
 
 def test_unreadable_object_is_unchecked_and_not_damaged(
-    maker: ArchiveBuilder, meibo: Meibo, storage: Storage, monkeypatch: pytest.MonkeyPatch
+    builder: ArchiveBuilder, meibo: Meibo, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if isinstance(storage, BucketArchive):
 
@@ -350,8 +350,8 @@ def test_unreadable_object_is_unchecked_and_not_damaged(
 
         monkeypatch.setattr("meibo.archive.storage.FolderReader.chunks", fail)
 
-    done = meibo("verify", "--json")
+    result = meibo("verify", "--json")
 
-    assert done.status == 2
-    assert len(done.json()["could_not_check"]) == 2
-    assert done.json()["damage"] == []
+    assert result.status == 2
+    assert len(result.json()["could_not_check"]) == 2
+    assert result.json()["damage"] == []

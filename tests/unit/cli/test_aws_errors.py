@@ -56,12 +56,12 @@ def test_error_of_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, co
     monkeypatch.setattr(boto3, "client", lambda *_, **__: client)
     with Stubber(client) as s3:
         s3.add_client_error("list_objects_v2", code, service_message=URL, http_status_code=status)
-        done = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
+        result = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
 
-    assert done.exit_code == EXIT_FAILURE
-    assert done.stderr.startswith(f"AWS returned {code} for ListObjectsV2")
-    assert done.stderr.count("\n") == 1
-    assert "Signature" not in done.output
+    assert result.exit_code == EXIT_FAILURE
+    assert result.stderr.startswith(f"AWS returned {code} for ListObjectsV2")
+    assert result.stderr.count("\n") == 1
+    assert "Signature" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_error_of_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, co
 def test_unreachable_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setattr(boto3, "client", lambda *_, **__: _Unreachable(error))
 
-    done = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
+    result = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
 
-    assert done.exit_code == EXIT_FAILURE
-    assert done.stderr.count("\n") == 1
-    assert "Signature" not in done.output
+    assert result.exit_code == EXIT_FAILURE
+    assert result.stderr.count("\n") == 1
+    assert "Signature" not in result.output
 
 
 def test_broken_response_of_s3_is_reported_in_one_line(
@@ -120,9 +120,9 @@ def test_error_of_ssm_is_reported_in_one_line(
     monkeypatch.setitem(DEFAULT_PROVIDERS, "ssm", SSMProvider(boto3_client=client))
     with Stubber(client) as ssm:
         ssm.add_client_error("get_parameter", code, service_message=URL)
-        done = CliRunner().invoke(app, ["changes", "send", str(sheet), "--source", "acme"])
+        result = CliRunner().invoke(app, ["changes", "send", str(sheet), "--source", "acme"])
 
-    assert done.exit_code == EXIT_FAILURE
-    assert done.stderr.startswith(line)
-    assert done.stderr.count("\n") == 1
-    assert "Signature" not in done.output
+    assert result.exit_code == EXIT_FAILURE
+    assert result.stderr.startswith(line)
+    assert result.stderr.count("\n") == 1
+    assert "Signature" not in result.output
