@@ -1,4 +1,4 @@
-"""Look at the bytes of a copy: gzip to its trailer, the format, the rows."""
+"""Validation of a file's content while it is copied: gzip to its trailer, the format, the number of rows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from meibo.archive.copy.model import Content
-    from meibo.archive.copy.rows import Rows
 
 START_BYTES = 1024
-"""So much of the first line shows which format a file has."""
+"""Bytes of the first line that are enough to recognize the format."""
 
-RATIO_MATTERS_FROM = 64 * MIB
-"""A small file of blanks may expand a thousandfold and harm nobody."""
+MIN_RATIO_BYTES = 64 * MIB
+"""Expanded bytes from which the ratio is limited. A small file of blanks may expand a thousandfold."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What was seen."""
+    """Properties of a valid file; None if they do not apply to its format or it was not decoded."""
 
     gzip: bool
     rows: int | None
@@ -34,71 +33,80 @@ class Facts:
 
 
 class Inspection:
-    """Takes a file's bytes in order and raises as soon as they cannot be what was asked for."""
+    """Reads a file in order and raises an error as soon as its content cannot be as expected."""
 
     def __init__(self, content: Content) -> None:
         self._content = content
         self._raw_bytes = 0
         self._expanded_bytes = 0
-        self._lead = b""
+        self._lead: bytes | None = b""  # the file's first bytes, until gzip is detected or excluded
+        self._start: bytes | None = b""  # the content's first bytes, until its format is checked
         self._gunzip: Gunzip | None = None
-        self._decided = False
-        self._start = b""
-        self._started = False
-        self._rows: Rows | None = None
+        self._rows: CsvRows | NdjsonRows | None = None
         if content.format == "csv":
-            self._rows = CsvRows(
-                header=content.header, uniform=content.header or content.uniform, max_row_bytes=content.max_row_bytes
-            )
+            uniform = content.header or content.uniform
+            self._rows = CsvRows(header=content.header, uniform=uniform, max_row_bytes=content.max_row_bytes)
         elif content.format == "ndjson":
             self._rows = NdjsonRows(max_row_bytes=content.max_row_bytes)
 
     def feed(self, data: memoryview) -> None:
-        """Take the next bytes of the file."""
+        """Read the next bytes of the file."""
         self._raw_bytes += len(data)
-        if not self._decided:
-            if self._raw_bytes < len(MAGIC):
-                self._lead += bytes(data)
-                return
-            self._decide(self._lead + bytes(data[: len(MAGIC)]))
-            if self._lead:
-                self._take(memoryview(self._lead))
-        self._take(data)
+        if self._lead is None:
+            self._decode(data)
+            return
+        self._lead += data
+        if len(self._lead) >= len(MAGIC):
+            self._detect_gzip(self._lead)
 
-    def _decide(self, start: bytes) -> None:
-        """Tell gzip from plain by the magic."""
-        zipped = start.startswith(MAGIC)
-        if self._content.gzip == "required" and not zipped:
-            self._check_start(start)
+    def finish(self) -> Facts:
+        """Check the end of the file and return its facts."""
+        if self._lead is not None:
+            self._detect_gzip(self._lead)
+        is_gzip = self._gunzip is not None
+        if not self._content.decode:
+            return Facts(gzip=is_gzip, rows=None, columns=None, expanded_bytes=None)
+        if self._gunzip is not None:
+            self._gunzip.finish()
+        if self._rows is None:
+            return Facts(gzip=is_gzip, rows=None, columns=None, expanded_bytes=self._expanded_bytes)
+        if self._start is not None:
+            self._check_start(self._start + b"\n")
+        rows, columns = self._rows.finish()
+        return Facts(gzip=is_gzip, rows=rows, columns=columns, expanded_bytes=self._expanded_bytes)
+
+    def _detect_gzip(self, lead: bytes) -> None:
+        self._lead = None
+        is_gzip = lead.startswith(MAGIC)
+        if self._content.gzip == "required" and not is_gzip:
+            self._check_start(lead)
             raise CorruptFileError("the file is not gzip data")
-        if zipped and self._content.gzip != "never":
+        if is_gzip and self._content.gzip != "never":
             self._gunzip = Gunzip()
-        self._decided = True
+        self._decode(memoryview(lead))
 
-    def _take(self, data: memoryview) -> None:
+    def _decode(self, data: memoryview) -> None:
         if not self._content.decode:
             return
         if self._gunzip is not None:
             chunks: Iterable[bytes] = self._gunzip.feed(data)
         else:
-            chunks = (bytes(data[at : at + OUTPUT_BYTES]) for at in range(0, len(data), OUTPUT_BYTES))
+            chunks = (bytes(data[start : start + OUTPUT_BYTES]) for start in range(0, len(data), OUTPUT_BYTES))
         for chunk in chunks:
             self._expanded_bytes += len(chunk)
             self._check_size()
             if self._rows is not None:
-                self._count(chunk)
+                self._check_format(chunk)
+                self._rows.feed(chunk)
 
-    def _count(self, chunk: bytes) -> None:
-        assert self._rows is not None  # noqa: S101  (told to mypy)
-        if not self._started:
+    def _check_format(self, chunk: bytes) -> None:
+        """Check the format as soon as the first line is known."""
+        if self._start is not None:
             self._start += chunk[:START_BYTES]
             start = self._start.removeprefix(BOM).lstrip()
-            if b"\n" not in start and len(start) < START_BYTES:
-                self._rows.feed(chunk)
-                return
-            self._check_start(start)
-            self._started, self._start = True, b""
-        self._rows.feed(chunk)
+            if b"\n" in start or len(start) >= START_BYTES:
+                self._check_start(start)
+                self._start = None
 
     def _check_start(self, start: bytes) -> None:
         check_start(self._content.format, start, header=self._content.header)
@@ -107,22 +115,5 @@ class Inspection:
         limits = self._content
         if self._expanded_bytes > limits.max_expanded_bytes:
             raise FileTooLargeError(f"the file expands to more than {limits.max_expanded_bytes} bytes")
-        if self._expanded_bytes > RATIO_MATTERS_FROM and self._expanded_bytes > self._raw_bytes * limits.max_ratio:
+        if self._expanded_bytes > MIN_RATIO_BYTES and self._expanded_bytes > self._raw_bytes * limits.max_ratio:
             raise FileTooLargeError(f"the file expands to more than {limits.max_ratio} times its size")
-
-    def finish(self) -> Facts:
-        """Check the end and return what was seen."""
-        if not self._decided:
-            self._decide(self._lead)
-            self._take(memoryview(self._lead))
-        zipped = self._gunzip is not None
-        if not self._content.decode:
-            return Facts(gzip=zipped, rows=None, columns=None, expanded_bytes=None)
-        if self._gunzip is not None:
-            self._gunzip.finish()
-        if self._rows is None:
-            return Facts(gzip=zipped, rows=None, columns=None, expanded_bytes=self._expanded_bytes)
-        if not self._started:
-            self._check_start(self._start + b"\n")
-        rows, columns = self._rows.finish()
-        return Facts(gzip=zipped, rows=rows, columns=columns, expanded_bytes=self._expanded_bytes)

@@ -1,72 +1,62 @@
-"""Checksums that S3 verifies, and the SHA-256 that everybody can."""
+"""Checksums of a file: SHA-256, and a CRC that S3 verifies."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import zlib
-from typing import TYPE_CHECKING, Literal, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Literal
 
 Bytes = bytes | bytearray | memoryview
-Algorithm = Literal["CRC64NVME", "CRC32"]
-
-
-class Checksum(Protocol):
-    """A CRC that S3 knows: of one part while it arrives, and of the whole object."""
-
-    name: Algorithm
-
-    def update(self, data: Bytes, previous: int = 0) -> int:
-        """Continue a CRC over more bytes."""
-        ...
-
-    def encode(self, value: int) -> str:
-        """Write a CRC as S3 wants it: big-endian, base64."""
-        ...
 
 
 class Crc64Nvme:
-    """S3's own CRC-64, computed by awscrt at memory speed and combined from parts for free."""
+    """CRC64NVME, computed by awscrt. The CRC of a file is combined from those of its parts at no cost."""
 
-    name: Algorithm = "CRC64NVME"
+    name: Literal["CRC64NVME", "CRC32"] = "CRC64NVME"
 
     def __init__(self) -> None:
-        from awscrt import checksums  # noqa: PLC0415  (a native library that not every platform has)
+        from awscrt import checksums  # noqa: PLC0415  (a native library that is not available on every platform)
 
-        self._crc: Callable[[Bytes, int], int] = checksums.crc64nvme
-        self._combine: Callable[[int, int, int], int] = checksums.combine_crc64nvme
+        self._update, self._combine = checksums.crc64nvme, checksums.combine_crc64nvme
 
-    def update(self, data: Bytes, previous: int = 0) -> int:
-        """Continue a CRC over more bytes."""
-        return self._crc(data, previous)
+    def update(self, data: Bytes, crc: int = 0) -> int:
+        """Return the CRC of the bytes behind ``crc`` and of more bytes."""
+        value: int = self._update(data, crc)
+        return value
 
-    def combine(self, first: int, second: int, second_bytes: int) -> int:
-        """Compute the CRC of two neighbours from theirs."""
-        return self._combine(first, second, second_bytes)
+    def append(self, crc: int, data: Bytes, data_crc: int) -> int:
+        """Return the CRC of the bytes behind ``crc`` and of a part whose CRC is known."""
+        value: int = self._combine(crc, data_crc, len(data))
+        return value
 
-    def encode(self, value: int) -> str:
-        """Write a CRC as S3 wants it."""
-        return base64.b64encode(value.to_bytes(8, "big")).decode()
-
-
-class Crc32:
-    """zlib's CRC, where awscrt is absent. Combining costs 15 ms a part in Python, so nothing is combined."""
-
-    name: Algorithm = "CRC32"
-
-    def update(self, data: Bytes, previous: int = 0) -> int:
-        """Continue a CRC over more bytes."""
-        return zlib.crc32(data, previous)
-
-    def encode(self, value: int) -> str:
-        """Write a CRC as S3 wants it."""
-        return base64.b64encode(value.to_bytes(4, "big")).decode()
+    def encode(self, crc: int) -> str:
+        """Return a CRC in the form of S3: big-endian and base64."""
+        return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
 
-def best_checksum() -> Checksum:
+class Crc32(Crc64Nvme):
+    """CRC32 of zlib, if awscrt is not available. Combining would take 15 ms per part in Python."""
+
+    name = "CRC32"
+
+    def __init__(self) -> None:
+        """Load no library."""
+
+    def update(self, data: Bytes, crc: int = 0) -> int:
+        """Return the CRC of the bytes behind ``crc`` and of more bytes."""
+        return zlib.crc32(data, crc)
+
+    def append(self, crc: int, data: Bytes, data_crc: int) -> int:  # noqa: ARG002  (zlib cannot combine)
+        """Return the CRC of the bytes behind ``crc`` and of a part."""
+        return zlib.crc32(data, crc)
+
+    def encode(self, crc: int) -> str:
+        """Return a CRC in the form of S3."""
+        return base64.b64encode(crc.to_bytes(4, "big")).decode()
+
+
+def best_checksum() -> Crc64Nvme:
     """Return CRC64NVME, or CRC32 on a platform without awscrt."""
     try:
         return Crc64Nvme()
@@ -75,29 +65,26 @@ def best_checksum() -> Checksum:
 
 
 class FileDigest:
-    """SHA-256 and full-object CRC of a file whose parts come in order."""
+    """SHA-256 and CRC of a file, from its parts in order."""
 
-    def __init__(self, checksum: Checksum) -> None:
+    def __init__(self, checksum: Crc64Nvme) -> None:
         self._checksum = checksum
         self._sha256 = hashlib.sha256()
         self._crc = 0
         self.bytes = 0
 
     def add(self, data: memoryview, crc: int) -> None:
-        """Take the next part and its own CRC."""
+        """Add the next part, whose CRC is known."""
         self._sha256.update(data)
-        if isinstance(self._checksum, Crc64Nvme):
-            self._crc = self._checksum.combine(self._crc, crc, len(data))
-        else:
-            self._crc = self._checksum.update(data, self._crc)
+        self._crc = self._checksum.append(self._crc, data, crc)
         self.bytes += len(data)
 
     @property
     def sha256(self) -> str:
-        """The SHA-256 in hex, as ``sha256sum`` prints it."""
+        """SHA-256 in hexadecimal digits."""
         return self._sha256.hexdigest()
 
     @property
     def checksum(self) -> str:
-        """The full-object CRC as S3 reports it."""
+        """CRC of the file in the form of S3."""
         return self._checksum.encode(self._crc)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from meibo.archive.copy.cancellation import CancelToken
-    from meibo.archive.copy.digest import Checksum, FileDigest
+    from meibo.archive.copy.digest import Crc64Nvme, FileDigest
     from meibo.archive.copy.model import CopyOptions, Counts, Target
 
 URL_SECONDS = 900
@@ -55,7 +55,7 @@ class UploadedPart(NamedTuple):
 class ObjectWriter:
     """Writes the target's object, with one request or as a multipart upload, if the key is free."""
 
-    def __init__(self, target: Target, checksum: Checksum) -> None:
+    def __init__(self, target: Target, checksum: Crc64Nvme) -> None:
         self._target = target
         self._client = target.client
         self._checksum = checksum
