@@ -28,13 +28,11 @@ EXCLUDED = frozenset({"scripts/prose.py", "tests/unit/test_prose.py"})
 
 # Beginnings of paths that are not checked yet. The goal is an empty list: remove a path when its text has been revised.
 UNCHECKED: tuple[str, ...] = (
-    "layers/meibo/meibo/archive/",
+    "layers/meibo/meibo/archive/copy/",
     "layers/meibo/meibo/aws.py",
     "layers/meibo/meibo/changes/",
-    "layers/meibo/meibo/exports/",
     "layers/meibo/meibo/http/",
     "layers/meibo/meibo/providers/",
-    "layers/meibo/meibo/report/",
     "src/meibo_local/",
     "src/meibo_simulators/",
     "tests/integration/archive/",
@@ -43,7 +41,6 @@ UNCHECKED: tuple[str, ...] = (
     "tests/integration/simulators/",
     "tests/unit/archive/",
     "tests/unit/changes/",
-    "tests/unit/exports/test_events.py",
     "tests/unit/http/",
     "tests/unit/providers/",
 )

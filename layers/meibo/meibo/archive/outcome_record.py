@@ -35,9 +35,9 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRecord:
-    """An outcome as it is archived, with the facts of its message.
+    """An outcome as it is archived, with the values of its message.
 
-    ``organization_id`` and ``action`` are None if the message has no valid one; its dead letter has them as received.
+    ``organization_id`` and ``action`` are None if they are missing or invalid in the message.
     """
 
     outcome: Outcome

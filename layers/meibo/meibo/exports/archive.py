@@ -199,7 +199,9 @@ class Archiver:
             # Another invocation of the same export was faster. Its manifest counts if it describes the same file.
             written = ExportManifest.read(self.storage, manifest_key)
             if written is None or written.object.sha256 != result.sha256:
-                raise ArchiveConflictError(f"{manifest_key} describes another file than the one at {key}")
+                raise ArchiveConflictError(
+                    f"{manifest_key}: expected the manifest of {key}, found the manifest of another file"
+                )
             return written
         logger.info(
             "archived",

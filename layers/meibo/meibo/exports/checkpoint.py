@@ -134,7 +134,7 @@ class PartBuilder:
         digest = hashlib.sha256(body).hexdigest() if body else None
         part = Part(
             number=self.number,
-            # The digest in the name: two invocations that collected something different write two objects.
+            # The key contains the digest, so that two invocations with different rows write two objects.
             key=part_key(folder, self.number, digest) if digest else None,
             bytes=len(body),
             sha256=digest,
@@ -169,13 +169,13 @@ class PartStore:
 
     def after(self, number: int) -> Part | None:
         """Return the last finished part, or None; parts up to ``number`` are known to exist."""
-        found = self.get(number) if number else None
-        while following := self.get((found.number if found else 0) + 1):
-            found = following
-        return found
+        part = self.get(number) if number else None
+        while following := self.get((part.number if part else 0) + 1):
+            part = following
+        return part
 
     def add(self, draft: PartBuilder, *, last: bool) -> Part:
-        """Write a part and its record; return the one that counts, which another invocation may have written."""
+        """Write a part and its record; return the part that counts, which another invocation may have written."""
         part, body = draft.finish(self.folder, last=last)
         if part.key:
             self.storage.put_bytes(part.key, body, content_type="application/gzip")
@@ -275,7 +275,7 @@ class Collector:
         return self._collected(pages, parts, last)
 
     def _read(self, pages: Pages, parts: PartStore, last: Part | None) -> tuple[Part | None, ProviderBusyError | None]:
-        """Read to the end of the dataset, or until the provider is busy for longer than this invocation can wait."""
+        """Read until the dataset ends, or until the provider is busy for longer than this invocation can wait."""
         while last is None or not last.last:
             draft = PartBuilder(last)
             try:

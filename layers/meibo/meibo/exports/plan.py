@@ -176,7 +176,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The exports that one attempt of a run archives. The workflow reads the items of its JSON form, a list."""
+    """The exports of one attempt of a run. The workflow reads the items of its JSON form, a list."""
 
     exports: tuple[PlannedExport, ...]
 

@@ -1,4 +1,4 @@
-"""Small line charts as inline SVG, with a text alternative."""
+"""Small line charts as inline SVG, with an alternative text."""
 
 from __future__ import annotations
 
