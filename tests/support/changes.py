@@ -45,33 +45,33 @@ def change_message(organization_id: str, *members: str, action: str = "add", **m
 class Invoker:
     """An execution environment of the function, with its own pool of clients."""
 
-    world: ChangeQueueHarness
+    harness: ChangeQueueHarness
     pool: ClientPool = field(default_factory=ClientPool)
 
     def __call__(self, event: dict[str, Any]) -> InvocationResult:
-        world = self.world
-        deadline = world.clock.now() + world.timeout
+        harness = self.harness
+        deadline = harness.clock.now() + harness.timeout
 
         def time_left() -> float:
-            return deadline - world.clock.now()
+            return deadline - harness.clock.now()
 
         context = ProviderContext(
             lambda: time_left() - MIN_FINISH_SECONDS,
-            read_secret=lambda _name: world.tenant.credentials(),
-            new_session=lambda _connections: world.adapter.session(),
-            clock=world.clock,
-            headroom=world.concurrency,
+            read_secret=lambda _name: harness.tenant.credentials(),
+            new_session=lambda _connections: harness.adapter.session(),
+            clock=harness.clock,
+            headroom=harness.concurrency,
         )
         applier = ChangeApplier(
             client=lambda source: self.pool.client(DOMAIN, "meibo/acme", context) if source == "acme" else None,
-            storage=world.storage,
-            queue=world.function_queue,
-            max_removals=world.max_removals,
+            storage=harness.storage,
+            queue=harness.function_queue,
+            max_removals=harness.max_removals,
             time_left=time_left,
-            now=lambda: datetime.fromtimestamp(world.clock.now(), UTC),
+            now=lambda: datetime.fromtimestamp(harness.clock.now(), UTC),
         )
         unprocessed = applier.apply(parse_queue_event(event))
-        world.counts.update(applier.counts)
+        harness.counts.update(applier.counts)
         return InvocationResult(
             {"batchItemFailures": [{"itemIdentifier": message.message_id} for message in unprocessed]}, failed=False
         )
@@ -136,8 +136,8 @@ class ChangeQueueHarness:
 
     def lines(self, message_id: str | None = None) -> list[dict[str, Any]]:
         keys = sorted(self.storage.keys("changes/"))
-        found = [json.loads(line) for key in keys for line in (self.storage.read(key) or b"").splitlines()]
-        return [line for line in found if message_id in (None, line["message_id"])]
+        lines = [json.loads(line) for key in keys for line in (self.storage.read(key) or b"").splitlines()]
+        return [line for line in lines if message_id in (None, line["message_id"])]
 
     def outcomes(self, message_id: str) -> Mapping[str | None, str]:
         lines = self.lines(message_id)
