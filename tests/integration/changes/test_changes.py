@@ -8,7 +8,7 @@ from meibo_local.sample_changes import sample_changes, send_sample_changes
 from tests.integration.changes.conftest import Queue
 
 
-def test_members_are_added_and_each_has_its_outcome(queue: Queue) -> None:
+def test_each_added_member_has_an_outcome(queue: Queue) -> None:
     # given
     people = queue.people[:23]
     message = queue.send(*people)
@@ -23,7 +23,7 @@ def test_members_are_added_and_each_has_its_outcome(queue: Queue) -> None:
     assert queue.aws.changes.take_dead_letters() == []
 
 
-def test_unknown_id_is_rejected_alone_and_becomes_a_dead_letter(queue: Queue) -> None:
+def test_only_the_unknown_id_is_rejected_and_becomes_a_dead_letter(queue: Queue) -> None:
     # given
     good, bad = queue.people[:9], "auth0|0000000000000000000000ff"
     message = queue.send(*good[:4], bad, *good[4:])
@@ -41,7 +41,7 @@ def test_unknown_id_is_rejected_alone_and_becomes_a_dead_letter(queue: Queue) ->
     assert "400" in rejection["reason"]
 
 
-def test_bad_message_goes_to_the_dead_letters_at_once(queue: Queue) -> None:
+def test_invalid_message_is_sent_to_the_dead_letter_queue_without_retries(queue: Queue) -> None:
     # given
     message = queue.aws.changes.send({**queue.change("no-prefix"), "surprise": 1})
     broken = queue.aws.changes.send("{not json")
@@ -60,7 +60,7 @@ def test_bad_message_goes_to_the_dead_letters_at_once(queue: Queue) -> None:
     assert queue.writes() == []
 
 
-def test_rehearsal_of_make_run_ends_as_planned(queue: Queue) -> None:
+def test_changes_of_make_run_have_the_expected_outcomes(queue: Queue) -> None:
     # given
     planned = sample_changes("acme", queue.organizations, queue.people, queue.roles, count=70)
 
@@ -74,7 +74,7 @@ def test_rehearsal_of_make_run_ends_as_planned(queue: Queue) -> None:
     assert rehearsal.found["dead letters"] > 0
 
 
-def test_roles_are_given_after_the_membership(queue: Queue) -> None:
+def test_roles_are_assigned_after_the_membership(queue: Queue) -> None:
     # given
     message = queue.send(*queue.people[:3], roles=queue.roles[:2])
 
@@ -87,7 +87,7 @@ def test_roles_are_given_after_the_membership(queue: Queue) -> None:
         assert queue.tenant.organizations.member_roles(queue.organization, person) == queue.roles[:2]
 
 
-def test_person_is_invited_once_and_without_an_email(queue: Queue) -> None:
+def test_person_is_invited_once_without_an_email(queue: Queue) -> None:
     # given: the same change twice, as two messages
     terms = {"client_id": "portal", "inviter": "人事部", "ttl_sec": 3600}
     wanted = queue.change("new.person@example.com", action="invite", roles=queue.roles[:1], invitation=terms)

@@ -58,7 +58,7 @@ def test_file_is_sent_and_its_outcomes_shown(queue: Queue, meibo: Meibo, tmp_pat
     assert queue.members() == {people[0]["user_id"], people[1]["user_id"]}
 
 
-def test_file_with_a_fault_is_not_sent_at_all(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+def test_file_with_an_invalid_line_is_not_sent(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
     # given
     good = f"{queue.organization},add,{queue.people[0]},"
     path = _file(
@@ -86,7 +86,7 @@ def test_file_with_a_fault_is_not_sent_at_all(queue: Queue, meibo: Meibo, tmp_pa
 
 
 @pytest.mark.parametrize(("typed", "messages"), [("2\n", 1), ("3\n", 0), ("\n", 0)])
-def test_removals_are_sent_once_their_number_is_typed(
+def test_removals_are_sent_after_their_number_was_entered(
     queue: Queue, meibo: Meibo, tmp_path: Path, typed: str, messages: int
 ) -> None:
     # given
@@ -100,7 +100,7 @@ def test_removals_are_sent_once_their_number_is_typed(
     assert queue.aws.changes.source.queue.size() == messages
 
 
-def test_repaired_dead_letter_is_sent_again(queue: Queue, meibo: Meibo) -> None:
+def test_repaired_dead_letter_is_redriven(queue: Queue, meibo: Meibo) -> None:
     # given: somebody who was not in the tenant in time, and a change that nobody can read
     queue.send(queue.people[0], UNKNOWN)
     queue.aws.changes.send("{broken", group="none")
@@ -120,7 +120,7 @@ def test_repaired_dead_letter_is_sent_again(queue: Queue, meibo: Meibo) -> None:
     assert queue.aws.changes.dead_letter_count() == 1
 
 
-def test_letter_that_cannot_be_sent_is_repaired_in_a_file(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+def test_invalid_dead_letter_is_repaired_in_a_file(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
     # given
     wrong = {**queue.change(queue.people[0]), "version": 2}
     queue.aws.changes.send(wrong)

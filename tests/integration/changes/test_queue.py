@@ -47,7 +47,7 @@ def _source(url: str, outcome: InvocationResult, batches: list[Any]) -> EventSou
         (InvocationResult({"errorType": "UnexpectedError"}, failed=True), 3),
     ],
 )
-def test_messages_are_deleted_as_the_function_answers(urls: list[str], outcome: InvocationResult, left: int) -> None:
+def test_acknowledged_messages_are_deleted(urls: list[str], outcome: InvocationResult, left: int) -> None:
     # given
     for number in range(3):
         boto3.client("sqs").send_message(QueueUrl=urls[0], MessageBody=str(number), MessageGroupId="a")
@@ -63,7 +63,7 @@ def test_messages_are_deleted_as_the_function_answers(urls: list[str], outcome: 
     assert source.queue.size() == left
 
 
-def test_what_is_handed_back_comes_again_in_order(urls: list[str]) -> None:
+def test_returned_messages_are_received_again_in_order(urls: list[str]) -> None:
     # given
     client = boto3.client("sqs")
     for number in range(3):
@@ -83,7 +83,7 @@ def test_what_is_handed_back_comes_again_in_order(urls: list[str]) -> None:
     assert {delivery.receive_count for delivery in again} == {2}
 
 
-def test_dead_letter_is_one_message_however_often_it_is_sent(urls: list[str]) -> None:
+def test_repeated_dead_letter_is_a_single_message(urls: list[str]) -> None:
     # given
     client = boto3.client("sqs")
     letter = DeadLetter("{}", "org_0000000000000001", "m-1", "$: 名簿")

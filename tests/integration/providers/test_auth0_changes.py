@@ -58,7 +58,7 @@ def test_members_are_added_and_removed(
         faults.reset(after_processing=True),
     ],
 )
-def test_a_change_survives_a_busy_tenant(
+def test_change_is_retried_while_the_tenant_is_busy(
     tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str], fault: faults.Action
 ) -> None:
     tenant.faults.add("* /api/v2/organizations/*/members*", fault, times=2)
@@ -73,7 +73,7 @@ def test_a_change_survives_a_busy_tenant(
     assert tenant.organizations.member_roles(organization, people[0]) == [role]
 
 
-def test_an_unknown_user_refuses_the_request(
+def test_unknown_user_rejects_the_request(
     tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
 ) -> None:
     with pytest.raises(RequestRefusedError, match=organization) as caught:
@@ -83,7 +83,7 @@ def test_an_unknown_user_refuses_the_request(
     assert tenant.memberships[organization] == frozenset()
 
 
-def test_an_unknown_organization_has_status_404(client: Auth0Client, people: list[str]) -> None:
+def test_unknown_organization_has_status_404(client: Auth0Client, people: list[str]) -> None:
     with pytest.raises(RequestRefusedError) as caught:
         add_members(client, "org_9999999999999999", people[:1])
 
@@ -133,7 +133,7 @@ def test_invitation_with_an_unknown_outcome_is_not_created_again(
     assert list(list_invitations(client, organization)) == [("new@example.com", "portal")]
 
 
-def test_users_are_found(tenant: SimulatedTenant, client: Auth0Client, people: list[str]) -> None:
+def test_users_are_looked_up(tenant: SimulatedTenant, client: Auth0Client, people: list[str]) -> None:
     profile = tenant.directory.get(people[0])
     assert profile is not None
 
@@ -145,7 +145,7 @@ def test_users_are_found(tenant: SimulatedTenant, client: Auth0Client, people: l
 
 
 @pytest.mark.parametrize("tier", ["free", "essentials"])
-def test_writes_use_the_limit_without_meeting_it(
+def test_writes_use_the_limit_without_429(
     tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, organization: str, people: list[str], tier: str
 ) -> None:
     tenant.switches.rate_tier = tier  # type: ignore[assignment] # mypy widens the parameter

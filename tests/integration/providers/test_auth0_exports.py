@@ -56,7 +56,7 @@ def wait(client: Auth0Client, job_id: str) -> str:
 
 
 @pytest.mark.parametrize("format", ["ndjson", "csv"])
-def test_an_export_ends_in_a_file_behind_a_location(tenant: SimulatedTenant, client: Auth0Client, format: str) -> None:
+def test_finished_export_has_a_file_at_a_location(tenant: SimulatedTenant, client: Auth0Client, format: str) -> None:
     job_id = export(client, format=format, fields=DEFAULT_FIELDS[format])
 
     assert wait(client, job_id) == "completed"
@@ -68,22 +68,20 @@ def test_an_export_ends_in_a_file_behind_a_location(tenant: SimulatedTenant, cli
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256"])
-def test_a_private_key_is_accepted(tenant: SimulatedTenant, clock: FakeClock, algorithm: str) -> None:
+def test_private_key_is_accepted(tenant: SimulatedTenant, clock: FakeClock, algorithm: str) -> None:
     client = client_of(tenant, clock, tenant.key_credentials(algorithm))
 
     assert wait(client, export(client)) == "completed"
 
 
 @pytest.mark.parametrize("skew", [-300, 300])
-def test_a_private_key_is_accepted_from_a_machine_with_a_wrong_clock(
-    tenant: SimulatedTenant, clock: FakeClock, skew: int
-) -> None:
+def test_private_key_is_accepted_with_a_wrong_clock(tenant: SimulatedTenant, clock: FakeClock, skew: int) -> None:
     client = client_of(tenant, FakeClock(clock.now() + skew), tenant.key_credentials())
 
     assert wait(client, export(client)) == "completed"
 
 
-def test_a_token_that_ends_early_is_replaced(tenant: SimulatedTenant, client: Auth0Client) -> None:
+def test_token_that_expires_early_is_replaced(tenant: SimulatedTenant, client: Auth0Client) -> None:
     job_id = export(client)
     tenant.tokens.revoke()
 
@@ -92,7 +90,7 @@ def test_a_token_that_ends_early_is_replaced(tenant: SimulatedTenant, client: Au
 
 
 @pytest.mark.parametrize("scheme", ["https", "none"])
-def test_a_location_is_given_as_https(tenant: SimulatedTenant, client: Auth0Client, scheme: Any) -> None:
+def test_location_is_an_https_url(tenant: SimulatedTenant, client: Auth0Client, scheme: Any) -> None:
     tenant.switches.location_scheme = scheme
     job_id = export(client)
     wait(client, job_id)
@@ -100,7 +98,7 @@ def test_a_location_is_given_as_https(tenant: SimulatedTenant, client: Auth0Clie
     assert fresh_location(client, job_id, tenant.allowed_hosts).startswith(f"https://{tenant.file_host}/")
 
 
-def test_a_location_over_http_is_refused(tenant: SimulatedTenant, client: Auth0Client) -> None:
+def test_location_over_http_is_rejected(tenant: SimulatedTenant, client: Auth0Client) -> None:
     tenant.switches.location_scheme = "http"
     job_id = export(client)
     wait(client, job_id)
@@ -109,7 +107,7 @@ def test_a_location_over_http_is_refused(tenant: SimulatedTenant, client: Auth0C
         fresh_location(client, job_id, tenant.allowed_hosts)
 
 
-def test_a_location_on_another_host_is_refused_by_the_hosts_name(tenant: SimulatedTenant, client: Auth0Client) -> None:
+def test_location_on_another_host_is_rejected_with_its_host(tenant: SimulatedTenant, client: Auth0Client) -> None:
     tenant.switches.location_host = "evil.example"
     job_id = export(client)
     wait(client, job_id)
@@ -123,7 +121,7 @@ def test_a_location_on_another_host_is_refused_by_the_hosts_name(tenant: Simulat
 @pytest.mark.parametrize(
     ("fate", "reason"), [("failed", "failed"), ("expired", "expired"), ("error", "error"), ("vanished", "missing")]
 )
-def test_a_job_that_is_lost_is_gone(tenant: SimulatedTenant, client: Auth0Client, fate: Any, reason: str) -> None:
+def test_lost_job_is_gone(tenant: SimulatedTenant, client: Auth0Client, fate: Any, reason: str) -> None:
     tenant.switches.job_fate = fate
     job_id = export(client)
     wait(client, job_id)
@@ -134,13 +132,13 @@ def test_a_job_that_is_lost_is_gone(tenant: SimulatedTenant, client: Auth0Client
 
 
 @pytest.mark.parametrize("fate", ["stuck", "unheard_of"])
-def test_a_job_in_any_other_state_is_waited_for(tenant: SimulatedTenant, client: Auth0Client, fate: Any) -> None:
+def test_job_in_any_other_state_is_pending(tenant: SimulatedTenant, client: Auth0Client, fate: Any) -> None:
     tenant.switches.job_fate = fate
 
     assert wait(client, export(client)) == "pending"
 
 
-def test_a_job_is_gone_after_its_day(tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock) -> None:
+def test_job_is_gone_after_24_hours(tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock) -> None:
     job_id = export(client)
     wait(client, job_id)
     clock.time += 86_500
@@ -148,7 +146,7 @@ def test_a_job_is_gone_after_its_day(tenant: SimulatedTenant, client: Auth0Clien
     assert get_job(client, job_id).reason == "missing"
 
 
-def test_a_wrong_client_secret_is_told(tenant: SimulatedTenant, clock: FakeClock) -> None:
+def test_wrong_client_secret_is_reported(tenant: SimulatedTenant, clock: FakeClock) -> None:
     client = client_of(tenant, clock, {**tenant.credentials(), "client_secret": "canary"})
 
     with pytest.raises(CredentialsRefusedError, match="client secret") as caught:
@@ -157,7 +155,7 @@ def test_a_wrong_client_secret_is_told(tenant: SimulatedTenant, clock: FakeClock
     assert "canary" not in str(caught.value)
 
 
-def test_a_missing_scope_is_named(tenant: SimulatedTenant, clock: FakeClock) -> None:
+def test_missing_scope_is_named(tenant: SimulatedTenant, clock: FakeClock) -> None:
     client = client_of(tenant, clock, tenant.limited_client("read:connections"))
 
     with pytest.raises(ScopeMissingError, match="read:users"):
@@ -174,7 +172,7 @@ def test_untrusted_certificate_is_an_error_without_a_retry(
     assert clock.slept == []
 
 
-def test_a_closed_port_is_waited_for_until_the_time_is_up(clock: FakeClock, tenant: SimulatedTenant) -> None:
+def test_closed_port_is_retried_until_the_invocation_ends(clock: FakeClock, tenant: SimulatedTenant) -> None:
     client = Auth0Client(
         "localhost:1", lambda: Auth0Credentials("client", "s3cret"), clock=clock, time_left=clock.deadline(60)
     )
@@ -202,7 +200,7 @@ def test_a_closed_port_is_waited_for_until_the_time_is_up(clock: FakeClock, tena
     ],
 )
 @pytest.mark.parametrize("path", ["POST /oauth/token", "POST /api/v2/jobs/users-exports", "GET /api/v2/jobs/*"])
-def test_a_fault_is_waited_out_at_every_call(
+def test_fault_of_any_request_is_retried(
     tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, path: str, fault: faults.Action
 ) -> None:
     met = tenant.faults.add(path, fault, times=2)
@@ -215,9 +213,7 @@ def test_a_fault_is_waited_out_at_every_call(
 
 @pytest.mark.parametrize("tier", ["free", "essentials", "enterprise", "enterprise_nonproduction"])
 @pytest.mark.parametrize("refill", ["second", "window"])
-def test_a_lone_client_is_never_refused_for_its_pace(
-    tenant: SimulatedTenant, client: Auth0Client, tier: Any, refill: Any
-) -> None:
+def test_single_client_is_never_throttled(tenant: SimulatedTenant, client: Auth0Client, tier: Any, refill: Any) -> None:
     tenant.switches.rate_tier, tenant.switches.rate_refill = tier, refill
     job_id = export(client)
 
@@ -227,7 +223,7 @@ def test_a_lone_client_is_never_refused_for_its_pace(
     assert tenant.limits.refused == 0
 
 
-def test_one_session_serves_many_requests(simulators: Simulators, tenant: SimulatedTenant, client: Auth0Client) -> None:
+def test_session_is_reused(simulators: Simulators, tenant: SimulatedTenant, client: Auth0Client) -> None:
     job_id = export(client)
     for _ in range(5):
         get_job(client, job_id)

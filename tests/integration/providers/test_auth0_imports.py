@@ -33,7 +33,9 @@ def wait(client: Auth0Client, clock: FakeClock, job_id: str) -> None:
         clock.sleep(1)
 
 
-def test_users_are_imported_and_faults_are_told(tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock) -> None:
+def test_users_are_imported_and_faults_are_reported(
+    tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock
+) -> None:
     job_id = send(client)
     wait(client, clock, job_id)
 
@@ -45,7 +47,7 @@ def test_users_are_imported_and_faults_are_told(tenant: SimulatedTenant, client:
     assert tenant.jobs.completion_emails == 0
 
 
-def test_a_third_import_is_left_for_later(tenant: SimulatedTenant, client: Auth0Client) -> None:
+def test_third_import_raises_provider_busy(tenant: SimulatedTenant, client: Auth0Client) -> None:
     tenant.switches.import_seconds = 3600
     for _ in range(2):
         send(client)
@@ -56,7 +58,7 @@ def test_a_third_import_is_left_for_later(tenant: SimulatedTenant, client: Auth0
     assert not caught.value.uncertain
 
 
-def test_an_import_with_an_unknown_outcome_is_not_repeated(tenant: SimulatedTenant, client: Auth0Client) -> None:
+def test_import_with_an_unknown_outcome_is_not_retried(tenant: SimulatedTenant, client: Auth0Client) -> None:
     tenant.faults.add("POST */users-imports", faults.reset(after_processing=True))
 
     with pytest.raises(ProviderBusyError) as caught:
@@ -66,6 +68,6 @@ def test_an_import_with_an_unknown_outcome_is_not_repeated(tenant: SimulatedTena
     assert len(tenant.jobs.all) == 1
 
 
-def test_an_unknown_connection_is_named(client: Auth0Client) -> None:
+def test_unknown_connection_is_named(client: Auth0Client) -> None:
     with pytest.raises(RequestRefusedError, match="con_9999999999999999"):
         send(client, "con_9999999999999999")

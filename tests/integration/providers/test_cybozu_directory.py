@@ -50,7 +50,7 @@ def expected_members(domain: SimulatedDomain) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("dataset", CSV_FILES)
 @pytest.mark.parametrize("bom", [True, False])
-def test_every_file_is_delivered_as_it_is(
+def test_every_file_is_delivered_unchanged(
     domain: SimulatedDomain, client: CybozuClient, dataset: str, bom: bool
 ) -> None:
     domain.switches.csv_bom = bom
@@ -75,7 +75,7 @@ def test_every_member_is_a_line(domain: SimulatedDomain, client: CybozuClient, c
     assert (report.rows, report.duplicates, report.gaps, report.gone) == (len(found), 0, 0, [])
 
 
-def test_an_organization_that_was_deleted_meanwhile_is_left_out_and_named(
+def test_organization_that_was_deleted_meanwhile_is_skipped_and_named(
     domain: SimulatedDomain, client: CybozuClient
 ) -> None:
     gone = domain.structure.organizations[2]
@@ -104,7 +104,7 @@ def test_an_organization_that_was_deleted_meanwhile_is_left_out_and_named(
         (faults.html(200), WrongFormatError),
     ],
 )
-def test_a_refusal_is_told_at_every_call(
+def test_error_response_to_any_request_is_raised(
     domain: SimulatedDomain, client: CybozuClient, what: str, fault: faults.Action, error: type[MeiboError]
 ) -> None:
     domain.faults.add("GET *", fault, times=None)
@@ -115,7 +115,7 @@ def test_a_refusal_is_told_at_every_call(
 
 @pytest.mark.parametrize("what", READINGS)
 @pytest.mark.parametrize("fault", [faults.html(502), faults.respond(429), faults.reset()])
-def test_a_busy_domain_is_waited_out_at_every_call(
+def test_any_request_to_a_busy_domain_is_retried(
     domain: SimulatedDomain, client: CybozuClient, what: str, fault: faults.Action
 ) -> None:
     expected = b"".join(READINGS[what](client))

@@ -36,7 +36,7 @@ def lines(client: CybozuClient, **options: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in b"".join(stream_users_ndjson(client, **options)).splitlines()]
 
 
-def test_a_domain_without_custom_items_is_read(domain: SimulatedDomain, client: CybozuClient) -> None:
+def test_domain_without_custom_items_is_read(domain: SimulatedDomain, client: CybozuClient) -> None:
     domain.switches.custom_items = False
 
     assert lines(client) == domain.expected_users()
@@ -45,9 +45,7 @@ def test_a_domain_without_custom_items_is_read(domain: SimulatedDomain, client: 
 
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("bom", [True, False])
-def test_the_csv_file_is_delivered_as_it_is(
-    domain: SimulatedDomain, client: CybozuClient, sized: bool, bom: bool
-) -> None:
+def test_csv_file_is_delivered_unchanged(domain: SimulatedDomain, client: CybozuClient, sized: bool, bom: bool) -> None:
     domain.switches.csv_sized, domain.switches.csv_bom = sized, bom
 
     assert b"".join(client.stream_csv("users")) == domain.expected_csv()
@@ -63,7 +61,7 @@ def test_every_user_is_a_line(domain: SimulatedDomain, client: CybozuClient, uns
     assert (report.rows, report.duplicates, report.gaps) == (731, 0, 0)
 
 
-def test_pages_are_in_flight_together_within_the_limit(domain: SimulatedDomain, client: CybozuClient) -> None:
+def test_pages_are_requested_concurrently_within_the_limit(domain: SimulatedDomain, client: CybozuClient) -> None:
     domain.switches.page_seconds = 0.05
 
     lines(client, concurrency=3)
@@ -71,13 +69,13 @@ def test_pages_are_in_flight_together_within_the_limit(domain: SimulatedDomain, 
     assert 2 <= domain.max_concurrent_requests <= 3
 
 
-def test_too_many_at_once_are_waited_out(domain: SimulatedDomain, client: CybozuClient) -> None:
+def test_too_many_concurrent_requests_are_retried(domain: SimulatedDomain, client: CybozuClient) -> None:
     domain.switches.concurrency_limit, domain.switches.page_seconds = 2, 0.02
 
     assert len(lines(client, concurrency=6)) == 731
 
 
-def test_a_moving_directory_gives_nobody_twice(domain: SimulatedDomain, client: CybozuClient) -> None:
+def test_changing_directory_yields_no_user_twice(domain: SimulatedDomain, client: CybozuClient) -> None:
     domain.between_pages.extend([lambda: domain.directory.insert(0)] * 3)
     report = PagingReport()
 
@@ -88,7 +86,7 @@ def test_a_moving_directory_gives_nobody_twice(domain: SimulatedDomain, client: 
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_whoever_stays_is_not_missed_because_others_leave(
+def test_user_that_stays_is_read_while_others_leave(
     domain: SimulatedDomain, client: CybozuClient, concurrency: int
 ) -> None:
     domain.between_pages.extend([lambda: domain.directory.remove(5)] * 6)
@@ -98,7 +96,7 @@ def test_whoever_stays_is_not_missed_because_others_leave(
     assert {user["id"] for user in domain.expected_users()} <= found
 
 
-def test_a_filter_finds_whom_it_names(domain: SimulatedDomain, client: CybozuClient) -> None:
+def test_filter_returns_the_named_users(domain: SimulatedDomain, client: CybozuClient) -> None:
     everyone = domain.expected_users()
     wanted = everyone[3:240]
 
@@ -106,13 +104,13 @@ def test_a_filter_finds_whom_it_names(domain: SimulatedDomain, client: CybozuCli
     assert lines(client, codes=[user["code"] for user in wanted]) == wanted
 
 
-def test_an_api_token_is_enough(domain: SimulatedDomain, clock: FakeClock) -> None:
+def test_api_token_is_sufficient(domain: SimulatedDomain, clock: FakeClock) -> None:
     client = client_of(domain, clock, domain.token_credentials())
 
     assert b"".join(client.stream_csv("users")) == domain.expected_csv()
 
 
-def test_the_basic_gate_opens_with_its_credentials(domain: SimulatedDomain, clock: FakeClock) -> None:
+def test_basic_authentication_is_supported(domain: SimulatedDomain, clock: FakeClock) -> None:
     closed = client_of(domain, clock)
     domain.switches.basic = ("gate", "keeper")
 
@@ -122,7 +120,7 @@ def test_the_basic_gate_opens_with_its_credentials(domain: SimulatedDomain, cloc
 
 
 @pytest.mark.parametrize("legacy", [True, False])
-def test_a_wrong_password_is_told(domain: SimulatedDomain, clock: FakeClock, legacy: bool) -> None:
+def test_wrong_password_is_reported(domain: SimulatedDomain, clock: FakeClock, legacy: bool) -> None:
     domain.switches.legacy_auth_520 = legacy
     client = client_of(domain, clock, {**domain.credentials(), "password": "canary"})
 
@@ -132,21 +130,21 @@ def test_a_wrong_password_is_told(domain: SimulatedDomain, clock: FakeClock, leg
         assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_expired_token_is_told(domain: SimulatedDomain, clock: FakeClock) -> None:
+def test_expired_token_is_reported(domain: SimulatedDomain, clock: FakeClock) -> None:
     client = client_of(domain, clock, domain.token_credentials(lifetime=-1))
 
     with pytest.raises(CredentialsRefusedError, match="API token"):
         next(client.stream_csv("users"))
 
 
-def test_an_address_outside_the_restriction_is_told(domain: SimulatedDomain, client: CybozuClient) -> None:
+def test_address_restriction_is_reported(domain: SimulatedDomain, client: CybozuClient) -> None:
     domain.switches.allowed_ips = ("192.0.2.1",)
 
     with pytest.raises(ScopeMissingError, match="IP address"):
         next(client.stream_csv("users"))
 
 
-def test_who_is_no_administrator_gets_no_csv_but_json(domain: SimulatedDomain, clock: FakeClock) -> None:
+def test_user_without_administrator_rights_reads_json_only(domain: SimulatedDomain, clock: FakeClock) -> None:
     client = client_of(domain, clock, domain.plain_credentials())
 
     with pytest.raises(ScopeMissingError, match="共通管理者"):
@@ -154,7 +152,7 @@ def test_who_is_no_administrator_gets_no_csv_but_json(domain: SimulatedDomain, c
     assert len(lines(client)) == 731
 
 
-def test_a_domain_without_csv_says_what_to_use(domain: SimulatedDomain, client: CybozuClient) -> None:
+def test_domain_without_csv_suggests_ndjson(domain: SimulatedDomain, client: CybozuClient) -> None:
     domain.switches.csv_api = False
 
     with pytest.raises(RequestRefusedError, match="ndjson"):
@@ -164,7 +162,7 @@ def test_a_domain_without_csv_says_what_to_use(domain: SimulatedDomain, client: 
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("after", [1, 30_000])
-def test_a_file_that_breaks_off_is_not_taken_for_whole(
+def test_truncated_file_is_an_error(
     domain: SimulatedDomain, client: CybozuClient, sized: bool, reset: bool, after: int
 ) -> None:
     domain.switches.csv_sized = sized
@@ -175,7 +173,7 @@ def test_a_file_that_breaks_off_is_not_taken_for_whole(
 
 
 @pytest.mark.parametrize("fault", [faults.html(200), faults.respond(200, "<html>", {"Content-Type": "text/csv"})])
-def test_a_page_in_place_of_data_is_told(domain: SimulatedDomain, client: CybozuClient, fault: faults.Action) -> None:
+def test_html_page_is_an_error(domain: SimulatedDomain, client: CybozuClient, fault: faults.Action) -> None:
     domain.faults.add("GET *", fault, times=None)
 
     for read in (client.stream_csv("users"), stream_users_ndjson(client)):
@@ -193,9 +191,7 @@ def test_a_page_in_place_of_data_is_told(domain: SimulatedDomain, client: Cybozu
         faults.break_body(50),
     ],
 )
-def test_a_fault_on_some_pages_is_waited_out(
-    domain: SimulatedDomain, client: CybozuClient, fault: faults.Action
-) -> None:
+def test_faults_of_some_pages_are_retried(domain: SimulatedDomain, client: CybozuClient, fault: faults.Action) -> None:
     domain.faults.add("GET /v1/users.json", fault, times=4, after=2)
 
     assert lines(client) == domain.expected_users()

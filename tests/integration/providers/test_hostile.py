@@ -79,7 +79,7 @@ def ends(work: Callable[[], Any], errors: tuple[type[MeiboError], ...]) -> None:
 
 
 @pytest.mark.usefixtures("bounded_memory")
-def test_an_endless_answer_is_not_kept(
+def test_endless_response_is_not_stored(
     tenant: SimulatedTenant, domain: SimulatedDomain, auth0: Auth0Client, cybozu: CybozuClient
 ) -> None:
     tenant.faults.add("GET *", faults.endless(content_type="application/json"), times=None)
@@ -90,14 +90,14 @@ def test_an_endless_answer_is_not_kept(
 
 
 @pytest.mark.usefixtures("bounded_memory")
-def test_an_endless_redirect_is_not_kept(tenant: SimulatedTenant, auth0: Auth0Client) -> None:
+def test_endless_redirect_is_not_stored(tenant: SimulatedTenant, auth0: Auth0Client) -> None:
     tenant.faults.add("GET *", faults.stream(lambda: itertools.repeat(b"x" * 65536, 8000), LOCATION, status=302))
 
     ends(lambda: get_job(auth0, "job_1"), (WrongFormatError,))
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_token_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, what: str) -> None:
+def test_token_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, what: str) -> None:
     action, errors = HOSTILE[what]
     tenant.faults.add("POST /oauth/token", action, times=None)
 
@@ -105,7 +105,7 @@ def test_a_token_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, what:
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_call_of_the_api_ends(tenant: SimulatedTenant, auth0: Auth0Client, what: str) -> None:
+def test_api_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, what: str) -> None:
     action, errors = HOSTILE[what]
     tenant.faults.add("* /api/v2/*", action, times=None)
 
@@ -119,7 +119,7 @@ def test_a_call_of_the_api_ends(tenant: SimulatedTenant, auth0: Auth0Client, wha
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_a_page_of_users_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: str) -> None:
+def test_page_of_users_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: str) -> None:
     action, errors = HOSTILE[what]
     domain.faults.add("* /v1/*", action, times=None)
 
@@ -138,7 +138,7 @@ def test_a_page_of_users_ends(domain: SimulatedDomain, cybozu: CybozuClient, wha
         "a teapot",
     ],
 )
-def test_a_csv_file_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: str) -> None:
+def test_csv_file_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: str) -> None:
     action, errors = HOSTILE[what]
     domain.faults.add("* /v1/*", action, times=None)
 
@@ -146,7 +146,7 @@ def test_a_csv_file_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: st
 
 
 @pytest.mark.usefixtures("bounded_memory")
-def test_a_csv_file_without_end_is_streamed_in_bounded_memory(domain: SimulatedDomain, cybozu: CybozuClient) -> None:
+def test_endless_csv_file_is_streamed_in_bounded_memory(domain: SimulatedDomain, cybozu: CybozuClient) -> None:
     domain.faults.add("* /v1/*", faults.endless(b"a,b\n" * 16_384, "text/csv"), times=None)
     pieces = cybozu.stream_csv("users")
 
@@ -156,9 +156,7 @@ def test_a_csv_file_without_end_is_streamed_in_bounded_memory(domain: SimulatedD
     pieces.close()  # type: ignore[attr-defined] # it is a generator
 
 
-def test_an_address_stays_out_of_the_logs(
-    tenant: SimulatedTenant, auth0: Auth0Client, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_url_is_not_logged(tenant: SimulatedTenant, auth0: Auth0Client, caplog: pytest.LogCaptureFixture) -> None:
     tenant.faults.add("GET *", faults.reset())
     tenant.faults.add("GET *", faults.respond(400, "canary"))
 

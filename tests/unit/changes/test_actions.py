@@ -17,7 +17,7 @@ NEW = "new.person@example.com"
 INVITATIONS = "POST /api/v2/organizations/*/invitations"
 
 
-def test_roles_come_after_the_membership(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_roles_are_assigned_after_the_membership(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     roles = list(world.tenant.organizations.roles)[:2]
     message = world.send(*people[:12], roles=roles)
@@ -32,7 +32,7 @@ def test_roles_come_after_the_membership(world: ChangeQueueHarness, people: list
     assert world.tenant.organizations.member_roles(world.organizations[0], people[11]) == roles
 
 
-def test_role_that_is_missing_is_asked_for_once(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_missing_role_is_requested_once(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     message = world.send(*people[:12], roles=["rol_0000000000000404"])
 
@@ -48,7 +48,7 @@ def test_role_that_is_missing_is_asked_for_once(world: ChangeQueueHarness, peopl
     assert letter["members"] == people[:12]
 
 
-def test_refused_roles_name_the_organization_of_the_member(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_rejected_roles_name_the_organization_of_the_member(world: ChangeQueueHarness, people: list[str]) -> None:
     # given: the same unknown role in two organizations, in one batch
     messages = [
         world.send(*people[number * 3 : number * 3 + 3], roles=["rol_0000000000000404"], organization=number)
@@ -64,7 +64,7 @@ def test_refused_roles_name_the_organization_of_the_member(world: ChangeQueueHar
     assert world.requests("POST", "roles") == [404, 404]
 
 
-def test_member_with_too_many_roles_is_rejected_alone(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_only_the_member_with_too_many_roles_is_rejected(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     organization = world.organizations[0]
     many = [f"rol_{number:016d}" for number in range(50)]
@@ -84,7 +84,7 @@ def test_member_with_too_many_roles_is_rejected_alone(world: ChangeQueueHarness,
     assert "409" in line["reason"]
 
 
-def test_person_is_invited_with_the_terms_asked_for(world: ChangeQueueHarness) -> None:
+def test_invitation_has_the_requested_terms(world: ChangeQueueHarness) -> None:
     # given
     role = next(iter(world.tenant.organizations.roles))
     message = world.send(NEW, action="invite", roles=[role], invitation={**TERMS, "ttl_sec": 3600})
@@ -102,7 +102,7 @@ def test_person_is_invited_with_the_terms_asked_for(world: ChangeQueueHarness) -
     assert world.tenant.invitations.emails == 0
 
 
-def test_email_is_sent_where_it_is_asked_for(world: ChangeQueueHarness) -> None:
+def test_email_is_sent_on_request(world: ChangeQueueHarness) -> None:
     world.send(NEW, action="invite", invitation={**TERMS, "send_email": True})
 
     world.drain()
@@ -110,7 +110,7 @@ def test_email_is_sent_where_it_is_asked_for(world: ChangeQueueHarness) -> None:
     assert world.tenant.invitations.emails == 1
 
 
-def test_who_is_a_user_already_is_not_invited(world: ChangeQueueHarness) -> None:
+def test_existing_user_is_not_invited(world: ChangeQueueHarness) -> None:
     # given
     user = next(iter(world.tenant.expected_users()))
     message = world.send(user["email"], action="invite", invitation=TERMS)
@@ -127,7 +127,7 @@ def test_who_is_a_user_already_is_not_invited(world: ChangeQueueHarness) -> None
 
 
 @pytest.mark.parametrize("user_id", ["auth0|\ud83d", "auth0|\x1b[2J", "no-provider", "auth0|" + "x" * 300])
-def test_id_that_no_change_can_name_does_not_block_the_organization(world: ChangeQueueHarness, user_id: str) -> None:
+def test_invalid_user_id_in_the_tenant_does_not_block_the_organization(world: ChangeQueueHarness, user_id: str) -> None:
     # given: a directory with an id that cannot be stored or printed
     world.adapter.before = lambda request: (
         Instead(200, body=json.dumps([{"user_id": user_id}]).encode()) if "users-by-email" in str(request.url) else None
@@ -145,7 +145,7 @@ def test_id_that_no_change_can_name_does_not_block_the_organization(world: Chang
     assert len(world.letters()) == 1
 
 
-def test_invitation_whose_answer_was_lost_is_not_made_twice(world: ChangeQueueHarness) -> None:
+def test_invitation_with_a_lost_response_is_not_created_again(world: ChangeQueueHarness) -> None:
     # given
     world.tenant.faults.add(INVITATIONS, reset(after_processing=True))
     message = world.send(NEW, action="invite", invitation={**TERMS, "send_email": True})
@@ -182,7 +182,7 @@ def _connection(world: ChangeQueueHarness) -> str:
     ],
 )
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_open_invitation_with_other_terms_is_not_the_requested_one(
+def test_open_invitation_with_other_terms_rejects_the_change(
     world: ChangeQueueHarness, before: dict[str, Any], after: dict[str, Any], difference: str, dry_run: bool
 ) -> None:
     # given
@@ -253,7 +253,7 @@ def test_expired_invitation_is_not_open(world: ChangeQueueHarness) -> None:
     assert world.tenant.invitations.created == 2
 
 
-def test_application_that_does_not_exist_rejects_the_invitation(world: ChangeQueueHarness) -> None:
+def test_unknown_application_rejects_the_invitation(world: ChangeQueueHarness) -> None:
     # given
     message = world.send(NEW, "b@example.com", action="invite", invitation={**TERMS, "client_id": "nothing"})
 
@@ -267,7 +267,7 @@ def test_application_that_does_not_exist_rejects_the_invitation(world: ChangeQue
 
 
 @pytest.mark.parametrize("unknown", ["refuse", "ignore"])
-def test_dry_run_finds_what_is_unknown_and_writes_nothing(
+def test_dry_run_reports_unknown_ids_and_writes_nothing(
     world: ChangeQueueHarness, people: list[str], unknown: str
 ) -> None:
     # given
@@ -290,7 +290,7 @@ def test_dry_run_finds_what_is_unknown_and_writes_nothing(
     assert world.letters() == []
 
 
-def test_nothing_of_people_is_logged(
+def test_user_data_is_not_logged(
     world: ChangeQueueHarness, people: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     # given: every way in which a change ends

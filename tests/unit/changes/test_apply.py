@@ -13,7 +13,7 @@ UNKNOWN_2 = "auth0|0000000000000000000000fe"
 
 
 @pytest.mark.parametrize("count", [1, 10, 11, 95, 100])
-def test_n_ids_cost_a_tenth_of_n_requests(world: ChangeQueueHarness, people: list[str], count: int) -> None:
+def test_each_request_contains_ten_ids(world: ChangeQueueHarness, people: list[str], count: int) -> None:
     # given
     world.send(*people[:count])
 
@@ -39,7 +39,7 @@ def test_ids_of_many_messages_share_requests(world: ChangeQueueHarness, people: 
     assert world.requests("DELETE") == [204]
 
 
-def test_user_ends_as_the_last_message_says(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_last_message_of_a_user_determines_the_membership(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     world.send(people[0], people[1])
     world.send(people[0], action="remove")
@@ -54,7 +54,7 @@ def test_user_ends_as_the_last_message_says(world: ChangeQueueHarness, people: l
     assert [line["outcome"] for line in world.lines()] == ["applied"] * 7
 
 
-def test_bad_ids_are_found_by_halving_and_the_others_are_applied(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_invalid_ids_are_isolated_and_the_others_are_applied(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     message = world.send(*people[:3], UNKNOWN, *people[3:8], UNKNOWN_2)
 
@@ -72,7 +72,9 @@ def test_bad_ids_are_found_by_halving_and_the_others_are_applied(world: ChangeQu
     assert len(world.requests("POST")) <= 1 + 2 * 2 * math.ceil(math.log2(10))
 
 
-def test_dead_letter_holds_the_bad_ids_only_and_can_be_sent_again(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_dead_letter_contains_only_the_rejected_ids_and_can_be_redriven(
+    world: ChangeQueueHarness, people: list[str]
+) -> None:
     # given
     world.send(people[0], UNKNOWN, requested_by="hr-sync")
     world.drain()
@@ -97,7 +99,7 @@ def test_dead_letter_holds_the_bad_ids_only_and_can_be_sent_again(world: ChangeQ
     assert world.queue.letters == []
 
 
-def test_confirmation_in_a_dead_letter_counts_its_own_ids(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_confirmation_in_a_dead_letter_is_its_number_of_ids(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     world.max_removals = 1
     gone = "org_0000000000000404"
@@ -112,7 +114,7 @@ def test_confirmation_in_a_dead_letter_counts_its_own_ids(world: ChangeQueueHarn
     assert letter["confirm_removals"] == len(letter["members"]) == 3
 
 
-def test_unknown_id_that_auth0_passes_over_counts_as_applied(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_unknown_id_that_auth0_ignores_counts_as_applied(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     world.tenant.switches.unknown_member = "ignore"
     message = world.send(people[0], UNKNOWN)
@@ -126,7 +128,7 @@ def test_unknown_id_that_auth0_passes_over_counts_as_applied(world: ChangeQueueH
     assert world.members() == {people[0]}
 
 
-def test_missing_organization_is_asked_for_once(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_missing_organization_is_looked_up_once(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     gone = "org_0000000000000404"
     message = world.put({**world.change(*people[:35]), "organization_id": gone})

@@ -15,7 +15,7 @@ EVENTS = sorted((ROOT / "events").glob("change_members.*.json"))
 
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
-def test_sample_event_holds_valid_changes(path: Any) -> None:
+def test_sample_event_contains_valid_changes(path: Any) -> None:
     for message in parse_queue_event(json.loads(path.read_text(encoding="utf-8"))):
         reading = parse_change(message.body, max_removals=0, group_id=message.group_id)
 
@@ -41,7 +41,7 @@ def test_there_is_a_sample_event_for_each_action() -> None:
         {"Records": ["text"]},
     ],
 )
-def test_event_that_is_not_of_a_fifo_queue_is_refused(event: Any) -> None:
+def test_event_of_another_source_is_rejected(event: Any) -> None:
     with pytest.raises(EventError):
         parse_queue_event(event)
 

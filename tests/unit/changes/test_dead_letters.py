@@ -47,14 +47,14 @@ def _size(letter: DeadLetter) -> int:
     return len(letter.body.encode()) + attribute
 
 
-def test_message_that_cannot_be_read_is_kept_as_it_is() -> None:
+def test_dead_letter_of_an_unreadable_message_is_the_message_as_received() -> None:
     letter = dead_letter_of_message(DELIVERY, "$: is not valid JSON")
 
     assert (letter.body, letter.group_id, letter.deduplication_id) == ("{not json", ORGANIZATION, "m-1")
     assert letter.reason == "$: is not valid JSON"
 
 
-def test_letter_is_a_valid_change_of_the_rejected_members() -> None:
+def test_dead_letter_is_a_valid_change_of_the_rejected_members() -> None:
     # given: a change that was a dead letter before
     document = {**CHANGE, "members": ["auth0|1", "auth0|2", "auth0|3"], "confirm_removals": 3, "rejections": ["old"]}
 
@@ -70,7 +70,7 @@ def test_letter_is_a_valid_change_of_the_rejected_members() -> None:
     ]
 
 
-def test_letter_of_many_long_ids_leaves_out_which_id_has_which_reason() -> None:
+def test_dead_letter_of_many_long_ids_omits_the_reason_of_each_id() -> None:
     # given: as many bytes of ids as a message can have
     members = [f"samlp|{'長' * 70}|{number:04d}" for number in range(1000)]
 
@@ -85,7 +85,7 @@ def test_letter_of_many_long_ids_leaves_out_which_id_has_which_reason() -> None:
     assert json.loads(letter.body)["members"] == members
 
 
-def test_letter_has_no_character_that_sqs_does_not_take() -> None:
+def test_dead_letter_contains_only_characters_that_sqs_accepts() -> None:
     letter = dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|\ufffe\uffff"))
 
     assert "\ufffe" not in letter.body
@@ -93,7 +93,7 @@ def test_letter_has_no_character_that_sqs_does_not_take() -> None:
     assert json.loads(letter.body)["members"] == ["auth0|\ufffe\uffff"]
 
 
-def test_letter_always_has_a_reason() -> None:
+def test_dead_letter_always_has_a_reason() -> None:
     # SQS refuses an empty attribute.
     assert dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|1", reason=None)).reason == "rejected"
 
@@ -106,7 +106,7 @@ def test_letter_always_has_a_reason() -> None:
         ("長" * 3000 + " {}", {"code", "count"}),
     ],
 )
-def test_letter_of_a_large_message_fits_with_a_reason_of_each_member(reason: str, form: set[str]) -> None:
+def test_dead_letter_of_a_large_message_has_at_most_the_maximum_size(reason: str, form: set[str]) -> None:
     # given: 215 KB of ids, and a reason for each of them alone
     members = [f"samlp|{'x' * 204}|{number:04d}" for number in range(1000)]
     outcomes = [
@@ -129,7 +129,7 @@ def test_letter_of_a_large_message_fits_with_a_reason_of_each_member(reason: str
 
 
 @given(data=st.data())
-def test_letter_of_any_change_fits(data: st.DataObject) -> None:
+def test_dead_letter_of_any_change_has_at_most_the_maximum_size(data: st.DataObject) -> None:
     # given: a message as large as a queue accepts
     letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=["|"]), min_size=1, max_size=40)
     some = data.draw(st.lists(letters, min_size=1, max_size=20, unique=True))

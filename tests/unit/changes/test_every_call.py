@@ -152,12 +152,12 @@ def _calls() -> int:
     return count
 
 
-def test_scenario_has_calls_of_every_kind() -> None:
+def test_scenario_contains_every_kind_of_call() -> None:
     assert _calls() >= 12
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_fault_at_any_call_of_the_provider_changes_nothing(fault: str) -> None:
+def test_fault_in_any_provider_request_does_not_change_the_result(fault: str) -> None:
     for number in range(_calls()):
         # given
         scenario = Scenario()
@@ -171,7 +171,7 @@ def test_fault_at_any_call_of_the_provider_changes_nothing(fault: str) -> None:
 
 @pytest.mark.parametrize("deadly", [False, True])
 @pytest.mark.parametrize("late", [False, True])
-def test_failure_or_death_at_any_step_of_our_own_changes_nothing(deadly: bool, late: bool) -> None:
+def test_failure_or_termination_at_any_step_does_not_change_the_result(deadly: bool, late: bool) -> None:
     for number in range(100):
         # given
         strike = Strike(number, late=late, deadly=deadly)
@@ -184,7 +184,7 @@ def test_failure_or_death_at_any_step_of_our_own_changes_nothing(deadly: bool, l
     assert 5 < number < 99
 
 
-def test_reason_of_a_letter_has_a_bound() -> None:
+def test_reason_of_a_dead_letter_has_a_maximum_size() -> None:
     # given
     scenario = Scenario()
     message = {**scenario.world.change("x"), **{f"unknown_field_{number}": 1 for number in range(500)}}

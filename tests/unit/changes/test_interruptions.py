@@ -33,7 +33,7 @@ def poll(world: ChangeQueueHarness) -> None:
         world.clock.sleep(world.queue.visibility)
 
 
-def test_what_time_does_not_hold_goes_back_in_order(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_messages_beyond_the_time_limit_are_returned_in_order(world: ChangeQueueHarness, people: list[str]) -> None:
     # given: a provider so slow that an invocation has time for a few requests
     world.seconds = world.adapter._seconds = 50.0
     for number in range(8):
@@ -63,7 +63,7 @@ def test_error_page_of_a_proxy_rejects_no_member(world: ChangeQueueHarness, peop
     assert world.queue.letters == []
 
 
-def test_organization_that_fails_keeps_its_changes_in_order_and_stops_no_other(
+def test_failed_organization_keeps_its_order_and_does_not_stop_others(
     world: ChangeQueueHarness, people: list[str]
 ) -> None:
     # given
@@ -91,9 +91,7 @@ def test_organization_that_fails_keeps_its_changes_in_order_and_stops_no_other(
     assert world.members() == {people[1], people[2]}
 
 
-def test_later_message_that_is_done_waits_for_an_earlier_one_that_is_not(
-    world: ChangeQueueHarness, people: list[str]
-) -> None:
+def test_finished_message_waits_for_an_unfinished_earlier_message(world: ChangeQueueHarness, people: list[str]) -> None:
     # given: the additions are sent together and first, then the removal finds the provider busy
     first = world.send(people[0])
     stuck = world.send(people[1], action="remove")
@@ -117,7 +115,7 @@ def test_later_message_that_is_done_waits_for_an_earlier_one_that_is_not(
     assert world.requests("POST") == [204]
 
 
-def test_message_longer_than_an_invocation_goes_on_where_it_was(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_message_that_outlasts_an_invocation_resumes(world: ChangeQueueHarness, people: list[str]) -> None:
     # given: 190 requests of 2 s for the roles alone
     world.adapter._seconds = 2.0
     role = next(iter(world.tenant.organizations.roles))
@@ -132,7 +130,7 @@ def test_message_longer_than_an_invocation_goes_on_where_it_was(world: ChangeQue
     assert world.requests("POST", "roles").count(204) == 190
 
 
-def test_provider_that_is_down_for_days_brings_no_good_change_to_the_dead_letters(
+def test_outage_of_a_provider_moves_no_valid_change_to_the_dead_letter_queue(
     world: ChangeQueueHarness, people: list[str]
 ) -> None:
     # given
@@ -180,7 +178,7 @@ def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(
     assert world.outcomes(stuck) == {"new@example.com": "applied"}
 
 
-def test_organization_whose_turn_does_not_come_is_received_again_at_once(
+def test_organization_without_a_turn_is_received_again_without_a_delay(
     world: ChangeQueueHarness, people: list[str]
 ) -> None:
     # given: two organizations with more work than one invocation has time for
@@ -203,7 +201,7 @@ def test_organization_whose_turn_does_not_come_is_received_again_at_once(
     assert sorted(message.visible_at - world.clock.now() for message in world.queue.messages) == [0, 900]
 
 
-def test_tenant_that_is_down_for_nine_days_brings_no_good_change_to_the_dead_letters(
+def test_outage_of_nine_days_moves_no_valid_change_to_the_dead_letter_queue(
     world: ChangeQueueHarness, people: list[str]
 ) -> None:
     # given: more organizations than have their turn in an invocation
@@ -224,7 +222,7 @@ def test_tenant_that_is_down_for_nine_days_brings_no_good_change_to_the_dead_let
     assert world.queue.expired == []
 
 
-def test_long_rate_limit_is_waited_for_outside_the_function(world: ChangeQueueHarness, people: list[str]) -> None:
+def test_function_does_not_wait_for_a_long_rate_limit(world: ChangeQueueHarness, people: list[str]) -> None:
     # given
     world.tenant.faults.add(MEMBERS, too_many_requests(retry_after=3600), times=3)
     message = world.send(people[0])
@@ -240,7 +238,7 @@ def test_long_rate_limit_is_waited_for_outside_the_function(world: ChangeQueueHa
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_our_own_mistake_keeps_the_change_on_the_queue(
+def test_rejected_credentials_or_scopes_keep_the_change_on_the_queue(
     world: ChangeQueueHarness, people: list[str], status: int
 ) -> None:
     # given: credentials that are refused, or a scope that is missing, until somebody repairs it
@@ -262,7 +260,7 @@ def test_our_own_mistake_keeps_the_change_on_the_queue(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_credentials_that_are_refused_once_are_read_again_in_the_same_invocation(
+def test_rejected_credentials_are_read_again_in_the_same_invocation(
     world: ChangeQueueHarness, people: list[str], status: int
 ) -> None:
     # given: an execution environment with a cached client, whose secret was rotated or OAuth scopes were granted since
@@ -281,7 +279,7 @@ def test_credentials_that_are_refused_once_are_read_again_in_the_same_invocation
     assert world.counts["failures"] == 0
 
 
-def test_group_that_fails_in_several_ways_counts_once(
+def test_group_with_several_errors_counts_once(
     world: ChangeQueueHarness, people: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given: an OAuth scope is missing, and SQS does not accept the visibility time-out either
@@ -309,7 +307,7 @@ def test_group_that_fails_in_several_ways_counts_once(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_busy_aws_is_no_failure_of_a_change(
+def test_busy_aws_does_not_count_as_a_failure(
     world: ChangeQueueHarness, people: list[str], error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given
@@ -358,7 +356,9 @@ def test_outcomes_that_s3_cannot_store_do_not_use_up_the_receives(
 
 
 @pytest.mark.parametrize("moment", ["before the record", "after the record", "after the dead letter"])
-def test_death_between_two_steps_changes_no_outcome(world: ChangeQueueHarness, people: list[str], moment: str) -> None:
+def test_termination_between_two_steps_changes_no_outcome(
+    world: ChangeQueueHarness, people: list[str], moment: str
+) -> None:
     # given
     unknown = "auth0|0000000000000000000000ff"
     message = world.send(*people[:5], unknown)
@@ -420,7 +420,7 @@ def test_recorded_message_is_not_applied_again(world: ChangeQueueHarness, people
     assert world.requests("POST") == [204]
 
 
-def test_letter_that_cannot_be_sent_keeps_the_message(world: ChangeQueueHarness) -> None:
+def test_failure_to_send_a_dead_letter_keeps_the_message(world: ChangeQueueHarness) -> None:
     # given
     message = world.queue.send("{}", "none")
     send_dead_letter = world.queue.send_dead_letter

@@ -17,7 +17,7 @@ IDS = 20_000
 
 @pytest.mark.parametrize("concurrency", [2, 5])
 @pytest.mark.parametrize("ids_a_message", [100, 500])
-def test_twenty_thousand_ids_drain_at_the_limit(ids_a_message: int, concurrency: int) -> None:
+def test_twenty_thousand_ids_are_applied_at_the_rate_limit(ids_a_message: int, concurrency: int) -> None:
     # given
     tenant = SimulatedTenant("acme", users=IDS, organizations=ORGANIZATIONS, members=0)
     tenant.switches.rate_tier = "essentials"

@@ -24,7 +24,7 @@ def _change(action: Action, members: list[str]) -> Change:
 
 
 @given(CHANGES)
-def test_everybody_ends_as_if_each_change_were_carried_out_alone(changes: list[tuple[Action, list[str]]]) -> None:
+def test_merged_changes_have_the_same_result_as_separate_changes(changes: list[tuple[Action, list[str]]]) -> None:
     # given
     alone: set[str] = set()
     for action, members in changes:
@@ -45,7 +45,7 @@ def test_everybody_ends_as_if_each_change_were_carried_out_alone(changes: list[t
 
 
 @given(st.lists(st.integers(0, 200).map(str), min_size=1, max_size=200, unique=True), st.data())
-def test_ids_of_one_action_cost_a_tenth_however_they_are_spread(members: list[str], data: st.DataObject) -> None:
+def test_ids_of_an_action_share_requests_across_changes(members: list[str], data: st.DataObject) -> None:
     # given: the ids over up to ten changes, and between them changes of the other action for others
     cuts = sorted(data.draw(st.lists(st.integers(0, len(members)), max_size=4)))
     changes: list[Change] = []

@@ -118,7 +118,7 @@ def test_valid_change_is_read(document: dict[str, Any]) -> None:
         (None, "$"),
     ],
 )
-def test_fault_is_told_by_its_path(document: Any, path: str) -> None:
+def test_invalid_field_is_named_by_its_path(document: Any, path: str) -> None:
     reading = read(document)
 
     assert reading.change is None
@@ -139,19 +139,19 @@ def test_fault_is_told_by_its_path(document: Any, path: str) -> None:
         '"text"',
     ],
 )
-def test_what_is_no_json_object_is_a_fault_of_the_whole(body: str) -> None:
+def test_body_that_is_not_a_json_object_is_invalid(body: str) -> None:
     reading = parse_change(body, max_removals=50)
 
     assert [fault.path for fault in reading.faults] == ["$"]
 
 
-def test_every_fault_is_told_at_once() -> None:
+def test_every_invalid_field_is_reported() -> None:
     reading = read(change(version=9, members=["x", ID, ID], surprise=1))
 
     assert [fault.path for fault in reading.faults] == ["$.version", "$.surprise", "$.members[0]", "$.members[2]"]
 
 
-def test_more_removals_than_allowed_need_the_exact_number() -> None:
+def test_large_removal_requires_the_exact_number() -> None:
     members = [f"auth0|{number}" for number in range(7)]
 
     def faults(**more: Any) -> list[str]:
@@ -167,7 +167,7 @@ def test_more_removals_than_allowed_need_the_exact_number() -> None:
     assert faults(confirm_removals=6) == ["$.confirm_removals: expected the number of members, 7"]
 
 
-def test_message_group_is_the_organization() -> None:
+def test_message_group_must_be_the_organization() -> None:
     assert read(change(), group_id=ORGANIZATION).change
     (fault,) = read(change(), group_id="org_0000000000000002").faults
     assert fault.path == "$.organization_id"
@@ -192,7 +192,7 @@ PERSON = "taro.yamada@example.com"
         invitation(inviter=[PERSON]),
     ],
 )
-def test_fault_never_repeats_what_stands_there(document: dict[str, Any]) -> None:
+def test_fault_does_not_contain_the_value(document: dict[str, Any]) -> None:
     reading = read(document)
 
     assert reading.faults
@@ -210,7 +210,7 @@ JSON = st.recursive(
 @given(
     name=st.sampled_from([*change(), "roles", "invitation", "confirm_removals", "dry_run", "requested_by"]), value=JSON
 )
-def test_any_value_in_any_place_is_read_or_told(name: str, value: Any) -> None:
+def test_any_value_of_any_field_is_valid_or_reported(name: str, value: Any) -> None:
     reading = read({**change(), name: value})
 
     assert (reading.change is None) == bool(reading.faults)

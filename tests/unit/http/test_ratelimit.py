@@ -17,7 +17,7 @@ def pacer(clock: FakeClock, *, seconds: float | None = None, jitter: float = 1.0
     return RateLimiter("Auth0 (acme.test)", clock, time_left=deadline, headroom=headroom, jitter=lambda: jitter)
 
 
-def test_an_empty_bucket_is_waited_for_before_the_next_request() -> None:
+def test_next_request_waits_for_an_empty_bucket() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
@@ -27,7 +27,7 @@ def test_an_empty_bucket_is_waited_for_before_the_next_request() -> None:
     assert clock.slept == [7]
 
 
-def test_headroom_leaves_a_request_of_a_small_bucket_to_oneself() -> None:
+def test_headroom_leaves_at_least_one_request_of_a_small_bucket() -> None:
     clock = FakeClock()
     paced = pacer(clock, headroom=5)
     headers = {"x-ratelimit-limit": "2", "x-ratelimit-reset": str(clock.now() + 1)}
@@ -38,7 +38,7 @@ def test_headroom_leaves_a_request_of_a_small_bucket_to_oneself() -> None:
     assert clock.slept == [1]
 
 
-def test_a_bucket_with_room_is_not_waited_for() -> None:
+def test_bucket_with_remaining_requests_causes_no_wait() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
@@ -48,7 +48,7 @@ def test_a_bucket_with_room_is_not_waited_for() -> None:
     assert clock.slept == []
 
 
-def test_buckets_do_not_hold_back_each_other() -> None:
+def test_buckets_are_independent() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
@@ -59,7 +59,7 @@ def test_buckets_do_not_hold_back_each_other() -> None:
 
 
 @pytest.mark.parametrize("skew", [-300, 300])
-def test_a_reset_is_read_by_the_providers_clock(skew: int) -> None:
+def test_reset_is_relative_to_the_providers_clock(skew: int) -> None:
     clock = FakeClock()
     paced = pacer(clock)
     theirs = clock.now() + skew
@@ -70,7 +70,7 @@ def test_a_reset_is_read_by_the_providers_clock(skew: int) -> None:
     assert sum(clock.slept) == pytest.approx(5, abs=1)
 
 
-def test_a_reset_in_the_past_holds_nothing_back() -> None:
+def test_reset_in_the_past_causes_no_wait() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
@@ -80,7 +80,7 @@ def test_a_reset_in_the_past_holds_nothing_back() -> None:
     assert clock.slept == []
 
 
-def test_a_reset_far_away_is_tried_after_the_longest_window() -> None:
+def test_distant_reset_is_limited_to_the_longest_window() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
@@ -90,7 +90,7 @@ def test_a_reset_far_away_is_tried_after_the_longest_window() -> None:
     assert sum(clock.slept) == MAX_TRUSTED_RESET_SECONDS
 
 
-def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+def test_wait_beyond_the_invocation_raises_provider_busy() -> None:
     clock = FakeClock()
     paced = pacer(clock, seconds=30)
     paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 60)})
@@ -102,13 +102,13 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     assert caught.value.retry_after == 60
 
 
-def test_retry_after_in_seconds_is_waited_for() -> None:
+def test_retry_after_in_seconds_is_obeyed() -> None:
     wait = pacer(FakeClock(), jitter=0).busy_wait({"retry-after": "40"}, attempt=0)
 
     assert 40 <= wait < 41
 
 
-def test_retry_after_as_a_date_is_read_by_the_providers_clock() -> None:
+def test_retry_after_as_a_date_is_relative_to_the_providers_clock() -> None:
     clock = FakeClock()
     paced = pacer(clock, jitter=0)
     theirs = clock.now() + 300
@@ -132,7 +132,7 @@ def test_retry_after_as_a_date_is_read_by_the_providers_clock() -> None:
         {"x-ratelimit-reset": "inf"},
     ],
 )
-def test_without_a_usable_header_the_wait_grows_with_each_attempt(headers: dict[str, str]) -> None:
+def test_wait_without_a_usable_header_grows_with_each_attempt(headers: dict[str, str]) -> None:
     paced = pacer(FakeClock())
 
     waits = [paced.busy_wait(headers, attempt) for attempt in range(12)]
@@ -142,7 +142,7 @@ def test_without_a_usable_header_the_wait_grows_with_each_attempt(headers: dict[
 
 
 @given(text=st.text(max_size=40) | st.text("0123456789²٣.+-: ,GMTJanFri", max_size=40), after_a_date=st.booleans())
-def test_no_text_in_a_header_is_an_error(text: str, after_a_date: bool) -> None:
+def test_invalid_header_is_ignored(text: str, after_a_date: bool) -> None:
     value = f"Fri, 31 Dec 9999 23:59:59 {text}" if after_a_date else text
     paced = pacer(FakeClock())
     names = ("date", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
@@ -153,11 +153,11 @@ def test_no_text_in_a_header_is_an_error(text: str, after_a_date: bool) -> None:
     assert paced.busy_wait(headers, attempt=0) > 0
 
 
-def test_chance_takes_at_most_half_of_a_wait() -> None:
+def test_jitter_is_at_most_half_of_a_wait() -> None:
     assert pacer(FakeClock(), jitter=0).busy_wait({}, attempt=3) == 4
 
 
-def test_after_429_the_reset_is_waited_for() -> None:
+def test_reset_is_obeyed_after_429() -> None:
     clock = FakeClock()
 
     wait = pacer(clock, jitter=0).busy_wait({"x-ratelimit-reset": str(clock.now() + 12)}, attempt=0)
@@ -205,7 +205,7 @@ class Bucket:
     start=st.floats(0, 1),
     latencies=st.lists(st.floats(0.005, 2), min_size=1, max_size=5),
 )
-def test_a_lone_client_never_meets_429(
+def test_single_client_never_receives_429(
     burst: int, per_minute: int, skew: float, start: float, latencies: list[float]
 ) -> None:
     clock = FakeClock(1_800_000_000 + start)
@@ -222,7 +222,7 @@ def test_a_lone_client_never_meets_429(
 
 
 @pytest.mark.parametrize(("burst", "per_minute"), [(5, 50), (20, 200), (10, 100), (40, 500)])
-def test_the_pace_uses_nearly_the_whole_limit(burst: int, per_minute: int) -> None:
+def test_client_uses_nearly_the_whole_limit(burst: int, per_minute: int) -> None:
     clock = FakeClock()
     bucket = Bucket(clock, burst=burst, per_minute=per_minute, skew=-120)
     paced = pacer(clock)
@@ -240,7 +240,7 @@ def test_the_pace_uses_nearly_the_whole_limit(burst: int, per_minute: int) -> No
 
 @pytest.mark.parametrize(("burst", "per_minute"), [(5, 50), (20, 200), (10, 100), (40, 500), (50, 960)])
 @pytest.mark.parametrize("clients", [2, 3, 4])
-def test_clients_side_by_side_share_a_limit_with_few_refusals(burst: int, per_minute: int, clients: int) -> None:
+def test_concurrent_clients_share_a_limit_with_few_429(burst: int, per_minute: int, clients: int) -> None:
     shared = FakeClock()
     bucket = Bucket(shared, burst=burst, per_minute=per_minute, skew=0)
     clocks = [FakeClock() for _ in range(clients)]

@@ -38,7 +38,7 @@ def ask(client: Auth0Client) -> object:
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 520])
-def test_a_busy_answer_is_waited_out(auth0: Transport, client: Auth0Client, clock: FakeClock, status: int) -> None:
+def test_busy_response_is_retried(auth0: Transport, client: Auth0Client, clock: FakeClock, status: int) -> None:
     auth0.on("GET", PATH, Reply(status, body=b"<html>busy</html>"), OK)
 
     assert ask(client) == []
@@ -54,21 +54,19 @@ def test_a_busy_answer_is_waited_out(auth0: Transport, client: Auth0Client, cloc
         requests.exceptions.ChunkedEncodingError(SECRET_URL),
     ],
 )
-def test_a_broken_connection_is_tried_again(auth0: Transport, client: Auth0Client, error: Exception) -> None:
+def test_broken_connection_is_retried(auth0: Transport, client: Auth0Client, error: Exception) -> None:
     auth0.on("GET", PATH, error, error, OK)
 
     assert ask(client) == []
 
 
-def test_a_short_body_is_asked_for_again(auth0: Transport, client: Auth0Client) -> None:
+def test_truncated_body_is_requested_again(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", PATH, Reply(json=["x" * 100], breaks_after=50), OK)
 
     assert ask(client) == []
 
 
-def test_a_provider_that_stays_busy_ends_with_an_error_that_tells_no_address(
-    auth0: Transport, client: Auth0Client, clock: FakeClock
-) -> None:
+def test_error_of_a_busy_provider_contains_no_url(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
     auth0.on("GET", PATH, requests.ConnectionError(f"Max retries exceeded with url: {SECRET_URL}"))
 
     with pytest.raises(ProviderBusyError, match="ConnectionError") as caught:
@@ -79,7 +77,9 @@ def test_a_provider_that_stays_busy_ends_with_an_error_that_tells_no_address(
     assert caught.value.__context__ is None
 
 
-def test_waiting_ends_with_the_invocation(auth0: Transport, make_client: MakeClient, clock: FakeClock) -> None:
+def test_client_waits_only_as_long_as_the_invocation_lasts(
+    auth0: Transport, make_client: MakeClient, clock: FakeClock
+) -> None:
     auth0.on("GET", PATH, Reply(503))
 
     with pytest.raises(ProviderBusyError):
@@ -88,14 +88,14 @@ def test_waiting_ends_with_the_invocation(auth0: Transport, make_client: MakeCli
     assert sum(clock.slept) <= 15
 
 
-def test_an_invocation_without_time_sends_nothing(auth0: Transport, make_client: MakeClient) -> None:
+def test_invocation_without_time_sends_no_request(auth0: Transport, make_client: MakeClient) -> None:
     with pytest.raises(ProviderBusyError):
         ask(make_client(seconds=1))
 
     assert auth0.seen == []
 
 
-def test_the_pace_follows_the_headers_before_429_comes(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
+def test_client_obeys_rate_limit_headers_before_a_429(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
     headers = {"x-ratelimit-limit": "5", "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 9)}
     auth0.on("GET", PATH, Reply(json=[], headers=headers), OK)
 
@@ -105,7 +105,7 @@ def test_the_pace_follows_the_headers_before_429_comes(auth0: Transport, client:
     assert clock.slept == [9]
 
 
-def test_every_request_has_time_outs_that_fit_the_invocation(auth0: Transport, make_client: MakeClient) -> None:
+def test_timeouts_do_not_exceed_the_time_left(auth0: Transport, make_client: MakeClient) -> None:
     auth0.on("GET", PATH, OK)
 
     ask(make_client(seconds=25))
@@ -113,7 +113,7 @@ def test_every_request_has_time_outs_that_fit_the_invocation(auth0: Transport, m
     assert auth0.seen[-1].timeout == (6, 20)
 
 
-def test_an_unknown_host_is_a_matter_of_configuration(auth0: Transport, client: Auth0Client) -> None:
+def test_unknown_host_is_a_configuration_error(auth0: Transport, client: Auth0Client) -> None:
     unknown = NameResolutionError("acme.jp.auth0.com", None, OSError(-2, "Name or service not known"))  # type: ignore[arg-type] # a pool is not needed
     auth0.on("GET", PATH, requests.ConnectionError(unknown))
 
@@ -162,7 +162,7 @@ def test_an_unknown_host_is_a_matter_of_configuration(auth0: Transport, client: 
         (Reply(body=b'{"a":' * 100_000), WrongFormatError, "not JSON"),
     ],
 )
-def test_a_refusal_says_what_to_change_and_repeats_no_value(
+def test_error_response_is_explained_without_its_values(
     auth0: Transport, client: Auth0Client, reply: Reply, error: type[MeiboError], told: str
 ) -> None:
     auth0.on("GET", PATH, reply)
@@ -174,7 +174,7 @@ def test_a_refusal_says_what_to_change_and_repeats_no_value(
     assert "canary" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_missing_scope_is_known_to_the_caller(auth0: Transport, client: Auth0Client) -> None:
+def test_missing_scope_is_an_attribute_of_the_error(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", PATH, Reply(403, json={"message": "Insufficient scope, expected any of: read:users"}))
 
     with pytest.raises(ScopeMissingError) as caught:
@@ -183,7 +183,7 @@ def test_a_missing_scope_is_known_to_the_caller(auth0: Transport, client: Auth0C
     assert caught.value.scopes == ("read:users",)
 
 
-def test_an_endless_answer_is_not_kept_in_memory(auth0: Transport, client: Auth0Client) -> None:
+def test_endless_response_is_not_stored_in_memory(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", PATH, Reply(body=b" " * (16 * 1024 * 1024 + 1)))
 
     with pytest.raises(WrongFormatError, match="expected a response of at most 16777216 bytes, found more"):
@@ -204,9 +204,7 @@ class SlowBody(io.RawIOBase):
         return b" "
 
 
-def test_an_answer_that_drips_ends_with_the_invocation(
-    auth0: Transport, make_client: MakeClient, clock: FakeClock
-) -> None:
+def test_slow_response_ends_with_the_invocation(auth0: Transport, make_client: MakeClient, clock: FakeClock) -> None:
     auth0.on("GET", PATH, lambda _: Reply(stream=SlowBody(clock)))
     start = clock.now()
 
@@ -216,7 +214,7 @@ def test_an_answer_that_drips_ends_with_the_invocation(
     assert clock.now() - start < 400
 
 
-def test_an_answer_that_drips_is_given_up_without_a_deadline_too(
+def test_slow_response_has_a_time_limit_without_an_invocation(
     auth0: Transport, client: Auth0Client, clock: FakeClock
 ) -> None:
     auth0.on("GET", PATH, lambda _: Reply(stream=SlowBody(clock)))
@@ -229,7 +227,7 @@ def test_an_answer_that_drips_is_given_up_without_a_deadline_too(
 
 
 @pytest.mark.parametrize("failure", [Reply(500), requests.ReadTimeout("late")])
-def test_what_must_not_be_done_twice_is_not_repeated_when_its_outcome_is_unknown(
+def test_request_that_is_not_repeatable_is_not_retried_after_an_unknown_outcome(
     auth0: Transport, client: Auth0Client, failure: Reply | Exception
 ) -> None:
     auth0.on("POST", "/api/v2/things", failure)
@@ -251,7 +249,7 @@ def test_what_must_not_be_done_twice_is_not_repeated_when_its_outcome_is_unknown
         requests.ConnectionError(NewConnectionError(None, "refused")),  # type: ignore[arg-type] # no pool needed
     ],
 )
-def test_what_surely_did_not_happen_is_repeated(
+def test_request_without_an_effect_is_retried(
     auth0: Transport, client: Auth0Client, failure: Reply | Exception
 ) -> None:
     auth0.on("POST", "/api/v2/things", failure, Reply(204))
@@ -264,7 +262,7 @@ def test_what_surely_did_not_happen_is_repeated(
     )
 
 
-def test_credentials_of_the_machine_are_not_sent(
+def test_credentials_of_netrc_are_not_sent(
     auth0: Transport, client: Auth0Client, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     netrc = f"{tmp_path}/netrc"
@@ -279,6 +277,6 @@ def test_credentials_of_the_machine_are_not_sent(
 
 
 @pytest.mark.parametrize("domain", ["", "https://acme.auth0.com", "acme.auth0.com/x", "user@acme.auth0.com", "a b"])
-def test_a_domain_is_a_host_name(domain: str) -> None:
+def test_domain_must_be_a_host_name(domain: str) -> None:
     with pytest.raises(ConfigurationError, match="host name"):
         Auth0Client(domain, lambda: Auth0Credentials("client", "s3cret"))

@@ -10,13 +10,13 @@ from meibo.providers.auth0.credentials import Auth0Credentials
 PEM = "-----BEGIN PRIVATE KEY-----\nsecret-key\n-----END PRIVATE KEY-----\n"
 
 
-def test_a_client_secret_is_taken_as_it_is() -> None:
+def test_client_secret_is_used_unchanged() -> None:
     credentials = Auth0Credentials.from_secret({"client_id": "client", "client_secret": " s3cret "})
 
     assert (credentials.client_id, credentials.client_secret) == ("client", " s3cret ")
 
 
-def test_a_private_key_comes_with_its_id_and_algorithm() -> None:
+def test_private_key_has_an_id_and_an_algorithm() -> None:
     credentials = Auth0Credentials.from_secret(
         {"client_id": "client", "private_key": PEM, "key_id": "key-1", "algorithm": "PS256"}
     )
@@ -38,14 +38,14 @@ def test_a_private_key_comes_with_its_id_and_algorithm() -> None:
         ({"client_id": "c", "private_key": PEM, "algorithm": "leak"}, "algorithm"),
     ],
 )
-def test_a_fault_of_the_secret_is_named_without_its_value(document: dict[str, Any], named: str) -> None:
+def test_invalid_secret_is_explained_without_its_values(document: dict[str, Any], named: str) -> None:
     with pytest.raises(SecretError, match=named) as caught:
         Auth0Credentials.from_secret(document)
 
     assert "leak" not in str(caught.value)
 
 
-def test_secrets_do_not_show_in_a_repr() -> None:
+def test_repr_contains_no_secret() -> None:
     shown = repr(Auth0Credentials("client", "s3cret")) + repr(Auth0Credentials("client", private_key=PEM))
 
     assert "s3cret" not in shown

@@ -21,12 +21,12 @@ def watch(pages: Iterable[Page]) -> None:
 
 
 @given(st.integers(0, 2000))
-def test_a_list_whose_cursors_differ_is_never_stopped(length: int) -> None:
+def test_list_with_distinct_cursors_is_read_completely(length: int) -> None:
     watch(Page(ROWS, str(number)) for number in range(length))
 
 
 @given(lead_in=st.integers(0, 200), cycle=st.integers(1, 200))
-def test_a_cycle_of_any_length_is_found_soon(lead_in: int, cycle: int) -> None:
+def test_cycle_of_any_length_is_detected(lead_in: int, cycle: int) -> None:
     places = (step if step < lead_in else lead_in + (step - lead_in) % cycle for step in count())
     soon = 3 * max(lead_in, cycle) + cycle + 2
 
@@ -34,6 +34,6 @@ def test_a_cycle_of_any_length_is_found_soon(lead_in: int, cycle: int) -> None:
         watch(Page(ROWS, str(place)) for place, _ in zip(places, range(soon), strict=False))
 
 
-def test_empty_pages_without_end_are_given_up() -> None:
+def test_endless_empty_pages_are_an_error() -> None:
     with pytest.raises(RequestRefusedError, match="empty pages"):
         watch(Page([], str(number)) for number in range(100))

@@ -9,11 +9,11 @@ from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields, wire_fiel
 
 
 @pytest.mark.parametrize("format", ["ndjson", "csv"])
-def test_the_default_fields_are_fields_that_auth0_takes(format: str) -> None:
+def test_default_fields_are_accepted_by_auth0(format: str) -> None:
     check_fields(format, DEFAULT_FIELDS[format])
 
 
-def test_thirty_csv_fields_are_taken_and_one_more_is_not() -> None:
+def test_csv_export_has_at_most_thirty_fields() -> None:
     fields = [f"user_metadata.f{number}" for number in range(31)]
 
     check_fields("csv", fields[:30])
@@ -23,7 +23,7 @@ def test_thirty_csv_fields_are_taken_and_one_more_is_not() -> None:
 
 
 @pytest.mark.parametrize("name", ["app_metadata", "user_metadata"])
-def test_whole_metadata_is_for_ndjson_only(name: str) -> None:
+def test_whole_metadata_requires_ndjson(name: str) -> None:
     check_fields("ndjson", ["user_id", name])
     with pytest.raises(ConfigurationError, match=rf"fields\[1\].*{name}\.country"):
         check_fields("csv", ["user_id", name])
@@ -45,12 +45,12 @@ def test_whole_metadata_is_for_ndjson_only(name: str) -> None:
         (["email", {"name": "user_metadata.mail", "export_as": "email"}], r"fields\[1\].*export_as"),
     ],
 )
-def test_a_bad_field_is_named_by_its_position(fields: Sequence[str | Mapping[str, str]], told: str) -> None:
+def test_invalid_field_is_named_by_its_position(fields: Sequence[str | Mapping[str, str]], told: str) -> None:
     with pytest.raises(ConfigurationError, match=told):
         check_fields("ndjson", fields)
 
 
-def test_parts_of_a_field_always_get_a_name_of_their_own() -> None:
+def test_part_of_a_field_always_has_an_export_name() -> None:
     fields: list[str | Mapping[str, str]] = [
         "email",
         "user_metadata.country",

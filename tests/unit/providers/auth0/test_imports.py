@@ -13,7 +13,7 @@ PATH = "/api/v2/jobs/users-imports"
 ERRORS = "/api/v2/jobs/job_1/errors"
 
 
-def test_a_file_is_sent_without_an_e_mail_to_the_owners(auth0: Transport, client: Auth0Client) -> None:
+def test_import_sends_no_e_mail_to_the_owners(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", PATH, Reply(202, json={"id": "job_1", "status": "pending"}))
 
     job = create_users_import(client, connection_id="con_1", users=b'[{"email":"a@example.com"}]', upsert=True)
@@ -27,13 +27,13 @@ def test_a_file_is_sent_without_an_e_mail_to_the_owners(auth0: Transport, client
     assert b'name="send_completion_email"\r\nContent-Type: text/plain\r\n\r\nfalse\r\n' in sent.body
 
 
-def test_a_third_import_waits_for_the_others(auth0: Transport, client: Auth0Client) -> None:
+def test_third_import_waits_for_the_others(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", PATH, Reply(429), Reply(429), Reply(202, json={"id": "job_1"}))
 
     assert create_users_import(client, connection_id="con_1", users=b"[]", upsert=False) == "job_1"
 
 
-def test_a_file_that_is_too_large_is_not_sent(auth0: Transport, client: Auth0Client) -> None:
+def test_file_that_is_too_large_is_not_sent(auth0: Transport, client: Auth0Client) -> None:
     with pytest.raises(ValueError, match="512000"):
         create_users_import(client, connection_id="con_1", users=b" " * 512_001, upsert=False)
 
@@ -48,7 +48,7 @@ def test_a_file_that_is_too_large_is_not_sent(auth0: Transport, client: Auth0Cli
         ({}, None),
     ],
 )
-def test_counts_are_told_where_there_are_any(
+def test_counts_of_an_import_are_optional(
     auth0: Transport, client: Auth0Client, document: dict[str, Any], counts: tuple[int, ...] | None
 ) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(json=document))
@@ -59,7 +59,7 @@ def test_counts_are_told_where_there_are_any(
 
 
 @pytest.mark.parametrize("summary", [[], "x", 7, {"failed": "3"}, {"failed": -1}, {"failed": True}, {"failed": []}])
-def test_a_malformed_summary_is_not_taken_for_success(auth0: Transport, client: Auth0Client, summary: Any) -> None:
+def test_malformed_summary_is_an_error(auth0: Transport, client: Auth0Client, summary: Any) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"summary": summary}))
 
     with pytest.raises(
@@ -79,7 +79,7 @@ def test_malformed_errors_of_a_user_are_an_error(auth0: Transport, client: Auth0
 
 
 @pytest.mark.parametrize("job_id", [None, 7, "", "somebody@people.example"])
-def test_an_import_without_the_id_of_a_job_is_told(auth0: Transport, client: Auth0Client, job_id: object) -> None:
+def test_import_without_the_id_of_a_job_is_an_error(auth0: Transport, client: Auth0Client, job_id: object) -> None:
     auth0.on("POST", PATH, Reply(202, json={"id": job_id}))
 
     with pytest.raises(
@@ -88,7 +88,7 @@ def test_an_import_without_the_id_of_a_job_is_told(auth0: Transport, client: Aut
         create_users_import(client, connection_id="con_1", users=b"[]", upsert=False)
 
 
-def test_faults_are_codes_without_the_users(auth0: Transport, client: Auth0Client) -> None:
+def test_faults_contain_codes_but_no_user_data(auth0: Transport, client: Auth0Client) -> None:
     rows = [
         {"user": {"email": "canary@example.com"}, "errors": [{"code": "DUPLICATED_USER", "message": "canary"}]},
         {"user": {}, "errors": [{"code": "FORMAT", "path": "email"}, {"code": "not a code"}]},
@@ -109,7 +109,7 @@ def test_no_content_means_no_faults(auth0: Transport, client: Auth0Client) -> No
 
 
 @pytest.mark.parametrize(("answer", "error"), [({"id": "job_1"}, RequestRefusedError), ("x", WrongFormatError)])
-def test_a_failure_as_a_whole_is_told(
+def test_failure_of_the_whole_file_is_an_error(
     auth0: Transport, client: Auth0Client, answer: Any, error: type[Exception]
 ) -> None:
     auth0.on("GET", ERRORS, Reply(json=answer))

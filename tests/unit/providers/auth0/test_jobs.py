@@ -15,7 +15,7 @@ EXPORTS = "/api/v2/jobs/users-exports"
 CREATED = Reply(json={"type": "users_export", "status": "pending", "id": "job_1"})
 
 
-def test_an_export_is_asked_for_with_everything_that_is_configured(auth0: Transport, client: Auth0Client) -> None:
+def test_request_of_an_export_contains_every_configured_parameter(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", EXPORTS, CREATED)
 
     job_id = create_users_export(
@@ -31,7 +31,7 @@ def test_an_export_is_asked_for_with_everything_that_is_configured(auth0: Transp
     }
 
 
-def test_what_is_not_configured_is_not_sent(auth0: Transport, client: Auth0Client) -> None:
+def test_parameters_that_are_not_configured_are_not_sent(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", EXPORTS, CREATED)
 
     create_users_export(client, connection_id=None, format="csv", limit=None, fields=["email"])
@@ -39,7 +39,7 @@ def test_what_is_not_configured_is_not_sent(auth0: Transport, client: Auth0Clien
     assert auth0.seen[-1].json == {"format": "csv", "fields": [{"name": "email"}]}
 
 
-def test_an_unknown_connection_is_named(auth0: Transport, client: Auth0Client) -> None:
+def test_unknown_connection_is_named(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("POST", EXPORTS, Reply(400, json={"message": "The connection does not exist."}))
 
     with pytest.raises(RequestRefusedError, match=r"con_0000000000000009.*The connection does not exist") as caught:
@@ -49,7 +49,7 @@ def test_an_unknown_connection_is_named(auth0: Transport, client: Auth0Client) -
 
 
 @pytest.mark.parametrize("job_id", [None, 7, "", "somebody@people.example", "../users", "job 1", "j" * 101])
-def test_an_answer_without_a_job_is_told(auth0: Transport, client: Auth0Client, job_id: object) -> None:
+def test_response_without_a_job_is_an_error(auth0: Transport, client: Auth0Client, job_id: object) -> None:
     auth0.on("POST", EXPORTS, Reply(json={"status": "pending", "id": job_id}))
 
     # The message must not repeat the value, which may contain user data.
@@ -71,7 +71,7 @@ def test_an_answer_without_a_job_is_told(auth0: Transport, client: Auth0Client, 
         ({"status": "error"}, "gone", "error"),
     ],
 )
-def test_a_state_says_what_to_do_next(
+def test_status_of_a_job_maps_to_a_state(
     auth0: Transport, client: Auth0Client, document: dict[str, Any], status: str, reason: str | None
 ) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"id": "job_1", **document}))
@@ -82,7 +82,7 @@ def test_a_state_says_what_to_do_next(
 
 
 @pytest.mark.parametrize("status", [["completed"], {}, 7, True])
-def test_a_status_that_is_not_a_string_is_an_error(auth0: Transport, client: Auth0Client, status: object) -> None:
+def test_status_that_is_not_a_string_is_an_error(auth0: Transport, client: Auth0Client, status: object) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"status": status, "location": "https://x"}))
 
     with pytest.raises(WrongFormatError, match="expected a string as the status of the job job_1, found "):
@@ -116,7 +116,7 @@ def test_404_of_a_proxy_does_not_mean_that_the_job_is_gone(auth0: Transport, cli
         fresh_location(client, "job_1", ["x"])
 
 
-def test_an_id_cannot_change_the_path(auth0: Transport, client: Auth0Client) -> None:
+def test_job_id_cannot_change_the_path(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", "/api/v2/jobs/..%2Fusers%3Fq%3Dx", Reply(404, json={"message": "Job not found."}))
 
     assert get_job(client, "../users?q=x").status == "gone"

@@ -44,7 +44,7 @@ CHANGES: list[tuple[str, str, Change, Any, str]] = [
 
 
 @pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
-def test_a_change_is_sent_as_documented(
+def test_change_is_sent_as_documented(
     auth0: Transport, client: Auth0Client, method: str, path: str, change: Change, body: Any, scope: str
 ) -> None:
     auth0.on(method, path, DONE)
@@ -56,7 +56,7 @@ def test_a_change_is_sent_as_documented(
 
 @pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
 @pytest.mark.parametrize("failure", [Reply(429), Reply(500), requests.ReadTimeout("late")])
-def test_a_change_with_an_unknown_outcome_is_repeated(
+def test_change_with_an_unknown_outcome_is_retried(
     auth0: Transport,
     client: Auth0Client,
     method: str,
@@ -74,7 +74,7 @@ def test_a_change_with_an_unknown_outcome_is_repeated(
 
 
 @pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
-def test_a_missing_scope_is_named(
+def test_missing_scope_is_named(
     auth0: Transport, client: Auth0Client, method: str, path: str, change: Change, body: Any, scope: str
 ) -> None:
     auth0.on(method, path, Reply(403, json={"errorCode": "insufficient_scope"}))
@@ -84,7 +84,7 @@ def test_a_missing_scope_is_named(
 
 
 @pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
-def test_a_refused_change_has_a_status_and_a_code(
+def test_rejected_change_has_a_status_and_a_code(
     auth0: Transport, client: Auth0Client, method: str, path: str, change: Change, body: Any, scope: str
 ) -> None:
     auth0.on(method, path, Reply(400, json={"errorCode": "invalid_body", "message": "canary auth0|1"}))
@@ -97,14 +97,14 @@ def test_a_refused_change_has_a_status_and_a_code(
 
 
 @pytest.mark.parametrize("count", [0, 11])
-def test_a_request_holds_one_to_ten_members(auth0: Transport, client: Auth0Client, count: int) -> None:
+def test_request_contains_one_to_ten_members(auth0: Transport, client: Auth0Client, count: int) -> None:
     for change in (add_members, remove_members):
         with pytest.raises(ValueError, match="expected 1 to 10 ids in a request, found "):
             change(client, ORGANIZATION, [f"auth0|{number}" for number in range(count)])
     assert auth0.seen == []
 
 
-def test_additions_and_removals_share_their_pace(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
+def test_additions_and_removals_share_a_rate_limit(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
     headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 3)}
     auth0.on("POST", MEMBERS, Reply(204, headers=headers)).on("DELETE", MEMBERS, DONE)
 

@@ -40,7 +40,7 @@ def read(dataset: str, tenant: MemoryTenant, position: Any = None) -> Iterator[S
 @DATASETS
 @pytest.mark.parametrize("always_next", [True, False])
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 20])
-def test_everything_is_read_once_in_order(dataset: str, count: int, always_next: bool) -> None:
+def test_every_row_is_read_once_in_order(dataset: str, count: int, always_next: bool) -> None:
     tenant = MemoryTenant(count, always_next=always_next)
 
     steps = list(read(dataset, tenant))
@@ -55,7 +55,7 @@ def test_everything_is_read_once_in_order(dataset: str, count: int, always_next:
     always_next=st.booleans(),
     stops=st.lists(st.integers(1, 9), max_size=12),
 )
-def test_a_walk_that_stops_anywhere_goes_on_without_a_gap_and_without_a_repetition(
+def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
     dataset: str, count: int, always_next: bool, stops: list[int]
 ) -> None:
     tenant = MemoryTenant(count, always_next=always_next)
@@ -79,7 +79,7 @@ def test_a_walk_that_stops_anywhere_goes_on_without_a_gap_and_without_a_repetiti
     dataset=st.sampled_from(["organizations", "members"]),
     deletions=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 11)), max_size=6),
 )
-def test_what_is_deleted_while_the_walk_pauses_costs_no_other_organization(
+def test_deletion_between_invocations_skips_no_other_organization(
     dataset: str, deletions: list[tuple[int, int]]
 ) -> None:
     # given: pages shift under the walk
@@ -106,7 +106,7 @@ def test_what_is_deleted_while_the_walk_pauses_costs_no_other_organization(
 
 
 @DATASETS
-def test_an_organization_that_is_gone_by_now_is_passed_over_and_named(dataset: str) -> None:
+def test_deleted_organization_is_skipped_and_named(dataset: str) -> None:
     tenant = MemoryTenant(7, gone={organization_id(2), organization_id(6)})
 
     steps = list(read(dataset, tenant))
@@ -124,7 +124,7 @@ def test_an_organization_that_is_gone_by_now_is_passed_over_and_named(dataset: s
         ScopeMissingError("needs the scope"),
     ],
 )
-def test_any_other_refusal_ends_the_walk(dataset: str, error: Exception) -> None:
+def test_any_other_error_ends_the_reading(dataset: str, error: Exception) -> None:
     def refuse(question: str) -> None:
         if organization_id(1) in question:
             raise error
@@ -135,7 +135,7 @@ def test_any_other_refusal_ends_the_walk(dataset: str, error: Exception) -> None
         list(read(dataset, tenant))
 
 
-def test_the_missing_scope_for_roles_is_remembered_on_the_way() -> None:
+def test_missing_scope_for_roles_is_stored_in_the_position() -> None:
     tenant = MemoryTenant(6, roles=False)
 
     steps = list(read("members", tenant))
@@ -144,7 +144,7 @@ def test_the_missing_scope_for_roles_is_remembered_on_the_way() -> None:
     assert steps[-1].position["had_roles"] is False
 
 
-def test_roles_that_are_refused_half_way_are_told_from_roles_that_never_were() -> None:
+def test_roles_that_become_unavailable_differ_from_roles_that_never_were_read() -> None:
     tenant = MemoryTenant(9)
 
     def lose(question: str) -> None:
@@ -159,7 +159,7 @@ def test_roles_that_are_refused_half_way_are_told_from_roles_that_never_were() -
 
 @pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c", "a"], [str(n) for n in range(40)]])
 @DATASETS
-def test_a_cursor_that_repeats_ends_with_an_error_also_across_invocations(dataset: str, cycle: list[str]) -> None:
+def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: list[str]) -> None:
     # given: a list that runs in a circle; every invocation has time for three calls
     class Circle(MemoryTenant):
         def circle(self, key: str, cursor: str | None) -> Page:
@@ -194,7 +194,7 @@ def test_a_cursor_that_repeats_ends_with_an_error_also_across_invocations(datase
     assert len(tenant.calls) <= 3 * (6 * len(cycle) + 6)
 
 
-def test_members_pages_without_rows_and_without_end_are_given_up() -> None:
+def test_endless_empty_pages_of_members_are_an_error() -> None:
     class Empty(MemoryTenant):
         def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
             self._answer("members")
@@ -205,7 +205,7 @@ def test_members_pages_without_rows_and_without_end_are_given_up() -> None:
 
 
 @pytest.mark.parametrize("row", [{}, {"id": None}, {"id": 7}, {"id": ""}])
-def test_an_organization_without_an_id_is_told(row: dict[str, Any]) -> None:
+def test_organization_without_an_id_is_an_error(row: dict[str, Any]) -> None:
     class Nameless(MemoryTenant):
         def organizations(self, cursor: str | None) -> Page:
             return Page([row], None)
@@ -214,7 +214,7 @@ def test_an_organization_without_an_id_is_told(row: dict[str, Any]) -> None:
         list(read("organizations", Nameless()))
 
 
-def test_half_a_surrogate_pair_is_archived_as_valid_json() -> None:
+def test_lone_surrogate_is_archived_as_valid_json() -> None:
     class Broken(MemoryTenant):
         def organizations(self, cursor: str | None) -> Page:
             return Page([{"id": organization_id(1), "name": "\ud83d"}], None)
@@ -257,27 +257,27 @@ def test_number_that_json_does_not_have_is_rejected(dataset: str, number: str) -
         list(read(dataset, OneRow(text=f'{{"metadata":{number}}}')))
 
 
-def test_lines_keep_what_is_not_ascii_readable() -> None:
+def test_lines_contain_non_ascii_characters_unescaped() -> None:
     (step,) = read("organizations", MemoryTenant(1))
 
     assert "組織" in step.lines[0].decode()
     assert step.lines[0].endswith(b"}\n")
 
 
-def test_another_dataset_is_refused() -> None:
+def test_unknown_dataset_is_rejected() -> None:
     request = ExportRequest(dataset="titles", format="ndjson", scope="all", endpoint="acme.test", secret="meibo/acme")
 
     with pytest.raises(EventError, match="expected 'users' or 'organizations' or 'members' for Auth0, got 'titles'"):
         provider("auth0").open_source(request, None, ProviderContext(lambda: 900.0))
 
 
-def test_a_position_hides_its_cursors_from_logs() -> None:
+def test_repr_of_a_position_does_not_contain_cursors() -> None:
     steps = list(read("members", MemoryTenant(5)))
 
     assert "auth0|" not in repr(steps)
 
 
 @pytest.mark.parametrize("document", [{}, {"inside": 7}, {**ReadPosition().to_json(), "inside": {"x": 1}}])
-def test_a_position_of_another_version_is_refused(document: dict[str, Any]) -> None:
+def test_position_of_another_version_is_rejected(document: dict[str, Any]) -> None:
     with pytest.raises(ArchiveConflictError, match="version"):
         ReadPosition.from_json(document)

@@ -38,7 +38,7 @@ def ask(client: Any) -> Any:
     return client.request("GET", "jobs/job_1", subject="the job job_1", scope="read:users", bucket="jobs")
 
 
-def test_a_token_is_asked_for_once_and_kept(auth0: Transport, make_client: MakeClient) -> None:
+def test_token_is_requested_once_and_cached(auth0: Transport, make_client: MakeClient) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", JOB)
     client = make_client()
 
@@ -55,7 +55,7 @@ def test_a_token_is_asked_for_once_and_kept(auth0: Transport, make_client: MakeC
     assert auth0.seen[-1].headers["Authorization"] == "Bearer header.payload.signature"
 
 
-def test_a_token_is_replaced_before_it_expires(auth0: Transport, make_client: MakeClient, clock: FakeClock) -> None:
+def test_token_is_replaced_before_it_expires(auth0: Transport, make_client: MakeClient, clock: FakeClock) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", JOB)
     client = make_client()
 
@@ -66,7 +66,7 @@ def test_a_token_is_replaced_before_it_expires(auth0: Transport, make_client: Ma
     assert len(auth0.calls("POST", "/oauth/token")) == 2
 
 
-def test_a_refused_token_is_replaced_once(auth0: Transport, make_client: MakeClient) -> None:
+def test_rejected_token_is_replaced_once(auth0: Transport, make_client: MakeClient) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(401, json={"statusCode": 401}), JOB)
 
     assert ask(make_client())["id"] == "job_1"
@@ -74,7 +74,7 @@ def test_a_refused_token_is_replaced_once(auth0: Transport, make_client: MakeCli
     assert len(auth0.calls("POST", "/oauth/token")) == 2
 
 
-def test_a_token_that_stays_refused_is_an_error(auth0: Transport, make_client: MakeClient) -> None:
+def test_second_rejected_token_is_an_error(auth0: Transport, make_client: MakeClient) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(401, json={"statusCode": 401, "message": "Invalid token"}))
 
     with pytest.raises(CredentialsRefusedError, match=r"acme\.jp\.auth0\.com"):
@@ -84,7 +84,7 @@ def test_a_token_that_stays_refused_is_an_error(auth0: Transport, make_client: M
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256"])
-def test_a_private_key_signs_an_assertion_for_the_tenant(
+def test_private_key_signs_an_assertion_for_the_tenant(
     auth0: Transport, make_client: MakeClient, clock: FakeClock, algorithm: str
 ) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", JOB)
@@ -108,7 +108,7 @@ def test_a_private_key_signs_an_assertion_for_the_tenant(
     assert "client_secret" not in form
 
 
-def test_no_two_attempts_share_an_assertion(auth0: Transport, make_client: MakeClient) -> None:
+def test_each_attempt_has_its_own_assertion(auth0: Transport, make_client: MakeClient) -> None:
     auth0.on("POST", "/oauth/token", Reply(503), Reply(503), TOKEN).on("GET", "/api/v2/jobs/job_1", JOB)
 
     ask(make_client(Auth0Credentials("client", private_key=pem())))
@@ -121,7 +121,7 @@ def test_no_two_attempts_share_an_assertion(auth0: Transport, make_client: MakeC
 
 
 @pytest.mark.parametrize("skew", [-300, 300])
-def test_a_wrong_clock_does_not_spoil_the_assertion(
+def test_assertion_is_valid_with_a_wrong_clock(
     auth0: Transport, make_client: MakeClient, clock: FakeClock, skew: int
 ) -> None:
     def strict(seen: Seen) -> Reply:
@@ -142,14 +142,14 @@ def test_a_wrong_clock_does_not_spoil_the_assertion(
         pem(ec.generate_private_key(ec.SECP256R1())),
     ],
 )
-def test_a_key_that_is_not_rsa_is_a_fault_of_the_secret(make_client: MakeClient, key: str) -> None:
+def test_key_that_is_not_rsa_is_a_secret_error(make_client: MakeClient, key: str) -> None:
     with pytest.raises(SecretError, match="private_key") as caught:
         ask(make_client(Auth0Credentials("client", private_key=key)))
 
     assert "c2VjcmV0" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_an_assertion_longer_than_auth0_takes_is_not_sent(auth0: Transport, make_client: MakeClient) -> None:
+def test_assertion_above_the_size_limit_is_not_sent(auth0: Transport, make_client: MakeClient) -> None:
     with pytest.raises(SecretError, match="2048"):
         ask(make_client(Auth0Credentials("client", private_key=pem(), key_id="k" * 2000)))
 
@@ -192,7 +192,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("status", "body", "error", "told"), REFUSALS)
-def test_a_refused_token_request_says_what_to_change(
+def test_rejected_token_request_is_explained(
     auth0: Transport, make_client: MakeClient, status: int, body: Any, error: type[MeiboError], told: str
 ) -> None:
     auth0.on("POST", "/oauth/token", Reply(status, json=body))
@@ -214,14 +214,14 @@ def test_a_refused_token_request_says_what_to_change(
         Reply(body=b"[" * 100_000),
     ],
 )
-def test_an_answer_without_a_token_is_told(auth0: Transport, make_client: MakeClient, reply: Reply) -> None:
+def test_response_without_a_token_is_an_error(auth0: Transport, make_client: MakeClient, reply: Reply) -> None:
     auth0.on("POST", "/oauth/token", reply)
 
     with pytest.raises(WrongFormatError, match=r"expected an access token, found .* without an access token"):
         ask(make_client())
 
 
-def test_a_token_quota_that_outlasts_the_invocation_is_left_to_the_workflow(
+def test_exhausted_token_quota_raises_provider_busy(
     auth0: Transport, make_client: MakeClient, clock: FakeClock
 ) -> None:
     auth0.on("POST", "/oauth/token", Reply(429, headers={"Retry-After": "1800"}))
@@ -238,7 +238,7 @@ def test_a_token_quota_that_outlasts_the_invocation_is_left_to_the_workflow(
     "expires_in",
     [None, "soon", 0, -5, True, [], pytest.param(10**400, id="huge"), 2_592_001, float("inf"), float("nan")],
 )
-def test_a_token_without_a_lifetime_is_kept_for_a_short_time(
+def test_token_without_a_lifetime_is_cached_for_five_minutes(
     auth0: Transport, make_client: MakeClient, clock: FakeClock, expires_in: Any
 ) -> None:
     auth0.on("POST", "/oauth/token", Reply(json={"access_token": "a.b.c", "expires_in": expires_in}))

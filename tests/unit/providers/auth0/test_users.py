@@ -13,14 +13,14 @@ from tests.support.transport import Reply, Seen, Transport
 BY_EMAIL = "/api/v2/users-by-email"
 
 
-def test_users_are_found_by_their_address(auth0: Transport, client: Auth0Client) -> None:
+def test_users_are_looked_up_by_e_mail_address(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", BY_EMAIL, Reply(json=[{"user_id": "auth0|1"}, {"user_id": "google-oauth2|2"}]))
 
     assert users_by_email(client, "a+b@example.com") == ["auth0|1", "google-oauth2|2"]
     assert auth0.seen[-1].query == {"email": "a+b@example.com", "fields": "user_id", "include_fields": "true"}
 
 
-def test_an_address_that_finds_nobody_is_tried_in_lower_case(auth0: Transport, client: Auth0Client) -> None:
+def test_address_without_users_is_looked_up_in_lower_case(auth0: Transport, client: Auth0Client) -> None:
     def answer(seen: Seen) -> Reply:
         return Reply(json=[{"user_id": "auth0|1"}] if seen.query["email"] == "a@example.com" else [])
 
@@ -32,7 +32,7 @@ def test_an_address_that_finds_nobody_is_tried_in_lower_case(auth0: Transport, c
 
 
 @pytest.mark.parametrize("answer", [{}, [{}], ["canary"], {"users": []}])
-def test_something_other_than_users_is_told(auth0: Transport, client: Auth0Client, answer: Any) -> None:
+def test_response_without_users_is_an_error(auth0: Transport, client: Auth0Client, answer: Any) -> None:
     auth0.on("GET", BY_EMAIL, Reply(json=answer))
 
     with pytest.raises(WrongFormatError) as caught:
@@ -41,7 +41,7 @@ def test_something_other_than_users_is_told(auth0: Transport, client: Auth0Clien
     assert "canary" not in str(caught.value)
 
 
-def test_a_user_exists_or_not(auth0: Transport, client: Auth0Client) -> None:
+def test_user_exists_only_if_auth0_returns_it(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", "/api/v2/users/auth0%7C1", Reply(json={"user_id": "auth0|1"}))
     auth0.on("GET", "/api/v2/users/auth0%7C2", Reply(404, json={"errorCode": "inexistent_user"}))
     auth0.on("GET", "/api/v2/users/bad", Reply(400, json={"errorCode": "invalid_uri"}))
@@ -52,7 +52,7 @@ def test_a_user_exists_or_not(auth0: Transport, client: Auth0Client) -> None:
         user_exists(client, "bad")
 
 
-def test_text_that_is_not_unicode_is_refused_before_it_is_sent(auth0: Transport, client: Auth0Client) -> None:
+def test_invalid_unicode_is_rejected_before_it_is_sent(auth0: Transport, client: Auth0Client) -> None:
     # JSON can hold half of a surrogate pair, so a change from the queue can, too.
     for call in (
         lambda: user_exists(client, "auth0|\ud83d"),
@@ -66,7 +66,7 @@ def test_text_that_is_not_unicode_is_refused_before_it_is_sent(auth0: Transport,
 
 
 @pytest.mark.parametrize("user_id", ["auth0|a/b", "auth0|a?b=c", "auth0|a#b", "auth0|%2e%2e", "samlp|x|y@z", "ad|日本"])
-def test_an_id_stays_one_segment_of_the_path(auth0: Transport, client: Auth0Client, user_id: str) -> None:
+def test_id_is_a_single_segment_of_the_path(auth0: Transport, client: Auth0Client, user_id: str) -> None:
     auth0.on("GET", f"/api/v2/users/{quote(user_id, safe='')}", Reply(json={}))
 
     assert user_exists(client, user_id)

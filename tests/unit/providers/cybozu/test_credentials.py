@@ -9,19 +9,19 @@ from meibo.errors import SecretError
 from meibo.providers.cybozu.client import CybozuCredentials
 
 
-def test_a_login_is_sent_as_the_documentation_shows() -> None:
+def test_login_is_sent_as_documented() -> None:
     credentials = CybozuCredentials.from_secret({"login": "Administrator", "password": "cybozu"})
 
     assert credentials.headers() == {"X-Cybozu-Authorization": "QWRtaW5pc3RyYXRvcjpjeWJvenU="}
 
 
-def test_a_password_may_hold_anything() -> None:
+def test_password_may_contain_any_character() -> None:
     credentials = CybozuCredentials.from_secret({"login": "名簿", "password": "pass:wörd\r\n "})
 
     assert credentials.headers() == {"X-Cybozu-Authorization": b64encode("名簿:pass:wörd\r\n ".encode()).decode()}
 
 
-def test_basic_credentials_are_sent_beside_the_login() -> None:
+def test_basic_credentials_are_sent_with_the_login() -> None:
     credentials = CybozuCredentials.from_secret(
         {"login": "Administrator", "password": "cybozu", "basic_user": "gate", "basic_password": "keeper"}
     )
@@ -32,7 +32,7 @@ def test_basic_credentials_are_sent_beside_the_login() -> None:
     }
 
 
-def test_an_api_token_is_sent_as_a_bearer() -> None:
+def test_api_token_is_sent_as_a_bearer_token() -> None:
     credentials = CybozuCredentials.from_secret({"api_token": "cy.s.api1.a.b.c"})
 
     assert credentials.headers() == {"Authorization": "Bearer cy.s.api1.a.b.c"}
@@ -53,14 +53,14 @@ def test_an_api_token_is_sent_as_a_bearer() -> None:
         ({"login": "leak", "password": "leak", "basic_user": "le:ak", "basic_password": "x"}, "colon"),
     ],
 )
-def test_a_fault_of_the_secret_is_named_without_its_value(document: dict[str, Any], named: str) -> None:
+def test_invalid_secret_is_explained_without_its_values(document: dict[str, Any], named: str) -> None:
     with pytest.raises(SecretError, match=named) as caught:
         CybozuCredentials.from_secret(document)
 
     assert "leak" not in str(caught.value)
 
 
-def test_secrets_do_not_show_in_a_repr() -> None:
+def test_repr_contains_no_secret() -> None:
     shown = repr(CybozuCredentials("canary-1", "canary-2", "canary-3", "canary-4", "canary-5"))
 
     assert "canary" not in shown

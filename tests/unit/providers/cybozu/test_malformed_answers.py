@@ -92,7 +92,7 @@ def ends(call: Callable[[], Any]) -> None:
 
 
 @pytest.mark.parametrize("what", READINGS)
-def test_each_value_of_an_answer_may_have_any_type(what: str) -> None:
+def test_each_value_of_a_response_may_have_any_type(what: str) -> None:
     reading = READINGS[what]
     valid = PATHS[reading.path]
     for path in places(valid):
@@ -104,7 +104,7 @@ def test_each_value_of_an_answer_may_have_any_type(what: str) -> None:
 @pytest.mark.parametrize("what", READINGS)
 @settings(max_examples=40)
 @given(data=st.data())
-def test_an_answer_with_wrong_types_is_an_error_of_ours(what: str, data: st.DataObject) -> None:
+def test_response_with_wrong_types_raises_only_meibo_errors(what: str, data: st.DataObject) -> None:
     reading = READINGS[what]
     client = domain(reading, data.draw(altered(PATHS[reading.path]) | JSON))
 
@@ -114,7 +114,7 @@ def test_an_answer_with_wrong_types_is_an_error_of_ours(what: str, data: st.Data
 @pytest.mark.parametrize("what", READINGS)
 @settings(max_examples=40)
 @given(document=altered(REFUSAL), status=st.sampled_from([302, 400, 401, 403, 404, 520]))
-def test_a_refusal_with_wrong_types_is_an_error_of_ours(what: str, document: Any, status: int) -> None:
+def test_error_response_with_wrong_types_raises_only_meibo_errors(what: str, document: Any, status: int) -> None:
     reading = READINGS[what]
     client = domain(reading, document, status)
 

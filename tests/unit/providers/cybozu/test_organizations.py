@@ -46,21 +46,19 @@ def read(client: CybozuClient, **options: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("dataset", CSV_FILES)
-def test_every_file_of_the_directory_is_delivered_as_it_is(
-    cybozu: Transport, client: CybozuClient, dataset: str
-) -> None:
+def test_every_csv_file_is_delivered_unchanged(cybozu: Transport, client: CybozuClient, dataset: str) -> None:
     ragged = b'"yamada"\r\n"sato","sales","chief","hr",""\r\n'
     cybozu.on("GET", f"/v1/csv/{CSV_FILES[dataset]}.csv", Reply(body=ragged, headers={"content-type": "text/csv"}))
 
     assert b"".join(client.stream_csv(dataset)) == ragged
 
 
-def test_a_dataset_without_a_file_is_refused(client: CybozuClient) -> None:
+def test_dataset_without_a_csv_file_is_rejected(client: CybozuClient) -> None:
     with pytest.raises(ConfigurationError, match="members"):
         client.stream_csv("members")
 
 
-def test_organizations_and_groups_are_kept_as_received(cybozu: Transport, client: CybozuClient) -> None:
+def test_organizations_and_groups_are_unchanged(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", owners("a", "b", "a")))
     cybozu.on("GET", "/v1/groups.json", paged("groups", owners("everyone")))
 
@@ -71,7 +69,7 @@ def test_organizations_and_groups_are_kept_as_received(cybozu: Transport, client
     assert groups == b'{"id": "1", "code": "everyone", "name": "everyone"}\n'
 
 
-def test_members_name_where_they_belong(cybozu: Transport, client: CybozuClient) -> None:
+def test_member_rows_contain_their_organization_or_group(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", owners("営業", "empty")))
     cybozu.on("GET", ORGANIZATION_USERS, by_code("userTitles", {"営業": [title(1), title(2)], "empty": []}))
     cybozu.on("GET", "/v1/groups.json", paged("groups", owners("everyone")))
@@ -103,9 +101,7 @@ def test_large_and_small_organizations_are_read_in_order(
     ]
 
 
-def test_a_member_that_is_met_twice_is_dropped_in_its_organization_only(
-    cybozu: Transport, client: CybozuClient
-) -> None:
+def test_duplicate_member_is_dropped_only_within_its_organization(cybozu: Transport, client: CybozuClient) -> None:
     members: dict[str, list[Any] | Reply] = {"a": [title(1), title(1)], "b": [title(1)]}
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", owners("a", "b")))
     cybozu.on("GET", ORGANIZATION_USERS, by_code("userTitles", members))
@@ -117,7 +113,7 @@ def test_a_member_that_is_met_twice_is_dropped_in_its_organization_only(
 
 
 @pytest.mark.parametrize("gone", [Reply(404, json={"code": "CB_XX01"}), Reply(400, json={"code": "CB_VA01"})])
-def test_an_organization_that_was_deleted_meanwhile_is_left_out_and_named(
+def test_organization_that_was_deleted_meanwhile_is_skipped_and_named(
     cybozu: Transport, client: CybozuClient, gone: Reply
 ) -> None:
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", owners("a", "b")))
@@ -138,7 +134,7 @@ def test_an_organization_that_was_deleted_meanwhile_is_left_out_and_named(
         (Reply(body=b"<html></html>"), WrongFormatError),
     ],
 )
-def test_another_refusal_is_not_taken_for_a_deletion(
+def test_another_error_does_not_count_as_a_deletion(
     cybozu: Transport, client: CybozuClient, reply: Reply, error: type[Exception]
 ) -> None:
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", owners("a")))
@@ -148,7 +144,7 @@ def test_another_refusal_is_not_taken_for_a_deletion(
         read(client)
 
 
-def test_an_organization_without_a_code_is_told(cybozu: Transport, client: CybozuClient) -> None:
+def test_organization_without_a_code_is_an_error(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", [{"id": "1"}]))
 
     with pytest.raises(WrongFormatError, match="organization 1"):
@@ -156,9 +152,7 @@ def test_an_organization_without_a_code_is_told(cybozu: Transport, client: Cyboz
 
 
 @pytest.mark.parametrize("identity", ["yamada@example.com", "山田", "1\n2", "../1", "1" * 101])
-def test_an_id_that_does_not_look_like_one_is_told_nowhere(
-    cybozu: Transport, client: CybozuClient, identity: str
-) -> None:
+def test_malformed_id_is_not_in_the_message(cybozu: Transport, client: CybozuClient, identity: str) -> None:
     # given: an organization that is gone when its members are asked for
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", [{"id": identity, "code": "a"}]))
     cybozu.on("GET", ORGANIZATION_USERS, Reply(404, json={"code": "CB_XX01"}))

@@ -23,7 +23,7 @@ VALUES = st.recursive(
     ascii_only=st.booleans(),
     line_end=st.sampled_from(["\n", "\r\n"]),
 )
-def test_each_value_keeps_its_text(
+def test_each_value_is_unchanged(
     rows: list[Any], before: dict[str, Any], indent: int | str | None, ascii_only: bool, line_end: str
 ) -> None:
     text = json.dumps({**before, "users": rows}, indent=indent, ensure_ascii=ascii_only).replace("\n", line_end)
@@ -50,19 +50,19 @@ def test_each_value_keeps_its_text(
         '{"u":"\u2028"}',
     ],
 )
-def test_the_way_a_value_is_written_is_kept(row: str) -> None:
+def test_notation_of_a_value_is_unchanged(row: str) -> None:
     (item,) = parse_items(f'{{"users":[{row}]}}', "users")
 
     assert item.line == row
 
 
-def test_line_breaks_between_tokens_become_blanks() -> None:
+def test_line_breaks_between_tokens_become_spaces() -> None:
     (item,) = parse_items('{"users":[{"id":\r\n"1",\n"text":"a\\nb"}]}', "users")
 
     assert item.line == '{"id":  "1", "text":"a\\nb"}'
 
 
-def test_numbers_are_kept_with_all_their_digits() -> None:
+def test_numbers_keep_all_their_digits() -> None:
     (item,) = parse_items('{"users":[{"id":7532782697181632513}]}', "users")
 
     assert item.value == {"id": "7532782697181632513"}
@@ -93,6 +93,6 @@ def test_numbers_are_kept_with_all_their_digits() -> None:
         '{"other":' + "[" * 200_000,
     ],
 )
-def test_another_text_is_refused(text: str) -> None:
+def test_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_items(text, "users")

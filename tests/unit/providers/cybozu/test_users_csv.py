@@ -30,7 +30,7 @@ CSV_TYPE = {"content-type": "text/csv; charset=UTF-8"}
     "body", [CSV, b"\xef\xbb\xbf" + CSV, b"", b"a,b", b"<b>,bold\n", b"\xff\xfe not UTF-8 \x00,x\n" * 1000]
 )
 @pytest.mark.parametrize("headers", [CSV_TYPE, {"content-type": ""}, {"content-type": "application/octet-stream"}])
-def test_a_file_is_delivered_byte_for_byte(
+def test_file_is_delivered_byte_for_byte(
     cybozu: Transport, client: CybozuClient, body: bytes, headers: dict[str, str]
 ) -> None:
     cybozu.on("GET", PATH, Reply(body=body, headers=headers))
@@ -40,19 +40,19 @@ def test_a_file_is_delivered_byte_for_byte(
     assert cybozu.seen[0].headers["X-Cybozu-Authorization"] == "QWRtaW5pc3RyYXRvcjpjeWJvenU="
 
 
-def test_a_chunked_file_is_fine(cybozu: Transport, client: CybozuClient) -> None:
+def test_chunked_file_is_accepted(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV, headers={**CSV_TYPE, "transfer-encoding": "chunked"}, length=False))
 
     assert b"".join(client.stream_csv("users")) == CSV
 
 
-def test_a_compressed_file_is_unpacked(cybozu: Transport, client: CybozuClient) -> None:
+def test_compressed_file_is_decompressed(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=gzip.compress(CSV), headers={**CSV_TYPE, "content-encoding": "gzip"}))
 
     assert b"".join(client.stream_csv("users")) == CSV
 
 
-def test_a_short_file_is_not_taken_for_a_whole_one(cybozu: Transport, client: CybozuClient) -> None:
+def test_truncated_file_is_an_error(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, breaks_after=len(CSV) - 1))
 
     with pytest.raises(CopyBrokenError, match=r"ended /v1/csv/user\.csv early") as caught:
@@ -61,7 +61,7 @@ def test_a_short_file_is_not_taken_for_a_whole_one(cybozu: Transport, client: Cy
     assert "山田" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_file_whose_end_cannot_be_known_is_refused(cybozu: Transport, client: CybozuClient) -> None:
+def test_file_without_a_length_is_rejected(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, length=False))
 
     with pytest.raises(WrongFormatError, match="length"):
@@ -78,20 +78,20 @@ def test_a_file_whose_end_cannot_be_known_is_refused(cybozu: Transport, client: 
         Reply(json={"message": "ok"}),
     ],
 )
-def test_a_page_in_place_of_a_file_yields_nothing(cybozu: Transport, client: CybozuClient, reply: Reply) -> None:
+def test_html_page_yields_no_bytes(cybozu: Transport, client: CybozuClient, reply: Reply) -> None:
     cybozu.on("GET", PATH, reply)
 
     with pytest.raises(WrongFormatError):
         next(client.stream_csv("users"))
 
 
-def test_an_overload_before_the_first_byte_is_waited_out(cybozu: Transport, client: CybozuClient) -> None:
+def test_overload_before_the_first_byte_is_retried(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(503), requests.ReadTimeout("late"), Reply(body=CSV, headers=CSV_TYPE))
 
     assert b"".join(client.stream_csv("users")) == CSV
 
 
-def test_reading_ends_before_the_invocation_does(cybozu: Transport, make_client: MakeClient, clock: FakeClock) -> None:
+def test_reading_ends_before_the_invocation(cybozu: Transport, make_client: MakeClient, clock: FakeClock) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV * 10, headers=CSV_TYPE))
     pieces = make_client(seconds=30).stream_csv("users")
 
@@ -128,7 +128,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("reply", "error", "told"), REFUSALS)
-def test_a_refusal_says_what_to_change_and_repeats_no_value(
+def test_error_response_is_explained_without_its_values(
     cybozu: Transport, client: CybozuClient, reply: Reply, error: type[MeiboError], told: str
 ) -> None:
     cybozu.on("GET", PATH, reply)
@@ -151,12 +151,12 @@ def test_a_refusal_says_what_to_change_and_repeats_no_value(
         "https://",
     ],
 )
-def test_a_base_url_is_https_and_a_host(base_url: str) -> None:
+def test_base_url_must_be_https_and_a_host(base_url: str) -> None:
     with pytest.raises(ConfigurationError, match="https"):
         CybozuClient(base_url, CybozuCredentials("a", "b"))
 
 
-def test_no_cookie_is_kept_between_requests(cybozu: Transport, client: CybozuClient) -> None:
+def test_cookies_are_not_stored(cybozu: Transport, client: CybozuClient) -> None:
     def answer(seen: Seen) -> Reply:
         assert "Cookie" not in seen.headers
         return Reply(body=CSV, headers={**CSV_TYPE, "Set-Cookie": "JSESSIONID=x; Path=/"})

@@ -63,7 +63,7 @@ def test_pages_are_read_until_one_is_empty(
     assert len(cybozu.seen) <= report.pages + concurrency
 
 
-def test_users_are_kept_as_received(cybozu: Transport, client: CybozuClient) -> None:
+def test_users_are_unchanged(cybozu: Transport, client: CybozuClient) -> None:
     text = '{"id":"1","name":"\\u5c71","phone":null,"description":"","sortOrder":1.0}'
     pages = [Reply(body=f'{{"users": [\n {text} ]}}'.encode()), Reply(json={"users": []})]
     cybozu.on("GET", PATH, *pages)
@@ -71,7 +71,7 @@ def test_users_are_kept_as_received(cybozu: Transport, client: CybozuClient) -> 
     assert b"".join(stream_users_ndjson(client, concurrency=1)) == text.encode() + b"\n"
 
 
-def test_a_short_page_is_not_an_end(cybozu: Transport, client: CybozuClient) -> None:
+def test_short_page_does_not_end_the_list(cybozu: Transport, client: CybozuClient) -> None:
     def hiding(seen: Seen) -> Reply:
         offset = int(seen.query["offset"])
         shown = range(offset, min(offset + 100, 300))
@@ -86,7 +86,7 @@ def test_a_short_page_is_not_an_end(cybozu: Transport, client: CybozuClient) -> 
     assert len(found) == len(set(found))
 
 
-def test_a_domain_that_gives_fewer_rows_a_page_is_read_whole(cybozu: Transport, client: CybozuClient) -> None:
+def test_list_with_smaller_pages_is_read_completely(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Directory([user(number) for number in range(512)], most=30))
     report = PagingReport()
 
@@ -95,7 +95,7 @@ def test_a_domain_that_gives_fewer_rows_a_page_is_read_whole(cybozu: Transport, 
     assert report.duplicates == 0
 
 
-def test_who_is_met_twice_is_dropped_and_counted(cybozu: Transport, client: CybozuClient) -> None:
+def test_duplicate_user_is_dropped_and_counted(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(250)])
 
     def joined_meanwhile(seen: Seen) -> Reply:
@@ -144,7 +144,7 @@ class MovingDirectory(Directory):
     burst=st.booleans(),
     concurrency=st.integers(1, 5),
 )
-def test_whoever_stays_is_found_once_however_the_others_move(
+def test_user_that_stays_is_read_once_while_others_move(
     count: int, most: int, moves: list[tuple[bool, float]], burst: bool, concurrency: int
 ) -> None:
     directory = MovingDirectory(count, iter(moves), most=most)
@@ -170,7 +170,7 @@ def test_whoever_stays_is_found_once_however_the_others_move(
     concurrency=st.integers(1, 4),
     most=st.sampled_from([100, 99, 60, 20]),
 )
-def test_many_may_leave_at_once(remove: int, leave: int, concurrency: int, most: int) -> None:
+def test_user_that_stays_is_read_if_many_leave(remove: int, leave: int, concurrency: int, most: int) -> None:
     directory = Directory([user(number) for number in range(250)], most=most)
     asked = itertools.count()
     lock = threading.Lock()
@@ -192,7 +192,7 @@ def test_many_may_leave_at_once(remove: int, leave: int, concurrency: int, most:
     assert {one["id"] for one in directory.users} <= set(found)
 
 
-def test_a_list_that_changes_faster_than_it_is_read_is_left_for_later(cybozu: Transport, client: CybozuClient) -> None:
+def test_list_that_changes_too_fast_raises_provider_busy(cybozu: Transport, client: CybozuClient) -> None:
     def answer(seen: Seen) -> Reply:
         # Every page ends with the same two people, wherever it begins.
         return Reply(json={"users": [user(1), user(2)] if int(seen.query["offset"]) < 1000 else []})
@@ -203,14 +203,14 @@ def test_a_list_that_changes_faster_than_it_is_read_is_left_for_later(cybozu: Tr
         read(client, concurrency=1)
 
 
-def test_a_domain_that_ignores_the_offset_is_left_for_later(cybozu: Transport, client: CybozuClient) -> None:
+def test_domain_that_ignores_the_offset_raises_provider_busy(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(json={"users": [user(1), user(2)]}))
 
     with pytest.raises(ProviderBusyError, match="faster"):
         read(client, concurrency=1)
 
 
-def test_no_more_pages_are_in_flight_than_allowed(cybozu: Transport, client: CybozuClient) -> None:
+def test_concurrent_requests_do_not_exceed_the_limit(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(1000)])
     lock, flying, most = threading.Lock(), 0, 0
 
@@ -231,7 +231,7 @@ def test_no_more_pages_are_in_flight_than_allowed(cybozu: Transport, client: Cyb
     assert most <= 3
 
 
-def test_a_reader_that_stops_early_stops_the_asking(cybozu: Transport, client: CybozuClient) -> None:
+def test_reader_that_stops_early_stops_the_requests(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Directory([user(number) for number in range(100_000)]))
 
     lines = stream_users_ndjson(client, concurrency=2)
@@ -241,7 +241,7 @@ def test_a_reader_that_stops_early_stops_the_asking(cybozu: Transport, client: C
     assert len(cybozu.seen) <= 6
 
 
-def test_a_failing_page_ends_the_walk(cybozu: Transport, client: CybozuClient) -> None:
+def test_failed_page_ends_the_reading(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(1000)])
 
     def answer(seen: Seen) -> Reply:
@@ -256,7 +256,7 @@ def test_a_failing_page_ends_the_walk(cybozu: Transport, client: CybozuClient) -
     assert report.rows == 298
 
 
-def test_a_failure_behind_the_end_is_nobodys_business(cybozu: Transport, client: CybozuClient) -> None:
+def test_failure_after_the_end_of_the_list_is_ignored(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(150)])
 
     def answer(seen: Seen) -> Reply:
@@ -268,7 +268,7 @@ def test_a_failure_behind_the_end_is_nobodys_business(cybozu: Transport, client:
 
 
 @pytest.mark.parametrize("name", ["ids", "codes"])
-def test_a_filter_is_sent_by_a_hundred(cybozu: Transport, client: CybozuClient, name: str) -> None:
+def test_filter_is_sent_in_chunks_of_one_hundred(cybozu: Transport, client: CybozuClient, name: str) -> None:
     cybozu.on("GET", PATH, Directory([user(number) for number in range(400)]))
     values = [str(number) if name == "ids" else f"user{number}" for number in range(250)]
 
@@ -278,7 +278,7 @@ def test_a_filter_is_sent_by_a_hundred(cybozu: Transport, client: CybozuClient, 
     assert [seen.query[f"{name}[0]"] for seen in cybozu.seen] == [values[0], values[100], values[200]]
 
 
-def test_long_codes_are_sent_in_shorter_addresses(cybozu: Transport, client: CybozuClient) -> None:
+def test_long_codes_are_sent_in_smaller_chunks(cybozu: Transport, client: CybozuClient) -> None:
     people = [{**user(number), "code": f"{'漢字' * 30}{number}@例え.jp"} for number in range(60)]
     cybozu.on("GET", PATH, Directory(people))
 
@@ -288,13 +288,13 @@ def test_long_codes_are_sent_in_shorter_addresses(cybozu: Transport, client: Cyb
     assert max(len(seen.url) for seen in cybozu.seen) < 4096
 
 
-def test_who_is_not_there_is_left_out(cybozu: Transport, client: CybozuClient) -> None:
+def test_missing_user_is_omitted(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Directory([user(1)]))
 
     assert read(client, ids=["1", "2", "1"]) == ["1"]
 
 
-def test_both_filters_are_refused_before_anything_is_sent(cybozu: Transport, client: CybozuClient) -> None:
+def test_both_filters_are_rejected_without_a_request(cybozu: Transport, client: CybozuClient) -> None:
     with pytest.raises(ConfigurationError, match="expected ids or codes, found both"):
         stream_users_ndjson(client, ids=["1"], codes=["a"])
 
@@ -314,7 +314,7 @@ def test_both_filters_are_refused_before_anything_is_sent(cybozu: Transport, cli
         Reply(body=b'{"users":' + b"[" * 100_000),
     ],
 )
-def test_something_other_than_users_is_told_without_repeating_it(
+def test_response_without_users_is_an_error_without_its_content(
     cybozu: Transport, client: CybozuClient, reply: Reply
 ) -> None:
     cybozu.on("GET", PATH, reply)
@@ -325,7 +325,7 @@ def test_something_other_than_users_is_told_without_repeating_it(
     assert "canary" not in str(caught.value)
 
 
-def test_an_overload_is_waited_out(cybozu: Transport, client: CybozuClient, clock: FakeClock) -> None:
+def test_overload_is_retried(cybozu: Transport, client: CybozuClient, clock: FakeClock) -> None:
     directory = Directory([user(1)])
     maintenance = Reply(502, body="<html>一時的な過負荷かメンテナンス</html>".encode())
     cybozu.on("GET", PATH, maintenance, Reply(429, headers={"X-ConcurrencyLimit-Limit": "100"}), directory)
@@ -334,9 +334,7 @@ def test_an_overload_is_waited_out(cybozu: Transport, client: CybozuClient, cloc
     assert len(clock.slept) == 2
 
 
-def test_an_overload_that_outlasts_the_invocation_is_left_to_the_workflow(
-    cybozu: Transport, make_client: MakeClient
-) -> None:
+def test_overload_that_outlasts_the_invocation_raises_provider_busy(cybozu: Transport, make_client: MakeClient) -> None:
     cybozu.on("GET", PATH, Reply(503))
 
     with pytest.raises(ProviderBusyError):
