@@ -16,7 +16,7 @@ from meibo_simulators import SimulatedTenant, Simulators
 
 @dataclass
 class Queue:
-    """Everything a test of changes touches."""
+    """The queues, the tenant and the archive of a test."""
 
     aws: LocalAws
     tenant: SimulatedTenant
@@ -45,10 +45,10 @@ class Queue:
         assert self.aws.changes.source.drain(seconds)
 
     def lines(self, message_id: str | None = None) -> list[dict[str, Any]]:
-        found = [
+        lines = [
             json.loads(line) for key in self.aws.keys("changes/") for line in self.aws.read(key).decode().splitlines()
         ]
-        return [line for line in found if message_id in (None, line["message_id"])]
+        return [line for line in lines if message_id in (None, line["message_id"])]
 
     def outcomes(self, message_id: str) -> dict[str, str]:
         lines = self.lines(message_id)
@@ -60,9 +60,13 @@ class Queue:
         return self.tenant.memberships[self.organization]
 
     def writes(self) -> list[tuple[str, int]]:
-        """Return method and status of each request that changes members."""
+        """Return the method and status of each request that changes members."""
         path = f"/api/v2/organizations/{self.organization}/members"
-        return [(one.method, one.status) for one in self.tenant.requests if one.path == path and one.method != "GET"]
+        return [
+            (request.method, request.status)
+            for request in self.tenant.requests
+            if request.path == path and request.method != "GET"
+        ]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A change from the queue to the tenant, to its outcome and away from the queue."""
+"""Changes from the queue to the tenant and to their outcomes, with the real function and queue."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def test_each_added_member_has_an_outcome(queue: Queue) -> None:
 
 def test_only_the_unknown_id_is_rejected_and_becomes_a_dead_letter(queue: Queue) -> None:
     # given
-    good, bad = queue.people[:9], "auth0|0000000000000000000000ff"
-    message = queue.send(*good[:4], bad, *good[4:])
+    members, unknown_id = queue.people[:9], "auth0|0000000000000000000000ff"
+    message = queue.send(*members[:4], unknown_id, *members[4:])
 
     # when
     queue.drain()
 
     # then
-    assert queue.members() == frozenset(good)
-    assert queue.outcomes(message) == {**dict.fromkeys(good, "applied"), bad: "rejected"}
-    (letter,) = (json.loads(found["Body"]) for found in queue.aws.changes.take_dead_letters())
-    (rejection,) = letter.pop("rejections")
-    assert letter == queue.change(bad)
-    assert rejection["members"] == [bad]
+    assert queue.members() == frozenset(members)
+    assert queue.outcomes(message) == {**dict.fromkeys(members, "applied"), unknown_id: "rejected"}
+    (dead_letter,) = (json.loads(message["Body"]) for message in queue.aws.changes.take_dead_letters())
+    (rejection,) = dead_letter.pop("rejections")
+    assert dead_letter == queue.change(unknown_id)
+    assert rejection["members"] == [unknown_id]
     assert "400" in rejection["reason"]
 
 
@@ -50,9 +50,9 @@ def test_invalid_message_is_sent_to_the_dead_letter_queue_without_retries(queue:
     queue.drain()
 
     # then
-    letters = queue.aws.changes.take_dead_letters()
-    bodies = [letter["Body"] for letter in letters]
-    reasons = {letter["MessageAttributes"]["MeiboReason"]["StringValue"] for letter in letters}
+    dead_letters = queue.aws.changes.take_dead_letters()
+    bodies = [dead_letter["Body"] for dead_letter in dead_letters]
+    reasons = {dead_letter["MessageAttributes"]["MeiboReason"]["StringValue"] for dead_letter in dead_letters}
     assert sorted(bodies) == sorted([json.dumps({**queue.change("no-prefix"), "surprise": 1}), "{not json"])
     assert any("$.members[0]" in reason and "$.surprise" in reason for reason in reasons)
     assert queue.outcomes(message) == {"no-prefix": "rejected"}
@@ -90,8 +90,8 @@ def test_roles_are_assigned_after_the_membership(queue: Queue) -> None:
 def test_person_is_invited_once_without_an_email(queue: Queue) -> None:
     # given: the same change twice, as two messages
     terms = {"client_id": "portal", "inviter": "人事部", "ttl_sec": 3600}
-    wanted = queue.change("new.person@example.com", action="invite", roles=queue.roles[:1], invitation=terms)
-    messages = [queue.aws.changes.send({**wanted, "change_id": f"hr-{number}"}) for number in range(2)]
+    change = queue.change("new.person@example.com", action="invite", roles=queue.roles[:1], invitation=terms)
+    messages = [queue.aws.changes.send({**change, "change_id": f"hr-{number}"}) for number in range(2)]
 
     # when
     queue.drain()

@@ -1,4 +1,4 @@
-"""What a person does with changes: send a file, look at outcomes, send repaired dead letters again."""
+"""The commands of changes: send a file, show outcomes, and redrive repaired dead letters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _file(folder: Path, *rows: str, header: str = "organization,action,member,ro
 
 
 def test_file_is_sent_and_its_outcomes_shown(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
-    # given: a user by id, one by e-mail address, one with a role, and somebody who leaves
+    # given: additions by id, by e-mail address and with a role, and a removal
     people = list(queue.tenant.expected_users())[:4]
     first, other = queue.organizations[:2]
     path = _file(
@@ -60,14 +60,14 @@ def test_file_is_sent_and_its_outcomes_shown(queue: Queue, meibo: Meibo, tmp_pat
 
 def test_file_with_an_invalid_line_is_not_sent(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
     # given
-    good = f"{queue.organization},add,{queue.people[0]},"
+    line = f"{queue.organization},add,{queue.people[0]},"
     path = _file(
         tmp_path,
-        good,
-        good,
+        line,
+        line,
         "org_short,add,auth0|x,",
         f"{queue.organization},ad,auth0|y,",
-        f"{queue.organization},add,nobody@example.invalid,",
+        f"{queue.organization},add,missing@example.invalid,",
     )
 
     # when
@@ -75,13 +75,13 @@ def test_file_with_an_invalid_line_is_not_sent(queue: Queue, meibo: Meibo, tmp_p
 
     # then
     assert sent.exit_code == 2
-    told = {line.partition(":")[0]: line for line in sent.output.splitlines()}
-    assert "repeats line 2" in told["line 3"]
-    assert "organization_id: expected org_ and 16 alphanumeric characters" in told["line 4"]
-    assert "action: expected add, remove or invite" in told["line 5"]
-    assert "no user has this e-mail address" in told["line 6"]
-    assert "line 2" not in told
-    assert "nobody@" not in sent.output
+    faults = {line.partition(":")[0]: line for line in sent.output.splitlines()}
+    assert "repeats line 2" in faults["line 3"]
+    assert "organization_id: expected org_ and 16 alphanumeric characters" in faults["line 4"]
+    assert "action: expected add, remove or invite" in faults["line 5"]
+    assert "no user has this e-mail address" in faults["line 6"]
+    assert "line 2" not in faults
+    assert "missing@" not in sent.output
     assert queue.aws.changes.source.queue.size() == 0
 
 
@@ -101,7 +101,7 @@ def test_removals_are_sent_after_their_number_was_entered(
 
 
 def test_repaired_dead_letter_is_redriven(queue: Queue, meibo: Meibo) -> None:
-    # given: somebody who was not in the tenant in time, and a change that nobody can read
+    # given: a user who was not in the tenant in time, and an unreadable change
     queue.send(queue.people[0], UNKNOWN)
     queue.aws.changes.send("{broken", group="none")
     queue.drain()
@@ -125,7 +125,7 @@ def test_invalid_dead_letter_is_repaired_in_a_file(queue: Queue, meibo: Meibo, t
     wrong = {**queue.change(queue.people[0]), "version": 2}
     queue.aws.changes.send(wrong)
     queue.drain()
-    path = tmp_path / "letters.ndjson"
+    path = tmp_path / "dead-letters.ndjson"
 
     # when
     taken = meibo("redrive", "--take", str(path), "--yes")

@@ -15,7 +15,7 @@ HOUR_SECONDS = 3600
 
 
 def _received(queue: Queue, *, sent_seconds_ago: int) -> dict[str, Any]:
-    """Receive what is on the queue, as an event whose messages were sent some time ago."""
+    """Return an event with the messages of the queue, sent some time ago."""
     source = queue.aws.changes.source
     records = [source._record(message) for message in source.queue.receive(10)]
     for record in records:
@@ -24,16 +24,16 @@ def _received(queue: Queue, *, sent_seconds_ago: int) -> dict[str, Any]:
 
 
 def _metrics(output: str) -> dict[str, tuple[float, str]]:
-    """Return value and unit of each metric in the embedded metric format."""
+    """Return the value and unit of each metric in the embedded metric format."""
     documents = [json.loads(line) for line in output.splitlines() if '"_aws"' in line]
-    found = {}
+    metrics = {}
     for document in documents:
         (directive,) = document["_aws"]["CloudWatchMetrics"]
         assert directive["Namespace"] == "Meibo"
         for metric in directive["Metrics"]:
             (value,) = document[metric["Name"]]
-            found[metric["Name"]] = (value, metric["Unit"])
-    return found
+            metrics[metric["Name"]] = (value, metric["Unit"])
+    return metrics
 
 
 def test_age_of_the_oldest_returned_change_is_counted(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:

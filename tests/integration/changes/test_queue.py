@@ -1,4 +1,4 @@
-"""The event source mapping on this machine does what Lambda's does, and the function's own calls reach SQS."""
+"""The local event source mapping behaves like that of Lambda, and the function's own calls reach SQS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def urls(monkeypatch: pytest.MonkeyPatch) -> Any:
         attributes: Any = {"FifoQueue": "true", "ContentBasedDeduplication": "true", "VisibilityTimeout": "1800"}
         yield [
             client.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
-            for name in ("changes.fifo", "letters.fifo")
+            for name in ("changes.fifo", "dead-letters.fifo")
         ]
 
 
@@ -86,11 +86,11 @@ def test_returned_messages_are_received_again_in_order(urls: list[str]) -> None:
 def test_repeated_dead_letter_is_a_single_message(urls: list[str]) -> None:
     # given
     client = boto3.client("sqs")
-    letter = DeadLetter("{}", "org_0000000000000001", "m-1", "$: 名簿")
+    dead_letter = DeadLetter("{}", "org_0000000000000001", "m-1", "$: 名簿")
 
     # when
     for _ in range(2):
-        SqsChangeQueue(client, *urls).send_dead_letter(letter)
+        SqsChangeQueue(client, *urls).send_dead_letter(dead_letter)
 
     # then
     (message,) = client.receive_message(

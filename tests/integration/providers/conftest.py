@@ -11,7 +11,7 @@ from tests.support.clock import FakeClock
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """Start at the machine's time, because certificates are checked against that."""
+    """Start at the machine's time, because certificates are validated with it."""
     return FakeClock(time.time())
 
 

@@ -139,7 +139,7 @@ def test_users_are_looked_up(tenant: SimulatedTenant, client: Auth0Client, peopl
 
     assert users_by_email(client, profile["email"]) == [people[0]]
     assert users_by_email(client, profile["email"].upper()) == [people[0]]
-    assert users_by_email(client, "nobody@example.com") == []
+    assert users_by_email(client, "missing@example.com") == []
     assert user_exists(client, people[0])
     assert not user_exists(client, "auth0|000000000000000000000000")
 

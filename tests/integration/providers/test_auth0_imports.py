@@ -1,4 +1,4 @@
-"""Users brought back into a simulated tenant over real HTTPS."""
+"""Imports of users into a simulated tenant over real HTTPS."""
 
 from __future__ import annotations
 

@@ -87,8 +87,8 @@ def test_every_member_is_read_with_and_without_a_last_cursor(
     tenant: SimulatedTenant, api: OrganizationApi, organization: str, always_next: bool, with_roles: bool
 ) -> None:
     tenant.switches.members_always_next = always_next
-    everyone = [user["user_id"] for user in tenant.expected_users()]
-    tenant.organizations.add_members(organization, everyone[:345])
+    users = [user["user_id"] for user in tenant.expected_users()]
+    tenant.organizations.add_members(organization, users[:345])
 
     ids = [row["user_id"] for row in members(api, organization, with_roles=with_roles)]
 

@@ -1,4 +1,4 @@
-"""Organizations, groups and who belongs to them, read from a simulated domain over real HTTPS."""
+"""Organizations, groups and their members, read from a simulated domain over real HTTPS."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def rows(pieces: Iterator[bytes]) -> list[dict[str, Any]]:
 
 def expected_members(domain: SimulatedDomain) -> list[dict[str, Any]]:
     structure, directory = domain.structure, domain.directory
-    found: list[dict[str, Any]] = []
-    for one in structure.organizations:
-        head = {"id": one["id"], "code": one["code"]}
-        for index, title in structure.in_organization(one["code"]):
-            found.append({"organization": head, "member": {"user": directory.user(index), "title": title}})
+    members: list[dict[str, Any]] = []
+    for row in structure.organizations:
+        head = {"id": row["id"], "code": row["code"]}
+        for index, title in structure.in_organization(row["code"]):
+            members.append({"organization": head, "member": {"user": directory.user(index), "title": title}})
     for group in structure.groups:
         head = {"id": group["id"], "code": group["code"]}
-        found.extend({"group": head, "member": directory.user(index)} for index in structure.in_group(group))
-    return found
+        members.extend({"group": head, "member": directory.user(index)} for index in structure.in_group(group))
+    return members
 
 
 @pytest.mark.parametrize("dataset", CSV_FILES)
@@ -59,7 +59,7 @@ def test_every_file_is_delivered_unchanged(
 
 
 def test_organizations_and_groups_are_lines(domain: SimulatedDomain, client: CybozuClient) -> None:
-    groups = [{key: value for key, value in one.items() if key != "type"} for one in domain.structure.groups]
+    groups = [{key: value for key, value in row.items() if key != "type"} for row in domain.structure.groups]
 
     assert rows(stream_list_ndjson(client, ORGANIZATIONS)) == domain.structure.organizations
     assert rows(stream_list_ndjson(client, GROUPS)) == groups
@@ -69,10 +69,10 @@ def test_organizations_and_groups_are_lines(domain: SimulatedDomain, client: Cyb
 def test_every_member_is_a_line(domain: SimulatedDomain, client: CybozuClient, concurrency: int) -> None:
     report = PagingReport()
 
-    found = rows(stream_members_ndjson(client, concurrency=concurrency, report=report))
+    members = rows(stream_members_ndjson(client, concurrency=concurrency, report=report))
 
-    assert found == expected_members(domain)
-    assert (report.rows, report.duplicates, report.gaps, report.gone) == (len(found), 0, 0, [])
+    assert members == expected_members(domain)
+    assert (report.rows, report.duplicates, report.gaps, report.gone) == (len(members), 0, 0, [])
 
 
 def test_organization_that_was_deleted_meanwhile_is_skipped_and_named(
@@ -87,13 +87,13 @@ def test_organization_that_was_deleted_meanwhile_is_skipped_and_named(
     domain.faults.add(asks_for_it, faults.respond(400, body, {"Content-Type": "application/json"}), times=None)
     report = PagingReport()
 
-    found = rows(stream_members_ndjson(client, report=report))
+    members = rows(stream_members_ndjson(client, report=report))
 
-    assert found == [row for row in expected_members(domain) if row.get("organization", {}).get("id") != gone["id"]]
+    assert members == [row for row in expected_members(domain) if row.get("organization", {}).get("id") != gone["id"]]
     assert report.gone == [gone["id"]]
 
 
-@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize("dataset", READINGS)
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
@@ -105,21 +105,21 @@ def test_organization_that_was_deleted_meanwhile_is_skipped_and_named(
     ],
 )
 def test_error_response_to_any_request_is_raised(
-    domain: SimulatedDomain, client: CybozuClient, what: str, fault: faults.Action, error: type[MeiboError]
+    domain: SimulatedDomain, client: CybozuClient, dataset: str, fault: faults.Action, error: type[MeiboError]
 ) -> None:
     domain.faults.add("GET *", fault, times=None)
 
     with pytest.raises(error):
-        list(READINGS[what](client))
+        list(READINGS[dataset](client))
 
 
-@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize("dataset", READINGS)
 @pytest.mark.parametrize("fault", [faults.html(502), faults.respond(429), faults.reset()])
 def test_any_request_to_a_busy_domain_is_retried(
-    domain: SimulatedDomain, client: CybozuClient, what: str, fault: faults.Action
+    domain: SimulatedDomain, client: CybozuClient, dataset: str, fault: faults.Action
 ) -> None:
-    expected = b"".join(READINGS[what](client))
+    expected = b"".join(READINGS[dataset](client))
     met = domain.faults.add("GET *", fault, times=2)
 
-    assert b"".join(READINGS[what](client)) == expected
+    assert b"".join(READINGS[dataset](client)) == expected
     assert met.hits == 2

@@ -79,9 +79,9 @@ def test_changing_directory_yields_no_user_twice(domain: SimulatedDomain, client
     domain.between_pages.extend([lambda: domain.directory.insert(0)] * 3)
     report = PagingReport()
 
-    found = lines(client, concurrency=1, report=report)
+    users = lines(client, concurrency=1, report=report)
 
-    assert len({user["id"] for user in found}) == len(found)
+    assert len({user["id"] for user in users}) == len(users)
     assert report.duplicates == 3
 
 
@@ -91,17 +91,17 @@ def test_user_that_stays_is_read_while_others_leave(
 ) -> None:
     domain.between_pages.extend([lambda: domain.directory.remove(5)] * 6)
 
-    found = {user["id"] for user in lines(client, concurrency=concurrency)}
+    users = {user["id"] for user in lines(client, concurrency=concurrency)}
 
-    assert {user["id"] for user in domain.expected_users()} <= found
+    assert {user["id"] for user in domain.expected_users()} <= users
 
 
 def test_filter_returns_the_named_users(domain: SimulatedDomain, client: CybozuClient) -> None:
-    everyone = domain.expected_users()
-    wanted = everyone[3:240]
+    users = domain.expected_users()
+    selected = users[3:240]
 
-    assert lines(client, ids=[user["id"] for user in wanted]) == wanted
-    assert lines(client, codes=[user["code"] for user in wanted]) == wanted
+    assert lines(client, ids=[user["id"] for user in selected]) == selected
+    assert lines(client, codes=[user["code"] for user in selected]) == selected
 
 
 def test_api_token_is_sufficient(domain: SimulatedDomain, clock: FakeClock) -> None:

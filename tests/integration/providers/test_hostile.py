@@ -1,4 +1,4 @@
-"""What a provider, or whoever stands in its place, may send: every call ends, in bounded memory, with a reason."""
+"""Hostile responses of a provider or an intermediary: every request ends, in bounded memory, with a reason."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def cybozu(domain: SimulatedDomain, clock: FakeClock) -> CybozuClient:
 def bounded_memory() -> Iterator[None]:
     tracemalloc.start()
     yield
-    _, most = tracemalloc.get_traced_memory()
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # An answer is read up to 32 MiB, and once more to join it.
-    assert most < 160 * 1024 * 1024
+    # A response is read up to 32 MiB, and copied once to join its parts.
+    assert peak_bytes < 160 * 1024 * 1024
 
 
 def ends(work: Callable[[], Any], errors: tuple[type[MeiboError], ...]) -> None:
@@ -96,17 +96,17 @@ def test_endless_redirect_is_not_stored(tenant: SimulatedTenant, auth0: Auth0Cli
     ends(lambda: get_job(auth0, "job_1"), (WrongFormatError,))
 
 
-@pytest.mark.parametrize("what", HOSTILE)
-def test_token_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, what: str) -> None:
-    action, errors = HOSTILE[what]
+@pytest.mark.parametrize("case", HOSTILE)
+def test_token_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, case: str) -> None:
+    action, errors = HOSTILE[case]
     tenant.faults.add("POST /oauth/token", action, times=None)
 
     ends(lambda: get_job(auth0, "job_1"), errors)
 
 
-@pytest.mark.parametrize("what", HOSTILE)
-def test_api_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, what: str) -> None:
-    action, errors = HOSTILE[what]
+@pytest.mark.parametrize("case", HOSTILE)
+def test_api_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, case: str) -> None:
+    action, errors = HOSTILE[case]
     tenant.faults.add("* /api/v2/*", action, times=None)
 
     ends(lambda: get_job(auth0, "job_1"), errors)
@@ -118,16 +118,16 @@ def test_api_request_ends(tenant: SimulatedTenant, auth0: Auth0Client, what: str
     )
 
 
-@pytest.mark.parametrize("what", HOSTILE)
-def test_page_of_users_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: str) -> None:
-    action, errors = HOSTILE[what]
+@pytest.mark.parametrize("case", HOSTILE)
+def test_page_of_users_ends(domain: SimulatedDomain, cybozu: CybozuClient, case: str) -> None:
+    action, errors = HOSTILE[case]
     domain.faults.add("* /v1/*", action, times=None)
 
     ends(lambda: list(stream_users_ndjson(cybozu, concurrency=1)), errors)
 
 
 @pytest.mark.parametrize(
-    "what",
+    "case",
     [
         "a redirect",
         "a redirect to no URL",
@@ -138,8 +138,8 @@ def test_page_of_users_ends(domain: SimulatedDomain, cybozu: CybozuClient, what:
         "a teapot",
     ],
 )
-def test_csv_file_ends(domain: SimulatedDomain, cybozu: CybozuClient, what: str) -> None:
-    action, errors = HOSTILE[what]
+def test_csv_file_ends(domain: SimulatedDomain, cybozu: CybozuClient, case: str) -> None:
+    action, errors = HOSTILE[case]
     domain.faults.add("* /v1/*", action, times=None)
 
     ends(lambda: list(cybozu.stream_csv("users")), errors)
@@ -160,7 +160,7 @@ def test_url_is_not_logged(tenant: SimulatedTenant, auth0: Auth0Client, caplog: 
     tenant.faults.add("GET *", faults.reset())
     tenant.faults.add("GET *", faults.respond(400, "canary"))
 
-    # Not in the lambda: a traceback shows its line.
+    # Not in the lambda, because a traceback shows its line.
     address = "canary@example.com"
     with caplog.at_level(logging.DEBUG):
         ends(lambda: users_by_email(auth0, address), (MeiboError,))

@@ -1,4 +1,4 @@
-"""Roles, invitations and dry runs; and nothing of it tells about people where it should not."""
+"""Roles, invitations and dry runs, and logs without user data."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def test_missing_role_is_requested_once(world: ChangeQueueHarness, people: list[
     # when
     world.drain()
 
-    # then: everybody is a member, nobody has the role, and the letter would give it to all of them
+    # then: all users are members without the role, and the dead letter contains all of them
     assert world.members() == frozenset(people[:12])
     assert world.outcomes(message) == dict.fromkeys(people[:12], "rejected")
     assert {line["code"] for line in world.lines(message)} == {"roles_refused"}
     assert world.requests("POST", "roles") == [404]
-    (letter,) = world.letters()
-    assert letter["members"] == people[:12]
+    (dead_letter,) = world.letters()
+    assert dead_letter["members"] == people[:12]
 
 
 def test_rejected_roles_name_the_organization_of_the_member(world: ChangeQueueHarness, people: list[str]) -> None:
-    # given: the same unknown role in two organizations, in one batch
+    # given: the same unknown role in two organizations of a batch
     messages = [
         world.send(*people[number * 3 : number * 3 + 3], roles=["rol_0000000000000404"], organization=number)
         for number in range(2)
@@ -128,7 +128,7 @@ def test_existing_user_is_not_invited(world: ChangeQueueHarness) -> None:
 
 @pytest.mark.parametrize("user_id", ["auth0|\ud83d", "auth0|\x1b[2J", "no-provider", "auth0|" + "x" * 300])
 def test_invalid_user_id_in_the_tenant_does_not_block_the_organization(world: ChangeQueueHarness, user_id: str) -> None:
-    # given: a directory with an id that cannot be stored or printed
+    # given: a user id that a change cannot contain
     world.adapter.before = lambda request: (
         Instead(200, body=json.dumps([{"user_id": user_id}]).encode()) if "users-by-email" in str(request.url) else None
     )
@@ -160,7 +160,7 @@ def test_invitation_with_a_lost_response_is_not_created_again(world: ChangeQueue
 
 
 def _connection(world: ChangeQueueHarness) -> str:
-    """Return a connection that the first organization has enabled."""
+    """Return an enabled connection of the first organization."""
     organizations, connections = world.tenant.organizations, world.tenant.directory.connections
     return next(
         connection
@@ -221,7 +221,7 @@ def test_open_invitation_with_other_terms_rejects_the_change(
 
 
 def test_invitation_with_the_same_terms_is_found_among_others(world: ChangeQueueHarness) -> None:
-    # given: two invitations of one person, which Auth0 accepts; roles have no order
+    # given: two invitations of the same person, which Auth0 accepts; the order of roles is insignificant
     roles = list(world.tenant.organizations.roles)[:2]
     first = world.send(NEW, action="invite", roles=roles, invitation=TERMS)
     world.drain()
@@ -248,7 +248,7 @@ def test_expired_invitation_is_not_open(world: ChangeQueueHarness) -> None:
     message = world.send(NEW, action="invite", invitation={**TERMS, "ttl_sec": 3600}, change_id="hr-2")
     world.drain()
 
-    # then: Auth0 lists expired invitations as well
+    # then: the list of Auth0 includes expired invitations
     assert world.outcomes(message) == {NEW: "applied"}
     assert world.tenant.invitations.created == 2
 
@@ -262,8 +262,8 @@ def test_unknown_application_rejects_the_invitation(world: ChangeQueueHarness) -
 
     # then
     assert world.outcomes(message) == {NEW: "rejected", "b@example.com": "rejected"}
-    (letter,) = world.letters()
-    assert letter["invitation"]["client_id"] == "nothing"
+    (dead_letter,) = world.letters()
+    assert dead_letter["invitation"]["client_id"] == "nothing"
 
 
 @pytest.mark.parametrize("unknown", ["refuse", "ignore"])
@@ -272,9 +272,9 @@ def test_dry_run_reports_unknown_ids_and_writes_nothing(
 ) -> None:
     # given
     world.tenant.switches.unknown_member = "refuse" if unknown == "refuse" else "ignore"
-    nobody = "auth0|0000000000000000000000ff"
-    add = world.send(people[0], nobody, dry_run=True)
-    remove = world.send(people[0], nobody, action="remove", dry_run=True)
+    unknown_user = "auth0|0000000000000000000000ff"
+    add = world.send(people[0], unknown_user, dry_run=True)
+    remove = world.send(people[0], unknown_user, action="remove", dry_run=True)
     role = world.send(people[1], roles=["rol_0000000000000404"], dry_run=True)
     invite = world.send(NEW, action="invite", invitation=TERMS, dry_run=True)
 
@@ -282,18 +282,18 @@ def test_dry_run_reports_unknown_ids_and_writes_nothing(
     world.drain()
 
     # then
-    assert world.outcomes(add) == {people[0]: "dry_run", nobody: "rejected"}
-    assert world.outcomes(remove) == {people[0]: "dry_run", nobody: "dry_run"}
+    assert world.outcomes(add) == {people[0]: "dry_run", unknown_user: "rejected"}
+    assert world.outcomes(remove) == {people[0]: "dry_run", unknown_user: "dry_run"}
     assert world.outcomes(role) == {people[1]: "rejected"}
     assert world.outcomes(invite) == {NEW: "dry_run"}
-    assert {one.method for one in world.tenant.requests if one.path.startswith("/api")} == {"GET"}
+    assert {request.method for request in world.tenant.requests if request.path.startswith("/api")} == {"GET"}
     assert world.letters() == []
 
 
 def test_user_data_is_not_logged(
     world: ChangeQueueHarness, people: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    # given: every way in which a change ends
+    # given: changes with every kind of outcome
     caplog.set_level(logging.DEBUG)
     world.tenant.faults.add("POST /api/v2/organizations/*/members", respond(503, "no " + people[0]), times=2)
     world.send(people[0], "auth0|0000000000000000000000ff", requested_by="taro.yamada@example.com")
@@ -308,7 +308,7 @@ def test_user_data_is_not_logged(
 
     # then
     assert forbidden.hits == 1
-    told = json.dumps([{**record.__dict__, "args": None} for record in caplog.records], default=str, ensure_ascii=False)
+    log = json.dumps([{**record.__dict__, "args": None} for record in caplog.records], default=str, ensure_ascii=False)
     assert len(caplog.records) > 4
     for secret in (*people[:3], "0000ff", NEW, "yamada", "人事部"):
-        assert secret not in told
+        assert secret not in log

@@ -1,4 +1,4 @@
-"""Changes are carried out in order, in few requests, and each member ends with one outcome."""
+"""Changes are applied in order and in few requests, and each member has a single outcome."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_each_request_contains_ten_ids(world: ChangeQueueHarness, people: list[s
 
 
 def test_ids_of_many_messages_share_requests(world: ChangeQueueHarness, people: list[str]) -> None:
-    # given: a joiner here, a leaver there, one message each
+    # given: alternating additions and removals, each in its own message
     for number in range(10):
         action = "add" if number % 2 == 0 else "remove"
         world.send(people[number], action=action, change_id=f"hr-{number}")
@@ -68,7 +68,7 @@ def test_invalid_ids_are_isolated_and_the_others_are_applied(world: ChangeQueueH
         UNKNOWN: "rejected",
         UNKNOWN_2: "rejected",
     }
-    # 10 ids, twice a half, and so on down to each bad one: no id is asked for alone without need
+    # 10 ids, then both halves, and so on until each invalid id is isolated
     assert len(world.requests("POST")) <= 1 + 2 * 2 * math.ceil(math.log2(10))
 
 
@@ -79,8 +79,8 @@ def test_dead_letter_contains_only_the_rejected_ids_and_can_be_redriven(
     world.send(people[0], UNKNOWN, requested_by="hr-sync")
     world.drain()
 
-    # when: what was wrong is repaired and the letter is sent as it is
-    (letter,) = world.letters()
+    # when: the cause is fixed and the dead letter is redriven unchanged
+    (dead_letter,) = world.letters()
     world.tenant.switches.unknown_member = "ignore"
     (first,) = world.queue.letters
     world.queue.letters.clear()
@@ -88,12 +88,12 @@ def test_dead_letter_contains_only_the_rejected_ids_and_can_be_redriven(
     world.drain()
 
     # then
-    assert letter["members"] == [UNKNOWN]
-    assert {key: letter[key] for key in letter.keys() - {"members", "rejections"}} == {
+    assert dead_letter["members"] == [UNKNOWN]
+    assert {key: dead_letter[key] for key in dead_letter.keys() - {"members", "rejections"}} == {
         key: value for key, value in world.change(requested_by="hr-sync").items() if key != "members"
     }
-    assert letter["rejections"] == [
-        {"code": "refused", "reason": letter["rejections"][0]["reason"], "members": [UNKNOWN]}
+    assert dead_letter["rejections"] == [
+        {"code": "refused", "reason": dead_letter["rejections"][0]["reason"], "members": [UNKNOWN]}
     ]
     assert world.outcomes(again) == {UNKNOWN: "applied"}
     assert world.queue.letters == []
@@ -110,8 +110,8 @@ def test_confirmation_in_a_dead_letter_is_its_number_of_ids(world: ChangeQueueHa
     world.drain()
 
     # then
-    (letter,) = world.letters()
-    assert letter["confirm_removals"] == len(letter["members"]) == 3
+    (dead_letter,) = world.letters()
+    assert dead_letter["confirm_removals"] == len(dead_letter["members"]) == 3
 
 
 def test_unknown_id_that_auth0_ignores_counts_as_applied(world: ChangeQueueHarness, people: list[str]) -> None:
@@ -122,7 +122,7 @@ def test_unknown_id_that_auth0_ignores_counts_as_applied(world: ChangeQueueHarne
     # when
     world.drain()
 
-    # then: one request, and nothing tells that nobody was added
+    # then: a single request, whose response does not show that no member was added
     assert world.requests("POST") == [204]
     assert world.outcomes(message) == {people[0]: "applied", UNKNOWN: "applied"}
     assert world.members() == {people[0]}

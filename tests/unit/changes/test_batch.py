@@ -1,4 +1,4 @@
-"""What arrives from the queue is read, and what does not come from a queue is refused."""
+"""Messages of an event of SQS are parsed, and other events are rejected."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_messages_keep_their_order_within_their_group() -> None:
     ]
 
     # when
-    found = by_group(parse_queue_event({"Records": records}))
+    batches = by_group(parse_queue_event({"Records": records}))
 
     # then
-    assert sorted([message.message_id for message in group] for group in found) == [
+    assert sorted([message.message_id for message in group] for group in batches) == [
         ["0", "2", "5"],
         ["1", "4"],
         ["3"],

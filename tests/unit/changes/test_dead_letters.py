@@ -1,4 +1,4 @@
-"""A dead letter is a message that SQS takes and that the queue can read again."""
+"""A dead letter is accepted by SQS and is a valid change that can be redriven."""
 
 from __future__ import annotations
 
@@ -41,60 +41,60 @@ def _rejected(*members: str, reason: str | None = "Auth0 refuses it (400)") -> l
     return [Outcome(member, "rejected", NOW, "refused", reason) for member in members]
 
 
-def _size(letter: DeadLetter) -> int:
-    """Return what SQS counts: the body, and the attribute's name, type and value."""
-    attribute = len("MeiboReason" + "String") + len(letter.reason.encode()) if letter.reason else 0
-    return len(letter.body.encode()) + attribute
+def _size(dead_letter: DeadLetter) -> int:
+    """Return the size as SQS counts it: the body, and the name, type and value of the attribute."""
+    attribute = len("MeiboReason" + "String") + len(dead_letter.reason.encode()) if dead_letter.reason else 0
+    return len(dead_letter.body.encode()) + attribute
 
 
 def test_dead_letter_of_an_unreadable_message_is_the_message_as_received() -> None:
-    letter = dead_letter_of_message(DELIVERY, "$: is not valid JSON")
+    dead_letter = dead_letter_of_message(DELIVERY, "$: is not valid JSON")
 
-    assert (letter.body, letter.group_id, letter.deduplication_id) == ("{not json", ORGANIZATION, "m-1")
-    assert letter.reason == "$: is not valid JSON"
+    assert (dead_letter.body, dead_letter.group_id, dead_letter.deduplication_id) == ("{not json", ORGANIZATION, "m-1")
+    assert dead_letter.reason == "$: is not valid JSON"
 
 
 def test_dead_letter_is_a_valid_change_of_the_rejected_members() -> None:
-    # given: a change that was a dead letter before
+    # given: a change that was redriven
     document = {**CHANGE, "members": ["auth0|1", "auth0|2", "auth0|3"], "confirm_removals": 3, "rejections": ["old"]}
 
     # when
-    letter = dead_letter_of_members(DELIVERY, document, _rejected("auth0|1", "auth0|3"))
+    dead_letter = dead_letter_of_members(DELIVERY, document, _rejected("auth0|1", "auth0|3"))
 
     # then
-    reading = parse_change(letter.body, max_removals=0, group_id=ORGANIZATION)
+    reading = parse_change(dead_letter.body, max_removals=0, group_id=ORGANIZATION)
     assert reading.change
     assert reading.change.members == ("auth0|1", "auth0|3")
-    assert json.loads(letter.body)["rejections"] == [
+    assert json.loads(dead_letter.body)["rejections"] == [
         {"code": "refused", "reason": "Auth0 refuses it (400)", "members": ["auth0|1", "auth0|3"]}
     ]
 
 
 def test_dead_letter_of_many_long_ids_omits_the_reason_of_each_id() -> None:
-    # given: as many bytes of ids as a message can have
+    # given: ids of the maximum size of a message
     members = [f"samlp|{'長' * 70}|{number:04d}" for number in range(1000)]
 
     # when
-    letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, _rejected(*members))
+    dead_letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, _rejected(*members))
 
     # then
-    assert _size(letter) <= MAX_MESSAGE_BYTES
-    assert json.loads(letter.body)["rejections"] == [
+    assert _size(dead_letter) <= MAX_MESSAGE_BYTES
+    assert json.loads(dead_letter.body)["rejections"] == [
         {"code": "refused", "reasons": ["Auth0 refuses it (400)"], "count": 1000}
     ]
-    assert json.loads(letter.body)["members"] == members
+    assert json.loads(dead_letter.body)["members"] == members
 
 
 def test_dead_letter_contains_only_characters_that_sqs_accepts() -> None:
-    letter = dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|\ufffe\uffff"))
+    dead_letter = dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|\ufffe\uffff"))
 
-    assert "\ufffe" not in letter.body
-    assert "\uffff" not in letter.body
-    assert json.loads(letter.body)["members"] == ["auth0|\ufffe\uffff"]
+    assert "\ufffe" not in dead_letter.body
+    assert "\uffff" not in dead_letter.body
+    assert json.loads(dead_letter.body)["members"] == ["auth0|\ufffe\uffff"]
 
 
 def test_dead_letter_always_has_a_reason() -> None:
-    # SQS refuses an empty attribute.
+    # SQS rejects an empty attribute.
     assert dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|1", reason=None)).reason == "rejected"
 
 
@@ -107,7 +107,7 @@ def test_dead_letter_always_has_a_reason() -> None:
     ],
 )
 def test_dead_letter_of_a_large_message_has_at_most_the_maximum_size(reason: str, form: set[str]) -> None:
-    # given: 215 KB of ids, and a reason for each of them alone
+    # given: 215 KB of ids, each with its own reason
     members = [f"samlp|{'x' * 204}|{number:04d}" for number in range(1000)]
     outcomes = [
         Outcome(member, "rejected", NOW, ("refused", "already_a_user")[number % 2], reason.format(number))
@@ -115,11 +115,11 @@ def test_dead_letter_of_a_large_message_has_at_most_the_maximum_size(reason: str
     ]
 
     # when
-    letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, outcomes)
+    dead_letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, outcomes)
 
     # then
-    assert _size(letter) <= MAX_MESSAGE_BYTES
-    document = json.loads(letter.body)
+    assert _size(dead_letter) <= MAX_MESSAGE_BYTES
+    document = json.loads(dead_letter.body)
     assert document["members"] == members
     assert [set(rejection) for rejection in document["rejections"]] == [form, form]
     assert {rejection["code"]: rejection["count"] for rejection in document["rejections"]} == {
@@ -130,9 +130,9 @@ def test_dead_letter_of_a_large_message_has_at_most_the_maximum_size(reason: str
 
 @given(data=st.data())
 def test_dead_letter_of_any_change_has_at_most_the_maximum_size(data: st.DataObject) -> None:
-    # given: a message as large as a queue accepts
-    letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=["|"]), min_size=1, max_size=40)
-    some = data.draw(st.lists(letters, min_size=1, max_size=20, unique=True))
+    # given: a message of the maximum size of the queue
+    dead_letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=["|"]), min_size=1, max_size=40)
+    some = data.draw(st.lists(dead_letters, min_size=1, max_size=20, unique=True))
     members = [f"auth0|{text}" for text in some]
     document = {**CHANGE, "requested_by": "", "members": members}
     document["requested_by"] = "x" * (
@@ -152,8 +152,8 @@ def test_dead_letter_of_any_change_has_at_most_the_maximum_size(data: st.DataObj
     whole = dead_letter_of_message(replace(DELIVERY, body=message), data.draw(reasons))
 
     # then
-    for letter in (part, whole):
-        assert _size(letter) <= MAX_MESSAGE_BYTES
-        assert len(letter.reason.encode()) <= MAX_REASON_BYTES
-        assert not NOT_ACCEPTED.search(letter.body + letter.reason)
+    for dead_letter in (part, whole):
+        assert _size(dead_letter) <= MAX_MESSAGE_BYTES
+        assert len(dead_letter.reason.encode()) <= MAX_REASON_BYTES
+        assert not NOT_ACCEPTED.search(dead_letter.body + dead_letter.reason)
     assert json.loads(part.body)["members"] == members

@@ -1,4 +1,4 @@
-"""One scenario with everything in it, broken at each of its calls in turn: it ends the same."""
+"""A scenario of all kinds of changes ends with the same result if any of its calls fails."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ FAULTS: dict[str, Callable[[], Instead | None]] = {
 }
 
 
-class DiedError(BaseException):
-    """The function's process ended here."""
+class TerminatedError(BaseException):
+    """The process of the function was terminated."""
 
 
 class BreakOne:
-    """Breaks the n-th call of the provider."""
+    """Returns a fault for the n-th request to the provider."""
 
     def __init__(self, fault: str, number: int) -> None:
         self.fault = fault
@@ -59,7 +59,7 @@ class BreakOne:
 
 
 class Strike:
-    """Lets the n-th call of the store or the queue fail or kill, before or after it took effect."""
+    """Makes the n-th call of the store or queue fail, or terminates the function, before or after the call."""
 
     def __init__(self, number: int, *, late: bool, deadly: bool) -> None:
         self.number, self.late, self.deadly = number, late, deadly
@@ -70,10 +70,10 @@ class Strike:
         self.seen += not self.over
         struck = self.seen == self.number and not self.over
         if struck and not self.late:
-            raise DiedError if self.deadly else ConnectionError("aws")
+            raise TerminatedError if self.deadly else ConnectionError("aws")
         result = work()
         if struck:
-            raise DiedError if self.deadly else ConnectionError("aws")
+            raise TerminatedError if self.deadly else ConnectionError("aws")
         return result
 
 
@@ -96,12 +96,12 @@ class StruckQueue:
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         self.strike.around(lambda: self.queue.set_visibility_timeout(unprocessed, seconds))
 
-    def send_dead_letter(self, letter: DeadLetter) -> None:
-        self.strike.around(lambda: self.queue.send_dead_letter(letter))
+    def send_dead_letter(self, dead_letter: DeadLetter) -> None:
+        self.strike.around(lambda: self.queue.send_dead_letter(dead_letter))
 
 
 class Scenario:
-    """Members added and removed in two organizations, with roles, an unknown id, an invitation, a bad message."""
+    """Additions and removals in two organizations, with roles, an unknown id, an invitation and an invalid message."""
 
     def __init__(self, strike: Strike | None = None) -> None:
         self.strike = strike = strike or Strike(-2, late=False, deadly=False)
@@ -122,20 +122,20 @@ class Scenario:
         }
 
     def end(self) -> None:
-        """Work the queue empty, whoever dies on the way, and compare."""
+        """Process the queue until it is empty, despite terminated functions, and compare the result."""
         world = self.world
         source = world.source()
         for _ in range(40):
             try:
                 source.poll()
-            except DiedError:
+            except TerminatedError:
                 source = world.source()
             world.clock.sleep(1800)
         self.strike.over = True
         assert world.queue.size() == 0
         assert [world.members(0), world.members(1)] == self.members
         assert {message: world.outcomes(message) for message in self.outcomes} == self.outcomes
-        assert {tuple(letter["members"]) for letter in world.letters()} == {(UNKNOWN,), ("x",)}
+        assert {tuple(dead_letter["members"]) for dead_letter in world.letters()} == {(UNKNOWN,), ("x",)}
         assert world.tenant.invitations.created == 1
 
 
@@ -194,4 +194,4 @@ def test_reason_of_a_dead_letter_has_a_maximum_size() -> None:
     scenario.world.drain()
 
     # then
-    assert all(len(letter.reason.encode()) <= MAX_REASON_BYTES for letter in scenario.world.queue.letters)
+    assert all(len(dead_letter.reason.encode()) <= MAX_REASON_BYTES for dead_letter in scenario.world.queue.letters)

@@ -1,4 +1,4 @@
-"""What is cut short goes back in order, is tried again, and is done once."""
+"""Interrupted changes are returned to the queue in order, retried, and applied once."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ MEMBERS = "POST /api/v2/organizations/*/members"
 ROLES = "POST /api/v2/organizations/*/members/*/roles"
 
 
-class DiedError(BaseException):
-    """The function's process ended here."""
+class TerminatedError(BaseException):
+    """The process of the function was terminated."""
 
 
 def poll(world: ChangeQueueHarness) -> None:
-    """Take one batch through a fresh execution environment, which may die on the way."""
+    """Process a batch in a new execution environment, which may be terminated."""
     source = world.source()
     try:
         source.poll()
-    except DiedError:
-        # Lambda deletes nothing; the messages come again when the visibility time-out is over.
+    except TerminatedError:
+        # Lambda deletes no message, so SQS delivers them again after the visibility timeout.
         world.clock.sleep(world.queue.visibility)
 
 
 def test_messages_beyond_the_time_limit_are_returned_in_order(world: ChangeQueueHarness, people: list[str]) -> None:
-    # given: a provider so slow that an invocation has time for a few requests
+    # given: a slow provider, so that an invocation can send only a few requests
     world.seconds = world.adapter._seconds = 50.0
     for number in range(8):
         world.send(*people[number * 10 : number * 10 + 10], organization=number % 2, change_id=f"hr-{number}")
@@ -50,14 +50,14 @@ def test_messages_beyond_the_time_limit_are_returned_in_order(world: ChangeQueue
 
 @pytest.mark.parametrize("status", [400, 404])
 def test_error_page_of_a_proxy_rejects_no_member(world: ChangeQueueHarness, people: list[str], status: int) -> None:
-    # given: a proxy answers instead of Auth0
+    # given: a proxy responds instead of Auth0
     world.tenant.faults.add("* /api/v2/organizations/*", html(status), times=4)
     world.send(*people[:3])
 
     # when
     world.drain()
 
-    # then: the change waits until Auth0 answers again
+    # then: the change is applied when Auth0 responds again
     assert world.members(0) == frozenset(people[:3])
     assert [line["outcome"] for line in world.lines()] == ["applied"] * 3
     assert world.queue.letters == []
@@ -92,7 +92,7 @@ def test_failed_organization_keeps_its_order_and_does_not_stop_others(
 
 
 def test_finished_message_waits_for_an_unfinished_earlier_message(world: ChangeQueueHarness, people: list[str]) -> None:
-    # given: the additions are sent together and first, then the removal finds the provider busy
+    # given: the additions are sent first, in the same request; then the provider is busy
     first = world.send(people[0])
     stuck = world.send(people[1], action="remove")
     last = world.send(people[2])
@@ -111,12 +111,12 @@ def test_finished_message_waits_for_an_unfinished_earlier_message(world: ChangeQ
     assert [world.outcomes(message) for message in (first, stuck, last)] == [
         {people[number]: "applied"} for number in range(3)
     ]
-    # what was on record was not sent again
+    # recorded outcomes were not requested again
     assert world.requests("POST") == [204]
 
 
 def test_message_that_outlasts_an_invocation_resumes(world: ChangeQueueHarness, people: list[str]) -> None:
-    # given: 190 requests of 2 s for the roles alone
+    # given: 190 requests of 2 s for roles
     world.adapter._seconds = 2.0
     role = next(iter(world.tenant.organizations.roles))
     message = world.send(*people[:190], roles=[role])
@@ -156,7 +156,7 @@ def test_outage_of_a_provider_moves_no_valid_change_to_the_dead_letter_queue(
 def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(
     world: ChangeQueueHarness, people: list[str]
 ) -> None:
-    # given: invitations that fail at once, and changes of other organizations that keep coming
+    # given: invitations that fail immediately, and a steady flow of changes of other organizations
     invitations = f"POST /api/v2/organizations/{world.organizations[0]}/invitations"
     fault = world.tenant.faults.add(invitations, respond(503), times=None)
     terms = {"client_id": "portal", "inviter": "HR"}
@@ -170,7 +170,7 @@ def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(
         source.poll()
         world.clock.sleep(60)
 
-    # then: six hours are the first five waits and one every 15 minutes
+    # then: six hours consist of the first five waits, and a wait every 15 minutes
     assert len(world.lines()) > 300
     assert message.received <= 5 + 6 * 4
     fault.times = 0
@@ -181,7 +181,7 @@ def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(
 def test_organization_without_a_turn_is_received_again_without_a_delay(
     world: ChangeQueueHarness, people: list[str]
 ) -> None:
-    # given: two organizations with more work than one invocation has time for
+    # given: two organizations with more changes than an invocation can apply
     world.seconds = world.adapter._seconds = 100.0
     for number in range(2):
         world.send(*people[number * 100 : number * 100 + 100], organization=number)
@@ -192,19 +192,19 @@ def test_organization_without_a_turn_is_received_again_without_a_delay(
     # then
     assert [message.visible_at - world.clock.now() for message in world.queue.messages] == [0, 0]
 
-    # when: this has happened often
+    # when: the message was received often
     for message in world.queue.messages:
         message.received = MAX_LATE_RECEIVES
     world.source().poll()
 
-    # then: only the one that was worked on
+    # then: only the organization whose turn came makes progress
     assert sorted(message.visible_at - world.clock.now() for message in world.queue.messages) == [0, 900]
 
 
 def test_outage_of_nine_days_moves_no_valid_change_to_the_dead_letter_queue(
     world: ChangeQueueHarness, people: list[str]
 ) -> None:
-    # given: more organizations than have their turn in an invocation
+    # given: more organizations than an invocation can process
     world.adapter.before = lambda _request: Instead(503)
     messages = [world.send(people[number], organization=number) for number in range(5)]
     begin = world.clock.now()
@@ -231,7 +231,7 @@ def test_function_does_not_wait_for_a_long_rate_limit(world: ChangeQueueHarness,
     # when
     world.drain()
 
-    # then: the function did not sleep through it
+    # then: the function did not wait for the rate limit
     assert world.outcomes(message) == {people[0]: "applied"}
     assert world.requests("POST").count(429) == 3
     assert world.clock.now() - begin > 3 * 900
@@ -241,7 +241,7 @@ def test_function_does_not_wait_for_a_long_rate_limit(world: ChangeQueueHarness,
 def test_rejected_credentials_or_scopes_keep_the_change_on_the_queue(
     world: ChangeQueueHarness, people: list[str], status: int
 ) -> None:
-    # given: credentials that are refused, or a scope that is missing, until somebody repairs it
+    # given: rejected credentials or a missing OAuth scope, until it is corrected
     fault = world.tenant.faults.add(MEMBERS, respond(status), times=None)
     message = world.send(people[0])
     source = world.source()
@@ -267,7 +267,7 @@ def test_rejected_credentials_are_read_again_in_the_same_invocation(
     source = world.source()
     world.send(people[0])
     source.poll()
-    # a token that is refused is requested again before the credentials count as refused
+    # a rejected token is replaced once before the credentials count as rejected
     world.tenant.faults.add(MEMBERS, respond(status), times=2 if status == 401 else 1)
     message = world.send(people[1], change_id="hr-2")
 
@@ -316,7 +316,7 @@ def test_busy_aws_does_not_count_as_a_failure(
     def busy(_key: str, _body: bytes, *, content_type: str) -> bool:
         raise error
 
-    # when: no record can be written during one invocation
+    # when: S3 accepts no record during an invocation
     with monkeypatch.context() as patch:
         patch.setattr(world.storage, "put_bytes", busy)
         world.source().poll()
@@ -348,7 +348,7 @@ def test_outcomes_that_s3_cannot_store_do_not_use_up_the_receives(
             source.poll()
             world.clock.sleep(60)
 
-    # then: the first five waits, and one every 15 minutes
+    # then: the first five waits, and a wait every 15 minutes
     assert message.received <= 5 + 6 * 4
     assert world.counts["failures"] == 0
     world.drain()
@@ -363,16 +363,16 @@ def test_termination_between_two_steps_changes_no_outcome(
     unknown = "auth0|0000000000000000000000ff"
     message = world.send(*people[:5], unknown)
     put, send_dead_letter = world.storage.put_bytes, world.queue.send_dead_letter
-    died: list[str] = []
+    terminations: list[str] = []
 
     def dying(work: Callable[..., Any], *, first: bool) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            if died:
+            if terminations:
                 return work(*arguments, **options)
-            died.append(moment)
+            terminations.append(moment)
             if not first:
                 work(*arguments, **options)
-            raise DiedError
+            raise TerminatedError
 
         return call
 
@@ -388,23 +388,23 @@ def test_termination_between_two_steps_changes_no_outcome(
     poll(world)
 
     # then
-    assert died
+    assert terminations
     assert world.queue.size() == 0
     assert world.outcomes(message) == {**dict.fromkeys(people[:5], "applied"), unknown: "rejected"}
-    assert {tuple(letter["members"]) for letter in world.letters()} == {(unknown,)}
-    # the letter may be there twice where death came between it and the acknowledgement; sent again, it does no harm
+    assert {tuple(dead_letter["members"]) for dead_letter in world.letters()} == {(unknown,)}
+    # the dead letter exists twice if the function was terminated before the acknowledgement; a repetition does no harm
     assert len(world.letters()) == (2 if moment == "after the dead letter" else 1)
     assert world.members() == frozenset(people[:5])
 
 
 def test_recorded_message_is_not_applied_again(world: ChangeQueueHarness, people: list[str]) -> None:
-    # given: the function died after its record; meanwhile somebody removed the member by hand
+    # given: the function was terminated after it wrote the record, and the member was removed manually meanwhile
     world.send(people[0])
     put = world.storage.put_bytes
 
     def record_and_die(key: str, body: bytes, *, content_type: str) -> bool:
         put(key, body, content_type=content_type)
-        raise DiedError
+        raise TerminatedError
 
     world.storage.put_bytes = record_and_die  # type: ignore[method-assign]  # dies once
     poll(world)

@@ -1,4 +1,4 @@
-"""Merging saves requests and changes nothing of what happens to anybody."""
+"""Merging reduces the number of requests and does not change the result of any member."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def test_merged_changes_have_the_same_result_as_separate_changes(changes: list[t
 
     # when
     together: set[str] = set()
-    asked: Counter[tuple[int, str]] = Counter()
+    executed: Counter[tuple[int, str]] = Counter()
     for step in merge([(index, _change(*change), change[1]) for index, change in enumerate(changes)]):
         for portion in step.requests():
             assert len(portion) <= 10
             together = together | set(portion) if step.action == "add" else together - set(portion)
-        asked.update((index, member) for member, indexes in step.members.items() for index in indexes)
+        executed.update((index, member) for member, indexes in step.members.items() for index in indexes)
 
     # then
     assert together == alone
-    assert asked == Counter((index, member) for index, (_, members) in enumerate(changes) for member in members)
+    assert executed == Counter((index, member) for index, (_, members) in enumerate(changes) for member in members)
 
 
 @given(st.lists(st.integers(0, 200).map(str), min_size=1, max_size=200, unique=True), st.data())
 def test_ids_of_an_action_share_requests_across_changes(members: list[str], data: st.DataObject) -> None:
-    # given: the ids over up to ten changes, and between them changes of the other action for others
+    # given: the ids in up to ten changes, interleaved with changes of the other action for other users
     cuts = sorted(data.draw(st.lists(st.integers(0, len(members)), max_size=4)))
     changes: list[Change] = []
     for start, end in zip([0, *cuts], [*cuts, len(members)], strict=True):

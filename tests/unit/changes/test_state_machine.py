@@ -1,8 +1,8 @@
-"""Whatever happens on the way, organizations end as the changes say and every id has one outcome.
+"""Under random faults, organizations have the members that the changes require, and every id has a single outcome.
 
-Random changes, duplicates of messages, groups in any order, and at every call of the provider 429, 5xx, resets before
-and after the request took effect, and time-outs. Writing a record, sending a dead letter and hiding a message fail too,
-and the function dies between any two steps.
+The test sends random changes, duplicates of messages, and groups in any order. Requests to the provider return 429 or
+5xx, time out, or are reset before or after they took effect. Writing a record, sending a dead letter and setting the
+visibility timeout fail, and the function is terminated between any two steps.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FAULTS = ("429", "429 with Retry-After", "500", "503", "reset", "reset after", "
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a random change says, in numbers."""
+class RandomChange:
+    """The parameters of a random change."""
 
     organization: int
     action: str
@@ -48,7 +48,7 @@ class Asked:
 
 
 CHANGES = st.builds(
-    Asked,
+    RandomChange,
     organization=st.integers(0, ORGANIZATIONS - 1),
     action=st.sampled_from(["add", "remove"]),
     members=st.lists(st.integers(0, PEOPLE - 1), min_size=1, max_size=PEOPLE, unique=True),
@@ -60,15 +60,15 @@ CHANGES = st.builds(
 )
 
 
-class DiedError(BaseException):
-    """The function's process ended here."""
+class TerminatedError(BaseException):
+    """The process of the function was terminated."""
 
 
 class Chance:
-    """Decides at every call whether it fails; ``share`` 0 lets everything through."""
+    """Decides for every call whether it fails; with a ``share`` of 0 no call fails."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311  # dice that fall the same again
+        self.random = random.Random(seed)  # noqa: S311  # reproducible
         self.share = 0.0
         self.deadly = 0.0
 
@@ -77,13 +77,13 @@ class Chance:
 
     def strike(self) -> None:
         if self.random.random() < self.deadly:
-            raise DiedError
+            raise TerminatedError
         if self.random.random() < self.share / 2:
             raise ConnectionError("aws")
 
 
 class UnreliableStore(MemoryStorage):
-    """A store whose writes fail or kill sometimes, before or after they took effect."""
+    """A store whose writes sometimes fail or terminate the function, before or after they took effect."""
 
     def __init__(self, chance: Chance) -> None:
         super().__init__()
@@ -100,12 +100,12 @@ class UnreliableStore(MemoryStorage):
         return super().read(key)
 
     def all_lines(self) -> list[Any]:
-        """Return every line, for the test itself."""
+        """Return every line without faults, for assertions."""
         return [json.loads(line) for body in self.objects.values() for line in body.splitlines()]
 
 
 class UnreliableQueue:
-    """The function's side of the queue, whose calls fail sometimes."""
+    """The queue as the function uses it; its calls sometimes fail."""
 
     def __init__(self, world: ChangeQueueHarness, chance: Chance) -> None:
         self.world = world
@@ -115,14 +115,14 @@ class UnreliableQueue:
         self.chance.strike()
         self.world.queue.set_visibility_timeout(unprocessed, seconds)
 
-    def send_dead_letter(self, letter: DeadLetter) -> None:
+    def send_dead_letter(self, dead_letter: DeadLetter) -> None:
         self.chance.strike()
-        self.world.queue.send_dead_letter(letter)
+        self.world.queue.send_dead_letter(dead_letter)
         self.chance.strike()
 
 
 class Changes(RuleBasedStateMachine):
-    """The queue, the function and the tenant, beside a model of the organizations."""
+    """The queue, the function and the tenant, and a model of the organizations."""
 
     @initialize(seed=st.integers(0, 2**32), unknown=st.sampled_from(["refuse", "ignore"]))
     def begin(self, seed: int, unknown: str) -> None:
@@ -138,10 +138,10 @@ class Changes(RuleBasedStateMachine):
         self.source = self.world.source()
         self.people = [user["user_id"] for user in tenant.expected_users()]
         self.model: list[set[str]] = [set() for _ in range(ORGANIZATIONS)]
-        #: message id -> what each member's outcome must be
+        #: The expected outcome of each member, by message id.
         self.expected: dict[str, dict[str, str]] = {}
 
-    # -- the provider's faults
+    # -- faults of the provider
 
     def before(self, request: requests.PreparedRequest) -> Instead | None:
         self.late = None
@@ -168,37 +168,37 @@ class Changes(RuleBasedStateMachine):
             self.world.clock.sleep(30)
             raise requests.ReadTimeout
 
-    # -- what happens
+    # -- rules
 
     @rule(changes=st.lists(CHANGES, min_size=1, max_size=8))
-    def send(self, changes: list[Asked]) -> None:
+    def send(self, changes: list[RandomChange]) -> None:
         for change in changes:
             self._send(change)
 
-    def _send(self, asked: Asked) -> None:
-        named = [self.people[number] for number in asked.members] + [UNKNOWN[number] for number in asked.unknown]
+    def _send(self, change: RandomChange) -> None:
+        named = [self.people[number] for number in change.members] + [UNKNOWN[number] for number in change.unknown]
         self.chance.random.shuffle(named)
-        named += [] if asked.wrong is None else [asked.wrong]
-        more: dict[str, Any] = {"dry_run": True} if asked.dry_run else {}
-        removing = asked.action == "remove"
-        if asked.confirm and removing:
-            more["confirm_removals"] = len(named) + (asked.confirm == "wrong")
-        unconfirmed = asked.confirm is None and len(named) > MAX_REMOVALS
-        invalid = asked.wrong is not None or (removing and (asked.confirm == "wrong" or unconfirmed))
-        for copy in range(asked.copies):
+        named += [] if change.wrong is None else [change.wrong]
+        more: dict[str, Any] = {"dry_run": True} if change.dry_run else {}
+        removing = change.action == "remove"
+        if change.confirm and removing:
+            more["confirm_removals"] = len(named) + (change.confirm == "wrong")
+        unconfirmed = change.confirm is None and len(named) > MAX_REMOVALS
+        invalid = change.wrong is not None or (removing and (change.confirm == "wrong" or unconfirmed))
+        for copy in range(change.copies):
             unique = f"{len(self.expected)}-{copy}"
             message = self.world.send(
-                *named, action=asked.action, organization=asked.organization, unique=unique, **more
+                *named, action=change.action, organization=change.organization, unique=unique, **more
             )
             if invalid:
                 self.expected[message] = dict.fromkeys(named, "rejected")
                 continue
-            bad = set(UNKNOWN) if self._refused(asked.action, dry_run=asked.dry_run) else set()
-            good = "dry_run" if asked.dry_run else "applied"
-            self.expected[message] = {member: "rejected" if member in bad else good for member in named}
-            if not asked.dry_run:
-                members, here = self.model[asked.organization], set(named) - set(UNKNOWN)
-                self.model[asked.organization] = members - here if removing else members | here
+            rejected_ids = set(UNKNOWN) if self._refused(change.action, dry_run=change.dry_run) else set()
+            outcome = "dry_run" if change.dry_run else "applied"
+            self.expected[message] = {member: "rejected" if member in rejected_ids else outcome for member in named}
+            if not change.dry_run:
+                members, valid_ids = self.model[change.organization], set(named) - set(UNKNOWN)
+                self.model[change.organization] = members - valid_ids if removing else members | valid_ids
 
     def _refused(self, action: str, *, dry_run: bool) -> bool:
         return action == "add" and (dry_run or self.world.tenant.switches.unknown_member == "refuse")
@@ -213,12 +213,12 @@ class Changes(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Take a fresh execution environment."""
+        """Start a new execution environment."""
         self.source = self.world.source()
 
     @rule()
     def reorder_groups(self) -> None:
-        """Let other organizations come first; within one the order stays."""
+        """Shuffle the organizations; the order within each organization is unchanged."""
         groups: dict[str, list[Any]] = {}
         for message in self.world.queue.messages:
             groups.setdefault(message.group, []).append(message)
@@ -231,7 +231,7 @@ class Changes(RuleBasedStateMachine):
     def deliver(self) -> None:
         try:
             self.source.poll()
-        except DiedError:
+        except TerminatedError:
             self.source = self.world.source()
 
     @precondition(lambda self: self.world.queue.size())
@@ -241,14 +241,14 @@ class Changes(RuleBasedStateMachine):
         self.world.drain()
         self._check()
 
-    # -- what must be so
+    # -- invariants
 
     @invariant()
     def no_member_has_two_outcomes(self) -> None:
         if not hasattr(self, "world"):
             return
         lines = Counter((line["message_id"], line["member"]) for line in self.storage.all_lines())
-        assert [one for one, times in lines.items() if times > 1] == []
+        assert [member for member, times in lines.items() if times > 1] == []
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -261,14 +261,14 @@ class Changes(RuleBasedStateMachine):
             assert self.world.members(organization) == model
         for message, expected in self.expected.items():
             outcomes = {member or "": outcome for member, outcome in self.world.outcomes(message).items()}
-            # An empty id names nobody, so its rejection stands under the message's other ids.
+            # An empty id is not a member, so only the other ids of the message have outcomes.
             assert outcomes == {member: outcome for member, outcome in expected.items() if member}
         assert not self.world.queue.expired
-        for letter in self.world.letters():
-            assert set(letter["members"]) & {*UNKNOWN, *WRONG} or letter["action"] == "remove"
+        for dead_letter in self.world.letters():
+            assert set(dead_letter["members"]) & {*UNKNOWN, *WRONG} or dead_letter["action"] == "remove"
 
 
-# A failure takes its time to be made small.
+# Shrinking a failure takes long.
 TestChanges = pytest.mark.timeout(900)(Changes.TestCase)
 TestChanges.settings = settings(
     max_examples=80,

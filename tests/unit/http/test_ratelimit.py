@@ -170,7 +170,7 @@ def _lower(headers: dict[str, str]) -> dict[str, str]:
 
 
 class Bucket:
-    """A token bucket that answers as Auth0 does: ``reset`` is when the next token comes, in whole seconds."""
+    """A token bucket with the headers of Auth0: ``reset`` is the time of the next token, in integer seconds."""
 
     def __init__(self, clock: FakeClock, *, burst: int, per_minute: int, skew: float) -> None:
         self.clock, self.burst, self.per_minute, self.skew = clock, burst, per_minute, skew
@@ -248,9 +248,9 @@ def test_concurrent_clients_share_a_limit_with_few_429(burst: int, per_minute: i
     ready = [False] * clients
     start, done, end = shared.now(), 0, shared.now() + 600
 
-    # Whoever is earliest goes next, either to wait for its turn or, when it came, to send.
+    # The client with the earliest time is next: it waits for its turn, or sends its request.
     while min(clock.time for clock in clocks) < end:
-        number = min(range(clients), key=lambda one: clocks[one].time)
+        number = min(range(clients), key=lambda client: clocks[client].time)
         if not ready[number]:
             pacers[number].wait_for_turn("members")
             ready[number] = True

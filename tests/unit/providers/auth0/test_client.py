@@ -122,7 +122,7 @@ def test_unknown_host_is_a_configuration_error(auth0: Transport, client: Auth0Cl
 
 
 @pytest.mark.parametrize(
-    ("reply", "error", "told"),
+    ("reply", "error", "reason"),
     [
         (
             Reply(
@@ -163,11 +163,11 @@ def test_unknown_host_is_a_configuration_error(auth0: Transport, client: Auth0Cl
     ],
 )
 def test_error_response_is_explained_without_its_values(
-    auth0: Transport, client: Auth0Client, reply: Reply, error: type[MeiboError], told: str
+    auth0: Transport, client: Auth0Client, reply: Reply, error: type[MeiboError], reason: str
 ) -> None:
     auth0.on("GET", PATH, reply)
 
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=reason) as caught:
         ask(client)
 
     assert type(caught.value) is error
@@ -191,7 +191,7 @@ def test_endless_response_is_not_stored_in_memory(auth0: Transport, client: Auth
 
 
 class SlowBody(io.RawIOBase):
-    """Gives a byte a second, without end."""
+    """Yields a byte per second, without end."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
@@ -266,14 +266,14 @@ def test_credentials_of_netrc_are_not_sent(
     auth0: Transport, client: Auth0Client, monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     netrc = f"{tmp_path}/netrc"
-    with open(netrc, "w", encoding="ascii") as file:  # noqa: PTH123 - NETRC takes a text
+    with open(netrc, "w", encoding="ascii") as file:  # noqa: PTH123  # NETRC requires a string
         file.write("machine acme.jp.auth0.com login someone password canary\n")
     monkeypatch.setenv("NETRC", netrc)
     auth0.on("GET", PATH, OK)
 
     ask(client)
 
-    assert all(not seen.headers.get("Authorization", "").startswith("Basic") for seen in auth0.seen)
+    assert all(not request.headers.get("Authorization", "").startswith("Basic") for request in auth0.seen)
 
 
 @pytest.mark.parametrize("domain", ["", "https://acme.auth0.com", "acme.auth0.com/x", "user@acme.auth0.com", "a b"])

@@ -14,10 +14,10 @@ ROWS = [{"id": "org_1"}]
 
 
 def watch(pages: Iterable[Page]) -> None:
-    """Take page after page, as invocations do that hand the watch from one to the next."""
-    seen = CursorWatch()
+    """Watch the cursors of pages, as consecutive invocations do."""
+    state = CursorWatch()
     for page in pages:
-        seen = seen.after(page, subject="the list", provider="Auth0 (acme.test)")
+        state = state.after(page, subject="the list", provider="Auth0 (acme.test)")
 
 
 @given(st.integers(0, 2000))

@@ -30,7 +30,7 @@ def test_whole_metadata_requires_ndjson(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "reason"),
     [
         ([], "at least one"),
         (["user_id", "password_hash"], r"fields\[1\]\.name: expected a field that Auth0 can export"),
@@ -45,8 +45,8 @@ def test_whole_metadata_requires_ndjson(name: str) -> None:
         (["email", {"name": "user_metadata.mail", "export_as": "email"}], r"fields\[1\].*export_as"),
     ],
 )
-def test_invalid_field_is_named_by_its_position(fields: Sequence[str | Mapping[str, str]], told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+def test_invalid_field_is_named_by_its_position(fields: Sequence[str | Mapping[str, str]], reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
         check_fields("ndjson", fields)
 
 

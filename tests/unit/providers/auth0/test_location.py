@@ -102,7 +102,7 @@ def test_location_without_a_scheme_may_have_a_port() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "reason"),
     [
         ({"status": "completed"}, "expected a location of the completed job job_1, found none$"),
         ({"status": "completed", "location": ""}, "expected a location of the completed job job_1, found none$"),
@@ -114,11 +114,11 @@ def test_location_without_a_scheme_may_have_a_port() -> None:
     ],
 )
 def test_job_without_a_file_is_gone(
-    auth0: Transport, client: Auth0Client, document: dict[str, object], told: str
+    auth0: Transport, client: Auth0Client, document: dict[str, object], reason: str
 ) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(json=document))
 
-    with pytest.raises(JobGoneError, match=told):
+    with pytest.raises(JobGoneError, match=reason):
         fresh_location(client, "job_1", DEFAULT_LOCATION_HOSTS)
 
 

@@ -161,7 +161,7 @@ def client_of(auth0: Transport) -> Auth0Client:
 
 
 def ends(call: Callable[[], Any]) -> None:
-    """Assert that a call returns or raises a MeiboError whose text repeats nothing that was received."""
+    """Assert that a call returns, or raises a MeiboError whose text contains nothing of the response."""
     text = ""
     try:
         call()
@@ -170,9 +170,9 @@ def ends(call: Callable[[], Any]) -> None:
     assert CANARY not in text
 
 
-@pytest.mark.parametrize("what", READINGS)
-def test_each_value_of_a_response_may_have_any_type(what: str) -> None:
-    reading = READINGS[what]
+@pytest.mark.parametrize("case", READINGS)
+def test_each_value_of_a_response_may_have_any_type(case: str) -> None:
+    reading = READINGS[case]
     document: Any = None
     auth0 = Transport().on("POST", "/oauth/token", TOKEN)
     auth0.on(reading.method, reading.path, lambda _: Reply(json=document, body=b"null"))
@@ -183,20 +183,20 @@ def test_each_value_of_a_response_may_have_any_type(what: str) -> None:
             ends(lambda: reading.call(client))
 
 
-@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize("case", READINGS)
 @given(data=st.data())
-def test_response_with_wrong_types_raises_only_meibo_errors(what: str, data: st.DataObject) -> None:
-    reading = READINGS[what]
+def test_response_with_wrong_types_raises_only_meibo_errors(case: str, data: st.DataObject) -> None:
+    reading = READINGS[case]
     document = data.draw(altered(reading.response) | JSON)
     auth0 = Transport().on("POST", "/oauth/token", TOKEN).on(reading.method, reading.path, Reply(json=document))
 
     ends(lambda: reading.call(client_of(auth0)))
 
 
-@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize("case", READINGS)
 @given(document=altered(REFUSAL), status=st.sampled_from([302, 400, 401, 403, 404, 409]))
-def test_error_response_with_wrong_types_raises_only_meibo_errors(what: str, document: Any, status: int) -> None:
-    reading = READINGS[what]
+def test_error_response_with_wrong_types_raises_only_meibo_errors(case: str, document: Any, status: int) -> None:
+    reading = READINGS[case]
     auth0 = Transport().on("POST", "/oauth/token", TOKEN).on(reading.method, reading.path, Reply(status, json=document))
 
     ends(lambda: reading.call(client_of(auth0)))

@@ -33,7 +33,7 @@ def rows(steps: list[Step]) -> list[dict[str, Any]]:
 
 
 def read(dataset: str, tenant: MemoryTenant, position: Any = None) -> Iterator[Step]:
-    """Read from a position that comes back from the bucket."""
+    """Read from a position that was stored as JSON."""
     return PAGES[dataset](tenant).steps(json.loads(json.dumps(position)))
 
 
@@ -82,7 +82,7 @@ def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
 def test_deletion_between_invocations_skips_no_other_organization(
     dataset: str, deletions: list[tuple[int, int]]
 ) -> None:
-    # given: pages shift under the walk
+    # given: pages shift during the reading
     tenant = MemoryTenant(12)
     steps: list[Step] = []
     position: Any = None
@@ -99,10 +99,10 @@ def test_deletion_between_invocations_skips_no_other_organization(
             continue
         break
 
-    # then: whoever is still there was read once
-    found = [json.dumps(row) for row in rows(steps)]
-    assert {json.dumps(row) for row in tenant.lines(dataset)} <= set(found)
-    assert len(found) == len(set(found))
+    # then: every organization that still exists was read once
+    result = [json.dumps(row) for row in rows(steps)]
+    assert {json.dumps(row) for row in tenant.lines(dataset)} <= set(result)
+    assert len(result) == len(set(result))
 
 
 @DATASETS
@@ -119,7 +119,7 @@ def test_deleted_organization_is_skipped_and_named(dataset: str) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        RequestRefusedError("a gateway's own page", status=404, foreign=True),
+        RequestRefusedError("an error page of a proxy", status=404, foreign=True),
         RequestRefusedError("a validation error", status=400),
         ScopeMissingError("needs the scope"),
     ],
@@ -160,23 +160,27 @@ def test_roles_that_become_unavailable_differ_from_roles_that_never_were_read() 
 @pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c", "a"], [str(n) for n in range(40)]])
 @DATASETS
 def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: list[str]) -> None:
-    # given: a list that runs in a circle; every invocation has time for three calls
-    class Circle(MemoryTenant):
-        def circle(self, key: str, cursor: str | None) -> Page:
+    # given: a list whose cursors repeat; every invocation has time for three requests
+    class RepeatedCursors(MemoryTenant):
+        def repeated_page(self, key: str, cursor: str | None) -> Page:
             at = cycle.index(cursor) + 1 if cursor else 0
             return Page([{key: organization_id(at)}], cycle[at % len(cycle)])
 
         def organizations(self, cursor: str | None) -> Page:
             self._answer("organizations")
-            return self.circle("id", cursor) if dataset == "organizations" else Page([{"id": organization_id(1)}], None)
+            return (
+                self.repeated_page("id", cursor)
+                if dataset == "organizations"
+                else Page([{"id": organization_id(1)}], None)
+            )
 
         def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
             self._answer("members")
-            return self.circle("user_id", cursor), True
+            return self.repeated_page("user_id", cursor), True
 
-    tenant = Circle()
+    tenant = RepeatedCursors()
 
-    def invoke_again_and_again() -> None:
+    def invoke_repeatedly() -> None:
         position: Any = None
         for _ in range(1000):
             tenant.calls_left = 3
@@ -188,9 +192,9 @@ def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: lis
 
     # when
     with pytest.raises(RequestRefusedError, match="repeats"):
-        invoke_again_and_again()
+        invoke_repeatedly()
 
-    # then: within some rounds of the circle
+    # then: after a few cycles
     assert len(tenant.calls) <= 3 * (6 * len(cycle) + 6)
 
 

@@ -45,8 +45,8 @@ def test_token_is_requested_once_and_cached(auth0: Transport, make_client: MakeC
     ask(client)
     ask(client)
 
-    (asked,) = auth0.calls("POST", "/oauth/token")
-    assert asked.form == {
+    (requested,) = auth0.calls("POST", "/oauth/token")
+    assert requested.form == {
         "grant_type": "client_credentials",
         "client_id": "client",
         "client_secret": "s3cret",
@@ -114,8 +114,8 @@ def test_each_attempt_has_its_own_assertion(auth0: Transport, make_client: MakeC
     ask(make_client(Auth0Credentials("client", private_key=pem())))
 
     ids = {
-        jwt.decode(seen.form["client_assertion"], options={"verify_signature": False})["jti"]
-        for seen in auth0.calls("POST", "/oauth/token")
+        jwt.decode(request.form["client_assertion"], options={"verify_signature": False})["jti"]
+        for request in auth0.calls("POST", "/oauth/token")
     }
     assert len(ids) == 3
 
@@ -124,11 +124,11 @@ def test_each_attempt_has_its_own_assertion(auth0: Transport, make_client: MakeC
 def test_assertion_is_valid_with_a_wrong_clock(
     auth0: Transport, make_client: MakeClient, clock: FakeClock, skew: int
 ) -> None:
-    def strict(seen: Seen) -> Reply:
+    def strict(request: Seen) -> Reply:
         theirs = clock.now() + skew
-        exp = jwt.decode(seen.form["client_assertion"], options={"verify_signature": False})["exp"]
-        good = theirs < exp <= theirs + 300
-        return Reply(TOKEN.status, TOKEN.json, headers=at(theirs)) if good else Reply(401, headers=at(theirs))
+        exp = jwt.decode(request.form["client_assertion"], options={"verify_signature": False})["exp"]
+        is_valid = theirs < exp <= theirs + 300
+        return Reply(TOKEN.status, TOKEN.json, headers=at(theirs)) if is_valid else Reply(401, headers=at(theirs))
 
     auth0.on("POST", "/oauth/token", strict).on("GET", "/api/v2/jobs/job_1", JOB)
 
@@ -191,13 +191,13 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "error", "told"), REFUSALS)
+@pytest.mark.parametrize(("status", "body", "error", "reason"), REFUSALS)
 def test_rejected_token_request_is_explained(
-    auth0: Transport, make_client: MakeClient, status: int, body: Any, error: type[MeiboError], told: str
+    auth0: Transport, make_client: MakeClient, status: int, body: Any, error: type[MeiboError], reason: str
 ) -> None:
     auth0.on("POST", "/oauth/token", Reply(status, json=body))
 
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=reason) as caught:
         ask(make_client())
 
     assert type(caught.value) is error

@@ -21,8 +21,8 @@ def test_users_are_looked_up_by_e_mail_address(auth0: Transport, client: Auth0Cl
 
 
 def test_address_without_users_is_looked_up_in_lower_case(auth0: Transport, client: Auth0Client) -> None:
-    def answer(seen: Seen) -> Reply:
-        return Reply(json=[{"user_id": "auth0|1"}] if seen.query["email"] == "a@example.com" else [])
+    def answer(request: Seen) -> Reply:
+        return Reply(json=[{"user_id": "auth0|1"}] if request.query["email"] == "a@example.com" else [])
 
     auth0.on("GET", BY_EMAIL, answer)
 
@@ -62,7 +62,7 @@ def test_invalid_unicode_is_rejected_before_it_is_sent(auth0: Transport, client:
             call()
         assert "canary" not in str(caught.value)
 
-    assert [seen.path for seen in auth0.seen] == ["/oauth/token"]
+    assert [request.path for request in auth0.seen] == ["/oauth/token"]
 
 
 @pytest.mark.parametrize("user_id", ["auth0|a/b", "auth0|a?b=c", "auth0|a#b", "auth0|%2e%2e", "samlp|x|y@z", "ad|日本"])

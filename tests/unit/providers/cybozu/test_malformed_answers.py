@@ -1,4 +1,4 @@
-"""No answer of cybozu.com ends in anything but a result or a MeiboError, whatever types its values have."""
+"""Every response of cybozu.com leads to a result or a MeiboError, whatever types its values have."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PATHS = {
 
 @dataclass(frozen=True)
 class Reading:
-    """A call of the client, and the request of it whose answer is altered."""
+    """A call of the client, and the request whose response is altered."""
 
     path: str
     call: Callable[[CybozuClient], Iterable[bytes]]
@@ -62,12 +62,12 @@ READINGS = {
 
 
 def domain(reading: Reading, document: Any, status: int = 200) -> CybozuClient:
-    """Return a client of a domain whose lists have one page each, with this document as one of them."""
+    """Return a client of a domain whose lists have a single page; this document is one of the pages."""
     cybozu = Transport()
 
     def page(answer: Any) -> Callable[[Seen], Reply]:
-        def first_only(seen: Seen) -> Reply:
-            if seen.query["offset"] == "0":
+        def first_only(request: Seen) -> Reply:
+            if request.query["offset"] == "0":
                 return Reply(status if answer is document else 200, json=answer, body=b"null")
             return Reply(json={key: [] for key in ("users", "organizations", "groups", "userTitles")})
 
@@ -82,7 +82,7 @@ def domain(reading: Reading, document: Any, status: int = 200) -> CybozuClient:
 
 
 def ends(call: Callable[[], Any]) -> None:
-    """Assert that a call returns or raises a MeiboError whose text repeats nothing that was received."""
+    """Assert that a call returns, or raises a MeiboError whose text contains nothing of the response."""
     text = ""
     try:
         call()
@@ -91,9 +91,9 @@ def ends(call: Callable[[], Any]) -> None:
     assert CANARY not in text
 
 
-@pytest.mark.parametrize("what", READINGS)
-def test_each_value_of_a_response_may_have_any_type(what: str) -> None:
-    reading = READINGS[what]
+@pytest.mark.parametrize("case", READINGS)
+def test_each_value_of_a_response_may_have_any_type(case: str) -> None:
+    reading = READINGS[case]
     valid = PATHS[reading.path]
     for path in places(valid):
         for value in WRONG_VALUES:
@@ -101,21 +101,21 @@ def test_each_value_of_a_response_may_have_any_type(what: str) -> None:
             ends(lambda client=client: list(reading.call(client)))  # type: ignore[misc] # mypy infers no default
 
 
-@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize("case", READINGS)
 @settings(max_examples=40)
 @given(data=st.data())
-def test_response_with_wrong_types_raises_only_meibo_errors(what: str, data: st.DataObject) -> None:
-    reading = READINGS[what]
+def test_response_with_wrong_types_raises_only_meibo_errors(case: str, data: st.DataObject) -> None:
+    reading = READINGS[case]
     client = domain(reading, data.draw(altered(PATHS[reading.path]) | JSON))
 
     ends(lambda: list(reading.call(client)))
 
 
-@pytest.mark.parametrize("what", READINGS)
+@pytest.mark.parametrize("case", READINGS)
 @settings(max_examples=40)
 @given(document=altered(REFUSAL), status=st.sampled_from([302, 400, 401, 403, 404, 520]))
-def test_error_response_with_wrong_types_raises_only_meibo_errors(what: str, document: Any, status: int) -> None:
-    reading = READINGS[what]
+def test_error_response_with_wrong_types_raises_only_meibo_errors(case: str, document: Any, status: int) -> None:
+    reading = READINGS[case]
     client = domain(reading, document, status)
 
     ends(lambda: list(reading.call(client)))

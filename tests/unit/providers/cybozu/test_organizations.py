@@ -16,17 +16,17 @@ ORGANIZATION_USERS, GROUP_USERS = "/v1/organization/users.json", "/v1/group/user
 
 
 def paged(key: str, rows: list[Any]) -> Any:
-    def answer(seen: Seen) -> Reply:
-        offset, size = int(seen.query["offset"]), int(seen.query["size"])
+    def answer(request: Seen) -> Reply:
+        offset, size = int(request.query["offset"]), int(request.query["size"])
         return Reply(json={key: rows[offset : offset + size]})
 
     return answer
 
 
 def by_code(key: str, rows: Mapping[str, list[Any] | Reply]) -> Any:
-    def answer(seen: Seen) -> Reply:
-        found = rows[seen.query["code"]]
-        reply = found if isinstance(found, Reply) else paged(key, found)(seen)
+    def answer(request: Seen) -> Reply:
+        result = rows[request.query["code"]]
+        reply = result if isinstance(result, Reply) else paged(key, result)(request)
         assert isinstance(reply, Reply)
         return reply
 
@@ -94,9 +94,9 @@ def test_large_and_small_organizations_are_read_in_order(
     cybozu.on("GET", ORGANIZATION_USERS, by_code("userTitles", members))
     cybozu.on("GET", "/v1/groups.json", paged("groups", []))
 
-    found = read(client, concurrency=concurrency)
+    result = read(client, concurrency=concurrency)
 
-    assert [(row["organization"]["code"], row["member"]) for row in found] == [
+    assert [(row["organization"]["code"], row["member"]) for row in result] == [
         (code, member) for code, rows in members.items() for member in rows
     ]
 
@@ -153,7 +153,7 @@ def test_organization_without_a_code_is_an_error(cybozu: Transport, client: Cybo
 
 @pytest.mark.parametrize("identity", ["yamada@example.com", "山田", "1\n2", "../1", "1" * 101])
 def test_malformed_id_is_not_in_the_message(cybozu: Transport, client: CybozuClient, identity: str) -> None:
-    # given: an organization that is gone when its members are asked for
+    # given: an organization that is deleted before its members are requested
     cybozu.on("GET", "/v1/organizations.json", paged("organizations", [{"id": identity, "code": "a"}]))
     cybozu.on("GET", ORGANIZATION_USERS, Reply(404, json={"code": "CB_XX01"}))
     report = PagingReport()

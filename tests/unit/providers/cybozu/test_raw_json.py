@@ -28,10 +28,10 @@ def test_each_value_is_unchanged(
 ) -> None:
     text = json.dumps({**before, "users": rows}, indent=indent, ensure_ascii=ascii_only).replace("\n", line_end)
 
-    found = parse_items(text, "users")
+    items = parse_items(text, "users")
 
-    assert [json.loads(item.line) for item in found] == rows
-    for item, row in zip(found, rows, strict=True):
+    assert [json.loads(item.line) for item in items] == rows
+    for item, row in zip(items, rows, strict=True):
         assert "\n" not in item.line
         assert "\r" not in item.line
         if indent is None:

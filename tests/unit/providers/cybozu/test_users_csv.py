@@ -127,13 +127,13 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("reply", "error", "told"), REFUSALS)
+@pytest.mark.parametrize(("reply", "error", "reason"), REFUSALS)
 def test_error_response_is_explained_without_its_values(
-    cybozu: Transport, client: CybozuClient, reply: Reply, error: type[MeiboError], told: str
+    cybozu: Transport, client: CybozuClient, reply: Reply, error: type[MeiboError], reason: str
 ) -> None:
     cybozu.on("GET", PATH, reply)
 
-    with pytest.raises(error, match=told) as caught:
+    with pytest.raises(error, match=reason) as caught:
         next(client.stream_csv("users"))
 
     assert type(caught.value) is error
@@ -157,8 +157,8 @@ def test_base_url_must_be_https_and_a_host(base_url: str) -> None:
 
 
 def test_cookies_are_not_stored(cybozu: Transport, client: CybozuClient) -> None:
-    def answer(seen: Seen) -> Reply:
-        assert "Cookie" not in seen.headers
+    def answer(request: Seen) -> Reply:
+        assert "Cookie" not in request.headers
         return Reply(body=CSV, headers={**CSV_TYPE, "Set-Cookie": "JSESSIONID=x; Path=/"})
 
     cybozu.on("GET", PATH, answer)

@@ -26,21 +26,21 @@ def user(number: int) -> dict[str, Any]:
 
 
 class Directory:
-    """Answers pages of a list that may change between them."""
+    """Responds with pages of a list, which may change between requests."""
 
-    def __init__(self, users: Sequence[dict[str, Any]], *, most: int = 100) -> None:
+    def __init__(self, users: Sequence[dict[str, Any]], *, max_rows: int = 100) -> None:
         self.users = list(users)
-        self.most = most
+        self.most = max_rows
 
-    def __call__(self, seen: Seen) -> Reply:
-        query = seen.query
+    def __call__(self, request: Seen) -> Reply:
+        query = request.query
         offset, size = int(query["offset"]), min(int(query["size"]), self.most)
-        found = self.users
+        ids = self.users
         for name, key in (("ids", "id"), ("codes", "code")):
-            asked = [value for parameter, value in query.items() if parameter.startswith(f"{name}[")]
-            if asked:
-                found = [one for one in self.users if one[key] in asked]
-        return Reply(json={"users": found[offset : offset + size]})
+            values = [value for parameter, value in query.items() if parameter.startswith(f"{name}[")]
+            if values:
+                ids = [row for row in self.users if row[key] in values]
+        return Reply(json={"users": ids[offset : offset + size]})
 
 
 def read(client: CybozuClient, **options: Any) -> list[str]:
@@ -55,9 +55,9 @@ def test_pages_are_read_until_one_is_empty(
     cybozu.on("GET", PATH, Directory([user(number) for number in range(count)]))
     report = PagingReport()
 
-    found = read(client, concurrency=concurrency, report=report)
+    ids = read(client, concurrency=concurrency, report=report)
 
-    assert found == [str(number) for number in range(count)]
+    assert ids == [str(number) for number in range(count)]
     assert (report.rows, report.duplicates, report.gaps) == (count, 0, 0)
     assert report.pages <= -(-count // 99) + 2
     assert len(cybozu.seen) <= report.pages + concurrency
@@ -72,22 +72,22 @@ def test_users_are_unchanged(cybozu: Transport, client: CybozuClient) -> None:
 
 
 def test_short_page_does_not_end_the_list(cybozu: Transport, client: CybozuClient) -> None:
-    def hiding(seen: Seen) -> Reply:
-        offset = int(seen.query["offset"])
+    def hiding(request: Seen) -> Reply:
+        offset = int(request.query["offset"])
         shown = range(offset, min(offset + 100, 300))
-        size = int(seen.query["size"])
+        size = int(request.query["size"])
         return Reply(json={"users": [user(number) for number in shown if number not in {7, 107}][:size]})
 
     cybozu.on("GET", PATH, hiding)
 
-    found = read(client)
+    ids = read(client)
 
-    assert set(found) == {str(number) for number in range(300) if number not in {7, 107}}
-    assert len(found) == len(set(found))
+    assert set(ids) == {str(number) for number in range(300) if number not in {7, 107}}
+    assert len(ids) == len(set(ids))
 
 
 def test_list_with_smaller_pages_is_read_completely(cybozu: Transport, client: CybozuClient) -> None:
-    cybozu.on("GET", PATH, Directory([user(number) for number in range(512)], most=30))
+    cybozu.on("GET", PATH, Directory([user(number) for number in range(512)], max_rows=30))
     report = PagingReport()
 
     assert read(client, report=report) == [str(number) for number in range(512)]
@@ -98,34 +98,34 @@ def test_list_with_smaller_pages_is_read_completely(cybozu: Transport, client: C
 def test_duplicate_user_is_dropped_and_counted(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(250)])
 
-    def joined_meanwhile(seen: Seen) -> Reply:
-        page = directory(seen)
-        if int(seen.query["offset"]) == 0:
+    def joined_meanwhile(request: Seen) -> Reply:
+        page = directory(request)
+        if int(request.query["offset"]) == 0:
             directory.users.insert(0, user(1000))
         return page
 
     cybozu.on("GET", PATH, joined_meanwhile)
     report = PagingReport()
 
-    found = read(client, concurrency=1, report=report)
+    ids = read(client, concurrency=1, report=report)
 
-    assert found == [str(number) for number in range(250)]
+    assert ids == [str(number) for number in range(250)]
     assert (report.rows, report.duplicates) == (250, 1)
 
 
 class MovingDirectory(Directory):
-    """People join and leave between any two requests, also between those of one page's retries."""
+    """Users are added and deleted between any two requests, including retries of a page."""
 
-    def __init__(self, count: int, moves: Iterator[tuple[bool, float]], *, most: int) -> None:
-        super().__init__([user(number) for number in range(count)], most=most)
+    def __init__(self, count: int, moves: Iterator[tuple[bool, float]], *, max_rows: int) -> None:
+        super().__init__([user(number) for number in range(count)], max_rows=max_rows)
         self.moves = moves
         self.joined = count
-        self.stayed = {one["id"] for one in self.users}
+        self.stayed = {row["id"] for row in self.users}
         self.lock = threading.Lock()
 
-    def __call__(self, seen: Seen) -> Reply:
+    def __call__(self, request: Seen) -> Reply:
         with self.lock:
-            reply = super().__call__(seen)
+            reply = super().__call__(request)
             for joins, where in [move for move in [next(self.moves, None)] if move]:
                 if joins:
                     self.users.insert(int(where * len(self.users)), user(self.joined))
@@ -139,28 +139,28 @@ class MovingDirectory(Directory):
 @settings(deadline=None, max_examples=100)
 @given(
     count=st.integers(0, 450),
-    most=st.sampled_from([100, 99, 50, 20]),
+    max_rows=st.sampled_from([100, 99, 50, 20]),
     moves=st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=150),
     burst=st.booleans(),
     concurrency=st.integers(1, 5),
 )
 def test_user_that_stays_is_read_once_while_others_move(
-    count: int, most: int, moves: list[tuple[bool, float]], burst: bool, concurrency: int
+    count: int, max_rows: int, moves: list[tuple[bool, float]], burst: bool, concurrency: int
 ) -> None:
-    directory = MovingDirectory(count, iter(moves), most=most)
+    directory = MovingDirectory(count, iter(moves), max_rows=max_rows)
     if burst:
-        # Many leave at once, after the first page.
+        # Many users are deleted at the same time, after the first page.
         directory.users = directory.users[: len(directory.users) // 3] + directory.users[len(directory.users) // 2 :]
-        directory.stayed = {one["id"] for one in directory.users}
+        directory.stayed = {row["id"] for row in directory.users}
     cybozu = Transport().on("GET", PATH, directory)
     client = CybozuClient(
         "https://example.cybozu.com", CybozuCredentials("a", "b"), session=cybozu.session(), clock=FakeClock()
     )
 
-    found = read(client, concurrency=concurrency)
+    ids = read(client, concurrency=concurrency)
 
-    assert len(found) == len(set(found))
-    assert directory.stayed <= set(found)
+    assert len(ids) == len(set(ids))
+    assert directory.stayed <= set(ids)
 
 
 @settings(deadline=None, max_examples=60)
@@ -168,34 +168,34 @@ def test_user_that_stays_is_read_once_while_others_move(
     remove=st.integers(0, 249),
     leave=st.integers(1, 200),
     concurrency=st.integers(1, 4),
-    most=st.sampled_from([100, 99, 60, 20]),
+    max_rows=st.sampled_from([100, 99, 60, 20]),
 )
-def test_user_that_stays_is_read_if_many_leave(remove: int, leave: int, concurrency: int, most: int) -> None:
-    directory = Directory([user(number) for number in range(250)], most=most)
-    asked = itertools.count()
+def test_user_that_stays_is_read_if_many_leave(remove: int, leave: int, concurrency: int, max_rows: int) -> None:
+    directory = Directory([user(number) for number in range(250)], max_rows=max_rows)
+    values = itertools.count()
     lock = threading.Lock()
 
-    def answer(seen: Seen) -> Reply:
+    def answer(request: Seen) -> Reply:
         with lock:
-            if next(asked) == 2:
+            if next(values) == 2:
                 del directory.users[remove : remove + leave]
-            return directory(seen)
+            return directory(request)
 
     cybozu = Transport().on("GET", PATH, answer)
     client = CybozuClient(
         "https://example.cybozu.com", CybozuCredentials("a", "b"), session=cybozu.session(), clock=FakeClock()
     )
 
-    found = read(client, concurrency=concurrency)
+    ids = read(client, concurrency=concurrency)
 
-    assert len(found) == len(set(found))
-    assert {one["id"] for one in directory.users} <= set(found)
+    assert len(ids) == len(set(ids))
+    assert {row["id"] for row in directory.users} <= set(ids)
 
 
 def test_list_that_changes_too_fast_raises_provider_busy(cybozu: Transport, client: CybozuClient) -> None:
-    def answer(seen: Seen) -> Reply:
-        # Every page ends with the same two people, wherever it begins.
-        return Reply(json={"users": [user(1), user(2)] if int(seen.query["offset"]) < 1000 else []})
+    def answer(request: Seen) -> Reply:
+        # Every page ends with the same two users, regardless of its offset.
+        return Reply(json={"users": [user(1), user(2)] if int(request.query["offset"]) < 1000 else []})
 
     cybozu.on("GET", PATH, answer)
 
@@ -212,14 +212,14 @@ def test_domain_that_ignores_the_offset_raises_provider_busy(cybozu: Transport, 
 
 def test_concurrent_requests_do_not_exceed_the_limit(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(1000)])
-    lock, flying, most = threading.Lock(), 0, 0
+    lock, flying, max_rows = threading.Lock(), 0, 0
 
-    def answer(seen: Seen) -> Reply:
-        nonlocal flying, most
+    def answer(request: Seen) -> Reply:
+        nonlocal flying, max_rows
         with lock:
             flying += 1
-            most = max(most, flying)
-        reply = directory(seen)
+            max_rows = max(max_rows, flying)
+        reply = directory(request)
         with lock:
             flying -= 1
         return reply
@@ -228,7 +228,7 @@ def test_concurrent_requests_do_not_exceed_the_limit(cybozu: Transport, client: 
 
     read(client, concurrency=3)
 
-    assert most <= 3
+    assert max_rows <= 3
 
 
 def test_reader_that_stops_early_stops_the_requests(cybozu: Transport, client: CybozuClient) -> None:
@@ -244,8 +244,8 @@ def test_reader_that_stops_early_stops_the_requests(cybozu: Transport, client: C
 def test_failed_page_ends_the_reading(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(1000)])
 
-    def answer(seen: Seen) -> Reply:
-        return Reply(400, json={"code": "CB_VA01"}) if seen.query["offset"] == "297" else directory(seen)
+    def answer(request: Seen) -> Reply:
+        return Reply(400, json={"code": "CB_VA01"}) if request.query["offset"] == "297" else directory(request)
 
     cybozu.on("GET", PATH, answer)
     report = PagingReport()
@@ -259,8 +259,8 @@ def test_failed_page_ends_the_reading(cybozu: Transport, client: CybozuClient) -
 def test_failure_after_the_end_of_the_list_is_ignored(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(150)])
 
-    def answer(seen: Seen) -> Reply:
-        return Reply(400) if int(seen.query["offset"]) > 200 else directory(seen)
+    def answer(request: Seen) -> Reply:
+        return Reply(400) if int(request.query["offset"]) > 200 else directory(request)
 
     cybozu.on("GET", PATH, answer)
 
@@ -272,20 +272,20 @@ def test_filter_is_sent_in_chunks_of_one_hundred(cybozu: Transport, client: Cybo
     cybozu.on("GET", PATH, Directory([user(number) for number in range(400)]))
     values = [str(number) if name == "ids" else f"user{number}" for number in range(250)]
 
-    found = read(client, **{name: values})
+    ids = read(client, **{name: values})
 
-    assert found == [str(number) for number in range(250)]
-    assert [seen.query[f"{name}[0]"] for seen in cybozu.seen] == [values[0], values[100], values[200]]
+    assert ids == [str(number) for number in range(250)]
+    assert [request.query[f"{name}[0]"] for request in cybozu.seen] == [values[0], values[100], values[200]]
 
 
 def test_long_codes_are_sent_in_smaller_chunks(cybozu: Transport, client: CybozuClient) -> None:
     people = [{**user(number), "code": f"{'漢字' * 30}{number}@例え.jp"} for number in range(60)]
     cybozu.on("GET", PATH, Directory(people))
 
-    found = read(client, codes=[one["code"] for one in people])
+    ids = read(client, codes=[row["code"] for row in people])
 
-    assert found == [str(number) for number in range(60)]
-    assert max(len(seen.url) for seen in cybozu.seen) < 4096
+    assert ids == [str(number) for number in range(60)]
+    assert max(len(request.url) for request in cybozu.seen) < 4096
 
 
 def test_missing_user_is_omitted(cybozu: Transport, client: CybozuClient) -> None:

@@ -71,7 +71,7 @@ def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
     try:
         parts = urlsplit("https://" + rest)
     except ValueError:
-        # The error contains the location, so it is not the cause of this one.
+        # The ValueError contains the location, so it is not chained.
         raise LocationRefusedError("the location: expected a URL, found other text") from None
     if "@" in parts.netloc:
         raise LocationRefusedError("the location: expected no user name, found one")
