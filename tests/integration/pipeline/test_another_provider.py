@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from meibo.providers import register, unregister
+from meibo.providers import PROVIDERS
 from meibo_cli.main import app
 from meibo_local.template import ROOT
 from tests.integration.pipeline.conftest import System
@@ -25,13 +24,11 @@ SOURCE = {
 
 
 @pytest.fixture(autouse=True)
-def payroll() -> Iterator[None]:
+def payroll(monkeypatch: pytest.MonkeyPatch) -> None:
     (code, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/adding-a-provider.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {"__name__": "payroll"}
     exec(compile(code, "docs/adding-a-provider.md", "exec", dont_inherit=True), names)  # noqa: S102  # the code of our own document
-    register(names["PayrollProvider"]())
-    yield
-    unregister("payroll")
+    monkeypatch.setitem(PROVIDERS, "payroll", names["PayrollProvider"]())
 
 
 def test_documented_provider_is_archived(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

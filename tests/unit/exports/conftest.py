@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from meibo.exports.create import RunCreator
 from meibo.exports.plan import PlannedExport
 from meibo.exports.workflow import ExecutionStatus
 from meibo.http.ratelimit import Clock
-from meibo.providers import provider, register
+from meibo.providers import PROVIDERS, provider
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, ProviderContext
 from tests.support.clock import FakeClock
@@ -83,11 +83,10 @@ class FakeAuth0(Auth0Provider):
 
 
 @pytest.fixture(autouse=True)
-def fake_auth0() -> Iterator[FakeAuth0]:
-    before, fake = provider("auth0"), FakeAuth0()
-    register(fake)
-    yield fake
-    register(before)
+def fake_auth0(monkeypatch: pytest.MonkeyPatch) -> FakeAuth0:
+    fake = FakeAuth0()
+    monkeypatch.setitem(PROVIDERS, "auth0", fake)
+    return fake
 
 
 def auth0_source(*exports: dict[str, Any], name: str = "acme") -> dict[str, Any]:

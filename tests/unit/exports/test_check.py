@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,7 +10,7 @@ import pytest
 from meibo.errors import EventError
 from meibo.exports.check import MAX_WAIT_SECONDS, check
 from meibo.exports.plan import ExportJob
-from meibo.providers import provider, register
+from meibo.providers import PROVIDERS
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, JobState, ProviderContext
 from tests.support.exports import planned_export
@@ -41,11 +40,8 @@ class SingleJobProvider(Auth0Provider):
 
 
 @pytest.fixture(autouse=True)
-def single_job() -> Iterator[None]:
-    before = provider("auth0")
-    register(SingleJobProvider())
-    yield
-    register(before)
+def single_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PROVIDERS, "auth0", SingleJobProvider())
 
 
 def check_after(seconds: float, state: JobState) -> dict[str, object]:

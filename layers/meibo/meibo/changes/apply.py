@@ -33,8 +33,8 @@ from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, Retention
 
-# How many invocations apply changes at a time: MaximumConcurrency of the event source mapping in template.yaml. Two use
-# up the rate limit of a tenant, and Lambda accepts no smaller number. Each leaves as many requests of a limit unused.
+# MaximumConcurrency of the event source mapping in template.yaml. Two invocations use the whole rate limit of a tenant,
+# and Lambda accepts no smaller number. Each leaves this many requests of a limit to the other.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
 # Reserved for writing the outcomes and dead letters of ten messages.
@@ -43,11 +43,11 @@ MIN_FINISH_SECONDS: Final = 15.0
 # its retention belong together: docs/changes.md has the calculation.
 MIN_WAIT_SECONDS: Final = 30
 MAX_WAIT_SECONDS: Final = 900
-# A group whose turn begins with less time than this may find no request left in the current window of a rate limit,
-# which Auth0 refills every second or every minute.
+# If less time than this remains when a group's turn begins, the current window of a rate limit, which Auth0 refills
+# every second or every minute, may have no request left.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
-# The receives of a group, because its turn came late, that have no back-off. The other 900 receives of the queue's
-# maxReceiveCount, with a back-off of 900 s each, still take more than nine days.
+# The receives without a back-off of a group whose turn came late. The other 900 receives of the queue's
+# maxReceiveCount, with a back-off of 900 s each, last more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
 # The metrics that the alarms evaluate, by the name of the count.
@@ -147,7 +147,7 @@ class ChangeApplier:
         return None
 
     def _wait_seconds(self, first: QueueMessage, error: Exception | None, *, is_late: bool) -> int:
-        """Return for how many seconds a group's messages are hidden when they are returned to the queue.
+        """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
         Only a group that has new outcomes in the archive, or whose turn came late, is received again without a
         back-off. The progress of other groups does not count: it would use up the receives of a group that is stuck.

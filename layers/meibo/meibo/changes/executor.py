@@ -32,7 +32,7 @@ from meibo.providers.auth0.membership import (
     users_by_email,
 )
 
-# The statuses of a request that Auth0 refuses because of its ids. Others, such as a redirect, say nothing about them.
+# The statuses with which Auth0 rejects the ids of a request. Others, such as a redirect, do not depend on the ids.
 REFUSED_IDS: Final = frozenset({400, 404, 409, 413, 422})
 
 MAX_IDS_IN_REASON: Final = 10
@@ -89,7 +89,7 @@ def _place(steps: list[Step], change: Change, after: int) -> int:
 
 @dataclass
 class StepExecutor:
-    """Executes the steps of one source during one invocation, with a cache of what it looked up."""
+    """Executes the steps of one source during one invocation, and caches look-ups."""
 
     client: Auth0Client
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -102,8 +102,8 @@ class StepExecutor:
     def execute(self, organization_id: str, step: Step, changes: Mapping[int, Change]) -> Iterator[IndexedOutcome]:
         """Send the requests of a step and yield each outcome as soon as it is final.
 
-        Raises ProviderBusyError if Auth0 is busy for longer than the invocation lasts, or another MeiboError that says
-        what to change. Ids that Auth0 refuses raise nothing: they have the outcome ``rejected``.
+        Raises ProviderBusyError if Auth0 is busy for longer than the invocation lasts, or another MeiboError whose
+        message describes the correction. Ids that Auth0 rejects have the outcome ``rejected`` and raise no error.
         """
         for members in step.requests():
             if not step.single:
@@ -140,7 +140,7 @@ class StepExecutor:
         members: Sequence[str],
         error: RequestRefusedError,
     ) -> Iterator[IndexedOutcome]:
-        """Find the ids that Auth0 refuses by sending each half of the members, until a refused half is a single id."""
+        """Isolate the ids that Auth0 rejects: send each half of the members, until a rejected half is a single id."""
         if not _refuses_ids(error):
             raise error
         if error.is_missing and not self._organization_exists(organization_id):
@@ -183,7 +183,7 @@ class StepExecutor:
         rejection = self._invitation_rejection(change, email)
         if rejection:
             return rejection
-        # Auth0 creates a second invitation if the request is repeated, so an open one with the same terms is used.
+        # Each request creates an invitation, so an open invitation with the same terms is reused.
         invitations = self._open_invitations(change, email)
         matching = (entry for entry in invitations if not entry.differences(_terms(change), change.roles))
         invitation = next(matching, None)
@@ -267,7 +267,7 @@ class StepExecutor:
 
 
 def _refuses_ids(error: RequestRefusedError) -> bool:
-    """Return whether Auth0 rejected the ids of the request; the error page of a proxy says nothing about them."""
+    """Return whether Auth0, and not an intermediary such as a proxy, rejected the ids of the request."""
     return error.status in REFUSED_IDS and not error.foreign
 
 

@@ -14,7 +14,7 @@ from meibo.errors import EventError
 from meibo.providers.auth0.membership import MAX_ROLES, MAX_TTL_SECONDS, InvitationTerms
 
 VERSION: Final = 1
-# One message costs at most 100 requests for its members, half of a tenant's write limit of one minute.
+# The members of a message require at most 100 requests, half of a tenant's write limit per minute.
 MAX_MEMBERS: Final = 1000
 MAX_ID_LENGTH: Final = 255
 MAX_NAME_LENGTH: Final = 300
@@ -54,7 +54,7 @@ _BOOLEANS: Final = ("dry_run", "send_email")
 
 @dataclass(frozen=True)
 class QueueMessage:
-    """One message as the queue delivered it, perhaps not for the first time."""
+    """A delivery of a message by the queue."""
 
     message_id: str
     receipt: str = field(repr=False)
@@ -145,8 +145,8 @@ def _message(record: Any) -> QueueMessage:
 def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
     """Return the messages of each group in their order, and the groups in an order that differs at each delivery.
 
-    A group whose turn did not come in one invocation is soon the first in another one, even if one group uses up the
-    time of each invocation because its organization cannot be reached.
+    So each group is soon the first, even if the time of each invocation is spent on a group whose organization is
+    unavailable.
     """
     groups: dict[str, list[QueueMessage]] = {}
     for message in messages:

@@ -1,4 +1,4 @@
-"""The queue of changes and its dead-letter queue, from the side of the function that is invoked by the queue."""
+"""The queue of changes and its dead-letter queue, as the function uses them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DeadLetter:
 
 
 class ChangeQueue(Protocol):
-    """The queue and its dead-letter queue; tests have one in memory."""
+    """The queue and its dead-letter queue; tests implement it in memory."""
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         """Hide messages that are returned to the queue for this many seconds."""

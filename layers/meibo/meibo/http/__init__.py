@@ -1,1 +1,1 @@
-"""HTTP to the providers: one transport and one rate limiter, which all of them share."""
+"""HTTP requests to providers: the transport and the rate limiter, which all providers share."""

@@ -107,14 +107,14 @@ class RateLimiter:
         reset = _number(headers.get("x-ratelimit-reset"))
         if remaining is None or reset is None:
             return
-        # This client can use at least one request of each bucket, also if the headroom exceeds the limit.
+        # A client can use at least one request of each bucket, even if the headroom exceeds the limit.
         limit = _number(headers.get("x-ratelimit-limit"))
         headroom = self._headroom if limit is None else max(0.0, min(self._headroom, limit - 1))
         if remaining > headroom:
             return
         wait = min(reset - self.provider_now(), MAX_TRUSTED_RESET_SECONDS)
         if wait > 0:
-            # At the reset one request is available again; each missing request adds a second.
+            # At the reset a request is available again; each missing request adds a second.
             self.hold(bucket, wait + headroom - remaining)
 
     def busy_wait(self, headers: Mapping[str, str], attempt: int) -> float:

@@ -47,7 +47,7 @@ BROKEN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPEx
 
 @dataclass(frozen=True)
 class ProviderRequest:
-    """A request and how it may be retried.
+    """A request and the rules of its retries.
 
     ``bucket`` names the rate limit that it counts against. ``repeatable`` is False if a repetition would do harm: then
     it is only retried if it certainly had no effect (429, no connection). ``form`` is called for each attempt, because

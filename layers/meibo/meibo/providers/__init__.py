@@ -11,7 +11,7 @@ from meibo.providers.base import Provider
 from meibo.providers.datasets import Dataset
 
 # The class of each provider, imported on first use: a function that archives one export imports one provider.
-_PROVIDERS: Final[dict[str, str | Provider]] = {
+PROVIDERS: Final[dict[str, str | Provider]] = {
     "auth0": "meibo.providers.auth0.provider:Auth0Provider",
     "cybozu": "meibo.providers.cybozu.provider:CybozuProvider",
 }
@@ -19,35 +19,25 @@ _PROVIDERS: Final[dict[str, str | Provider]] = {
 
 def provider(name: str) -> Provider:
     """Return the provider of that name, raising EventError if it is not registered."""
-    registered = _PROVIDERS.get(name)
+    registered = PROVIDERS.get(name)
     if registered is None:
-        raise EventError(f"provider: expected {' or '.join(map(repr, _PROVIDERS))}, got {name[:40]!r}")
+        raise EventError(f"provider: expected {' or '.join(map(repr, PROVIDERS))}, got {name[:40]!r}")
     if isinstance(registered, str):
         module, _, class_name = registered.partition(":")
-        registered = _PROVIDERS[name] = getattr(importlib.import_module(module), class_name)()
+        registered = PROVIDERS[name] = getattr(importlib.import_module(module), class_name)()
     return registered
-
-
-def register(new: Provider) -> None:
-    """Register a provider under its name, replacing a provider of the same name."""
-    _PROVIDERS[new.name] = new
-
-
-def unregister(name: str) -> None:
-    """Remove a provider from the registry."""
-    _PROVIDERS.pop(name, None)
 
 
 def clear_clients() -> None:
     """Drop all cached clients, for tests and the local system, in which credentials change."""
-    for registered in _PROVIDERS.values():
+    for registered in PROVIDERS.values():
         if isinstance(registered, Provider):
             registered.clear_clients()
 
 
 def all_providers() -> list[Provider]:
     """Return every registered provider in the order of registration."""
-    return [provider(name) for name in list(_PROVIDERS)]
+    return [provider(name) for name in list(PROVIDERS)]
 
 
 def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
@@ -60,9 +50,9 @@ def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
 
 def column_names(name: str, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
     """Return the columns with another name in the file of an export of a provider; see ``Provider.column_names``."""
-    return provider(name).column_names(dataset, format, request) if name in _PROVIDERS else {}
+    return provider(name).column_names(dataset, format, request) if name in PROVIDERS else {}
 
 
 def provider_title(name: str) -> str:
     """Return the display name of a provider, or its name if this version does not know it."""
-    return provider(name).title if name in _PROVIDERS else name
+    return provider(name).title if name in PROVIDERS else name

@@ -12,7 +12,7 @@ DEFAULT_JOB_DEADLINE_SECONDS = 21_600
 DEFAULT_SUSPECT_SHARE = 0.5
 
 # job: the provider creates a file asynchronously. pages: read page by page, over several invocations if needed.
-# stream: read as one stream of bytes within one invocation.
+# stream: read as a stream of bytes within an invocation.
 Reading = Literal["job", "pages", "stream"]
 
 

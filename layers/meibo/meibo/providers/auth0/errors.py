@@ -1,4 +1,4 @@
-"""Map unsuccessful responses of the Management API to errors, without repeating what was sent.
+"""Map unsuccessful responses of the Management API to errors that contain no value of the request.
 
 Auth0's messages may quote values of the request, so only error codes, paths, OAuth scopes, ids and sentences that are
 known to contain no value are copied into an error.

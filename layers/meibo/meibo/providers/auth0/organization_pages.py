@@ -1,4 +1,4 @@
-"""Read the organizations of a tenant one by one; the reading can stop after any request and resume from there.
+"""Read the organizations of a tenant, request by request; the reading can stop after any request and resume later.
 
 An organization that is deleted between the list and the reading of it is skipped and reported.
 """
@@ -155,7 +155,7 @@ class OrganizationMembers(OrganizationPages):
 
 
 def _rows(page: Page, position: ReadPosition) -> list[dict[str, Any]]:
-    # The organization that was being read comes first: if another one were read before it, its position would be lost.
+    # The organization that was being read must be first: reading another organization first would lose its position.
     if position.inside is None:
         return page.rows
     current = position.inside.organization_id
