@@ -32,13 +32,8 @@ UNCHECKED: tuple[str, ...] = (
     "src/meibo_local/",
     "src/meibo_simulators/",
     "tests/integration/archive/",
-    "tests/integration/changes/",
-    "tests/integration/providers/",
     "tests/integration/simulators/",
     "tests/unit/archive/",
-    "tests/unit/changes/",
-    "tests/unit/http/",
-    "tests/unit/providers/",
 )
 
 # A word to avoid, and what to write instead.
