@@ -14,7 +14,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 
 from meibo_simulators.auth0.api import tenant_application
@@ -24,14 +26,10 @@ from meibo_simulators.auth0.tenant import FIRST_CONNECTION, SECOND_CONNECTION, S
 from meibo_simulators.cybozu.api import domain_application
 from meibo_simulators.cybozu.domain import SimulatedDomain
 from meibo_simulators.server import HttpsServer, InstrumentedApplication, make_certificates
+from meibo_simulators.site import Clock, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from types import TracebackType
-
     from _typeshed.wsgi import WSGIApplication
-
-    from meibo_simulators.site import Clock, Site
 
 __all__ = [
     "FIRST_CONNECTION",

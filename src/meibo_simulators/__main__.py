@@ -10,14 +10,12 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 from meibo_simulators.auth0.ratelimit import TIERS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:

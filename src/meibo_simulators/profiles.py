@@ -91,6 +91,11 @@ def fill(value: Any, number: str) -> Any:
     return value
 
 
+def timestamp(seconds: float) -> str:
+    """Return a time in Auth0's format: ``2023-01-25T17:48:15.325Z``."""
+    return _iso(datetime.fromtimestamp(seconds, UTC))
+
+
 def _iso(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 

@@ -14,21 +14,20 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Iterable
 from email.utils import formatdate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trustme
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+from werkzeug.wrappers import Response
 
 from meibo_simulators.faults import ConnectionBrokenError, RawResponse
 from meibo_simulators.site import Request, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from werkzeug.wrappers import Response
 
 MAX_BODY = 4 << 20
 IDLE_SECONDS = 75

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from meibo_simulators.auth0 import organization_routes, user_routes
 from meibo_simulators.auth0.errors import ApiError, OAuthError
 from meibo_simulators.auth0.routing import json_response, read_body
-
-if TYPE_CHECKING:
-    from meibo_simulators.auth0.tenant import SimulatedTenant
+from meibo_simulators.auth0.tenant import SimulatedTenant
 
 
 def tenant_application(tenant: SimulatedTenant) -> Flask:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from meibo_simulators.auth0.export_rows import Layout
 from meibo_simulators.profiles import (
     BLOCK,
     Profile,
@@ -17,11 +19,6 @@ from meibo_simulators.profiles import (
     block_number,
     fill,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from meibo_simulators.auth0.export_rows import Layout
 
 
 @dataclass

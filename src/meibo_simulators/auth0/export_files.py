@@ -7,21 +7,18 @@ import hashlib
 import hmac
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urlencode
 
 from isal import isal_zlib
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from meibo_simulators.auth0.directory import Directory
-    from meibo_simulators.auth0.export_rows import Layout
-    from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.site import Site
+from meibo_simulators.auth0.directory import Directory
+from meibo_simulators.auth0.export_rows import Layout
+from meibo_simulators.auth0.switches import Switches
+from meibo_simulators.site import Site
 
 _GZIP_WBITS = 31
 
@@ -65,41 +62,36 @@ class Files:
         self._deposits: dict[str, ExportFile] = {}
         self._expiry: dict[str, float] = {}
 
-    def build(self, layout: Layout, connection_id: str | None, limit: int | None, *, edition: int = 0) -> ExportFile:
-        """Return the export's file; write it unless it exists. Editions differ in bytes, not in rows."""
-        zipped = self._switches.gzip_files
-        key = (layout, connection_id, limit, edition, zipped, self._directory.version)
+    def build(self, layout: Layout, connection_id: str | None, limit: int | None) -> ExportFile:
+        """Return the export's file; write it unless it exists."""
+        key = (layout, connection_id, limit, self._switches.gzip_files, self._directory.version)
         with self._lock:
             building = self._building.setdefault(key, threading.Lock())
         with building:
             if key not in self._written:
-                self._written[key] = self._write(layout, connection_id, limit, edition)
+                self._written[key] = self._write(layout, connection_id, limit)
             return self._written[key]
 
-    def _write(self, layout: Layout, connection_id: str | None, limit: int | None, edition: int) -> ExportFile:
-        zipped = self._switches.gzip_files
-        # Another edition has the same rows in different bytes, as if the file had been written again.
-        level = (1, 0, 2, 3)[edition % 4]
-        compressor = isal_zlib.compressobj(level, isal_zlib.DEFLATED, _GZIP_WBITS) if zipped else None
+    def _write(self, layout: Layout, connection_id: str | None, limit: int | None) -> ExportFile:
+        compressor = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP_WBITS) if self._switches.gzip_files else None
         sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        md5.update(edition.to_bytes(4, "big"))
         path = self.folder / f"export-{secrets.token_hex(8)}"
         size = rows = 0
         with path.open("wb") as out:
 
-            def put(data: bytes) -> None:
+            def write(data: bytes) -> None:
                 nonlocal size
                 out.write(data)
                 sha256.update(data)
                 md5.update(data)
                 size += len(data)
 
-            put(compressor.compress(layout.header()) if compressor else layout.header())
+            write(compressor.compress(layout.header()) if compressor else layout.header())
             for piece, count in self._directory.rows(layout, connection_id, limit):
-                put(compressor.compress(piece) if compressor else piece)
+                write(compressor.compress(piece) if compressor else piece)
                 rows += count
             if compressor:
-                put(compressor.flush())
+                write(compressor.flush())
         return ExportFile(path, size, rows, sha256.hexdigest(), f'"{md5.hexdigest()}"', self._site.now())
 
     def damaged(self, file: ExportFile, change: Callable[[bytes], bytes]) -> ExportFile:

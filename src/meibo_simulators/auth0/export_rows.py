@@ -90,19 +90,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """A format with its fields and the options that Auth0 does not document."""
+    """A format with its fields."""
 
     format: str
     fields: tuple[Field, ...]
-    nested_subfields: bool = False
-    csv_line_end: str = "\n"
 
     def header(self) -> bytes:
         """Return the CSV header; NDJSON has none."""
         if self.format != "csv":
             return b""
         out = io.StringIO()
-        csv.writer(out, lineterminator=self.csv_line_end).writerow([field.output for field in self.fields])
+        csv.writer(out, lineterminator="\n").writerow([field.output for field in self.fields])
         return out.getvalue().encode()
 
     def row(self, profile: Profile) -> bytes:
@@ -110,21 +108,13 @@ class Layout:
         return self._csv(profile) if self.format == "csv" else self._json(profile)
 
     def _json(self, profile: Profile) -> bytes:
-        row: Profile = {}
-        for field in self.fields:
-            value = field.read(profile)
-            if value is _ABSENT:
-                continue
-            if self.nested_subfields and field.export_as is None and "." in field.name:
-                root, _, rest = field.name.partition(".")
-                row.setdefault(root, {})[rest] = value
-            else:
-                row[field.output] = value
+        values = {field.output: field.read(profile) for field in self.fields}
+        row = {name: value for name, value in values.items() if value is not _ABSENT}
         return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
     def _csv(self, profile: Profile) -> bytes:
         cells = [self._cell(field, field.read(profile)) for field in self.fields]
-        return (",".join(cells) + self.csv_line_end).encode()
+        return (",".join(cells) + "\n").encode()
 
     def _cell(self, field: Field, value: Any) -> str:
         if value is _ABSENT or value is None:

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import secrets
-import time
+from collections.abc import Iterator
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 from flask import Flask, Response, request
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from meibo_simulators.auth0.export_files import ExportFile
-    from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.auth0.tenant import SimulatedTenant
+from meibo_simulators.auth0.export_files import ExportFile
+from meibo_simulators.auth0.tenant import SimulatedTenant
 
 CHUNK_BYTES = 256 * 1024
 _METHODS = ["GET", "HEAD", "PUT", "POST", "DELETE"]
@@ -43,7 +38,7 @@ def _respond(tenant: SimulatedTenant, path: str) -> Response:
     file = tenant.files.deposited(path)
     if file is None:
         return s3_error(404, "NoSuchKey", "The specified key does not exist.")
-    return _content(file, tenant.switches)
+    return _content(file, ranges=tenant.switches.file_ranges)
 
 
 def _rejection(tenant: SimulatedTenant) -> Response | None:
@@ -72,23 +67,21 @@ def _rejection(tenant: SimulatedTenant) -> Response | None:
     return None
 
 
-def _content(file: ExportFile, switches: Switches) -> Response:
+def _content(file: ExportFile, *, ranges: bool) -> Response:
     headers = {
         "Last-Modified": formatdate(file.modified, usegmt=True),
         "Server": "AmazonS3",
         "x-amz-request-id": secrets.token_hex(8).upper(),
         "ETag": file.etag,
     }
-    if switches.file_content_encoding is not None:
-        headers["Content-Encoding"] = switches.file_content_encoding
-    if switches.file_ranges:
+    if ranges:
         headers["Accept-Ranges"] = "bytes"
-    if request.headers.get("If-Match", file.etag) not in ("*", file.etag) and switches.file_if_match:
+    if request.headers.get("If-Match", file.etag) not in ("*", file.etag):
         return s3_error(412, "PreconditionFailed", "At least one of the preconditions you specified did not hold.")
     if request.headers.get("If-None-Match") == file.etag:
         return Response(status=304, headers=headers)
     start, end, status = 0, file.size, 200
-    requested = request.range if switches.file_ranges else None
+    requested = request.range if ranges else None
     # S3 ignores malformed and multiple ranges.
     if requested and len(requested.ranges) == 1 and request.headers.get("If-Range", file.etag) == file.etag:
         span = requested.range_for_length(file.size)
@@ -99,24 +92,14 @@ def _content(file: ExportFile, switches: Switches) -> Response:
         (start, end), status = span, 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
     headers["Content-Length"] = str(end - start)
-    return Response(_chunks(file.path, start, end, switches), status, headers, content_type="application/octet-stream")
+    return Response(_chunks(file.path, start, end), status, headers, content_type="application/octet-stream")
 
 
-def _chunks(path: Path, start: int, end: int, switches: Switches) -> Iterator[bytes]:
-    rate = switches.file_bytes_per_second
-    # Real time: these settings are for measurements, which need the system clock.
-    first_byte = time.monotonic() + switches.file_seconds_to_first_byte
-    position = start
+def _chunks(path: Path, start: int, end: int) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
-        while position < end:
-            due = first_byte + ((position - start) / rate if rate else 0)
-            if due > time.monotonic():
-                time.sleep(max(0.0, due - time.monotonic()))
-            chunk = file.read(min(CHUNK_BYTES, end - position))
-            if not chunk:
-                return
-            position += len(chunk)
+        while start < end and (chunk := file.read(min(CHUNK_BYTES, end - start))):
+            start += len(chunk)
             yield chunk
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from meibo_simulators.auth0.jobs import timestamp
+from meibo_simulators.auth0.directory import Directory
+from meibo_simulators.auth0.jobs import Job
 from meibo_simulators.auth0.validation import type_name
-
-if TYPE_CHECKING:
-    from meibo_simulators.auth0.directory import Directory
-    from meibo_simulators.auth0.jobs import Job
+from meibo_simulators.profiles import timestamp
 
 # https://auth0.com/docs/manage-users/user-migration/bulk-user-import-database-schema-and-examples
 TYPES = {

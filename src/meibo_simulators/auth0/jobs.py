@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from meibo_simulators.auth0.directory import Directory
 from meibo_simulators.auth0.errors import CONNECTION_MISSING, ApiError, body_error, job_missing
+from meibo_simulators.auth0.export_files import ExportFile, Files
 from meibo_simulators.auth0.export_rows import EXPORTABLE, PREDEFINED, Field, Layout
+from meibo_simulators.auth0.switches import Fate, Switches
 from meibo_simulators.auth0.validation import check
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from meibo_simulators.auth0.directory import Directory
-    from meibo_simulators.auth0.export_files import ExportFile, Files
-    from meibo_simulators.auth0.switches import Fate, Switches
-    from meibo_simulators.site import Site
+from meibo_simulators.profiles import timestamp
+from meibo_simulators.site import Site
 
 MAX_CSV_FIELDS = 30
 MAX_PENDING_IMPORTS = 2
@@ -162,13 +159,12 @@ class Jobs:
                 raise _field_error(f"Cannot export {name} as CSV, name its properties", f"[{position}].name")
             if requested_field.root not in EXPORTABLE:
                 raise _field_error(f"No enum match for: {name}", f"[{position}].name")
-        switches = self._switches
-        return Layout("csv" if is_csv else "ndjson", fields, switches.nested_subfields, switches.csv_line_end)
+        return Layout("csv" if is_csv else "ndjson", fields)
 
-    def _build(self, job: Job, edition: int = 0) -> ExportFile:
+    def _build(self, job: Job) -> ExportFile:
         if job.layout is None:
             raise ValueError(f"{job.id}: expected an export job, got a job without a file")
-        return self._files.build(job.layout, job.body.get("connection_id"), job.body.get("limit"), edition=edition)
+        return self._files.build(job.layout, job.body.get("connection_id"), job.body.get("limit"))
 
     def file(self, job_id: str) -> ExportFile:
         """Return the job's file; wait until it is written."""
@@ -176,19 +172,6 @@ class Jobs:
         if job.file is None:
             raise ValueError(f"{job_id}: expected an export job, got a job without a file")
         return self._files.deposited(job.path) or job.file.result()
-
-    def exchange_file(self, job_id: str, edition: int = 1) -> ExportFile:
-        """Replace the file of the job's location by the same rows in different bytes and with a different ETag."""
-        job = self.all[job_id]
-        file = self._build(job, edition)
-        self._files.deposit(job.path, file)
-        return file
-
-    def damage_file(self, job_id: str, change: Callable[[bytes], bytes]) -> ExportFile:
-        """Replace the file of a completed job's location by the result of ``change``."""
-        file = self._files.damaged(self.file(job_id), change)
-        self._files.deposit(self.all[job_id].path, file)
-        return file
 
     # -- imports
 
@@ -247,8 +230,6 @@ class Jobs:
                     damage = switches.file_damage
                     self._files.deposit(job.path, self._files.damaged(file, damage) if damage else file)
                 body["location"] = self._files.location(job.path)
-                if switches.summary:
-                    body["summary"] = {"failed": 0, "updated": 0, "inserted": 0, "total": file.rows}
             elif completed:
                 body["summary"] = job.summary
             if status == "failed":
@@ -279,8 +260,3 @@ class Jobs:
 
 def _field_error(message: str, position: str = "") -> ApiError:
     return body_error(f"Payload validation error: '{message}' on property fields{position} ({FIELDS_DESCRIPTION}).")
-
-
-def timestamp(seconds: float) -> str:
-    """Return a time in Auth0's format: ``2023-01-25T17:48:15.325Z``."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

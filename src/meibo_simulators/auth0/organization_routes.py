@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from meibo_simulators.auth0.directory import Connection
 from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope, organization_missing, user_missing
 from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
 from meibo_simulators.auth0.organizations import MAX_ROLES_PER_MEMBER, MEMBER_FIELDS
@@ -20,11 +21,8 @@ from meibo_simulators.auth0.pagination import (
     read_page,
 )
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response
+from meibo_simulators.auth0.tenant import SimulatedTenant
 from meibo_simulators.auth0.validation import Schema, check_path
-
-if TYPE_CHECKING:
-    from meibo_simulators.auth0.directory import Connection
-    from meibo_simulators.auth0.tenant import SimulatedTenant
 
 ORGANIZATION = "/organizations/<organization_id>"
 MEMBERS = f"{ORGANIZATION}/members"
@@ -275,7 +273,7 @@ def assign_roles(call: Call) -> None:
 def remove_roles(call: Call) -> None:
     role_ids = call.body(ROLES_SCHEMA)["roles"]
     organization, user_id, organizations = call.organization, call.path["user_id"], call.tenant.organizations
-    removed = _known_roles(call.tenant, role_ids, removing=True)
+    removed = _known_roles(call.tenant, role_ids)
     roles = [role_id for role_id in organizations.member_roles(organization.id, user_id) if role_id not in removed]
     organizations.set_member_roles(organization.id, user_id, roles)
 
@@ -283,17 +281,17 @@ def remove_roles(call: Call) -> None:
 def _member_roles(call: Call) -> list[str]:
     """Return the role ids of the member in the path. Raise the 404 of a user who is not a member."""
     organization, user_id, organizations = call.organization, call.path["user_id"], call.tenant.organizations
-    if call.tenant.switches.roles_of_non_member == "refuse" and not organizations.is_member(organization.id, user_id):
+    if not organizations.is_member(organization.id, user_id):
         raise user_missing()
     return organizations.member_roles(organization.id, user_id)
 
 
-def _known_roles(tenant: SimulatedTenant, role_ids: list[str], *, removing: bool = False) -> list[str]:
-    unknown = [role_id for role_id in role_ids if role_id not in tenant.organizations.roles]
-    # Removing a role that does not exist is recorded as 404; assigning one is not recorded.
-    if unknown and (removing or tenant.switches.unknown_role == "refuse"):
-        raise ApiError(404, f"No such role with id: {unknown[0]}")
-    return [role_id for role_id in role_ids if role_id not in unknown]
+def _known_roles(tenant: SimulatedTenant, role_ids: list[str]) -> list[str]:
+    for role_id in role_ids:
+        # Recorded for the removal of a role; the response to the assignment is not known.
+        if role_id not in tenant.organizations.roles:
+            raise ApiError(404, f"No such role with id: {role_id}")
+    return role_ids
 
 
 # -- invitations

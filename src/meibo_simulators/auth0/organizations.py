@@ -6,20 +6,15 @@ import bisect
 import hashlib
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from meibo_simulators.auth0.jobs import timestamp
-from meibo_simulators.profiles import auth0_index, auth0_person_id
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from meibo_simulators.auth0.directory import Directory
-    from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.site import Clock
+from meibo_simulators.auth0.directory import Directory
+from meibo_simulators.auth0.switches import Switches
+from meibo_simulators.profiles import auth0_index, auth0_person_id, timestamp
+from meibo_simulators.site import Clock
 
 FIRST_CREATED = 1_680_000_000.0
 STEP = 61.466

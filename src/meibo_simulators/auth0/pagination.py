@@ -5,15 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meibo_simulators.auth0.errors import query_error
 from meibo_simulators.auth0.validation import Schema, check
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 MAX_RECORDS = 1000
 DEFAULT_SIZE = 50

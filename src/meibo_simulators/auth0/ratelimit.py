@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from meibo_simulators.auth0.errors import ApiError, OAuthError
-
-if TYPE_CHECKING:
-    from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.site import Clock
+from meibo_simulators.auth0.switches import Switches
+from meibo_simulators.site import Clock
 
 # (burst, tokens, seconds): the bucket has a capacity of ``burst`` and receives ``tokens`` per ``seconds``.
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
@@ -80,8 +77,6 @@ class RateLimits:
         empty, headers = self._take(tier, buckets)
         if empty is None:
             return headers
-        if self._switches.retry_after:
-            headers["Retry-After"] = str(max(1, math.ceil(int(headers["x-ratelimit-reset"]) - self._now())))
         message = (
             "Global limit has been reached"
             if empty == GLOBAL

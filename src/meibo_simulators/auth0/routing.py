@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Flask, Response, request
 
 from meibo_simulators.auth0.errors import ApiError, body_error, organization_missing
+from meibo_simulators.auth0.organizations import Organization
 from meibo_simulators.auth0.pagination import OFFSET_QUERY, Page, read_page, read_query
+from meibo_simulators.auth0.tenant import SimulatedTenant
+from meibo_simulators.auth0.tokens import Grant
 from meibo_simulators.auth0.validation import Schema, check, check_path
-
-if TYPE_CHECKING:
-    from meibo_simulators.auth0.organizations import Organization
-    from meibo_simulators.auth0.tenant import SimulatedTenant
-    from meibo_simulators.auth0.tokens import Grant
 
 # https://auth0.com/docs/api/management/v2
 MAX_PAYLOAD_BYTES = 1 << 20

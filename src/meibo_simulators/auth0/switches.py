@@ -25,8 +25,6 @@ class Switches:
     """Outcome of jobs that are not in ``jobs.fates``."""
     progress: bool = False
     """Include percentage_done and time_left_seconds in responses."""
-    summary: bool = False
-    """Include a summary in completed exports, as in imports."""
 
     # location and file
     location_ttl: float = 60.0
@@ -35,20 +33,9 @@ class Switches:
     """Host and port of locations; None: those of the export file host."""
     redirect_files_to: str | None = None
     file_ranges: bool = True
-    file_if_match: bool = True
-    """Evaluate If-Match. If off, a range of a replaced file is served normally; only its ETag differs."""
-    file_content_encoding: str | None = None
-    file_seconds_to_first_byte: float = 0.0
-    file_bytes_per_second: float | None = None
-    """Throughput limit per connection; real storage serves several connections faster than a single one."""
     gzip_files: bool = True
     file_damage: Callable[[bytes], bytes] | None = None
     """Function that changes the file of a job once, so that all ranges contain the same damage."""
-
-    # formats
-    nested_subfields: bool = False
-    """Write user_metadata.x without export_as as a nested object in NDJSON; if off, as a flat key."""
-    csv_line_end: str = "\n"
 
     # connections and organizations
     members_always_next: bool = False
@@ -68,8 +55,6 @@ class Switches:
     # changes
     unknown_member: Literal["refuse", "ignore"] = "refuse"
     """Handling of an unknown user id: reject the complete request with 400, or ignore the id and return 204."""
-    roles_of_non_member: Literal["accept", "refuse"] = "refuse"
-    unknown_role: Literal["refuse", "ignore"] = "refuse"
     import_seconds: float = 1.0
     """Seconds (of the tenant's clock) that an import is pending; its users are hidden until then."""
 
@@ -77,5 +62,3 @@ class Switches:
     rate_tier: Literal["free", "essentials", "enterprise", "enterprise_nonproduction"] | None = None
     rate_refill: Literal["second", "window"] = "second"
     """Refill the tokens every second in equal shares, or all at the start of the minute (up to the burst)."""
-    retry_after: bool = False
-    """Add Retry-After to a 429; documented for token quotas only."""

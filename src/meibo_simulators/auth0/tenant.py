@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from meibo_simulators.auth0.directory import Connection, Directory
-from meibo_simulators.auth0.export_files import Files
+from meibo_simulators.auth0.export_files import ExportFile, Files
 from meibo_simulators.auth0.jobs import Jobs
 from meibo_simulators.auth0.organizations import MEMBER_FIELDS, Invitations, Memberships, Organizations
 from meibo_simulators.auth0.ratelimit import RateLimits
 from meibo_simulators.auth0.switches import Switches
 from meibo_simulators.auth0.tokens import Client, Tokens, key_pair
 from meibo_simulators.site import Site
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from meibo_simulators.auth0.export_files import ExportFile
 
 SCOPES = frozenset(
     [

@@ -6,17 +6,15 @@ import functools
 import hmac
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from meibo_simulators.auth0.errors import ApiError, OAuthError, insufficient_scope
-
-if TYPE_CHECKING:
-    from meibo_simulators.auth0.switches import Switches
-    from meibo_simulators.site import Site
+from meibo_simulators.auth0.switches import Switches
+from meibo_simulators.site import Site
 
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 # https://auth0.com/docs/get-started/authentication-and-authorization-flow/authenticate-with-private-key-jwt

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Response, request
 
+from meibo_simulators.auth0.directory import Connection
 from meibo_simulators.auth0.errors import CONNECTION_MISSING, ApiError, body_error, user_missing
 from meibo_simulators.auth0.imports import import_users
-from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
+from meibo_simulators.auth0.jobs import CONNECTION_PATTERN, Job
 from meibo_simulators.auth0.pagination import (
     CHECKPOINT_QUERY,
     DEFAULT_SIZE,
@@ -23,10 +24,6 @@ from meibo_simulators.auth0.pagination import (
 )
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response, read_body
 from meibo_simulators.auth0.validation import Schema, check
-
-if TYPE_CHECKING:
-    from meibo_simulators.auth0.directory import Connection
-    from meibo_simulators.auth0.jobs import Job
 
 MAX_FILE_BYTES = 512_000
 #: Bytes allowed for the multipart encoding around the file.

@@ -6,12 +6,10 @@ Three recorded messages of the real API match that library verbatim, so the othe
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from meibo_simulators.auth0.errors import ApiError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Schema = dict[str, Any]
 _CODES = {"Payload": "invalid_body", "Query": "invalid_query_string", "Path": "invalid_uri"}

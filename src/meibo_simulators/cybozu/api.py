@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import secrets
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
+from meibo_simulators.cybozu.auth import Caller
 from meibo_simulators.cybozu.csv_files import FILES, csv_file
+from meibo_simulators.cybozu.domain import SimulatedDomain
 from meibo_simulators.cybozu.errors import CybozuError, PageError, invalid
 from meibo_simulators.cybozu.parameters import listed, paging, parameters, required
-from meibo_simulators.cybozu.structure import services
-
-if TYPE_CHECKING:
-    from meibo_simulators.cybozu.auth import Caller
-    from meibo_simulators.cybozu.domain import SimulatedDomain
-    from meibo_simulators.cybozu.structure import Entry
+from meibo_simulators.cybozu.structure import Entry, services
 
 #: Cybozu documents X-HTTP-Method-Override for URLs above 4 or 8 KB.
 MAX_URL_LENGTH = 8192
@@ -33,8 +29,7 @@ def domain_application(domain: SimulatedDomain) -> Flask:
 
     @app.errorhandler(CybozuError)
     def handle_error(error: CybozuError) -> Response:
-        body = error.body(secrets.token_urlsafe(15), switches.language, message=switches.error_message)
-        return _json_response(body, error.status, error.headers)
+        return _json_response(error.body, error.status, error.headers)
 
     @app.errorhandler(PageError)
     def handle_page(error: PageError) -> Response:
@@ -121,7 +116,7 @@ def list_users(domain: SimulatedDomain) -> dict[str, Any]:
     """Return the users selected by ``ids`` or ``codes``, or a page of all users."""
     given = parameters()
     key, values = _selection(given)
-    offset, size = _paging(domain, given)
+    offset, size = paging(given)
     directory = domain.directory
     users = directory.find(key, values)[offset : offset + size] if values else directory.page(offset, size)
     body = {"users": [domain.switches.shown(user) for user in users]}
@@ -158,7 +153,7 @@ def list_users_of_organization(domain: SimulatedDomain) -> dict[str, Any]:
     """Return a page of an organization's users with their titles in it."""
     given = parameters()
     code = required(given, "code")
-    offset, size = _paging(domain, given)
+    offset, size = paging(given)
     if code not in {unit["code"] for unit in domain.structure.organizations}:
         _reject_unknown_code(domain)
     members = list(domain.structure.in_organization(code))[offset : offset + size]
@@ -169,7 +164,7 @@ def list_users_of_group(domain: SimulatedDomain) -> dict[str, Any]:
     """Return a page of a group's users."""
     given = parameters()
     code = required(given, "code")
-    offset, size = _paging(domain, given)
+    offset, size = paging(given)
     groups = [group for group in domain.structure.groups if group["code"] == code]
     if not groups:
         _reject_unknown_code(domain)
@@ -181,7 +176,7 @@ def list_services(domain: SimulatedDomain) -> dict[str, Any]:
     """Return the services of a page of users."""
     given = parameters()
     codes = set(listed(given, "codes"))
-    offset, size = _paging(domain, given)
+    offset, size = paging(given)
     users = ((domain.directory.user(index)["code"], index) for index in domain.directory.numbers())
     chosen = [(code, index) for code, index in users if not codes or code in codes][offset : offset + size]
     return {"users": [{"code": code, "services": [name for name, _ in services(index)]} for code, index in chosen]}
@@ -207,10 +202,6 @@ def _shown_user(domain: SimulatedDomain, index: int) -> dict[str, Any]:
     return domain.switches.shown(domain.directory.user(index))
 
 
-def _paging(domain: SimulatedDomain, given: dict[str, Any]) -> tuple[int, int]:
-    return paging(given, domain.switches.size_over_limit)
-
-
 def _selection(given: dict[str, Any]) -> tuple[str, list[str]]:
     ids, codes = listed(given, "ids"), listed(given, "codes")
     if ids and codes:
@@ -221,7 +212,7 @@ def _selection(given: dict[str, Any]) -> tuple[str, list[str]]:
 def _page(domain: SimulatedDomain, entries: list[Entry]) -> list[Entry]:
     given = parameters()
     key, values = _selection(given)
-    offset, size = _paging(domain, given)
+    offset, size = paging(given)
     return [entry for entry in entries if not values or entry[key] in values][offset : offset + size]
 
 

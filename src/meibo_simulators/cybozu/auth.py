@@ -5,18 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import jwt
 
 from meibo_simulators.cybozu.errors import CybozuError, PageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from meibo_simulators.cybozu.switches import Switches
-    from meibo_simulators.site import Clock
+from meibo_simulators.cybozu.switches import Switches
+from meibo_simulators.site import Clock
 
 PREFIX = "cy.s.api1."
 READ, WRITE, DANGEROUS = "read", "write", "dangerous"
@@ -78,8 +74,6 @@ class Access:
         password = header("X-Cybozu-Authorization")
         if password is not None:
             return self._by_password(password)
-        if switches.login_redirect:
-            raise PageError(302, "Login", {"Location": "/login?saml=on"})
         raise self._rejected("CB_AU01")
 
     def _rejected(self, code: str) -> CybozuError:

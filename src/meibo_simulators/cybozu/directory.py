@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 from meibo_simulators.cybozu import user_records
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 User = dict[str, Any]
 

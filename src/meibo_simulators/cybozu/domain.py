@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from meibo_simulators.cybozu.auth import READ, Access, Account
 from meibo_simulators.cybozu.csv_files import csv_file
@@ -12,9 +13,6 @@ from meibo_simulators.cybozu.structure import Structure
 from meibo_simulators.cybozu.switches import Switches
 from meibo_simulators.cybozu.user_records import administrator
 from meibo_simulators.site import Site
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class SimulatedDomain(Site):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
-# code -> (status, Japanese, English)
+# code -> (status, message)
 ERRORS = {
-    "CB_AU01": (401, "ログインしてください。", "Please login."),
+    "CB_AU01": (401, "ログインしてください。"),
     "CB_WA01": (
         401,
         "ユーザーのパスワード認証に失敗しました。「X-Cybozu-Authorization」ヘッダーの値が正しくありません。",
-        "Password authentication failed. The value in http header of X-Cybozu-Authorization is not valid.",
     ),
-    "CB_NO02": (403, "権限がありません。", "No privilege to proceed."),
-    "CB_VA01": (400, "入力内容が正しくありません。", "Missing or invalid input."),
-    "CB_IJ01": (400, "不正なJSON文字列です。", "Invalid JSON string."),
-    "GAIA_TO04": (429, "同時接続数の上限を超えました。", "Too many concurrent requests."),
+    "CB_NO02": (403, "権限がありません。"),
+    "CB_VA01": (400, "入力内容が正しくありません。"),
+    "CB_IJ01": (400, "不正なJSON文字列です。"),
+    "GAIA_TO04": (429, "同時接続数の上限を超えました。"),
 }
 
 
@@ -31,16 +31,12 @@ class CybozuError(Exception):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(code)
-        self.code = code
-        self.errors = errors
-        self.status = status if status is not None else ERRORS[code][0]
+        default_status, message = ERRORS[code]
+        self.status = status or default_status
         self.headers = {"X-Cybozu-Error": code, **(headers or {})}
-
-    def body(self, request_id: str, language: str, *, message: bool) -> dict[str, Any]:
-        """Return the body in a language; without ``message``, the text is in ``reason``."""
-        text = ERRORS[self.code][1 if language == "ja" else 2]
-        body = {"message" if message else "reason": text, "id": request_id, "code": self.code}
-        return body if self.errors is None else {**body, "errors": self.errors}
+        self.body: dict[str, Any] = {"message": message, "id": secrets.token_urlsafe(15), "code": code}
+        if errors is not None:
+            self.body["errors"] = errors
 
 
 class PageError(Exception):

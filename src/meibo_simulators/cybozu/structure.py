@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meibo_simulators.cybozu import user_records
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from meibo_simulators.cybozu.directory import Directory
+from meibo_simulators.cybozu.directory import Directory
 
 TITLES = ("部長", "課長", "主任", "Manager", '"Chief" of, staff')
 SERVICES = (("kintone", "ki"), ("garoon", "gr"), ("office", "of"), ("mailwise", "mw"), ("secure_access", "sa"))

@@ -16,16 +16,10 @@ class Switches:
     basic: tuple[str, str] | None = field(default=None, repr=False)
     """The shared user and password of the domain's Basic authentication; None: not enabled."""
     allowed_ips: tuple[str, ...] | None = None
-    login_redirect: bool = False
-    """Redirect a request without credentials to /login with 302."""
     csv_api: bool = True
     """Serve the CSV API; kintone.com has none."""
-    error_message: bool = True
-    """Include ``message`` in errors; the errors of some gateways only have a ``reason``."""
-    language: Literal["ja", "en"] = "ja"
 
     # JSON
-    size_over_limit: Literal["clamp", "refuse"] = "clamp"
     unset: Literal["null", "empty"] = "null"
     """JSON value of a string that was never set: null or an empty string."""
     custom_items: bool = True
@@ -40,8 +34,6 @@ class Switches:
     csv_bom: bool = False
     csv_quoting: Literal["all", "minimal"] = "all"
     csv_line_end: str = "\r\n"
-    csv_delete_column: bool = True
-    csv_new_code: Literal["empty", "same", "star"] = "empty"
     csv_sized: bool = True
 
     def shown(self, entry: dict[str, Any]) -> dict[str, Any]:
