@@ -18,16 +18,22 @@ from meibo_local.sources import real_sources, simulated_sources
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0 when everything is archived and proven, 1 when something is missing, 2 for a wrong configuration."""
+    """Return 0 if all exports are archived and verified, 1 if not, 2 if the configuration is wrong."""
     parser = argparse.ArgumentParser(prog="python -m meibo_local", description=__doc__)
     parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
-    parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
-    parser.add_argument("--sources", type=Path, help="a configuration of real sources, instead of simulated ones")
-    parser.add_argument("--archive", type=Path, default=Path("archive"), help="the folder that receives the archive")
-    parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="what the functions log")
+    parser.add_argument(
+        "--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain"
+    )
+    parser.add_argument("--sources", type=Path, help="configuration of real sources instead of simulated sources")
+    parser.add_argument(
+        "--archive", type=Path, default=Path("archive"), help="folder of the archive"
+    )
+    parser.add_argument(
+        "--log", type=Path, default=Path(".local/run.log"), help="log file of the functions"
+    )
     options = parser.parse_args(argv)
     console = console_of_terminal()
-    # Archives and logs hold personal data: whatever the umask was, only the owner can read what this process creates.
+    # Archives and logs contain personal data, so only their owner may read them.
     os.umask(0o077)
     try:
         with contextlib.ExitStack() as stack:
@@ -36,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sources = real_sources(options.sources)
             else:
                 console.print(
-                    f"Simulating an Auth0 tenant of {options.users:,} users and a cybozu.com domain of"
-                    f" {options.cybozu_users:,}, over HTTPS on this machine"
+                    f"Simulating an Auth0 tenant with {options.users:,} users and a cybozu.com domain with"
+                    f" {options.cybozu_users:,} users over HTTPS on this machine"
                 )
                 sources = stack.enter_context(simulated_sources(users=options.users, cybozu_users=options.cybozu_users))
             return run(sources, options.archive, console, options.log)
@@ -45,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         return 2
     except OSError as error:
-        # A full disk, or a folder that cannot be written. The message of a network error may hold a URL.
+        # For example a full disk. The message of a network error may contain a URL, so it is not printed.
         console.print(
             f"[red]{escape(str(error.filename or f'{options.archive}/'))}[/]:"
             f" {error.strerror or type(error).__name__}; correct this and run again, the archive has no partial files",
@@ -57,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _count(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError("must be a whole number from 1")
+        raise argparse.ArgumentTypeError(f"expected an integer ≥ 1, got {text!r}")
     return number
 
 

@@ -1,13 +1,13 @@
 """AWS on one machine, built from ``template.yaml``.
 
-The SAM transform turns the template into CloudFormation, moto creates from that what the application needs, and
-moto's interpreter runs the real workflow file. What moto cannot do is done here and nowhere else:
+The SAM transform translates the template to CloudFormation, moto creates its resources, and moto's interpreter runs the
+workflow definition. This package replaces what moto does not support:
 
-- the state machine is created through the API, because the interpreter does not see one made by CloudFormation;
-- ``lambda:Invoke`` goes to the real handlers in this process, with the environment that the template gives them;
-- S3 is also served over HTTP on loopback, because presigned URLs are not boto3 calls that moto could intercept;
-- the event source mapping of the queue of changes is played by :mod:`meibo_local.queue`, from the template's numbers;
-- the schedule's tick is fired by :meth:`LocalAws.tick`, with the input that the template's schedule has.
+- The state machine is created through the API, because moto does not execute one that CloudFormation created.
+- ``lambda:Invoke`` calls the handlers in this process, with their environments of the template.
+- S3 is also served over HTTP on loopback, because moto intercepts only boto3 calls, not presigned URLs.
+- :mod:`meibo_local.queue` replaces the event source mapping of the queue of changes, with the template's settings.
+- :meth:`LocalAws.tick` invokes the target of the schedule, with the template's input.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import patch
 
 import boto3
 from moto import mock_aws
@@ -30,7 +31,6 @@ from moto.moto_api._internal import mock_random
 from meibo import aws as meibo_aws
 from meibo import secrets
 from meibo_local.caches import cached_definitions, shared_clients
-from meibo_local.environment import overlaid_environ
 from meibo_local.folder import receive
 from meibo_local.lambda_service import (
     InvocationResult,
@@ -38,6 +38,7 @@ from meibo_local.lambda_service import (
     LambdaService,
     LocalFunction,
     Observer,
+    environment_per_invocation,
     load_handler,
 )
 from meibo_local.queue import EventSource, LocalChanges, SqsQueue
@@ -54,15 +55,14 @@ if TYPE_CHECKING:
 REGION: Final = "ap-northeast-1"
 STACK = "meibo"
 
-# What moto's CloudFormation cannot create. Nothing here depends on them but the schedule, whose tick is fired by hand;
-# that they are right is asserted on the translated template.
-_UNKNOWN_TO_MOTO: Final = frozenset(
+# Resources that moto's CloudFormation cannot create. The tests of the template check them.
+_UNSUPPORTED: Final = frozenset(
     {
         "AWS::CloudWatch::Alarm",
         "AWS::Glue::Database",
         "AWS::Glue::Table",
         "AWS::Lambda::EventInvokeConfig",
-        # moto knows it and would invoke the function at each message that is sent.
+        # moto supports it, but invokes the function as soon as a message is sent.
         "AWS::Lambda::EventSourceMapping",
         "AWS::S3::BucketPolicy",
         "AWS::SQS::QueuePolicy",
@@ -70,7 +70,7 @@ _UNKNOWN_TO_MOTO: Final = frozenset(
     }
 )
 
-# Never sent anywhere: signatures are made with them, and nothing on this machine checks those.
+# boto3 requires credentials to sign requests; nothing on this machine checks the signatures.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
@@ -89,7 +89,7 @@ _CREDENTIALS = {
 
 @dataclass
 class LocalAws:
-    """The application's stack on this machine."""
+    """The stack on this machine."""
 
     bucket: str
     state_machine_arn: str
@@ -101,7 +101,7 @@ class LocalAws:
     changes: LocalChanges
     template: dict[str, Any] = field(repr=False)
 
-    # Kept, because making a client takes longer than what most calls of one take.
+    # Cached, because creating a client takes longer than most calls.
     @cached_property
     def _s3(self) -> S3Client:
         return boto3.client("s3")
@@ -115,7 +115,7 @@ class LocalAws:
         return boto3.client("stepfunctions")
 
     def configure(self, document: Any, secrets: Mapping[str, Any]) -> None:
-        """Write the configuration and the secrets where the functions look for them."""
+        """Write the configuration into its parameter and the secrets into Secrets Manager."""
         text = document if isinstance(document, str) else json.dumps(document)
         boto3.client("ssm").put_parameter(
             Name=self.configuration_parameter, Value=text, Type="String", Tier="Advanced", Overwrite=True
@@ -129,29 +129,29 @@ class LocalAws:
                 client.put_secret_value(SecretId=name, SecretString=value)
 
     def tick(self, scheduled_time: datetime | None = None) -> InvocationResult:
-        """Fire the schedule once, as EventBridge Scheduler would."""
+        """Invoke ``create_exports`` once as EventBridge Scheduler does."""
         moment = (scheduled_time or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return self.invoke_raw(
             self.create_exports, self.schedule_input.replace("<aws.scheduler.scheduled-time>", moment).encode()
         )
 
     def invoke(self, event: Any) -> InvocationResult:
-        """Invoke ``create_exports`` by hand."""
+        """Invoke ``create_exports`` with an event."""
         return self.invoke_raw(self.create_exports, json.dumps(event).encode())
 
     def invoke_raw(self, name: str, payload: bytes) -> InvocationResult:
         """Invoke a function by name or ARN through the Lambda API."""
-        answer = self._functions.invoke(FunctionName=name, Payload=payload)
-        return InvocationResult(json.loads(answer["Payload"].read()), failed="FunctionError" in answer)
+        response = self._functions.invoke(FunctionName=name, Payload=payload)
+        return InvocationResult(json.loads(response["Payload"].read()), failed="FunctionError" in response)
 
     def execution(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
-        """Return the workflow's execution of one attempt."""
+        """Return the workflow's execution of an attempt."""
         arn = self.execution_arn(run_id, attempt)
         description: dict[str, Any] = dict(self._workflow.describe_execution(executionArn=arn))
         return description
 
     def execution_arn(self, run_id: str, attempt: int = 1) -> str:
-        """Return the ARN of the workflow's execution of one attempt."""
+        """Return the ARN of the workflow's execution of an attempt."""
         return f"{self.state_machine_arn.replace(':stateMachine:', ':execution:')}:{run_id}-{attempt}"
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -176,11 +176,11 @@ class LocalAws:
         self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def download(self, folder: Path) -> int:
-        """Copy the objects that a folder lacks to it, under the bucket's keys; return their number.
+        """Copy the objects that are missing in a folder into it, under the bucket's keys; return their number.
 
-        All of them appear or none does, and a file that is there stays as it is.
+        Either all files appear or none. Existing files are not changed.
         """
-        # Parts are temporary: in AWS a lifecycle rule expires them.
+        # Parts are temporary; in AWS a lifecycle rule deletes them.
         missing = [key for key in self.keys() if not key.startswith("parts/") and not (folder / key).exists()]
         receive(folder, missing, lambda key, file: self._s3.download_fileobj(self.bucket, key, file))
         return len(missing)
@@ -194,18 +194,17 @@ def local_aws(
     observer: Observer | None = None,
     received: Received | None = None,
     serve: Callable[[list[LocalFunction], str], LambdaService] | None = None,
-    root: Path = ROOT,
 ) -> Iterator[LocalAws]:
-    """Bring the template's stack up on this machine, and take it down again.
+    """Create the stack on this machine, and delete it when the context ends.
 
-    ``parameters`` are the stack's; ``environment`` is added to every function's, for what AWS would provide
-    otherwise, such as which certificates are trusted. ``received`` is told the bytes that arrive for each key.
-    ``serve`` makes the service that calls the functions, of them and the endpoint where AWS answers over HTTP.
+    ``parameters`` are those of the stack. ``environment`` is added to the environment of the process, for example to
+    trust other certificates. ``received`` is called with the key and the number of bytes of each upload. ``serve``
+    returns the service that invokes the functions, given the functions and the HTTP endpoint of S3.
     """
-    source = read_template(root / "template.yaml")
+    source = read_template()
     with ExitStack() as stack:
         stack.enter_context(_variables({**_CREDENTIALS, **(environment or {})}))
-        stack.enter_context(overlaid_environ())
+        stack.enter_context(environment_per_invocation())
         stack.enter_context(
             mock_aws(config={"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}})
         )
@@ -216,7 +215,7 @@ def local_aws(
         stack.callback(meibo_aws.clear_clients)
         stack.callback(secrets.clear_clients)
         invocations = InvokeInterceptor()
-        stack.enter_context(invocations.answered())
+        stack.enter_context(invocations.installed())
         stack.enter_context(shared_clients())
         stack.enter_context(cached_definitions())
         yield _create(
@@ -225,7 +224,6 @@ def local_aws(
             invocations=invocations,
             serve=serve or (lambda functions, _: LambdaService(functions, observer)),
             endpoint=endpoint,
-            root=root,
         )
 
 
@@ -236,15 +234,14 @@ def _create(
     invocations: InvokeInterceptor,
     serve: Callable[[list[LocalFunction], str], LambdaService],
     endpoint: str,
-    root: Path,
 ) -> LocalAws:
     translated = translate(source, parameters)
     _put_artifact()
     client = boto3.client("cloudformation")
-    with _names_of_every_time():
+    with _reproducible_names():
         client.create_stack(
             StackName=STACK,
-            # moto reads it as YAML first, which takes a hundred times longer; no YAML begins with a tab.
+            # moto tries YAML first, which takes a hundred times longer than JSON; a tab is an error in YAML.
             TemplateBody="\t" + json.dumps(_for_moto(translated)),
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
@@ -252,18 +249,18 @@ def _create(
     resources = {
         resource["LogicalResourceId"]: resource["PhysicalResourceId"]
         for resource in client.describe_stack_resources(StackName=STACK)["StackResources"]
-        # A resource whose condition does not hold is listed without names.
+        # A resource whose condition is false has no ids.
         if "LogicalResourceId" in resource and "PhysicalResourceId" in resource
     }
     _complete_buckets(translated, resources)
-    functions = _functions(source, resources, root)
+    functions = _functions(source, resources)
     service = invocations.service = serve(functions, endpoint)
     arns = {function.logical_id: function.arn for function in functions}
     by_id = {function.logical_id: function for function in functions}
     schedule = next(iter(of_type(translated, "AWS::Scheduler::Schedule").values()))
     return LocalAws(
         bucket=resources["ArchiveBucket"],
-        state_machine_arn=_create_state_machine(source, by_id["CreateExports"], arns, root),
+        state_machine_arn=_create_state_machine(source, by_id["CreateExports"], arns),
         configuration_parameter=by_id["CreateExports"].environment["MEIBO_CONFIGURATION"],
         s3_endpoint=endpoint,
         schedule_input=schedule["Properties"]["Target"]["Input"],
@@ -275,26 +272,26 @@ def _create(
 
 
 @contextmanager
-def _names_of_every_time() -> Iterator[None]:
-    """Let the random part of the resources' names be the same in every stack, so that the workflow's definition is."""
-    before = mock_random.getstate()
+def _reproducible_names() -> Iterator[None]:
+    """Use the same random names for the resources of every stack, so that workflow definitions can be cached."""
+    state = mock_random.getstate()
     mock_random.seed(STACK)
     try:
         yield
     finally:
-        # Ids of messages and versions are never to come twice.
-        mock_random.setstate(before)
+        # Ids of messages and of object versions must not repeat.
+        mock_random.setstate(state)
 
 
 def _for_moto(translated: dict[str, Any]) -> dict[str, Any]:
     resources = {
-        name: resource for name, resource in translated["Resources"].items() if resource["Type"] not in _UNKNOWN_TO_MOTO
+        name: resource for name, resource in translated["Resources"].items() if resource["Type"] not in _UNSUPPORTED
     }
     return {key: value for key, value in translated.items() if key != "Outputs"} | {"Resources": resources}
 
 
 def _complete_buckets(translated: dict[str, Any], resources: Mapping[str, str]) -> None:
-    # moto's CloudFormation makes buckets without these properties.
+    # moto's CloudFormation ignores these properties.
     client = boto3.client("s3")
     for logical_id, bucket in of_type(translated, "AWS::S3::Bucket").items():
         name, properties = resources[logical_id], bucket["Properties"]
@@ -304,21 +301,21 @@ def _complete_buckets(translated: dict[str, Any], resources: Mapping[str, str]) 
             client.put_object_lock_configuration(Bucket=name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
 
 
-def _functions(source: dict[str, Any], resources: Mapping[str, str], root: Path) -> list[LocalFunction]:
+def _functions(source: dict[str, Any], resources: Mapping[str, str]) -> list[LocalFunction]:
     client = boto3.client("lambda")
     functions = []
     for logical_id, resource in of_type(source, "AWS::Serverless::Function").items():
-        made = client.get_function_configuration(FunctionName=resources[logical_id])
+        configuration = client.get_function_configuration(FunctionName=resources[logical_id])
         functions.append(
             LocalFunction(
                 logical_id=logical_id,
-                name=made["FunctionName"],
-                arn=made["FunctionArn"],
-                handler=load_handler(resource["Properties"]["CodeUri"], made["Handler"], root),
-                # moto keeps the types of Number parameters; an environment has texts only.
-                environment={name: str(value) for name, value in made["Environment"]["Variables"].items()},
-                timeout_seconds=made["Timeout"],
-                memory_mb=made["MemorySize"],
+                name=configuration["FunctionName"],
+                arn=configuration["FunctionArn"],
+                handler=load_handler(resource["Properties"]["CodeUri"], configuration["Handler"]),
+                # moto does not convert numeric parameters to strings.
+                environment={name: str(value) for name, value in configuration["Environment"]["Variables"].items()},
+                timeout_seconds=configuration["Timeout"],
+                memory_mb=configuration["MemorySize"],
             )
         )
     return functions
@@ -330,7 +327,8 @@ def _changes(
     function: LocalFunction,
     service: LambdaService,
 ) -> LocalChanges:
-    (mapping,) = (found["Properties"] for found in of_type(translated, "AWS::Lambda::EventSourceMapping").values())
+    (resource,) = of_type(translated, "AWS::Lambda::EventSourceMapping").values()
+    mapping = resource["Properties"]
     queue, dead_letters = resources["ChangesQueue"], resources["ChangesDeadLetters"]
     client = boto3.client("sqs")
     source = EventSource(
@@ -344,23 +342,21 @@ def _changes(
     return LocalChanges(client, queue, dead_letters, source)
 
 
-def _create_state_machine(
-    source: dict[str, Any], create_exports: LocalFunction, arns: Mapping[str, str], root: Path
-) -> str:
+def _create_state_machine(source: dict[str, Any], create_exports: LocalFunction, arns: Mapping[str, str]) -> str:
     client = boto3.client("stepfunctions")
     properties = next(iter(of_type(source, "AWS::Serverless::StateMachine").values()))["Properties"]
-    definition = (root / properties["DefinitionUri"]).read_text(encoding="utf-8")
+    definition = (ROOT / properties["DefinitionUri"]).read_text(encoding="utf-8")
     for name, value in properties["DefinitionSubstitutions"].items():
         definition = definition.replace(f"${{{name}}}", _substitution(name, value, arns))
-    # The function was told this ARN by the template; the state machine must answer to it.
+    # The ARN in the function's environment.
     arn = create_exports.environment["MEIBO_STATE_MACHINE_ARN"]
     for machine in client.list_state_machines()["stateMachines"]:
         client.delete_state_machine(stateMachineArn=machine["stateMachineArn"])
-    made = client.create_state_machine(
+    created = client.create_state_machine(
         name=arn.rsplit(":", 1)[-1], definition=definition, roleArn="arn:aws:iam::123456789012:role/local"
     )
-    if made["stateMachineArn"] != arn:
-        raise ValueError(f"the template calls the workflow {arn}, but it is {made['stateMachineArn']}")
+    if created["stateMachineArn"] != arn:
+        raise ValueError(f"expected the ARN of the template, {arn}, got {created['stateMachineArn']}")
     return arn
 
 
@@ -386,17 +382,9 @@ def _put_artifact() -> None:
 
 @contextmanager
 def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    for name, value in values.items():
-        if value:
-            os.environ[name] = value
-        else:
-            os.environ.pop(name, None)
-    try:
+    """Set environment variables, and unset those with an empty value, until the context ends."""
+    with patch.dict(os.environ, values):
+        for name, value in values.items():
+            if not value:
+                del os.environ[name]
         yield
-    finally:
-        for name, old in before.items():
-            if old is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = old

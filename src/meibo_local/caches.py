@@ -1,7 +1,7 @@
-"""Cache what boto3 and moto build again for each call: clients and parsed workflow definitions.
+"""Caches of boto3 clients and of parsed workflow definitions.
 
-A client is built from the whole description of its service, which takes longer than most calls to it. The workflow's
-interpreter makes one for each task, and whoever waits for an execution's end one for each look.
+boto3 builds a client from the complete description of its service, which takes longer than most calls. moto's
+interpreter creates a client per task, and waiting for an execution creates a client per poll.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 from unittest.mock import patch
@@ -22,7 +22,7 @@ from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguagePa
 
 
 class SharingSession(boto3.Session):
-    """A session that gives the same client for the same arguments."""
+    """A session that returns the same client for the same arguments."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class SharingSession(boto3.Session):
         self._lock = threading.Lock()
 
     def client(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the client that these arguments made first."""
+        """Return the client for these arguments."""
         key = repr((args, sorted((name, _comparable(value)) for name, value in kwargs.items())))
         with self._lock:
             if key not in self._clients:
@@ -40,7 +40,7 @@ class SharingSession(boto3.Session):
 
 @cache
 def _loader() -> Loader:
-    """Return the reader of the services' descriptions, which keeps what it has read."""
+    """Return the loader of service descriptions, which caches them."""
     return create_loader()
 
 
@@ -50,7 +50,7 @@ def _comparable(value: Any) -> str:
 
 @contextmanager
 def shared_clients() -> Iterator[None]:
-    """Let ``boto3.client`` share its clients, and every session the descriptions that were read."""
+    """Make ``boto3.client`` return shared clients, and all sessions use the same loader."""
     with (
         patch.object(botocore.session, "create_loader", lambda *_: _loader()),
         patch.object(boto3, "DEFAULT_SESSION", SharingSession()),
@@ -58,16 +58,17 @@ def shared_clients() -> Iterator[None]:
         yield
 
 
-# Reading the definition takes longer than most executions of it.
 _parse = cache(AmazonStateLanguageParser.parse)
 
 
-def _parse_once(definition: str) -> Any:
-    program, tree = _parse(definition)
-    # An execution may keep what it works with in the program.
-    return copy.deepcopy(program), tree
+@contextmanager
+def cached_definitions() -> Iterator[None]:
+    """Make moto parse each workflow definition once per process; parsing takes longer than most executions."""
 
+    def parse(definition: str) -> Any:
+        program, tree = _parse(definition)
+        # An execution may modify the program.
+        return copy.deepcopy(program), tree
 
-def cached_definitions() -> AbstractContextManager[object]:
-    """Let each definition be parsed once in the life of the process, while it is entered."""
-    return patch.object(AmazonStateLanguageParser, "parse", staticmethod(_parse_once))
+    with patch.object(AmazonStateLanguageParser, "parse", staticmethod(parse)):
+        yield

@@ -1,6 +1,6 @@
 """Write an archive into a folder: by one process at a time, and complete or absent.
 
-Files are received into ``.incoming/``. When all of them are there, that folder is renamed to ``.received/``, which
+Files are received into ``.incoming/``. When it is complete, that folder is renamed to ``.received/``, which
 commits them, and each file moves to its key: objects first, then their manifests, then the run manifests. A process
 that ends before the commit leaves only ``.incoming/``, which the next one removes. The next one also completes the
 moves of a process that ended after the commit.
@@ -24,7 +24,7 @@ LOCK: Final = ".lock"
 _INCOMING: Final = ".incoming"
 _RECEIVED: Final = ".received"
 
-# What makes other files count moves after them; a run's page shows that the run has ended.
+# Manifests move after the files that they describe; a run's page moves last, because it shows that the run has ended.
 _ORDER: Final = (
     re.compile(r"archive/.*/_manifest\.json"),
     re.compile(r"runs/.*/_manifest(-[0-9]+)?\.json"),
@@ -34,10 +34,10 @@ _ORDER: Final = (
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder, and recover what an earlier one left there.
+    """Lock the folder, and complete or remove the files of an earlier process.
 
-    The kernel releases the lock when the process ends, however it ends, so no lock is ever stale.
-    Raises ConfigurationError if another process has the lock.
+    The kernel releases the lock when the process ends, so a lock is never stale. Raises ConfigurationError if another
+    process has the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a+", encoding="ascii") as file:
@@ -58,9 +58,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def receive(folder: Path, keys: Iterable[str], fetch: Callable[[str, IO[bytes]], None]) -> None:
-    """Write objects to the folder under their keys: all of them, or none if ``fetch`` raises.
+    """Write objects to the folder under their keys: all of them, or none if ``fetch`` raises an exception.
 
-    ``fetch`` writes the object of a key to a file. A file that is there already stays as it is.
+    ``fetch`` writes the object of a key to a file. Existing files are not changed.
     """
     incoming = folder / _INCOMING
     try:
@@ -81,7 +81,7 @@ def receive(folder: Path, keys: Iterable[str], fetch: Callable[[str, IO[bytes]],
 
 def _path(folder: Path, key: str) -> Path:
     if not is_archive_key(key):
-        raise ConfigurationError(f"{key!r} is not a key that a folder can contain")
+        raise ConfigurationError(f"expected a key that is a relative path, got {key!r}")
     return folder / key
 
 

@@ -1,33 +1,74 @@
-"""Lambda on this machine: call the real handlers in this process, also for ``lambda:Invoke`` of any boto3 client."""
+"""Lambda on this machine: call the handlers in this process, also for ``lambda:Invoke`` of any boto3 client.
+
+AWS runs each function in a process with its own environment. Here all handlers share a process, so during an invocation
+its thread sees the environment of the function in addition to that of the process.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import io
 import json
-import sys
+import os
 import threading
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
+from pathlib import PurePath
 from typing import Any, Protocol
 
 import botocore.handlers
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.compat import HTTPHeaders
 
-from meibo_local.environment import environment_of_invocation
-from meibo_local.template import ROOT
+_invocation: ContextVar[Mapping[str, str]] = ContextVar("invocation", default={})  # noqa: B039 - never modified
+
+
+class InvocationEnviron(MutableMapping[str, str]):
+    """The environment of the process, with the variables of the current invocation."""
+
+    def __init__(self, process: MutableMapping[str, str]) -> None:
+        self._process = process
+
+    def __getitem__(self, key: str) -> str:
+        variables = _invocation.get()
+        return variables[key] if key in variables else self._process[key]
+
+    def __setitem__(self, key: str, value: str) -> None:
+        self._process[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._process[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.copy())
+
+    def __len__(self) -> int:
+        return len(self.copy())
+
+    def copy(self) -> dict[str, str]:
+        """Return a plain copy, as ``os.environ.copy()`` does for child processes."""
+        return {**self._process, **_invocation.get()}
+
+
+@contextmanager
+def environment_per_invocation() -> Iterator[None]:
+    """Replace ``os.environ`` by an environment that differs between concurrent invocations."""
+    process = os.environ
+    os.environ = InvocationEnviron(process)  # type: ignore[assignment]  # noqa: B003 - replaced, not copied
+    try:
+        yield
+    finally:
+        os.environ = process  # noqa: B003
 
 
 @dataclass
 class LambdaContext:
-    """What a handler is told of its invocation; the attributes are AWS's."""
+    """The context object that AWS passes to a handler, with the same attributes."""
 
     function_name: str
     invoked_function_arn: str
@@ -37,13 +78,13 @@ class LambdaContext:
     function_version: str = "$LATEST"
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return the milliseconds until the invocation's time-out."""
+        """Return the milliseconds until the invocation times out."""
         return max(0, int((self.ends_at - time.monotonic()) * 1000))
 
 
 @dataclass(frozen=True)
 class LocalFunction:
-    """One function of the template, with the environment and limits that the template gives it."""
+    """A function of the template with its environment and limits."""
 
     logical_id: str
     name: str
@@ -54,28 +95,28 @@ class LocalFunction:
     memory_mb: int
 
 
-class Observer(Protocol):
-    """Sees every invocation."""
-
-    def invoked(self, function: str, event: Any) -> None:
-        """Is told before a function is called, by its logical id."""
-        ...
-
-    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
-        """Is told what the function returned or raised."""
-        ...
-
-
 @dataclass(frozen=True)
 class InvocationResult:
-    """What the Lambda service answers: a payload, and whether it is the function's error."""
+    """A response of Lambda: the payload, and whether it describes an error of the function."""
 
     payload: Any
     failed: bool
 
 
+class Observer(Protocol):
+    """An object that is called before and after each invocation."""
+
+    def invoked(self, function: str, event: Any) -> None:
+        """Process the event of a function, given by its logical id, before the invocation."""
+        ...
+
+    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
+        """Process the result of an invocation."""
+        ...
+
+
 class LambdaService:
-    """Calls functions by name or ARN, and turns what they raise into what Lambda answers."""
+    """Invoke functions by name or ARN and return their results and errors as Lambda does."""
 
     def __init__(self, functions: list[LocalFunction], observer: Observer | None = None) -> None:
         self._functions = {name: function for function in functions for name in (function.name, function.arn)}
@@ -83,7 +124,7 @@ class LambdaService:
         self._lock = threading.Lock()
 
     def invoke(self, name: str, payload: bytes) -> InvocationResult:
-        """Call the function with the JSON payload."""
+        """Invoke a function with a JSON payload."""
         function = self._functions[name]
         event = json.loads(payload or b"{}")
         if self._observer:
@@ -102,63 +143,51 @@ class LambdaService:
             memory_limit_in_mb=function.memory_mb,
             ends_at=time.monotonic() + function.timeout_seconds,
         )
+        token = _invocation.set(function.environment)
         try:
-            with environment_of_invocation(function.environment):
-                result = function.handler(event, context)
-        except Exception as error:  # noqa: BLE001  # the Lambda service takes whatever a handler raises
+            result = function.handler(event, context)
+        except Exception as error:  # noqa: BLE001 - Lambda reports any exception of a handler
             document = {
                 "errorMessage": str(error),
                 "errorType": type(error).__name__,
                 "requestId": context.aws_request_id,
             }
             return InvocationResult(document, failed=True)
-        # What a handler returns must survive JSON, as it must in AWS.
+        finally:
+            _invocation.reset(token)
+        # Lambda serializes the return value as JSON.
         return InvocationResult(json.loads(json.dumps(result)), failed=False)
 
 
-def load_handler(code_uri: str, handler: str, root: Path = ROOT) -> Callable[[Any, Any], Any]:
-    """Load a function's handler from its folder under a module name of its own, as no two may share ``app``."""
+def load_handler(code_uri: str, handler: str) -> Callable[[Any, Any], Any]:
+    """Import a function's handler from its folder in the repository."""
     file, _, attribute = handler.partition(".")
-    path = root / code_uri / f"{file}.py"
-    name = f"meibo_function_{path.parent.name}"
-    module = sys.modules.get(name) or _load(name, path)
-    found: Callable[[Any, Any], Any] = getattr(module, attribute)
-    return found
-
-
-def _load(name: str, path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{path} is not a Python module")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+    function: Callable[[Any, Any], Any] = getattr(
+        importlib.import_module(".".join([*PurePath(code_uri).parts, file])), attribute
+    )
+    return function
 
 
 class InvokeInterceptor:
-    """Answers invocations as soon as it has a service."""
+    """Respond to ``lambda:Invoke`` requests of boto3 clients when ``service`` is set."""
 
     def __init__(self) -> None:
         self.service: LambdaService | None = None
 
     @contextmanager
-    def answered(self) -> Iterator[None]:
-        """Answer the calls of clients that are made from now on."""
-        # Sessions take their handlers from this list, so clients that others make (moto's interpreter) are covered.
-        entry = ("before-send.lambda.Invoke", self._answer)
+    def installed(self) -> Iterator[None]:
+        """Intercept the requests of clients that are created from now on."""
+        # Every session copies this list, so it also affects clients that other packages create, such as moto's
+        # interpreter.
+        entry = ("before-send.lambda.Invoke", self._respond)
         botocore.handlers.BUILTIN_HANDLERS.append(entry)
         try:
             yield
         finally:
             botocore.handlers.BUILTIN_HANDLERS.remove(entry)
 
-    def _answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
-        """Hand the invocation to the handler; the signature is that of botocore's before-send event."""
+    def _respond(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
+        """Return the response to a request; the signature is that of botocore's before-send event."""
         if self.service is None:
             return None
         name = urllib.parse.unquote(urllib.parse.urlsplit(request.url).path.split("/")[3])
@@ -168,11 +197,11 @@ class InvokeInterceptor:
         headers["Content-Type"] = "application/json"
         if outcome.failed:
             headers["X-Amz-Function-Error"] = "Unhandled"
-        return AWSResponse(request.url, 200, headers, _Raw(json.dumps(outcome.payload).encode()))
+        return AWSResponse(request.url, 200, headers, _RawBody(json.dumps(outcome.payload).encode()))
 
 
-class _Raw(io.BytesIO):
-    """A response's body as botocore reads it."""
+class _RawBody(io.BytesIO):
+    """A response body with the method that botocore calls."""
 
     def stream(self, *_: Any, **__: Any) -> Iterator[bytes]:
         yield self.read()

@@ -1,4 +1,4 @@
-"""Show a run while it goes: one line an export, with what happens to it now."""
+"""Show the progress of a run: one line per export."""
 
 from __future__ import annotations
 
@@ -27,30 +27,29 @@ _STYLES = {
 
 @dataclass
 class ExportLine:
-    """What is known of one export."""
+    """The progress of an export."""
 
     state: str = "planned"
     rows: int | None = None
     bytes: int = 0
-    note: str = ""
-    began: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.monotonic)
     ended: float | None = None
 
     @property
     def seconds(self) -> float:
-        """How long it has taken so far."""
-        return (self.ended or time.monotonic()) - self.began
+        """The duration of the export."""
+        return (self.ended or time.monotonic()) - self.started
 
 
 class ProgressDisplay:
-    """Follows the invocations of a run and draws them; without a terminal it prints a line for each change."""
+    """An observer that draws the progress; without a terminal it prints a line per change of state."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._lines: dict[str, ExportLine] = {}
         self._folders: dict[str, str] = {}
         self._lock = threading.Lock()
-        # What the functions print goes to the log, not between the lines.
+        # The runner redirects the output of the functions to the log.
         self._live = Live(
             console=console,
             get_renderable=self.table,
@@ -61,7 +60,7 @@ class ProgressDisplay:
         )
 
     def __enter__(self) -> ProgressDisplay:
-        """Begin to draw."""
+        """Start to draw."""
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -78,20 +77,20 @@ class ProgressDisplay:
             self._folders[folder] = export_id
 
     def invoked(self, function: str, event: Any) -> None:
-        """Take note that a function was called."""
+        """Show that an invocation started."""
         states = {"CreateExports": "creating the job", "CheckExport": "job pending", "ArchiveExport": "copying"}
         export = event.get("export") if isinstance(event, Mapping) else None
         if export and function in states:
             self._change(export["export_id"], states[function])
 
     def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
-        """Take note of what a function returned."""
+        """Show the result of an invocation."""
         export = event.get("export") if isinstance(event, Mapping) else None
         if not export:
             return
         export_id = export["export_id"]
         if outcome.failed:
-            self._change(export_id, f"{outcome.payload['errorType']}, trying on")
+            self._change(export_id, f"{outcome.payload['errorType']}, retrying")
         elif function == "CheckExport" and outcome.payload["status"] == "gone":
             self._change(export_id, "job gone")
         elif function == "ArchiveExport" and outcome.payload["status"] == "continue":
@@ -109,7 +108,7 @@ class ProgressDisplay:
             self._change(export_id, "failed")
 
     def received(self, key: str, count: int) -> None:
-        """Take note that the bucket received bytes for a key."""
+        """Add the bytes of an upload to an export."""
         export_id = self._folders.get(key.rpartition("/")[0] + "/")
         if export_id and not key.endswith("_manifest.json"):
             with self._lock:
@@ -126,7 +125,7 @@ class ProgressDisplay:
             self._console.print(f"{line.seconds:6.1f} s  {export_id}  {state}{rows}", highlight=False)
 
     def table(self) -> Table:
-        """Return the lines as they are now."""
+        """Return the current lines."""
         table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
         table.add_column("export", overflow="fold")
         table.add_column("state", min_width=18)

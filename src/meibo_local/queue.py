@@ -1,7 +1,7 @@
 """SQS on this machine: the queue of changes and its event source mapping.
 
-Batch size, concurrency and partial batch responses are the template's; how long a message stays hidden and when it
-becomes a dead letter is the queue's own business. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+The template defines batch size, concurrency and partial batch responses; the queue applies its visibility timeout and
+its dead-letter queue. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 Invoke = Callable[[dict[str, Any]], InvocationResult]
 
-# How long a poller that found nothing waits, twice as long each time: messages may be hidden for minutes.
+# Pause of a poller after an empty response, doubled each time: messages may be hidden for minutes.
 _MIN_IDLE_SECONDS = 0.05
 _MAX_IDLE_SECONDS = 0.4
 
 
 class Queue(Protocol):
-    """What an event source mapping asks of a queue. Messages are dicts as SQS gives them."""
+    """A queue that an event source mapping polls. Messages are dicts as in the SQS API."""
 
     def receive(self, most: int) -> Sequence[Mapping[str, Any]]:
-        """Return up to so many messages, which are hidden from now on."""
+        """Return up to ``most`` messages and hide them."""
         ...
 
     def delete(self, receipts: Sequence[str]) -> None:
@@ -39,7 +39,7 @@ class Queue(Protocol):
         ...
 
     def size(self) -> int:
-        """Return how many messages the queue holds, hidden ones included."""
+        """Return the number of messages in the queue, including hidden messages."""
         ...
 
 
@@ -50,15 +50,14 @@ class SqsQueue:
     client: SQSClient
     url: str
 
-    def receive(self, most: int) -> Sequence[Mapping[str, Any]]:
-        """Return up to so many messages, which are hidden from now on."""
-        answer = self.client.receive_message(
+    def receive(self, most: int) -> list[MessageTypeDef]:
+        """Return up to ``most`` messages and hide them."""
+        return self.client.receive_message(
             QueueUrl=self.url,
             MaxNumberOfMessages=most,
             MessageSystemAttributeNames=["All"],
             MessageAttributeNames=["All"],
-        )
-        return answer.get("Messages", [])
+        ).get("Messages", [])
 
     def delete(self, receipts: Sequence[str]) -> None:
         """Delete messages by their receipt handles."""
@@ -66,14 +65,14 @@ class SqsQueue:
             self.client.delete_message(QueueUrl=self.url, ReceiptHandle=receipt)
 
     def size(self) -> int:
-        """Return how many messages the queue holds, hidden ones included."""
+        """Return the number of messages in the queue, including hidden messages."""
         attributes = self.client.get_queue_attributes(QueueUrl=self.url, AttributeNames=["All"])["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
 
 @dataclass
 class EventSource:
-    """One event source mapping. ``batches`` counts invocations by how they ended."""
+    """An event source mapping. ``batches`` counts invocations by result: done, partial or failed."""
 
     queue: Queue
     arn: str
@@ -84,7 +83,7 @@ class EventSource:
     batches: dict[str, int] = field(default_factory=dict)
 
     def poll(self) -> bool:
-        """Take one batch through the function; return whether there was one."""
+        """Invoke the function with a batch of messages. Return False if no message is visible."""
         messages = self.queue.receive(self.batch_size)
         if not messages:
             return False
@@ -96,20 +95,20 @@ class EventSource:
         return True
 
     def drain(self, seconds: float, *, until: Callable[[], bool] | None = None) -> bool:
-        """Poll with as many threads as invocations may run until the queue is empty; return whether it is.
+        """Poll with the maximum concurrency until the queue is empty or the time is over. Return whether it is empty.
 
-        ``until`` ends it earlier, for a queue whose rest is meant to stay.
+        ``until`` ends the polling earlier, for a queue with messages that are not processed.
         """
         end = time.monotonic() + seconds
         errors: list[BaseException] = []
 
-        def over() -> bool:
+        def ended() -> bool:
             return bool(errors) or time.monotonic() >= end or (until is not None and until())
 
-        def work() -> None:
+        def poll_repeatedly() -> None:
             idle = _MIN_IDLE_SECONDS
             try:
-                while not over():
+                while not ended():
                     if self.poll():
                         idle = _MIN_IDLE_SECONDS
                     elif self.queue.size() == 0:
@@ -117,10 +116,10 @@ class EventSource:
                     else:
                         time.sleep(idle)
                         idle = min(2 * idle, _MAX_IDLE_SECONDS)
-            except BaseException as error:  # noqa: BLE001  # carried to the thread that waits
+            except BaseException as error:  # noqa: BLE001 - raised below, in the thread of the caller
                 errors.append(error)
 
-        threads = [threading.Thread(target=work, daemon=True) for _ in range(self.concurrency)]
+        threads = [threading.Thread(target=poll_repeatedly, daemon=True) for _ in range(self.concurrency)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -129,16 +128,16 @@ class EventSource:
             raise errors[0]
         return self.queue.size() == 0
 
-    def _failed(self, outcome: InvocationResult, sent: set[str]) -> set[str]:
-        """Return the ids of the messages that stay on the queue."""
+    def _failed(self, outcome: InvocationResult, message_ids: set[str]) -> set[str]:
+        """Return the ids of the messages that stay in the queue."""
         if outcome.failed:
-            return sent
+            return message_ids
         if not self.reports_failures or not outcome.payload:
             return set()
         failures = outcome.payload.get("batchItemFailures") or []
-        named = {failure.get("itemIdentifier") for failure in failures}
-        # An id that is not of this batch, or none, makes the whole batch fail.
-        return named if named <= sent else sent
+        failed = {failure.get("itemIdentifier") for failure in failures}
+        # If an id is missing or is not an id of this batch, the complete batch fails.
+        return failed if failed <= message_ids else message_ids
 
     def _record(self, message: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -159,7 +158,7 @@ class EventSource:
 
 @dataclass
 class LocalChanges:
-    """The stack's queue, its dead letters, and what takes messages from one to the function."""
+    """The stack's queue of changes, its dead-letter queue and its event source mapping."""
 
     client: SQSClient
     queue_url: str
@@ -167,31 +166,27 @@ class LocalChanges:
     source: EventSource
 
     def send(self, change: Any, *, group: str | None = None) -> str:
-        """Put a change on the queue, as a document or as text; return the message's id."""
+        """Send a change, a document or a string, and return the message id."""
         body = change if isinstance(change, str) else json.dumps(change)
         if group is None:
             group = change.get("organization_id", "none") if isinstance(change, dict) else "none"
         return self.client.send_message(QueueUrl=self.queue_url, MessageBody=body, MessageGroupId=group)["MessageId"]
 
+    @property
+    def _dead_letters(self) -> SqsQueue:
+        return SqsQueue(self.client, self.dead_letters_url)
+
     def dead_letter_count(self) -> int:
-        """Return how many dead letters wait."""
-        return SqsQueue(self.client, self.dead_letters_url).size()
+        """Return the number of messages in the dead-letter queue."""
+        return self._dead_letters.size()
 
     def take_dead_letters(self) -> list[MessageTypeDef]:
-        """Take every dead letter off its queue.
+        """Remove and return the messages of the dead-letter queue.
 
-        A FIFO queue cannot be looked through: while one letter of a group is out, the next stays in.
+        A FIFO queue does not return the next message of a group while the previous message is hidden.
         """
-        found: list[MessageTypeDef] = []
-        while messages := self._receive():
-            found += messages
-            SqsQueue(self.client, self.dead_letters_url).delete([message["ReceiptHandle"] for message in messages])
-        return found
-
-    def _receive(self) -> list[MessageTypeDef]:
-        return self.client.receive_message(
-            QueueUrl=self.dead_letters_url,
-            MaxNumberOfMessages=10,
-            MessageSystemAttributeNames=["All"],
-            MessageAttributeNames=["All"],
-        ).get("Messages", [])
+        dead_letters: list[MessageTypeDef] = []
+        while messages := self._dead_letters.receive(10):
+            dead_letters += messages
+            self._dead_letters.delete([message["ReceiptHandle"] for message in messages])
+        return dead_letters

@@ -1,4 +1,4 @@
-"""The main job on this machine: one schedule tick, from the directories to ``./archive/``, proven."""
+"""A complete run on this machine: one schedule tick, archived into a folder and verified."""
 
 from __future__ import annotations
 
@@ -37,35 +37,34 @@ _SHORT_DIGEST = 12
 
 
 @dataclass(frozen=True)
-class Checked:
-    """One archived export as its file on disk says."""
+class CheckedExport:
+    """An archived export and the check of its file."""
 
     export: ArchivedExport
     path: Path
-    sha256_is_right: bool
-    rows_expected: int | None
+    sha256_matches: bool
+    expected_rows: int | None
 
     @property
     def ok(self) -> bool:
-        """Whether the file is what the manifest and the directory say."""
-        return self.sha256_is_right and self.rows_expected in (None, self.export.rows)
+        """Return whether the file agrees with the manifest and the directory."""
+        return self.sha256_matches and self.expected_rows in (None, self.export.rows)
 
 
 def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
-    """Archive the sources into a folder under the bucket's keys; return the exit status.
+    """Archive the sources into a folder under the bucket's keys. Return the exit status.
 
-    0 means that every export is there, every file on disk has its manifest's SHA-256 and every change its outcome,
-    1 that something is missing or wrong; the table says what. What the functions log goes to ``log``.
+    It is 0 if all exports are archived, the files have the SHA-256 of their manifests and the changes have the expected
+    outcomes, and 1 otherwise. The output of the functions is written to ``log``.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = ProgressDisplay(console)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(log.open("w", encoding="utf-8"))
-        log.chmod(0o600)  # of an earlier run's log, too
+        log.chmod(0o600)  # the log may exist with other permissions
         stack.enter_context(_output_to(file))
         aws = stack.enter_context(
             local_aws(
-                parameters=sources.parameters,
                 environment=sources.environment,
                 observer=progress,
                 received=progress.received,
@@ -74,7 +73,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         aws.configure(sources.document, sources.secrets)
         earlier = _upload_earlier_manifests(aws, archive)
         if earlier:
-            console.print(f"{earlier} earlier archives in {printable(archive)}/ are what this run is compared with")
+            console.print(f"Comparing this run with {earlier} earlier exports in {printable(archive)}/")
         outcome = aws.tick(datetime.now(UTC))
         if outcome.failed:
             console.print(f"[red]{outcome.payload['errorType']}[/]: {printable(outcome.payload['errorMessage'])}")
@@ -85,32 +84,31 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         _write_page(archive)
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.from_json(aws.read_json(key), key)
-        rehearsal = None
+        changes = None
         if sources.changes:
-            console.print(f"Sending {len(sources.changes)} membership changes, good ones and bad ones, to the queue")
-            rehearsal = send_sample_changes(aws, sources.changes)
+            console.print(f"Sending {len(sources.changes)} valid and invalid membership changes to the queue")
+            changes = send_sample_changes(aws, sources.changes)
             aws.download(archive)
     checked = [_check(export, archive, sources) for export in manifest.exports]
     console.print(_summary(manifest, checked, console.width))
-    for one in checked:
-        if one.export.verdict == "suspect":
-            reason = suspect_reason(FolderReader(archive), one.export)
-            console.print(f"[yellow]suspect[/] {printable(one.export.export_id)}: {printable(reason)}")
+    for export in manifest.exports:
+        if export.verdict == "suspect":
+            reason = suspect_reason(FolderReader(archive), export)
+            console.print(f"[yellow]suspect[/] {printable(export.export_id)}: {printable(reason)}")
     for missing in manifest.missing:
         console.print(f"[red]missing[/] {printable(missing.export_id)}: {missing.error}: {printable(missing.reason)}")
-    if rehearsal:
-        console.print(rehearsal.table())
-    good = manifest.complete and all(one.ok for one in checked) and (rehearsal is None or rehearsal.ok)
+    if changes:
+        console.print(changes.table())
+    ok = manifest.complete and all(row.ok for row in checked) and (changes is None or changes.ok)
     console.print(
-        f"run {run_id}: {'[green]complete[/]' if good else '[red]not complete[/]'};"
-        f" the archive is in [bold]{printable(archive)}/[/], its page is {printable(archive)}/index.html,"
-        f" what the functions logged is in {printable(log)}"
+        f"run {run_id}: {'[green]complete[/]' if ok else '[red]not complete[/]'};"
+        f" archive: [bold]{printable(archive)}/[/], report: {printable(archive)}/index.html, log: {printable(log)}"
     )
-    return 0 if good else 1
+    return 0 if ok else 1
 
 
 def _write_page(archive: Path) -> None:
-    # Of all runs in the folder, where the run's own page in the bucket knows of this run only.
+    # The report in the bucket shows this run only; this page shows all runs in the folder.
     page = render(gather(FolderReader(archive), datetime.now(UTC)))
     (archive / "index.html").write_text(page, encoding="utf-8")
 
@@ -124,28 +122,28 @@ def _follow(aws: LocalAws, run_id: str, attempt: int, progress: ProgressDisplay)
 
 
 def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
-    # Only what a run reads of the past: the manifests, not the files.
+    # A run reads only the manifests of earlier runs.
     manifests = sorted(archive.glob(f"archive/**/{MANIFEST_NAME}"))
     for path in manifests:
         aws.write(path.relative_to(archive).as_posix(), path.read_bytes())
     return len(manifests)
 
 
-def _check(export: ArchivedExport, archive: Path, sources: Sources) -> Checked:
+def _check(export: ArchivedExport, archive: Path, sources: Sources) -> CheckedExport:
     digest = hashlib.sha256()
     path = archive / export.key
     with path.open("rb") as file:
         while chunk := file.read(_READ_BYTES):
             digest.update(chunk)
-    return Checked(
+    return CheckedExport(
         export=export,
         path=path,
-        sha256_is_right=digest.hexdigest() == export.sha256,
-        rows_expected=sources.expected_rows.get(export.export_id),
+        sha256_matches=digest.hexdigest() == export.sha256,
+        expected_rows=sources.expected_rows.get(export.export_id),
     )
 
 
-def _summary(manifest: RunManifest, checked: list[Checked], width: int) -> Table:
+def _summary(manifest: RunManifest, checked: list[CheckedExport], width: int) -> Table:
     counts = manifest.counts
     table = Table(
         title=f"run {manifest.run_id}: {counts.archived} of {counts.planned} exports archived",
@@ -159,14 +157,14 @@ def _summary(manifest: RunManifest, checked: list[Checked], width: int) -> Table
     table.add_column("bytes", f"{counts.bytes:,}", justify="right", no_wrap=True)
     table.add_column("SHA-256", no_wrap=True)
     table.add_column("checked", no_wrap=True)
-    # The whole digest where the terminal has room for it; the manifest has it anyway.
+    # Shortened on a narrow terminal; the manifest contains the complete digest.
     digits = None if width >= _WIDE else _SHORT_DIGEST
-    for one in checked:
-        export = one.export
-        notes = ["[green]digest[/]" if one.sha256_is_right else "[red]digest wrong[/]"]
-        if one.rows_expected is not None:
-            right = one.rows_expected == export.rows
-            notes.append("[green]rows[/]" if right else f"[red]{one.rows_expected:,} rows expected[/]")
+    for row in checked:
+        export = row.export
+        notes = ["[green]digest[/]" if row.sha256_matches else "[red]digest wrong[/]"]
+        if row.expected_rows is not None:
+            matches = row.expected_rows == export.rows
+            notes.append("[green]rows[/]" if matches else f"[red]{row.expected_rows:,} rows expected[/]")
         if export.verdict == "suspect":
             notes.append("[yellow]suspect[/]")
         rows = "not counted" if export.rows is None else f"{export.rows:,}"
@@ -176,7 +174,7 @@ def _summary(manifest: RunManifest, checked: list[Checked], width: int) -> Table
 
 @contextlib.contextmanager
 def _output_to(file: Any) -> Any:
-    # The functions print their logs and metrics, as they do in AWS; moto and its server log on their own.
+    # The functions print their logs and metrics; moto uses the root logger.
     handler = logging.StreamHandler(file)
     root = logging.getLogger()
     level = root.level
@@ -191,5 +189,5 @@ def _output_to(file: Any) -> Any:
 
 
 def console_of_terminal() -> Console:
-    """Return a console that keeps writing to the terminal while the functions' output goes elsewhere."""
+    """Return a console that writes to the terminal while standard output is redirected."""
     return Console(file=sys.__stdout__, emoji=False)

@@ -1,4 +1,4 @@
-"""What a run on this machine archives: simulated directories, or real ones with credentials from the environment."""
+"""The sources of a run: simulated directories, or real directories with credentials from the environment."""
 
 from __future__ import annotations
 
@@ -20,27 +20,24 @@ from meibo.providers import provider
 from meibo_local.sample_changes import SampleChange, sample_changes
 from meibo_local.template import ROOT
 
-# Enough for a list of more than one page; each is a call or two.
+# More than a page.
 _ORGANIZATIONS = 120
-# Few, so that changes of the same organization meet.
+# Few, so that an organization has several changes.
 _CHANGED_ORGANIZATIONS = 10
-
-# How long simulators of millions of users may take until they answer.
-_START_SECONDS = 60
+_STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Sources:
-    """A configuration with its secrets, and what must surround it on this machine.
+    """A configuration with its secrets, and the environment variables that the sources require.
 
-    ``expected_rows`` holds, by export_id, what is known beforehand of the directories. ``changes`` are sent through
-    the queue once the run is over; there are none for real sources.
+    ``expected_rows`` maps export ids to numbers of rows; real sources have none. ``changes`` are sent through the queue
+    after the run.
     """
 
     configuration: Configuration
     document: Any
     secrets: Mapping[str, Any] = field(repr=False)
-    parameters: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     expected_rows: Mapping[str, int] = field(default_factory=dict)
     changes: Sequence[SampleChange] = ()
@@ -48,7 +45,7 @@ class Sources:
 
 @contextmanager
 def simulated_sources(*, users: int, cybozu_users: int) -> Iterator[Sources]:
-    """Serve a simulated tenant and a simulated domain from a process of their own, over HTTPS on loopback."""
+    """Serve a simulated tenant and a simulated domain over HTTPS on loopback, from a separate process."""
     sizes = {"users": users, "organizations": _ORGANIZATIONS, "cybozu-users": cybozu_users}
     options = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
     command = [sys.executable, "-m", "meibo_simulators", *options]
@@ -56,19 +53,19 @@ def simulated_sources(*, users: int, cybozu_users: int) -> Iterator[Sources]:
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}",
     }
-    with subprocess.Popen(  # noqa: S603  # our own module, with numbers for arguments
+    with subprocess.Popen(  # noqa: S603 - a module of this repository, with numbers as arguments
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
     ) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
             if not line:
-                raise ConfigurationError("the simulators did not start; what they printed above says why")
+                raise ConfigurationError("the simulators did not start; see their output above")
             yield _demonstration(json.loads(line))
         finally:
-            # They serve until their standard input ends.
+            # The simulators stop when their standard input closes.
             if process.stdin:
                 process.stdin.close()
-            process.wait(timeout=_START_SECONDS)
+            process.wait(timeout=_STOP_SECONDS)
 
 
 def _demonstration(simulators: Mapping[str, Any]) -> Sources:
@@ -135,10 +132,10 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
 
 
 def real_sources(path: Path, environment: Mapping[str, str] | None = None) -> Sources:
-    """Read the configuration from a file and each source's credentials from the environment or ``.env``.
+    """Read the configuration from a file, and each source's credentials from the environment or ``.env``.
 
-    A source named ``acme-jp`` has ``MEIBO_ACME_JP_CLIENT_ID`` and so on; the names after the source's are the keys
-    of the secret. The environment counts before the file.
+    The variables of a source ``acme-jp`` are ``MEIBO_ACME_JP_CLIENT_ID`` and so on: a prefix and a key of the secret.
+    The environment takes precedence over the file.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -146,7 +143,7 @@ def real_sources(path: Path, environment: Mapping[str, str] | None = None) -> So
         raise ConfigurationError(f"the configuration {path} cannot be read: {error.strerror}") from None
     configuration = parse_configuration(text)
     if environment is None:
-        # Literal values: a password may hold ${x}.
+        # Without interpolation, because a password may contain ${x}.
         values = dotenv_values(ROOT / ".env", interpolate=False)
         stored = {name: value for name, value in values.items() if value is not None}
         environment = {**stored, **os.environ}
@@ -154,18 +151,18 @@ def real_sources(path: Path, environment: Mapping[str, str] | None = None) -> So
     for source in configuration.sources:
         prefix = f"MEIBO_{source.name.replace('-', '_').upper()}_"
         source_provider = provider(source.provider)
-        # A PEM key on one line spells its line ends as \n.
-        found = {
-            key: environment[prefix + key.upper()].replace("\\n", "\n")
-            if key == "private_key"
-            else environment[prefix + key.upper()]
+        credentials = {
+            key: environment[prefix + key.upper()]
             for key in source_provider.credential_keys
             if environment.get(prefix + key.upper())
         }
-        if not found:
+        if "private_key" in credentials:
+            # In a variable of one line, the line ends of a PEM key are written as \n.
+            credentials["private_key"] = credentials["private_key"].replace("\\n", "\n")
+        if not credentials:
             raise SecretError(
                 f"{source.name} has no credentials: set {source_provider.required_credentials}, each as"
                 f" {prefix}<KEY>, in the environment or in .env"
             )
-        secrets[source.secret] = {**secrets.get(source.secret, {}), **found}
+        secrets[source.secret] = {**secrets.get(source.secret, {}), **credentials}
     return Sources(configuration=configuration, document=json.loads(text), secrets=secrets)

@@ -1,4 +1,4 @@
-"""The application's own template, turned into plain CloudFormation as the SAM transform does it in AWS."""
+"""The template as CloudFormation, translated as the SAM transform does in AWS."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Where the transform believes code to be. On this machine the handlers of this checkout are called directly, so
-# nothing is ever read from there.
+# Locations of the packaged code. On this machine the handlers are imported, so nothing is read from there.
 _ARTIFACT = {"Bucket": "meibo-local-artifacts", "Key": "artifact.zip"}
-
-_URI_OF = {
+_CODE_PROPERTIES = {
     "AWS::Serverless::Function": "CodeUri",
     "AWS::Serverless::LayerVersion": "ContentUri",
     "AWS::Serverless::StateMachine": "DefinitionUri",
@@ -28,45 +26,41 @@ _URI_OF = {
 
 
 def read_template(path: Path = ROOT / "template.yaml") -> dict[str, Any]:
-    """Return the template as written, with CloudFormation's short forms (``!Ref``) as their long ones."""
-    return copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
+    """Return the template as written, with CloudFormation's short forms (``!Ref``) as their long forms."""
+    return copy.deepcopy(_parse(path.read_text(encoding="utf-8")))
 
 
 @cache
-def _parsed(text: str) -> dict[str, Any]:
+def _parse(text: str) -> dict[str, Any]:
     template: dict[str, Any] = yaml_parse(text)
     return template
 
 
 def translate(template: Mapping[str, Any], parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the CloudFormation template that the SAM transform makes of ``template``."""
-    # The region is an argument too: the transform takes it from the environment.
-    arguments = json.dumps([template, parameters or {}, os.environ.get("AWS_DEFAULT_REGION")], default=str)
-    if arguments not in _translated:
-        _translated[arguments] = _translate(template, parameters or {})
-    return copy.deepcopy(_translated[arguments])
+    """Return the CloudFormation template that the SAM transform generates from ``template``."""
+    arguments = json.dumps([template, parameters or {}], default=str)
+    return copy.deepcopy(_translate(arguments, os.environ.get("AWS_DEFAULT_REGION")))
 
 
-_translated: dict[str, dict[str, Any]] = {}
-
-
-def _translate(template: Mapping[str, Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    document = copy.deepcopy(dict(template))
+@cache
+def _translate(arguments: str, region: str | None) -> dict[str, Any]:
+    del region  # the transform reads it from the environment
+    document, parameters = json.loads(arguments)
     for resource in document["Resources"].values():
-        uri = _URI_OF.get(resource["Type"])
-        if uri:
-            resource["Properties"][uri] = dict(_ARTIFACT)
+        code = _CODE_PROPERTIES.get(resource["Type"])
+        if code:
+            resource["Properties"][code] = dict(_ARTIFACT)
     defaults = {
         name: parameter["Default"]
         for name, parameter in document.get("Parameters", {}).items()
         if "Default" in parameter
     }
-    # The loader knows managed policies by name; the template uses none, so an empty one will do.
+    # The first argument maps managed policies to ARNs; the template uses none.
     translator = Translator({}, Parser())
     translated: dict[str, Any] = translator.translate(document, {**defaults, **parameters})
     return translated
 
 
 def of_type(template: Mapping[str, Any], kind: str) -> dict[str, dict[str, Any]]:
-    """Return the resources of one type by their logical ids."""
+    """Return the resources of a type by logical id."""
     return {name: resource for name, resource in template["Resources"].items() if resource["Type"] == kind}

@@ -52,7 +52,7 @@ class Client:
     algorithm: str = "RS256"
     key_id: str | None = None
     granted: bool = True
-    """Whether the client has a grant for the Management API."""
+    """True if the client has a grant for the Management API."""
 
 
 @dataclass(frozen=True)
