@@ -21,16 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Return 0 if all exports are archived and verified, 1 if not, 2 if the configuration is wrong."""
     parser = argparse.ArgumentParser(prog="python -m meibo_local", description=__doc__)
     parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
-    parser.add_argument(
-        "--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain"
-    )
+    parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
     parser.add_argument("--sources", type=Path, help="configuration of real sources instead of simulated sources")
-    parser.add_argument(
-        "--archive", type=Path, default=Path("archive"), help="folder of the archive"
-    )
-    parser.add_argument(
-        "--log", type=Path, default=Path(".local/run.log"), help="log file of the functions"
-    )
+    parser.add_argument("--archive", type=Path, default=Path("archive"), help="folder of the archive")
+    parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="log file of the functions")
     options = parser.parse_args(argv)
     console = console_of_terminal()
     # Archives and logs contain personal data, so only their owner may read them.

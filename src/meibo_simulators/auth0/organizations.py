@@ -250,7 +250,8 @@ class Organizations:
 
     def member(self, organization_id: str, user_id: str, fields: Sequence[str]) -> dict[str, Any]:
         """Return a member as the members list returns it with these fields."""
-        member = self._directory.properties(user_id, fields) or {"user_id": user_id}
+        profile = self._directory.get(user_id) or {"user_id": user_id}
+        member = {name: profile[name] for name in fields if name in profile}
         if "roles" in fields:
             member["roles"] = [
                 {"id": role_id, "name": self.roles[role_id]["name"]}

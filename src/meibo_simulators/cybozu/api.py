@@ -12,10 +12,10 @@ from werkzeug.exceptions import HTTPException
 
 from meibo_simulators.cybozu.auth import Caller
 from meibo_simulators.cybozu.csv_files import FILES, csv_file
+from meibo_simulators.cybozu.directory import Entry, services
 from meibo_simulators.cybozu.domain import SimulatedDomain
 from meibo_simulators.cybozu.errors import CybozuError, PageError, invalid
 from meibo_simulators.cybozu.parameters import listed, paging, parameters, required
-from meibo_simulators.cybozu.structure import Entry, services
 
 #: Cybozu documents X-HTTP-Method-Override for URLs above 4 or 8 KB.
 MAX_URL_LENGTH = 8192

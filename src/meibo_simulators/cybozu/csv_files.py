@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from meibo_simulators.cybozu.structure import Structure, services
+from meibo_simulators.cybozu.directory import Structure, services
 from meibo_simulators.cybozu.switches import Switches
 
 BOM = "\ufeff".encode()

@@ -8,10 +8,8 @@ from typing import Any
 
 from meibo_simulators.cybozu.auth import READ, Access, Account
 from meibo_simulators.cybozu.csv_files import csv_file
-from meibo_simulators.cybozu.directory import Directory
-from meibo_simulators.cybozu.structure import Structure
+from meibo_simulators.cybozu.directory import Directory, Structure, administrator_record
 from meibo_simulators.cybozu.switches import Switches
-from meibo_simulators.cybozu.user_records import administrator
 from meibo_simulators.site import Site
 
 
@@ -69,7 +67,7 @@ class SimulatedDomain(Site):
 
     def expected_users(self) -> list[dict[str, Any]]:
         """Return the users as in users.json, including the Administrator."""
-        return [self.switches.shown(user) for user in (administrator(), *self.directory.users())]
+        return [self.switches.shown(user) for user in (administrator_record(), *self.directory.users())]
 
     def expected_csv(self, name: str = "user") -> bytes:
         """Return a CSV export: ``user``, ``organization``, ``userGroups``, …"""
