@@ -1,4 +1,4 @@
-"""The whole system with every function in a Lambda container: what ``sam build`` made, as AWS would run it."""
+"""The complete system, with every function in a Lambda container as ``sam build`` packaged it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def system(built: Path) -> Iterator[System]:
             return SamFunctions(functions, invocations, FOLDER, endpoint, simulators.ca_file)
 
         with local_aws(
-            # Each export starts a container; more than two at once only wait for each other on two cores.
+            # Each export starts a container, and a machine may have two cores only.
             parameters={"MaxParallelExports": "2"},
             environment=simulators.environment(),
             serve=serve,
@@ -55,6 +55,6 @@ def system(built: Path) -> Iterator[System]:
 
 @pytest.fixture(scope="session")
 def containers(system: System) -> SamFunctions:
-    """The service that calls the functions."""
+    """The service that invokes the functions."""
     assert isinstance(system.aws.service, SamFunctions)
     return system.aws.service

@@ -1,5 +1,5 @@
 #!/var/lang/bin/python3.13
-"""Lets what runs in a Lambda container reach ports of the host's loopback, through sockets in the function's folder.
+"""Let a Lambda container reach ports of the host's loopback, through sockets in the function's folder.
 
 ``sam local`` gives each container a network of its own, in which 127.0.0.1 is the container. The host listens on
 ``<port>.sock`` in the folder that is mounted as the function's code; in the container this file runs as a Lambda
@@ -42,7 +42,7 @@ async def _join(near: Streams, far: Streams) -> None:
 
 
 def _leading_to(connect: Callable[[], Awaitable[Streams]]) -> Callable[..., Awaitable[None]]:
-    # asyncio itself holds a connection's task so weakly that it can be collected while it waits.
+    # asyncio has only a weak reference to the task of a connection, so it could be garbage collected.
     running: set[asyncio.Task[None] | None] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,7 +70,7 @@ def _socket_of(folder: Path, port: int) -> Path:
 @contextlib.asynccontextmanager
 async def _listening_in_folder(folder: Path, port: int) -> AsyncIterator[None]:
     accept = _leading_to(lambda: asyncio.open_connection("127.0.0.1", port))
-    # A socket's path may have some 100 characters only; one that goes through a descriptor is always short.
+    # The path of a socket is limited to about 100 characters; a path through a file descriptor is always short.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         _socket_of(folder, port).unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The functions as ``sam build`` made them, each call in a Lambda container of its own by ``sam local invoke``.
+"""Functions as ``sam build`` packaged them; each invocation runs in a Lambda container of ``sam local invoke``.
 
-``sam local`` makes an image anew for each call where layers are a template's own, which takes longer than the call. So
-most calls use one image that has the built layer in it already; ``layered`` ones are made as a user would make them.
+If layers are resources of the template, ``sam local`` builds an image for each invocation, which takes longer than the
+invocation. So most invocations use an image that contains the layer. The ``layered`` invocations use the template.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from tests.e2e import relay
 
 SAM = ROOT / ".venv-sam/bin/sam"
 BUILT = ROOT / ".aws-sam/build/template.yaml"
-# For a machine that can pull no image: one that stands for Lambda's, if it is there.
+# Used instead of the Lambda image, if it exists, on machines that cannot pull images.
 STAND_IN_IMAGE = "lambda-python:3.13"
 LAMBDA_IMAGE = "public.ecr.aws/lambda/python:3.13"
 BAKED_IMAGE = "meibo-e2e"
 # A container takes a few seconds to start, and the functions here have little to do.
 MAX_CALL_SECONDS = 240
-# Where a function's folder is in its container.
+# The folder of the function in its container.
 TASK_ROOT = "/var/task"
 _NOT_PASSED_ON = ("AWS_", "MEIBO_", "POWERTOOLS_", "PYTHON", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 @dataclass
 class SamFunctions(LambdaService):
-    """Answers lambda:Invoke with ``sam local invoke``; keeps what the containers logged.
+    """Invoke functions with ``sam local invoke``, and store the logs of the containers.
 
     ``endpoint`` is where the functions find AWS, through the relay like the providers; ``ca_file`` is what they trust.
     """
@@ -69,7 +69,7 @@ class SamFunctions(LambdaService):
         return self._invoke(function, event, self._layered, self._image)
 
     def _bake(self) -> Path:
-        """Put the layers into an image, and return a template without them."""
+        """Build an image with the layers, and return a template without them."""
         self.forget_image()
         context = self.folder / "image"
         shutil.rmtree(context, ignore_errors=True)
@@ -87,7 +87,7 @@ class SamFunctions(LambdaService):
         return path
 
     def forget_image(self) -> None:
-        """Remove the image and what sam local made of it, which it would take for current for ever."""
+        """Remove the image and the images that sam local derived from it, which it never updates."""
         listed = [_docker(), "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", BAKED_IMAGE]
         names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.split()  # noqa: S603
         if names:
@@ -95,7 +95,7 @@ class SamFunctions(LambdaService):
             subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own images
 
     def _write_template(self) -> Path:
-        """Write the built template with the environment that AWS would give each function.
+        """Write the built template with the environment that each function has in AWS.
 
         ``sam local`` resolves no names of resources, and passes on only variables that the template has. What was
         built is untouched; a certificate lies beside the handler, and a layer with the relay beside Meibo's.
@@ -126,7 +126,7 @@ class SamFunctions(LambdaService):
         return path
 
     def code_folder(self, function: LocalFunction) -> Path:
-        """Return the folder that is the function's code in its container."""
+        """Return the folder with the code of a function."""
         return self.folder / function.logical_id
 
     def _write_relay(self) -> Path:
@@ -163,7 +163,7 @@ class SamFunctions(LambdaService):
             check=False,
         )
         self.logs.append(done.stderr)
-        print(done.stderr)  # noqa: T201  # pytest shows it where a test fails
+        print(done.stderr)  # noqa: T201  # pytest shows it if a test fails
         lines = done.stdout.strip().splitlines()
         if done.returncode or not lines:
             raise RuntimeError(f"sam local invoke {function.logical_id} ended with {done.returncode}:\n{done.stderr}")
@@ -176,23 +176,23 @@ class SamFunctions(LambdaService):
 def _docker() -> str:
     docker = shutil.which("docker")
     if docker is None or subprocess.run([docker, "info"], capture_output=True, check=False).returncode:  # noqa: S603
-        raise RuntimeError("sam local invoke needs Docker, and no Docker engine answers; start one")
+        raise RuntimeError("sam local invoke requires Docker, but no Docker engine responds; start one")
     return docker
 
 
 def _image_options() -> list[str]:
-    found = subprocess.run([_docker(), "image", "inspect", STAND_IN_IMAGE], capture_output=True, check=False)  # noqa: S603
-    return ["--skip-pull-image", "--invoke-image", STAND_IN_IMAGE] if found.returncode == 0 else []
+    inspection = subprocess.run([_docker(), "image", "inspect", STAND_IN_IMAGE], capture_output=True, check=False)  # noqa: S603
+    return ["--skip-pull-image", "--invoke-image", STAND_IN_IMAGE] if inspection.returncode == 0 else []
 
 
 def _command_environment(endpoint: str) -> Mapping[str, str]:
     # sam local prefers a variable of its own environment to the variable of that name in the template.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
     return {
-        **kept,
+        **inherited,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
-        # sam local asks whose account it is.
+        # sam local requests the account id.
         "AWS_ENDPOINT_URL_STS": endpoint,
         "SAM_CLI_TELEMETRY": "0",
     }

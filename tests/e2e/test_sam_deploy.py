@@ -1,4 +1,4 @@
-"""The real ``sam deploy`` against moto on loopback: what the README says, with what ``make build`` built.
+"""Run ``sam deploy`` against moto on loopback, as the README describes, with the result of ``make build``.
 
 See ``tests.e2e.cloudformation`` for what moto lacks. Alarms, schedules, Glue tables and policies of buckets and queues
 are not created here; tests/template asserts them on the translated template.
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(6 * MAX_DEPLOY_SECONDS)
 
 @dataclass(frozen=True)
 class Deployment:
-    """A stack as CloudFormation describes it, and the functions that it has."""
+    """A stack as CloudFormation describes it, and its functions."""
 
     status: str
     parameters: dict[str, str]
@@ -66,7 +66,7 @@ class Cloud:
         return boto3.client(service, region_name=REGION, endpoint_url=self.endpoint, **credentials)  # type: ignore[call-overload]  # any service
 
     def deploy(self, *arguments: str, answers: Sequence[str] = ()) -> Deployment:
-        """Run ``sam deploy``, answer its prompts, confirm the change set, and return what was deployed."""
+        """Run ``sam deploy``, answer its prompts, confirm the change set, and return the stack."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -95,14 +95,14 @@ class Cloud:
         return self.describe()
 
     def describe(self) -> Deployment:
-        """Return the stack as it is."""
+        """Return the current stack."""
         (stack,) = self.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
         functions = self.client("lambda").list_functions()["Functions"]
         return Deployment(
             status=stack["StackStatus"],
-            parameters={one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]},
-            outputs={one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]},
-            environments={one["FunctionName"]: one["Environment"]["Variables"] for one in functions},
+            parameters={entry["ParameterKey"]: entry["ParameterValue"] for entry in stack["Parameters"]},
+            outputs={entry["OutputKey"]: entry["OutputValue"] for entry in stack["Outputs"]},
+            environments={entry["FunctionName"]: entry["Environment"]["Variables"] for entry in functions},
         )
 
 
@@ -112,7 +112,7 @@ def cloud(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clo
     home = tmp_path_factory.mktemp("home")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    # With this host name only does moto find the template's bucket in a URL.
+    # moto recognizes the bucket in a URL only with this host name.
     endpoint = f"http://localhost:{port}"
     with (home / "moto.log").open("w") as log:
         server = subprocess.Popen(  # noqa: S603  # a module of this repository
@@ -147,7 +147,7 @@ def _wait_for(server: subprocess.Popen[bytes], endpoint: str) -> None:
 
 @pytest.fixture(scope="module")
 def created(cloud: Cloud) -> Deployment:
-    """The stack after ``sam deploy --guided``, with each default accepted but one."""
+    """The stack after ``sam deploy --guided`` with the defaults, except for one parameter."""
     answers = ["30" if name == "MaxSilenceHours" else "" for name in DEFAULTS]
     return cloud.deploy("--guided", answers=[*BEFORE, *answers, *AFTER])
 
@@ -164,14 +164,14 @@ def test_guided_deployment_creates_the_stack_with_the_answers_and_the_defaults(
     assert created.status == "CREATE_COMPLETE"
     assert _changes(DEFAULTS, created.parameters) == {"MaxSilenceHours": (DEFAULTS["MaxSilenceHours"], "30")}
 
-    # The code of each function is what was packaged.
+    # Each function has the packaged code.
     assert len(created.environments) == len(list((ROOT / "functions").glob("*/app.py")))
     client = cloud.client("lambda")
     assert all(client.get_function(FunctionName=name)["Configuration"]["CodeSize"] for name in created.environments)
     # The outputs that the documentation uses name resources that exist.
     cloud.client("s3").head_bucket(Bucket=created.outputs["ArchiveBucketName"])
     assert created.outputs["CreateExportsName"] in created.environments
-    arns = [one["stateMachineArn"] for one in cloud.client("stepfunctions").list_state_machines()["stateMachines"]]
+    arns = [entry["stateMachineArn"] for entry in cloud.client("stepfunctions").list_state_machines()["stateMachines"]]
     assert arns == [created.outputs["ExportWorkflowArn"]]
 
 

@@ -19,9 +19,9 @@ FUNCTIONS = {
     Path(resource["Properties"]["CodeUri"]).name: logical_id
     for logical_id, resource in of_type(read_template(), "AWS::Serverless::Function").items()
 }
-# The others are started by their own triggers.
+# The other functions are invoked by their triggers.
 WORKFLOW = {"CreateExports", "CheckExport", "ArchiveExport", "FinishRun"}
-# Containers start one after the other on two cores.
+# A machine may have two cores only.
 MAX_RUN_SECONDS = 900
 
 pytestmark = pytest.mark.timeout(MAX_RUN_SECONDS + 60)
@@ -29,14 +29,14 @@ pytestmark = pytest.mark.timeout(MAX_RUN_SECONDS + 60)
 
 @pytest.fixture(scope="module")
 def archived(system: System) -> System:
-    """The system after one run, every step of it in a container of its own."""
+    """The system after a run with a container per invocation."""
     fields = ["user_id", "email", {"name": "user_metadata.country", "export_as": "country"}]
     system.configure(
         system.auth0_source(
             {"dataset": "users", "format": "ndjson", "connection_id": FIRST_CONNECTION, "fields": fields},
             {"dataset": "organizations"},
         ),
-        # A file, a stream and pages are in it; the other datasets' sample events archive those.
+        # These exports use a file, a stream and pages; the sample events archive the other datasets.
         system.cybozu_source({"dataset": "users", "format": "csv"}, {"dataset": "groups", "format": "ndjson"}),
     )
     outcome = system.aws.tick(TICK)
@@ -46,7 +46,7 @@ def archived(system: System) -> System:
 
 
 def _expected_rows(system: System) -> dict[str, int | None]:
-    """Return the rows that the providers hold, by export_id."""
+    """Return the numbers of rows of the providers by export id."""
     return {
         f"acme/users/ndjson/{FIRST_CONNECTION}": system.tenant.expected_rows(FIRST_CONNECTION),
         "acme/organizations/ndjson/all": system.tenant.organizations.count(),
@@ -60,7 +60,7 @@ def _expected_rows(system: System) -> dict[str, int | None]:
 
 
 def _adapted(document: dict[str, Any], system: System) -> dict[str, Any]:
-    """Return a sample event that speaks of what the simulators have: their addresses, a job, an organization."""
+    """Return a sample event with the addresses, a job and an organization of the simulators."""
     if "export" in document:
         return {**document, "export": _adapted_export(document["export"], system)}
     if "Records" in document:
@@ -92,13 +92,13 @@ def test_every_function_has_a_sample_event() -> None:
 
 
 def test_a_run_in_lambda_containers_archives_every_export(archived: System) -> None:
-    # then: the run is complete, by every function that the workflow has
+    # then: the run is complete, and every function of the workflow was invoked
     manifest = archived.aws.read_json(f"{FOLDER}_manifest.json")
     assert archived.aws.execution(RUN)["status"] == "SUCCEEDED"
     assert manifest["complete"] is True
     assert {name for name, _, _ in archived.invocations.calls} == WORKFLOW
 
-    # and: each object is what its manifest says, with the rows that the providers hold
+    # and: each object agrees with its manifest and has the rows of the provider
     expected = _expected_rows(archived)
     for export in manifest["exports"]:
         assert hashlib.sha256(archived.aws.read(export["key"])).hexdigest() == export["sha256"]
@@ -107,7 +107,7 @@ def test_a_run_in_lambda_containers_archives_every_export(archived: System) -> N
 
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
-def test_sample_event_is_answered(archived: System, containers: SamFunctions, path: Path) -> None:
+def test_sample_event_returns_a_result(archived: System, containers: SamFunctions, path: Path) -> None:
     # given
     logical_id = FUNCTIONS[path.name.split(".")[0]]
     event = _adapted(json.loads(path.read_text()), archived)
@@ -115,7 +115,7 @@ def test_sample_event_is_answered(archived: System, containers: SamFunctions, pa
     planned = {export["export_id"] for export in archived.aws.read_json(f"{FOLDER}_plan.json")["exports"]}
     new = logical_id == "ArchiveExport" and event["export"]["export_id"] not in planned
 
-    # when: what the run did is asked for once more, or a dataset that it did not have
+    # when: an export of the run is requested again, or another dataset
     outcome = containers.ask(logical_id, event)
 
     # then
@@ -128,7 +128,7 @@ def test_sample_event_is_answered(archived: System, containers: SamFunctions, pa
     assert not outcome.payload.get("batchItemFailures")
 
 
-def test_a_wrong_event_is_refused_by_name_with_the_layer_that_sam_local_mounts(containers: SamFunctions) -> None:
+def test_wrong_event_fails_with_its_error_type_in_the_layer_that_sam_local_mounts(containers: SamFunctions) -> None:
     outcome = containers.ask_layered("CheckExport", {"run_id": RUN, "attempt": 1, "export": {}})
 
     assert outcome.failed

@@ -79,7 +79,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
 
 def test_command_succeeds_with_a_table(command: Command) -> None:
     assert command.status == 0, command.output
-    assert "complete; the archive is in" in command.output
+    assert "complete; archive:" in command.output
     assert "digest, rows" in command.output
 
 

@@ -92,8 +92,8 @@ def test_unknown_connection_is_rejected(api: Api) -> None:
 
 @pytest.mark.parametrize("connection_id", [FIRST_CONNECTION, SECOND_CONNECTION, None])
 def test_file_contains_the_users_of_the_connection(api: Api, tenant: Any, connection_id: str | None) -> None:
-    asked = {} if connection_id is None else {"connection_id": connection_id}
-    job = api.completed(format="json", fields=FIELDS, **asked)
+    parameters = {} if connection_id is None else {"connection_id": connection_id}
+    job = api.completed(format="json", fields=FIELDS, **parameters)
     data = api.download(job["location"]).content
     assert hashlib.sha256(data).hexdigest() == tenant.expected_file(job["id"]).sha256
     rows = [json.loads(line) for line in gzip.decompress(data).decode().rstrip("\n").split("\n")]

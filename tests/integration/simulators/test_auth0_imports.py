@@ -43,7 +43,7 @@ def test_prefixed_ids_get_a_second_prefix(api: Api, tenant: Any, clock: FakeCloc
 
 def test_failed_rows_are_reported_and_the_job_completes(api: Api, tenant: Any, clock: FakeClock) -> None:
     there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
-    rows = [{"email": there["email"]}, {"name": "nobody"}, {"email": "x@example.jp", "identities": []}, {"email": 5}]
+    rows = [{"email": there["email"]}, {"name": "missing"}, {"email": "x@example.jp", "identities": []}, {"email": 5}]
     job = finish(api, clock, send(api, rows).json())
     assert (job["status"], job["summary"]["failed"]) == ("completed", 4)
     answer = api.get(f"/jobs/{job['id']}/errors")
@@ -128,15 +128,15 @@ def test_third_concurrent_job_is_rejected(api: Api, clock: FakeClock) -> None:
 
 def test_exported_users_can_be_imported_into_another_tenant(api: Api, tenant: Any, clock: FakeClock) -> None:
     empty = SimulatedTenant("empty", connections={FIRST_CONNECTION: 0})
-    kept = ("email", "name", "nickname", "picture", "user_metadata", "app_metadata", "email_verified")
+    properties = ("email", "name", "nickname", "picture", "user_metadata", "app_metadata", "email_verified")
     rows = [
-        {"user_id": user["user_id"].removeprefix("auth0|"), **{name: user[name] for name in kept if name in user}}
+        {"user_id": user["user_id"].removeprefix("auth0|"), **{name: user[name] for name in properties if name in user}}
         for user in tenant.expected_users(FIRST_CONNECTION)
     ]
     with Simulators([empty], clock=clock) as simulators:
         other = Api(empty, simulators.ca_file)
         assert finish(other, clock, send(other, rows).json())["summary"]["inserted"] == 100
-        job = other.completed(format="json", fields=[{"name": "user_id"}, *({"name": name} for name in kept)])
+        job = other.completed(format="json", fields=[{"name": "user_id"}, *({"name": name} for name in properties)])
         restored = [json.loads(line) for line in empty.expected_file(job["id"]).content().decode().split("\n")[:-1]]
     assert [{**row, "user_id": row["user_id"].removeprefix("auth0|")} for row in restored] == rows
 

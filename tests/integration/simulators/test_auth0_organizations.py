@@ -47,7 +47,7 @@ def user_path(user_id: str) -> str:
 def test_checkpoint_pagination_returns_every_organization_once(api: Api, tenant: Any) -> None:
     pages = walk(api, "/organizations", "organizations", 50)
     assert [len(page) for page in pages] == [50, 50, 30]
-    assert [one["id"] for page in pages for one in page] == tenant.organizations.ids()
+    assert [item["id"] for page in pages for item in page] == tenant.organizations.ids()
     assert {"id", "name", "display_name"} <= set(pages[0][0])
 
 
@@ -95,7 +95,7 @@ def test_missing_and_malformed_organizations(api: Api, tenant: Any) -> None:
     assert api.get("/organizations/nonsense").json()["errorCode"] == "invalid_uri"
     vanished = tenant.organizations.ids()[3]
     tenant.organizations.vanished.add(vanished)
-    assert vanished in {one["id"] for one in api.get("/organizations", take=10).json()["organizations"]}
+    assert vanished in {item["id"] for item in api.get("/organizations", take=10).json()["organizations"]}
     assert api.get(f"/organizations/{vanished}/members").status_code == 404
 
 
@@ -150,7 +150,7 @@ def test_one_enabled_connection(api: Api, tenant: Any) -> None:
 def test_organization_is_found_by_its_name(api: Api, tenant: Any) -> None:
     for expected in list(tenant.expected_organizations())[:12]:
         assert api.get(f"/organizations/name/{expected['name']}").json() == expected
-    for name in ("org-000130", "org-0000001", "nobody"):
+    for name in ("org-000130", "org-0000001", "missing"):
         answer = api.get(f"/organizations/name/{name}")
         assert (answer.status_code, answer.json()["message"]) == (404, "No organization found by that id or name")
     assert api.get("/organizations/name/Upper").json()["errorCode"] == "invalid_uri"
@@ -161,7 +161,7 @@ def test_organization_is_found_by_its_name(api: Api, tenant: Any) -> None:
 def test_organizations_of_a_user(api: Api, tenant: Any) -> None:
     user_id = tenant.directory.user_id(20)
     path = f"/users/{user_path(user_id)}/organizations"
-    expected = [one for one in tenant.expected_organizations() if user_id in tenant.memberships[one["id"]]]
+    expected = [item for item in tenant.expected_organizations() if user_id in tenant.memberships[item["id"]]]
     assert len(expected) >= 2
     assert api.get(path).json() == expected
     page = api.get(path, page=1, per_page=1, include_totals="true").json()
@@ -170,7 +170,7 @@ def test_organizations_of_a_user(api: Api, tenant: Any) -> None:
     assert past == {"organizations": [], "start": 50, "limit": 50, "total": 0}
     tenant.organizations.remove_members(expected[0]["id"], [user_id])
     assert api.get(path).json() == expected[1:]
-    assert api.get("/users/auth0%7Cnobody/organizations").json()["errorCode"] == "inexistent_user"
+    assert api.get("/users/auth0%7Cmissing/organizations").json()["errorCode"] == "inexistent_user"
     poor = Api(tenant, Path(str(api.session.verify)), tenant.limited_client("read:users"))
     assert poor.get(path).json()["message"] == "Insufficient scope, expected any of: read:organizations"
 
@@ -185,7 +185,7 @@ def test_connections_have_the_current_format(api: Api) -> None:
 
 def test_connection_options_require_their_scope(api: Api, tenant: Any) -> None:
     body = api.get("/connections", take=1).json()
-    assert [one["id"] for one in body["connections"]] == [FIRST_CONNECTION]
+    assert [item["id"] for item in body["connections"]] == [FIRST_CONNECTION]
     assert "options" not in body["connections"][0]
     assert "next" not in api.get("/connections", **{"take": 1, "from": body["next"]}).json()
     rich = Api(
@@ -225,7 +225,7 @@ def test_members_pagination_ends_with_both_switches(api: Api, tenant: Any, alway
     assert len(tenant.memberships[organization]) == 18
     pages = walk(api, f"/organizations/{organization}/members", "members", 7)
     assert [len(page) for page in pages] == ends
-    assert {one["user_id"] for page in pages for one in page} == tenant.memberships[organization]
+    assert {item["user_id"] for page in pages for item in page} == tenant.memberships[organization]
     assert set(pages[0][0]) == {"user_id", "email", "picture", "name"}
 
 
@@ -266,7 +266,7 @@ def test_insufficient_scope_message_follows_the_switch(
 def test_roles_of_members_are_included_by_fields(api: Api, tenant: Any) -> None:
     path = f"/organizations/{tenant.organizations.ids()[0]}/members"
     members = api.get(path, take=100, fields="user_id,roles").json()["members"]
-    assert {bool(one["roles"]) for one in members} == {True, False}
+    assert {bool(item["roles"]) for item in members} == {True, False}
     assert set(members[0]) == {"user_id", "roles"}
     without = api.get(path, take=100, fields="user_id,roles", include_fields="false").json()["members"]
     assert set(without[0]) == {"email", "picture", "name"}
@@ -346,10 +346,10 @@ def test_roles_are_assigned_and_removed(api: Api, tenant: Any) -> None:
     api.post(f"/organizations/{organization}/members", {"members": [user_id]})
     assert api.post(path, {"roles": roles[:2]}).status_code == 204
     body = api.get(path, include_totals="true", per_page=100).json()
-    assert ([one["id"] for one in body["roles"]], body["limit"], body["total"]) == (roles[:2], 100, 2)
+    assert ([item["id"] for item in body["roles"]], body["limit"], body["total"]) == (roles[:2], 100, 2)
     for _ in range(2):
         assert api.delete(path, {"roles": roles[:1]}).status_code == 204
-    assert [one["id"] for one in api.get(path).json()] == roles[1:2]
+    assert [item["id"] for item in api.get(path).json()] == roles[1:2]
     gone = api.delete(path, {"roles": ["rol_0000000000000000"]})
     assert gone.json() == {
         "statusCode": 404,
@@ -373,27 +373,27 @@ def test_invitation_has_the_recorded_format(api: Api, tenant: Any) -> None:
     body = {"inviter": {"name": "人事"}, "invitee": {"email": "new@example.jp"}, "client_id": "portal"}
     answer = api.post(path, {**body, "ttl_sec": 60, "send_invitation_email": False})
     assert answer.status_code == 201
-    made = answer.json()
-    assert made["id"].startswith("uinv_")
-    assert made["invitation_url"].endswith("&organization_name=org-000000")
+    invitation = answer.json()
+    assert invitation["id"].startswith("uinv_")
+    assert invitation["invitation_url"].endswith("&organization_name=org-000000")
     assert tenant.invitations.emails == 0
     api.post(path, body)
     assert tenant.invitations.emails == 1
     listed = api.get(path, include_totals="true").json()
     assert (listed["limit"], listed["start"], "total" in listed) == (2, 0, False)
-    assert listed["invitations"][1] == made
+    assert listed["invitations"][1] == invitation
     assert api.get(f"{path}/uinv_0000000000000000").json()["errorCode"] == "inexistent_invitation"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"client_id": "nobody"}, "The specified client_id does not exist."),
+        ({"client_id": "missing"}, "The specified client_id does not exist."),
         ({"client_id": "meibo-acme"}, "The specified client_id does not allow organizations."),
         ({"connection_id": SECOND_CONNECTION}, "The specified connection does not exist."),
         ({"roles": ["rol_x", "rol_y"]}, "One or more of the specified roles do not exist: rol_x, rol_y"),
         ({"ttl_sec": 2_592_001}, "Value 2592001 is greater than maximum 2592000"),
-        ({"invitee": {"email": "nobody"}}, "Object didn't pass validation for format email: nobody"),
+        ({"invitee": {"email": "missing"}}, "Object didn't pass validation for format email: missing"),
     ],
     ids=str,
 )
@@ -412,7 +412,7 @@ def test_users_are_found_by_id_and_address(api: Api, tenant: Any) -> None:
     assert api.get(f"/users/{user_path(expected['user_id'])}").json() == expected
     assert api.get("/users-by-email", email=expected["email"]).json() == [expected]
     assert api.get("/users-by-email", email=expected["email"].upper()).json() == []
-    missing = api.get("/users/auth0%7Cnobody").json()
+    missing = api.get("/users/auth0%7Cmissing").json()
     assert (missing["message"], missing["errorCode"]) == ("The user does not exist.", "inexistent_user")
     assert api.get("/users", per_page=3, include_totals="true").json()["total"] == 500
 

@@ -23,8 +23,8 @@ def assertion(api: Api, clock: FakeClock, algorithm: str = "RS256", **changes: A
         "jti": "one",
         **changes,
     }
-    kept = {name: value for name, value in claims.items() if value is not None}
-    signed = jwt.encode(kept, credentials["private_key"], algorithm=algorithm)
+    present = {name: value for name, value in claims.items() if value is not None}
+    signed = jwt.encode(present, credentials["private_key"], algorithm=algorithm)
     return {
         "client_id": credentials["client_id"],
         "client_assertion": signed,

@@ -88,16 +88,16 @@ def test_wrong_secret_raises_the_sdk_error(tenant: SimulatedTenant) -> None:
 
 
 def test_export_job_and_its_file(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
-    made = sdk.jobs.users_exports.create(
+    created = sdk.jobs.users_exports.create(
         connection_id=FIRST_CONNECTION,
         format="json",
         fields=[{"name": "user_id"}, {"name": "name"}],
     )
-    assert (made.status, made.type, made.connection_id) == ("pending", "users_export", FIRST_CONNECTION)
-    assert made.id is not None
-    job = sdk.jobs.get(made.id)
+    assert (created.status, created.type, created.connection_id) == ("pending", "users_export", FIRST_CONNECTION)
+    assert created.id is not None
+    job = sdk.jobs.get(created.id)
     while job.status != "completed":
-        job = sdk.jobs.get(made.id)
+        job = sdk.jobs.get(created.id)
     assert job.location is not None
     data = httpx.get(job.location).content
     rows = [json.loads(line) for line in gzip.decompress(data).decode().split("\n")[:-1]]
@@ -106,16 +106,16 @@ def test_export_job_and_its_file(tenant: SimulatedTenant, sdk: ManagementClient)
 
 @pytest.mark.parametrize("size", [10, 35, 100])
 def test_pager_returns_the_organizations(tenant: SimulatedTenant, sdk: ManagementClient, size: int) -> None:
-    assert [one.id for one in sdk.organizations.list(take=size)] == tenant.organizations.ids()
+    assert [item.id for item in sdk.organizations.list(take=size)] == tenant.organizations.ids()
 
 
 @pytest.mark.parametrize("always_next", [True, False])
 def test_pager_returns_the_members(tenant: SimulatedTenant, sdk: ManagementClient, always_next: bool) -> None:
     tenant.switches.members_always_next = always_next
     organization = tenant.organizations.ids()[1]
-    found = list(sdk.organizations.members.list(organization, take=4, fields="user_id,roles"))
-    assert {one.user_id for one in found} == tenant.memberships[organization]
-    assert any(one.roles for one in found)
+    rows = list(sdk.organizations.members.list(organization, take=4, fields="user_id,roles"))
+    assert {item.user_id for item in rows} == tenant.memberships[organization]
+    assert any(item.roles for item in rows)
 
 
 def test_organization_and_its_connections(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
@@ -126,24 +126,24 @@ def test_organization_and_its_connections(tenant: SimulatedTenant, sdk: Manageme
     for size in (1, 50):
         # The SDK's pager asks for the next page until one is empty.
         pager = sdk.organizations.enabled_connections.list(organization, per_page=size)
-        assert [one.connection_id for one in pager] == ids
+        assert [item.connection_id for item in pager] == ids
     enabled = sdk.organizations.enabled_connections.get(organization, ids[1])
     assert enabled.connection is not None
     assert (enabled.connection_id, enabled.connection.name) == (ids[1], "directory-2")
     with pytest.raises(NotFoundError, match="No connection found by that id"):
         sdk.organizations.enabled_connections.get(organization, "con_9999999999999999")
     connections = list(sdk.connections.list(take=1))
-    assert [one.id for one in connections] == list(tenant.directory.connections)
-    assert {(one.authentication.active, one.show_as_button) for one in connections if one.authentication} == {
+    assert [item.id for item in connections] == list(tenant.directory.connections)
+    assert {(item.authentication.active, item.show_as_button) for item in connections if item.authentication} == {
         (True, True)
     }
 
 
 def test_organizations_of_a_user(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     user_id = tenant.directory.user_id(0)
-    expected = [one for one in tenant.organizations.ids() if user_id in tenant.memberships[one]]
+    expected = [item for item in tenant.organizations.ids() if user_id in tenant.memberships[item]]
     assert len(expected) > 1
-    assert [one.id for one in sdk.users.organizations.list(user_id, per_page=1)] == expected
+    assert [item.id for item in sdk.users.organizations.list(user_id, per_page=1)] == expected
     for organization in expected:
         tenant.organizations.remove_members(organization, [user_id])
     assert list(sdk.users.organizations.list(user_id)) == []
@@ -157,41 +157,41 @@ def test_members_and_roles_change(tenant: SimulatedTenant, sdk: ManagementClient
     sdk.organizations.members.roles.assign(organization, people[0], roles=roles)
     sdk.organizations.members.delete(organization, members=people[1:])
     assert tenant.memberships[organization] == {people[0]}
-    assert [one.id for one in sdk.organizations.members.roles.list(organization, people[0])] == roles
+    assert [item.id for item in sdk.organizations.members.roles.list(organization, people[0])] == roles
     sdk.organizations.members.roles.delete(organization, people[0], roles=roles)
     assert tenant.organizations.member_roles(organization, people[0]) == []
 
 
 def test_invitation(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
-    made = sdk.organizations.invitations.create(
+    created = sdk.organizations.invitations.create(
         tenant.organizations.ids()[0],
         inviter={"name": "HR"},
         invitee={"email": "new@example.jp"},
         client_id="portal",
         send_invitation_email=False,
     )
-    assert made.id is not None
-    assert made.id.startswith("uinv_")
-    assert [one.id for one in sdk.organizations.invitations.list(tenant.organizations.ids()[0])] == [made.id]
+    assert created.id is not None
+    assert created.id.startswith("uinv_")
+    assert [item.id for item in sdk.organizations.invitations.list(tenant.organizations.ids()[0])] == [created.id]
 
 
 def test_users(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     for expected in list(tenant.expected_users())[:80]:
         assert sdk.users.get(expected["user_id"]).email == expected["email"]
-    found = sdk.users.list_users_by_email(email=expected["email"])
-    assert [one.user_id for one in found] == [expected["user_id"]]
+    rows = sdk.users.list_users_by_email(email=expected["email"])
+    assert [item.user_id for item in rows] == [expected["user_id"]]
 
 
 def test_import(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     tenant.switches.import_seconds = 0
     data = json.dumps([{"email": "a@example.jp"}, {"name": "no address"}]).encode()
-    made = sdk.jobs.users_imports.create(
+    created = sdk.jobs.users_imports.create(
         users=("users.json", data), connection_id=FIRST_CONNECTION, send_completion_email=False
     )
-    job = sdk.jobs.get(made.id)
+    job = sdk.jobs.get(created.id)
     assert job.summary is not None
     assert (job.summary.inserted, job.summary.failed) == (1, 1)
-    assert sdk.jobs.errors.get(made.id)
+    assert sdk.jobs.errors.get(created.id)
     assert tenant.jobs.completion_emails == 0
 
 

@@ -18,13 +18,13 @@ def rows(domain: Domain, name: str) -> list[list[str]]:
 
 
 def everything(domain: Domain, path: str, key: str, **parameters: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     while True:
-        query = {"size": 50, "offset": len(found), **parameters}
+        query = {"size": 50, "offset": len(entries), **parameters}
         page = domain.get(path, params=query).json()[key]
         if not page:
-            return found
-        found += page
+            return entries
+        entries += page
 
 
 @pytest.mark.parametrize(("name", "columns"), [("organization", 7), ("title", 5), ("group", 6)])
@@ -41,13 +41,13 @@ def test_parents_come_before_their_children(domain: Domain) -> None:
 
 @pytest.mark.parametrize("name", ["userOrganizations", "userGroups", "userServices"])
 def test_membership_rows_have_different_lengths(domain: Domain, name: str) -> None:
-    found = rows(domain, name)
-    assert len(found) == 250
-    assert len({len(row) for row in found}) > 2
-    assert "Administrator" not in {row[0] for row in found}
+    entries = rows(domain, name)
+    assert len(entries) == 250
+    assert len({len(row) for row in entries}) > 2
+    assert "Administrator" not in {row[0] for row in entries}
     if name == "userOrganizations":
-        assert {len(row) % 2 for row in found} == {1}
-        assert "" in {row[2] for row in found if len(row) > 2}
+        assert {len(row) % 2 for row in entries} == {1}
+        assert "" in {row[2] for row in entries if len(row) > 2}
 
 
 def test_group_types_are_in_csv_only(domain: Domain) -> None:
@@ -58,11 +58,11 @@ def test_group_types_are_in_csv_only(domain: Domain) -> None:
 
 
 def test_json_and_csv_agree_on_organizations(domain: Domain) -> None:
-    found = everything(domain, "/v1/organizations.json", "organizations")
-    assert [one["code"] for one in found] == [row[0] for row in rows(domain, "organization")]
-    assert found[0]["parentCode"] is None
-    one = domain.get("/v1/organizations.json?codes[0]=org-0003").json()["organizations"]
-    assert [organization["id"] for organization in one] == ["4"]
+    entries = everything(domain, "/v1/organizations.json", "organizations")
+    assert [entry["code"] for entry in entries] == [row[0] for row in rows(domain, "organization")]
+    assert entries[0]["parentCode"] is None
+    entry = domain.get("/v1/organizations.json?codes[0]=org-0003").json()["organizations"]
+    assert [organization["id"] for organization in entry] == ["4"]
 
 
 def test_members_of_organizations_agree_with_csv(domain: Domain) -> None:
@@ -71,9 +71,9 @@ def test_members_of_organizations_agree_with_csv(domain: Domain) -> None:
         for code in row[1::2]:
             expected.setdefault(code, set()).add(row[0])
     for code, people in expected.items():
-        found = everything(domain, "/v1/organization/users.json", "userTitles", code=code)
-        assert {one["user"]["code"] for one in found} == people
-        assert len(found) == len(people)
+        entries = everything(domain, "/v1/organization/users.json", "userTitles", code=code)
+        assert {entry["user"]["code"] for entry in entries} == people
+        assert len(entries) == len(people)
 
 
 def test_organizations_of_a_user_start_with_the_primary_one(domain: Domain) -> None:
@@ -84,8 +84,8 @@ def test_organizations_of_a_user_start_with_the_primary_one(domain: Domain) -> N
 
 
 def test_title_may_be_null(domain: Domain) -> None:
-    found = domain.get("/v1/user/organizations.json?code=u1-000003").json()["organizationTitles"]
-    assert found[0]["title"] is None
+    entries = domain.get("/v1/user/organizations.json?code=u1-000003").json()["organizationTitles"]
+    assert entries[0]["title"] is None
 
 
 def test_groups_of_users_and_users_of_groups_agree(domain: Domain) -> None:
@@ -96,17 +96,17 @@ def test_groups_of_users_and_users_of_groups_agree(domain: Domain) -> None:
 
 
 def test_services_omit_the_administrator(domain: Domain) -> None:
-    found = everything(domain, "/v1/users/services.json", "users")
-    assert len(found) == 250
-    assert [] in [one["services"] for one in found]
-    assert found[1] == {"code": "u1-000001", "services": ["kintone"]}
+    entries = everything(domain, "/v1/users/services.json", "users")
+    assert len(entries) == 250
+    assert [] in [entry["services"] for entry in entries]
+    assert entries[1] == {"code": "u1-000001", "services": ["kintone"]}
 
 
 @pytest.mark.parametrize(("switch", "status"), [("refuse", 400), ("empty", 200)])
 @pytest.mark.parametrize("path", ["user/organizations", "user/groups", "organization/users", "group/users"])
 def test_unknown_code_follows_the_switch(domain: Domain, path: str, switch: Any, status: int) -> None:
     domain.domain.switches.unknown_code = switch
-    assert domain.get(f"/v1/{path}.json?code=nobody").status_code == status
+    assert domain.get(f"/v1/{path}.json?code=missing").status_code == status
     assert domain.get(f"/v1/{path}.json").json()["code"] == "CB_VA01"
 
 

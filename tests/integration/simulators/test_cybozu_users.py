@@ -16,12 +16,12 @@ from tests.integration.simulators.conftest import Domain, FakeClock, password
 
 
 def pages(domain: Domain, size: int = 100) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    users: list[dict[str, Any]] = []
     while True:
-        page = domain.get("/v1/users.json", params={"offset": len(found), "size": size}).json()["users"]
+        page = domain.get("/v1/users.json", params={"offset": len(users), "size": size}).json()["users"]
         if not page:
-            return found
-        found += page
+            return users
+        users += page
 
 
 def test_pages_contain_all_users_in_order(domain: Domain) -> None:
@@ -267,7 +267,7 @@ def test_domain_without_custom_items(domain: Domain) -> None:
     group = domain.get("/v1/group/users.json?code=everyone").json()["users"]
     assert [user["customItemValues"] for user in group] == [[]] * 100
     organization = domain.get("/v1/organization/users.json?code=org-0001").json()["userTitles"]
-    assert {str(one["user"]["customItemValues"]) for one in organization} == {"[]"}
+    assert {str(entry["user"]["customItemValues"]) for entry in organization} == {"[]"}
     answer = domain.get("/v1/csv/user.csv")
     assert answer.content == domain.domain.expected_csv()
     rows = list(csv.reader(io.StringIO(answer.content.decode(), newline="")))

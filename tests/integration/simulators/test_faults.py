@@ -34,10 +34,10 @@ def test_fault_applies_only_to_matching_requests(api: Api, tenant: Any) -> None:
 def test_rate_limit_response_with_and_without_headers(api: Api, tenant: Any) -> None:
     tenant.faults.add("GET *", faults.too_many_requests())
     tenant.faults.add("GET *", faults.too_many_requests(retry_after=3, reset=1_800_000_000))
-    bare, told = api.get(MISSING), api.get(MISSING)
+    bare, described = api.get(MISSING), api.get(MISSING)
     assert bare.json()["errorCode"] == "too_many_requests"
     assert "Retry-After" not in bare.headers
-    assert (told.headers["Retry-After"], told.headers["x-ratelimit-reset"]) == ("3", "1800000000")
+    assert (described.headers["Retry-After"], described.headers["x-ratelimit-reset"]) == ("3", "1800000000")
 
 
 def test_reset_before_the_response_may_follow_the_effect(api: Api, tenant: Any) -> None:
@@ -89,11 +89,11 @@ def test_stopped_simulator_does_not_respond(simulators: Any, api: Api) -> None:
     host, _, port = api.tenant.domain.partition(":")
     context = ssl.create_default_context(cafile=simulators.ca_file)
     plain = socket.create_connection(("127.0.0.1", int(port)), timeout=5)
-    with context.wrap_socket(plain, server_hostname=host) as kept:
-        kept.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert kept.recv(12) == b"HTTP/1.1 404"
+    with context.wrap_socket(plain, server_hostname=host) as connection:
+        connection.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 404"
         simulators.stop()
-        while kept.recv(4096):
+        while connection.recv(4096):
             pass
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(port)), timeout=5)
@@ -198,13 +198,13 @@ def test_separate_process_serves_until_its_input_closes() -> None:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."}
     ) as process:
         assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        acme = told["auth0"]["acme"]
-        session = trusting(Path(told["ca_file"]))
+        described = json.loads(process.stdout.readline())
+        acme = described["auth0"]["acme"]
+        session = trusting(Path(described["ca_file"]))
         form = {"grant_type": "client_credentials", "audience": f"https://{acme['domain']}/api/v2/"}
         answer = session.post(f"https://{acme['domain']}/oauth/token", data={**form, **acme["credentials"]}, timeout=10)
         assert answer.status_code == 200
-        assert told["cybozu"]["example"]["users"] == 5
+        assert described["cybozu"]["example"]["users"] == 5
         assert process.stdin is not None
         process.stdin.close()
         assert process.wait(10) == 0

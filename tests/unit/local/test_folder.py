@@ -1,4 +1,4 @@
-"""An archive in a folder is complete or absent, whenever the process ends, and has one writer."""
+"""An archive in a folder is complete or absent, even if the process is killed, and has one writer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RUN = "dt=2026-11-21/run=20261121T180000Z"
 OBJECT = f"archive/provider=auth0/source=acme/dataset=users/format=ndjson/scope=all/{RUN}/users.ndjson.gz"
 MANIFEST = OBJECT.replace("users.ndjson.gz", "_manifest.json")
 RUN_MANIFEST = f"runs/{RUN}/_manifest.json"
-# In the order of a listing: manifests come before their objects.
+# In the order of a listing: manifests precede their objects.
 KEYS = sorted([OBJECT, MANIFEST, RUN_MANIFEST, f"runs/{RUN}/_plan.json", f"reports/{RUN}/index.html"])
 
 
@@ -65,7 +65,7 @@ def receive_and_die(step: int, folder: Path) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_process_killed_at_any_step_leaves_all_or_nothing_to_the_next_one(tmp_path: Path) -> None:
+def test_process_killed_at_any_step_leaves_all_files_or_none(tmp_path: Path) -> None:
     everything = {key: key.encode() for key in KEYS}
     states = set()
     status, step = 9, 0
@@ -97,7 +97,7 @@ def test_failed_download_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+def test_existing_file_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / OBJECT).parent.mkdir(parents=True)
     (tmp_path / OBJECT).write_bytes(b"earlier")
 
@@ -106,22 +106,22 @@ def test_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     assert files(tmp_path) == {**{key: key.encode() for key in KEYS}, OBJECT: b"earlier"}
 
 
-def test_key_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_key_outside_the_folder_is_rejected(tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     folder.mkdir()
 
-    with pytest.raises(ConfigurationError, match="not a key"):
+    with pytest.raises(ConfigurationError, match=r"expected a key that is a relative path, got 'a/\.\./\.\./b'"):
         receive(folder, ["a/../../b"], write)
 
     assert files(tmp_path) == {}
 
 
-def test_second_writer_is_refused_and_a_dead_one_blocks_nobody(tmp_path: Path) -> None:
+def test_second_writer_is_rejected_and_a_stale_lock_is_ignored(tmp_path: Path) -> None:
     with locked(tmp_path):
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()}") as refused:
             locked(tmp_path).__enter__()
         assert str(tmp_path) in str(refused.value)
-    # A lock file that a killed process left, with the id of a process that may be anything by now.
+    # The lock file of a killed process, whose id may belong to another process now.
     (tmp_path / ".lock").write_text("1\n", encoding="ascii")
 
     with locked(tmp_path):

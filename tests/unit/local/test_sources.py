@@ -1,4 +1,4 @@
-"""Credentials of real sources are read as they are written."""
+"""Credentials of real sources are read without changes."""
 
 from __future__ import annotations
 
