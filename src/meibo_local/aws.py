@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
@@ -47,10 +46,6 @@ from meibo_local.template import ROOT, of_type, read_template, translate
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from mypy_boto3_lambda import LambdaClient
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_stepfunctions import SFNClient
 
 REGION: Final = "ap-northeast-1"
 STACK = "meibo"
@@ -101,19 +96,6 @@ class LocalAws:
     changes: LocalChanges
     template: dict[str, Any] = field(repr=False)
 
-    # Cached, because creating a client takes longer than most calls.
-    @cached_property
-    def _s3(self) -> S3Client:
-        return boto3.client("s3")
-
-    @cached_property
-    def _functions(self) -> LambdaClient:
-        return boto3.client("lambda")
-
-    @cached_property
-    def _workflow(self) -> SFNClient:
-        return boto3.client("stepfunctions")
-
     def configure(self, document: Any, secrets: Mapping[str, Any]) -> None:
         """Write the configuration into its parameter and the secrets into Secrets Manager."""
         text = document if isinstance(document, str) else json.dumps(document)
@@ -141,13 +123,13 @@ class LocalAws:
 
     def invoke_raw(self, name: str, payload: bytes) -> InvocationResult:
         """Invoke a function by name or ARN through the Lambda API."""
-        response = self._functions.invoke(FunctionName=name, Payload=payload)
+        response = boto3.client("lambda").invoke(FunctionName=name, Payload=payload)
         return InvocationResult(json.loads(response["Payload"].read()), failed="FunctionError" in response)
 
     def execution(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
         """Return the workflow's execution of an attempt."""
         arn = self.execution_arn(run_id, attempt)
-        description: dict[str, Any] = dict(self._workflow.describe_execution(executionArn=arn))
+        description: dict[str, Any] = dict(boto3.client("stepfunctions").describe_execution(executionArn=arn))
         return description
 
     def execution_arn(self, run_id: str, attempt: int = 1) -> str:
@@ -156,12 +138,12 @@ class LocalAws:
 
     def keys(self, prefix: str = "") -> list[str]:
         """Return the keys in the archive bucket, in order."""
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def read(self, key: str) -> bytes:
         """Return an object of the archive bucket."""
-        return self._s3.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        return boto3.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
     def read_json(self, key: str) -> Any:
         """Return a JSON object of the archive bucket."""
@@ -169,11 +151,11 @@ class LocalAws:
 
     def unfinished_uploads(self) -> int:
         """Return the number of multipart uploads that were neither completed nor aborted."""
-        return len(self._s3.list_multipart_uploads(Bucket=self.bucket).get("Uploads", []))
+        return len(boto3.client("s3").list_multipart_uploads(Bucket=self.bucket).get("Uploads", []))
 
     def write(self, key: str, body: bytes) -> None:
         """Put an object into the archive bucket."""
-        self._s3.put_object(Bucket=self.bucket, Key=key, Body=body)
+        boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def download(self, folder: Path) -> int:
         """Copy the objects that are missing in a folder into it, under the bucket's keys; return their number.
@@ -182,7 +164,8 @@ class LocalAws:
         """
         # Parts are temporary; in AWS a lifecycle rule deletes them.
         missing = [key for key in self.keys() if not key.startswith("parts/") and not (folder / key).exists()]
-        receive(folder, missing, lambda key, file: self._s3.download_fileobj(self.bucket, key, file))
+        client = boto3.client("s3")
+        receive(folder, missing, lambda key, file: client.download_fileobj(self.bucket, key, file))
         return len(missing)
 
 

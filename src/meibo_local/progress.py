@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.console import Console
@@ -94,18 +94,13 @@ class ProgressDisplay:
         elif function == "CheckExport" and outcome.payload["status"] == "gone":
             self._change(export_id, "job gone")
         elif function == "ArchiveExport" and outcome.payload["status"] == "continue":
-            with self._lock:
-                self._lines.setdefault(export_id, ExportLine()).rows = outcome.payload["progress"]["rows"]
-            self._change(export_id, "waiting for limits")
+            self._change(export_id, "waiting for limits", rows=outcome.payload["progress"]["rows"])
         elif function == "ArchiveExport":
-            with self._lock:
-                line = self._lines.setdefault(export_id, ExportLine())
-                line.rows, line.bytes, line.ended = outcome.payload["rows"], outcome.payload["bytes"], time.monotonic()
-            self._change(export_id, "suspect" if outcome.payload["verdict"] == "suspect" else "archived")
+            state = "suspect" if outcome.payload["verdict"] == "suspect" else "archived"
+            rows, size = outcome.payload["rows"], outcome.payload["bytes"]
+            self._change(export_id, state, rows=rows, bytes=size, ended=time.monotonic())
         elif function == "FinishRun":
-            with self._lock:
-                self._lines.setdefault(export_id, ExportLine()).ended = time.monotonic()
-            self._change(export_id, "failed")
+            self._change(export_id, "failed", ended=time.monotonic())
 
     def received(self, key: str, count: int) -> None:
         """Add the bytes of an upload to an export."""
@@ -116,11 +111,11 @@ class ProgressDisplay:
                 if line.ended is None:
                     line.bytes += count
 
-    def _change(self, export_id: str, state: str) -> None:
+    def _change(self, export_id: str, state: str, **values: Any) -> None:
         with self._lock:
-            line = self._lines.setdefault(export_id, ExportLine())
-            changed, line.state = line.state != state, state
-        if changed and not self._console.is_terminal:
+            previous = self._lines.setdefault(export_id, ExportLine())
+            line = self._lines[export_id] = replace(previous, state=state, **values)
+        if line.state != previous.state and not self._console.is_terminal:
             rows = f"  {line.rows:,} rows" if line.rows is not None else ""
             self._console.print(f"{line.seconds:6.1f} s  {export_id}  {state}{rows}", highlight=False)
 

@@ -69,18 +69,18 @@ class Simulators:
         self._folder = folder = Path(tempfile.mkdtemp(prefix="simulators-"))
         context, self.ca_file = make_certificates(folder)
 
-        def serve(application: WSGIApplication, site: Site, port: int) -> str:
-            server = HttpsServer(InstrumentedApplication(application, site), context, port)
+        def serve(application: WSGIApplication, site: Site) -> str:
+            server = HttpsServer(InstrumentedApplication(application, site), context)
             self._servers.append(server)
             server.start()
             return f"localhost:{server.port}"
 
         for tenant in self.auth0.values():
             tenant.files.folder = folder
-            tenant.files.host = serve(file_host_application(tenant), tenant, tenant.file_port)
-            tenant.start(serve(tenant_application(tenant), tenant, tenant.port), self._clock)
+            tenant.files.host = serve(file_host_application(tenant), tenant)
+            tenant.start(serve(tenant_application(tenant), tenant), self._clock)
         for domain in self.cybozu.values():
-            domain.start(serve(domain_application(domain), domain, domain.port), self._clock)
+            domain.start(serve(domain_application(domain), domain), self._clock)
         return self
 
     def stop(self) -> None:
@@ -90,8 +90,6 @@ class Simulators:
             site.stopping.set()
         while self._servers:
             self._servers.pop().stop()
-        for tenant in self.auth0.values():
-            tenant.jobs.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

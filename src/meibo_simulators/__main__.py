@@ -20,20 +20,9 @@ from meibo_simulators.auth0.ratelimit import TIERS
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m meibo_simulators", description=__doc__)
-    parser.add_argument("--auth0", default="acme", help="name of the tenant (default: %(default)s)")
     parser.add_argument("--users", type=int, default=1000, help="number of users of the tenant, in two connections")
     parser.add_argument("--organizations", type=int, default=10, help="number of organizations of the tenant")
-    parser.add_argument("--members", type=int, default=20, help="average number of members per organization")
-    parser.add_argument("--port", type=int, default=0, help="port of the tenant's API (0: any free port)")
-    parser.add_argument("--file-port", type=int, default=0, help="port of the export file host (0: any free port)")
-    parser.add_argument("--cybozu", default="example", help="name of the domain (default: %(default)s)")
-    parser.add_argument("--cybozu-users", type=int, default=100)
-    parser.add_argument("--cybozu-organizations", type=int, default=12)
-    parser.add_argument("--cybozu-groups", type=int, default=6)
-    parser.add_argument("--cybozu-port", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=1, help="seed of the generated users")
-    parser.add_argument("--polls", type=int, default=1, help="number of 'pending' responses before a job is completed")
-    parser.add_argument("--location-ttl", type=float, default=60.0, help="lifetime of a location in seconds")
+    parser.add_argument("--cybozu-users", type=int, default=100, help="number of users of the domain")
     parser.add_argument("--rate-tier", choices=sorted(TIERS), help="enforce the rate limits of a subscription")
     return parser.parse_args(argv)
 
@@ -71,26 +60,9 @@ def _description(ca_file: str, tenant: SimulatedTenant, domain: SimulatedDomain)
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until standard input closes or SIGTERM or SIGINT arrives; return the exit code."""
     options = _arguments(argv)
-    tenant = SimulatedTenant(
-        options.auth0,
-        users=options.users,
-        organizations=options.organizations,
-        members=options.members,
-        seed=options.seed,
-        port=options.port,
-        file_port=options.file_port,
-    )
-    tenant.switches.polls_until_completed = options.polls
-    tenant.switches.location_ttl = options.location_ttl
+    tenant = SimulatedTenant("acme", users=options.users, organizations=options.organizations)
     tenant.switches.rate_tier = options.rate_tier
-    domain = SimulatedDomain(
-        options.cybozu,
-        users=options.cybozu_users,
-        organizations=options.cybozu_organizations,
-        groups=options.cybozu_groups,
-        seed=options.seed,
-        port=options.cybozu_port,
-    )
+    domain = SimulatedDomain("example", users=options.cybozu_users)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

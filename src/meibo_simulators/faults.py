@@ -122,9 +122,7 @@ def html(status: int = 502, text: str | None = None) -> Action:
     return action
 
 
-def too_many_requests(
-    *, retry_after: float | str | None = None, reset: float | None = None, limit: int = 50, remaining: int = 0
-) -> Action:
+def too_many_requests(*, retry_after: float | str | None = None, reset: float | None = None) -> Action:
     """Send Auth0's 429 of an empty bucket; ``reset`` (Unix seconds) adds the rate-limit headers."""
     body = {
         "statusCode": 429,
@@ -136,11 +134,7 @@ def too_many_requests(
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     if reset is not None:
-        headers |= {
-            "x-ratelimit-limit": str(limit),
-            "x-ratelimit-remaining": str(remaining),
-            "x-ratelimit-reset": str(int(reset)),
-        }
+        headers |= {"x-ratelimit-limit": "50", "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(reset))}
     return respond(429, json.dumps(body), headers)
 
 

@@ -95,33 +95,25 @@ class InstrumentedApplication:
 
 
 class _Handler(WSGIRequestHandler):
+    server: HttpsServer
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     timeout = IDLE_SECONDS
     server_version = "simulator"
 
     def setup(self) -> None:
-        context = self.server.ssl_context
-        if context is None:
-            raise RuntimeError("expected a server with a TLS context, got none: simulators serve HTTPS only")
         # The handshake runs in the connection's own thread, so that a stalled client does not block the others.
         self.request.settimeout(IDLE_SECONDS)
-        self.request = context.wrap_socket(self.request, server_side=True)
-        self._own_server.opened(self.request)
+        self.request = self.server.tls.wrap_socket(self.request, server_side=True)
+        self.server.connections.add(self.request)
         super().setup()
 
     def finish(self) -> None:
         try:
             super().finish()
         finally:
-            self._own_server.closed(self.request)
+            self.server.connections.discard(self.request)
             self.request.close()
-
-    @property
-    def _own_server(self) -> _Server:
-        if not isinstance(self.server, _Server):
-            raise TypeError(f"expected a server of the simulators, got {type(self.server).__name__}")
-        return self.server
 
     def run_wsgi(self) -> None:
         """Serve one request; keep the connection open unless the end of its body is unknown."""
@@ -133,7 +125,7 @@ class _Handler(WSGIRequestHandler):
             return
         environ = self._environ_with_body(int(length))
         try:
-            with self._own_server.application.respond(environ) as response:
+            with self.server.application.respond(environ) as response:
                 self._send(response, environ)
         except ConnectionBrokenError as broken:
             self.close_connection = True
@@ -174,55 +166,29 @@ class _Handler(WSGIRequestHandler):
         """Log nothing: a request line can contain a signature."""
 
 
-class _Server(ThreadedWSGIServer):
-    def __init__(self, port: int, application: InstrumentedApplication, context: ssl.SSLContext) -> None:
-        super().__init__("127.0.0.1", port, application, _Handler)
+class HttpsServer(ThreadedWSGIServer):
+    """An application on a free port of 127.0.0.1, served by threads of this process."""
+
+    def __init__(self, application: InstrumentedApplication, context: ssl.SSLContext) -> None:
+        super().__init__("127.0.0.1", 0, application, _Handler)
         self.application = application
-        self.ssl_context = context
-        self._open: set[socket.socket] = set()
-        self._open_lock = threading.Lock()
-
-    def opened(self, connection: socket.socket) -> None:
-        """Register a connection, so that it can be closed when the server stops."""
-        with self._open_lock:
-            self._open.add(connection)
-
-    def closed(self, connection: socket.socket) -> None:
-        """Unregister a connection."""
-        with self._open_lock:
-            self._open.discard(connection)
-
-    def end_connections(self) -> None:
-        """Shut down every connection; otherwise a stopped simulator would still serve open keep-alive connections."""
-        with self._open_lock:
-            connections = list(self._open)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore clients that reject the certificate or disconnect early."""
-
-
-class HttpsServer:
-    """One application on one port of 127.0.0.1, served by threads of this process."""
-
-    def __init__(self, application: InstrumentedApplication, context: ssl.SSLContext, port: int = 0) -> None:
-        self._server = _Server(port, application, context)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    @property
-    def port(self) -> int:
-        """Return the port that the server listens on."""
-        return self._server.port
+        self.ssl_context = self.tls = context
+        #: The open connections, which are closed when the server stops.
+        self.connections: set[socket.socket] = set()
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def start(self) -> None:
         """Serve until ``stop`` is called."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop accepting connections and close the open ones."""
-        self._server.shutdown()
+        """Stop accepting connections and close the open connections, which would otherwise be kept alive."""
+        self.shutdown()
         self._thread.join()
-        self._server.end_connections()
-        self._server.server_close()
+        for connection in self.connections.copy():
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore clients that reject the certificate or disconnect early."""

@@ -30,10 +30,9 @@ class Request:
 class Site:
     """A site with a host and port of its own. ``Simulators`` opens the port and sets the clock."""
 
-    def __init__(self, name: str, seed: int, port: int) -> None:
+    def __init__(self, name: str, seed: int) -> None:
         self.name = name
         self.seed = seed
-        self.port = port
         #: The host and port of the running site.
         self.host = ""
         self.clock: Clock = time.time

@@ -59,7 +59,6 @@ class Files:
         self._lock = threading.RLock()
         self._written: dict[tuple[object, ...], ExportFile] = {}
         self._building: dict[tuple[object, ...], threading.Lock] = {}
-        self._deposits: dict[str, ExportFile] = {}
         self._expiry: dict[str, float] = {}
 
     def build(self, layout: Layout, connection_id: str | None, limit: int | None) -> ExportFile:
@@ -70,7 +69,8 @@ class Files:
         with building:
             if key not in self._written:
                 self._written[key] = self._write(layout, connection_id, limit)
-            return self._written[key]
+            file, damage = self._written[key], self._switches.file_damage
+        return self._damage(file, damage) if damage else file
 
     def _write(self, layout: Layout, connection_id: str | None, limit: int | None) -> ExportFile:
         compressor = isal_zlib.compressobj(1, isal_zlib.DEFLATED, _GZIP_WBITS) if self._switches.gzip_files else None
@@ -94,25 +94,13 @@ class Files:
                 write(compressor.flush())
         return ExportFile(path, size, rows, sha256.hexdigest(), f'"{md5.hexdigest()}"', self._site.now())
 
-    def damaged(self, file: ExportFile, change: Callable[[bytes], bytes]) -> ExportFile:
+    def _damage(self, file: ExportFile, change: Callable[[bytes], bytes]) -> ExportFile:
         """Write the result of ``change`` as a new file, with its own size and ETag."""
         data = change(file.read())
         path = self.folder / f"export-{secrets.token_hex(8)}"
         path.write_bytes(data)
         etag = f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
         return ExportFile(path, len(data), file.rows, hashlib.sha256(data).hexdigest(), etag, file.modified)
-
-    def deposit(self, path: str, file: ExportFile) -> None:
-        """Put a file at a path of the host; replace an existing file."""
-        self._deposits[path] = file
-
-    def deposited(self, path: str) -> ExportFile | None:
-        """Return the file at a path, or None."""
-        return self._deposits.get(path)
-
-    def remove(self, path: str) -> None:
-        """Remove a path from the host."""
-        self._deposits.pop(path, None)
 
     def location(self, path: str) -> str:
         """Return a new presigned URL of a path."""

@@ -35,8 +35,9 @@ def _respond(tenant: SimulatedTenant, path: str) -> Response:
         return rejection
     if tenant.switches.redirect_files_to is not None:
         return Response(status=302, headers={"Location": tenant.switches.redirect_files_to})
-    file = tenant.files.deposited(path)
-    if file is None:
+    try:
+        file = tenant.jobs.file(path.split("/")[1], path)
+    except KeyError:
         return s3_error(404, "NoSuchKey", "The specified key does not exist.")
     return _content(file, ranges=tenant.switches.file_ranges)
 

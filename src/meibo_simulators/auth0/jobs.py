@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +22,6 @@ JOB_SECONDS = 86400
 """Seconds until a job is deleted."""
 CONNECTION_PATTERN = "^con_[A-Za-z0-9]{16}$"
 JOB_ID = {"type": "string", "pattern": "^job_[A-Za-z0-9]{16}$"}
-#: Files with at least this many users are written by a background thread; the job is pending until then.
-BACKGROUND_USERS = 100_000
 
 FIELDS_DESCRIPTION = "List of fields to be included in the CSV. Defaults to a predefined set of fields."
 _FIELD = {
@@ -73,8 +70,7 @@ class Job:
     errors: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
     # Exports only.
-    layout: Layout | None = field(default=None, repr=False)
-    file: Future[ExportFile] | None = field(default=None, repr=False)
+    file: ExportFile | None = field(default=None, repr=False)
     path: str = ""
 
     # Imports only.
@@ -96,7 +92,6 @@ class Jobs:
         self._files = files
         self._new_id = new_id
         self._lock = threading.RLock()
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="export-files")
         self.all: dict[str, Job] = {}
         self.fates: dict[int, Fate] = {}
         self.created = 0
@@ -135,13 +130,7 @@ class Jobs:
         )
         suffix = ".gz" if self._switches.gzip_files else ""
         job.path = f"/{job.id}/{self._site.name}.{job.body['format']}{suffix}"
-        job.layout = layout
-        users = min(self._directory.count(body.get("connection_id")), body.get("limit", BACKGROUND_USERS))
-        if users >= BACKGROUND_USERS:
-            job.file = self._background.submit(self._build, job)
-        else:
-            job.file = Future()
-            job.file.set_result(self._build(job))
+        job.file = self._files.build(layout, body.get("connection_id"), body.get("limit"))
         return job.body
 
     def _layout(self, body: dict[str, Any]) -> Layout:
@@ -161,17 +150,12 @@ class Jobs:
                 raise _field_error(f"No enum match for: {name}", f"[{position}].name")
         return Layout("csv" if is_csv else "ndjson", fields)
 
-    def _build(self, job: Job) -> ExportFile:
-        if job.layout is None:
-            raise ValueError(f"{job.id}: expected an export job, got a job without a file")
-        return self._files.build(job.layout, job.body.get("connection_id"), job.body.get("limit"))
-
-    def file(self, job_id: str) -> ExportFile:
-        """Return the job's file; wait until it is written."""
+    def file(self, job_id: str, path: str | None = None) -> ExportFile:
+        """Return the file of an export job. Raise KeyError if there is none, or none at a path of the file host."""
         job = self.all[job_id]
-        if job.file is None:
-            raise ValueError(f"{job_id}: expected an export job, got a job without a file")
-        return self._files.deposited(job.path) or job.file.result()
+        if job.file is None or path not in (None, job.path):
+            raise KeyError(job_id)
+        return job.file
 
     # -- imports
 
@@ -210,7 +194,6 @@ class Jobs:
                 raise job_missing()
             expired = self._site.now() - job.created >= JOB_SECONDS
             if expired or (job.fate == "vanished" and job.polls >= job.pending_polls):
-                self._files.remove(job.path)
                 raise job_missing()
             return job
 
@@ -225,10 +208,6 @@ class Jobs:
             body = {**job.body, "status": status}
             completed = status == "completed"
             if completed and job.file is not None:
-                file = job.file.result()
-                if self._files.deposited(job.path) is None:
-                    damage = switches.file_damage
-                    self._files.deposit(job.path, self._files.damaged(file, damage) if damage else file)
                 body["location"] = self._files.location(job.path)
             elif completed:
                 body["summary"] = job.summary
@@ -248,14 +227,9 @@ class Jobs:
                 return "pending"
             if job.polls <= job.pending_polls + self._switches.polls_processing:
                 return "processing"
-            unwritten = job.fate == "completed" and job.file is not None and not job.file.done()
-            if unwritten or job.fate == "stuck":
+            if job.fate == "stuck":
                 return "pending"
         return "compacting" if job.fate == "unheard_of" else job.fate
-
-    def close(self) -> None:
-        """Wait for the files that are being written."""
-        self._background.shutdown(wait=True, cancel_futures=True)
 
 
 def _field_error(message: str, position: str = "") -> ApiError:

@@ -53,11 +53,8 @@ class SimulatedTenant(Site):
         members: int = 20,
         connections: Mapping[str, int | Connection | None] | None = None,
         seed: int = 1,
-        port: int = 0,
-        file_port: int = 0,
     ) -> None:
-        super().__init__(name, seed, port)
-        self.file_port = file_port
+        super().__init__(name, seed)
         self.switches = Switches()
         if connections is None:
             connections = {FIRST_CONNECTION: None, SECOND_CONNECTION: None}

@@ -10,7 +10,6 @@ from typing import Any
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from meibo_simulators.cybozu.auth import Caller
 from meibo_simulators.cybozu.csv_files import FILES, csv_file
 from meibo_simulators.cybozu.directory import Entry, services
 from meibo_simulators.cybozu.domain import SimulatedDomain
@@ -58,8 +57,8 @@ def domain_application(domain: SimulatedDomain) -> Flask:
         def respond() -> Response:
             if not switches.csv_api:
                 raise PageError(404, "Not Found")
-            with gate as caller:
-                if not caller.administrator:
+            with gate as is_administrator:
+                if not is_administrator:
                     raise CybozuError("CB_NO02")
                 chunks = csv_file(domain.structure, switches, name)
                 body: Any = b"".join(chunks) if switches.csv_sized else chunks
@@ -81,18 +80,19 @@ def _json_response(body: Any, status: int = 200, headers: dict[str, str] | None 
 
 
 class _Gate:
-    """A context manager that admits the current request: URL length, access restrictions, concurrency limit."""
+    """Admit the current request if its URL, its credentials and the concurrency allow it; the value is whether the
+    caller is an administrator."""
 
     def __init__(self, domain: SimulatedDomain) -> None:
         self._domain = domain
         self._lock = threading.Lock()
         self._running = 0
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> bool:
         domain, switches = self._domain, self._domain.switches
         if len(request.environ["REQUEST_URI"]) > MAX_URL_LENGTH:
             raise PageError(414, "Request-URI Too Large")
-        caller = domain.access.check(request.headers.get, request.remote_addr or "")
+        is_administrator = domain.access.check(request.headers.get, request.remote_addr or "")
         limit = switches.concurrency_limit
         with self._lock:
             running = self._running + 1
@@ -102,7 +102,7 @@ class _Gate:
                 raise CybozuError("GAIA_TO04", headers=headers)
             self._running = running
         domain.stopping.wait(switches.page_seconds)
-        return caller
+        return is_administrator
 
     def __exit__(self, *_: object) -> None:
         with self._lock:

@@ -15,20 +15,11 @@ from meibo_simulators.cybozu.switches import Switches
 from meibo_simulators.site import Clock
 
 PREFIX = "cy.s.api1."
-READ, WRITE, DANGEROUS = "read", "write", "dangerous"
-
-
-@dataclass(frozen=True)
-class Caller:
-    """The authenticated caller; ``administrator`` is a cybozu.com administrator (共通管理者)."""
-
-    login: str
-    administrator: bool
 
 
 @dataclass
 class Account:
-    """A user that may call the API."""
+    """A user that may call the API; ``administrator`` is a cybozu.com administrator (共通管理者)."""
 
     login: str
     password: str = field(repr=False)
@@ -43,23 +34,17 @@ class Access:
         self._switches = switches
         self._now = now
         self._key = secrets.token_bytes(32)
-        self._revoked: set[str] = set()
 
-    def token(self, scope: str = READ, *, lifetime: float = 30 * 86400) -> str:
-        """Return a new API token of cybozu.com administration."""
+    def token(self, lifetime: float) -> str:
+        """Return a new API token of cybozu.com administration. Every scope can read like an administrator."""
         expires = int(self._now() + lifetime)
-        claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": scope, "exp": expires}
+        claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": "read", "exp": expires}
         return PREFIX + jwt.encode(claims, self._key, algorithm="HS256")
 
-    def revoke(self, token: str) -> None:
-        """Delete a token."""
-        self._revoked.add(token)
-
-    def check(self, header: Callable[[str], str | None], address: str) -> Caller:
-        """Return the caller. Raise the error response if the request is rejected."""
+    def check(self, header: Callable[[str], str | None], address: str) -> bool:
+        """Return whether the caller is an administrator. Raise the error response if the request is rejected."""
         switches = self._switches
-        authorization = header("Authorization") or ""
-        kind, _, value = authorization.partition(" ")
+        kind, _, value = (header("Authorization") or "").partition(" ")
         bearer = kind.lower() == "bearer"
         # Callers from other than the allowed addresses need Basic authentication.
         if address not in (switches.allowed_ips or ()):
@@ -70,38 +55,32 @@ class Access:
             if switches.basic is not None and not is_basic and not bearer:
                 raise PageError(401, "Unauthorized", {"WWW-Authenticate": 'Basic realm="Users"'})
         if bearer:
-            return self._by_token(value)
+            return self._check_token(value)
         password = header("X-Cybozu-Authorization")
-        if password is not None:
-            return self._by_password(password)
-        raise self._rejected("CB_AU01")
+        if password is None:
+            raise self._rejected("CB_AU01")
+        pair = _pair(password)
+        account = self.accounts.get(pair[0]) if pair else None
+        if pair is None or account is None or account.password != pair[1]:
+            raise self._rejected("CB_WA01")
+        return account.administrator
 
     def _rejected(self, code: str) -> CybozuError:
         return CybozuError(code, status=520 if self._switches.legacy_auth_520 else None)
 
-    def _by_token(self, token: str) -> Caller:
-        if not token.startswith(PREFIX) or token in self._revoked:
-            raise self._rejected("CB_AU01")
+    def _check_token(self, token: str) -> bool:
         try:
             claims = jwt.decode(
                 token.removeprefix(PREFIX),
                 self._key,
                 algorithms=["HS256"],
-                options={"verify_exp": False},
+                options={"verify_exp": False},  # checked below against the domain's clock
             )
         except jwt.InvalidTokenError:
             raise self._rejected("CB_AU01") from None
-        if claims["exp"] <= self._now():
+        if not token.startswith(PREFIX) or claims["exp"] <= self._now():
             raise self._rejected("CB_AU01")
-        # Every scope can read like an administrator.
-        return Caller("token", administrator=True)
-
-    def _by_password(self, header: str) -> Caller:
-        pair = _pair(header)
-        account = self.accounts.get(pair[0]) if pair else None
-        if pair is None or account is None or account.password != pair[1]:
-            raise self._rejected("CB_WA01")
-        return Caller(account.login, account.administrator)
+        return True
 
 
 def _pair(encoded: str) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from meibo_simulators.cybozu.auth import READ, Access, Account
+from meibo_simulators.cybozu.auth import Access, Account
 from meibo_simulators.cybozu.csv_files import csv_file
 from meibo_simulators.cybozu.directory import Directory, Structure, administrator_record
 from meibo_simulators.cybozu.switches import Switches
@@ -24,9 +24,8 @@ class SimulatedDomain(Site):
         organizations: int = 12,
         groups: int = 6,
         seed: int = 1,
-        port: int = 0,
     ) -> None:
-        super().__init__(name, seed, port)
+        super().__init__(name, seed)
         self.switches = Switches()
         self.directory = Directory(seed, users, organizations)
         self.structure = Structure(self.directory, organizations=organizations, groups=groups)
@@ -54,9 +53,9 @@ class SimulatedDomain(Site):
         """Return the secret document of a user who is not an administrator."""
         return {"login": self.plain_account.login, "password": self.plain_account.password} | self._basic()
 
-    def token_credentials(self, scope: str = READ, *, lifetime: float = 30 * 86400) -> dict[str, str]:
+    def token_credentials(self, *, lifetime: float = 30 * 86400) -> dict[str, str]:
         """Return the secret document with a new API token."""
-        return {"api_token": self.access.token(scope, lifetime=lifetime)}
+        return {"api_token": self.access.token(lifetime)}
 
     def _basic(self) -> dict[str, str]:
         if self.switches.basic is None:
