@@ -22,7 +22,7 @@ TYPES = {
 UPSERTED = frozenset(
     {
         *("app_metadata", "user_metadata", "email_verified", "family_name", "given_name", "name", "nickname"),
-        *("picture", "custom_password_hash"),
+        "picture",
     }
 )
 FORBIDDEN_APP_METADATA = frozenset(
@@ -112,7 +112,7 @@ def _import(
     if existing is not None:
         if not upsert:
             return "duplicate"
-        changes = {name: value for name, value in row.items() if name in UPSERTED and name not in _NEVER_SHOWN}
+        changes = {name: value for name, value in row.items() if name in UPSERTED}
         directory.put(connection_id, {**existing, **changes, "updated_at": now})
         return "updated"
     identity = {"connection": connection.name, "user_id": own_id, "provider": "auth0", "isSocial": False}

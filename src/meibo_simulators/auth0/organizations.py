@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 from meibo_simulators.auth0.directory import Directory
 from meibo_simulators.auth0.switches import Switches
@@ -17,10 +17,9 @@ from meibo_simulators.profiles import auth0_index, auth0_person_id, timestamp
 from meibo_simulators.site import Clock
 
 FIRST_CREATED = 1_680_000_000.0
-STEP = 61.466
-"""Seconds between the creation of two organizations."""
-JOINED = 0.001
-"""Seconds between two generated members of one organization."""
+# Between the creation of two organizations, and between two generated members of an organization.
+SECONDS_BETWEEN_ORGANIZATIONS = 61.466
+SECONDS_BETWEEN_MEMBERS = 0.001
 ROLES = ("admin", "編集者", "viewer", "billing")
 MAX_ROLES_PER_MEMBER = 50
 MEMBER_FIELDS = ("user_id", "email", "picture", "name", "roles")
@@ -30,22 +29,11 @@ _NAMES = ("株式会社サンプル", "Müller & Söhne GmbH", "有限会社テ�
 
 @dataclass
 class Organization:
-    """One organization."""
+    """An organization."""
 
     id: str
-    number: int
     created: float
     body: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Change:
-    """A successful request to add or remove members, recorded for tests even if it changed nothing."""
-
-    time: float
-    organization_id: str
-    action: Literal["add", "remove"]
-    user_ids: tuple[str, ...]
 
 
 @dataclass
@@ -81,7 +69,6 @@ class Organizations:
         self._generated = lru_cache(maxsize=256)(self._generate)
         self._connections: dict[str, list[str]] = {}
         self._roles: dict[tuple[str, str], list[str]] = {}
-        self.changes: list[Change] = []
         #: Organizations that are still in a list but are already deleted when they are read.
         self.vanished: set[str] = set()
         self.roles = {
@@ -142,7 +129,7 @@ class Organizations:
 
     @staticmethod
     def _created(number: int) -> float:
-        return round(FIRST_CREATED + STEP * number, 3)
+        return round(FIRST_CREATED + SECONDS_BETWEEN_ORGANIZATIONS * number, 3)
 
     def _organization(self, organization_id: str, number: int) -> Organization:
         body: dict[str, Any] = {
@@ -157,7 +144,7 @@ class Organizations:
             }
         if number % 3:
             body["metadata"] = {"region": "日本" if number % 2 else "EMEA", "tier": str(number % 4)}
-        return Organization(organization_id, number, self._created(number), body)
+        return Organization(organization_id, self._created(number), body)
 
     # -- enabled connections
 
@@ -186,7 +173,7 @@ class Organizations:
         first = number * (self._members_each * 2 // 3 + 1) % users
         created, seed = self._created(number), self._directory.seed
         return {
-            auth0_person_id(seed, (first + position) % users): round(created + position * JOINED, 3)
+            auth0_person_id(seed, (first + position) % users): round(created + position * SECONDS_BETWEEN_MEMBERS, 3)
             for position in range(size)
         }
 
@@ -230,17 +217,15 @@ class Organizations:
         """Add members; existing members do not change."""
         with self._lock:
             members, now = self._own(organization_id), self._now()
-            self.changes.append(Change(now, organization_id, "add", tuple(user_ids)))
             for position, user_id in enumerate(user_ids):
                 if user_id not in members.joined:
-                    members.joined[user_id] = round(now + position * JOINED, 3)
+                    members.joined[user_id] = round(now + position * SECONDS_BETWEEN_MEMBERS, 3)
                     members.unseen.append((now + self._switches.eventual_consistency, user_id, None))
 
     def remove_members(self, organization_id: str, user_ids: list[str]) -> None:
         """Remove members and their roles; users who are not members are ignored."""
         with self._lock:
             members, now = self._own(organization_id), self._now()
-            self.changes.append(Change(now, organization_id, "remove", tuple(user_ids)))
             for user_id in user_ids:
                 joined = members.joined.pop(user_id, None)
                 self._roles.pop((organization_id, user_id), None)
