@@ -21,6 +21,7 @@ from meibo.archive.keys import MANIFEST_NAME, attempt_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, RunManifest
 from meibo.archive.storage import FolderReader
 from meibo.exports.plan import Attempt
+from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
 from meibo_cli.terminal import printable
@@ -176,6 +177,9 @@ def _summary(manifest: RunManifest, checked: list[CheckedExport], width: int) ->
 def _output_to(file: Any) -> Any:
     # The functions print their logs and metrics; moto uses the root logger.
     handler = logging.StreamHandler(file)
+    # The handler of the functions' logger writes to the standard output of the time of its import.
+    functions_handler = logger.registered_handler
+    previous = functions_handler.setStream(file) if isinstance(functions_handler, logging.StreamHandler) else None
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
@@ -186,6 +190,8 @@ def _output_to(file: Any) -> Any:
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
+        if previous is not None and isinstance(functions_handler, logging.StreamHandler):
+            functions_handler.setStream(previous)
 
 
 def console_of_terminal() -> Console:
