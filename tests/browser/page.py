@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from meibo.archive.keys import ExportAddress
+from meibo.archive.outcome_record import Outcome, OutcomeKind, OutcomeRecord, format_records
+from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.report.page import render
 from meibo.report.state import gather
 from tests.support.archives import ArchiveBuilder, FolderArchive
@@ -45,10 +47,17 @@ def write(folder: Path) -> Path:
             files[address] = row * count
         run_id = (LAST - timedelta(days=DAYS - 1 - day)).strftime("%Y%m%dT%H%M%SZ")
         builder.run(files, run_id, suspect=suspect, missing=missing)
-    outcomes = b'{"outcome":"applied"}\n' * 412 + b'{"outcome":"rejected"}\n' * 3
-    builder.storage.put("changes/source=acme/dt=2026-11-20/1.ndjson", outcomes)
-    verified = {"at": "2026-11-21T19:00:00Z", "exports": 67, "damage": [], "could_not_check": []}
-    builder.put_json("verifications/dt=2026-11-21/20261121T190000Z.json", verified)
+    counts: dict[OutcomeKind, int] = {"applied": 412, "rejected": 3}
+    records = [
+        OutcomeRecord(outcome=Outcome(f"auth0|{number}", kind, LAST), message_id="1", source="acme", sent_at=LAST)
+        for kind, count in counts.items()
+        for number in range(count)
+    ]
+    builder.storage.put("changes/source=acme/dt=2026-11-20/1.ndjson", format_records(records))
+    verification = VerificationRecord(
+        at="2026-11-21T19:00:00Z", meibo_version="0", runs=3, exports=67, quick=0, damaged=0, unchecked=0
+    )
+    builder.put_json("verifications/dt=2026-11-21/20261121T190000Z.json", verification.to_json())
     path = folder / "index.html"
     path.write_text(render(gather(builder.storage.reader(), LAST + timedelta(hours=2))), encoding="utf-8")
     return path

@@ -8,16 +8,20 @@ from html import escape
 from importlib.resources import files
 from typing import Final
 
-from meibo.archive.catalog import Run
 from meibo.archive.keys import run_moment
 from meibo.formatting import format_bytes, format_count
 from meibo.providers import provider_title
 from meibo.report import charts
-from meibo.report.state import RUNS_SHOWN, ExportHistory, ReportState
+from meibo.report.state import RUNS_SHOWN, ExportHistory, ReportState, RunSummary
 
 _RUNS_LISTED: Final = 10
-_UNITS: Final = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
-
+# With more exports, the page has one row per source and lists only the exports that need attention.
+_MAX_EXPORTS_LISTED: Final = 200
+_MAX_PROBLEMS_LISTED: Final = 500
+_MARKS: Final = {"ok": "✓", "suspect": "!", "missing": "✕"}
+_NUMBERS: Final = frozenset(
+    {"Exports", "Rows", "Size", "Archived", "Missing", "Suspect", "Duration", "Applied", "Rejected", "Dry run"}
+)
 
 _FOOTER: Final = (
     "<footer><p>This page contains counts and sizes, but no user data. Times are UTC. It shows the archive at the time"
@@ -28,12 +32,13 @@ _FOOTER: Final = (
 def render(state: ReportState) -> str:
     """Return the HTML of the report."""
     style = files("meibo.report").joinpath("style.css").read_text(encoding="utf-8")
+    is_long = len(state.histories) > _MAX_EXPORTS_LISTED
     body = [
         _header(state),
         "<main>",
         _tiles(state),
-        _trouble(state),
-        *(_source(name, series, state) for name, series in _by_source(state.series).items()),
+        _problems(state),
+        _sources(state) if is_long else _exports(state),
         _runs(state),
         _changes(state),
         "</main>",
@@ -53,9 +58,9 @@ def render(state: ReportState) -> str:
 
 
 def _header(state: ReportState) -> str:
-    kind, words = _verdict(state)
+    kind, text = _verdict(state)
     return (
-        f'<header><h1>Meibo <span lang="ja">名簿</span></h1><p class="state {kind}">{escape(words)}</p>'
+        f'<header><h1>Meibo <span lang="ja">名簿</span></h1><p class="state {kind}">{_MARKS[kind]} {escape(text)}</p>'
         f'<p class="soft">Written {_time(state.written_at)}</p></header>'
     )
 
@@ -63,25 +68,30 @@ def _header(state: ReportState) -> str:
 def _verdict(state: ReportState) -> tuple[str, str]:
     if not state.runs:
         return "missing", "No run has ended yet"
-    run = state.runs[0]
-    missing = len(run.missing)
-    suspect = len(run.manifest.suspects)
-    if missing:
-        return "missing", f"The latest run is incomplete: {format_count(missing, 'export')} missing"
-    if suspect:
-        return "suspect", f"The latest run is complete, {format_count(suspect, 'export')} suspect"
-    return "ok", f"The latest run is complete: {format_count(len(run.exports), 'export')}"
+    counts = state.runs[0].counts
+    if counts.missing:
+        return "missing", f"The latest run is incomplete: {format_count(counts.missing, 'export')} missing"
+    if state.verification and state.verification.damaged:
+        damaged = format_count(state.verification.damaged, "damaged object")
+        return "missing", f"The latest run is complete, but the last verification found {damaged}"
+    if counts.suspect:
+        return "suspect", f"The latest run is complete, {format_count(counts.suspect, 'export')} suspect"
+    return "ok", f"The latest run is complete: {format_count(counts.archived, 'export')}"
 
 
 def _tiles(state: ReportState) -> str:
     tiles: list[tuple[str, str]] = []
     if state.runs:
         run = state.runs[0]
+        problems = run.counts.missing + run.counts.suspect
+        attention = f'<span class="suspect">{problems:,}</span>' if problems else '<span class="ok">0</span>'
         tiles = [
-            ("Latest run", _ago(state.written_at, run.run_id)),
-            ("Exports archived", f"{len(run.exports):,}"),
-            ("Rows", f"{sum(export.rows or 0 for export in run.exports):,}"),
-            ("Size", format_bytes(sum(export.bytes for export in run.exports))),
+            ("Latest run", f"{_time(run_moment(run.run_id))}<small class=soft>{run.run_id}</small>"),
+            ("Duration", _duration(run.seconds)),
+            ("Exports archived", f"{run.counts.archived:,}"),
+            ("Need attention", attention),
+            ("Rows", f"{run.counts.rows:,}"),
+            ("Size", format_bytes(run.counts.bytes)),
         ]
     tiles.append(("Last verification", _verification(state)))
     return (
@@ -95,62 +105,89 @@ def _verification(state: ReportState) -> str:
     record = state.verification
     if record is None:
         return '<span class="soft">never</span>'
-    kind, words = "ok", f"{record.exports:,} OK"
+    kind, text = "ok", f"{record.exports:,} OK"
     if record.damaged:
-        kind, words = "missing", format_count(record.damaged, "damaged object")
+        kind, text = "missing", format_count(record.damaged, "damaged object")
     elif record.unchecked:
-        kind, words = "suspect", f"{record.unchecked:,} not checked"
-    return f'<span class="{kind}">{escape(words)}</span><small class="soft">{escape(record.at)}</small>'
+        kind, text = "suspect", f"{record.unchecked:,} not checked"
+    return f'<span class="{kind}">{escape(text)}</span><small class="soft">{escape(record.at)}</small>'
 
 
-def _trouble(state: ReportState) -> str:
-    if not state.runs:
+def _problems(state: ReportState) -> str:
+    if state.latest is None:
         return ""
-    run = state.runs[0]
     rows = [
         (_head(export.export_id), _state("missing"), _cell("Reason", f"{export.error}: {export.reason}"))
-        for export in run.missing
+        for export in state.latest.missing
     ]
     rows += [
         (_head(export.export_id), _state("suspect"), _cell("Reason", state.suspect_reasons.get(export.export_id, "")))
-        for export in run.manifest.suspects
+        for export in state.latest.manifest.suspects
     ]
     if not rows:
         return ""
-    return _section("Missing and suspect exports", "trouble", _table("trouble", ("Export", "State", "Reason"), rows))
+    table = _table("problems", ("Export", "State", "Reason"), rows[:_MAX_PROBLEMS_LISTED])
+    if len(rows) > _MAX_PROBLEMS_LISTED:
+        more = len(rows) - _MAX_PROBLEMS_LISTED
+        table += f'<p class="soft">{more:,} more are listed in {escape(state.latest.manifest_key)}.</p>'
+    return _section("Missing and suspect exports", "problems", table)
 
 
-def _by_source(series: Iterable[ExportHistory]) -> Mapping[str, list[ExportHistory]]:
+def _exports(state: ReportState) -> str:
+    return "\n".join(_source(name, histories, state) for name, histories in _by_source(state.histories).items())
+
+
+def _by_source(histories: Iterable[ExportHistory]) -> Mapping[str, list[ExportHistory]]:
     sources: dict[str, list[ExportHistory]] = {}
-    for history in series:
+    for history in histories:
         sources.setdefault(history.address.source, []).append(history)
     return sources
 
 
-def _source(name: str, series: Sequence[ExportHistory], state: ReportState) -> str:
-    missing = {export.export_id for export in (state.runs[0].missing if state.runs else ())}
+def _source(name: str, histories: Sequence[ExportHistory], state: ReportState) -> str:
+    missing = _missing(state)
     rows = []
-    for history in series:
-        latest = history.latest
-        address = history.address
-        over_time = [point.rows for point in history.points if point.rows is not None]
+    for history in histories:
+        latest, address = history.latest, history.address
         rows.append(
             (
                 _head(f"{address.dataset} · {address.format} · {address.scope}"),
                 _state("missing" if address.export_id in missing else latest.verdict),
-                _cell("Latest", _ago(state.written_at, latest.folder.run_id)),
+                _raw("Latest", _time(run_moment(latest.folder.run_id))),
                 _number("Rows", "not counted" if latest.rows is None else f"{latest.rows:,}"),
-                _raw("Rows over time", charts.line(over_time, f"rows of {address.export_id}")),
+                _raw("Rows over time", charts.line(history.rows, f"rows of {address.export_id}")),
                 _number("Size", format_bytes(latest.bytes)),
-                _raw(
-                    "Size over time",
-                    charts.line([point.bytes for point in history.points], f"bytes of {address.export_id}"),
-                ),
+                _raw("Size over time", charts.line(history.bytes, f"bytes of {address.export_id}")),
             )
         )
-    title = provider_title(series[0].address.provider)
+    title = provider_title(histories[0].address.provider)
     names = ("Export", "State", "Latest", "Rows", "Rows over time", "Size", "Size over time")
     return _section(f"{name} ({title})", f"source {name}", _table(f"exports of {name}", names, rows))
+
+
+def _sources(state: ReportState) -> str:
+    missing = _missing(state)
+    rows = []
+    for name, histories in _by_source(state.histories).items():
+        latest = [history.latest for history in histories]
+        lacking = sum(export.export_id in missing for export in latest)
+        suspect = sum(export.verdict == "suspect" and export.export_id not in missing for export in latest)
+        rows.append(
+            (
+                _head(f"{name} ({provider_title(histories[0].address.provider)})"),
+                _state("missing" if lacking else "suspect" if suspect else "ok"),
+                _raw("Latest", _time(run_moment(max(export.folder.run_id for export in latest)))),
+                _number("Exports", f"{len(latest):,}"),
+                _number("Rows", f"{sum(export.rows or 0 for export in latest):,}"),
+                _number("Size", format_bytes(sum(export.bytes for export in latest))),
+            )
+        )
+    names = ("Source", "State", "Latest", "Exports", "Rows", "Size")
+    return _section("Sources", "sources", _table("sources", names, rows))
+
+
+def _missing(state: ReportState) -> frozenset[str]:
+    return frozenset(export.export_id for export in (state.latest.missing if state.latest else ()))
 
 
 def _runs(state: ReportState) -> str:
@@ -158,20 +195,22 @@ def _runs(state: ReportState) -> str:
         return ""
     rows = [_run(run) for run in state.runs[:_RUNS_LISTED]]
     note = f'<p class="soft">The charts show up to {RUNS_SHOWN} runs.</p>'
-    names = ("Run", "State", "Archived", "Missing", "Suspect", "Rows", "Size")
+    names = ("Run", "State", "Time", "Duration", "Archived", "Missing", "Suspect", "Rows", "Size")
     return _section("Latest runs", "runs", _table("latest runs", names, rows) + note)
 
 
-def _run(run: Run) -> tuple[str, ...]:
-    exports = run.exports
+def _run(run: RunSummary) -> tuple[str, ...]:
+    counts = run.counts
     return (
-        _head(f"{run_moment(run.run_id):%Y-%m-%d %H:%M}"),
-        _state("missing" if run.missing else "ok", "incomplete" if run.missing else "complete"),
-        _number("Archived", f"{len(exports):,}"),
-        _number("Missing", f"{len(run.missing):,}"),
-        _number("Suspect", f"{len(run.manifest.suspects):,}"),
-        _number("Rows", f"{sum(export.rows or 0 for export in exports):,}"),
-        _number("Size", format_bytes(sum(export.bytes for export in exports))),
+        _head(run.run_id),
+        _state("missing" if counts.missing else "ok", "incomplete" if counts.missing else "complete"),
+        _raw("Time", _time(run_moment(run.run_id))),
+        _number("Duration", _duration(run.seconds)),
+        _number("Archived", f"{counts.archived:,}"),
+        _number("Missing", f"{counts.missing:,}"),
+        _number("Suspect", f"{counts.suspect:,}"),
+        _number("Rows", f"{counts.rows:,}"),
+        _number("Size", format_bytes(counts.bytes)),
     )
 
 
@@ -188,11 +227,8 @@ def _changes(state: ReportState) -> str:
         )
         for source, counts in sorted(changes.outcomes.items())
     ]
-    more = (
-        '<p class="soft">Not all outcomes are counted; the newest of each source are counted first.</p>'
-        if changes.more
-        else ""
-    )
+    note = "Not all outcomes are counted; the newest of each source are counted first."
+    more = f'<p class="soft">{note}</p>' if changes.more else ""
     table = _table("membership changes by outcome", ("Source", "Applied", "Rejected", "Dry run"), rows)
     return _section(f"Membership changes of the last {changes.days} days", "changes", table + more)
 
@@ -203,8 +239,9 @@ def _section(title: str, name: str, inner: str) -> str:
 
 
 def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    numbers = {"Rows", "Size", "Archived", "Missing", "Suspect", "Applied", "Rejected", "Dry run"}
-    head = "".join(f'<th scope="col"{" class=number" if name in numbers else ""}>{escape(name)}</th>' for name in names)
+    head = "".join(
+        f'<th scope="col"{" class=number" if name in _NUMBERS else ""}>{escape(name)}</th>' for name in names
+    )
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     # A region that scrolls must be reachable by keyboard.
     return (
@@ -229,22 +266,17 @@ def _number(name: str, text: str) -> str:
     return f'<td class="number" data-name="{escape(name)}">{escape(text)}</td>'
 
 
-_MARKS: Final = {"ok": "✓", "suspect": "!", "missing": "✕"}
-
-
-def _state(kind: str, words: str | None = None) -> str:
-    known = kind if kind in _MARKS else "suspect"
-    mark = f'<span aria-hidden="true">{_MARKS[known]}</span>'
-    return f'<td data-name="State"><span class="state {known}">{mark} {escape(words or kind)}</span></td>'
+def _state(kind: str, text: str | None = None) -> str:
+    mark = f'<span aria-hidden="true">{_MARKS[kind]}</span>'
+    return f'<td data-name="State"><span class="state {kind}">{mark} {escape(text or kind)}</span></td>'
 
 
 def _time(moment: datetime) -> str:
-    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M}</time>'
+    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
 
 
-def _ago(now: datetime, run_id: str) -> str:
-    seconds = int((now - run_moment(run_id)).total_seconds())
-    for length, unit in _UNITS:
-        if seconds >= length:
-            return f"{format_count(seconds // length, unit)} ago"
-    return "just now"
+def _duration(seconds: int) -> str:
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
+    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"

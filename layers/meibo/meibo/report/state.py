@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Final
 
 from meibo.archive.catalog import Run, find_run, run_ids, suspect_reason
-from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress, outcomes_folder, outcomes_source
-from meibo.archive.manifest import ArchivedExport
+from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress, outcomes_folder, outcomes_source, run_moment
+from meibo.archive.manifest import ArchivedExport, RunCounts
 from meibo.archive.outcome_record import parse_records
 from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.archive.storage import ArchiveReader
@@ -28,15 +28,21 @@ _PARALLEL_READS: Final = 16
 
 @dataclass(frozen=True)
 class ExportHistory:
-    """The archives of one export, oldest first."""
+    """An export: its newest archive, and the rows (if they were counted) and bytes of its archives, oldest first."""
 
     address: ExportAddress
-    points: tuple[ArchivedExport, ...]
+    latest: ArchivedExport
+    rows: tuple[int, ...]
+    bytes: tuple[int, ...]
 
-    @property
-    def latest(self) -> ArchivedExport:
-        """The newest archive."""
-        return self.points[-1]
+
+@dataclass(frozen=True)
+class RunSummary:
+    """The counts of a run. ``seconds`` is the time from its scheduled time to the end of its newest attempt."""
+
+    run_id: str
+    seconds: int
+    counts: RunCounts
 
 
 @dataclass(frozen=True)
@@ -52,38 +58,72 @@ class ChangeSummary:
 class ReportState:
     """The state of an archive.
 
-    ``runs`` are latest first. ``suspect_reasons`` are the reasons of the latest run's suspect exports, by export id.
+    ``runs`` are latest first, ``latest`` is the first of them with its exports. ``suspect_reasons`` are the reasons of
+    the latest run's suspect exports, by export id.
     """
 
     written_at: datetime
-    runs: tuple[Run, ...]
-    series: tuple[ExportHistory, ...]
+    latest: Run | None
+    runs: tuple[RunSummary, ...]
+    histories: tuple[ExportHistory, ...]
     changes: ChangeSummary
     verification: VerificationRecord | None
     suspect_reasons: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class _HistoryBuilder:
+    latest: ArchivedExport
+    rows: list[int] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
+
+    def add(self, export: ArchivedExport) -> None:
+        if export.rows is not None:
+            self.rows.append(export.rows)
+        self.bytes.append(export.bytes)
+
+
 def gather(archive: ArchiveReader, now: datetime) -> ReportState:
     """Return the state of an archive."""
+    latest: Run | None = None
+    summaries: list[RunSummary] = []
+    builders: dict[ExportAddress, _HistoryBuilder] = {}
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
         ids = list(islice(run_ids(archive), RUNS_SHOWN))
-        runs = [run for run in pool.map(lambda run_id: find_run(archive, run_id), ids) if run is not None]
+        # Only some run manifests are in memory at a time: a manifest of 10,000 exports takes about 10 MB.
+        for first in range(0, len(ids), _PARALLEL_READS):
+            batch = ids[first : first + _PARALLEL_READS]
+            for run in pool.map(lambda run_id: find_run(archive, run_id), batch):
+                if run is None:
+                    continue
+                latest = latest or run
+                summaries.append(RunSummary(run.run_id, _seconds(run), RunCounts.of(run.exports, run.missing)))
+                for export in run.exports:
+                    builders.setdefault(export.folder.address, _HistoryBuilder(export)).add(export)
         changes = _changes(archive, now, pool)
-        suspects = runs[0].manifest.suspects if runs else ()
+        suspects = latest.manifest.suspects if latest else ()
         reasons = list(pool.map(lambda export: suspect_reason(archive, export), suspects))
-    history: dict[ExportAddress, list[ArchivedExport]] = defaultdict(list)
-    for run in reversed(runs):
-        for export in run.exports:
-            history[export.folder.address].append(export)
-    series = [ExportHistory(address, tuple(archived)) for address, archived in history.items()]
+    histories = [
+        ExportHistory(address, builder.latest, tuple(reversed(builder.rows)), tuple(reversed(builder.bytes)))
+        for address, builder in builders.items()
+    ]
     return ReportState(
         written_at=now,
-        runs=tuple(runs),
-        series=tuple(sorted(series, key=lambda series: series.address.export_id)),
+        latest=latest,
+        runs=tuple(summaries),
+        histories=tuple(sorted(histories, key=lambda history: history.address.export_id)),
         changes=changes,
         verification=_newest_verification(archive),
         suspect_reasons={export.export_id: reason for export, reason in zip(suspects, reasons, strict=True)},
     )
+
+
+def _seconds(run: Run) -> int:
+    try:
+        finished = datetime.fromisoformat(run.manifest.finished_at)
+    except ValueError:
+        return 0
+    return max(int((finished - run_moment(run.run_id)).total_seconds()), 0)
 
 
 def _changes(archive: ArchiveReader, now: datetime, pool: ThreadPoolExecutor) -> ChangeSummary:
