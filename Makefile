@@ -117,6 +117,10 @@ build: .venv-sam/.ready ## build the layers with sam build
 bench-changes: $(READY) ## measure the throughput of membership changes in real time (BENCH_FLAGS="--ids 6000")
 	$(BIN)/python -m tests.bench.bench_changes $(BENCH_FLAGS)
 
+.PHONY: bench-invocation
+bench-invocation: $(READY) build ## compare the first invocation of archive_export with a function without checks (needs Docker)
+	$(BIN)/python -m tests.bench.bench_invocation $(BENCH_FLAGS)
+
 .PHONY: e2e
 e2e: $(READY) build ## test every function in a Lambda container (needs Docker), and sam deploy on a local AWS
 	$(BIN)/python -m pytest tests/e2e
