@@ -72,7 +72,7 @@ def main() -> int:
         f"of the limit {share:.1%}\n"
         f"requests     {requests.count(204)} answered 204, {requests.count(429)} answered 429"
         f" ({requests.count(429) / max(seconds / 60, 1e-9):.2f} a minute)\n"
-        f"outcomes     {len(lines):,}, {twice} twice, {options.ids - len(lines)} lost, {letters} dead letters"
+        f"outcomes     {len(lines):,}, {twice} twice, {options.ids - len(lines)} lost, {letters} DLQ messages"
     )
     good = drained and share >= 0.95 and requests.count(429) <= seconds / 60 and not twice and not letters
     return 0 if good and len(lines) == options.ids else 1

@@ -157,8 +157,8 @@ class CapturedOutput(logging.Handler):
                 self.entries.append((key, system.aws.read(key).decode()))
         for message in system.aws.changes.take_dead_letters():
             attributes = {name: value for name, value in message.items() if name not in ("Body", "ReceiptHandle")}
-            self.entries.append(("attributes of a dead-letter message", repr(attributes)))
-            self.entries.append(("rejections of a dead-letter message", _rejections(message["Body"])))
+            self.entries.append(("attributes of a DLQ message", repr(attributes)))
+            self.entries.append(("rejections of a DLQ message", _rejections(message["Body"])))
 
     def search(self, secrets: Secrets) -> list[str]:
         """Return the secrets in the output: the first leak of each kind in each place."""

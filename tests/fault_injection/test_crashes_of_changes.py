@@ -79,7 +79,7 @@ class Changes:
         raise AssertionError(f"{source.queue.size()} messages are still on the queue after {MAX_DELIVERIES} deliveries")
 
     def check(self) -> None:
-        """Check the members, one outcome record per member, the dead-letter messages, and the number of invitations."""
+        """Check the members, one outcome record per member, the DLQ messages, and the number of invitations."""
         for organization, members in self.after.items():
             assert set(self.system.tenant.memberships[organization]) == members
         lines = self.system.outcomes()

@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from meibo.archive.manifest import (
     RunCounts,
     RunManifest,
     Sanity,
+    timestamp,
 )
 from meibo.archive.storage import ArchiveStorage, FolderStorage, S3Storage
 
@@ -123,7 +125,7 @@ def export_manifest(
         content=ArchivedContent(gzip=gzip, rows=rows, uncompressed_bytes=uncompressed_bytes, columns=columns),
         sanity=Sanity(verdict="suspect" if reason else "ok", reason=reason),
         started_at="2026-11-21T18:00:01Z",
-        finished_at="2026-11-21T18:00:05Z",
+        finished_at=timestamp(run_moment(run_id) + timedelta(seconds=65)),
         meibo_version="0",
         read_back=False,
     )
@@ -179,7 +181,7 @@ class ArchiveBuilder:
             run_id=run_id,
             attempt=1,
             scheduled_time=run_moment(run_id).isoformat(),
-            finished_at="2026-11-21T18:00:05Z",
+            finished_at=timestamp(run_moment(run_id) + timedelta(seconds=65)),
             meibo_version="0",
             complete=not missing,
             counts=RunCounts.of(exports, missing_exports),

@@ -26,7 +26,7 @@ class Message:
 
 @dataclass
 class FifoQueue:
-    """A FIFO queue with its dead-letter queue, for senders, the event source mapping and the function.
+    """A FIFO queue with its DLQ, for senders, the event source mapping and the function.
 
     While a message of a group is hidden, no message of that group is delivered, which preserves the order.
     """

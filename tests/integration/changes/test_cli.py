@@ -1,4 +1,4 @@
-"""The commands of changes: send a file, show outcomes, and redrive repaired dead letters."""
+"""The commands of changes: send a file, show outcomes, and redrive repaired DLQ messages."""
 
 from __future__ import annotations
 

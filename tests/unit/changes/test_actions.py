@@ -39,7 +39,7 @@ def test_missing_role_is_requested_once(world: ChangeQueueHarness, people: list[
     # when
     world.drain()
 
-    # then: all users are members without the role, and the dead letter contains all of them
+    # then: all users are members without the role, and the DLQ message contains all of them
     assert world.members() == frozenset(people[:12])
     assert world.outcomes(message) == dict.fromkeys(people[:12], "rejected")
     assert {line["code"] for line in world.lines(message)} == {"roles_refused"}

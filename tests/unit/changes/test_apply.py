@@ -79,7 +79,7 @@ def test_dead_letter_contains_only_the_rejected_ids_and_can_be_redriven(
     world.send(people[0], UNKNOWN, requested_by="hr-sync")
     world.drain()
 
-    # when: the cause is fixed and the dead letter is redriven unchanged
+    # when: the cause is fixed and the DLQ message is redriven unchanged
     (dead_letter,) = world.letters()
     world.tenant.switches.unknown_member = "ignore"
     (first,) = world.queue.letters

@@ -1,4 +1,4 @@
-"""A dead letter is accepted by SQS and is a valid change that can be redriven."""
+"""A DLQ message is accepted by SQS and is a valid change that can be redriven."""
 
 from __future__ import annotations
 

@@ -355,7 +355,7 @@ def test_outcomes_that_s3_cannot_store_do_not_use_up_the_receives(
     assert [line["outcome"] for line in world.lines()] == ["applied"]
 
 
-@pytest.mark.parametrize("moment", ["before the record", "after the record", "after the dead letter"])
+@pytest.mark.parametrize("moment", ["before the record", "after the record", "after the DLQ message"])
 def test_termination_between_two_steps_changes_no_outcome(
     world: ChangeQueueHarness, people: list[str], moment: str
 ) -> None:
@@ -392,8 +392,8 @@ def test_termination_between_two_steps_changes_no_outcome(
     assert world.queue.size() == 0
     assert world.outcomes(message) == {**dict.fromkeys(people[:5], "applied"), unknown: "rejected"}
     assert {tuple(dead_letter["members"]) for dead_letter in world.letters()} == {(unknown,)}
-    # the dead letter exists twice if the function was terminated before the acknowledgement; a repetition does no harm
-    assert len(world.letters()) == (2 if moment == "after the dead letter" else 1)
+    # the DLQ message exists twice if the function was terminated before the acknowledgement; a repetition does no harm
+    assert len(world.letters()) == (2 if moment == "after the DLQ message" else 1)
     assert world.members() == frozenset(people[:5])
 
 

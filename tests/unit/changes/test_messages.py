@@ -48,7 +48,7 @@ def read(document: Any, *, max_removals: int = 50, group_id: str | None = None) 
         change(action="remove", members=[f"auth0|{number}" for number in range(50)]),
         change(action="remove", members=[f"auth0|{number}" for number in range(51)], confirm_removals=51),
         change(members=[f"auth0|{number}" for number in range(1000)]),
-        change(rejections=[{"reason": "a reason that Meibo wrote into a dead letter", "members": [ID]}]),
+        change(rejections=[{"reason": "a reason that Meibo wrote into a DLQ message", "members": [ID]}]),
         invitation(),
         invitation(ttl_sec=3600, connection_id="con_0000000000000001", send_email=True),
     ],

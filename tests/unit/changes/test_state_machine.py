@@ -1,7 +1,7 @@
 """Under random faults, organizations have the members that the changes require, and every id has a single outcome.
 
 The test sends random changes, duplicates of messages, and groups in any order. Requests to the provider return 429 or
-5xx, time out, or are reset before or after they took effect. Writing a record, sending a dead letter and setting the
+5xx, time out, or are reset before or after they took effect. Writing a record, sending a DLQ message and setting the
 visibility timeout fail, and the function is terminated between any two steps.
 """
 

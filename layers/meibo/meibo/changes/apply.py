@@ -1,7 +1,7 @@
 """Apply the changes of one invocation of ``change_members``.
 
 For each organization: merge the changes, send the requests, write the outcomes, send rejected members to the
-dead-letter queue, and only then acknowledge the messages. Messages that cannot be finished are returned to the queue in
+DLQ, and only then acknowledge the messages. Messages that cannot be finished are returned to the queue in
 order, after their outcomes so far were written.
 """
 
@@ -37,7 +37,7 @@ from meibo.settings import ChangeMembersSettings, Retention
 # and Lambda accepts no smaller number. Each leaves this many requests of a limit to the other.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
-# Reserved for writing the outcomes and dead letters of ten messages.
+# Reserved for writing the outcomes and DLQ messages of ten messages.
 MIN_FINISH_SECONDS: Final = 15.0
 # The first and the longest wait of messages that made no progress. The longest wait, the queue's maxReceiveCount and
 # its retention belong together: docs/changes.md has the calculation.
@@ -228,7 +228,7 @@ class ChangeApplier:
             self._progressed.add(entry.message.group_id)
 
     def _send_dead_letter(self, entry: Entry) -> None:
-        """Send the rejected members of a finished message to the dead-letter queue, and count its outcomes."""
+        """Send the rejected members of a finished message to the DLQ, and count its outcomes."""
         by_member = entry.outcomes.by_member
         outcomes = [by_member[member] for member in entry.members]
         rejected = [outcome for outcome in outcomes if outcome.kind == "rejected"]

@@ -31,7 +31,7 @@ USER_ID: Final = re.compile(r"[A-Za-z0-9_-]+\|[^\x00-\x1f\x7f]+")
 EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s.]+(\.[^@\s.]+)+")
 
 REQUIRED: Final = ("version", "change_id", "source", "organization_id", "action", "members")
-# Meibo writes ``rejections`` into dead letters. A dead letter that is sent again still has it; it has no effect.
+# Meibo writes ``rejections`` into DLQ messages. A DLQ message that is sent again still has it; it has no effect.
 OPTIONAL: Final = ("roles", "invitation", "confirm_removals", "requested_by", "dry_run", "rejections")
 INVITATION_REQUIRED: Final = ("client_id", "inviter")
 INVITATION_OPTIONAL: Final = ("ttl_sec", "connection_id", "send_email")
@@ -177,7 +177,7 @@ def parse_change(body: str, *, max_removals: int, group_id: str | None = None) -
     if not isinstance(document, dict):
         return _no_object("expected a JSON object")
     try:
-        # JSON can contain half a surrogate pair, which neither the record nor a dead letter can.
+        # JSON can contain half a surrogate pair, which neither the record nor a DLQ message can.
         json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return _no_object("expected text that can be encoded as UTF-8, found half a surrogate pair")

@@ -1,4 +1,4 @@
-"""The queue of changes and its dead-letter queue, as the function uses them."""
+"""The queue of changes and its DLQ, as the function uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from meibo.observability import logger
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-# MaximumMessageSize of the dead-letter queue in the template. SQS counts the body and each attribute's name, type and
+# MaximumMessageSize of the DLQ in the template. SQS counts the body and each attribute's name, type and
 # value: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_MessageAttributeValue.html
 MAX_MESSAGE_BYTES: Final = 262_144
 MAX_REASON_BYTES: Final = 2000
@@ -30,7 +30,7 @@ _NOT_ACCEPTED: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One message for the dead-letter queue. SQS drops a repetition of its deduplication id within five minutes.
+    """One message for the DLQ. SQS drops a repetition of its deduplication id within five minutes.
 
     ``reason`` is the value of the message attribute, which is omitted if it is empty.
     """
@@ -42,14 +42,14 @@ class DeadLetter:
 
 
 class ChangeQueue(Protocol):
-    """The queue and its dead-letter queue; tests implement it in memory."""
+    """The queue and its DLQ; tests implement it in memory."""
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         """Hide messages that are returned to the queue for this many seconds."""
         ...
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
-        """Send a dead letter."""
+        """Send a DLQ message."""
         ...
 
 
@@ -79,7 +79,7 @@ class SqsChangeQueue:
             logger.warning("messages stay hidden longer", extra={"messages": len(failed), "codes": codes})
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
-        """Send a dead letter."""
+        """Send a DLQ message."""
         reason = dead_letter.reason
         self._client.send_message(
             QueueUrl=self._dead_letters_url,
@@ -91,21 +91,21 @@ class SqsChangeQueue:
 
 
 def dead_letter_of_message(message: QueueMessage, reason: str) -> DeadLetter:
-    """Return the dead letter of a message that is rejected as a whole: its body is the message as received."""
+    """Return the DLQ message of a message that is rejected as a whole: its body is the message as received."""
     return _dead_letter(message, message.body, reason)
 
 
 def dead_letter_of_members(
     message: QueueMessage, document: Mapping[str, Any], rejected: Sequence[Outcome]
 ) -> DeadLetter:
-    """Return the dead letter of rejected members: a change that contains only them, with the reasons.
+    """Return the DLQ message of rejected members: a change that contains only them, with the reasons.
 
     It is a valid change. Sent again after the cause is fixed, it does exactly what is missing. It is never larger than
     ``MAX_MESSAGE_BYTES``, because the change alone is no larger than the message that it comes from. The outcomes under
     ``changes/`` have the reason of each member.
     """
     members = [outcome.member for outcome in rejected]
-    # The rejections of an earlier dead letter are superseded.
+    # The rejections of an earlier DLQ message are superseded.
     change = {name: value for name, value in document.items() if name != "rejections"} | {"members": members}
     if "confirm_removals" in change:
         change["confirm_removals"] = len(members)
