@@ -1,7 +1,7 @@
 """SQS on this machine: the queue of changes and its event source mapping.
 
 The template defines batch size, concurrency and partial batch responses; the queue applies its visibility timeout and
-its dead-letter queue. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+its DLQ. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class EventSource:
 
 @dataclass
 class LocalChanges:
-    """The stack's queue of changes, its dead-letter queue and its event source mapping."""
+    """The stack's queue of changes, its DLQ and its event source mapping."""
 
     client: SQSClient
     queue_url: str
@@ -177,11 +177,11 @@ class LocalChanges:
         return SqsQueue(self.client, self.dead_letters_url)
 
     def dead_letter_count(self) -> int:
-        """Return the number of messages in the dead-letter queue."""
+        """Return the number of messages in the DLQ."""
         return self._dead_letters.size()
 
     def take_dead_letters(self) -> list[MessageTypeDef]:
-        """Remove and return the messages of the dead-letter queue.
+        """Remove and return the messages of the DLQ.
 
         A FIFO queue does not return the next message of a group while the previous message is hidden.
         """

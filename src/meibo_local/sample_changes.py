@@ -53,7 +53,7 @@ class SampleChangesResult:
         table.add_column("outcome")
         table.add_column("number", justify="right")
         table.add_column("checked")
-        for name in ("applied", "rejected", "dry_run", "dead letters"):
+        for name in ("applied", "rejected", "dry_run", "DLQ messages"):
             actual, expected = self.actual[name], self.expected[name]
             note = "[green]as expected[/]" if actual == expected else f"[red]{expected} expected[/]"
             table.add_row(name.replace("_", " "), f"{actual:,}", note)
@@ -65,11 +65,11 @@ def send_sample_changes(aws: LocalAws, changes: Sequence[SampleChange]) -> Sampl
     expected: Counter[str] = Counter()
     for change in changes:
         aws.changes.send(change.body, group=change.group)
-        expected.update({**change.outcomes, "dead letters": change.dead_letters})
+        expected.update({**change.outcomes, "DLQ messages": change.dead_letters})
     drained = aws.changes.source.drain(_DRAIN_SECONDS)
     records = [json.loads(line) for key in aws.keys("changes/") for line in aws.read(key).decode().splitlines()]
     actual = Counter(record["outcome"] for record in records)
-    actual["dead letters"] = aws.changes.dead_letter_count()
+    actual["DLQ messages"] = aws.changes.dead_letter_count()
     reasons = Counter(record["code"] for record in records if record["outcome"] == "rejected")
     return SampleChangesResult(len(changes), drained, expected, actual, reasons)
 

@@ -71,7 +71,7 @@ def test_changes_of_make_run_have_the_expected_outcomes(queue: Queue) -> None:
     assert rehearsal.drained
     assert rehearsal.actual == rehearsal.expected
     assert rehearsal.actual["rejected"] > 0
-    assert rehearsal.actual["dead letters"] > 0
+    assert rehearsal.actual["DLQ messages"] > 0
 
 
 def test_roles_are_assigned_after_the_membership(queue: Queue) -> None:
