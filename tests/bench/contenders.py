@@ -1,8 +1,9 @@
-"""The contenders: their commands, what they verify, and their number of connections."""
+"""The contenders: their commands, the checks that they make, and their number of connections."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,12 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 OURS = ROOT / ".venv" / "bin" / "python"
 BIN = Path(sys.executable).parent
+# For commands of a shell: the paths of the checkout can contain spaces.
+PEERS, BIN_QUOTED = shlex.quote(str(HERE / "peers")), shlex.quote(str(BIN))
 
 CURL = "curl -sS --fail --cacert {ca} {source}/{file}"
 RCLONE = (
-    f"{BIN}/rclone --config /dev/null --ca-cert {{ca}} --s3-provider Other --s3-region us-east-1 --s3-env-auth"
+    f"{BIN_QUOTED}/rclone --config /dev/null --ca-cert {{ca}} --s3-provider Other --s3-region us-east-1 --s3-env-auth"
     " --s3-no-check-bucket --s3-chunk-size 8M --s3-endpoint {sink} --retries 1"
 )
 RCLONE_STREAMS = (
@@ -22,12 +25,12 @@ RCLONE_STREAMS = (
     " --multi-thread-cutoff 1M --multi-thread-chunk-size 8M"
     " --multi-thread-streams {streams} --s3-upload-concurrency {streams}"
 )
-MEIBO = f"{OURS} {HERE}/peers/meibo_copy.py {{source}}/{{file}} {{sink}} {{ca}} {{key}}"
+MEIBO = f"{shlex.quote(str(OURS))} {PEERS}/meibo_copy.py {{source}}/{{file}} {{sink}} {{ca}} {{key}}"
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to copy the file, as a shell command with holes for where and what."""
+    """A program that copies the file: a shell command with placeholders for addresses, file and key."""
 
     name: str
     command: str
@@ -39,13 +42,15 @@ class Contender:
     s3: bool = True
 
     def line(self, *, source: str, sink: str, ca: Path, file: str, key: str) -> str:
-        """Fill the holes."""
-        return self.command.format(source=source, sink=sink, ca=ca, file=file, key=key, streams=self.streams)
+        """Return the command with its values."""
+        return self.command.format(
+            source=source, sink=sink, ca=shlex.quote(str(ca)), file=file, key=key, streams=self.streams
+        )
 
 
 def python(script: str) -> str:
     """Return the command of a peer that is a Python library."""
-    return f"{BIN}/python {HERE}/peers/{script} {{source}}/{{file}} {{sink}} {{ca}} {{key}}"
+    return f"{BIN_QUOTED}/python {PEERS}/{script} {{source}}/{{file}} {{sink}} {{ca}} {{key}}"
 
 
 CONTENDERS = [
@@ -59,7 +64,7 @@ CONTENDERS = [
     ),
     Contender(
         "curl | aws s3 cp",
-        f"{CURL} | {BIN}/aws s3 cp - s3://archive/{{key}} --endpoint-url {{sink}} --only-show-errors",
+        f"{CURL} | {BIN_QUOTED}/aws s3 cp - s3://archive/{{key}} --endpoint-url {{sink}} --only-show-errors",
         "CRC64NVME of each part",
     ),
     Contender("rclone copyurl", f"{RCLONE} copyurl {{source}}/{{file}} :s3:archive/{{key}}", "MD5 of each part"),
@@ -67,7 +72,7 @@ CONTENDERS = [
     Contender("rclone, 16 streams", RCLONE_STREAMS, "MD5 of each part", streams=16),
     Contender(
         "curl | s5cmd pipe",
-        f"{CURL} | {BIN}/s5cmd --endpoint-url {{sink}} pipe s3://archive/{{key}} > /dev/null",
+        f"{CURL} | {BIN_QUOTED}/s5cmd --endpoint-url {{sink}} pipe s3://archive/{{key}} > /dev/null",
         "SigV4 payload hash of each part",
     ),
     Contender("boto3 upload_fileobj", python("boto3_raw.py"), "CRC32 of each part"),
@@ -77,10 +82,16 @@ CONTENDERS = [
     Contender(
         "curl | curl",
         f"{CURL} | curl -sS --fail --cacert {{ca}} -T - {{sink}}/archive/{{key}} > /dev/null",
-        "nothing (the floor)",
+        "nothing (the minimum)",
         floor=True,
         s3=False,
     ),
+]
+
+# In one process that has copied a file before, as a warm function has.
+WARM_CONTENDERS = [
+    Contender("meibo, warm", f"{MEIBO} --warm", CONTENDERS[0].verifies, streams=16, sha256=True, ours=True),
+    Contender("boto3 upload_fileobj, warm", f"{python('boto3_raw.py')} --warm", "CRC32 of each part"),
 ]
 
 ENVIRONMENT = {

@@ -1,4 +1,4 @@
-"""Run a command and see what it cost."""
+"""Run a command and measure its time, CPU and memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True)
 class Run:
-    """One run: wall seconds, CPU seconds of all its processes and of the servers, the largest process's peak memory."""
+    """A run: wall seconds, CPU seconds of all its processes and of the servers, peak memory of the largest process."""
 
     seconds: float
     cpu: float
@@ -38,26 +38,26 @@ class Series:
 
     @property
     def rates(self) -> list[float]:
-        """MiB a second."""
+        """MiB per second."""
         return [self.size / MIB / run.seconds for run in self.runs]
 
     @property
     def rate(self) -> float:
-        """The median MiB a second."""
+        """The median MiB per second."""
         return statistics.median(self.rates) if self.runs else 0.0
 
     @property
     def cpu(self) -> float:
-        """The median CPU seconds a GiB."""
+        """The median CPU seconds per GiB."""
         return statistics.median(run.cpu for run in self.runs) / (self.size / GIB)
 
     @property
     def servers(self) -> float:
-        """The median CPU seconds a GiB that the servers took for it."""
+        """The median CPU seconds per GiB that the servers used for it."""
         return statistics.median(run.servers for run in self.runs) / (self.size / GIB)
 
-    def told(self, name: str) -> float:
-        """The median of a number that our own command prints, which is of the copy without its start."""
+    def printed(self, name: str) -> float:
+        """The median of a number that the command prints, which does not include the start of its process."""
         return statistics.median(float(json.loads(run.output)[name]) for run in self.runs)
 
     @property
@@ -67,7 +67,7 @@ class Series:
 
 
 def run(command: str, environment: Mapping[str, str], cpus: str | None, seconds: float) -> Run:
-    """Run a shell command and all that it starts; raise if it fails or takes longer than that."""
+    """Run a shell command; raise RuntimeError if it fails or takes longer than ``seconds``."""
     pinned = ["taskset", "-c", cpus] if cpus else []
     shell = [*pinned, "timeout", str(seconds), "bash", "-o", "pipefail", "-c", command]
     begun = time.perf_counter()
@@ -75,19 +75,19 @@ def run(command: str, environment: Mapping[str, str], cpus: str | None, seconds:
     output, errors = process.stdout, process.stderr
     assert output is not None
     assert errors is not None
-    said, complained = output.read(), errors.read()
+    printed, messages = output.read(), errors.read()
     _, status, usage = os.wait4(process.pid, 0)
     taken = time.perf_counter() - begun
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(
-            f"{command.split(maxsplit=1)[0]} ended with {process.returncode}: {complained.decode()[-500:]}"
+            f"{command.split(maxsplit=1)[0]} ended with {process.returncode}: {messages.decode()[-500:]}"
         )
-    return Run(taken, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, said.decode())
+    return Run(taken, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, printed.decode())
 
 
 def spread(values: Iterable[float], digits: int = 0) -> str:
-    """Write a median with its range."""
+    """Return a median with its range."""
     values = list(values)
     if not values:
         return "–"

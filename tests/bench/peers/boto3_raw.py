@@ -1,14 +1,19 @@
-"""boto3's upload_fileobj from a requests stream: URL ENDPOINT CA KEY."""
+"""boto3's upload_fileobj from a requests stream: URL ENDPOINT CA KEY [--warm].
+
+With ``--warm``, the file is copied twice, and the seconds of the second copy are printed as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 
 import boto3
 import requests
 from botocore.config import Config
 
-url, endpoint, ca, key = sys.argv[1:5]
+url, endpoint, ca, key, *options = sys.argv[1:]
 client = boto3.client(
     "s3",
     endpoint_url=endpoint,
@@ -18,6 +23,16 @@ client = boto3.client(
     aws_secret_access_key="test-secret",
     config=Config(s3={"addressing_style": "path"}),
 )
-with requests.get(url, stream=True, verify=ca, timeout=60) as response:
-    response.raise_for_status()
-    client.upload_fileobj(response.raw, "archive", key)  # type: ignore[arg-type]  # it has read()
+
+
+def copy_to(target: str) -> None:
+    with requests.get(url, stream=True, verify=ca, timeout=60) as response:
+        response.raise_for_status()
+        client.upload_fileobj(response.raw, "archive", target)  # type: ignore[arg-type]  # it has read()
+
+
+if "--warm" in options:
+    copy_to(f"{key}-first")
+begun = time.perf_counter()
+copy_to(key)
+print(json.dumps({"seconds": time.perf_counter() - begun}))

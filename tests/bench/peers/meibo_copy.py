@@ -1,4 +1,7 @@
-"""Our copy as a command: URL ENDPOINT CA KEY [--format F] [--no-decode]; prints what it proved."""
+"""The copy as a command: URL ENDPOINT CA KEY [--format F] [--no-decode] [--warm]; prints its result as JSON.
+
+With ``--warm``, the file is copied twice, and the second copy is measured.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import time
 import boto3
 from botocore.config import Config
 
-from meibo.archive.copy import Content, CopyOptions, LocationSource, Target, copy
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, Target, copy
 
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
@@ -20,6 +23,7 @@ parser.add_argument("ca")
 parser.add_argument("key")
 parser.add_argument("--format", default="opaque")
 parser.add_argument("--no-decode", action="store_true")
+parser.add_argument("--warm", action="store_true")
 parser.add_argument("--workers", type=int, default=CopyOptions.workers)
 arguments = parser.parse_args()
 
@@ -33,14 +37,22 @@ client = boto3.client(
     config=Config(s3={"addressing_style": "path"}),
 )
 tls = ssl.create_default_context(cafile=arguments.ca)
+
+
+def copy_to(key: str) -> CopyResult:
+    return copy(
+        LocationSource(lambda: arguments.url),
+        Target(client, "archive", key),
+        content=Content(arguments.format, "detect", header=True, decode=not arguments.no_decode),
+        options=CopyOptions(workers=arguments.workers, source_tls=tls, target_tls=tls),
+    )
+
+
+if arguments.warm:
+    copy_to(f"{arguments.key}-first")
 before = resource.getrusage(resource.RUSAGE_SELF)
 begun = time.perf_counter()
-result = copy(
-    LocationSource(lambda: arguments.url),
-    Target(client, "archive", arguments.key),
-    content=Content(arguments.format, "detect", header=True, decode=not arguments.no_decode),
-    options=CopyOptions(workers=arguments.workers, source_tls=tls, target_tls=tls),
-)
+result = copy_to(arguments.key)
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(
     json.dumps(
