@@ -1,4 +1,4 @@
-"""An archived export as a local file of rows that DuckDB can read: JSON lines, or Auth0's CSV unchanged."""
+"""An archived export as a local file of rows: JSON lines, or Auth0's CSV unchanged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers import column_names, find_dataset
 from meibo.providers.datasets import Dataset
 from meibo_cli.download import download
-from meibo_cli.encoding import open_decompressed, parse_exact_json, readable_copy, readable_json
+from meibo_cli.encoding import open_decompressed, parse_exact_json, readable_json, readable_text
 
 Form = Literal["json", "csv"]
 
@@ -26,37 +26,29 @@ Form = Literal["json", "csv"]
 class RowFile:
     """A local file of rows, which may be gzip.
 
-    ``key`` are the names of the values that identify a row, with dots between the levels. ``expected`` is the number of
-    rows in the manifest.
+    ``key`` are the names of the values that identify a row; in JSON, dots separate levels. ``columns`` may be empty for
+    JSON.
     """
 
     path: Path
     key: tuple[str, ...]
-    columns: tuple[str, ...]
-    dataset: Dataset
+    columns: tuple[str, ...] = ()
     form: Form = "json"
-    expected: int | None = None
 
-    def readable(self) -> RowFile:
-        """Write a copy that DuckDB can read even if the text is invalid, and return it."""
+    def values(self, record: bytes) -> Mapping[str, Any]:
+        """Return the values of a record by name. Raises WrongFormatError if it is not a record of this form."""
         if self.form == "csv":
-            return self.as_json()
-        target = self.path.with_suffix(".readable.ndjson")
-        readable_copy(self.path, target)
-        return replace(self, path=target)
-
-    def as_json(self) -> RowFile:
-        """Write a copy as JSON lines, and return it."""
-        target = self.path.with_suffix(".rows.ndjson")
-        columns = _from_csv(self.path, target, self.dataset)
-        return replace(self, path=target, columns=columns, form="json")
-
-    def values(self, text: str) -> Mapping[str, Any]:
-        """Return the values of a row by name. ``text`` is JSON; for CSV its names are ``c0``, ``c1`` and so on."""
-        row: dict[str, Any] = parse_exact_json(text)
-        if self.form == "json":
-            return row
-        return {name: _without_apostrophe(row[f"c{place}"] or "") for place, name in enumerate(self.columns)}
+            cells = next(csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline="")), [])
+            return {
+                name: _without_apostrophe(readable_text(cell)) for name, cell in zip(self.columns, cells, strict=False)
+            }
+        try:
+            row = parse_exact_json(readable_json(record).decode())
+        except json.JSONDecodeError:
+            row = None
+        if not isinstance(row, dict):
+            raise WrongFormatError("expected one JSON object per line; run `meibo verify`")
+        return row
 
 
 def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, key: Sequence[str] = ()) -> RowFile:
@@ -82,7 +74,7 @@ def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, 
         raise ConfigurationError(
             f"--key: {export.export_id} has no column {', '.join(missing)}; its columns are {', '.join(columns[:40])}"
         )
-    return RowFile(path, tuple(key) or _key(export, dataset, manifest, columns), columns, dataset, form, export.rows)
+    return RowFile(path, tuple(key) or _key(export, dataset, manifest, columns), columns, form)
 
 
 def _key(

@@ -6,6 +6,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from rich.console import Console
 from meibo.archive.catalog import Run
 from meibo.archive.manifest import ArchivedExport
 from meibo.archive.storage import ArchiveReader
-from meibo.errors import ConfigurationError, WrongFormatError
+from meibo.errors import ConfigurationError, UnexpectedError
 from meibo.formatting import format_number
 from meibo.providers import find_dataset
 from meibo_cli.comparison import Comparison, ComparisonCounts
@@ -104,26 +105,25 @@ def _counts(
     reader: ArchiveReader, before: ArchivedExport, after: ArchivedExport, key: tuple[str, ...], out: WriteRow | None
 ) -> ComparisonCounts:
     with tempfile.TemporaryDirectory(prefix="meibo-diff-") as name:
-        folder = Path(name)
-        sides = [folder / "a", folder / "b"]
-        for side in sides:
-            side.mkdir()
+        folders = [Path(name) / side for side in ("a", "b")]
+        for folder in folders:
+            folder.mkdir()
+        exports = zip((before, after), folders, strict=True)
+        files = [fetch_rows(reader, export, folder, key=key) for export, folder in exports]
+        address = before.folder.address
+        blank_is_null = address.format == "csv" or find_dataset(address.provider, address.dataset).blank_is_null
+        comparison = Comparison(files[0], files[1], Path(name), blank_is_null=blank_is_null)
         try:
-            exports = zip((before, after), sides, strict=True)
-            rows = [fetch_rows(reader, export, side, key=key) for export, side in exports]
-            address = before.folder.address
-            dataset = find_dataset(address.provider, address.dataset)
-            blank_is_null = dataset.blank_is_null or address.format == "csv"
-            with Comparison(rows[0], rows[1], folder, blank_is_null=blank_is_null) as comparison:
-                for change in comparison.changes():
-                    if out is not None:
-                        out((before.export_id, change.kind, change.key, " ".join(change.fields)))
-                return comparison.counts
-        except duckdb.Error as error:
-            # A message of DuckDB may contain a row.
-            raise WrongFormatError(
-                f"{before.export_id}: DuckDB cannot read the rows ({type(error).__name__}); run `meibo verify`"
+            for change in comparison.changes():
+                if out is not None:
+                    out((before.export_id, change.kind, change.key, " ".join(change.fields)))
+        except (duckdb.Error, BrokenProcessPool) as error:
+            # A message of DuckDB may contain a key.
+            raise UnexpectedError(
+                f"{before.export_id}: the comparison failed ({type(error).__name__}); check the free memory and the"
+                " free space of TMPDIR"
             ) from None
+        return comparison.counts
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meibo.providers import find_dataset
 from meibo_cli.comparison import Comparison
 from meibo_cli.rows import RowFile
 from tests.integration.cli.conftest import Meibo
@@ -200,77 +200,148 @@ def test_export_of_only_one_run_is_reported(builder: ArchiveBuilder, meibo: Meib
 
 
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2))
-DIRECTORY = st.dictionaries(
-    st.text(alphabet="abc名 '\"\\", min_size=1, max_size=3),
-    st.dictionaries(st.sampled_from(["x", "y", "z w"]), VALUES, max_size=3),
-    max_size=6,
+KEYS = st.text(alphabet="ab名 '\"\\\u2028", max_size=2)
+ROWS = st.lists(
+    st.tuples(KEYS, st.dictionaries(st.sampled_from(["x", "y", "z w", "user_id"]), VALUES, max_size=3)), max_size=7
 )
+CELLS = st.text(alphabet="a名 '\",;\n\r|=", max_size=4)
+TABLE = st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=7)
+
+Pairs = list[tuple[str, dict[str, Any], bytes]]
 
 
-TEXTS = st.text(alphabet="a名 '\",;\n\r|", max_size=4)
-TABLE = st.dictionaries(TEXTS.filter(bool), st.tuples(TEXTS, TEXTS), min_size=1, max_size=5)
+def json_lines(data: st.DataObject, rows: list[tuple[str, dict[str, Any]]]) -> Pairs:
+    """Return keys, values and lines, with the names of each row in any order."""
+    lines = []
+    for key, values in rows:
+        row = {"user_id": key, "inner": values}
+        names = data.draw(st.permutations(sorted(row)))
+        separators = data.draw(st.sampled_from([(",", ":"), (", ", ": ")]))
+        line = json.dumps(
+            {name: row[name] for name in names}, ensure_ascii=data.draw(st.booleans()), separators=separators
+        )
+        lines.append((key, row, line.encode()))
+    return lines
 
 
-@settings(max_examples=25)
-@given(before=TABLE, after=TABLE, line_end=st.sampled_from(["\n", "\r\n"]))
-def test_csv_is_compared_alike_by_duckdb_and_by_python(
-    tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any], line_end: str
+def csv_lines(rows: list[tuple[str, str, str]]) -> Pairs:
+    """Return keys, values and records as Auth0 writes them: an apostrophe before text, and nothing for no value."""
+
+    def quoted(cell: str) -> str:
+        return f'"\'{cell.replace(chr(34), chr(34) * 2)}"' if cell else ""
+
+    return [
+        (
+            row[0],
+            {name: cell for name, cell in zip("uxy", row, strict=True) if cell},
+            ",".join(map(quoted, row)).encode(),
+        )
+        for row in rows
+        if any(row)  # an empty record is a blank line
+    ]
+
+
+def write(data: st.DataObject, path: Path, pairs: Pairs, header: bytes = b"") -> None:
+    """Write lines, with blank lines between them, with or without a newline at the end, and as gzip or not."""
+    line_end = data.draw(st.sampled_from([b"\n", b"\r\n"]))
+    lines = [header] if header else []
+    for _, _, line in pairs:
+        lines += [line] + [b""] * data.draw(st.integers(0, 1))
+    body = line_end.join(lines) + data.draw(st.sampled_from([b"", line_end]))
+    path.write_bytes(gzip.compress(body) if data.draw(st.booleans()) else body)
+
+
+def expected_changes(before: Pairs, after: Pairs) -> tuple[list[tuple[str, str, tuple[str, ...]]], int, int]:
+    """Return the changes, the number of unchanged rows and the number of duplicates, by comparing all rows in memory.
+
+    Rows of the same key are paired if they are identical, and otherwise in their order.
+    """
+    changes: list[tuple[str, str, tuple[str, ...]]] = []
+    unchanged = 0
+    for key in {pair[0] for pair in (*before, *after)}:
+        old = [pair for pair in before if pair[0] == key]
+        new = [pair for pair in after if pair[0] == key]
+        for pair in list(old):
+            identical = next((other for other in new if other[2] == pair[2]), None)
+            if identical is not None:
+                old.remove(pair)
+                new.remove(identical)
+                unchanged += 1
+        for (_, a, _), (_, b, _) in zip(old, new, strict=False):
+            fields = sorted(changed_fields(a, b))
+            unchanged += not fields
+            changes += [("changed", key, tuple(fields))] if fields else []
+        changes += [("removed", key, ())] * (len(old) - len(new)) + [("added", key, ())] * (len(new) - len(old))
+    duplicates = sum(len(pairs) - len({pair[0] for pair in pairs}) for pairs in (before, after))
+    return sorted(changes), unchanged, duplicates
+
+
+def changed_fields(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+    for name in {*before, *after}:
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from (f"{name}.{inner}" for inner in changed_fields(old, new))
+        elif json.dumps(old) != json.dumps(new):
+            yield name
+
+
+def compare(before: RowFile, after: RowFile, folder: Path, *, blank_is_null: bool) -> Any:
+    comparison = Comparison(before, after, folder, blank_is_null=blank_is_null)
+    changes = [(change.kind, change.key, tuple(sorted(change.fields))) for change in comparison.changes()]
+    counts = comparison.counts
+    assert counts.added + counts.removed + counts.changed == len(changes)
+    return sorted(changes), counts.unchanged, counts.duplicates
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), before=ROWS, after=ROWS)
+def test_json_lines_are_compared_as_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, data: Any, before: Any, after: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("json")
+    sides = [json_lines(data, before), json_lines(data, after)]
+    files = [RowFile(folder / name, ("user_id",)) for name in ("before", "after")]
+    for file, side in zip(files, sides, strict=True):
+        write(data, file.path, side)
+
+    assert compare(files[0], files[1], folder, blank_is_null=False) == expected_changes(sides[0], sides[1])
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), before=TABLE, after=TABLE, key=st.sampled_from(["u", "y"]))
+def test_csv_is_compared_as_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, data: Any, before: Any, after: Any, key: str
 ) -> None:
     folder = tmp_path_factory.mktemp("csv")
-    sides = []
-    for name, table in (("a", before), ("b", after)):
-        path = folder / f"{name}.csv"
-        with path.open("x", encoding="utf-8", newline="") as file:
-            file.write(f"user_id,x,y{line_end}")
-            # The format of Auth0: a string in quotes after an apostrophe, and nothing for a missing value.
-            for cells in ((key, *values) for key, values in table.items()):
-                quoted = (f'"\'{cell.replace(chr(34), chr(34) * 2)}"' if cell else "" for cell in cells)
-                file.write(",".join(quoted) + line_end)
-        sides.append(
-            RowFile(path, ("user_id",), ("user_id", "x", "y"), find_dataset("auth0", "users"), "csv", len(table))
-        )
+    sides = [csv_lines(before), csv_lines(after)]
+    if key == "y":
+        sides = [[(row.get("y", ""), row, line) for _, row, line in side] for side in sides]
+    files = [RowFile(folder / name, (key,), ("u", "x", "y"), "csv") for name in ("before", "after")]
+    for file, side in zip(files, sides, strict=True):
+        write(data, file.path, side, b"u,x,y")
 
-    with Comparison(sides[0], sides[1], folder, blank_is_null=True) as comparison:
-        fast = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
-    (folder / "rows.duckdb").unlink()
-    with Comparison(sides[0].as_json(), sides[1].as_json(), folder, blank_is_null=True) as comparison:
-        plain = sorted((change.kind, change.key, change.fields) for change in comparison.changes())
-
-    assert fast == plain
-    assert [change[:2] for change in fast] == sorted(
-        [("removed", key) for key in before.keys() - after.keys()]
-        + [("added", key) for key in after.keys() - before.keys()]
-        + [("changed", key) for key in before.keys() & after.keys() if before[key] != after[key]]
-    )
+    assert compare(files[0], files[1], folder, blank_is_null=True) == expected_changes(sides[0], sides[1])
 
 
-@settings(max_examples=25)
-@given(before=DIRECTORY, after=DIRECTORY)
-def test_result_equals_that_of_a_comparison_in_memory(
-    tmp_path_factory: pytest.TempPathFactory, before: dict[str, Any], after: dict[str, Any]
-) -> None:
-    folder = tmp_path_factory.mktemp("diff")
-    sides = []
-    for name, directory in (("a", before), ("b", after)):
-        path = folder / f"{name}.ndjson"
-        rows = [{"id": key, **row} for key, row in directory.items()] or [{"id": "placeholder"}]
-        path.write_bytes(ndjson(rows, compress=False))
-        sides.append(RowFile(path, ("id",), (), find_dataset("auth0", "organizations")))
+def test_csv_columns_in_another_order_are_compared_by_their_names(tmp_path: Path) -> None:
+    files = [
+        RowFile(tmp_path / name, ("u",), columns, "csv") for name, columns in (("a", ("u", "x")), ("b", ("u", "y")))
+    ]
+    for file in files:
+        file.path.write_bytes(",".join(file.columns).encode() + b"\n'1,'v\n'2,\n")
 
-    with Comparison(sides[0], sides[1], folder, blank_is_null=False) as comparison:
-        changes = list(comparison.changes())
+    changes, unchanged, _ = compare(files[0], files[1], tmp_path, blank_is_null=True)
 
-    def without_nulls(row: dict[str, Any]) -> str:
-        return json.dumps({name: value for name, value in row.items() if value is not None}, sort_keys=True)
+    assert (changes, unchanged) == ([("changed", "1", ("x", "y"))], 1)
 
-    placeholder: dict[str, Any] = {"placeholder": {}}
-    before, after = before or placeholder, after or placeholder
-    assert sorted((change.kind, change.key) for change in changes) == sorted(
-        [("removed", key) for key in before.keys() - after.keys()]
-        + [("added", key) for key in after.keys() - before.keys()]
-        + [
-            ("changed", key)
-            for key in before.keys() & after.keys()
-            if without_nulls(before[key]) != without_nulls(after[key])
-        ]
-    )
+
+@pytest.mark.parametrize("first", [b'"user_id":"auth0|1"', b'"a":1'], ids=["key first", "key last"])
+def test_key_of_a_row_that_is_nested_too_deeply(tmp_path: Path, first: bytes) -> None:
+    files = [RowFile(tmp_path / name, ("user_id",)) for name in ("a", "b")]
+    for number, file in enumerate(files):
+        deep = b'{"a":' * 50_000 + b"%d" % number + b"}" * 50_000
+        file.path.write_bytes(b"{" + first + b',"m":' + deep + b',"user_id":"auth0|1"}\n')
+
+    changes, _, _ = compare(files[0], files[1], tmp_path, blank_is_null=False)
+
+    assert changes == [("changed", "auth0|1", ("(nested too deeply)",))]
