@@ -108,7 +108,7 @@ def _parsed_key(rows: RowFile, record: bytes) -> bytes:
         parts = [values.get(name, "") for name in rows.key]
     else:
         parts = [_text(_nested(values, name.split("."))) for name in rows.key]
-    return " ".join(parts).strip(" ").encode("utf-8", "surrogatepass")
+    return _joined(parts)
 
 
 def _deep_key(rows: RowFile, record: bytes) -> bytes:
@@ -118,7 +118,12 @@ def _deep_key(rows: RowFile, record: bytes) -> bytes:
     with duckdb.connect() as connection:
         query = "SELECT coalesce(json_extract_string(?, path), '') FROM unnest(?) AS paths(path)"
         parts = [value for (value,) in connection.execute(query, [text, paths]).fetchall()]
-    return " ".join(parts).strip(" ").encode()
+    return _joined(parts)
+
+
+def _joined(parts: list[str]) -> bytes:
+    key = parts[0] if len(parts) == 1 else " ".join(parts).strip(" ")
+    return key.encode("utf-8", "surrogatepass")
 
 
 def _nested(values: Any, path: list[str]) -> Any:
