@@ -135,11 +135,14 @@ class CsvRows(_Rows):
 
     def _count_lines(self, lines: bytes) -> bool:
         marks = lines.translate(None, NEITHER_QUOTE_NOR_NEWLINE)
-        ends = marks.replace(b'""', b"")  # a quote remains if the quotes of a line are not balanced
-        if not self._count or b'"' in ends or b"\n\n" in marks or marks.startswith(b"\n"):
+        if not self._count or b"\n\n" in marks or marks.startswith(b"\n"):
             return False  # lines without quotes may be blank
-        self._count += len(ends)
-        self._last = lines[lines.rfind(b"\n", 0, -1) + 1 :]
+        last = lines[lines.rfind(b"\n", 0, -1) + 1 :]
+        outside, *others = marks.replace(b'""', b"").split(b'"')  # alternately outside and inside of quotes
+        if len(others) & 1 or last.count(b'"') & 1:
+            return False
+        self._count += len(outside) + sum(map(len, others[1::2]))
+        self._last = last
         return True
 
     def _add_row(self, row: bytes) -> None:
