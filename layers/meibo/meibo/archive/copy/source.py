@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import ssl
 import threading
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from meibo.archive.copy.cancellation import RetryBudget
-from meibo.archive.copy.connection import BROKEN, ConnectionPool, error_name, retry_after, trust
+from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after, trust
 from meibo.errors import CopyBrokenError, LocationRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from http.client import HTTPResponse
 
     from meibo.archive.copy.cancellation import CancelToken
-    from meibo.archive.copy.connection import Response
     from meibo.archive.copy.model import CopyOptions, Counts
 
 EXPIRED = frozenset({400, 401, 403, 404, 410})
@@ -71,6 +72,10 @@ class StreamReader:
 
     def open(self, first_bytes: int) -> None:
         """Do nothing: an iterator has no size."""
+
+    def for_worker(self) -> StreamReader:
+        """Return this reader: workers read an iterator one after the other."""
+        return self
 
     def read(self, view: memoryview, offset: int) -> int:  # noqa: ARG002  (an iterator has one position)
         """Fill the view; return fewer bytes at the end."""
@@ -134,93 +139,98 @@ class Location:
 class LocationReader:
     """Reads the file at a location and resumes after a failure at the first missing byte.
 
-    With ranges, workers read different parts at the same time. Without, all parts are read from one response. Every
-    response must have the ETag and the size of the first: otherwise the file has changed and the copy starts again.
+    With ranges, each worker has a reader. Without, all parts are read from one response. Every response must have the
+    ETag and the size of the first: otherwise the file has changed and the copy starts again.
     """
 
     def __init__(
         self, source: LocationSource, options: CopyOptions, token: CancelToken, counts: Counts, *, ranges: bool
     ) -> None:
-        self._headers = source.headers
+        self._headers = {"Accept-Encoding": "identity", **source.headers}
         self._location = Location(source, options, counts)
         self._options = options
         self._token = token
         self._counts = counts
-        self._pool = ConnectionPool(options.source_tls or trust(), options, token)
-        self._response: Response | None = None  # not read to its end, at this position
+        self._connection = self._new_connection()
+        self._response: HTTPResponse | None = None  # not read to its end, at this position of the file
         self._position = 0
         self._etag: str | None = None
         self.is_ranged = ranges
         self.size: int | None = None
 
+    def _new_connection(self) -> Connection:
+        return Connection(self._options.source_tls or trust(), self._options, self._token)
+
+    def for_worker(self) -> LocationReader:
+        """Return a reader of the same version of the file for another worker: with ranges, one with a connection."""
+        if not self.is_ranged:
+            return self
+        reader = copy.copy(self)
+        reader._connection, reader._response = self._new_connection(), None
+        return reader
+
     def open(self, first_bytes: int) -> None:
-        """Request the first bytes of the file; its response determines the size, the version and the use of ranges."""
+        """Request the first bytes of the file; the response determines the size, the version and the use of ranges."""
         budget = self._budget()
-        while self._response is None:
-            headers = {"Range": f"bytes=0-{first_bytes - 1}"} if self.is_ranged else {}
-            response = self._get(headers, budget)
+        while True:
+            response = self._get({"Range": f"bytes=0-{first_bytes - 1}"} if self.is_ranged else {}, budget)
             self._etag = strong_etag(response)
-            if response.status == 206 and self.is_ranged:
+            if response.status == 200:
+                if response.length is None and not response.chunked:
+                    raise CopyBrokenError("the response of the source has neither a length nor chunks")
+                self.size, self.is_ranged = response.length, False
+                break
+            if not self.is_ranged:
+                raise CopyBrokenError(f"the source responded with {response.status} to a request of the whole file")
+            if response.status == 206:
                 self.size = file_size(response, 0)
                 if self._etag is not None or self.size <= first_bytes:
-                    self._response = response
-                    continue
-                # Without a strong ETag, two ranges may be of two versions of the file.
-            elif response.status == 200:
-                if response.remaining is None and not response.is_chunked:
-                    raise CopyBrokenError("the response of the source has neither a length nor chunks")
-                self.size, self.is_ranged, self._response = response.remaining, False, response
-                continue
-            elif not self.is_ranged:
-                raise CopyBrokenError(f"the source responded with {response.status} to a request of the whole file")
-            # The status may be 416, because an empty file has no ranges.
+                    break
+            # 206 without a strong ETag: two ranges may be of two versions. 416: an empty file has no ranges.
             self.is_ranged = False
-            response.close()
+        self._response = response
 
     def read(self, view: memoryview, offset: int) -> int:
         """Fill the view with the bytes from ``offset``; return fewer only at the end of a file of unknown size."""
         budget = self._budget()
-        response, filled = None, 0
-        if self._response is not None and self._position == offset:
-            response, self._response = self._response, None
+        filled = 0
         while filled < len(view) and offset + filled != self.size:
             failure = None
             try:
-                if response is None:
-                    response = self._resume(offset + filled, offset + len(view), budget)
+                if self._response is None or self._response.isclosed() or self._position != offset + filled:
+                    self._response = None
+                    self._response = self._resume(offset + filled, offset + len(view), budget)
+                    self._position = offset + filled
+                response = self._response
                 piece = view[filled : filled + READ_BYTES]
-                expected = len(piece) if response.remaining is None else max(1, min(len(piece), response.remaining))
+                expected = len(piece) if response.length is None else max(1, min(len(piece), response.length))
                 count = response.readinto(piece)
                 filled += count
+                self._position += count
                 budget.progress(count)
-                if count < expected and response.is_chunked:
-                    break
                 if count < expected:
+                    if response.chunked:
+                        break
                     failure = "a short body"
             except BROKEN as error:
                 failure = error_name(error)
             self._token.check()
-            if response is not None and (failure or response.is_complete):
-                response.close()
-                response = None
             if failure is not None:
+                self._response = None
+                self._connection.close()
                 if self._etag is None and offset + filled:
                     raise ChangedError(f"{failure}, and a file without an ETag cannot be resumed")
                 budget.spend(failure)
-        if response is not None and not self.is_ranged:
-            self._response, self._position = response, offset + filled
-        elif response is not None:
-            response.close()
         return filled
 
     def close(self) -> None:
-        """Close all connections."""
-        self._pool.close()
+        """Close the connection."""
+        self._connection.close()
 
     def _budget(self) -> RetryBudget:
         return RetryBudget("the source", self._options, self._token, self._counts)
 
-    def _resume(self, start: int, end: int, budget: RetryBudget) -> Response:
+    def _resume(self, start: int, end: int, budget: RetryBudget) -> HTTPResponse:
         """Request the bytes from ``start``: to ``end`` with ranges, or to the end of the file."""
         headers = {} if self._etag is None else {"If-Match": self._etag}
         if self.is_ranged:
@@ -230,7 +240,7 @@ class LocationReader:
         response = self._get(headers, budget)
         if response.status in {412, 416} or strong_etag(response) != self._etag:
             raise ChangedError("the location has another version of the file")
-        size = file_size(response, start) if response.status == 206 else response.remaining
+        size = file_size(response, start) if response.status == 206 else response.length
         if self.size not in {None, size}:
             raise ChangedError("the location has a file of another size")
         if response.status == 200:
@@ -240,7 +250,7 @@ class LocationReader:
         self.size = size
         return response
 
-    def _skip(self, response: Response, count: int) -> None:
+    def _skip(self, response: HTTPResponse, count: int) -> None:
         """Receive bytes that the copy already has, from a server that does not support ranges."""
         scratch = memoryview(bytearray(min(count, READ_BYTES)))
         while count:
@@ -250,26 +260,24 @@ class LocationReader:
             count -= received
             self._token.check()
 
-    def _get(self, headers: Mapping[str, str], budget: RetryBudget) -> Response:
+    def _get(self, headers: Mapping[str, str], budget: RetryBudget) -> HTTPResponse:
         """Send a GET request until the response is 200, 206, 412 or 416."""
-        headers = {"Accept-Encoding": "identity", **self._headers, **headers}
         while True:
             self._token.check()
             url, generation = self._location.current()
             self._counts.gets += 1
-            response, failure, wait = None, "", None
+            failure, wait = None, None
             try:
-                response = self._pool.request("GET", url, headers)
+                response = self._connection.request("GET", url, {**self._headers, **headers})
             except ssl.SSLCertVerificationError:
                 raise LocationRefusedError(f"the TLS certificate of {urlsplit(url).hostname} is not trusted") from None
             except BROKEN as error:
                 failure = error_name(error)
-            if response is not None:
+            if failure is None:
                 status = response.status
                 if status in {200, 206, 412, 416}:
                     self._location.accepted()
                     return response
-                response.close()
                 if 300 <= status < 400:
                     raise LocationRefusedError(f"the location redirects ({status}); redirects are not followed")
                 if status in EXPIRED:
@@ -278,16 +286,17 @@ class LocationReader:
                 if status not in {408, 429} and status < 500:
                     raise CopyBrokenError(f"the source responded with {status}")
                 failure, wait = f"status {status}", retry_after(response.headers.get("Retry-After")) or 0.0
+            self._connection.close()
             budget.spend(failure, wait=wait)
 
 
-def strong_etag(response: Response) -> str | None:
+def strong_etag(response: HTTPResponse) -> str | None:
     """Return the ETag for If-Match, or None if the response has none or a weak one (RFC 9110, 13.1.1)."""
     etag: str | None = response.headers.get("ETag")
     return None if not etag or etag.startswith("W/") else etag
 
 
-def file_size(response: Response, start: int) -> int:
+def file_size(response: HTTPResponse, start: int) -> int:
     """Return the size of the file from a 206 response; raise CopyBrokenError if its range starts elsewhere."""
     match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != start:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from meibo.archive.copy.cancellation import RetryBudget
-from meibo.archive.copy.connection import BROKEN, ConnectionPool, error_name, retry_after, trust
+from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after, trust
 from meibo.aws import busy_error, is_busy_code, put_if_absent
 from meibo.errors import ArchiveConflictError, AwsBusyError, ConfigurationError, CopyBrokenError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from meibo.archive.copy.cancellation import CancelToken
     from meibo.archive.copy.digest import Crc64Nvme, FileDigest
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 URL_SECONDS = 900
 READ_BACK_BYTES = 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
 CODE = re.compile(rb"<Code>(\w+)</Code>")
 ENDPOINT = re.compile(rb"<Endpoint>([\w.-]+)</Endpoint>")
 
@@ -89,15 +90,13 @@ class ObjectWriter:
         with self._creation:
             if self._upload_id is not None:
                 return
-            try:
+            with _reported_as("CreateMultipartUpload"):
                 response = self._client.create_multipart_upload(
                     **self._name,
                     **self._properties,
                     ChecksumAlgorithm=self._checksum.name,
                     ChecksumType="FULL_OBJECT",
                 )
-            except (ClientError, BotoCoreError) as error:
-                raise _request_error("CreateMultipartUpload", error) from error
             self._upload_id = response["UploadId"]
 
     def presign(self, number: int, checksum: str) -> tuple[str, dict[str, str]]:
@@ -119,32 +118,33 @@ class ObjectWriter:
         listed: list[Any] = [
             {"PartNumber": part.number, "ETag": part.etag, **self._checksum_parameter(part.checksum)} for part in parts
         ]
-        try:
-            response: Mapping[str, Any] = self._client.complete_multipart_upload(
-                **self._name,
-                UploadId=self._upload_id or "",
-                MultipartUpload={"Parts": listed},
-                ChecksumType="FULL_OBJECT",
-                MpuObjectSize=digest.bytes,
-                IfNoneMatch="*",
-                **self._checksum_parameter(digest.checksum),
-            )
-        except ClientError as error:
-            # NoSuchUpload: the response to the first attempt was lost, and botocore's retry found no upload.
-            if _code(error) in CONFLICT | {"NoSuchUpload"} or _status(error) == 412:
-                written = self._compare(digest, "CompleteMultipartUpload", _code(error))
-                if _code(error) != "NoSuchUpload":
-                    self.abort()
-                return written
-            raise _request_error("CompleteMultipartUpload", error) from error
-        except BotoCoreError as error:
-            raise _request_error("CompleteMultipartUpload", error) from error
-        self._upload_id = None
-        return Written(response["ETag"].strip('"'), _version(response), already_there=False)
+        with _reported_as("CompleteMultipartUpload"):
+            try:
+                response: Mapping[str, Any] = self._client.complete_multipart_upload(
+                    **self._name,
+                    UploadId=self._upload_id or "",
+                    MultipartUpload={"Parts": listed},
+                    ChecksumType="FULL_OBJECT",
+                    MpuObjectSize=digest.bytes,
+                    IfNoneMatch="*",
+                    **self._checksum_parameter(digest.checksum),
+                )
+            except ClientError as error:
+                # NoSuchUpload: the response to the first attempt was lost, and botocore's retry found no upload.
+                code = _code(error)
+                if code not in CONFLICT | {"NoSuchUpload"} and _status(error) != 412:
+                    raise
+            else:
+                self._upload_id = None
+                return Written(response["ETag"].strip('"'), _version(response), already_there=False)
+        written = self._compare(digest, "CompleteMultipartUpload", code)
+        if code != "NoSuchUpload":
+            self.abort()
+        return written
 
     def put(self, data: memoryview, digest: FileDigest, wait: Callable[[float], None]) -> Written:
         """Write a file of one part. ``wait`` sleeps between attempts while another write of the key is in progress."""
-        try:
+        with _reported_as("PutObject"):
             response = put_if_absent(
                 self._client,
                 data,
@@ -157,8 +157,6 @@ class ObjectWriter:
                 ChecksumAlgorithm=self._checksum.name,
                 **self._checksum_parameter(digest.checksum),
             )
-        except (ClientError, BotoCoreError) as error:
-            raise _request_error("PutObject", error) from error
         if response is None:
             return self._compare(digest, "PutObject", "PreconditionFailed")
         return Written(response["ETag"].strip('"'), _version(response), already_there=False)
@@ -172,20 +170,19 @@ class ObjectWriter:
 
     def _compare(self, digest: FileDigest, operation: str, code: str) -> Written:
         """Return the object at the key if it has this content; raise ArchiveConflictError if it has other content."""
-        try:
-            head: Mapping[str, Any] = self._client.head_object(**self._name, ChecksumMode="ENABLED")
+        with _reported_as("HeadObject"):
+            try:
+                head: Mapping[str, Any] = self._client.head_object(**self._name, ChecksumMode="ENABLED")
+            except ClientError as error:
+                if _status(error) != 404:
+                    raise
+                raise CopyBrokenError(f"{operation} failed with {code}, but no object exists") from error
             is_same = head["ContentLength"] == digest.bytes
             checksum = head.get(f"Checksum{self._checksum.name}")
             if is_same and head.get("ChecksumType") == "FULL_OBJECT" and checksum is not None:
                 is_same = checksum == digest.checksum
             elif is_same:
                 is_same = self._existing_sha256() == digest.sha256
-        except ClientError as error:
-            if _status(error) == 404:
-                raise CopyBrokenError(f"{operation} failed with {code}, but no object exists") from error
-            raise _request_error("HeadObject", error) from error
-        except BotoCoreError as error:
-            raise _request_error("HeadObject", error) from error
         if not is_same:
             raise ArchiveConflictError(f"{self._target.key} already contains another file, which was not changed")
         return Written(head["ETag"].strip('"'), _version(head), already_there=True)
@@ -199,18 +196,18 @@ class ObjectWriter:
 
 
 class PartUploader:
-    """Uploads parts with presigned URLs, from the memory in which they were received."""
+    """Uploads the parts of one worker with presigned URLs, from the buffer in which they were received."""
 
     def __init__(self, writer: ObjectWriter, options: CopyOptions, token: CancelToken, counts: Counts) -> None:
         self._writer = writer
         self._options = options
         self._token = token
         self._counts = counts
-        self._pool = ConnectionPool(options.target_tls or trust(), options, token)
+        self._connection = Connection(options.target_tls or trust(), options, token)
 
     def close(self) -> None:
-        """Close all connections."""
-        self._pool.close()
+        """Close the connection."""
+        self._connection.close()
 
     def upload(self, number: int, data: memoryview, checksum: str) -> UploadedPart:
         """Upload a part; retry until S3 has stored it or the retry budget is spent."""
@@ -220,14 +217,14 @@ class PartUploader:
             self._writer.create_upload()
             url, headers = self._writer.presign(number, checksum)
             self._counts.puts += 1
-            response = None
+            failure = None
             try:
-                response = self._pool.request("PUT", url, headers, data)
-                body = response.read()
+                response = self._connection.request("PUT", url, headers, data)
+                body = response.read(MAX_ERROR_BYTES)
             except BROKEN as error:
                 failure = error_name(error)
-                response = None
-            if response is None:
+            if failure is not None:
+                self._connection.close()
                 budget.spend(failure, error=AwsBusyError)
                 continue
             if response.status == 200:
@@ -279,18 +276,21 @@ def _status(error: ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
 
-def _request_error(
-    operation: str, error: ClientError | BotoCoreError
-) -> AwsBusyError | ConfigurationError | CopyBrokenError:
-    """Return the error of Meibo for an error of boto3: busy, a mistake in the setup, or a failed copy."""
-    if busy := busy_error(error):
-        return busy
-    if not isinstance(error, ClientError):
-        return CopyBrokenError(f"{operation} failed with {error_name(error)}")
-    code = _code(error)
-    if code in PERMANENT or _status(error) == 403:
-        return ConfigurationError(f"S3 rejected {operation} with {code}: check the function's role and the bucket")
-    return CopyBrokenError(f"S3 rejected {operation} with {code}")
+@contextmanager
+def _reported_as(operation: str) -> Iterator[None]:
+    """Raise the errors of boto3 as errors of Meibo: busy, a mistake in the setup, or a failed copy."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        if busy := busy_error(error):
+            raise busy from error
+        if not isinstance(error, ClientError):
+            raise CopyBrokenError(f"{operation} failed with {error_name(error)}") from error
+        code = _code(error)
+        if code in PERMANENT or _status(error) == 403:
+            message = f"S3 rejected {operation} with {code}: check the function's role and the bucket"
+            raise ConfigurationError(message) from error
+        raise CopyBrokenError(f"S3 rejected {operation} with {code}") from error
 
 
 def _version(response: Mapping[str, Any]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -154,7 +155,7 @@ class Transfer:
         self._digest = FileDigest(self._checksum)
         self._inspection = Inspection(content)
         self._writer = ObjectWriter(target, self._checksum)
-        self._uploader = PartUploader(self._writer, options, token, counts)
+        self._resources = ExitStack()
         self._consumers = (self._hash, self._inspect)
         self._lookahead = b""  # the byte after the last part, if the size is not known
         # State that the threads share, guarded by token.changed:
@@ -178,8 +179,7 @@ class Transfer:
             self._token.cancel(error)
         with self._token.changed:
             self._token.changed.wait_for(lambda: self._threads == 0, CLOSE_SECONDS)
-        self._reader.close()
-        self._uploader.close()
+        self._resources.close()
         if result is None:
             self._received.clear()
             self._writer.abort()
@@ -193,7 +193,7 @@ class Transfer:
         self._token.wait_for(lambda: self._layout is not None)
         layout = self._known_layout
         for _ in range(1, layout.workers):
-            self._start("worker", self._work)
+            self._start("worker", lambda: self._work(self._reader.for_worker()))
         if layout.count not in {None, 1}:
             self._writer.create_upload()
         self._token.wait_for(lambda: self._threads == 0)
@@ -253,24 +253,28 @@ class Transfer:
 
     def _open(self) -> None:
         """Send the first request, which determines the layout, and work."""
+        self._resources.callback(self._reader.close)
         self._reader.open(first_part_bytes(self._options))
         with self._token.changed:
             self._layout = Layout.of(self._reader.size, self._options)
             self._count = self._layout.count
             self._counts.workers = self._layout.workers
             self._token.changed.notify_all()
-        self._work()
+        self._work(self._reader)
 
-    def _work(self) -> None:
+    def _work(self, reader: LocationReader | StreamReader) -> None:
         """Move parts until all are assigned."""
+        uploader = PartUploader(self._writer, self._options, self._token, self._counts)
+        self._resources.callback(reader.close)
+        self._resources.callback(uploader.close)
         buffer: memoryview | None = None
         while (index := self._assign()) is not None:
             length = self._known_layout.length(index) + (self._known_layout.size is None)
             if buffer is None or len(buffer) < length:
                 buffer = memoryview(bytearray(length))
-            part = self._receive(index, buffer[:length])
+            part = self._receive(reader, index, buffer[:length])
             if part is not self._only:
-                uploaded = self._uploader.upload(index + 1, part.data, self._checksum.encode(part.crc))
+                uploaded = uploader.upload(index + 1, part.data, self._checksum.encode(part.crc))
                 with self._token.changed:
                     self._uploaded[index] = uploaded
             self._token.wait_for(part.is_consumed)
@@ -291,11 +295,11 @@ class Transfer:
             self._reading += 1
             return index
 
-    def _receive(self, index: int, buffer: memoryview) -> Part:
+    def _receive(self, reader: LocationReader | StreamReader, index: int, buffer: memoryview) -> Part:
         """Receive a part and pass it to the consumers."""
         layout, ahead = self._known_layout, len(self._lookahead)
         buffer[:ahead] = self._lookahead
-        filled = ahead + self._reader.read(buffer[ahead:], layout.offset(index) + ahead)
+        filled = ahead + reader.read(buffer[ahead:], layout.offset(index) + ahead)
         is_last = index + 1 == self._count
         if layout.size is None:
             # One more byte than the part has was read, if there is one, to know whether this part is the last.
