@@ -28,7 +28,6 @@ from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 from meibo import aws as meibo_aws
-from meibo import secrets
 from meibo_local.caches import cached_definitions, shared_clients
 from meibo_local.folder import receive
 from meibo_local.lambda_service import (
@@ -194,9 +193,7 @@ def local_aws(
         endpoint = stack.enter_context(serve_s3(received))
         stack.enter_context(_variables({"AWS_ENDPOINT_URL_S3": endpoint}))
         meibo_aws.clear_clients()
-        secrets.clear_clients()
         stack.callback(meibo_aws.clear_clients)
-        stack.callback(secrets.clear_clients)
         invocations = InvokeInterceptor()
         stack.enter_context(invocations.installed())
         stack.enter_context(shared_clients())

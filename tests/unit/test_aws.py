@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import boto3
 import pytest
 from botocore import exceptions
 from botocore.stub import Stubber
@@ -116,8 +115,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it caches the configuration file
-    aws.clear_clients()
+    aws.clear_clients()  # their session caches the configuration file
     yield monkeypatch
     aws.clear_clients()
 

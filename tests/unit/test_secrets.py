@@ -8,40 +8,37 @@ from typing import Any
 
 import boto3
 import pytest
-from aws_lambda_powertools.utilities.parameters import SecretsProvider, SSMProvider
-from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from botocore.exceptions import EndpointConnectionError, NoCredentialsError
 from botocore.stub import Stubber
 
+from meibo import aws
 from meibo.errors import AwsBusyError, ConfigurationError, SecretError
-from meibo.secrets import clear_clients, read_configuration, read_secret
+from meibo.secrets import read_configuration, read_secret
 
 NAME = "/meibo/sources"
 
 
 @contextmanager
-def _stubbed(service: Any, name: str, provider: Any) -> Iterator[Stubber]:
+def _stubbed(monkeypatch: pytest.MonkeyPatch, service: Any, name: str) -> Iterator[Stubber]:
     """Stub the responses of a service in the order of the calls. A call with other parameters fails."""
     client = boto3.client(
         service, region_name="eu-central-1", aws_access_key_id="testing", aws_secret_access_key="testing"
     )
-    clear_clients()
     with Stubber(client) as stubber:
-        DEFAULT_PROVIDERS[name] = provider(boto3_client=client)
+        monkeypatch.setattr(aws, name, lambda: client)
         yield stubber
         stubber.assert_no_pending_responses()
-    clear_clients()
 
 
 @pytest.fixture
-def ssm() -> Iterator[Stubber]:
-    with _stubbed("ssm", "ssm", SSMProvider) as stubber:
+def ssm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
+    with _stubbed(monkeypatch, "ssm", "ssm") as stubber:
         yield stubber
 
 
 @pytest.fixture
-def secrets_manager() -> Iterator[Stubber]:
-    with _stubbed("secretsmanager", "secrets", SecretsProvider) as stubber:
+def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
+    with _stubbed(monkeypatch, "secretsmanager", "secrets_manager") as stubber:
         yield stubber
 
 
@@ -163,24 +160,26 @@ def test_malformed_secret_is_named_but_not_quoted(secrets_manager: Stubber, text
     assert "client_id=a" not in str(caught.value)
 
 
-def test_unreachable_aws_is_busy() -> None:
-    client: Any = _Unreachable(EndpointConnectionError(endpoint_url="https://secretsmanager.invalid"))
-    clear_clients()
-    DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
-    DEFAULT_PROVIDERS["ssm"] = SSMProvider(boto3_client=client)
+def test_unreachable_aws_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _Unreachable(EndpointConnectionError(endpoint_url="https://secretsmanager.invalid"))
+    monkeypatch.setattr(aws, "secrets_manager", lambda: client)
+    monkeypatch.setattr(aws, "ssm", lambda: client)
 
     with pytest.raises(AwsBusyError, match="EndpointConnectionError"):
         read_secret("meibo/acme")
     with pytest.raises(AwsBusyError, match="EndpointConnectionError"):
         read_configuration(NAME)
-    clear_clients()
 
 
-def test_missing_credentials_are_reported() -> None:
-    client: Any = _Unreachable(NoCredentialsError())
-    clear_clients()
-    DEFAULT_PROVIDERS["secrets"] = SecretsProvider(boto3_client=client)
+def test_missing_credentials_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _Unreachable(NoCredentialsError())
+    monkeypatch.setattr(aws, "secrets_manager", lambda: client)
 
     with pytest.raises(NoCredentialsError):
         read_secret("meibo/acme")
-    clear_clients()
+
+
+def test_binary_secret_is_read(secrets_manager: Stubber) -> None:
+    secrets_manager.add_response("get_secret_value", {"SecretBinary": b'{"client_id": "a"}'})
+
+    assert read_secret("meibo/acme") == {"client_id": "a"}

@@ -6,17 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aws_lambda_powertools.utilities import parameters
-from aws_lambda_powertools.utilities.parameters.exceptions import GetParameterError
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from meibo.aws import busy_error
+from meibo import aws
 from meibo.errors import ConfigurationError, SecretError
-
-
-def clear_clients() -> None:
-    """Drop the clients that Powertools caches, for a process whose endpoints change (tests, the local system)."""
-    parameters.clear_caches()  # type: ignore[no-untyped-call]  # Powertools does not annotate it
 
 
 def read_secret(name: str) -> dict[str, Any]:
@@ -26,14 +19,14 @@ def read_secret(name: str) -> dict[str, Any]:
     Secrets Manager is busy. The secret is not cached, so that a corrected secret is used at once.
     """
     try:
-        text = parameters.get_secret(name, force_fetch=True)
-    except GetParameterError as error:
+        response = aws.secrets_manager().get_secret_value(SecretId=name)
+    except (BotoCoreError, ClientError) as error:
         raise SecretError(
             f"the secret {name!r} cannot be read ({_rejection_code(error)}); create it in Secrets Manager in this"
             " region, and check that its name begins with the template's SecretPrefix"
         ) from None
     try:
-        document = json.loads(text)
+        document = json.loads(response.get("SecretString") or response.get("SecretBinary", ""))
     except ValueError:
         document = None
     if not isinstance(document, dict):
@@ -60,20 +53,22 @@ def read_configuration(name: str) -> dict[str, str]:
     The documents are the parameter ``name`` and all parameters below ``name/``; SSM limits each to 8 KB. Raises
     ConfigurationError if there is none or if they cannot be read, and AwsBusyError if SSM is busy.
     """
+    client = aws.ssm()
     documents: dict[str, str] = {}
     try:
-        documents[name] = str(parameters.get_parameter(name, force_fetch=True))
-    except GetParameterError as error:
+        documents[name] = client.get_parameter(Name=name, WithDecryption=False)["Parameter"]["Value"]
+    except (BotoCoreError, ClientError) as error:
         if _rejection_code(error) != "ParameterNotFound":
             raise _unreadable(f"the SSM parameter {name!r}", error) from None
+    # Without a trailing slash: IAM compares the ARN in the policy with "parameter" and this path. The paginator also
+    # skips empty pages, which SSM may return before the last page:
+    # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
+    pages = client.get_paginator("get_parameters_by_path").paginate(Path=name, Recursive=True, WithDecryption=False)
     try:
-        # Without a trailing slash: IAM compares the ARN in the policy with "parameter" and this path. The paginator of
-        # Powertools also skips empty pages, which SSM may return before the last page:
-        # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
-        below = parameters.get_parameters(name, recursive=True, force_fetch=True)
-    except GetParameterError as error:
+        below = {parameter["Name"]: parameter["Value"] for page in pages for parameter in page["Parameters"]}
+    except (BotoCoreError, ClientError) as error:
         raise _unreadable(f"the SSM parameters below '{name}/'", error) from None
-    documents.update((f"{name}/{rest}", str(text)) for rest, text in sorted(below.items()))
+    documents.update(sorted(below.items()))
     if not documents:
         raise ConfigurationError(
             f"expected the configuration in the SSM parameter {name!r} or in parameters below '{name}/', found neither;"
@@ -82,19 +77,16 @@ def read_configuration(name: str) -> dict[str, str]:
     return documents
 
 
-def _unreadable(subject: str, error: GetParameterError) -> ConfigurationError:
+def _unreadable(subject: str, error: BotoCoreError | ClientError) -> ConfigurationError:
     return ConfigurationError(
         f"{subject} cannot be read ({_rejection_code(error)}); allow ssm:GetParameter and ssm:GetParametersByPath on it"
     )
 
 
-def _rejection_code(error: GetParameterError) -> str:
-    """Return the code with which AWS rejected the call; raise the wrapped error if AWS did not reject it."""
-    cause = error.__context__
-    if cause is None:
-        raise error
-    if busy := busy_error(cause):
+def _rejection_code(error: BotoCoreError | ClientError) -> str:
+    """Return the code with which AWS rejected the call; raise AwsBusyError or the error if AWS did not reject it."""
+    if busy := aws.busy_error(error):
         raise busy from None
-    if not isinstance(cause, ClientError):
-        raise cause from None
-    return str(cause.response["Error"]["Code"])
+    if not isinstance(error, ClientError):
+        raise error
+    return error.response["Error"]["Code"]

@@ -1,4 +1,4 @@
-"""What a user would write instead of ``archive_export``: copy the file of a job to S3, without any check.
+"""A function without checks that copies the file of a job to S3, for comparison with ``archive_export``.
 
 The event, the secret and the layer are those of ``archive_export``.
 """

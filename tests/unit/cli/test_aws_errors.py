@@ -8,15 +8,13 @@ from typing import Any
 import boto3
 import pytest
 import typer
-from aws_lambda_powertools.utilities.parameters import SSMProvider
-from aws_lambda_powertools.utilities.parameters.constants import DEFAULT_PROVIDERS
 from botocore import exceptions
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 from typer.testing import CliRunner
 from urllib3.exceptions import ProtocolError
 
-from meibo.secrets import clear_clients
+from meibo import aws
 from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.main import app
 from meibo_cli.selection import open_archive
@@ -116,8 +114,7 @@ def test_error_of_ssm_is_reported_in_one_line(
     sheet = tmp_path / "changes.csv"
     sheet.write_text("organization,action,member\norg_0000000000000001,add,a@example.com\n")
     client = _client("ssm")
-    clear_clients()
-    monkeypatch.setitem(DEFAULT_PROVIDERS, "ssm", SSMProvider(boto3_client=client))
+    monkeypatch.setattr(aws, "ssm", lambda: client)
     with Stubber(client) as ssm:
         ssm.add_client_error("get_parameter", code, service_message=URL)
         result = CliRunner().invoke(app, ["changes", "send", str(sheet), "--source", "acme"])
