@@ -48,12 +48,31 @@ def readable_json(line: bytes) -> bytes:
 
 
 def readable_copy(source: Path, target: Path) -> None:
-    """Copy a file of JSON lines with ``readable_json``. The copy is gzip if the source is gzip."""
+    """Copy a file of JSON lines for DuckDB. The copy is gzip if the source is gzip."""
     with open_decompressed(source) as file:
         out: Any = gzip.open(target, "xb", _GZIP_LEVEL) if is_gzip(source) else target.open("xb")  # noqa: SIM115
         with out:
             for line in file:
-                out.write(readable_json(line))
+                out.write(_with_unique_names(readable_json(line)))
+
+
+def _with_unique_names(line: bytes) -> bytes:
+    """Return a line of JSON in which the last of several values with the same name remains, as in Python's parser."""
+    has_duplicates = False
+
+    def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal has_duplicates
+        unique = dict(pairs)
+        has_duplicates |= len(unique) < len(pairs)
+        return unique
+
+    try:
+        row = json.loads(
+            line, object_pairs_hook=to_object, strict=False, parse_float=_exact_float, parse_int=_exact_integer
+        )
+    except (ValueError, RecursionError):
+        return line
+    return json_bytes(row) + b"\n" if has_duplicates else line
 
 
 def readable_text(text: str) -> str:

@@ -181,3 +181,12 @@ def test_written_files_are_readable_only_by_their_owner(
     created = list(Path().rglob("*"))
     assert {stat.S_IMODE(path.stat().st_mode) for path in created if path.is_file()} == {0o600}
     assert {stat.S_IMODE(path.stat().st_mode) for path in created if path.is_dir()} == {0o700}
+
+
+def test_query_returns_the_last_of_several_values_with_the_same_name(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: file([b'{"user_id":"auth0|twice","email":"first","n":1e999,"email":"last"}'])})
+
+    result = meibo("query", "select email from auth0_users where user_id = 'auth0|twice'", "--json")
+
+    assert (result.status, result.errors) == (0, "")
+    assert result.json() == {"email": "last"}
