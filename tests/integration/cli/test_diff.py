@@ -199,6 +199,18 @@ def test_export_of_only_one_run_is_reported(builder: ArchiveBuilder, meibo: Meib
     assert meibo("diff", EARLIER, RUN, "unknown").status == 2
 
 
+def test_file_of_changes_does_not_appear_if_the_comparison_fails(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    builder.run({USERS: ndjson(people(2))}, EARLIER)
+    builder.run({USERS: ndjson(people(3))})
+    builder.storage.put(USERS.object_key(RUN, gzip=True), b"truncated")
+
+    result = meibo("diff", EARLIER, RUN, "--csv", "changes.csv")
+
+    assert result.status == 2
+    assert "CorruptFileError" in result.errors
+    assert list(Path().iterdir()) == []
+
+
 VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=3), st.lists(st.integers(), max_size=2))
 KEYS = st.text(alphabet="ab名 '\"\\\u2028", max_size=2)
 ROWS = st.lists(

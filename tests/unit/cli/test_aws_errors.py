@@ -123,3 +123,10 @@ def test_error_of_ssm_is_reported_in_one_line(
     assert result.stderr.startswith(line)
     assert result.stderr.count("\n") == 1
     assert "Signature" not in result.output
+
+
+def test_broken_pipe_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BrokenPipeError), report_errors():
+        raise BrokenPipeError
+
+    assert capsys.readouterr().err == ""
