@@ -21,4 +21,4 @@ def handler(event: Any, context: Any) -> dict[str, Any]:
         return creator.begin(request.scheduled_time)
     if isinstance(request, RepairEvent):
         return creator.repair(request.run_id)
-    return creator.create(request.export)
+    return creator.create_job(request.export).to_json()

@@ -246,19 +246,19 @@ def test_number_of_jobs_per_export_is_bounded(harness: ExportsHarness) -> None:
     harness.creator.begin(TICK)
     export = planned(harness)[0]
 
-    second = PlannedExport.from_json(harness.creator.create(export))
-    third = PlannedExport.from_json(harness.creator.create(second))
+    second = harness.creator.create_job(export)
+    third = harness.creator.create_job(second)
 
     assert third.job == ExportJob(id="job_0000000000000004", created_at=TICK.isoformat(), number=3)
     with pytest.raises(JobsExhaustedError, match="3 jobs were created for acme/users/ndjson"):
-        harness.creator.create(third)
+        harness.creator.create_job(third)
 
 
 def test_export_of_cybozu_has_no_job(harness: ExportsHarness) -> None:
     harness.creator.begin(TICK)
     export = planned(harness)[2]
 
-    assert harness.creator.create(export) == export.to_json()
+    assert harness.creator.create_job(export) == export
 
 
 def test_repair_contains_only_missing_exports(harness: ExportsHarness) -> None:

@@ -106,10 +106,13 @@ class RunCreator:
         logger.info("another invocation repairs this run", extra={"run_id": run_id, "attempt": attempt})
         return self.repair(run_id)
 
-    def create(self, export: PlannedExport) -> dict[str, Any]:
-        """Create the next job of one export. Raises JobsExhaustedError after ``MAX_JOBS`` jobs."""
+    def create_job(self, export: PlannedExport) -> PlannedExport:
+        """Create the next job of one export and return the export with it; an export without a job stays as it is.
+
+        Raises JobsExhaustedError after ``MAX_JOBS`` jobs.
+        """
         if not export.has_job:
-            return export.to_json()
+            return export
         number = export.job.number + 1 if export.job else 1
         if number > MAX_JOBS:
             raise JobsExhaustedError(
@@ -118,7 +121,7 @@ class RunCreator:
             )
         job_id = provider(export.provider).create_job(export, self.context)
         logger.info("job created", extra={"export_id": export.export_id, "job_id": job_id, "number": number})
-        return export.with_job(ExportJob(id=job_id, created_at=self._now().isoformat(), number=number)).to_json()
+        return export.with_job(ExportJob(id=job_id, created_at=self._now().isoformat(), number=number))
 
     # -- Preparation of an attempt
 
@@ -130,7 +133,7 @@ class RunCreator:
             created = export
             if export.has_job and not export.refused and self.context.time_left() >= RESERVED_SECONDS:
                 try:
-                    created = PlannedExport.from_json(self.create(export))
+                    created = self.create_job(export)
                 except Exception as error:  # noqa: BLE001  # one export never stops the others; the workflow tries again
                     failures.append(_failure(export, error))
             with_jobs.append(created)
