@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers, OrganizationPages
 from meibo.providers.auth0.organizations import OrganizationApi, Page
+
+ORGANIZATION_PAGES: dict[str, type[OrganizationPages]] = {
+    "organizations": OrganizationList,
+    "members": OrganizationMembers,
+}
 
 
 def organization_id(number: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from meibo.providers import provider
 from meibo_local.template import ROOT
 from tests.template.conftest import Template
 
@@ -32,6 +33,15 @@ def _statement(sid: str) -> dict[str, Any]:
     (block,) = (block for block in blocks if block.get("Sid") == sid)
     statement: dict[str, Any] = block
     return statement
+
+
+def test_documented_datasets_of_auth0_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_]+)` \| ([^|]+) \| [^|]+ \| `[a-z]+:", page, re.MULTILINE)
+
+    assert {name: tuple(re.findall(r"`(\w+)`", formats)) for name, formats in rows} == {
+        dataset.name: dataset.formats for dataset in provider("auth0").datasets
+    }
 
 
 def test_documented_invocations_disable_the_read_timeout() -> None:

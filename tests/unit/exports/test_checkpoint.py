@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError, RequestRefusedError
 from meibo.exports.checkpoint import MAX_WAIT_SECONDS, Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent, parse_export_event
-from meibo.providers.auth0.datasets import PAGES
 from tests.support.exports import planned_export
 from tests.support.memory_archive import MemoryStorage
-from tests.support.memory_tenant import MemoryTenant, organization_id
+from tests.support.memory_tenant import ORGANIZATION_PAGES, MemoryTenant, organization_id
 from tests.unit.exports.conftest import RUN, TICK
 
 FOLDER = f"parts/dt=2026-11-21/run={RUN}/acme/members/ndjson/all/attempt=1/"
@@ -48,7 +47,7 @@ class CollectorHarness:
         if progress:
             event["progress"] = json.loads(json.dumps(progress.to_json()))
         self.deadlines.append(collector.reading_deadline())
-        return collector.collect(parse_export_event(event), PAGES[self.dataset](self.tenant))
+        return collector.collect(parse_export_event(event), ORGANIZATION_PAGES[self.dataset](self.tenant))
 
     def unfinished(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Unfinished:
         result = self.collect(progress, attempt=attempt)

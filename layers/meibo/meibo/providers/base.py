@@ -140,6 +140,16 @@ class Provider(ABC):
         names = " or ".join(repr(dataset.name) for dataset in self.datasets)
         raise EventError(f"dataset: expected {names} for {self.title}, got {name[:40]!r}")
 
+    def requested_dataset(self, request: ExportRequest) -> Dataset:
+        """Return the dataset of a request, raising EventError if it does not exist in the request's format."""
+        dataset = self.dataset(request.dataset)
+        if request.format not in dataset.formats:
+            raise EventError(
+                f"export.format: expected {' or '.join(dataset.formats)} for the dataset {dataset.name} of"
+                f" {self.title}, got {request.format}"
+            )
+        return dataset
+
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002, ARG002  # the term of the configuration; a default for subclasses
         """Return the columns with another name in the file of an export, by the name of the field.
 

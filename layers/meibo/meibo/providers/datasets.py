@@ -20,18 +20,17 @@ Reading = Literal["job", "pages", "stream"]
 class Dataset:
     """One dataset of a provider, as the rest of Meibo uses it.
 
-    ``oauth_scopes`` are the OAuth scopes that reading it requires. An export without rows is suspect unless the dataset
-    ``may_be_empty``. ``row_noun`` names rows in messages. ``keys`` are alternatives for the columns that identify a
-    row; the first alternative whose columns exist in a file counts. ``csv_columns`` are the columns of a CSV file that
-    has no header row; ``csv_ragged`` says that its records differ in length, ``csv_apostrophe`` that strings in a CSV
-    file begin with an apostrophe. ``blank_is_null`` says that an empty string means the same as null. ``table`` maps
-    the columns of the SQL table to their Athena types; None means no table.
+    An export without rows is suspect unless the dataset ``may_be_empty``. ``row_noun`` names rows in messages. ``keys``
+    are alternatives for the columns that identify a row; the first alternative whose columns exist in a file counts.
+    ``csv_columns`` are the columns of a CSV file that has no header row; ``csv_ragged`` says that its records differ in
+    length, ``csv_apostrophe`` that strings in a CSV file begin with an apostrophe. ``blank_is_null`` says that an empty
+    string means the same as null. ``table`` maps the columns of the SQL table to their Athena types; None means no
+    table.
     """
 
     name: str
     formats: tuple[ExportFormat, ...]
     reading: Reading
-    oauth_scopes: tuple[str, ...] = ()
     may_be_empty: bool = False
     row_noun: str = "rows"
     keys: tuple[tuple[str, ...], ...] = (("id",), ("code",), ("user_id",))

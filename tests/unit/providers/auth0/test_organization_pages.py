@@ -19,11 +19,10 @@ from meibo.errors import (
 )
 from meibo.http.transport import ProviderResponse
 from meibo.providers import provider
-from meibo.providers.auth0.datasets import PAGES
 from meibo.providers.auth0.organization_pages import ReadPosition
 from meibo.providers.auth0.organizations import Page
 from meibo.providers.base import ExportRequest, ProviderContext, Step
-from tests.support.memory_tenant import MemoryTenant, organization_id
+from tests.support.memory_tenant import ORGANIZATION_PAGES, MemoryTenant, organization_id
 
 DATASETS = pytest.mark.parametrize("dataset", ["organizations", "members"])
 
@@ -34,7 +33,7 @@ def rows(steps: list[Step]) -> list[dict[str, Any]]:
 
 def read(dataset: str, tenant: MemoryTenant, position: Any = None) -> Iterator[Step]:
     """Read from a position that was stored as JSON."""
-    return PAGES[dataset](tenant).steps(json.loads(json.dumps(position)))
+    return ORGANIZATION_PAGES[dataset](tenant).steps(json.loads(json.dumps(position)))
 
 
 @DATASETS

@@ -11,7 +11,7 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.fields import wire_fields
 from meibo.providers.base import JobState
 
-SCOPE: Final = "read:users"
+USERS_SCOPE: Final = "read:users"
 # Any other state, also an undocumented one, means that the job is still running, until the job's deadline.
 GONE_STATES: Final = frozenset({"failed", "expired", "error"})
 WIRE_FORMATS: Final = {"ndjson": "json", "csv": "csv"}
@@ -36,7 +36,9 @@ def create_users_export(
     if limit is not None:
         body["limit"] = limit
     subject = f"an export of connection {connection_id}" if connection_id else "an export of all connections"
-    document = client.request("POST", "jobs/users-exports", json=body, subject=subject, scope=SCOPE, bucket="jobs")
+    document = client.request(
+        "POST", "jobs/users-exports", json=body, subject=subject, scope=USERS_SCOPE, bucket="jobs"
+    )
     return created_job_id(client, document, subject)
 
 
@@ -67,7 +69,7 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
     """
     try:
         document = client.request(
-            "GET", f"jobs/{segment(job_id)}", subject=f"the job {job_id}", scope=SCOPE, bucket="jobs"
+            "GET", f"jobs/{segment(job_id)}", subject=f"the job {job_id}", scope=USERS_SCOPE, bucket="jobs"
         )
     except RequestRefusedError as error:
         if error.is_missing:

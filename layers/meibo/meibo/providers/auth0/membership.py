@@ -14,6 +14,8 @@ from typing import Any, Final
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.jobs import USERS_SCOPE
+from meibo.providers.auth0.organizations import ORGANIZATIONS_SCOPE
 
 # Users per request:
 # https://auth0.com/docs/manage-users/organizations/configure-organizations/assign-members
@@ -41,7 +43,7 @@ def organization_exists(client: Auth0Client, organization_id: str) -> bool:
         client,
         f"organizations/{segment(organization_id)}",
         subject=f"organization {organization_id}",
-        scope="read:organizations",
+        scope=ORGANIZATIONS_SCOPE,
         bucket="organization",
     )
 
@@ -124,7 +126,7 @@ def user_exists(client: Auth0Client, user_id: str) -> bool:
         f"users/{segment(user_id)}",
         params=(("fields", "user_id"), ("include_fields", "true")),
         subject="a user",
-        scope="read:users",
+        scope=USERS_SCOPE,
         bucket="users",
     )
 
@@ -142,7 +144,7 @@ def users_by_email(client: Auth0Client, email: str) -> list[str]:
             "users-by-email",
             params=(("email", address), ("fields", "user_id"), ("include_fields", "true")),
             subject="users by e-mail",
-            scope="read:users",
+            scope=USERS_SCOPE,
             bucket="users",
         )
         rows = client.rows({"users": document}, "users", "a list of users by e-mail")

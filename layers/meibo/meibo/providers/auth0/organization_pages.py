@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id
+from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.organizations import ROLES_SCOPE, CursorWatch, OrganizationApi, Page
 from meibo.providers.base import Pages, Step
 
@@ -77,6 +78,11 @@ class OrganizationPages(Pages):
 
     def __init__(self, api: OrganizationApi) -> None:
         self.api = api
+
+    @classmethod
+    def of(cls, client: Auth0Client) -> Self:
+        """Return the pages of the client's tenant."""
+        return cls(OrganizationApi(client))
 
     def steps(self, position: Mapping[str, Any] | None) -> Iterator[Step]:
         """Yield a step for each call; if a call raises an error, the last step's position resumes the reading."""

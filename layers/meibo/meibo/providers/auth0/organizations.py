@@ -17,6 +17,7 @@ from meibo.providers.auth0.client import Auth0Client
 MAX_PAGE_SIZE: Final = 100
 # An empty page with a cursor is not documented. So many in a row mean that the list does not end.
 MAX_EMPTY_PAGES: Final = 10
+ORGANIZATIONS_SCOPE: Final = "read:organizations"
 ENABLED_CONNECTIONS_SCOPE: Final = "read:organization_connections"
 MEMBERS_SCOPE: Final = "read:organization_members"
 ROLES_SCOPE: Final = "read:organization_member_roles"
@@ -101,7 +102,7 @@ ORGANIZATIONS: Final = Listing(
     path="organizations",
     key="organizations",
     subject="the list of organizations",
-    scope="read:organizations",
+    scope=ORGANIZATIONS_SCOPE,
     bucket="organizations",
 )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from meibo.errors import EventError
 from meibo.providers.auth0.client import clients
-from meibo.providers.auth0.datasets import DATASETS, PAGES
+from meibo.providers.auth0.datasets import DATASETS, PAGES, USERS
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, wire_fields
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, fresh_location
@@ -65,7 +65,7 @@ class Auth0Provider(Provider):
 
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
         """Return the names that the fields of a users export have in its file."""
-        if dataset != "users":
+        if dataset != USERS.name:
             return {}
         fields = request.get("fields") or DEFAULT_FIELDS[format]
         return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
@@ -84,7 +84,7 @@ class Auth0Provider(Provider):
         request = ExportRequest(
             dataset=export.dataset, format=export.format, scope=export.scope, **self.source_settings(source)
         )
-        if export.dataset != "users":
+        if self.dataset(export.dataset).reading != "job":
             return [request]
         return self._users(request, export, context)
 
@@ -123,10 +123,10 @@ class Auth0Provider(Provider):
         return get_job(clients.client(export.endpoint, export.secret, context), job_id)
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
-        """Return the file of the finished job, or the pages of the organizations."""
-        if export.dataset in PAGES:
-            return PAGES[export.dataset](OrganizationApi(clients.client(export.endpoint, export.secret, context)))
-        self.dataset(export.dataset)
+        """Return the file of the finished job, or the pages of a dataset that is read page by page."""
+        dataset = self.requested_dataset(export)
+        if dataset.reading == "pages":
+            return PAGES[dataset.name](clients.client(export.endpoint, export.secret, context))
         if job_id is None:
             raise EventError("export.job: expected the job of a users export, got none; create the job first")
         return UsersFile(

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from meibo.errors import EventError
 from meibo.providers.base import ByteStream, ExportRequest, ExportSource, Pages, Provider, ProviderContext
 from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient, CybozuCredentials
 from meibo.providers.cybozu.directory import (
@@ -173,10 +172,5 @@ class CybozuProvider(Provider):
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:  # noqa: ARG002  # no dataset has a job
         """Return the stream of a dataset."""
-        formats = self.dataset(export.dataset).formats
-        if export.format not in formats:
-            raise EventError(
-                f"export.format: expected {' or '.join(formats)} for the dataset {export.dataset} of cybozu.com,"
-                f" got {export.format}"
-            )
+        self.requested_dataset(export)
         return DirectoryStream(gzip=export.format == "ndjson", export=export, context=context)
