@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -133,3 +136,16 @@ def test_exports_and_archive_name_no_provider(package: str) -> None:
         assert [text for text in constants + identifiers if any(name in text.lower() for name in PROVIDERS)] == [], (
             module
         )
+
+
+@pytest.mark.parametrize("function", ["archive_export", "check_export", "finish_run"])
+def test_function_does_not_import_slow_packages(function: str) -> None:
+    """These imports would take longer than everything else in a cold start."""
+    code = "import app, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    path = os.pathsep.join(map(str, (LAYER.parent.parent.parent / "functions" / function, LAYER.parent)))
+    environment = {**os.environ, "PYTHONPATH": path, "POWERTOOLS_SERVICE_NAME": "meibo"}
+    done = subprocess.run(  # noqa: S603  # our own code
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert not {"boto3", "cryptography", "jwt", "pydantic", "s3transfer"} & set(done.stdout.split())

@@ -1,7 +1,7 @@
 """Clients of AWS, created on first use and cached for the life of the process, and classification of their errors.
 
 The clients are those of boto3, but created by botocore, which boto3 wraps. Importing boto3 also imports its transfer
-manager and its resources, which are not used and take 60 ms of the cold start of every function.
+manager and its resources, which are not used and take 60 ms of each cold start.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def clear_clients() -> None:
 
 @cache
 def _session() -> Session:
-    """Return the session of all clients: each session loads the list of all endpoints, which takes 25 ms."""
+    """Return the session of all clients, so that lists of endpoints and descriptions of services are read once."""
     return get_session()
 
 
