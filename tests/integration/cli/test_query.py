@@ -169,7 +169,7 @@ def test_files_of_the_archive_can_be_read(meibo: Meibo) -> None:
 
 @pytest.mark.parametrize("storage", ["disk"], indirect=True)
 def test_query_larger_than_its_memory_limit_uses_disk(meibo: Meibo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meibo_cli.comparison.MEMORY", "150MB")
+    monkeypatch.setattr("meibo_cli.comparison.MEMORY_LIMIT", "150MB")
     sql = (
         "select max(place) as n from (select row_number() over (order by word) as place from"
         " (select repeat('x', 200) || n::varchar as word from range(1500000) as numbers(n)))"
