@@ -342,7 +342,9 @@ def test_damaged_part_is_not_archived() -> None:
     assert key
     harness.storage.objects[key] += b"\0"
 
-    with pytest.raises(CorruptFileError, match="SHA-256 of its record"):
+    with pytest.raises(
+        CorruptFileError, match="expected the SHA-256 in the part's record, found another; another program wrote"
+    ):
         list(collected.chunks())
 
 
@@ -363,7 +365,7 @@ def test_first_part_that_expired_before_the_last_is_an_error() -> None:
     harness.tenant.calls_left = 1_000_000
     del harness.storage.objects[f"{FOLDER}00001.json"]
 
-    with pytest.raises(ArchiveConflictError, match="part 1 of 3"):
+    with pytest.raises(ArchiveConflictError, match="expected 3 parts, found no part 1; repair the run"):
         harness.collect(progress)
 
 
@@ -395,7 +397,7 @@ def test_part_record_of_another_version_is_rejected() -> None:
     harness = CollectorHarness(MemoryTenant(5))
     harness.storage.put_json(f"{FOLDER}00001.json", {"number": 1})
 
-    with pytest.raises(ArchiveConflictError, match="version"):
+    with pytest.raises(ArchiveConflictError, match="expected the fields of this version of Meibo, found others"):
         harness.collect()
 
 

@@ -250,8 +250,12 @@ def test_number_of_jobs_per_export_is_bounded(harness: ExportsHarness) -> None:
     third = harness.creator.create_job(second)
 
     assert third.job == ExportJob(id="job_0000000000000004", created_at=TICK.isoformat(), number=3)
-    with pytest.raises(JobsExhaustedError, match="3 jobs were created for acme/users/ndjson"):
+    with pytest.raises(JobsExhaustedError) as caught:
         harness.creator.create_job(third)
+    assert str(caught.value) == (
+        "acme/users/ndjson/con_0000000000000001: expected a file from one of 3 jobs, got none; check the provider's"
+        " log, then repair the run"
+    )
 
 
 def test_export_of_cybozu_has_no_job(harness: ExportsHarness) -> None:
@@ -338,7 +342,7 @@ def test_repair_resolves_refused_exports_again(new_harness: HarnessFactory, monk
 
 
 def test_unknown_run_cannot_be_repaired(harness: ExportsHarness) -> None:
-    with pytest.raises(EventError, match=f"run {RUN} has no plan"):
+    with pytest.raises(EventError, match=f"^run {RUN}: expected a run with a plan, found none; check the id"):
         harness.creator.repair(RUN)
 
 
@@ -431,7 +435,7 @@ def test_invocation_without_time_to_wait_for_a_preparation_fails(harness: Export
     kill_after_plan(harness, 1, ATTEMPT_1)
     harness.seconds_left = 59
 
-    with pytest.raises(OutOfTimeError, match="still creates the jobs"):
+    with pytest.raises(OutOfTimeError, match="is still creating the jobs"):
         harness.creator.begin(TICK)
 
     assert harness.workflow.starts == []

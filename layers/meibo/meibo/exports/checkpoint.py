@@ -1,7 +1,7 @@
-"""Collect an export that takes several invocations: its finished parts, and the position to resume from.
+"""Collect an export over several invocations: finished parts, and the position from which to resume.
 
-A part is a gzip member in the bucket with a record beside it. The record is written last and makes the part count: if
-two invocations collect the same part, one wins and the other continues after the winner's part.
+A part is a gzip member in the bucket, with a record. The record is written last; a part without a record is ignored. If
+two invocations collect the same part, the first record is used, and the other invocation continues after that part.
 
 Waiting for a busy provider is not a failure: the rows read so far are written as a part, and the workflow resumes
 later.
@@ -29,23 +29,26 @@ from meibo.providers.base import Pages, Step
 PART_BYTES: Final = 16 * 1024 * 1024
 # Reserved at the end of an invocation for writing the part that is being collected.
 RESERVE_SECONDS: Final = 30.0
-# Combining the parts needs at least this time; otherwise the next invocation does it with all of its time.
+# Minimum time for combining the parts. If less time remains, the next invocation combines them.
 MIN_FINISH_SECONDS: Final = 120.0
-# After an invocation that read nothing, the workflow waits at least this long: waiting there costs nothing.
+# Minimum wait after an invocation that read no rows. Step Functions does not charge for the duration of a wait.
 IDLE_WAIT_SECONDS: Final = 60
-# A longer wait than this is not taken from a header; one request finds out whether the limit is still in force.
+# Maximum wait that is accepted from a response header. After it, one request checks whether the limit still applies.
 MAX_WAIT_SECONDS: Final = 3600
 # Auth0 accepts a cursor for 24 hours (https://auth0.com/docs/api/management/v2/introduction, checkpoint pagination),
-# so after a day without a response there is no position to resume from.
+# so after 24 hours without a response the cursor has expired.
 MAX_STANDSTILL: Final = timedelta(hours=24)
 
-# Directories are small compared with what a copy moves: zlib's default level is fast enough.
+# Checkpoint exports are small compared with users exports, so zlib's default level is fast enough.
 _GZIP_LEVEL = 6
 _GZIP_WINDOW_BITS = 31
 
 
 def gzip_compressor() -> zlib._Compress:
-    """Return a compressor of one gzip member. Its header has no time: the same rows give the same bytes."""
+    """Return a compressor for one gzip member.
+
+    Its header contains no timestamp, so the same rows produce the same bytes.
+    """
     return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW_BITS)
 
 
@@ -60,7 +63,7 @@ def gzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Counts of all parts up to and including one."""
+    """Cumulative counts of all parts up to and including a part."""
 
     rows: int = 0
     organizations: int = 0
@@ -71,8 +74,8 @@ class Totals:
 class Part:
     """One finished part.
 
-    ``key`` is None if the part has no rows. ``position`` is the position after its last row. ``gone`` holds the ids of
-    organizations that were deleted before they were read.
+    ``key`` is None if the part has no rows. ``position`` is the position after its last row. ``gone`` contains the
+    ids of organizations that were deleted before they were read.
     """
 
     number: int
@@ -85,17 +88,18 @@ class Part:
     last: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record."""
+        """Return the part's record as a JSON object."""
         return {**asdict(self), "gone": list(self.gone)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Part:
-        """Read a record."""
+        """Return the part that a record describes; raise ArchiveConflictError if another version of Meibo wrote it."""
         try:
             return cls(**{**document, "totals": Totals(**document["totals"]), "gone": tuple(document["gone"])})
         except (KeyError, TypeError):
             raise ArchiveConflictError(
-                "a part was written by another version of Meibo; repair the run to start this export again"
+                "part record: expected the fields of this version of Meibo, found others; repair the run to start this"
+                " export again"
             ) from None
 
 
@@ -175,7 +179,7 @@ class PartStore:
         return part
 
     def add(self, draft: PartBuilder, *, last: bool) -> Part:
-        """Write a part and its record; return the part that counts, which another invocation may have written."""
+        """Write a part and its record; return the stored part, which another invocation may have written first."""
         part, body = draft.finish(self.folder, last=last)
         if part.key:
             self.storage.put_bytes(part.key, body, content_type="application/gzip")
@@ -188,7 +192,7 @@ class PartStore:
         parts = [self.get(number) for number in range(1, count + 1)]
         if missing := [number for number, part in enumerate(parts, 1) if part is None]:
             raise ArchiveConflictError(
-                f"part {missing[0]} of {count} below {self.folder} no longer exists; repair the run"
+                f"{self.folder}: expected {count} parts, found no part {missing[0]}; repair the run"
             )
         return [part for part in parts if part is not None]
 
@@ -205,12 +209,18 @@ def concatenate_parts(storage: ArchiveStorage, parts: Sequence[Part]) -> Iterato
             digest.update(chunk)
             yield chunk
         if digest.hexdigest() != part.sha256:
-            raise CorruptFileError(f"{part.key} does not have the SHA-256 of its record")
+            raise CorruptFileError(
+                f"{part.key}: expected the SHA-256 in the part's record, found another; another program wrote to the"
+                " archive"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """Some parts are written; the workflow waits ``wait_seconds`` and invokes again with the progress."""
+    """The export is unfinished.
+
+    The workflow waits ``wait_seconds`` and invokes the function again with ``progress``.
+    """
 
     progress: CheckpointProgress
     wait_seconds: int
@@ -229,13 +239,13 @@ class Collected:
         return concatenate_parts(self.storage, self.parts)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return counts and organization ids of the reading for the manifest."""
+        """Return the counts and the ids of skipped organizations for the manifest."""
         last = self.parts[-1]
         skipped = [organization_id for part in self.parts for organization_id in part.gone]
         return {
             "parts": len(self.parts),
             "organizations": last.totals.organizations,
-            # Deleted between the list and the reading of them.
+            # Organizations that were deleted after they were listed and before they were read.
             "skipped_organizations": {"count": len(skipped), "ids": skipped},
             **self.pages.notes(last.position),
         }
@@ -243,7 +253,7 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class Collector:
-    """Collects an export in parts; ``time_left`` returns the seconds that the invocation has left."""
+    """Collects an export in parts; ``time_left`` returns the remaining seconds of the invocation."""
 
     storage: ArchiveStorage
     time_left: TimeLeft
@@ -251,14 +261,14 @@ class Collector:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def reading_deadline(self) -> float:
-        """Return the seconds that are left for reading: the end of the invocation is reserved for writing a part."""
+        """Return the remaining seconds for reading: the end of the invocation is reserved for writing a part."""
         return self.time_left() - RESERVE_SECONDS
 
     def collect(self, event: ExportEvent, pages: Pages) -> Collected | Unfinished:
         """Continue the collection, and return either all parts or the progress.
 
-        Without progress in the event, it continues after the parts of this attempt, which an invocation that was
-        killed may have left. The complete parts of an earlier attempt are reused.
+        Without progress in the event, it continues after the parts of this attempt, which a terminated invocation may
+        have written. The complete parts of an earlier attempt are reused.
         """
         export_id = event.export.export_id
         parts = PartStore.of(self.storage, event.run_id, event.attempt, export_id)
@@ -284,7 +294,7 @@ class Collector:
                     if draft.size >= self.part_bytes:
                         last = parts.add(draft, last=False)
                         if last.position != draft.position:
-                            # Another invocation wrote this part, with another end: continue after it.
+                            # Another invocation wrote this part with a different last row: continue after that row.
                             break
                         draft = PartBuilder(last)
                 else:

@@ -1,4 +1,4 @@
-"""Begin a run, repair a run, or create the job of one export: the work of ``create_exports``."""
+"""Start a run, repair a run, or create the job of one export (function ``create_exports``)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from meibo.settings import CreateExportsSettings, Retention
 MAX_JOBS = 3
 # Reserved for writing the attempt's list and starting the workflow.
 RESERVED_SECONDS = 60.0
-# Interval at which the status of an attempt that another invocation prepares is checked.
+# Interval between status checks of an attempt that another invocation is preparing.
 POLL_SECONDS = 5.0
 
 _RUNNING: frozenset[ExecutionStatus] = frozenset({"RUNNING", "PENDING_REDRIVE"})
@@ -39,12 +39,12 @@ _RUNNING: frozenset[ExecutionStatus] = frozenset({"RUNNING", "PENDING_REDRIVE"})
 class RunCreator:
     """Creates runs and their jobs. One object serves one invocation.
 
-    ``configuration`` reads the configuration, which only the resolution of exports needs. ``context.time_left`` returns
-    the seconds that the invocation has left.
+    ``configuration`` returns the configuration. It is called only to resolve exports. ``context.time_left`` returns the
+    remaining seconds of the invocation.
 
     An attempt is prepared by the invocation that wrote its plan: only this invocation creates jobs, writes the list
-    of exports and starts the workflow. All others wait for it. When its time is over, they start the workflow without
-    creating jobs.
+    of exports and starts the workflow. Other invocations wait for it. After ``preparation.until`` they start the
+    workflow without creating jobs.
     """
 
     storage: ArchiveStorage
@@ -56,11 +56,11 @@ class RunCreator:
     invocation: str = field(default_factory=lambda: uuid4().hex)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
-        """Begin the run of a schedule tick. A tick that is delivered again has no effect.
+        """Start the run of a schedule tick. A tick that is delivered again has no effect.
 
         Writes the plan first, then creates as many jobs as the time allows; the workflow creates the others. The
         response lists in ``not_created`` the exports whose job could not be created, with the reason. Raises
-        OutOfTimeError if another invocation still prepares the run when the time of this invocation ends.
+        OutOfTimeError if another invocation is still preparing the run when this invocation runs out of time.
         """
         run_id = run_id_of(scheduled_time)
         plan = self._plan(run_id, 1)
@@ -78,8 +78,8 @@ class RunCreator:
     def repair(self, run_id: str) -> dict[str, Any]:
         """Start another attempt of a run, with the exports of its plan that are not archived.
 
-        If all exports are archived but no run manifest says so, the attempt has no exports. Raises OutOfTimeError if
-        another invocation still prepares an attempt when the time of this invocation ends.
+        If all exports are archived but no run manifest records it, the attempt has no exports. Raises OutOfTimeError if
+        another invocation is still preparing an attempt when this invocation runs out of time.
         """
         run_moment(run_id)
         attempt, plan, plan_is_newest = self._newest_attempt(run_id)
@@ -90,8 +90,8 @@ class RunCreator:
             return {"run_id": run_id, "attempt": attempt, "status": "running"}
         if status == "NEVER_STARTED" and prepared:
             return self._take_over(plan, attempt)
-        # The attempt has ended (Step Functions deletes its history after 90 days) or was never started. Both need a new
-        # attempt, because the old list may contain another domain or secret, and jobs that no longer exist.
+        # The attempt has ended (Step Functions deletes its history after 90 days) or was never started. In both cases a
+        # new attempt is required: the old list may contain an outdated domain or secret, and jobs that no longer exist.
         exports = plan.exports
         missing = self._missing(run_id, exports)
         if missing:
@@ -116,8 +116,8 @@ class RunCreator:
         number = export.job.number + 1 if export.job else 1
         if number > MAX_JOBS:
             raise JobsExhaustedError(
-                f"{MAX_JOBS} jobs were created for {export.export_id} and none delivered its file; see the"
-                " provider's own log, then repair the run"
+                f"{export.export_id}: expected a file from one of {MAX_JOBS} jobs, got none; check the provider's log,"
+                " then repair the run"
             )
         job_id = provider(export.provider).create_job(export, self.context)
         logger.info("job created", extra={"export_id": export.export_id, "job_id": job_id, "number": number})
@@ -134,13 +134,13 @@ class RunCreator:
             if export.has_job and not export.refused and self.context.time_left() >= RESERVED_SECONDS:
                 try:
                     created = self.create_job(export)
-                except Exception as error:  # noqa: BLE001  # one export never stops the others; the workflow tries again
+                except Exception as error:  # noqa: BLE001  # a failed export must not stop the others; the workflow retries it
                     failures.append(_failure(export, error))
             with_jobs.append(created)
         return self._start(plan.run_id, attempt, with_jobs, failures)
 
     def _take_over(self, plan: Plan, attempt: int) -> dict[str, Any]:
-        """Start an attempt that was prepared only in part; the workflow creates the jobs that its list lacks."""
+        """Start a partially prepared attempt; the workflow creates the jobs that are missing from its list."""
         return self._start(plan.run_id, attempt, self._missing(plan.run_id, plan.exports), [])
 
     def _start(
@@ -148,7 +148,7 @@ class RunCreator:
     ) -> dict[str, Any]:
         key = attempt_key(run_id, attempt)
         if not self.storage.put_json(key, Attempt(exports=tuple(exports)).to_json()):
-            # The existing list counts: it may contain jobs, and the workflow reads it.
+            # Use the existing list: the workflow reads it, and it may already contain jobs.
             exports = list(Attempt.from_json(self.storage.read_json(key) or []).exports)
         self.workflow.start(run_id, attempt, bucket=self.bucket, items_key=key)
         jobs = sum(export.job is not None for export in exports)
@@ -192,7 +192,7 @@ class RunCreator:
         written = self._plan(plan.run_id, attempt)
         if written is None:
             raise UnexpectedError(
-                f"S3 rejected the plan of run {plan.run_id}, attempt {attempt}, but the plan does not exist"
+                f"expected to read the existing plan of run {plan.run_id}, attempt {attempt}, found none; invoke again"
             )
         return written
 
@@ -203,7 +203,7 @@ class RunCreator:
         return plan.preparation is not None and self._now() < plan.preparation.until
 
     def _status_once_prepared(self, plan: Plan, attempt: int) -> ExecutionStatus:
-        """Return the status of the attempt's execution, waiting while the plan's writer still prepares it."""
+        """Wait while the plan's writer prepares the attempt, then return the status of its execution."""
         while True:
             status = self.workflow.status(plan.run_id, attempt)
             if (
@@ -214,13 +214,13 @@ class RunCreator:
                 return status
             if self.context.time_left() < RESERVED_SECONDS:
                 raise OutOfTimeError(
-                    f"another invocation still creates the jobs of run {plan.run_id}, attempt {attempt}; if the run"
+                    f"another invocation is still creating the jobs of run {plan.run_id}, attempt {attempt}; if the run"
                     " has not started in 15 minutes, invoke again"
                 )
             self.clock.sleep(POLL_SECONDS)
 
     def _newest_attempt(self, run_id: str) -> tuple[int, Plan, bool]:
-        """Return the run's highest attempt, the newest plan, and whether that plan is the attempt's own.
+        """Return the run's highest attempt, the newest plan, and whether that plan belongs to this attempt.
 
         Both the bucket and Step Functions are read: an execution may exist without a list, and Step Functions deletes
         executions after 90 days.
@@ -230,7 +230,9 @@ class RunCreator:
         planned = max(plans, default=0)
         plan = self._plan(run_id, planned) if planned else None
         if plan is None:
-            raise EventError(f"run {run_id} has no plan; expected the id of a run that a schedule started")
+            raise EventError(
+                f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"
+            )
         attempt = max(plans | others)
         while self.workflow.status(run_id, attempt + 1) != "NEVER_STARTED":
             attempt += 1
@@ -263,12 +265,15 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     if isinstance(error, MeiboError):
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
     # Not a Meibo error: its message may contain sensitive data, so only its kind is reported.
-    reason = f"{safe_description(error)}; the workflow retries and records the failure"
+    reason = (
+        f"{safe_description(error)}; the workflow retries the job and, if it fails again, records the error in the run"
+        " manifest"
+    )
     return {"export_id": export.export_id, "error": UnexpectedError.__name__, "reason": reason}
 
 
 def run_creator(settings: CreateExportsSettings, retention: Retention | None, time_left: TimeLeft) -> RunCreator:
-    """Return the creator that the settings describe, on the archive bucket and the workflow."""
+    """Return a RunCreator for the archive bucket and the workflow in the settings."""
     return RunCreator(
         storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
         workflow=StepFunctionsWorkflow(

@@ -1,4 +1,4 @@
-"""Finish a run: write its manifest, metrics, report and event. The work of ``finish_run``."""
+"""Finish a run: write its manifest, metrics, report and event (function ``finish_run``)."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ class EventBridgeBus:
         if response["FailedEntryCount"]:
             code = response["Entries"][0].get("ErrorCode", "unknown")
             error = errors.AwsBusyError if aws.is_busy_code(code) else errors.UnexpectedError
-            raise error(f"EventBridge rejected the event of the finished run with {code}")
+            raise error(f"EventBridge rejected the event of the finished run with {code}; retried")
 
 
 def _reason(error: Mapping[str, Any]) -> tuple[str, str]:
     name = str(error.get("Error", "Unknown"))
     known = getattr(errors, name, None)
     if not (isinstance(known, type) and issubclass(known, errors.MeiboError)):
-        # Not a Meibo error: the message may contain sensitive data, so it is not copied.
+        # Not a Meibo error: its message may contain sensitive data, so it is not copied.
         return name, "see the function's log and the execution's history in Step Functions"
     cause = str(error.get("Cause", ""))
-    # The error of a refused export is its message; the error of a function is JSON.
+    # The cause is the message of a refused export, or the JSON error of a function.
     with contextlib.suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause)["errorMessage"]
     return name, cause or (known.__doc__ or name)
@@ -120,7 +120,7 @@ class RunFinisher:
     def record_failure(
         self, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Record why one export failed; ``error`` is the error that the workflow caught (``Error`` and ``Cause``)."""
+        """Record the failure of one export; ``error`` is the error that the workflow caught (``Error``, ``Cause``)."""
         name, reason = _reason(error)
         failure = MissingExport(export_id=export.export_id, error=name, reason=reason)
         document = {**asdict(failure), "attempt": attempt}
@@ -156,12 +156,14 @@ class RunFinisher:
         )
 
     def _plan(self, run_id: str, attempt: int) -> Plan:
-        """Return the newest plan up to this attempt; a repair may have written a plan of its own."""
+        """Return the newest plan up to this attempt; a repair may have written its own plan."""
         for number in range(attempt, 0, -1):
             document = self.storage.read_json(plan_key(run_id, number))
             if document is not None:
                 return Plan.from_json(document)
-        raise EventError(f"run {run_id} has no plan; expected the id of a run that a schedule started")
+        raise EventError(
+            f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"
+        )
 
     def _missing(self, run_id: str, attempt: int, export: PlannedExport) -> MissingExport:
         key = failure_key(run_id, attempt, export.export_id)
@@ -183,8 +185,8 @@ def _add_metrics(manifest: RunManifest) -> None:
 
 
 def run_finisher(settings: BucketSettings, retention: Retention | None) -> RunFinisher:
-    """Return the finisher that the settings describe, on the archive bucket and the account's event bus."""
-    # Reports have no retention: they can be written again at any time, and a lifecycle rule may expire them.
+    """Return a RunFinisher for the archive bucket in the settings and the account's event bus."""
+    # Reports have no retention: they can be created again at any time, and a lifecycle rule may delete them.
     reports = S3Storage(aws.s3(), settings.bucket)
     return RunFinisher(
         storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
@@ -196,11 +198,11 @@ def run_finisher(settings: BucketSettings, retention: Retention | None) -> RunFi
 def write_report(archive: ArchiveStorage, run_id: str, attempt: int, now: datetime) -> None:
     """Write the report at the end of an attempt.
 
-    Never raises: the run is archived, and a failed report must not fail it. The failure is logged.
+    Does not raise: the run is archived, and a failed report must not fail it. The failure is logged.
     """
     try:
         page = render(gather(archive, now)).encode()
         archive.put_bytes(report_key(run_id, attempt), page, content_type="text/html; charset=utf-8")
     except Exception as error:  # noqa: BLE001  # see above
-        # The class only, because the message of an unknown error may contain data of users.
+        # Only the class is logged, because the message of an unknown error may contain user data.
         logger.warning("cannot write the report", extra={"run_id": run_id, "error": type(error).__name__})
