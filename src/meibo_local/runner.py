@@ -48,12 +48,12 @@ class CheckedExport:
 
     @property
     def ok(self) -> bool:
-        """Return whether the file agrees with the manifest and the directory."""
+        """Return whether the file matches its manifest and the simulated directory."""
         return self.sha256_matches and self.expected_rows in (None, self.export.rows)
 
 
 def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
-    """Archive the sources into a folder under the bucket's keys. Return the exit status.
+    """Archive the sources into a folder with the same keys as in the bucket. Return the exit status.
 
     It is 0 if all exports are archived, the files have the SHA-256 of their manifests and the changes have the expected
     outcomes, and 1 otherwise. The output of the functions is written to ``log``.
@@ -123,7 +123,7 @@ def _follow(aws: LocalAws, run_id: str, attempt: int, progress: ProgressDisplay)
 
 
 def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
-    # A run reads only the manifests of earlier runs.
+    # Only manifests are uploaded: a run reads nothing else from earlier runs.
     manifests = sorted(archive.glob(f"archive/**/{MANIFEST_NAME}"))
     for path in manifests:
         aws.write(path.relative_to(archive).as_posix(), path.read_bytes())
@@ -177,7 +177,7 @@ def _summary(manifest: RunManifest, checked: list[CheckedExport], width: int) ->
 def _output_to(file: Any) -> Any:
     # The functions print their logs and metrics; moto uses the root logger.
     handler = logging.StreamHandler(file)
-    # The handler of the functions' logger writes to the standard output of the time of its import.
+    # The logger's handler writes to the stdout that was current when it was imported.
     functions_handler = logger.registered_handler
     previous = functions_handler.setStream(file) if isinstance(functions_handler, logging.StreamHandler) else None
     root = logging.getLogger()

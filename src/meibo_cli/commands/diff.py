@@ -36,7 +36,7 @@ WriteRow = Callable[[Iterable[object]], None]
 
 @dataclass(frozen=True)
 class ExportComparison:
-    """The result for an export of one run or of both."""
+    """The comparison of one export; ``only_in`` names the run if only one run contains it."""
 
     export_id: str
     counts: ComparisonCounts | None
@@ -61,8 +61,8 @@ def diff(
         Path | None,
         typer.Option(
             "--csv",
-            help="Write the key and the changed fields of every row that differs to a new file, or to stdout if it is"
-            " -. Text that a spreadsheet would run as a formula begins with an apostrophe.",
+            help="Write each row that differs, with its key and changed fields, to a new file (- for stdout). Text that"
+            " a spreadsheet would run as a formula is prefixed with an apostrophe.",
         ),
     ] = None,
     key: Annotated[
@@ -118,7 +118,7 @@ def _counts(
                 if out is not None:
                     out((before.export_id, change.kind, change.key, " ".join(change.fields)))
         except (duckdb.Error, BrokenProcessPool) as error:
-            # A message of DuckDB may contain a key.
+            # DuckDB's error message may contain a key.
             raise UnexpectedError(
                 f"{before.export_id}: the comparison failed ({type(error).__name__}); check the free memory and the"
                 " free space of TMPDIR"
@@ -158,7 +158,7 @@ def _print(before: str, after: str, comparisons: list[ExportComparison], *, fiel
             f" {format_number(counts.unchanged)} unchanged"
         )
         if counts.duplicates:
-            console.print(f"  {format_number(counts.duplicates)} rows have the key of another row")
+            console.print(f"  {format_number(counts.duplicates)} rows have a duplicate key")
         if fields:
             shown = counts.fields.most_common(None if console.is_terminal is False else _MAX_FIELDS_SHOWN)
             for field, count in shown:

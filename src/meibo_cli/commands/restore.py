@@ -49,13 +49,13 @@ from meibo_cli.selection import (
 from meibo_cli.terminal import escape_control_characters, printable
 
 AUTH0_NOT_RESTORABLE: Final = """\
-Meibo cannot restore at Auth0:
+Meibo cannot restore the following in Auth0:
   - passwords and MFA factors: no export contains them; every user needs a password reset
   - users of other connections (social, enterprise, passwordless): they are created again at their next login
   - organization memberships and roles: see `meibo changes` for memberships
   - logins, dates, linked accounts, and other fields that the import rejects; the report lists them
-  With --upsert, metadata of existing users is replaced, not merged; their e-mail, username, phone and blocked
-  are not changed.
+  With --upsert, metadata of existing users is replaced, not merged; their email, username, phone_number
+  and blocked fields are not changed.
 """
 _CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
 
@@ -80,12 +80,12 @@ def restore(
         str | None, typer.Option("--connection-id", help="With --apply: the id of the database connection.")
     ] = None,
     upsert: Annotated[
-        bool | None, typer.Option("--upsert/--no-upsert", help="With --apply: change existing users, or do not.")
+        bool | None, typer.Option("--upsert/--no-upsert", help="With --apply: update existing users, or ignore them.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --apply: import without confirmation.")] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Convert an archived export into files that its provider imports. With --apply, import them into Auth0.
+    """Convert an archived export into files that the provider can import. With --apply, import them into Auth0.
 
     The credentials for --apply are MEIBO_<SOURCE>_CLIENT_ID and MEIBO_<SOURCE>_CLIENT_SECRET (or _PRIVATE_KEY).
     """
@@ -160,7 +160,8 @@ def _write_auth0(
         names = dict(column_names("auth0", "users", export.folder.address.format, request))
         if "user_id" not in names or "email" not in names:
             raise ConfigurationError(
-                f"{export.export_id}: expected the fields user_id and email, which an import requires"
+                f"{export.export_id}: expected the fields user_id and email, which an import requires; add them"
+                " to the export and start a new run"
             )
         text_only = export.folder.address.format == "csv"
         rows = _csv_objects(path) if text_only else _objects(path)

@@ -65,7 +65,12 @@ def verify(
         str | None,
         typer.Option("--run", "-r", help="Only this run: its id, or latest, or previous.", show_default=False),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Compare what S3 reports, without downloads.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="Compare the size, version and checksum that S3 reports, without downloading objects."
+        ),
+    ] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=32, help="The number of objects to read in parallel.")
@@ -81,8 +86,9 @@ def verify(
         reader = open_archive(archive)
         plan = _plan(reader, export, run)
         if not (plan.tasks or plan.findings or plan.running):
-            # Without exports there is no damage either, but a wrong name must not look like a success.
-            raise ConfigurationError(f"{reader.name} contains no export{f' that matches {export!r}' if export else ''}")
+            # An empty selection has no damage, but a misspelled name must not be reported as success.
+            matching = f" that matches {export!r}" if export else ""
+            raise ConfigurationError(f"{reader.name} contains no export{matching}; `meibo ls` lists the exports")
         result = _verify(reader, plan, console, quick=quick, jobs=jobs)
     if as_json:
         typer.echo(json_text(result.to_json(), indent=2))
