@@ -90,10 +90,12 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """A format with its fields."""
+    """A format with its fields and the options that Auth0 does not document."""
 
     format: str
     fields: tuple[Field, ...]
+    nested_subfields: bool = False
+    csv_booleans: tuple[str, str] = ("false", "true")
 
     def header(self) -> bytes:
         """Return the CSV header; NDJSON has none."""
@@ -110,6 +112,11 @@ class Layout:
     def _json(self, profile: Profile) -> bytes:
         values = {field.output: field.read(profile) for field in self.fields}
         row = {name: value for name, value in values.items() if value is not _ABSENT}
+        if self.nested_subfields:
+            for field in self.fields:
+                root, _, rest = field.output.partition(".")
+                if rest and field.export_as is None and field.output in row:
+                    row.setdefault(root, {})[rest] = row.pop(field.output)
         return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
     def _csv(self, profile: Profile) -> bytes:
@@ -119,7 +126,9 @@ class Layout:
     def _cell(self, field: Field, value: Any) -> str:
         if value is _ABSENT or value is None:
             return ""
-        if isinstance(value, bool | int | float):
+        if isinstance(value, bool):
+            return self.csv_booleans[value]
+        if isinstance(value, int | float):
             return json.dumps(value)
         if field.name in GENERATED_DATES:
             return str(value)

@@ -11,6 +11,7 @@ from xml.sax.saxutils import escape
 from flask import Flask, Response, request
 
 from meibo_simulators.auth0.export_files import ExportFile
+from meibo_simulators.auth0.switches import Switches
 from meibo_simulators.auth0.tenant import SimulatedTenant
 
 CHUNK_BYTES = 256 * 1024
@@ -39,7 +40,7 @@ def _respond(tenant: SimulatedTenant, path: str) -> Response:
         file = tenant.jobs.file(path.split("/")[1], path)
     except KeyError:
         return s3_error(404, "NoSuchKey", "The specified key does not exist.")
-    return _content(file, ranges=tenant.switches.file_ranges)
+    return _content(file, tenant.switches)
 
 
 def _rejection(tenant: SimulatedTenant) -> Response | None:
@@ -68,21 +69,23 @@ def _rejection(tenant: SimulatedTenant) -> Response | None:
     return None
 
 
-def _content(file: ExportFile, *, ranges: bool) -> Response:
+def _content(file: ExportFile, switches: Switches) -> Response:
     headers = {
         "Last-Modified": formatdate(file.modified, usegmt=True),
         "Server": "AmazonS3",
         "x-amz-request-id": secrets.token_hex(8).upper(),
         "ETag": file.etag,
     }
-    if ranges:
+    if switches.file_content_encoding is not None:
+        headers["Content-Encoding"] = switches.file_content_encoding
+    if switches.file_ranges:
         headers["Accept-Ranges"] = "bytes"
     if request.headers.get("If-Match", file.etag) not in ("*", file.etag):
         return s3_error(412, "PreconditionFailed", "At least one of the preconditions you specified did not hold.")
     if request.headers.get("If-None-Match") == file.etag:
         return Response(status=304, headers=headers)
     start, end, status = 0, file.size, 200
-    requested = request.range if ranges else None
+    requested = request.range if switches.file_ranges else None
     # S3 ignores malformed and multiple ranges.
     if requested and len(requested.ranges) == 1 and request.headers.get("If-Range", file.etag) == file.etag:
         span = requested.range_for_length(file.size)

@@ -17,9 +17,6 @@ from meibo_simulators.profiles import timestamp
 from meibo_simulators.site import Site
 
 MAX_CSV_FIELDS = 30
-MAX_PENDING_IMPORTS = 2
-JOB_SECONDS = 86400
-"""Seconds until a job is deleted."""
 CONNECTION_PATTERN = "^con_[A-Za-z0-9]{16}$"
 JOB_ID = {"type": "string", "pattern": "^job_[A-Za-z0-9]{16}$"}
 
@@ -148,7 +145,8 @@ class Jobs:
                 raise _field_error(f"Cannot export {name} as CSV, name its properties", f"[{position}].name")
             if requested_field.root not in EXPORTABLE:
                 raise _field_error(f"No enum match for: {name}", f"[{position}].name")
-        return Layout("csv" if is_csv else "ndjson", fields)
+        switches = self._switches
+        return Layout("csv" if is_csv else "ndjson", fields, switches.nested_subfields, switches.csv_booleans)
 
     def file(self, job_id: str, path: str | None = None) -> ExportFile:
         """Return the file of an export job. Raise KeyError if there is none, or none at a path of the file host."""
@@ -163,7 +161,7 @@ class Jobs:
         """Create an import job; ``work`` runs when the duration of the import is over."""
         with self._lock:
             active = len(self._pending_imports())
-            if active >= MAX_PENDING_IMPORTS:
+            if active >= self._switches.import_concurrency:
                 message = f"There are {active} active import users jobs, please wait until some of them are finished"
                 raise ApiError(429, f"{message} and try again", "too_many_requests")
             job = self._create("users_import", properties)
@@ -192,7 +190,7 @@ class Jobs:
             job = self.all.get(job_id)
             if job is None:
                 raise job_missing()
-            expired = self._site.now() - job.created >= JOB_SECONDS
+            expired = self._site.now() - job.created >= self._switches.job_ttl
             if expired or (job.fate == "vanished" and job.polls >= job.pending_polls):
                 raise job_missing()
             return job
@@ -209,6 +207,8 @@ class Jobs:
             completed = status == "completed"
             if completed and job.file is not None:
                 body["location"] = self._files.location(job.path)
+                if switches.summary:
+                    body["summary"] = {"failed": 0, "updated": 0, "inserted": 0, "total": job.file.rows}
             elif completed:
                 body["summary"] = job.summary
             if status == "failed":

@@ -273,7 +273,7 @@ def assign_roles(call: Call) -> None:
 def remove_roles(call: Call) -> None:
     role_ids = call.body(ROLES_SCHEMA)["roles"]
     organization, user_id, organizations = call.organization, call.path["user_id"], call.tenant.organizations
-    removed = _known_roles(call.tenant, role_ids)
+    removed = _known_roles(call.tenant, role_ids, removing=True)
     roles = [role_id for role_id in organizations.member_roles(organization.id, user_id) if role_id not in removed]
     organizations.set_member_roles(organization.id, user_id, roles)
 
@@ -281,17 +281,17 @@ def remove_roles(call: Call) -> None:
 def _member_roles(call: Call) -> list[str]:
     """Return the role ids of the member in the path. Raise the 404 of a user who is not a member."""
     organization, user_id, organizations = call.organization, call.path["user_id"], call.tenant.organizations
-    if not organizations.is_member(organization.id, user_id):
+    if call.tenant.switches.roles_of_non_member == "refuse" and not organizations.is_member(organization.id, user_id):
         raise user_missing()
     return organizations.member_roles(organization.id, user_id)
 
 
-def _known_roles(tenant: SimulatedTenant, role_ids: list[str]) -> list[str]:
-    for role_id in role_ids:
-        # Recorded for the removal of a role; the response to the assignment is not known.
-        if role_id not in tenant.organizations.roles:
-            raise ApiError(404, f"No such role with id: {role_id}")
-    return role_ids
+def _known_roles(tenant: SimulatedTenant, role_ids: list[str], *, removing: bool = False) -> list[str]:
+    unknown = [role_id for role_id in role_ids if role_id not in tenant.organizations.roles]
+    # Recorded for the removal of a role; the response to the assignment is not known.
+    if unknown and (removing or tenant.switches.unknown_role == "refuse"):
+        raise ApiError(404, f"No such role with id: {unknown[0]}")
+    return [role_id for role_id in role_ids if role_id not in unknown]
 
 
 # -- invitations
@@ -303,7 +303,7 @@ def create_invitation(call: Call) -> Any:
     body = call.body(INVITATION_SCHEMA)
     organization = call.organization
     _check_references(tenant, organization.id, body)
-    return json_response(tenant.invitations.create(organization, body), 201)
+    return json_response(tenant.invitations.create(organization, body), tenant.switches.invitation_status)
 
 
 def _check_references(tenant: SimulatedTenant, organization_id: str, body: dict[str, Any]) -> None:

@@ -77,6 +77,8 @@ class RateLimits:
         empty, headers = self._take(tier, buckets)
         if empty is None:
             return headers
+        if self._switches.retry_after:
+            headers["Retry-After"] = str(max(1, math.ceil(int(headers["x-ratelimit-reset"]) - self._now())))
         message = (
             "Global limit has been reached"
             if empty == GLOBAL

@@ -14,6 +14,10 @@ class Switches:
     """Settings that may be changed while the tenant is running. Defaults are the best-evidenced behaviour."""
 
     # tokens
+    token_lifetime: int = 86400
+    """Seconds until a token expires, which is a setting of an API."""
+    token_scope: bool = True
+    """Include ``scope`` in the response, as documented; no recorded response has it."""
     refused_client: Literal["access_denied", "invalid_client"] = "access_denied"
 
     # export jobs
@@ -25,6 +29,10 @@ class Switches:
     """Outcome of jobs that are not in ``jobs.fates``."""
     progress: bool = False
     """Include percentage_done and time_left_seconds in responses."""
+    summary: bool = False
+    """Include a summary in completed exports, as in imports."""
+    job_ttl: float = 86400.0
+    """Seconds until a job is deleted."""
 
     # location and file
     location_ttl: float = 60.0
@@ -33,11 +41,21 @@ class Switches:
     """Host and port of locations; None: those of the export file host."""
     redirect_files_to: str | None = None
     file_ranges: bool = True
+    file_content_encoding: str | None = None
+    """Content-Encoding of the export file."""
     gzip_files: bool = True
     file_damage: Callable[[bytes], bytes] | None = None
     """Function that changes the file of a job once, so that all ranges contain the same damage."""
 
+    # formats
+    nested_subfields: bool = False
+    """Write user_metadata.x without export_as as a nested object in NDJSON; if off, as a flat key."""
+    csv_booleans: tuple[str, str] = ("false", "true")
+    """The CSV values of False and True."""
+
     # connections and organizations
+    hide_connection_options: bool = True
+    """Omit the options of connections without read:connections_options, as since 2025-07."""
     members_always_next: bool = False
     """Add ``next`` to every members page that is not empty, as recorded until 2026-04."""
     members_repeat_cursor: bool = False
@@ -55,6 +73,14 @@ class Switches:
     # changes
     unknown_member: Literal["refuse", "ignore"] = "refuse"
     """Handling of an unknown user id: reject the complete request with 400, or ignore the id and return 204."""
+    roles_of_non_member: Literal["accept", "refuse"] = "refuse"
+    """Handling of a request for the roles of a user who is not a member: process it, or return 404."""
+    unknown_role: Literal["refuse", "ignore"] = "refuse"
+    """Handling of an unknown role id in an assignment: return 404, or ignore the id and return 204."""
+    invitation_status: Literal[200, 201] = 201
+    """Status of a new invitation: 201 as recorded, or 200 as documented."""
+    import_concurrency: int = 2
+    """Maximum number of pending imports; Auth0 raises it on request."""
     import_seconds: float = 1.0
     """Seconds (of the tenant's clock) that an import is pending; its users are hidden until then."""
 
@@ -62,3 +88,5 @@ class Switches:
     rate_tier: Literal["free", "essentials", "enterprise", "enterprise_nonproduction"] | None = None
     rate_refill: Literal["second", "window"] = "second"
     """Refill the tokens every second in equal shares, or all at the start of the minute (up to the burst)."""
+    retry_after: bool = False
+    """Add Retry-After to a 429; documented for token quotas only."""

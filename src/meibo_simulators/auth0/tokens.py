@@ -22,7 +22,6 @@ MAX_ASSERTION_LENGTH = 2048
 MAX_CLAIM_LENGTH = 64
 MAX_ASSERTION_SECONDS = 300
 SKEW_SECONDS = 10
-TOKEN_SECONDS = 86400
 _UNAUTHORIZED = OAuthError(401, "access_denied", "Unauthorized")
 
 
@@ -102,26 +101,26 @@ class Tokens:
                 f'Client "{client.id}" is not authorized to access resource server "{audience}". '
                 'You need to create a "client-grant" associated to this API.',
             )
-        now = self._site.now()
+        now, lifetime = self._site.now(), self._switches.token_lifetime
         claims = {
             "iss": f"https://{self._site.host}/",
             "sub": f"{client.id}@clients",
             "aud": audience,
             "iat": int(now),
-            "exp": int(now) + TOKEN_SECONDS,
+            "exp": int(now) + lifetime,
             "scope": " ".join(sorted(client.scopes)),
             "gty": "client-credentials",
             "azp": client.id,
             "jti": secrets.token_hex(8),
         }
         token = jwt.encode(claims, self._key, algorithm="HS256")
-        self._grants[token] = Grant(client.id, client.scopes, now + TOKEN_SECONDS)
+        self._grants[token] = Grant(client.id, client.scopes, now + lifetime)
         self.issued += 1
         return {
             "access_token": token,
-            "expires_in": TOKEN_SECONDS,
+            "expires_in": lifetime,
             "token_type": "Bearer",
-            "scope": claims["scope"],
+            **({"scope": claims["scope"]} if self._switches.token_scope else {}),
         }
 
     def _authenticate(self, form: dict[str, Any]) -> Client:

@@ -105,7 +105,8 @@ def list_roles(call: Call) -> Any:
 def list_connections(call: Call) -> Any:
     query = call.query({**OFFSET_QUERY, **CHECKPOINT_QUERY, **FIELDS_QUERY, "name": {"type": "string"}})
     strategies = request.args.getlist("strategy")
-    with_options = "read:connections_options" in call.grant.scopes
+    hidden = call.tenant.switches.hide_connection_options
+    with_options = not hidden or "read:connections_options" in call.grant.scopes
     rows = [
         # Recorded: these two are always included, whatever ``fields`` contains.
         with_fields(_connection(connection, with_options=with_options), query, ("id", "is_domain_connection"))

@@ -16,8 +16,6 @@ from meibo_simulators.cybozu.domain import SimulatedDomain
 from meibo_simulators.cybozu.errors import CybozuError, PageError, invalid
 from meibo_simulators.cybozu.parameters import listed, paging, parameters, required
 
-#: Cybozu documents X-HTTP-Method-Override for URLs above 4 or 8 KB.
-MAX_URL_LENGTH = 8192
 View = Callable[["SimulatedDomain"], dict[str, Any]]
 
 
@@ -28,7 +26,7 @@ def domain_application(domain: SimulatedDomain) -> Flask:
 
     @app.errorhandler(CybozuError)
     def handle_error(error: CybozuError) -> Response:
-        return _json_response(error.body, error.status, error.headers)
+        return _json_response(error.body(switches), error.status, error.headers)
 
     @app.errorhandler(PageError)
     def handle_page(error: PageError) -> Response:
@@ -62,8 +60,9 @@ def domain_application(domain: SimulatedDomain) -> Flask:
                     raise CybozuError("CB_NO02")
                 chunks = csv_file(domain.structure, switches, name)
                 body: Any = b"".join(chunks) if switches.csv_sized else chunks
-                headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
-                return Response(body, headers=headers, content_type="text/csv;charset=UTF-8")
+                disposition = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+                headers = disposition if switches.csv_disposition else {}
+                return Response(body, headers=headers, content_type=switches.csv_content_type)
 
         app.add_url_rule(f"/v1/csv/{name}.csv", name, respond, methods=["GET"])
 
@@ -90,7 +89,7 @@ class _Gate:
 
     def __enter__(self) -> bool:
         domain, switches = self._domain, self._domain.switches
-        if len(request.environ["REQUEST_URI"]) > MAX_URL_LENGTH:
+        if len(request.environ["REQUEST_URI"]) > switches.max_url_length:
             raise PageError(414, "Request-URI Too Large")
         is_administrator = domain.access.check(request.headers.get, request.remote_addr or "")
         limit = switches.concurrency_limit
@@ -115,10 +114,13 @@ class _Gate:
 def list_users(domain: SimulatedDomain) -> dict[str, Any]:
     """Return the users selected by ``ids`` or ``codes``, or a page of all users."""
     given = parameters()
-    key, values = _selection(given)
-    offset, size = paging(given)
-    directory = domain.directory
-    users = directory.find(key, values)[offset : offset + size] if values else directory.page(offset, size)
+    key, values = _selection(domain, given)
+    offset, size = _paging(domain, given)
+    directory, administrator = domain.directory, domain.switches.administrator_in_json
+    if values:
+        users = directory.find(key, values, administrator=administrator)[offset : offset + size]
+    else:
+        users = directory.page(offset, size, administrator=administrator)
     body = {"users": [domain.switches.shown(user) for user in users]}
     if domain.between_pages:
         domain.between_pages.popleft()()
@@ -153,7 +155,7 @@ def list_users_of_organization(domain: SimulatedDomain) -> dict[str, Any]:
     """Return a page of an organization's users with their titles in it."""
     given = parameters()
     code = required(given, "code")
-    offset, size = paging(given)
+    offset, size = _paging(domain, given)
     if code not in {unit["code"] for unit in domain.structure.organizations}:
         _reject_unknown_code(domain)
     members = list(domain.structure.in_organization(code))[offset : offset + size]
@@ -164,7 +166,7 @@ def list_users_of_group(domain: SimulatedDomain) -> dict[str, Any]:
     """Return a page of a group's users."""
     given = parameters()
     code = required(given, "code")
-    offset, size = paging(given)
+    offset, size = _paging(domain, given)
     groups = [group for group in domain.structure.groups if group["code"] == code]
     if not groups:
         _reject_unknown_code(domain)
@@ -176,7 +178,7 @@ def list_services(domain: SimulatedDomain) -> dict[str, Any]:
     """Return the services of a page of users."""
     given = parameters()
     codes = set(listed(given, "codes"))
-    offset, size = paging(given)
+    offset, size = _paging(domain, given)
     users = ((domain.directory.user(index)["code"], index) for index in domain.directory.numbers())
     chosen = [(code, index) for code, index in users if not codes or code in codes][offset : offset + size]
     return {"users": [{"code": code, "services": [name for name, _ in services(index)]} for code, index in chosen]}
@@ -202,17 +204,21 @@ def _shown_user(domain: SimulatedDomain, index: int) -> dict[str, Any]:
     return domain.switches.shown(domain.directory.user(index))
 
 
-def _selection(given: dict[str, Any]) -> tuple[str, list[str]]:
+def _paging(domain: SimulatedDomain, given: dict[str, Any]) -> tuple[int, int]:
+    return paging(given, domain.switches.size_over_limit)
+
+
+def _selection(domain: SimulatedDomain, given: dict[str, Any]) -> tuple[str, list[str]]:
     ids, codes = listed(given, "ids"), listed(given, "codes")
-    if ids and codes:
+    if ids and codes and domain.switches.both_ids_and_codes == "refuse":
         raise invalid("ids", "ids と codes は同時に指定できません。")
     return ("id", ids) if ids else ("code", codes)
 
 
 def _page(domain: SimulatedDomain, entries: list[Entry]) -> list[Entry]:
     given = parameters()
-    key, values = _selection(given)
-    offset, size = paging(given)
+    key, values = _selection(domain, given)
+    offset, size = _paging(domain, given)
     return [entry for entry in entries if not values or entry[key] in values][offset : offset + size]
 
 

@@ -50,13 +50,15 @@ class Access:
         if address not in (switches.allowed_ips or ()):
             if switches.allowed_ips is not None and switches.basic is None:
                 raise PageError(403, "Error")
-            # A token, which uses the same header, is accepted instead; this is not documented.
             is_basic = kind.lower() == "basic" and _pair(value) == switches.basic
-            if switches.basic is not None and not is_basic and not bearer:
+            is_token = bearer and switches.basic_with_token
+            if switches.basic is not None and not is_basic and not is_token:
                 raise PageError(401, "Unauthorized", {"WWW-Authenticate": 'Basic realm="Users"'})
         if bearer:
             return self._check_token(value)
         password = header("X-Cybozu-Authorization")
+        if password is None and switches.login_redirect:
+            raise PageError(302, "Login", {"Location": "/login?saml=on"})
         if password is None:
             raise self._rejected("CB_AU01")
         pair = _pair(password)

@@ -12,7 +12,6 @@ from meibo_simulators.cybozu.switches import Switches
 
 BOM = "\ufeff".encode()
 ROWS_PER_CHUNK = 200
-HIDDEN_PASSWORD = "*"  # noqa: S105 - the value that replaces every password
 _USER_COLUMNS = (
     *("surName", "givenName", "surNameReading", "givenNameReading", "localName", "localNameLocale", "email", "valid"),
     *("locale", "timezone", "phone", "extensionNumber", "mobilePhone", "url"),
@@ -42,34 +41,35 @@ def csv_file(structure: Structure, switches: Switches, name: str) -> Iterator[by
 
 def _rows(structure: Structure, switches: Switches, name: str) -> Iterable[list[Any]]:
     directory = structure.directory
+    delete = [""] if switches.csv_delete_column else []
     if name == "user":
-        return (_user_row(switches.shown(user)) for user in directory.users())
+        return (_user_row(switches.shown(user), switches, delete) for user in directory.users())
     if name == "organization":
         # Organizations have no delete column; an organization that is missing in an imported file is deleted.
         columns = ("localName", "localNameLocale", "parentCode", "description")
-        return ([*_start(unit), *(unit[column] for column in columns)] for unit in structure.organizations)
+        return ([*_start(unit, switches), *(unit[column] for column in columns)] for unit in structure.organizations)
     if name == "title":
-        return ([*_start(title), title["description"], ""] for title in structure.titles)
+        return ([*_start(title, switches), title["description"], *delete] for title in structure.titles)
     if name == "group":
         return (
-            [*_start(group), group["type"], group["description"], ""]
+            [*_start(group, switches), group["type"], group["description"], *delete]
             for group in structure.groups
             if group["type"] != "system"
         )
     return ([directory.user(index)["code"], *_cells(structure, name, index)] for index in directory.numbers())
 
 
-def _start(entry: dict[str, Any]) -> list[Any]:
-    new_code = ""
+def _start(entry: dict[str, Any], switches: Switches) -> list[Any]:
+    new_code = {"empty": "", "same": entry["code"], "star": "*"}[switches.csv_new_code]
     return [entry["code"], entry["name"], new_code]
 
 
-def _user_row(user: dict[str, Any]) -> list[Any]:
-    """Return a row of user.csv: 25 columns, the last to delete the user, and one per custom item."""
+def _user_row(user: dict[str, Any], switches: Switches, delete: list[str]) -> list[Any]:
+    """Return a row of user.csv: 25 columns (24 without the delete column) and one per custom item."""
     values = {**user, "valid": "1" if user["valid"] else "0"}
     columns = [values[name] for name in _USER_COLUMNS]
     items = [item["value"] for item in user["customItemValues"]]
-    return [*_start(user), HIDDEN_PASSWORD, *columns, "", *items]
+    return [*_start(user, switches), switches.csv_password, *columns, *delete, *items]
 
 
 def _cells(structure: Structure, name: str, index: int) -> Iterator[str]:

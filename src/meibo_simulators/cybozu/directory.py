@@ -140,17 +140,17 @@ class Directory:
         numbers = (index for index in self.numbers() if user_code(self.seed, index) == code)
         return next(numbers, None)
 
-    def page(self, offset: int, size: int) -> list[Entry]:
-        """Return a page of the list; the built-in Administrator is its first user."""
-        first = [administrator_record()] if offset == 0 else []
+    def page(self, offset: int, size: int, *, administrator: bool) -> list[Entry]:
+        """Return a page of the list, whose first user is the built-in Administrator if ``administrator`` is set."""
+        first = [administrator_record()] if administrator and offset == 0 else []
         with self._lock:
-            numbers = self._order[max(0, offset - 1) : offset - 1 + size]
+            numbers = self._order[max(0, offset - administrator) : offset - administrator + size]
             return first + [self.user(index) for index in numbers]
 
-    def find(self, key: str, values: list[str]) -> list[Entry]:
+    def find(self, key: str, values: list[str], *, administrator: bool) -> list[Entry]:
         """Return the users whose ``id`` or ``code`` is among the values; unknown values are ignored."""
-        administrator = administrator_record()
-        matches = [administrator] if administrator[key] in values else []
+        built_in = administrator_record()
+        matches = [built_in] if administrator and built_in[key] in values else []
         name = user_id if key == "id" else lambda index: user_code(self.seed, index)
         return matches + [self.user(index) for index in self.numbers() if name(index) in values]
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-# code -> (status, message)
+from meibo_simulators.cybozu.switches import Switches
+
+# code -> (status, Japanese, English)
 ERRORS = {
-    "CB_AU01": (401, "ログインしてください。"),
+    "CB_AU01": (401, "ログインしてください。", "Please login."),
     "CB_WA01": (
         401,
         "ユーザーのパスワード認証に失敗しました。「X-Cybozu-Authorization」ヘッダーの値が正しくありません。",
+        "Password authentication failed. The value in http header of X-Cybozu-Authorization is not valid.",
     ),
-    "CB_NO02": (403, "権限がありません。"),
-    "CB_VA01": (400, "入力内容が正しくありません。"),
-    "CB_IJ01": (400, "不正なJSON文字列です。"),
-    "GAIA_TO04": (429, "同時接続数の上限を超えました。"),
+    "CB_NO02": (403, "権限がありません。", "No privilege to proceed."),
+    "CB_VA01": (400, "入力内容が正しくありません。", "Missing or invalid input."),
+    "CB_IJ01": (400, "不正なJSON文字列です。", "Invalid JSON string."),
+    "GAIA_TO04": (429, "同時接続数の上限を超えました。", "Too many concurrent requests."),
 }
 
 
@@ -31,12 +34,17 @@ class CybozuError(Exception):
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(code)
-        default_status, message = ERRORS[code]
-        self.status = status or default_status
+        self.code = code
+        self.errors = errors
+        self.status = status or ERRORS[code][0]
         self.headers = {"X-Cybozu-Error": code, **(headers or {})}
-        self.body: dict[str, Any] = {"message": message, "id": secrets.token_urlsafe(15), "code": code}
-        if errors is not None:
-            self.body["errors"] = errors
+
+    def body(self, switches: Switches) -> dict[str, Any]:
+        """Return the body in the language of the switches, with the text in ``message`` or ``reason``."""
+        text = ERRORS[self.code][1 if switches.language == "ja" else 2]
+        name = "message" if switches.error_message else "reason"
+        body = {name: text, "id": secrets.token_urlsafe(15), "code": self.code}
+        return body if self.errors is None else {**body, "errors": self.errors}
 
 
 class PageError(Exception):

@@ -54,13 +54,15 @@ def listed(given: dict[str, Any], name: str) -> list[str]:
     return values
 
 
-def paging(given: dict[str, Any]) -> tuple[int, int]:
-    """Return (offset, size). A size over 100 is reduced to 100, as recorded."""
+def paging(given: dict[str, Any], size_over_limit: str) -> tuple[int, int]:
+    """Return (offset, size). A size over 100 is reduced to 100 unless the switch rejects it."""
     offset, size = _number(given, "offset", 0), _number(given, "size", LIMIT)
     if offset < 0:
         raise invalid("offset", "0以上で指定してください。")
     if size < 1:
         raise invalid("size", "1以上で指定してください。")
+    if size > LIMIT and size_over_limit == "refuse":
+        raise invalid("size", f"{LIMIT}以下で指定してください。")
     return offset, min(size, LIMIT)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+import pytest
 
 from meibo_local.sample_changes import sample_changes, send_sample_changes
 from tests.integration.changes.conftest import Queue
@@ -87,8 +90,27 @@ def test_roles_are_assigned_after_the_membership(queue: Queue) -> None:
         assert queue.tenant.organizations.member_roles(queue.organization, person) == queue.roles[:2]
 
 
-def test_person_is_invited_once_without_an_email(queue: Queue) -> None:
+@pytest.mark.parametrize(("switch", "outcome", "dead_letters"), [("refuse", "rejected", 1), ("ignore", "applied", 0)])
+def test_unknown_role_is_rejected_if_the_tenant_rejects_it(
+    queue: Queue, switch: Any, outcome: str, dead_letters: int
+) -> None:
+    # given
+    queue.tenant.switches.unknown_role = switch
+    message = queue.send(*queue.people[:2], roles=["rol_0000000000000404"])
+
+    # when
+    queue.drain()
+
+    # then
+    assert queue.outcomes(message) == dict.fromkeys(queue.people[:2], outcome)
+    assert queue.members() == frozenset(queue.people[:2])
+    assert len(queue.aws.changes.take_dead_letters()) == dead_letters
+
+
+@pytest.mark.parametrize("status", [200, 201])
+def test_person_is_invited_once_without_an_email(queue: Queue, status: Any) -> None:
     # given: the same change twice, as two messages
+    queue.tenant.switches.invitation_status = status
     terms = {"client_id": "portal", "inviter": "人事部", "ttl_sec": 3600}
     change = queue.change("new.person@example.com", action="invite", roles=queue.roles[:1], invitation=terms)
     messages = [queue.aws.changes.send({**change, "change_id": f"hr-{number}"}) for number in range(2)]

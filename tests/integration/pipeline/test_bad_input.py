@@ -185,6 +185,17 @@ def test_location_without_a_scheme_is_https(system: System) -> None:
     assert system.run()["complete"] is True
 
 
+def test_file_with_a_content_encoding_is_archived_as_delivered(system: System) -> None:
+    system.configure(system.auth0_source({"dataset": "users"}))
+    system.tenant.switches.file_content_encoding = "gzip"
+
+    (export,) = system.run()["exports"]
+
+    (job_id,) = system.tenant.jobs.all
+    assert export["rows"] == system.tenant.expected_rows()
+    assert system.aws.read(export["key"]) == system.tenant.expected_file(job_id).read()
+
+
 # -- files -----------------------------------------------------------------------------------------------------
 
 

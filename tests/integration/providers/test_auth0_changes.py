@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
@@ -102,6 +104,42 @@ def test_roles_are_added_to_those_of_the_member(
     assert tenant.organizations.member_roles(organization, people[0]) == roles[:3]
 
 
+def test_unknown_role_that_the_tenant_ignores_is_not_an_error(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+) -> None:
+    tenant.switches.unknown_role = "ignore"
+    role = next(iter(tenant.organizations.roles))
+    add_members(client, organization, people[:1])
+
+    add_roles(client, organization, people[0], [role, "rol_9999999999999999"])
+
+    assert tenant.organizations.member_roles(organization, people[0]) == [role]
+
+
+def test_roles_of_a_user_who_is_not_a_member_are_rejected(
+    client: Auth0Client, organization: str, people: list[str], tenant: SimulatedTenant
+) -> None:
+    role = next(iter(tenant.organizations.roles))
+
+    with pytest.raises(RequestRefusedError) as caught:
+        add_roles(client, organization, people[0], [role])
+
+    assert caught.value.status == 404
+
+
+def test_roles_that_the_tenant_accepts_before_the_membership_remain(
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+) -> None:
+    tenant.switches.roles_of_non_member = "accept"
+    role = next(iter(tenant.organizations.roles))
+
+    add_roles(client, organization, people[0], [role])
+    add_members(client, organization, people[:1])
+
+    assert tenant.memberships[organization] == {people[0]}
+    assert tenant.organizations.member_roles(organization, people[0]) == [role]
+
+
 def test_unknown_role_is_named_in_the_error(client: Auth0Client, organization: str, people: list[str]) -> None:
     add_members(client, organization, people[:1])
 
@@ -109,9 +147,11 @@ def test_unknown_role_is_named_in_the_error(client: Auth0Client, organization: s
         add_roles(client, organization, people[0], ["rol_9999999999999999"])
 
 
+@pytest.mark.parametrize("status", [200, 201])
 def test_invitation_is_created_without_an_e_mail_and_listed(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, status: Any
 ) -> None:
+    tenant.switches.invitation_status = status
     role = next(iter(tenant.organizations.roles))
     terms = InvitationTerms(client_id="portal", inviter="Human Resources", ttl_sec=3600)
     invitation = create_invitation(client, organization, "New@example.com", terms, [role])
@@ -142,6 +182,26 @@ def test_users_are_looked_up(tenant: SimulatedTenant, client: Auth0Client, peopl
     assert users_by_email(client, "missing@example.com") == []
     assert user_exists(client, people[0])
     assert not user_exists(client, "auth0|000000000000000000000000")
+
+
+@pytest.mark.parametrize("retry_after", [False, True])
+def test_429_is_retried_with_and_without_retry_after(
+    tenant: SimulatedTenant,
+    client: Auth0Client,
+    clock: FakeClock,
+    organization: str,
+    people: list[str],
+    retry_after: bool,
+) -> None:
+    tenant.switches.rate_tier, tenant.switches.retry_after = "essentials", retry_after
+    for _ in range(20):
+        tenant.limits.take("write_members")
+
+    add_members(client, organization, people[:1])
+
+    assert tenant.limits.refused == 1
+    assert 0 < sum(clock.slept) < 5
+    assert tenant.memberships[organization] == {people[0]}
 
 
 @pytest.mark.parametrize("tier", ["free", "essentials"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import traceback
 from typing import Any
 
@@ -87,6 +88,36 @@ def test_token_that_expires_early_is_replaced(tenant: SimulatedTenant, client: A
 
     assert wait(client, job_id) == "completed"
     assert tenant.tokens.issued == 2
+
+
+@pytest.mark.parametrize("scope", [True, False])
+def test_expired_token_is_replaced(tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, scope: bool) -> None:
+    tenant.switches.token_lifetime, tenant.switches.token_scope = 600, scope
+    job_id = export(client)
+    clock.sleep(601)
+
+    assert wait(client, job_id) == "completed"
+    assert tenant.tokens.issued == 2
+
+
+@pytest.mark.parametrize("progress", [True, False])
+@pytest.mark.parametrize("summary", [True, False])
+def test_optional_properties_of_a_job_are_ignored(
+    tenant: SimulatedTenant, client: Auth0Client, progress: bool, summary: bool
+) -> None:
+    tenant.switches.progress, tenant.switches.summary = progress, summary
+
+    assert wait(client, export(client)) == "completed"
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_parts_of_a_field_are_flat_keys(tenant: SimulatedTenant, client: Auth0Client, nested: bool) -> None:
+    tenant.switches.nested_subfields = nested
+    job_id = export(client, limit=1, fields=["user_id", "user_metadata.country"])
+
+    row = json.loads(tenant.expected_file(job_id).content())
+
+    assert set(row) == {"user_id", "user_metadata.country"}
 
 
 @pytest.mark.parametrize("scheme", ["https", "none"])

@@ -47,9 +47,12 @@ def test_users_are_imported_and_faults_are_reported(
     assert tenant.jobs.completion_emails == 0
 
 
-def test_third_import_raises_provider_busy(tenant: SimulatedTenant, client: Auth0Client) -> None:
-    tenant.switches.import_seconds = 3600
-    for _ in range(2):
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+def test_import_over_the_limit_raises_provider_busy(
+    tenant: SimulatedTenant, client: Auth0Client, concurrency: int
+) -> None:
+    tenant.switches.import_seconds, tenant.switches.import_concurrency = 3600, concurrency
+    for _ in range(concurrency):
         send(client)
 
     with pytest.raises(ProviderBusyError) as caught:

@@ -43,6 +43,20 @@ def test_domain_without_custom_items_is_read(domain: SimulatedDomain, client: Cy
     assert b"".join(client.stream_csv("users")) == domain.expected_csv()
 
 
+@pytest.mark.parametrize("content_type", ["text/csv", "text/csv; charset=utf-8", "application/octet-stream"])
+@pytest.mark.parametrize("delete_column", [True, False])
+@pytest.mark.parametrize("new_code", ["empty", "same", "star"])
+def test_columns_and_headers_of_a_csv_file_may_differ(
+    domain: SimulatedDomain, client: CybozuClient, content_type: str, delete_column: bool, new_code: Any
+) -> None:
+    switches = domain.switches
+    switches.csv_content_type, switches.csv_disposition = content_type, content_type == "text/csv"
+    switches.csv_delete_column, switches.csv_new_code = delete_column, new_code
+    switches.csv_password = "*" if delete_column else ""
+
+    assert b"".join(client.stream_csv("users")) == domain.expected_csv()
+
+
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("bom", [True, False])
 def test_csv_file_is_delivered_unchanged(domain: SimulatedDomain, client: CybozuClient, sized: bool, bom: bool) -> None:
@@ -59,6 +73,19 @@ def test_every_user_is_a_line(domain: SimulatedDomain, client: CybozuClient, uns
 
     assert lines(client, concurrency=concurrency, report=report) == domain.expected_users()
     assert (report.rows, report.duplicates, report.gaps) == (731, 0, 0)
+
+
+@pytest.mark.parametrize("size_over_limit", ["clamp", "refuse"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_administrator_may_be_absent(
+    domain: SimulatedDomain, client: CybozuClient, size_over_limit: Any, concurrency: int
+) -> None:
+    domain.switches.administrator_in_json, domain.switches.size_over_limit = False, size_over_limit
+
+    users = lines(client, concurrency=concurrency)
+
+    assert users == domain.expected_users()
+    assert len(users) == 730
 
 
 def test_pages_are_requested_concurrently_within_the_limit(domain: SimulatedDomain, client: CybozuClient) -> None:
@@ -96,7 +123,12 @@ def test_user_that_stays_is_read_while_others_leave(
     assert {user["id"] for user in domain.expected_users()} <= users
 
 
-def test_filter_returns_the_named_users(domain: SimulatedDomain, client: CybozuClient) -> None:
+@pytest.mark.parametrize("max_url_length", [4096, 8192])
+@pytest.mark.parametrize("both", ["refuse", "ids"])
+def test_filter_returns_the_named_users(
+    domain: SimulatedDomain, client: CybozuClient, max_url_length: int, both: Any
+) -> None:
+    domain.switches.max_url_length, domain.switches.both_ids_and_codes = max_url_length, both
     users = domain.expected_users()
     selected = users[3:240]
 
@@ -119,9 +151,24 @@ def test_basic_authentication_is_supported(domain: SimulatedDomain, clock: FakeC
         next(closed.stream_csv("users"))
 
 
+def test_token_on_a_domain_with_basic_authentication(domain: SimulatedDomain, clock: FakeClock) -> None:
+    client = client_of(domain, clock, domain.token_credentials())
+    domain.switches.basic = ("gate", "keeper")
+
+    assert b"".join(client.stream_csv("users")) == domain.expected_csv()
+    domain.switches.basic_with_token = False
+    with pytest.raises(CredentialsRefusedError, match="basic_user"):
+        next(client.stream_csv("users"))
+
+
 @pytest.mark.parametrize("legacy", [True, False])
-def test_wrong_password_is_reported(domain: SimulatedDomain, clock: FakeClock, legacy: bool) -> None:
-    domain.switches.legacy_auth_520 = legacy
+@pytest.mark.parametrize("message", [True, False])
+@pytest.mark.parametrize("language", ["ja", "en"])
+def test_wrong_password_is_reported(
+    domain: SimulatedDomain, clock: FakeClock, legacy: bool, message: bool, language: Any
+) -> None:
+    switches = domain.switches
+    switches.legacy_auth_520, switches.error_message, switches.language = legacy, message, language
     client = client_of(domain, clock, {**domain.credentials(), "password": "canary"})
 
     for read in (client.stream_csv("users"), stream_users_ndjson(client)):

@@ -115,9 +115,18 @@ def test_absent_values_are_omitted_in_json(api: Api, tenant: Any) -> None:
     assert {"username" in row for row in rows} == {True, False}
 
 
-def test_unnamed_subfield_is_a_flat_key(api: Api, tenant: Any) -> None:
+@pytest.mark.parametrize(("nested", "key"), [(False, "user_metadata.country"), (True, "user_metadata")])
+def test_unnamed_subfield_follows_the_switch(api: Api, tenant: Any, nested: bool, key: str) -> None:
+    tenant.switches.nested_subfields = nested
     job = api.completed(format="json", limit=1, fields=[{"name": "user_metadata.country"}])
-    assert list(json.loads(tenant.expected_file(job["id"]).content())) == ["user_metadata.country"]
+    assert list(json.loads(tenant.expected_file(job["id"]).content())) == [key]
+
+
+@pytest.mark.parametrize("booleans", [("false", "true"), ("False", "True")])
+def test_csv_booleans_follow_the_switch(api: Api, tenant: Any, booleans: tuple[str, str]) -> None:
+    tenant.switches.csv_booleans = booleans
+    job = api.completed(format="csv", fields=[{"name": "email_verified"}])
+    assert set(tenant.expected_file(job["id"]).content().decode().split()[1:]) == set(booleans)
 
 
 def test_csv_is_escaped_as_documented(api: Api, tenant: Any) -> None:
@@ -189,6 +198,22 @@ def test_processing_and_progress_are_switches(api: Api, tenant: Any) -> None:
     answers = [api.get(f"/jobs/{job['id']}").json() for _ in range(3)]
     assert [answer["status"] for answer in answers] == ["pending", "processing", "completed"]
     assert answers[2]["percentage_done"] == 100
+
+
+@pytest.mark.parametrize("summary", [False, True])
+def test_summary_of_a_completed_export_follows_the_switch(api: Api, tenant: Any, summary: bool) -> None:
+    tenant.switches.summary = summary
+    job = api.completed()
+    assert job.get("summary") == ({"failed": 0, "updated": 0, "inserted": 0, "total": 200} if summary else None)
+
+
+def test_lifetime_of_a_job_is_a_switch(api: Api, tenant: Any, clock: FakeClock) -> None:
+    tenant.switches.job_ttl = 60
+    job = api.completed()
+    clock.advance(59)
+    assert api.get(f"/jobs/{job['id']}").status_code == 200
+    clock.advance(1)
+    assert api.get(f"/jobs/{job['id']}").status_code == 404
 
 
 def test_job_expires_after_a_day(api: Api, clock: FakeClock) -> None:
@@ -286,6 +311,12 @@ def test_conditions_on_the_etag(api: Api) -> None:
     assert api.download(location, **{"If-None-Match": etag}).status_code == 304
     statuses = [api.download(location, Range="bytes=5-", **{"If-Range": tag}).status_code for tag in (etag, other)]
     assert statuses == [206, 200]
+
+
+def test_content_encoding_is_a_switch(api: Api, tenant: Any) -> None:
+    tenant.switches.file_content_encoding = "gzip"
+    job = api.completed()
+    assert api.download(job["location"]).content == tenant.expected_file(job["id"]).content()
 
 
 def test_each_fault_breaks_the_file(api: Api, tenant: Any) -> None:

@@ -126,6 +126,13 @@ def test_third_concurrent_job_is_rejected(api: Api, clock: FakeClock) -> None:
     assert send(api, [{"email": "3@example.jp"}]).status_code == 202
 
 
+def test_number_of_concurrent_jobs_is_a_switch(api: Api, tenant: Any) -> None:
+    tenant.switches.import_concurrency = 1
+    jobs = [send(api, [{"email": f"{n}@example.jp"}]) for n in range(2)]
+    assert [job.status_code for job in jobs] == [202, 429]
+    assert "1 active import users jobs" in jobs[1].json()["message"]
+
+
 def test_exported_users_can_be_imported_into_another_tenant(api: Api, tenant: Any, clock: FakeClock) -> None:
     empty = SimulatedTenant("empty", connections={FIRST_CONNECTION: 0})
     properties = ("email", "name", "nickname", "picture", "user_metadata", "app_metadata", "email_verified")

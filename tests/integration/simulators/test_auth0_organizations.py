@@ -192,6 +192,8 @@ def test_connection_options_require_their_scope(api: Api, tenant: Any) -> None:
         tenant, Path(str(api.session.verify)), tenant.limited_client("read:connections", "read:connections_options")
     )
     assert "options" in rich.get("/connections").json()[0]
+    tenant.switches.hide_connection_options = False
+    assert "options" in api.get("/connections").json()[0]
     for fields in ("id", "is_domain_connection", "nonsense"):
         assert set(api.get("/connections", fields=fields).json()[0]) == {"id", "is_domain_connection"}
     assert set(api.get("/connections", fields="name,strategy", include_fields="true").json()[0]) == {
@@ -358,6 +360,28 @@ def test_roles_are_assigned_and_removed(api: Api, tenant: Any) -> None:
     assert "'Additional properties not allowed: x'" in api.post(path, {"roles": roles, "x": 1}).json()["message"]
 
 
+@pytest.mark.parametrize(("switch", "status", "assigned"), [("refuse", 404, 0), ("ignore", 204, 1)])
+def test_unknown_role_follows_the_switch(api: Api, tenant: Any, switch: Any, status: int, assigned: int) -> None:
+    tenant.switches.unknown_role = switch
+    organization = tenant.organizations.ids()[8]
+    member, unknown = tenant.directory.user_id(1), "rol_0000000000000000"
+    tenant.organizations.add_members(organization, [member])
+    path = f"/organizations/{organization}/members/{user_path(member)}/roles"
+    known = next(iter(tenant.organizations.roles))
+    assert api.post(path, {"roles": [known, unknown]}).status_code == status
+    assert len(tenant.organizations.member_roles(organization, member)) == assigned
+    assert api.delete(path, {"roles": [unknown]}).status_code == 404
+
+
+@pytest.mark.parametrize(("switch", "read", "written"), [("refuse", 404, 404), ("accept", 200, 204)])
+def test_roles_of_a_non_member_follow_the_switch(api: Api, tenant: Any, switch: Any, read: int, written: int) -> None:
+    tenant.switches.roles_of_non_member = switch
+    organization = tenant.organizations.ids()[8]
+    path = f"/organizations/{organization}/members/{user_path(tenant.directory.user_id(1))}/roles"
+    assert api.get(path).status_code == read
+    assert api.post(path, {"roles": list(tenant.organizations.roles)[:1]}).status_code == written
+
+
 def test_more_than_fifty_roles_are_rejected(api: Api, tenant: Any) -> None:
     organization = tenant.organizations.ids()[0]
     member = tenant.organizations.members(organization)[0]
@@ -365,6 +389,13 @@ def test_more_than_fifty_roles_are_rejected(api: Api, tenant: Any) -> None:
     tenant.organizations.roles.update(many)
     path = f"/organizations/{organization}/members/{user_path(member)}/roles"
     assert api.post(path, {"roles": list(many)}).status_code == 409
+
+
+@pytest.mark.parametrize("status", [200, 201])
+def test_status_of_a_new_invitation_is_a_switch(api: Api, tenant: Any, status: Any) -> None:
+    tenant.switches.invitation_status = status
+    body = {"inviter": {"name": "HR"}, "invitee": {"email": "new@example.jp"}, "client_id": "portal"}
+    assert api.post(f"/organizations/{tenant.organizations.ids()[0]}/invitations", body).status_code == status
 
 
 def test_invitation_has_the_recorded_format(api: Api, tenant: Any) -> None:

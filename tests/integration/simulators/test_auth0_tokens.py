@@ -32,6 +32,16 @@ def assertion(api: Api, clock: FakeClock, algorithm: str = "RS256", **changes: A
     }
 
 
+def test_lifetime_and_scope_of_a_token_are_switches(api: Api, clock: FakeClock) -> None:
+    api.tenant.switches.token_lifetime, api.tenant.switches.token_scope = 60, False
+    answer = api.token(api.tenant.credentials()).json()
+    assert (answer["expires_in"], "scope" in answer) == (60, False)
+    api.session.headers["Authorization"] = f"Bearer {answer['access_token']}"
+    assert api.get("/connections").status_code == 200
+    clock.advance(60)
+    assert api.get("/connections").status_code == 401
+
+
 def test_secret_returns_a_token_for_a_day(api: Api) -> None:
     answer = api.token(api.tenant.credentials()).json()
     assert answer["expires_in"] == 86400

@@ -80,6 +80,15 @@ def test_unknown_ids_are_ignored(domain: Domain) -> None:
     assert domain.get("/v1/users.json?ids[0]=3&ids[1]=99999").json()["users"][1:] == []
 
 
+@pytest.mark.parametrize(("switch", "status"), [("refuse", 400), ("ids", 200)])
+def test_both_filters_follow_the_switch(domain: Domain, switch: Any, status: int) -> None:
+    domain.domain.switches.both_ids_and_codes = switch
+    answer = domain.get("/v1/users.json?ids[0]=3&codes[0]=x")
+    assert answer.status_code == status
+    if status == 200:
+        assert [user["id"] for user in answer.json()["users"]] == ["3"]
+
+
 def test_both_filters_are_rejected(domain: Domain) -> None:
     answer = domain.get("/v1/users.json?ids[0]=3&codes[0]=x")
     assert (answer.status_code, answer.json()["code"]) == (400, "CB_VA01")
@@ -98,10 +107,27 @@ def test_long_queries_require_the_method_override(domain: Domain) -> None:
     headers = {**password(domain.domain.credentials()), "X-HTTP-Method-Override": "GET"}
     url = f"{domain.domain.base_url}/v1/users.json"
     assert domain.session.post(url, json={"codes": codes}, headers=headers, timeout=10).json() == {"users": []}
+    domain.domain.switches.max_url_length = 32_768
+    assert domain.get("/v1/users.json", params=query).json() == {"users": []}
 
 
-def test_size_over_the_limit_is_reduced(domain: Domain) -> None:
-    assert len(domain.get("/v1/users.json?size=10000").json()["users"]) == 100
+@pytest.mark.parametrize("included", [True, False])
+def test_administrator_in_json_follows_the_switch(domain: Domain, included: bool) -> None:
+    domain.domain.switches.administrator_in_json = included
+    for size in (1, 7, 100):
+        assert pages(domain, size) == domain.domain.expected_users()
+    assert len(domain.domain.expected_users()) == domain.domain.expected_rows()["ndjson"]["users"] == 250 + included
+    for query in ("codes[0]=Administrator", "ids[0]=1"):
+        assert len(domain.get(f"/v1/users.json?{query}").json()["users"]) == included
+
+
+@pytest.mark.parametrize(("switch", "status"), [("clamp", 200), ("refuse", 400)])
+def test_size_over_the_limit_follows_the_switch(domain: Domain, switch: Any, status: int) -> None:
+    domain.domain.switches.size_over_limit = switch
+    answer = domain.get("/v1/users.json?size=10000")
+    assert answer.status_code == status
+    if status == 200:
+        assert len(answer.json()["users"]) == 100
 
 
 @pytest.mark.parametrize(
@@ -140,12 +166,22 @@ def test_csv_equals_the_expected_file(domain: Domain) -> None:
 def test_csv_format_follows_the_switches(domain: Domain) -> None:
     switches = domain.domain.switches
     switches.csv_bom, switches.csv_quoting, switches.csv_line_end = True, "minimal", "\n"
-    switches.csv_sized = False
+    switches.csv_delete_column, switches.csv_new_code, switches.csv_sized = False, "same", False
+    switches.csv_password, switches.csv_content_type, switches.csv_disposition = "", "application/octet-stream", False
     answer = domain.get("/v1/csv/user.csv")
     assert answer.content.startswith(b"\xef\xbb\xbfu1-000000@example.jp,")
     assert "Content-Length" not in answer.headers
+    assert "Content-Disposition" not in answer.headers
+    assert answer.headers["Content-Type"] == "application/octet-stream"
     row = next(csv.reader(io.StringIO(answer.content.decode("utf-8-sig"), newline="")))
-    assert (len(row), row[2]) == (27, "")
+    assert (len(row), row[2], row[3]) == (26, row[0], "")
+
+
+@pytest.mark.parametrize(("switch", "value"), [("empty", ""), ("same", "org-0000"), ("star", "*")])
+def test_column_of_new_codes_follows_the_switch(domain: Domain, switch: Any, value: str) -> None:
+    domain.domain.switches.csv_new_code = switch
+    answer = domain.get("/v1/csv/organization.csv")
+    assert next(csv.reader(io.StringIO(answer.content.decode(), newline="")))[2] == value
 
 
 def test_csv_requires_an_administrator(domain: Domain) -> None:
@@ -212,12 +248,32 @@ def test_missing_basic_authentication_returns_html(domain: Domain) -> None:
     assert domain.get("/v1/users.json", headers).status_code == 200
 
 
+@pytest.mark.parametrize(("accepted", "status"), [(True, 200), (False, 401)])
+def test_token_instead_of_basic_authentication_follows_the_switch(domain: Domain, accepted: bool, status: int) -> None:
+    domain.domain.switches.basic, domain.domain.switches.basic_with_token = ("shared", "gate:word"), accepted
+    headers = {"Authorization": f"Bearer {domain.domain.token_credentials()['api_token']}"}
+    assert domain.get("/v1/users.json", headers).status_code == status
+
+
 @pytest.mark.parametrize(("addresses", "status"), [(("127.0.0.1",), 200), (("192.0.2.1",), 403)])
 def test_address_restriction(domain: Domain, addresses: tuple[str, ...], status: int) -> None:
     domain.domain.switches.allowed_ips = addresses
     answer = domain.get("/v1/users.json")
     assert answer.status_code == status
     assert answer.headers["Content-Type"].startswith("text/html" if status == 403 else "application/json")
+
+
+def test_login_redirect(domain: Domain) -> None:
+    domain.domain.switches.login_redirect = True
+    answer = domain.get("/v1/users.json", {})
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/login?saml=on")
+
+
+def test_messages_follow_the_language_and_may_be_absent(domain: Domain) -> None:
+    domain.domain.switches.language = "en"
+    assert domain.get("/v1/users.json", {}).json()["message"] == "Please login."
+    domain.domain.switches.error_message = False
+    assert "message" not in domain.get("/v1/users.json", {}).json()
 
 
 def test_malformed_json_is_rejected(domain: Domain) -> None:
@@ -259,8 +315,10 @@ def test_record_contains_no_query_and_no_credentials(domain: Domain) -> None:
     assert json.loads(record)[0]["path"] == "/v1/users.json"
 
 
-def test_domain_without_custom_items(domain: Domain) -> None:
+@pytest.mark.parametrize(("delete_column", "columns"), [(True, 25), (False, 24)])
+def test_domain_without_custom_items(domain: Domain, delete_column: bool, columns: int) -> None:
     domain.domain.switches.custom_items = False
+    domain.domain.switches.csv_delete_column = delete_column
     users = domain.get("/v1/users.json").json()["users"]
     assert {len(user) for user in users} == {27}
     assert [user["customItemValues"] for user in users] == [[]] * 100
@@ -271,4 +329,4 @@ def test_domain_without_custom_items(domain: Domain) -> None:
     answer = domain.get("/v1/csv/user.csv")
     assert answer.content == domain.domain.expected_csv()
     rows = list(csv.reader(io.StringIO(answer.content.decode(), newline="")))
-    assert {len(row) for row in rows} == {25}
+    assert {len(row) for row in rows} == {columns}

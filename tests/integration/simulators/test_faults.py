@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import socket
 import ssl
@@ -168,6 +169,17 @@ def test_reset_is_the_time_of_the_next_token(clock: FakeClock) -> None:
         limited.take("enabled_connections")
     clock.now = float(reset)
     limited.take("enabled_connections")
+
+
+@pytest.mark.parametrize("switch", [False, True])
+def test_retry_after_of_a_429_is_a_switch(clock: FakeClock, switch: bool) -> None:
+    limited = limits("essentials", clock, retry_after=switch)
+    taken(limited, "enabled_connections")
+    with pytest.raises(ApiError) as refused:
+        limited.take("enabled_connections")
+    headers = refused.value.headers
+    wait = int(headers["x-ratelimit-reset"]) - clock.now
+    assert headers.get("Retry-After") == (str(math.ceil(wait)) if switch else None)
 
 
 def test_rate_limit_headers_are_missing_in_validation_errors(api: Api, tenant: Any) -> None:
