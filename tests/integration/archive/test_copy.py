@@ -297,7 +297,7 @@ def test_a_source_of_another_size_starts_over_even_without_an_etag(bench: Bench)
 def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
     changes = {number: (content_of(5 * PART, seed=number), f'"{number}"') for number in range(60)}
     bench.serve(b"", changes=changes, ranges=True, faults={n: Fault("reset", 10) for n in range(60)})
-    with pytest.raises(SourceChangedError, match="the copy was restarted 3 times, last because the location has "):
+    with pytest.raises(SourceChangedError, match="the copy was restarted 3 times, last with: the location has "):
         bench.copy()
     assert bench.archived is None
 

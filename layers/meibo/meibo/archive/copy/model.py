@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping
     from datetime import datetime
 
     from mypy_boto3_s3 import S3Client
@@ -39,7 +38,6 @@ class Target:
     key: str
     content_type: str = "application/octet-stream"
     object_lock: ObjectLock | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

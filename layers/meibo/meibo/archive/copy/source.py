@@ -41,9 +41,8 @@ class LocationSource:
     Its exceptions are raised unchanged.
     """
 
-    def __init__(self, fetch: Callable[[], str], *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, fetch: Callable[[], str]) -> None:
         self.fetch = fetch
-        self.headers = dict(headers or {})
 
     def __repr__(self) -> str:
         return "LocationSource(…)"
@@ -146,7 +145,6 @@ class LocationReader:
     def __init__(
         self, source: LocationSource, options: CopyOptions, token: CancelToken, counts: Counts, *, ranges: bool
     ) -> None:
-        self._headers = {"Accept-Encoding": "identity", **source.headers}
         self._location = Location(source, options, counts)
         self._options = options
         self._token = token
@@ -268,7 +266,7 @@ class LocationReader:
             self._counts.gets += 1
             failure, wait = None, None
             try:
-                response = self._connection.request("GET", url, {**self._headers, **headers})
+                response = self._connection.request("GET", url, {"Accept-Encoding": "identity", **headers})
             except ssl.SSLCertVerificationError:
                 raise LocationRefusedError(f"the TLS certificate of {urlsplit(url).hostname} is not trusted") from None
             except BROKEN as error:

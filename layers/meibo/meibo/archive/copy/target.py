@@ -75,8 +75,6 @@ class ObjectWriter:
     @property
     def _properties(self) -> dict[str, Any]:
         properties: dict[str, Any] = {"ContentType": self._target.content_type}
-        if self._target.metadata:
-            properties["Metadata"] = dict(self._target.metadata)
         if self._target.object_lock is not None:
             properties["ObjectLockMode"] = self._target.object_lock.mode
             properties["ObjectLockRetainUntilDate"] = self._target.object_lock.retain_until

@@ -65,7 +65,7 @@ def copy(
         gc.collect()  # the traceback of the error refers to the buffers
         counts.restarts += 1
         if counts.restarts > options.max_restarts:
-            raise SourceChangedError(f"the copy was restarted {options.max_restarts} times, last because {change}")
+            raise SourceChangedError(f"the copy was restarted {options.max_restarts} times, last with: {change}")
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ class Transfer:
         for _ in range(1, layout.workers):
             self._start("worker", lambda: self._work(self._reader.for_worker()))
         if layout.count not in {None, 1}:
-            self._writer.create_upload()
+            # In a thread, because this thread must notice the deadline. Workers that finish a part earlier wait for it.
+            self._start("create", self._writer.create_upload)
         self._token.wait_for(lambda: self._threads == 0)
         facts = self._inspection.finish()
         self._token.check()
