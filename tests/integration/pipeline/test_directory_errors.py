@@ -253,7 +253,7 @@ def test_members_are_archived_without_roles_if_the_scope_is_missing(bench: Bench
     manifest = bench.manifest("auth0", "members")
     assert manifest["content"]["roles"] == {
         "included": "no",
-        "reason": "the token lacks the scope read:organization_member_roles",
+        "reason": "the token does not have the OAuth scope read:organization_member_roles",
     }
     assert "roles" not in manifest["content"]["columns"]
     assert manifest["content"]["rows"] == sum(len(members) for members in bench.tenant.memberships.values())

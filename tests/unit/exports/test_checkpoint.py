@@ -322,7 +322,7 @@ def test_notes_state_whether_members_include_roles() -> None:
     assert CollectorHarness(MemoryTenant(5)).collected().notes()["roles"] == {"included": "yes"}
     assert CollectorHarness(MemoryTenant(5, roles=False)).collected().notes()["roles"] == {
         "included": "no",
-        "reason": "the token lacks the scope read:organization_member_roles",
+        "reason": "the token does not have the OAuth scope read:organization_member_roles",
     }
     assert "roles" not in CollectorHarness(MemoryTenant(5), "organizations").collected().notes()
 

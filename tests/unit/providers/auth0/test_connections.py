@@ -53,7 +53,8 @@ def test_id_that_would_change_a_key_is_an_error(auth0: Transport, client: Auth0C
     auth0.on("GET", PATH, Reply(json=[{"connection_id": connection_id}]))
 
     with pytest.raises(
-        WrongFormatError, match=f"expected an id for each connection of {ORGANIZATION}, found something else$"
+        WrongFormatError,
+        match=f"expected an id for each connection of {ORGANIZATION}, found 1 of 1 without a valid id; check the",
     ):
         OrganizationApi(client).connection_ids(ORGANIZATION)
 

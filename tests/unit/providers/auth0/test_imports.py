@@ -63,7 +63,8 @@ def test_malformed_summary_is_an_error(auth0: Transport, client: Auth0Client, su
     auth0.on("GET", "/api/v2/jobs/job_1", Reply(json={"summary": summary}))
 
     with pytest.raises(
-        WrongFormatError, match="expected a summary of the job job_1 whose inserted, updated, failed are integers ≥ 0"
+        WrongFormatError,
+        match="expected a summary of the job job_1 with integers ≥ 0 as inserted, updated, failed, found",
     ):
         import_summary(client, "job_1")
 

@@ -90,7 +90,9 @@ def test_empty_page_with_a_cursor_does_not_end_the_list(auth0: Transport, client
 def test_response_without_a_list_is_an_error(auth0: Transport, client: Auth0Client, document: Any) -> None:
     auth0.on("GET", PATH, Reply(json=document))
 
-    with pytest.raises(WrongFormatError, match="expected the list of organizations, found something else") as caught:
+    with pytest.raises(
+        WrongFormatError, match=r"expected the list of organizations as a list of objects, found \w+; check the domain$"
+    ) as caught:
         read_all(client, [])
 
     assert "canary" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Requests to the Management API of one tenant; unsuccessful responses become Meibo's errors.
+"""Requests to the Management API of one tenant; an unsuccessful response raises a Meibo error.
 
 https://auth0.com/docs/api/management/v2
 """
@@ -27,10 +27,10 @@ MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 class Auth0Client:
     """The Management API of one tenant.
 
-    ``domain`` is the tenant's own host name, with a port for a local system. ``read_credentials`` is called before the
-    first request, and again if a later request is refused, because the secret may have been rotated or an OAuth scope
-    granted meanwhile. ``time_left`` returns the seconds that are left of the invocation. ``headroom`` is the number of
-    requests of each rate limit that are left to other clients, at least the number of such clients.
+    ``domain`` is the tenant's own host name, with a port for a local simulator. ``read_credentials`` is called before
+    the first request, and again if a later request is refused, because the secret may have been rotated or an OAuth
+    scope granted in the meantime. ``time_left`` returns the remaining seconds of the invocation. ``headroom`` is the
+    number of requests of each rate limit that this client leaves to other clients; it must be at least their number.
     """
 
     def __init__(
@@ -110,17 +110,19 @@ class Auth0Client:
         return send()
 
     def rows(self, document: Any, key: str, subject: str) -> list[dict[str, Any]]:
-        """Return the list of objects under a key of a response, or in a response that is an array.
+        """Return the list of objects under a key of a response, or the response if it is an array.
 
         Raises WrongFormatError if the response contains no such list.
         """
         rows = document.get(key) if isinstance(document, dict) else document
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise WrongFormatError(f"{self.name}: expected {subject}, found something else")
+            raise WrongFormatError(
+                f"{self.name}: expected {subject} as a list of objects, found {type(rows).__name__}; check the domain"
+            )
         return rows
 
     def _send(self, request: Callable[[str], ProviderRequest], subject: str, scope: str) -> Any:
-        """Send the request that is built for a token, once more if a new token is needed."""
+        """Send the request; if Auth0 rejects the token, send it again with a new token."""
         if self._token is None:
             self._token = TokenSource(self.domain, self._read_credentials(), self._transport, self._clock)
         token = self._token.token()
@@ -131,8 +133,8 @@ class Auth0Client:
             response = self._transport.send(request(self._token.token()))
         if response.status == 401:
             raise CredentialsRefusedError(
-                f"{self.name} rejected a new access token (401); check that the domain is the tenant's own and that the"
-                " application is authorized for the Management API"
+                f"{self.name} rejected a new access token (401); check that the domain is the tenant's own domain and"
+                " that the application is authorized for the Management API"
             )
         if not 200 <= response.status < 300:
             raise error_from_response(response, provider=self.name, subject=subject, scope=scope)
@@ -159,7 +161,8 @@ class ClientPool:
 
     def client(self, domain: str, secret: str, context: ProviderContext) -> Auth0Client:
         """Return the client of a tenant for the calling thread and the current invocation."""
-        # Exports and changes differ in headroom. In Lambda they are separate processes; on one machine they share it.
+        # Exports and changes have different headroom. In Lambda they run in separate processes; locally they share one
+        # process.
         key = (domain, secret, context.headroom, threading.get_ident())
         client = self._clients.get(key)
         if client is None:
@@ -179,7 +182,7 @@ class ClientPool:
         return client
 
     def clear(self) -> None:
-        """Drop every cached client."""
+        """Remove all cached clients."""
         self._clients.clear()
 
 

@@ -11,7 +11,7 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import created_job_id, read_job
 
 SCOPE: Final = "create:users"
-# Of a users file. Two jobs of a tenant run at the same time; a third is rejected with 429 until a job has ended.
+# Maximum size of a users file. A tenant runs two jobs at a time; a third is rejected with 429 until a job has ended.
 MAX_FILE_BYTES: Final = 512_000
 MAX_JOBS: Final = 2
 # In the order of ImportSummary.
@@ -74,8 +74,8 @@ def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
     counts = [summary.get(name) for name in _COUNTS] if isinstance(summary, dict) else []
     if not counts or not all(count is None or _is_count(count) for count in counts):
         raise WrongFormatError(
-            f"{client.name}: expected a summary of the job {job_id} whose {', '.join(_COUNTS)} are integers ≥ 0, found"
-            " something else"
+            f"{client.name}: expected a summary of the job {job_id} with integers ≥ 0 as {', '.join(_COUNTS)}, found"
+            f" {', '.join(type(count).__name__ for count in counts) or type(summary).__name__}; check the domain"
         )
     return ImportSummary(*(count or 0 for count in counts))
 
@@ -92,17 +92,23 @@ def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
         return []
     if isinstance(document, dict):
         raise RequestRefusedError(f"{client.name} rejected the whole file of the job {job_id}; check the file")
-    malformed = WrongFormatError(f"{client.name}: expected the errors of the job {job_id}, found something else")
     if not isinstance(document, list):
-        raise malformed
+        raise _malformed_errors(client, job_id, document)
     faults = []
     for position, row in enumerate(document):
         errors = row.get("errors", []) if isinstance(row, dict) else None
         if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
-            raise malformed
+            raise _malformed_errors(client, job_id, errors if isinstance(row, dict) else row)
         codes = [error_code(error.get("code")) for error in errors]
         faults.append(ImportFault(position, tuple(code for code in codes if code is not None)))
     return faults
+
+
+def _malformed_errors(client: Auth0Client, job_id: str, found: object) -> WrongFormatError:
+    return WrongFormatError(
+        f"{client.name}: expected the errors of the job {job_id} as lists of objects, found"
+        f" {type(found).__name__}; check the domain"
+    )
 
 
 def _is_count(value: object) -> bool:

@@ -62,7 +62,7 @@ def get_job(client: Auth0Client, job_id: str) -> JobState:
 
 
 def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
-    """Return a job as Auth0 describes it, or None if it does not exist (any more). It may contain a location.
+    """Return a job as Auth0 describes it, or None if it does not exist or no longer exists. It may contain a location.
 
     Raises ProviderBusyError for a 404 without an error of Auth0, such as the error page of a proxy: it does not show
     that the job is missing.

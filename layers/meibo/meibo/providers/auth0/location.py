@@ -39,7 +39,8 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str]) -> str:
     """Return a new, validated location of a completed job.
 
-    Raises JobGoneError if the job has none (any more), LocationRefusedError if its host is not allowed.
+    Raises JobGoneError if the job does not have a location or no longer has one, LocationRefusedError if its host is
+    not allowed.
     """
     document = read_job(client, job_id)
     if document is None:
@@ -77,7 +78,7 @@ def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
         raise LocationRefusedError("the location: expected no user name, found one")
     host, _, port = parts.netloc.lower().partition(":")
     if not _HOST.fullmatch(host) or not re.fullmatch(r"(?::[0-9]{1,5})?", parts.netloc[len(host) :]):
-        raise LocationRefusedError("the location: expected a host name, found something else")
+        raise LocationRefusedError("the location: expected a host name, found other text")
     if not any(_matches(host, int(port or 443), pattern) for pattern in patterns):
         raise LocationRefusedError(
             f"the location is on the host {host[:100]}{':' + port if port else ''}, which is not allowed; if Auth0"

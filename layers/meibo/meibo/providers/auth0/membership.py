@@ -30,7 +30,7 @@ MAX_INVITATIONS: Final = 1000
 INVITATIONS_PER_PAGE: Final = 50
 MAX_TTL_SECONDS: Final = 2_592_000
 DEFAULT_TTL_SECONDS: Final = 604_800
-# Auth0 sets both timestamps itself, so a smaller difference in lifetime does not come from the request.
+# Auth0 sets both timestamps, so a smaller difference is not caused by the requested lifetime.
 MAX_TTL_DIFFERENCE_SECONDS: Final = 60
 
 
@@ -38,7 +38,7 @@ MAX_TTL_DIFFERENCE_SECONDS: Final = 60
 
 
 def organization_exists(client: Auth0Client, organization_id: str) -> bool:
-    """Return whether the tenant has an organization of this id."""
+    """Return whether the tenant has an organization with this id."""
     return _exists(
         client,
         f"organizations/{segment(organization_id)}",
@@ -49,10 +49,10 @@ def organization_exists(client: Auth0Client, organization_id: str) -> bool:
 
 
 def add_members(client: Auth0Client, organization_id: str, user_ids: Sequence[str]) -> None:
-    """Add up to 10 users; a user who is a member already stays a member.
+    """Add up to 10 users; a user who is already a member remains a member.
 
-    Raises RequestRefusedError, for example if the tenant has no user of an id. Auth0 does not document whether it adds
-    the other users in that case. The request is idempotent, so it is retried after a 5xx or a reset.
+    Raises RequestRefusedError, for example if the tenant has no user with one of the ids. Auth0 does not document
+    whether it adds the other users in that case. The request is idempotent, so it is retried after a 5xx or a reset.
     """
     _check_count(user_ids, MAX_MEMBERS)
     client.request(
@@ -66,7 +66,7 @@ def add_members(client: Auth0Client, organization_id: str, user_ids: Sequence[st
 
 
 def remove_members(client: Auth0Client, organization_id: str, user_ids: Sequence[str]) -> None:
-    """Remove up to 10 users; users who are not members are ignored. Errors as in ``add_members``."""
+    """Remove up to 10 users; users who are not members are ignored. Raises the same errors as ``add_members``."""
     _check_count(user_ids, MAX_MEMBERS)
     client.request(
         "DELETE",
@@ -120,7 +120,7 @@ def role_ids(client: Auth0Client) -> frozenset[str]:
 
 
 def user_exists(client: Auth0Client, user_id: str) -> bool:
-    """Return whether the tenant has a user of this id. Nothing else about the user is requested."""
+    """Return whether the tenant has a user with this id. Nothing else about the user is requested."""
     return _exists(
         client,
         f"users/{segment(user_id)}",
@@ -170,7 +170,7 @@ class InvitationTerms:
 
 @dataclass(frozen=True)
 class Invitation:
-    """An invitation, without its URL, which is a secret: every holder of the URL can accept the invitation."""
+    """An invitation without its URL. The URL is a secret: anyone who has it can accept the invitation."""
 
     id: str
     expires_at: str | None
@@ -180,12 +180,12 @@ class Invitation:
 
     @property
     def lifetime(self) -> timedelta | None:
-        """The time from creation to expiry, or None if Auth0 does not return both."""
+        """The time from creation to expiry, or None if Auth0 does not return both timestamps."""
         created, expires = _timestamp(self.created_at), _timestamp(self.expires_at)
         return expires - created if created and expires else None
 
     def has_expired(self, now: datetime) -> bool:
-        """Return whether the invitation has expired and cannot be accepted any more."""
+        """Return whether the invitation has expired and can no longer be accepted."""
         expires = _timestamp(self.expires_at)
         return expires is not None and expires <= now
 
@@ -237,7 +237,7 @@ def create_invitation(
 def list_invitations(client: Auth0Client, organization_id: str) -> dict[tuple[str, str], list[Invitation]]:
     """Return the invitations to an organization by case-folded e-mail address and client id, the newest first.
 
-    They include expired invitations. Auth0 returns at most 1,000.
+    The result includes expired invitations. Auth0 returns at most 1,000.
     """
     invitations: dict[tuple[str, str], list[Invitation]] = {}
     subject = f"the invitations to organization {organization_id}"
@@ -257,7 +257,8 @@ def list_invitations(client: Auth0Client, organization_id: str) -> dict[tuple[st
             client_id = row.get("client_id")
             if isinstance(email, str) and isinstance(client_id, str) and isinstance(row.get("id"), str):
                 invitations.setdefault((email.casefold(), client_id), []).append(_invitation(row))
-        # "limit" in the response is the number of items, and a short page need not be the last. Only an empty page is.
+        # "limit" in the response is the number of items, and a short page need not be the last. Only an empty page
+        # marks the end.
         if not rows:
             break
     return invitations
@@ -279,7 +280,7 @@ def _invitation(document: dict[str, Any]) -> Invitation:
 
 
 def _timestamp(text: str | None) -> datetime | None:
-    """Return an ISO 8601 timestamp with its time zone, or None if the string is something else."""
+    """Return an ISO 8601 timestamp with its time zone, or None if the string is not such a timestamp."""
     try:
         timestamp = datetime.fromisoformat(text or "")
     except ValueError:
@@ -301,7 +302,10 @@ def _strings(client: Auth0Client, rows: list[dict[str, Any]], key: str, subject:
     values = [row.get(key) for row in rows]
     strings = [value for value in values if isinstance(value, str)]
     if len(strings) != len(values):
-        raise WrongFormatError(f"{client.name}: expected {subject}, found something else")
+        raise WrongFormatError(
+            f"{client.name}: expected {subject} with a string as the {key} of each object, found"
+            f" {', '.join(sorted({type(value).__name__ for value in values} - {'str'}))}; check the domain"
+        )
     return strings
 
 

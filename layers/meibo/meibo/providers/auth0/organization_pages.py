@@ -34,7 +34,7 @@ class ReadPosition:
     """A position in the list of organizations: the cursor of a page, the organizations of that page that are done,
     and the organization that is being read.
 
-    ``done`` holds ids and not a count, because a page shifts when one of its organizations is deleted.
+    ``done`` contains ids and not a count, because a page shifts when one of its organizations is deleted.
     """
 
     cursor: str | None = field(default=None, repr=False)
@@ -155,7 +155,7 @@ class OrganizationMembers(OrganizationPages):
         return {
             "roles": {
                 "included": "in part" if position.get("had_roles") else "no",
-                "reason": f"the token lacks the scope {ROLES_SCOPE}",
+                "reason": f"the token does not have the OAuth scope {ROLES_SCOPE}",
             }
         }
 

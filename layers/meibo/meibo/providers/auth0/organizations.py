@@ -15,7 +15,8 @@ from meibo.http.transport import Parameters, is_id, segment
 from meibo.providers.auth0.client import Auth0Client
 
 MAX_PAGE_SIZE: Final = 100
-# An empty page with a cursor is not documented. So many in a row mean that the list does not end.
+# An empty page with a cursor is not documented. After this number of consecutive empty pages, the list is considered
+# endless.
 MAX_EMPTY_PAGES: Final = 10
 ORGANIZATIONS_SCOPE: Final = "read:organizations"
 ENABLED_CONNECTIONS_SCOPE: Final = "read:organization_connections"
@@ -91,7 +92,7 @@ class CursorWatch:
         if page.next == self.mark or empty >= MAX_EMPTY_PAGES:
             fault = "repeats" if page.next == self.mark else "leads to empty pages only"
             raise RequestRefusedError(
-                f"{provider}: expected an end of {subject}, but its cursor {fault}; try again later"
+                f"{provider}: expected the last page of {subject}, but its cursor {fault}; retry later"
             )
         if self.steps + 1 == self.until:
             return CursorWatch(page.next, 0, self.until * 2, empty)
@@ -121,7 +122,7 @@ class OrganizationApi:
     def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
         """Return the enabled connections of an organization as Auth0 describes them; there may be none.
 
-        Raises RequestRefusedError with ``status`` 404 if the organization does not exist (any more).
+        Raises RequestRefusedError with ``status`` 404 if the organization does not exist or no longer exists.
         """
         document = self._client.request(
             "GET",
@@ -148,7 +149,8 @@ class OrganizationApi:
         if len(ids) != len(rows):
             # The ids become parts of keys in the archive.
             raise WrongFormatError(
-                f"{self.name}: expected an id for each connection of {organization_id}, found something else"
+                f"{self.name}: expected an id for each connection of {organization_id}, found"
+                f" {len(rows) - len(ids)} of {len(rows)} without a valid id; check the domain"
             )
         return list(dict.fromkeys(ids))
 
@@ -156,8 +158,8 @@ class OrganizationApi:
         """Return a page of the members of an organization, and whether it contains their roles.
 
         With ``with_roles`` the roles are requested, but Auth0 may return members only without them. Raises
-        RequestRefusedError with ``status`` 404 if the organization does not exist (any more), ScopeMissingError if the
-        token may not read the members at all.
+        RequestRefusedError with ``status`` 404 if the organization does not exist or no longer exists,
+        ScopeMissingError if the token is not allowed to read members.
         """
         listing = Listing(
             path=f"organizations/{segment(organization_id)}/members",

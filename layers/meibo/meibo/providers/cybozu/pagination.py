@@ -78,9 +78,16 @@ def page_at(client: CybozuClient, listing: Listing, offset: int, size: int = PAG
     try:
         items = parse_items(text, listing.key)
     except ValueError:
-        items = None
-    if items is None or not all(isinstance(item.value, dict) for item in items):
-        raise WrongFormatError(f"{client.name}: expected {listing.key} in {listing.path}, found something else")
+        raise WrongFormatError(
+            f"{client.name}: expected {listing.key} in {listing.path} as a list of objects, found another document;"
+            " check the domain"
+        ) from None
+    for item in items:
+        if not isinstance(item.value, dict):
+            raise WrongFormatError(
+                f"{client.name}: expected {listing.key} in {listing.path} as a list of objects, found"
+                f" {type(item.value).__name__}; check the domain"
+            )
     return items
 
 
