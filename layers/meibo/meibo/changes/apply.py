@@ -33,26 +33,26 @@ from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, Retention
 
-# MaximumConcurrency of the event source mapping in template.yaml. Two invocations use the whole rate limit of a tenant,
-# and Lambda accepts no smaller number. Each leaves this many requests of a limit to the other.
+# MaximumConcurrency of the event source mapping in template.yaml. Lambda's minimum is 2, and two invocations use the
+# full rate limit of a tenant. Each leaves this number of requests per limit to the other.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
 # Reserved for writing the outcomes and DLQ messages of ten messages.
 MIN_FINISH_SECONDS: Final = 15.0
-# The first and the longest wait of messages that made no progress. The longest wait, the queue's maxReceiveCount and
-# its retention belong together: docs/changes.md has the calculation.
+# Minimum and maximum backoff of messages without progress. MAX_WAIT_SECONDS, maxReceiveCount and the retention period
+# of the queue depend on each other; docs/changes.md contains the calculation.
 MIN_WAIT_SECONDS: Final = 30
 MAX_WAIT_SECONDS: Final = 900
-# If less time than this remains when a group's turn begins, the current window of a rate limit, which Auth0 refills
-# every second or every minute, may have no request left.
+# A group that starts with less time than this may find the current rate-limit window (a second or a minute) used up. It
+# is then returned without backoff.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
-# The receives without a back-off of a group whose turn came late. The other 900 receives of the queue's
-# maxReceiveCount, with a back-off of 900 s each, last more than nine days.
+# Maximum number of receives without backoff for a group that started late. The other 900 receives of maxReceiveCount,
+# with 900 s of backoff each, take more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
 # The metrics that the alarms evaluate, by the name of the count.
 _METRICS: Final = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "failures": "FailedChangeGroups"}
-# Waiting is the right reaction to these errors, so they are no failures of a group.
+# These errors are resolved by waiting, so they do not count as failures of a group.
 _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
 
 
@@ -86,8 +86,8 @@ class ChangeApplier:
     """Applies the messages of one invocation.
 
     ``client`` returns the client of a source, or None if no Auth0 source has that name. ``time_left`` returns the
-    seconds of the invocation that are left. ``counts`` counts the outcomes of finished messages by kind, the finished
-    ``messages``, and the organizations that failed as ``failures``.
+    remaining seconds of the invocation. ``counts`` contains the number of outcomes of finished messages by kind, of
+    finished ``messages``, and of failed organizations (``failures``).
     """
 
     client: Callable[[str], Auth0Client | None]
@@ -97,11 +97,11 @@ class ChangeApplier:
     time_left: TimeLeft
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     counts: Counter[str] = field(default_factory=Counter)
-    # The groups with an outcome that this invocation wrote.
+    # Groups of which this invocation wrote an outcome.
     _progressed: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _executors: dict[str, StepExecutor | None] = field(default_factory=dict)
-    # The sources that get no more requests in this invocation, and the reason.
+    # Sources that receive no more requests in this invocation, with the error.
     _stopped: dict[str, MeiboError] = field(default_factory=dict)
 
     def apply(self, messages: Sequence[QueueMessage]) -> list[QueueMessage]:
@@ -130,28 +130,28 @@ class ChangeApplier:
         return unprocessed
 
     def _guarded(self, group_id: str, work: Callable[[], None]) -> Exception | None:
-        """Do the work of one group and return its error, if any, so that the other groups are not affected."""
+        """Call ``work`` for a group and return its error, if any, so that other groups are not affected."""
         try:
             work()
         except Exception as raised:  # noqa: BLE001  # any error of one organization must not stop the others
             error = busy_error(raised) or raised
             if isinstance(error, _BUSY):
-                logger.info("stopped for now", extra={"reason": str(error)})
+                logger.info("group deferred", extra={"reason": str(error)})
                 return error
             self._failed.add(group_id)
             if isinstance(error, MeiboError):
-                logger.error("failed", extra={"error": type(error).__name__, "reason": str(error)})
+                logger.error("group failed", extra={"error": type(error).__name__, "reason": str(error)})
             else:
-                logger.error("failed unexpectedly", extra={"error": safe_description(error)})
+                logger.error("group failed unexpectedly", extra={"error": safe_description(error)})
             return error
         return None
 
     def _wait_seconds(self, first: QueueMessage, error: Exception | None, *, is_late: bool) -> int:
         """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
-        Only a group that has new outcomes in the archive, or whose turn came late, is received again without a
-        back-off. The progress of other groups does not count: it would use up the receives of a group that is stuck.
-        Outcomes that could not be written do not count either: S3 that is busy for hours would use them up, too.
+        A group is received again without backoff only if outcomes of this group were written, or if it started late.
+        Progress of other groups is ignored, because a stuck group would otherwise use up its receives. Outcomes that
+        could not be written are ignored for the same reason: S3 may be busy for hours.
         """
         retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_WAIT_SECONDS)
         if isinstance(error, _BUSY) and (
@@ -166,9 +166,12 @@ class ChangeApplier:
     def _execute(self, group: list[QueueMessage], entries: list[Entry]) -> None:
         """Append an entry for each message, and send the requests of the pending members."""
         if self.time_left() < MIN_FINISH_SECONDS:
-            raise OutOfTimeError(f"less than {MIN_FINISH_SECONDS:.0f} s remain for this group; it is received again")
+            raise OutOfTimeError(
+                f"expected at least {MIN_FINISH_SECONDS:.0f} s for this group, found less; its messages are returned to"
+                " the queue"
+            )
         for message in group:
-            entries.append(self._open(message))  # noqa: PERF401  # the caller needs the entries before one that fails
+            entries.append(self._open(message))  # noqa: PERF401  # if a message fails, the caller needs the entries of the messages before it
         changes = {index: entry.parsed.change for index, entry in enumerate(entries) if entry.parsed.change}
         for step in merge([(index, change, entries[index].pending) for index, change in changes.items()]):
             executor = self._executor(step.source)
@@ -191,7 +194,12 @@ class ChangeApplier:
         if change is None:
             self._reject(entry, "invalid", parsed.reason)
         elif entry.pending and self._executor(change.source) is None:
-            self._reject(entry, "unknown_source", f"$.source: the configuration has no Auth0 source {change.source}")
+            self._reject(
+                entry,
+                "unknown_source",
+                "$.source: expected the name of an Auth0 source in the configuration, found"
+                f" {change.source}; add the source, then redrive",
+            )
         return entry
 
     def _reject(self, entry: Entry, code: str, reason: str) -> None:
@@ -213,8 +221,8 @@ class ChangeApplier:
     # -- finish
 
     def _finish(self, entries: Sequence[Entry], finished: list[Entry]) -> None:
-        """Append the entries that are finished to ``finished``, up to the first that is not."""
-        # The outcomes of messages that are returned to the queue are written, too.
+        """Append finished entries to ``finished``, up to the first unfinished entry."""
+        # The outcomes of messages that are returned to the queue are also written.
         for entry in entries:
             self._write(entry)
         for entry in entries:
@@ -241,7 +249,7 @@ class ChangeApplier:
         self.counts.update(kinds)
         self.counts["messages"] += 1
         logger.info(
-            "message is finished",
+            "message finished",
             extra={
                 "change_id": change.change_id if change else None,
                 "message_id": entry.message.message_id,
@@ -260,8 +268,8 @@ def auth0_client(configuration: Configuration, name: str, context: ProviderConte
 def change_members(
     settings: ChangeMembersSettings, retention: Retention | None, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
-    """Apply the messages and return the response that keeps the unfinished ones on the queue."""
-    # Read when it is needed first: an error then counts as a failure of the messages, not of the invocation.
+    """Apply the messages and return the partial batch response, which lists the unfinished messages."""
+    # Read on first use, so that an error fails the messages and not the invocation.
     configuration = cache(lambda: parse_documents(read_configuration(settings.configuration_parameter)))
     context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(
@@ -274,8 +282,9 @@ def change_members(
     unprocessed = applier.apply(messages)
     for kind, name in _METRICS.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=applier.counts[kind])
-    # SQS does not count messages that were received three times in ApproximateAgeOfOldestMessage, so the age of a
-    # change that is stuck is a metric of Meibo. It is 0 if nothing is returned, so that the alarm on it can end.
+    # SQS excludes messages that were received three times from ApproximateAgeOfOldestMessage, so Meibo publishes the
+    # age of returned changes as its own metric. The value is 0 if no message is returned, so that the alarm returns to
+    # OK.
     metrics.add_metric(
         name="OldestReturnedChangeAge",
         unit=MetricUnit.Seconds,
