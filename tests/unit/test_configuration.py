@@ -167,7 +167,7 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (
             lambda d: auth0(d)["exports"][0].update(accept_from="2026-02-31"),
-            "sources[0].exports[0].accept_from: expected a date of the calendar",
+            "sources[0].exports[0].accept_from: expected a calendar date",
         ),
         (
             lambda d: cybozu(d)["exports"][0].update(accept_from="20261121"),

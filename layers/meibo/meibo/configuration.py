@@ -60,7 +60,7 @@ class Configuration(ConfigurationModel):
         return self
 
     def source(self, name: str) -> SourceModel | None:
-        """Return the source of that name, or None if it is not configured (any more)."""
+        """Return the source with this name, or None if it is not or no longer configured."""
         return next((source for source in self.sources if source.name == name), None)
 
 

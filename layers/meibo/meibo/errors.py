@@ -28,7 +28,7 @@ its message is recorded in the run manifest.
     ├── JobsExhaustedError        fatal
     └── UnexpectedError           retried twice
 
-A message says what was expected, what was found and what to do. It contains ids, counts and host names only: never a
+A message states what was expected, what was found and what to do. It contains ids, counts and host names only: never a
 user attribute, a token or a location.
 """
 
@@ -39,7 +39,7 @@ class MeiboError(Exception):
     """Base class of every error that Meibo raises."""
 
 
-# -- Mistakes in the setup: fatal; the message says what to change -------------------------------------------------
+# -- Mistakes in the setup: fatal; the message states what to change -------------------------------------------------
 
 
 class ConfigurationError(MeiboError):
@@ -51,7 +51,7 @@ class EventError(MeiboError):
 
 
 class SecretError(MeiboError):
-    """A secret is missing, cannot be read, or lacks values that its source needs."""
+    """A secret is missing, cannot be read, or does not contain values that its source needs."""
 
 
 class CredentialsRefusedError(MeiboError):
@@ -59,7 +59,7 @@ class CredentialsRefusedError(MeiboError):
 
 
 class ScopeMissingError(MeiboError):
-    """The credentials are valid but lack a permission, which the message names (403)."""
+    """The credentials are valid but do not have a permission, which the message names (403)."""
 
     def __init__(self, message: str, *, scopes: tuple[str, ...] = ()) -> None:
         super().__init__(message)

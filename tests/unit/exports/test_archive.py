@@ -301,7 +301,9 @@ def test_lasting_loss_is_suspect_for_30_days() -> None:
 
     assert [sanity["verdict"] for sanity in sanities] == ["suspect"] * 30 + ["ok"] * 2
     assert sanities[0]["reason"] == "60 % fewer users than in the last export: 10 → 4"
-    assert sanities[29]["reason"] == (f"60 % fewer users than in run {RUN} (the last one that was not suspect): 10 → 4")
+    assert sanities[29]["reason"] == (
+        f"60 % fewer users than in run {RUN} (the last export that was not suspect): 10 → 4"
+    )
     assert (sanities[29]["previous_rows"], sanities[29]["baseline_run_id"], sanities[29]["baseline_rows"]) == (
         4,
         RUN,
@@ -334,7 +336,7 @@ def test_reason_of_a_lasting_empty_export_names_the_last_export_with_rows() -> N
     daily.archive(0, 10)
 
     assert daily.archive(1, 0)["reason"] == "no users; the last export had 10"
-    assert daily.archive(2, 0)["reason"] == f"no users; run {RUN} (the last one that was not suspect) had 10"
+    assert daily.archive(2, 0)["reason"] == f"no users; run {RUN} (the last export that was not suspect) had 10"
 
 
 def test_export_is_compared_with_an_old_previous_export() -> None:

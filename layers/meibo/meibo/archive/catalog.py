@@ -31,7 +31,7 @@ class Run:
 
 
 def suspect_reason(archive: ArchiveReader, export: ArchivedExport) -> str:
-    """Return why an export is suspect, as its manifest says; it contains counts, no user data."""
+    """Return the reason in an export's manifest why the export is suspect; it contains counts, but no user data."""
     try:
         manifest = ExportManifest.read(archive, export.manifest_key)
     except ArchiveConflictError:

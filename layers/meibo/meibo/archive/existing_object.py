@@ -30,7 +30,7 @@ def describe_existing_object(
     digest, inspection = FileDigest(checksum), Inspection(content)
     for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
         if deadline is not None and deadline() < _MIN_READ_SECONDS:
-            raise OutOfTimeError("the invocation's time ends before the archived object is read back")
+            raise OutOfTimeError("expected to read the whole object, but the invocation ran out of time")
         digest.add(memoryview(chunk), checksum.update(chunk))
         inspection.feed(memoryview(chunk))
     if digest.bytes != answer["ContentLength"]:

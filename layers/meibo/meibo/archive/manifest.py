@@ -92,7 +92,7 @@ class ArchivedContent:
 class Sanity:
     """The comparison of an export's rows with earlier exports.
 
-    ``baseline_run_id`` and ``baseline_rows`` are of the last export that was not suspect. ``reason`` says why the
+    ``baseline_run_id`` and ``baseline_rows`` are of the last export that was not suspect. ``reason`` states why the
     export is suspect; ``accept_from`` is the date from which the number of rows was accepted.
     """
 

@@ -20,7 +20,7 @@ _ALWAYS_PRESENT: Final = frozenset({"change_id", "member"})
 
 @dataclass(frozen=True)
 class Outcome:
-    """The final result of one member of one message; ``code`` and ``reason`` say why it was rejected.
+    """The final result of one member of one message; ``code`` and ``reason`` state the reason of a rejection.
 
     ``member`` is empty if the message has no member.
     """

@@ -1,7 +1,7 @@
 """Verify archived exports: objects against their manifests, and the manifests against each other.
 
-The run manifest repeats key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change of one of
-them is found. A change of the object and of both manifests cannot be found by reading; see docs/reading.md.
+The run manifest repeats key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change to one of
+them is detected. A change to the object and both manifests cannot be detected by reading; see docs/reading.md.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ Damage = Literal[
 
 DAMAGES: Final[dict[str, Damage]] = {damage: damage for damage in get_args(Damage)}
 _MAX_RUN_DURATION: Final = timedelta(days=1)
-"""A younger run without a manifest may still be running: Auth0 keeps a job for a day."""
+"""A newer run without a manifest may still be in progress, because Auth0 keeps jobs for one day."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A damage, the key of the damaged object, and the details. It never contains the content of a row."""
+    """One case of damage: the kind, the key of the object, and details. Details never contain row content."""
 
     damage: Damage
     key: str
@@ -81,7 +81,7 @@ class VerificationTask:
 class VerificationPlan:
     """The tasks of a verification, and the damage that was found while it was planned.
 
-    ``runs`` is the number of runs, ``running`` are those that have not ended; these are not verified.
+    ``runs`` is the number of runs. ``running`` contains the ids of runs in progress, which are skipped.
     """
 
     tasks: tuple[VerificationTask, ...]
@@ -105,7 +105,7 @@ def plan_runs(
     selects: Callable[[ExportFolder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> VerificationPlan:
-    """Plan the verification of some runs, in the given order, by their manifests and plans.
+    """Plan the verification of the given runs, in this order, from their manifests and plans.
 
     Only the folders of the exports that ``selects`` accepts are listed.
     """
@@ -134,7 +134,7 @@ def plan_everything(
     selects: Callable[[ExportFolder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> VerificationPlan:
-    """Plan the verification of all objects below the prefixes, so that objects without a run are found, too."""
+    """Plan the verification of all objects below the prefixes, so that objects without a run are also found."""
     findings = _Findings()
     folders: dict[ExportFolder, list[StoredObject]] = defaultdict(list)
     for prefix in prefixes:
@@ -166,7 +166,7 @@ def plan_everything(
 
 def _may_be_running(archive: ArchiveReader, run_id: str, now: datetime | None) -> bool:
     is_recent = (now or datetime.now(UTC)) - run_moment(run_id) < _MAX_RUN_DURATION
-    # A manifest that cannot be read, and the page that is written after it, show that the run has ended.
+    # An unreadable run manifest, or a report (written after the manifest), means that the run has ended.
     ended = (run_manifest_key(run_id, 1), reports_folder(run_id))
     return is_recent and all(next(archive.list(prefix), None) is None for prefix in ended)
 
@@ -200,14 +200,15 @@ def _entries(
             findings.add("altered run manifest", key, "is not a run manifest")
         else:
             key = run_manifest_key(run_id, 1)
-            findings.add("missing run manifest", key, "the run has not ended, or its manifest was deleted")
+            findings.add("missing run manifest", key, "the run is still in progress, or its manifest was deleted")
         return {}
     recorded = run.manifest.counts
     counts = RunCounts.of(run.exports, run.missing)
     for name in RunCounts.__dataclass_fields__:
         expected, listed = getattr(recorded, name), getattr(counts, name)
         if expected != listed:
-            findings.add("altered run manifest", run.manifest_key, f"counts {expected} {name}, lists {listed}")
+            detail = f"expected {expected} {name} as in its counts, found {listed} in its list"
+            findings.add("altered run manifest", run.manifest_key, detail)
     if run.manifest.run_id != run_id:
         findings.add("altered run manifest", run.manifest_key, "contains the id of another run")
     return {export.folder: export for export in run.exports if export.folder.run_id == run_id}
@@ -245,11 +246,11 @@ class Verifier:
             _compare(task, manifest, findings)
         for extra in sorted(keys - {manifest_key, key}):
             if manifest or task.entry or task.run_ended:
-                findings.add("unexpected extra", extra, "no manifest contains it")
+                findings.add("unexpected extra", extra, "no manifest refers to it")
         if manifest and _is_in(task.folder, manifest.object.key):
             self._object(manifest, findings)
         elif key is not None and key not in keys:
-            findings.add("missing object", key, "the run manifest contains it")
+            findings.add("missing object", key, "the run manifest refers to this object, but it does not exist")
         return findings.items
 
     def _manifest(self, key: str, findings: _Findings) -> ExportManifest | None:
@@ -259,14 +260,14 @@ class Verifier:
             findings.add("altered manifest", key, str(error).removeprefix(key).lstrip(":. "))
             return None
         if manifest is None:
-            findings.add("missing manifest", key, "an object without a manifest does not count")
+            findings.add("missing manifest", key, "an object without a manifest does not count as archived")
         return manifest
 
     def _object(self, manifest: ExportManifest, findings: _Findings) -> None:
         key = manifest.object.key
         stat = self._archive.stat(key)
         if stat is None:
-            findings.add("missing object", key, "its manifest exists")
+            findings.add("missing object", key, "its manifest refers to this object, but it does not exist")
             return
         _compare_stat(stat, manifest, findings)
         if not self._reads(stat):
@@ -292,7 +293,7 @@ class Verifier:
                     inspection, fault = None, str(error)
             self._advance(len(chunk))
             if self._time_left is not None and self._time_left() < 0:
-                raise OutOfTimeError("the invocation's time ends before the object is read")
+                raise OutOfTimeError("expected to read the whole object, but the invocation ran out of time")
         if inspection is not None:
             try:
                 facts = inspection.finish()
@@ -303,7 +304,7 @@ class Verifier:
         if count != expected.bytes and not has_wrong_size:
             findings.add(_size_damage(count, expected.bytes), key, f"has {count:,} bytes, expected {expected.bytes:,}")
         if digest.hexdigest() != expected.sha256:
-            findings.add("other digest", key, "does not have the SHA-256 of its manifest")
+            findings.add("other digest", key, "expected the SHA-256 in its manifest, found another")
         if fault is not None:
             findings.add("broken content", key, fault)
         if facts is None:
@@ -347,7 +348,8 @@ def _compare_stat(stat: ObjectStat, manifest: ExportManifest, findings: _Finding
     checksum = expected.checksum
     is_comparable = stat.checksum_algorithm == checksum.algorithm and stat.checksum_type in (None, checksum.type)
     if is_comparable and stat.checksum != checksum.value:
-        findings.add("other checksum", expected.key, f"S3 has another {checksum.algorithm} than its manifest")
+        detail = f"expected the {checksum.algorithm} in its manifest, but S3 reports another"
+        findings.add("other checksum", expected.key, detail)
 
 
 def _compare(task: VerificationTask, manifest: ExportManifest, findings: _Findings) -> None:

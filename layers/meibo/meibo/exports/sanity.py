@@ -61,7 +61,7 @@ def assess_sanity(
     baseline_run_id, baseline_rows = _baseline(previous, run_id, accept_from)
     compared = [("the last export", previous_rows)]
     if previous and baseline_run_id != previous.run_id:
-        compared.append((f"run {baseline_run_id} (the last one that was not suspect)", baseline_rows))
+        compared.append((f"run {baseline_run_id} (the last export that was not suspect)", baseline_rows))
     reason = None
     if rows == 0 and not may_be_empty:
         had = next((f"; {name} had {known:,}" for name, known in compared if known), "")

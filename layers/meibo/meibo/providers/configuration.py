@@ -29,8 +29,8 @@ def pattern_field(*, pattern: str, description: str, expected: str) -> Any:
 
 
 def invalid(message: str, *, path: str = "") -> PydanticCustomError:
-    """Return the error of a validator; ``path`` is the path in the document if it is not that of the model."""
-    # The message travels in the context: pydantic would format braces in the template.
+    """Return the error of a validator; ``path`` is the path in the document if it is not the path of the model."""
+    # The message is passed in the context, because pydantic formats braces in the template.
     return PydanticCustomError("meibo", "{message}", {"message": message, "path": path})
 
 
@@ -46,7 +46,7 @@ SecretName = Annotated[
     str,
     pattern_field(
         pattern=r"^[A-Za-z0-9/_+=.@-]{1,512}$",
-        description="Name of the Secrets Manager secret that holds the credentials.",
+        description="Name of the Secrets Manager secret that contains the credentials.",
         expected="the name of a Secrets Manager secret, such as meibo/acme",
     ),
 ]
@@ -56,7 +56,7 @@ def _is_date(value: str) -> str:
     try:
         date.fromisoformat(value)
     except ValueError:
-        raise invalid("expected a date of the calendar such as 2026-11-21; correct month and day") from None
+        raise invalid("expected a calendar date such as 2026-11-21; correct month and day") from None
     return value
 
 
@@ -85,7 +85,7 @@ class ExportModel(ConfigurationModel):
         return "all"
 
     def expand(self) -> Sequence[ExportModel]:
-        """Return the exports that this entry stands for."""
+        """Return the exports of this entry."""
         return [self]
 
 
@@ -97,7 +97,7 @@ class SourceModel(ConfigurationModel):
     secret: SecretName
     suspect_share: Annotated[
         float,
-        Field(ge=0, le=1, description="An export with fewer rows than this share of the last one is suspect."),
+        Field(ge=0, le=1, description="An export with fewer rows than this share of the last export is suspect."),
     ] = DEFAULT_SUSPECT_SHARE
     exports: Sequence[ExportModel]
 
@@ -107,5 +107,5 @@ class SourceModel(ConfigurationModel):
         raise NotImplementedError
 
     def exports_by_entry(self) -> list[Sequence[ExportModel]]:
-        """Return, for each entry of ``exports``, the exports that it stands for."""
+        """Return the exports of each entry of ``exports``."""
         return [entry.expand() for entry in self.exports]

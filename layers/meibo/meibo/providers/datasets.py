@@ -18,14 +18,14 @@ Reading = Literal["job", "pages", "stream"]
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One dataset of a provider, as the rest of Meibo uses it.
+    """One dataset of a provider, as Meibo uses it.
 
     An export without rows is suspect unless the dataset ``may_be_empty``. ``row_noun`` names rows in messages. ``keys``
     are alternatives for the columns that identify a row; the first alternative whose columns exist in a file counts.
-    ``csv_columns`` are the columns of a CSV file that has no header row; ``csv_ragged`` says that its records differ in
-    length, ``csv_apostrophe`` that strings in a CSV file begin with an apostrophe. ``blank_is_null`` says that an empty
-    string means the same as null. ``table`` maps the columns of the SQL table to their Athena types; None means no
-    table.
+    ``csv_columns`` are the columns of a CSV file that has no header row; ``csv_ragged`` states that its records
+    differ in length, ``csv_apostrophe`` that strings in a CSV file begin with an apostrophe. ``blank_is_null`` states
+    that an empty string means the same as null. ``table`` maps the columns of the SQL table to their Athena types; None
+    means no table.
     """
 
     name: str

@@ -21,7 +21,7 @@ from meibo.errors import ArchiveConflictError
 # Three months of daily runs. More would make the charts unreadable and slow down the report.
 RUNS_SHOWN: Final = 90
 CHANGE_DAYS: Final = 7
-# Outcome records that are read, one per message. The report says if there are more.
+# Outcome records that are read, one per message. The report states if there are more.
 MAX_RECORDS: Final = 1000
 _PARALLEL_READS: Final = 16
 
