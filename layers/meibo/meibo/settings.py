@@ -1,6 +1,6 @@
 """Settings of the functions, read from their environment: one frozen dataclass per function.
 
-Defaults and bounds are those of the parameters in ``template.yaml``. Nothing is read at import: a handler calls
+Defaults and bounds match the parameters in ``template.yaml``. Nothing is read at import: a handler calls
 ``from_env()``, which raises one :class:`~meibo.errors.ConfigurationError` that names every invalid variable.
 """
 
@@ -107,13 +107,13 @@ class ObjectLockSettings(EnvironmentSettings):
     days: int = variable("MEIBO_OBJECT_LOCK_DAYS", Integer(1, 36_500), "365")
 
     def retention(self) -> Retention | None:
-        """Return the retention of each written object, or None if there is none."""
+        """Return the retention of each written object, or None if Object Lock is not used."""
         return None if self.mode == "NONE" else Retention(mode=self.mode, days=self.days)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BucketSettings(EnvironmentSettings):
-    """Environment of ``archive_export`` and ``finish_run``, and a part of that of other functions."""
+    """Environment of ``archive_export`` and ``finish_run``, and part of the environment of other functions."""
 
     bucket: str = variable("MEIBO_BUCKET", _string)
 

@@ -1,7 +1,7 @@
 """Merge the changes of one organization into few requests, execute them and return the outcome of each member.
 
 Changes of different users commute, changes of the same user do not. So the changes of each user keep their order, and
-the others are merged: n ids with the same action cost ⌈n/10⌉ requests, in however many messages they arrive.
+the others are merged: n ids with the same action cost ⌈n/10⌉ requests, regardless of the number of messages.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from meibo.providers.auth0.membership import (
     users_by_email,
 )
 
-# The statuses with which Auth0 rejects the ids of a request. Others, such as a redirect, do not depend on the ids.
+# Statuses of responses that reject the ids of a request. Other statuses do not depend on the ids.
 REFUSED_IDS: Final = frozenset({400, 404, 409, 413, 422})
 
 MAX_IDS_IN_REASON: Final = 10

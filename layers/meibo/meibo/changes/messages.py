@@ -31,7 +31,7 @@ USER_ID: Final = re.compile(r"[A-Za-z0-9_-]+\|[^\x00-\x1f\x7f]+")
 EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s.]+(\.[^@\s.]+)+")
 
 REQUIRED: Final = ("version", "change_id", "source", "organization_id", "action", "members")
-# Meibo writes ``rejections`` into DLQ messages. A DLQ message that is sent again still has it; it has no effect.
+# Meibo writes ``rejections`` into DLQ messages. A redriven message still contains the field; it has no effect.
 OPTIONAL: Final = ("roles", "invitation", "confirm_removals", "requested_by", "dry_run", "rejections")
 INVITATION_REQUIRED: Final = ("client_id", "inviter")
 INVITATION_OPTIONAL: Final = ("ttl_sec", "connection_id", "send_email")

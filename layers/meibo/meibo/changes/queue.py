@@ -1,4 +1,4 @@
-"""The queue of changes and its DLQ, as the function uses them."""
+"""The queue of changes and its DLQ."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class SqsChangeQueue:
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         """Hide messages that are returned to the queue for this many seconds.
 
-        A message for which SQS rejects the change stays hidden for the visibility time-out of the queue. That costs
+        A message for which SQS rejects the change stays hidden for the visibility timeout of the queue. That costs
         time only, so it is logged and not raised.
         """
         answer = self._client.change_message_visibility_batch(
@@ -102,7 +102,7 @@ def dead_letter_of_members(
 
     It is a valid change. Sent again after the cause is fixed, it does exactly what is missing. It is never larger than
     ``MAX_MESSAGE_BYTES``, because the change alone is no larger than the message that it comes from. The outcomes under
-    ``changes/`` have the reason of each member.
+    ``changes/`` contain the reason of each member.
     """
     members = [outcome.member for outcome in rejected]
     # The rejections of an earlier DLQ message are superseded.

@@ -58,7 +58,7 @@ class Copier(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class S3Copier:
-    """Copies files into the archive bucket; ``deadline`` returns the seconds that the invocation has left."""
+    """Copies files into the archive bucket; ``deadline`` returns the remaining seconds of the invocation."""
 
     client: S3Client
     bucket: str
@@ -227,7 +227,7 @@ def _copy_source(source: ExportSource | Collected) -> LocationSource | StreamSou
 
 
 def archiver(settings: BucketSettings, retention: Retention | None, time_left: TimeLeft) -> Archiver:
-    """Return the archiver that the settings describe, on the archive bucket."""
+    """Return an Archiver for the archive bucket in the settings."""
     s3 = aws.s3()
     return Archiver(
         storage=S3Storage(s3, settings.bucket, retention=retention),

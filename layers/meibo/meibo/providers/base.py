@@ -101,7 +101,8 @@ class ByteStream(ExportSource):
 class Step:
     """The result of one request: rows as lines of NDJSON, and the position after them as a JSON object.
 
-    ``finished`` is the id of an organization that was read completely, ``skipped`` of one that was deleted meanwhile.
+    ``finished`` is the id of an organization that was read completely, ``skipped`` the id of an organization
+    that was deleted in the meantime.
     """
 
     lines: tuple[bytes, ...] = field(repr=False)

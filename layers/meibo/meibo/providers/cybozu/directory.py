@@ -75,8 +75,8 @@ def stream_users_ndjson(
 ) -> Iterator[bytes]:
     """Yield users as received, one per line, each id once.
 
-    Users that are added or deleted meanwhile shift the others: a user that is read twice is dropped and counted in
-    ``report``; a user that exists all the time is never missed.
+    Users that are added or deleted in the meantime shift the others: a user that is read twice is dropped and counted
+    in ``report``; a user that exists all the time is never missed.
     """
     if ids and codes:
         raise ConfigurationError("expected ids or codes, found both, which cybozu.com rejects; remove one")
@@ -173,7 +173,7 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
     for page in ListReader(client, kind.owners, report).pages(concurrency):
         for item in page:
             identity, code = item.value["id"], item.value.get("code")
-            # The manifest contains the id if the organization is deleted meanwhile.
+            # The manifest contains the id if the organization is deleted in the meantime.
             if not is_id(identity):
                 raise WrongFormatError(
                     f"{client.name}: expected ids in {kind.owners.path}, found other text in place of an id"

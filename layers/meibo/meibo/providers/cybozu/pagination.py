@@ -1,7 +1,7 @@
 """Read JSON lists of the User API page by page. https://cybozu.dev/ja/common/docs/user-api/
 
-The API has no snapshot and no cursor: a row that is added or deleted meanwhile shifts all later rows. So each page
-begins with the last row of the page before. A page that contains a known row connects to the rows that were read,
+The API has no snapshot and no cursor: a row that is added or deleted in the meantime shifts all later rows. So each
+page begins with the last row of the page before. A page that contains a known row connects to the rows that were read,
 because rows keep their order: no row that stays in the list is between them. If a page contains none, the rows before
 it are read page by page until it connects.
 
