@@ -97,7 +97,7 @@ def free_ports(count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def seaweed(ca: trustme.CA, ca_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
-    """Start an S3 that nobody of us wrote: it checks checksums and conditions by itself."""
+    """Start SeaweedFS, an independent implementation of S3 that verifies checksums and conditions."""
     folder = tmp_path_factory.mktemp("seaweed")
     certificate = ca.issue_cert("localhost")
     certificate.private_key_pem.write_to_path(str(folder / "key.pem"))

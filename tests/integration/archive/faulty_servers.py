@@ -1,7 +1,6 @@
-"""An HTTPS source and an S3 that misbehave on request, on loopback.
+"""An HTTPS source and a simulated S3 with configurable faults, on loopback.
 
-The S3 keeps what it is given in memory, checks CRC64NVME, sizes and If-None-Match as S3 does, and is driven by boto3
-and by the copy alike.
+The simulated S3 keeps objects in memory and verifies CRC64NVME, sizes and If-None-Match as S3 does.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ PIECE = 16 * 1024
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with one request.
+    """A fault of one request.
 
-    reset: the connection is reset after ``at`` bytes of the body (sent or received); short: closed in good order
-    there; stall: nothing more comes until the client gives up; status: answered with it at once; lost: done, but
-    the answer never arrives.
+    reset: the connection is reset after ``at`` bytes of the body (sent or received); short: it is closed in order
+    there; stall: nothing more is sent until the client closes; status: the response has this status; lost: the request
+    is executed, but the connection is reset before the response.
     """
 
     kind: str
@@ -46,7 +45,7 @@ class Fault:
 
 @dataclass
 class File:
-    """What the source serves, and how."""
+    """The file that the source serves, and its faults."""
 
     data: bytes = b""
     etag: str | None = '"v1"'
@@ -68,7 +67,7 @@ class File:
 
 @dataclass
 class Store:
-    """What the S3 holds, and what goes wrong with its part uploads."""
+    """The content of the simulated S3, and the faults of part uploads."""
 
     objects: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
     uploads: dict[str, tuple[str, dict[str, str], dict[int, bytes]]] = field(default_factory=dict)

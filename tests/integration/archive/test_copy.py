@@ -1,4 +1,4 @@
-"""Whatever breaks, the archived bytes are the source's, or nothing is visible."""
+"""The copy against faulty servers: the archived bytes are those of the source, or no object is visible."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def test_a_changed_source_starts_over(bench: Bench) -> None:
 
 
 def test_a_source_of_another_size_starts_over_even_without_an_etag(bench: Bench) -> None:
-    # given: the first answer is reset before its first byte, and nothing but its length tells the second one from it
+    # given: the first answer is reset before its first byte, and only the length of the second response differs
     before, after = content_of(PART), content_of(PART + 1, seed=2)
     bench.serve(before, etag=None, ranges=False, faults={0: Fault("reset", 0)}, changes={1: (after, None)})
     result = bench.copy()

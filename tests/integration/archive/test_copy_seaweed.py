@@ -1,4 +1,4 @@
-"""The full path against an S3 that nobody of us wrote, which refuses what is wrong by itself."""
+"""The copy against SeaweedFS, an independent implementation of S3 that verifies checksums and conditions."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def test_trust_follows_the_variable_that_names_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SSL_CERT_FILE", str(files[1]))
     second = trust()
 
-    # then: neither is taken for the other, and none is loaded twice
+    # then: each has its own certificates, which are loaded once
     assert first.get_ca_certs(binary_form=True) != second.get_ca_certs(binary_form=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
     assert trust() is first
