@@ -28,6 +28,7 @@ from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 from meibo import aws as meibo_aws
+from meibo.archive.keys import PARTS
 from meibo_local.caches import cached_definitions, shared_clients
 from meibo_local.folder import receive
 from meibo_local.lambda_service import (
@@ -162,7 +163,7 @@ class LocalAws:
         Either all files appear or none. Existing files are not changed.
         """
         # Parts are temporary; in AWS a lifecycle rule deletes them.
-        missing = [key for key in self.keys() if not key.startswith("parts/") and not (folder / key).exists()]
+        missing = [key for key in self.keys() if not key.startswith(PARTS) and not (folder / key).exists()]
         client = boto3.client("s3")
         receive(folder, missing, lambda key, file: client.download_fileobj(self.bucket, key, file))
         return len(missing)

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from meibo.archive.keys import is_archive_key
+from meibo.archive.keys import ARCHIVE, MANIFEST_NAME, REPORTS, RUNS, is_archive_key
 from meibo.errors import ConfigurationError
 
 LOCK: Final = ".lock"
@@ -26,9 +26,9 @@ _RECEIVED: Final = ".received"
 
 # Manifests move after the files that they describe; a run's page moves last, because it shows that the run has ended.
 _ORDER: Final = (
-    re.compile(r"archive/.*/_manifest\.json"),
-    re.compile(r"runs/.*/_manifest(-[0-9]+)?\.json"),
-    re.compile(r"reports/.*"),
+    re.compile(rf"{ARCHIVE}.*/{re.escape(MANIFEST_NAME)}"),
+    re.compile(rf"{RUNS}.*/_manifest(-[0-9]+)?\.json"),
+    re.compile(rf"{REPORTS}.*"),
 )
 
 

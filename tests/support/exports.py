@@ -41,7 +41,7 @@ def s3_archiver(
     return Archiver(
         storage=storage,
         bucket="archive",
-        copier=S3Copier(client=client, bucket="archive", options=CopyOptions(), retention=None, deadline=time_left),
+        copier=S3Copier(client=client, bucket="archive", options=CopyOptions(), retention=None, time_left=time_left),
         collector=Collector(storage=storage, time_left=time_left, now=now),
         context=context,
         now=now,

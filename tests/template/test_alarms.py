@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meibo.changes.apply import MAX_WAIT_SECONDS
+from meibo.changes.apply import MAX_BACKOFF_SECONDS
 from tests.template.conftest import Template
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:pager"
@@ -63,7 +63,7 @@ def test_run_alarm_evaluates_late_metrics(template: Template) -> None:
 def test_alarm_lasts_until_a_stuck_change_is_received_again(template: Template, alarm: str) -> None:
     # given: a returned change is hidden for at most 15 minutes, and after a killed invocation for the queue's
     # visibility timeout. Then an invocation may use its full time-out before it emits metrics.
-    hidden = MAX_WAIT_SECONDS
+    hidden = MAX_BACKOFF_SECONDS
     if alarm == "ChangeMembersErrorsAlarm":
         hidden = template.properties("ChangesQueue")["VisibilityTimeout"]
     properties = template.properties(alarm)

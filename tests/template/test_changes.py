@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meibo.changes.apply import MAX_INVOCATIONS, MAX_WAIT_SECONDS, MIN_WAIT_SECONDS
+from meibo.changes.apply import MAX_BACKOFF_SECONDS, MAX_INVOCATIONS, MIN_BACKOFF_SECONDS
 from meibo.changes.queue import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
 from tests.template.conftest import Template
 
@@ -71,7 +71,7 @@ def test_change_is_retried_for_ten_days_and_dead_lettered_before_it_expires(
     # given: the time for which a change is hidden after each failed receive
     properties = template.properties("ChangesQueue")
     receives = properties["RedrivePolicy"]["maxReceiveCount"]
-    waits = [min(MAX_WAIT_SECONDS, MIN_WAIT_SECONDS * 2**number) for number in range(receives)]
+    waits = [min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2**number) for number in range(receives)]
 
     # when
     shortest = sum(waits)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from meibo.archive.outcome_record import OutcomeCode
 from meibo.providers import provider
 from meibo_local.template import ROOT
 from tests.template.conftest import Template
@@ -42,6 +43,17 @@ def test_documented_datasets_of_auth0_are_those_of_the_code() -> None:
     assert {name: tuple(re.findall(r"`(\w+)`", formats)) for name, formats in rows} == {
         dataset.name: dataset.formats for dataset in provider("auth0").datasets
     }
+
+
+def test_documented_codes_of_rejected_changes_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/changes.md").read_text(encoding="utf-8")
+    table = page.partition("| code | meaning |")[2].partition("\n\n")[0]
+
+    codes = [
+        code for row in re.findall(r"^\| (`[^|]+) \|", table, re.MULTILINE) for code in re.findall(r"`(\w+)`", row)
+    ]
+
+    assert sorted(codes) == sorted(get_args(OutcomeCode))
 
 
 def test_documented_invocations_disable_the_read_timeout() -> None:

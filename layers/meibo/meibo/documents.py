@@ -16,13 +16,20 @@ _TYPE_NAMES: Final = {str: "a string", bool: "a boolean", int: "a number", float
 
 
 class Fields:
-    """The fields of a JSON object. ``name`` is its name in errors, ``error`` the class that is raised."""
+    """The fields of a JSON object.
 
-    def __init__(self, document: Any, name: str, error: type[MeiboError] = ArchiveConflictError) -> None:
+    ``name`` is its name in errors, ``path`` its path in its document, ``error`` the class that is raised. The
+    ``detail`` of an error begins with the path of the field.
+    """
+
+    def __init__(
+        self, document: Any, name: str, error: type[MeiboError] = ArchiveConflictError, *, path: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
+        self._path = path
         self._error = error
         if not isinstance(document, Mapping):
-            raise error(f"{name}: expected an object, found {_type_name(document)}")
+            raise self._exception((), f"expected an object, found {_type_name(document)}")
         self.document: Mapping[str, Any] = document
 
     def string(self, key: str) -> str:
@@ -73,7 +80,7 @@ class Fields:
 
     def object(self, key: str) -> Fields:
         """Return the fields of an object."""
-        return Fields(self.document.get(key), f"{self.name}.{key}", self._error)
+        return Fields(self.document.get(key), f"{self.name}.{key}", self._error, path=(*self._path, key))
 
     def optional_object(self, key: str) -> Fields | None:
         """Return the fields of an object, or None if the field is missing or null."""
@@ -103,18 +110,23 @@ class Fields:
 
     def check_version(self, key: str, version: int) -> None:
         """Raise ConfigurationError if a later version of Meibo wrote the document."""
-        found = self.integer(key, minimum=1)
-        if found > version:
-            raise ConfigurationError(f"{self.name}: expected {key} {version}, found {found}; update Meibo to read it")
+        written = self.integer(key, minimum=1)
+        if written > version:
+            raise ConfigurationError(f"{self.name}: expected {key} {version}, found {written}; update Meibo to read it")
 
     def check_keys(self, known: set[str]) -> None:
         """Raise the error if there are other keys than the known ones."""
         unknown = len(set(self.document) - known)
         if unknown:
-            raise self._error(f"{self.name}: expected only {', '.join(sorted(known))}; found {unknown} other key(s)")
+            raise self._exception((), f"expected only {', '.join(sorted(known))}; found {unknown} other key(s)")
 
     def _fail(self, key: str, expected: str) -> NoReturn:
-        raise self._error(f"{self.name}.{key}: expected {expected}, found {_type_name(self.document.get(key))}")
+        raise self._exception((key,), f"expected {expected}, found {_type_name(self.document.get(key))}")
+
+    def _exception(self, keys: tuple[str, ...], problem: str) -> MeiboError:
+        path = ".".join((*self._path, *keys))
+        name = ".".join((self.name, *keys))
+        return self._error(f"{name}: {problem}", detail=f"{path}: {problem}" if path else problem)
 
 
 def _type_name(value: Any) -> str:

@@ -36,7 +36,14 @@ from __future__ import annotations
 
 
 class MeiboError(Exception):
-    """Base class of every error that Meibo raises."""
+    """Base class of every error that Meibo raises.
+
+    ``detail`` is the message without the name of the document that it is about, for callers that name the document.
+    """
+
+    def __init__(self, message: str = "", *, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.detail = message if detail is None else detail
 
 
 # -- Mistakes in the setup: fatal; the message states what to change -------------------------------------------------

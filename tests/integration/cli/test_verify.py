@@ -317,8 +317,8 @@ def test_export_that_only_the_plan_of_a_repair_names_is_verified(builder: Archiv
     # given: an unfinished run whose repair archived an export that the first plan did not contain
     storage.put(USERS.object_key(RUN, gzip=True), BODY)
     export = {name: getattr(USERS, name) for name in ("provider", "source", "dataset", "format", "scope")}
-    storage.put(plan_key(RUN), b'{"exports": []}')
-    storage.put(plan_key(RUN, 2), json.dumps({"exports": [export]}).encode())
+    storage.put(plan_key(RUN), b'{"plan_version": 1, "exports": []}')
+    storage.put(plan_key(RUN, 2), json.dumps({"plan_version": 1, "exports": [export]}).encode())
 
     plan = plan_runs(storage.reader(), [RUN], now=datetime(2026, 11, 23, tzinfo=UTC))
 

@@ -88,7 +88,7 @@ def test_export_that_outlasts_an_invocation_is_resumed_by_the_next(
     system: System, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given: the provider requests three waits that are longer than an invocation accepts
-    monkeypatch.setattr(checkpoint, "MAX_WAIT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "MAX_RESUME_WAIT_SECONDS", 0)
     path = {"organizations": "enabled_connections", "members": "members"}[dataset]
     for after in (5, 15, 33):
         system.tenant.faults.add(
@@ -127,7 +127,7 @@ def test_export_that_outlasts_an_invocation_is_resumed_by_the_next(
 
 def test_repair_completes_an_export_that_was_refused_half_way(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     # given: a wait, and then a refusal
-    monkeypatch.setattr(checkpoint, "MAX_WAIT_SECONDS", 0)
+    monkeypatch.setattr(checkpoint, "MAX_RESUME_WAIT_SECONDS", 0)
     path = "GET /api/v2/organizations/*/members"
     system.tenant.faults.add(path, faults.too_many_requests(retry_after=301), after=5)
     system.tenant.faults.add(path, faults.html(404), after=15)

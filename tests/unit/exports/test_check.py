@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from meibo.errors import EventError
-from meibo.exports.check import MAX_WAIT_SECONDS, check
+from meibo.exports.check import MAX_JOB_WAIT_SECONDS, check
 from meibo.exports.plan import ExportJob
 from meibo.providers import PROVIDERS
 from meibo.providers.auth0.provider import Auth0Provider
@@ -67,7 +67,7 @@ def test_status_follows_the_state_and_the_deadline_of_the_job(seconds: float, st
 def test_wait_grows_with_the_age_of_the_job_up_to_a_maximum() -> None:
     waits = [check_after(age, JobState("pending"))["wait_seconds"] for age in (0, 4, 60, 400, 3000)]
 
-    assert waits == [1, 1, 15, 100, MAX_WAIT_SECONDS]
+    assert waits == [1, 1, 15, 100, MAX_JOB_WAIT_SECONDS]
 
 
 def test_wait_is_not_negative_after_the_clock_was_set_back() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError, RequestRefusedError
-from meibo.exports.checkpoint import MAX_WAIT_SECONDS, Collected, Collector, Unfinished
+from meibo.exports.checkpoint import MAX_RESUME_WAIT_SECONDS, Collected, Collector, Unfinished
 from meibo.exports.events import CheckpointProgress, ExportEvent, parse_export_event
 from tests.support.exports import planned_export
 from tests.support.memory_archive import MemoryStorage
@@ -33,7 +33,7 @@ class CollectorHarness:
     part_bytes: int = 1_000_000
     seconds_left: float = 900.0
     time: datetime = TICK
-    deadlines: list[float] = field(default_factory=list)
+    reading_times: list[float] = field(default_factory=list)
 
     def collect(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Collected | Unfinished:
         collector = Collector(
@@ -46,7 +46,7 @@ class CollectorHarness:
         event = {"run_id": RUN, "attempt": attempt, "export": planned_export(self.dataset).to_json()}
         if progress:
             event["progress"] = json.loads(json.dumps(progress.to_json()))
-        self.deadlines.append(collector.reading_deadline())
+        self.reading_times.append(collector.reading_time_left())
         return collector.collect(parse_export_event(event), ORGANIZATION_PAGES[self.dataset](self.tenant))
 
     def unfinished(self, progress: CheckpointProgress | None = None, *, attempt: int = 1) -> Unfinished:
@@ -126,7 +126,7 @@ def test_deadline_of_the_client_leaves_time_to_write_a_part() -> None:
 
     harness.collected()
 
-    assert harness.deadlines == [470]
+    assert harness.reading_times == [470]
 
 
 def test_requested_wait_is_passed_to_the_workflow() -> None:
@@ -135,7 +135,9 @@ def test_requested_wait_is_passed_to_the_workflow() -> None:
     assert harness.unfinished().wait_seconds == 300
 
 
-@pytest.mark.parametrize(("retry_after", "waits"), [(None, 60), (2.0, 60), (600.0, 600), (1e9, MAX_WAIT_SECONDS)])
+@pytest.mark.parametrize(
+    ("retry_after", "waits"), [(None, 60), (2.0, 60), (600.0, 600), (1e9, MAX_RESUME_WAIT_SECONDS)]
+)
 def test_invocation_without_a_response_writes_nothing_and_waits_longer(retry_after: float | None, waits: int) -> None:
     harness = CollectorHarness(MemoryTenant(10, calls_left=0, retry_after=retry_after))
 

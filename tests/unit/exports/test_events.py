@@ -9,6 +9,7 @@ import pytest
 
 from meibo.errors import EventError
 from meibo.exports.events import (
+    CaughtError,
     CheckpointProgress,
     ExportEvent,
     FailedExportEvent,
@@ -36,7 +37,9 @@ def test_finish_event_is_the_end_of_a_run_or_a_failed_export() -> None:
     error = {"Error": "BadFileError", "Cause": "…"}
 
     assert parse_finish_event({"run_id": RUN, "attempt": 2}) == RunEndEvent(RUN, 2)
-    assert parse_finish_event({**EVENT, "error": error}) == FailedExportEvent(RUN, 1, EXPORT, error)
+    assert parse_finish_event({**EVENT, "error": error}) == FailedExportEvent(
+        RUN, 1, EXPORT, CaughtError("BadFileError", "…")
+    )
 
 
 def test_progress_of_an_export_is_parsed() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from meibo import errors
 from meibo.errors import EventError
+from meibo.exports.events import CaughtError
 from meibo.exports.finish import RunFinisher
 from meibo.exports.plan import PlannedExport
 from tests.support.archives import export_manifest
@@ -57,7 +58,7 @@ def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> No
     first, second, third = run.exports()
     run.archive(first)
     cause = json.dumps({"errorMessage": "the client secret is wrong", "errorType": "CredentialsRefusedError"})
-    run.finisher.record_failure(RUN, 1, second, {"Error": "CredentialsRefusedError", "Cause": cause})
+    run.finisher.record_failure(RUN, 1, second, CaughtError("CredentialsRefusedError", cause))
 
     summary = run.finisher.finish(RUN, 1)
 
@@ -81,7 +82,7 @@ def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> No
 
 def test_message_of_an_unexpected_error_is_not_recorded(run: FinishHarness) -> None:
     export = run.exports()[0]
-    run.finisher.record_failure(RUN, 1, export, {"Error": "KeyError", "Cause": '{"errorMessage": "taro@example.jp"}'})
+    run.finisher.record_failure(RUN, 1, export, CaughtError("KeyError", '{"errorMessage": "taro@example.jp"}'))
 
     run.finisher.finish(RUN, 1)
 
@@ -136,7 +137,7 @@ def test_every_error_of_meibo_is_recorded_with_a_reason(run: FinishHarness) -> N
     for name, export in zip(names, run.exports() * len(names), strict=False):
         run.harness.storage.objects = {k: v for k, v in run.harness.storage.objects.items() if "_failures" not in k}
 
-        run.finisher.record_failure(RUN, 1, export, {"Error": name})
+        run.finisher.record_failure(RUN, 1, export, CaughtError(name))
 
         (record,) = [k for k in run.harness.storage.objects if "_failures" in k]
         document = run.harness.storage.read_json(record)

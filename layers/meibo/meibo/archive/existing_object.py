@@ -18,25 +18,25 @@ _MIN_READ_SECONDS = 10.0
 
 
 def describe_existing_object(
-    client: S3Client, bucket: str, key: str, *, content: Content, deadline: Callable[[], float] | None = None
+    client: S3Client, bucket: str, key: str, *, content: Content, time_left: Callable[[], float] | None = None
 ) -> CopyResult:
     """Return the result that the copy of this object would have returned, from the object itself.
 
     Raises CorruptFileError if the object differs from its S3 checksum or gzip trailer, WrongFormatError if it
-    does not have the format, and OutOfTimeError if the invocation's time (``deadline``, in seconds) is too short.
+    does not have the format, and OutOfTimeError if the invocation's time (``time_left``, in seconds) is too short.
     """
-    answer = client.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    response = client.get_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
     checksum = best_checksum()
     digest, inspection = FileDigest(checksum), Inspection(content)
-    for chunk in answer["Body"].iter_chunks(_CHUNK_BYTES):
-        if deadline is not None and deadline() < _MIN_READ_SECONDS:
+    for chunk in response["Body"].iter_chunks(_CHUNK_BYTES):
+        if time_left is not None and time_left() < _MIN_READ_SECONDS:
             raise OutOfTimeError("expected to read the whole object, but the invocation ran out of time")
         digest.add(memoryview(chunk), checksum.update(chunk))
         inspection.feed(memoryview(chunk))
-    if digest.bytes != answer["ContentLength"]:
-        raise CorruptFileError(f"{key} ended after {digest.bytes} of {answer['ContentLength']} bytes")
-    stored = answer.get("ChecksumCRC64NVME" if checksum.name == "CRC64NVME" else "ChecksumCRC32")
-    if stored is not None and answer.get("ChecksumType") == "FULL_OBJECT" and stored != digest.checksum:
+    if digest.bytes != response["ContentLength"]:
+        raise CorruptFileError(f"{key} ended after {digest.bytes} of {response['ContentLength']} bytes")
+    stored = response.get("ChecksumCRC64NVME" if checksum.name == "CRC64NVME" else "ChecksumCRC32")
+    if stored is not None and response.get("ChecksumType") == "FULL_OBJECT" and stored != digest.checksum:
         raise CorruptFileError(f"{key} does not have the {checksum.name} that S3 stores for it")
     facts = inspection.finish()
     return CopyResult(
@@ -45,8 +45,8 @@ def describe_existing_object(
         checksum=digest.checksum,
         checksum_algorithm=checksum.name,
         checksum_type="FULL_OBJECT",
-        etag=answer["ETag"],
-        version_id=answer.get("VersionId"),
+        etag=response["ETag"],
+        version_id=response.get("VersionId"),
         gzip=facts.gzip,
         rows=facts.rows,
         columns=facts.columns,

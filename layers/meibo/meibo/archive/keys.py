@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, Self
 
+from meibo.documents import Fields
 from meibo.errors import EventError
 
 ARCHIVE: Final = "archive/"
 """Prefix of all archived files and their manifests."""
 RUNS: Final = "runs/"
 """Prefix of the plans, lists of exports and run manifests."""
+PARTS: Final = "parts/"
+"""Prefix of the parts of exports that take several invocations; they are temporary."""
+REPORTS: Final = "reports/"
+"""Prefix of the pages about runs."""
 VERIFICATIONS: Final = "verifications/"
 """Prefix of the records of all verifications."""
 OUTCOMES: Final = "changes/"
@@ -27,8 +32,8 @@ MANIFEST_NAME: Final = "_manifest.json"
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _RUN_DOCUMENT = re.compile(r"_(?:plan|attempt|manifest)(?:-([0-9]+))?\.json")
 _EXPORT_FOLDER = re.compile(
-    r"archive/provider=(?P<provider>[^/]+)/source=(?P<source>[^/]+)/dataset=(?P<dataset>[^/]+)/format=(?P<format>[^/]+)"
-    r"/scope=(?P<scope>[^/]+)/dt=[0-9-]{10}/run=(?P<run_id>[0-9]{8}T[0-9]{6}Z)/"
+    rf"{ARCHIVE}provider=(?P<provider>[^/]+)/source=(?P<source>[^/]+)/dataset=(?P<dataset>[^/]+)"
+    r"/format=(?P<format>[^/]+)/scope=(?P<scope>[^/]+)/dt=[0-9-]{10}/run=(?P<run_id>[0-9]{8}T[0-9]{6}Z)/"
 )
 
 
@@ -70,6 +75,11 @@ class ExportAddress:
     format: str
     scope: str
 
+    @classmethod
+    def from_json(cls, fields: Fields) -> Self:
+        """Read the address from the document of an export, such as its manifest."""
+        return cls(**{name: fields.string(name) for name in ("provider", "source", "dataset", "format", "scope")})
+
     @property
     def export_id(self) -> str:
         """The export's name within a run, for people and for failure records."""
@@ -79,13 +89,17 @@ class ExportAddress:
     def prefix(self) -> str:
         """Prefix of every archive of this export, ending with a slash."""
         return (
-            f"archive/provider={self.provider}/source={self.source}/dataset={self.dataset}"
+            f"{ARCHIVE}provider={self.provider}/source={self.source}/dataset={self.dataset}"
             f"/format={self.format}/scope={self.scope}/"
         )
 
+    def day_prefix(self, day: str) -> str:
+        """Prefix of this export's archives of a day such as ``2026-11-21``."""
+        return f"{self.prefix}dt={day}"
+
     def folder(self, run_id: str) -> str:
         """Prefix of this export's archive in one run, ending with a slash."""
-        return f"{self.prefix}dt={_dt(run_id)}/run={run_id}/"
+        return f"{self.day_prefix(_dt(run_id))}/run={run_id}/"
 
     def object_key(self, run_id: str, *, gzip: bool) -> str:
         """Key of the archived file."""
@@ -129,7 +143,7 @@ class ExportFolder:
 
 def run_folder(run_id: str) -> str:
     """Prefix of everything that belongs to a run as a whole, ending with a slash."""
-    return f"runs/dt={_dt(run_id)}/run={run_id}/"
+    return f"{RUNS}dt={_dt(run_id)}/run={run_id}/"
 
 
 def run_documents(run_id: str, kind: Literal["plan", "attempt", "manifest"]) -> str:
@@ -145,7 +159,7 @@ def run_id_of_folder(folder: str) -> str | None:
 
 def reports_folder(run_id: str) -> str:
     """Prefix of the pages that are written at the end of each attempt of a run, ending with a slash."""
-    return f"reports/dt={_dt(run_id)}/run={run_id}/"
+    return f"{REPORTS}dt={_dt(run_id)}/run={run_id}/"
 
 
 def plan_key(run_id: str, attempt: int = 1) -> str:
@@ -163,8 +177,8 @@ def run_manifest_key(run_id: str, attempt: int) -> str:
     return f"{run_documents(run_id, 'manifest')}{_suffix(attempt)}.json"
 
 
-def _suffix(attempt: int) -> str:
-    return "" if attempt == 1 else f"-{attempt}"
+def _suffix(number: int) -> str:
+    return "" if number == 1 else f"-{number}"
 
 
 def attempt_of(key: str) -> int | None:
@@ -183,7 +197,7 @@ def parts_folder(run_id: str, attempt: int, export_id: str) -> str:
 
     It is separate, so that a lifecycle rule can expire it: once the export is archived, its parts are not read again.
     """
-    return f"parts/dt={_dt(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"
+    return f"{PARTS}dt={_dt(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"
 
 
 def part_key(folder: str, number: int, digest: str) -> str:
@@ -216,6 +230,6 @@ def outcomes_folder(source: str, day: str) -> str:
     return f"{OUTCOMES}source={source}/dt={day}/"
 
 
-def outcome_key(source: str, day: str, name: str) -> str:
-    """Return the key of an outcome record; ``day`` has the form ``2026-11-21``."""
-    return f"{outcomes_folder(source, day)}{name}.ndjson"
+def outcome_key(source: str, day: str, message_id: str, part: int = 1) -> str:
+    """Return the key of a part of a message's outcomes; ``day`` has the form ``2026-11-21``."""
+    return f"{outcomes_folder(source, day)}{message_id}{_suffix(part)}.ndjson"

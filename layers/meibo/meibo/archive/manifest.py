@@ -180,11 +180,10 @@ class ExportManifest:
         fields.check_version("manifest_version", MANIFEST_VERSION)
         stored, archived = fields.object("object"), fields.object("archived")
         checksum, job = stored.object("checksum"), fields.optional_object("job")
-        address = ExportAddress(
-            **{name: fields.string(name) for name in ("provider", "source", "dataset", "format", "scope")}
-        )
+        address = ExportAddress.from_json(fields)
         if fields.string("export_id") != address.export_id:
-            raise ArchiveConflictError(f"{key}.export_id: expected {address.export_id}, found another export")
+            detail = f"export_id: expected {address.export_id}, found another export"
+            raise ArchiveConflictError(f"{key}.{detail}", detail=detail)
         return cls(
             run_id=fields.string("run_id"),
             address=address,

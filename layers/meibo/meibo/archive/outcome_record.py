@@ -6,12 +6,24 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, Self, get_args
+from typing import Any, Final, Literal, Self, cast, get_args
 
 from meibo.documents import Fields
 from meibo.errors import ArchiveConflictError
 
 OutcomeKind = Literal["applied", "rejected", "dry_run"]
+# docs/changes.md documents the codes.
+OutcomeCode = Literal[
+    "invalid",
+    "unknown_source",
+    "unknown_organization",
+    "refused",
+    "roles_refused",
+    "already_a_user",
+    "invitation_differs",
+    "unknown_user",
+    "unknown_role",
+]
 
 VERSION: Final = 1
 _KINDS: Final[dict[str, OutcomeKind]] = {kind: kind for kind in get_args(OutcomeKind)}
@@ -28,7 +40,7 @@ class Outcome:
     member: str = field(repr=False)
     kind: OutcomeKind
     at: datetime
-    code: str | None = None
+    code: OutcomeCode | None = None
     reason: str | None = None
     invitation_id: str | None = None
 
@@ -63,7 +75,8 @@ class OutcomeRecord:
                 member=fields.optional_string("member") or "",
                 kind=fields.choice("outcome", _KINDS),
                 at=fields.moment("at"),
-                code=fields.optional_string("code"),
+                # Not checked: a later version of Meibo may write other codes.
+                code=cast("OutcomeCode | None", fields.optional_string("code")),
                 reason=fields.optional_string("reason"),
                 invitation_id=fields.optional_string("invitation_id"),
             ),

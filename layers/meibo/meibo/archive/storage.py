@@ -105,7 +105,8 @@ class ArchiveReader(ABC):
         try:
             return None if body is None else json.loads(body)
         except ValueError:
-            raise ArchiveConflictError(f"{key}: expected JSON; another program wrote to the archive") from None
+            detail = "expected JSON; another program wrote to the archive"
+            raise ArchiveConflictError(f"{key}: {detail}", detail=detail) from None
 
 
 class ArchiveStorage(ArchiveReader):

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, cast, get_args
 
-from meibo.archive.catalog import Run, find_run, run_ids
+from meibo.archive.catalog import Run, find_run, plan_addresses, run_ids
 from meibo.archive.copy.content import Facts, Inspection
 from meibo.archive.copy.model import Content, Format
 from meibo.archive.keys import (
     ARCHIVE,
     MANIFEST_NAME,
-    ExportAddress,
     ExportFolder,
     is_archive_key,
     reports_folder,
@@ -29,7 +28,6 @@ from meibo.archive.keys import (
 )
 from meibo.archive.manifest import ArchivedExport, ExportManifest, RunCounts
 from meibo.archive.storage import ArchiveReader, ObjectStat, StoredObject
-from meibo.documents import Fields
 from meibo.errors import ArchiveConflictError, BadFileError, OutOfTimeError
 
 Damage = Literal[
@@ -172,21 +170,15 @@ def _may_be_running(archive: ArchiveReader, run_id: str, now: datetime | None) -
 
 
 def _planned(archive: ArchiveReader, run_id: str) -> Iterator[ExportFolder]:
-    # Each repair writes a plan, which may contain exports that the first plan could not resolve. Plans are read only
-    # as far as needed, because a provider that this version does not know must not prevent the verification.
+    # Each repair writes a plan, which may contain exports that the first plan could not resolve.
     for key in archive.keys(run_documents(run_id, "plan")):
         try:
-            exports = Fields(archive.read_json(key), key).items("exports")
+            addresses = plan_addresses(archive.read_json(key), key)
         except ArchiveConflictError:
             continue
-        for number, export in enumerate(exports):
-            try:
-                fields = Fields(export, f"{key}.exports[{number}]")
-                address = {name: fields.string(name) for name in ("provider", "source", "dataset", "format", "scope")}
-            except ArchiveConflictError:
-                continue
+        for address in addresses:
             # Parsed again, because an altered plan could contain a slash in a name.
-            folder = ExportFolder.of(ExportFolder(ExportAddress(**address), run_id).key)
+            folder = ExportFolder.of(ExportFolder(address, run_id).key)
             if folder is not None:
                 yield folder
 
@@ -257,7 +249,7 @@ class Verifier:
         try:
             manifest = ExportManifest.read(self._archive, key)
         except ArchiveConflictError as error:
-            findings.add("altered manifest", key, str(error).removeprefix(key).lstrip(":. "))
+            findings.add("altered manifest", key, error.detail)
             return None
         if manifest is None:
             findings.add("missing manifest", key, "an object without a manifest does not count as archived")

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, Final
 
 from meibo import aws
-from meibo.archive.outcome_record import Outcome
+from meibo.archive.outcome_record import Outcome, OutcomeCode
 from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.aws import busy_error
 from meibo.changes.executor import StepExecutor, merge
@@ -39,10 +39,10 @@ from meibo.settings import ChangeMembersSettings, Retention
 MAX_INVOCATIONS: Final = 2
 # Reserved for writing the outcomes and DLQ messages of ten messages.
 MIN_FINISH_SECONDS: Final = 15.0
-# Minimum and maximum backoff of messages without progress. MAX_WAIT_SECONDS, maxReceiveCount and the retention period
-# of the queue depend on each other; docs/changes.md contains the calculation.
-MIN_WAIT_SECONDS: Final = 30
-MAX_WAIT_SECONDS: Final = 900
+# Minimum and maximum backoff of messages without progress. MAX_BACKOFF_SECONDS, maxReceiveCount and the retention
+# period of the queue depend on each other; docs/changes.md contains the calculation.
+MIN_BACKOFF_SECONDS: Final = 30
+MAX_BACKOFF_SECONDS: Final = 900
 # A group that starts with less time than this may find the current rate-limit window (a second or a minute) used up. It
 # is then returned without backoff.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
@@ -70,10 +70,10 @@ class Entry:
         if self.parsed.change:
             return self.parsed.change.members
         members = self.parsed.document.get("members")
-        usable = (
+        valid_members = (
             (member for member in members if isinstance(member, str) and member) if isinstance(members, list) else ()
         )
-        return tuple(dict.fromkeys(usable)) or ("",)
+        return tuple(dict.fromkeys(valid_members)) or ("",)
 
     @property
     def pending(self) -> list[str]:
@@ -153,13 +153,13 @@ class ChangeApplier:
         Progress of other groups is ignored, because a stuck group would otherwise use up its receives. Outcomes that
         could not be written are ignored for the same reason: S3 may be busy for hours.
         """
-        retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_WAIT_SECONDS)
+        retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_BACKOFF_SECONDS)
         if isinstance(error, _BUSY) and (
             first.group_id in self._progressed or (is_late and first.receive_count <= MAX_LATE_RECEIVES)
         ):
             return retry_after
         doublings = max(0, min(first.receive_count - 1, 10))
-        return max(retry_after, min(MAX_WAIT_SECONDS, MIN_WAIT_SECONDS << doublings))
+        return max(retry_after, min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS << doublings))
 
     # -- execute
 
@@ -202,7 +202,7 @@ class ChangeApplier:
             )
         return entry
 
-    def _reject(self, entry: Entry, code: str, reason: str) -> None:
+    def _reject(self, entry: Entry, code: OutcomeCode, reason: str) -> None:
         for member in entry.pending:
             entry.outcomes.add(Outcome(member, "rejected", self.now(), code, reason))
 

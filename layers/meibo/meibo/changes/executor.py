@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from meibo.archive.outcome_record import Outcome, OutcomeKind
+from meibo.archive.outcome_record import Outcome, OutcomeCode, OutcomeKind
 from meibo.changes.messages import Action, Change, is_user_id
 from meibo.errors import RequestRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.errors import NO_SUCH_ROLE
 from meibo.providers.auth0.membership import (
-    MAX_MEMBERS,
+    MAX_MEMBERS_PER_REQUEST,
     Invitation,
     InvitationTerms,
     add_members,
@@ -42,7 +42,7 @@ IndexedOutcome = tuple[int, Outcome]
 
 
 @dataclass
-class Step:
+class ChangeStep:
     """One action on users of one organization: ``members`` maps each id to the indexes of the changes with it.
 
     A ``single`` step belongs to one change and is executed id by id: invitations, and the look-ups of a dry run.
@@ -56,18 +56,20 @@ class Step:
     def requests(self) -> Iterator[list[str]]:
         """Yield the ids of each request."""
         ids = iter(self.members)
-        while batch := list(islice(ids, 1 if self.single else MAX_MEMBERS)):
+        while batch := list(islice(ids, 1 if self.single else MAX_MEMBERS_PER_REQUEST)):
             yield batch
 
 
-def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[Step]:
+def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeStep]:
     """Return the steps for (index, change, members without an outcome) in the order of the queue."""
-    steps: list[Step] = []
+    steps: list[ChangeStep] = []
     # The index of the last step with a user of a source.
     last: dict[tuple[str, str], int] = {}
     for index, change, members in changes:
         if change.dry_run or change.action == "invite":
-            steps.append(Step(change.source, change.action, single=True, members={id_: [index] for id_ in members}))
+            steps.append(
+                ChangeStep(change.source, change.action, single=True, members={id_: [index] for id_ in members})
+            )
             continue
         for member in members:
             user = (change.source, member)
@@ -77,13 +79,13 @@ def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[Step]:
     return [step for step in steps if step.members]
 
 
-def _place(steps: list[Step], change: Change, after: int) -> int:
+def _place(steps: list[ChangeStep], change: Change, after: int) -> int:
     """Return the index of the first step from ``after`` that a user of the change can join, or of a new step."""
     for number in range(after, len(steps)):
         step = steps[number]
         if not step.single and (step.source, step.action) == (change.source, change.action):
             return number
-    steps.append(Step(change.source, change.action))
+    steps.append(ChangeStep(change.source, change.action))
     return len(steps) - 1
 
 
@@ -99,7 +101,9 @@ class StepExecutor:
     # By organization as well: roles can belong to an organization, and the reason names it.
     _missing_roles: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
 
-    def execute(self, organization_id: str, step: Step, changes: Mapping[int, Change]) -> Iterator[IndexedOutcome]:
+    def execute(
+        self, organization_id: str, step: ChangeStep, changes: Mapping[int, Change]
+    ) -> Iterator[IndexedOutcome]:
         """Send the requests of a step and yield each outcome as soon as it is final.
 
         Raises ProviderBusyError if Auth0 is busy for longer than the invocation lasts, or another MeiboError whose
@@ -117,7 +121,7 @@ class StepExecutor:
     # -- members
 
     def _change_members(
-        self, organization_id: str, step: Step, changes: Mapping[int, Change], members: Sequence[str]
+        self, organization_id: str, step: ChangeStep, changes: Mapping[int, Change], members: Sequence[str]
     ) -> Iterator[IndexedOutcome]:
         if not self._organizations.get(organization_id, True):
             yield from self._reject(step, members, *_no_organization(organization_id))
@@ -135,7 +139,7 @@ class StepExecutor:
     def _refused(
         self,
         organization_id: str,
-        step: Step,
+        step: ChangeStep,
         changes: Mapping[int, Change],
         members: Sequence[str],
         error: RequestRefusedError,
@@ -152,7 +156,9 @@ class StepExecutor:
             yield from self._change_members(organization_id, step, changes, members[:middle])
             yield from self._change_members(organization_id, step, changes, members[middle:])
 
-    def _reject(self, step: Step, members: Sequence[str], code: str, reason: str) -> Iterator[IndexedOutcome]:
+    def _reject(
+        self, step: ChangeStep, members: Sequence[str], code: OutcomeCode, reason: str
+    ) -> Iterator[IndexedOutcome]:
         for member in members:
             for index in step.members[member]:
                 yield index, self._outcome(member, "rejected", code, reason)
@@ -259,7 +265,7 @@ class StepExecutor:
         self,
         member: str,
         kind: OutcomeKind,
-        code: str | None = None,
+        code: OutcomeCode | None = None,
         reason: str | None = None,
         invitation_id: str | None = None,
     ) -> Outcome:
@@ -271,7 +277,7 @@ def _refuses_ids(error: RequestRefusedError) -> bool:
     return error.status in REFUSED_IDS and not error.foreign
 
 
-def _no_organization(organization_id: str) -> tuple[str, str]:
+def _no_organization(organization_id: str) -> tuple[OutcomeCode, str]:
     """Return the code and the reason of a rejection."""
     return "unknown_organization", f"the tenant has no organization {organization_id}"
 

@@ -81,8 +81,7 @@ class MessageOutcomes:
 
     def _key(self, part: int) -> str:
         """Return the key of the outcomes of the message, or of a further part of them."""
-        name = self._message.message_id if part == 1 else f"{self._message.message_id}-{part}"
-        return outcome_key(_source_of(self._document), self._message.dt, name)
+        return outcome_key(_source_of(self._document), self._message.dt, self._message.message_id, part)
 
 
 def _source_of(document: Mapping[str, Any]) -> str:

@@ -67,14 +67,14 @@ class SqsChangeQueue:
         A message for which SQS rejects the change stays hidden for the visibility timeout of the queue. That costs
         time only, so it is logged and not raised.
         """
-        answer = self._client.change_message_visibility_batch(
+        response = self._client.change_message_visibility_batch(
             QueueUrl=self._queue_url,
             Entries=[
                 {"Id": str(number), "ReceiptHandle": message.receipt, "VisibilityTimeout": seconds}
                 for number, message in enumerate(unprocessed)
             ],
         )
-        if failed := answer.get("Failed", []):
+        if failed := response.get("Failed", []):
             codes = sorted({entry["Code"] for entry in failed})
             logger.warning("messages stay hidden longer", extra={"messages": len(failed), "codes": codes})
 

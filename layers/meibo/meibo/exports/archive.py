@@ -58,13 +58,13 @@ class Copier(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class S3Copier:
-    """Copies files into the archive bucket; ``deadline`` returns the remaining seconds of the invocation."""
+    """Copies files into the archive bucket; ``time_left`` returns the remaining seconds of the invocation."""
 
     client: S3Client
     bucket: str
     options: CopyOptions
     retention: Retention | None
-    deadline: TimeLeft
+    time_left: TimeLeft
 
     def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
         """Copy and validate a whole file, or raise an error and write nothing."""
@@ -78,11 +78,11 @@ class S3Copier:
             if retention
             else None,
         )
-        return copying.copy(source, target, content=content, options=self.options, deadline=self.deadline)
+        return copying.copy(source, target, content=content, options=self.options, deadline=self.time_left)
 
     def read_back(self, key: str, content: Content) -> CopyResult:
         """Return the result of a copy that an earlier invocation completed, from the object itself."""
-        return describe_existing_object(self.client, self.bucket, key, content=content, deadline=self.deadline)
+        return describe_existing_object(self.client, self.bucket, key, content=content, time_left=self.time_left)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class Archiver:
         export = event.export
         context, job_id = self.context, export.job.id if export.job else None
         if provider(export.provider).dataset(export.dataset).reading == "pages":
-            context = replace(context, time_left=self.collector.reading_deadline)
+            context = replace(context, time_left=self.collector.reading_time_left)
         source = provider(export.provider).open_source(export, job_id, context)
         return self.collector.collect(event, source) if isinstance(source, Pages) else source
 
@@ -237,7 +237,7 @@ def archiver(settings: BucketSettings, retention: Retention | None, time_left: T
             bucket=settings.bucket,
             options=CopyOptions(workers=COPY_WORKERS, part_bytes=COPY_PART_BYTES),
             retention=retention,
-            deadline=time_left,
+            time_left=time_left,
         ),
         # The parts have no retention: they are temporary, and a lifecycle rule expires them.
         collector=Collector(storage=S3Storage(s3, settings.bucket), time_left=time_left),

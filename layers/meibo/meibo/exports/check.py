@@ -12,8 +12,8 @@ from meibo.providers import provider
 from meibo.providers.base import ProviderContext
 
 # A job is checked again after a quarter of its age: soon for small tenants, and with few requests for slow jobs.
-MIN_WAIT_SECONDS = 1
-MAX_WAIT_SECONDS = 120
+MIN_JOB_WAIT_SECONDS = 1
+MAX_JOB_WAIT_SECONDS = 120
 
 
 def check(export: PlannedExport, context: ProviderContext, *, now: datetime | None = None) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def check(export: PlannedExport, context: ProviderContext, *, now: datetime | No
         raise EventError("export.job: expected the job to check, found nothing; create it first")
     age = ((now or datetime.now(UTC)) - _moment(export.job.created_at)).total_seconds()
     state = provider(export.provider).check_job(export, export.job.id, context)
-    wait = max(MIN_WAIT_SECONDS, min(MAX_WAIT_SECONDS, int(age / 4)))
+    wait = max(MIN_JOB_WAIT_SECONDS, min(MAX_JOB_WAIT_SECONDS, int(age / 4)))
     status = {"completed": "ready", "gone": "gone"}.get(state.status, "pending")
     reason = state.reason
     if status == "pending" and age > export.job_deadline_seconds:

@@ -19,22 +19,23 @@ from typing import Any, Final
 
 from meibo.archive.keys import part_key, part_record_key, parts_folder
 from meibo.archive.storage import ArchiveStorage
+from meibo.documents import Fields
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError
 from meibo.exports.events import CheckpointProgress, ExportEvent
 from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
-from meibo.providers.base import Pages, Step
+from meibo.providers.base import PageResult, Pages
 
 # A part is held in memory until it is written.
 PART_BYTES: Final = 16 * 1024 * 1024
 # Reserved at the end of an invocation for writing the part that is being collected.
 RESERVE_SECONDS: Final = 30.0
 # Minimum time for combining the parts. If less time remains, the next invocation combines them.
-MIN_FINISH_SECONDS: Final = 120.0
+MIN_COMBINE_SECONDS: Final = 120.0
 # Minimum wait after an invocation that read no rows. Step Functions does not charge for the duration of a wait.
 IDLE_WAIT_SECONDS: Final = 60
 # Maximum wait that is accepted from a response header. After it, one request checks whether the limit still applies.
-MAX_WAIT_SECONDS: Final = 3600
+MAX_RESUME_WAIT_SECONDS: Final = 3600
 # Auth0 accepts a cursor for 24 hours (https://auth0.com/docs/api/management/v2/introduction, checkpoint pagination),
 # so after 24 hours without a response the cursor has expired.
 MAX_STANDSTILL: Final = timedelta(hours=24)
@@ -74,33 +75,45 @@ class Totals:
 class Part:
     """One finished part.
 
-    ``key`` is None if the part has no rows. ``position`` is the position after its last row. ``gone`` contains the
-    ids of organizations that were deleted before they were read.
+    ``key`` is None if the part has no rows. ``position`` is the position after its last row. ``skipped`` are the ids of
+    organizations that were deleted before they were read; the record contains them as ``gone``.
     """
 
     number: int
     key: str | None
     bytes: int
     sha256: str | None
-    gone: tuple[str, ...]
+    skipped: tuple[str, ...]
     totals: Totals
     position: Mapping[str, Any]
     last: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return the part's record as a JSON object."""
-        return {**asdict(self), "gone": list(self.gone)}
+        document = asdict(self)
+        return {**document, "gone": list(document.pop("skipped"))}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Part:
+    def from_json(cls, document: Any) -> Part:
         """Return the part that a record describes; raise ArchiveConflictError if another version of Meibo wrote it."""
         try:
-            return cls(**{**document, "totals": Totals(**document["totals"]), "gone": tuple(document["gone"])})
-        except (KeyError, TypeError):
+            fields = Fields(document, "part")
+            totals = fields.object("totals")
+            return cls(
+                number=fields.integer("number", minimum=1),
+                key=fields.optional_string("key"),
+                bytes=fields.integer("bytes"),
+                sha256=fields.optional_string("sha256"),
+                skipped=tuple(fields.items("gone")),
+                totals=Totals(**{name: totals.integer(name) for name in ("rows", "organizations", "skipped")}),
+                position=fields.object("position").document,
+                last=fields.boolean("last"),
+            )
+        except ArchiveConflictError as error:
             raise ArchiveConflictError(
                 "part record: expected the fields of this version of Meibo, found others; repair the run to start this"
                 " export again"
-            ) from None
+            ) from error
 
 
 class PartBuilder:
@@ -115,21 +128,21 @@ class PartBuilder:
         self._body = bytearray()
         self._rows = 0
         self._organizations = 0
-        self._gone: list[str] = []
+        self._skipped: list[str] = []
 
     @property
     def size(self) -> int:
         """The size of the compressed part so far in bytes, without the compressor's buffer."""
         return len(self._body)
 
-    def add(self, step: Step) -> None:
+    def add(self, result: PageResult) -> None:
         """Add the result of one call."""
-        self._body += self._compressor.compress(b"".join(step.lines))
-        self._rows += len(step.lines)
-        self._organizations += step.finished is not None
-        if step.skipped:
-            self._gone.append(step.skipped)
-        self.position = step.position
+        self._body += self._compressor.compress(b"".join(result.lines))
+        self._rows += len(result.lines)
+        self._organizations += result.finished is not None
+        if result.skipped:
+            self._skipped.append(result.skipped)
+        self.position = result.position
         self.moved = True
 
     def finish(self, folder: str, *, last: bool) -> tuple[Part, bytes]:
@@ -142,11 +155,11 @@ class PartBuilder:
             key=part_key(folder, self.number, digest) if digest else None,
             bytes=len(body),
             sha256=digest,
-            gone=tuple(self._gone),
+            skipped=tuple(self._skipped),
             totals=Totals(
                 rows=self._before.rows + self._rows,
                 organizations=self._before.organizations + self._organizations,
-                skipped=self._before.skipped + len(self._gone),
+                skipped=self._before.skipped + len(self._skipped),
             ),
             position=self.position or {},
             last=last,
@@ -155,14 +168,14 @@ class PartBuilder:
 
 
 @dataclass(frozen=True)
-class PartStore:
+class PartStorage:
     """The parts of one export in one attempt of a run."""
 
     storage: ArchiveStorage = field(repr=False)
     folder: str
 
     @classmethod
-    def of(cls, storage: ArchiveStorage, run_id: str, attempt: int, export_id: str) -> PartStore:
+    def of(cls, storage: ArchiveStorage, run_id: str, attempt: int, export_id: str) -> PartStorage:
         """Return the parts of an attempt."""
         return cls(storage, parts_folder(run_id, attempt, export_id))
 
@@ -241,7 +254,7 @@ class Collected:
     def notes(self) -> Mapping[str, Any]:
         """Return the counts and the ids of skipped organizations for the manifest."""
         last = self.parts[-1]
-        skipped = [organization_id for part in self.parts for organization_id in part.gone]
+        skipped = [organization_id for part in self.parts for organization_id in part.skipped]
         return {
             "parts": len(self.parts),
             "organizations": last.totals.organizations,
@@ -260,7 +273,7 @@ class Collector:
     part_bytes: int = PART_BYTES
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
-    def reading_deadline(self) -> float:
+    def reading_time_left(self) -> float:
         """Return the remaining seconds for reading: the end of the invocation is reserved for writing a part."""
         return self.time_left() - RESERVE_SECONDS
 
@@ -271,26 +284,28 @@ class Collector:
         have written. The complete parts of an earlier attempt are reused.
         """
         export_id = event.export.export_id
-        parts = PartStore.of(self.storage, event.run_id, event.attempt, export_id)
+        parts = PartStorage.of(self.storage, event.run_id, event.attempt, export_id)
         last = parts.after(event.progress.part if event.progress else 0)
         if last is None:
             for attempt in range(event.attempt - 1, 0, -1):
-                earlier = PartStore.of(self.storage, event.run_id, attempt, export_id)
+                earlier = PartStorage.of(self.storage, event.run_id, attempt, export_id)
                 if (complete := earlier.after(0)) is not None and complete.last:
                     return self._collected(pages, earlier, complete)
         if last is None or not last.last:
             last, busy = self._read(pages, parts, last)
-            if last is None or busy is not None or self.time_left() < MIN_FINISH_SECONDS:
+            if last is None or busy is not None or self.time_left() < MIN_COMBINE_SECONDS:
                 return self._unfinished(event, last, busy)
         return self._collected(pages, parts, last)
 
-    def _read(self, pages: Pages, parts: PartStore, last: Part | None) -> tuple[Part | None, ProviderBusyError | None]:
+    def _read(
+        self, pages: Pages, parts: PartStorage, last: Part | None
+    ) -> tuple[Part | None, ProviderBusyError | None]:
         """Read until the dataset ends, or until the provider is busy for longer than this invocation can wait."""
         while last is None or not last.last:
             draft = PartBuilder(last)
             try:
-                for step in pages.steps(draft.position):
-                    draft.add(step)
+                for result in pages.results(draft.position):
+                    draft.add(result)
                     if draft.size >= self.part_bytes:
                         last = parts.add(draft, last=False)
                         if last.position != draft.position:
@@ -310,7 +325,7 @@ class Collector:
         if busy is not None and now - moved_at >= MAX_STANDSTILL:
             hours = MAX_STANDSTILL.total_seconds() / 3600
             raise ProviderBusyError(f"{busy}; no rows were received for {hours:.0f} hours; repair the run") from None
-        wait = min(math.ceil(busy.retry_after or 0), MAX_WAIT_SECONDS) if busy else 0
+        wait = min(math.ceil(busy.retry_after or 0), MAX_RESUME_WAIT_SECONDS) if busy else 0
         wait = wait if moved else max(wait, IDLE_WAIT_SECONDS)
         totals = last.totals if last else Totals()
         progress = CheckpointProgress(part=last.number if last else 0, **asdict(totals), moved_at=moved_at)
@@ -320,5 +335,5 @@ class Collector:
         )
         return Unfinished(progress=progress, wait_seconds=wait)
 
-    def _collected(self, pages: Pages, parts: PartStore, last: Part) -> Collected:
+    def _collected(self, pages: Pages, parts: PartStorage, last: Part) -> Collected:
         return Collected(storage=self.storage, parts=tuple(parts.all(last.number)), pages=pages)

@@ -68,10 +68,23 @@ class ExportEvent:
 
 
 @dataclass(frozen=True)
+class CaughtError:
+    """An error that the workflow caught: its name, and its cause as Step Functions passes it, which may be empty."""
+
+    name: str
+    cause: str = field(default="", repr=False)
+
+    @classmethod
+    def from_json(cls, fields: Fields) -> CaughtError:
+        """Read ``{"Error", "Cause"}``."""
+        return cls(fields.string("Error"), fields.optional_string("Cause") or "")
+
+
+@dataclass(frozen=True)
 class FailedExportEvent(ExportEvent):
     """One export and the error that the workflow caught: also ``"error": {"Error", "Cause"}``."""
 
-    error: Mapping[str, Any]
+    error: CaughtError
 
 
 @dataclass(frozen=True)
@@ -118,9 +131,8 @@ def parse_finish_event(event: Any) -> RunEndEvent | FailedExportEvent:
     run_id, attempt = _run_id(fields), fields.integer("attempt", minimum=1)
     if not {"export", "error"} & set(fields.document):
         return RunEndEvent(run_id, attempt)
-    error = fields.object("error")
-    error.string("Error")
-    return FailedExportEvent(run_id, attempt, PlannedExport.from_json(fields.document.get("export")), error.document)
+    error = CaughtError.from_json(fields.object("error"))
+    return FailedExportEvent(run_id, attempt, PlannedExport.from_json(fields.document.get("export")), error)
 
 
 def _fields(event: Any, expected: str) -> Fields:

@@ -15,7 +15,9 @@ from meibo import aws, errors
 from meibo.archive.keys import failure_key, plan_key, report_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, ExportManifest, MissingExport, RunCounts, RunManifest, timestamp
 from meibo.archive.storage import ArchiveStorage, S3Storage
+from meibo.documents import Fields
 from meibo.errors import EventError
+from meibo.exports.events import CaughtError
 from meibo.exports.plan import Plan, PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.report.page import render
@@ -64,17 +66,34 @@ class EventBridgeBus:
             raise error(f"EventBridge rejected the event of the finished run with {code}; retried")
 
 
-def _reason(error: Mapping[str, Any]) -> tuple[str, str]:
-    name = str(error.get("Error", "Unknown"))
-    known = getattr(errors, name, None)
+@dataclass(frozen=True, kw_only=True)
+class FailureRecord:
+    """The record of why one export failed in one attempt."""
+
+    attempt: int
+    export: MissingExport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as it is written to the bucket."""
+        return {**asdict(self.export), "attempt": self.attempt}
+
+    @classmethod
+    def from_json(cls, document: Any, key: str) -> FailureRecord:
+        """Read a record, raising ArchiveConflictError if it is not one; ``key`` names it in errors."""
+        attempt = Fields(document, key).integer("attempt", minimum=1)
+        return cls(attempt=attempt, export=MissingExport.from_json(document, key))
+
+
+def _reason(error: CaughtError) -> str:
+    known = getattr(errors, error.name, None)
     if not (isinstance(known, type) and issubclass(known, errors.MeiboError)):
         # Not a Meibo error: its message may contain sensitive data, so it is not copied.
-        return name, "see the function's log and the execution's history in Step Functions"
-    cause = str(error.get("Cause", ""))
+        return "see the function's log and the execution's history in Step Functions"
+    cause = error.cause
     # The cause is the message of a refused export, or the JSON error of a function.
     with contextlib.suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause)["errorMessage"]
-    return name, cause or (known.__doc__ or name)
+    return cause or known.__doc__ or error.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +136,10 @@ class RunFinisher:
         self.report(run_id, attempt)
         return summary
 
-    def record_failure(
-        self, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Record the failure of one export; ``error`` is the error that the workflow caught (``Error``, ``Cause``)."""
-        name, reason = _reason(error)
-        failure = MissingExport(export_id=export.export_id, error=name, reason=reason)
-        document = {**asdict(failure), "attempt": attempt}
+    def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
+        """Record the failure of one export."""
+        missing = MissingExport(export_id=export.export_id, error=error.name, reason=_reason(error))
+        document = FailureRecord(attempt=attempt, export=missing).to_json()
         self.storage.put_json(failure_key(run_id, attempt, export.export_id), document)
         metrics.add_metric("FailedExports", MetricUnit.Count, 1)
         logger.error("export failed", extra={**document, "run_id": run_id})
@@ -167,9 +183,9 @@ class RunFinisher:
 
     def _missing(self, run_id: str, attempt: int, export: PlannedExport) -> MissingExport:
         key = failure_key(run_id, attempt, export.export_id)
-        failure = self.storage.read_json(key)
-        if failure is not None:
-            return MissingExport.from_json(failure, key)
+        document = self.storage.read_json(key)
+        if document is not None:
+            return FailureRecord.from_json(document, key).export
         reason = "the workflow ended before it recorded a reason; see the execution's history in Step Functions"
         return MissingExport(export_id=export.export_id, error="Unknown", reason=reason)
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self, get_args
 
+from meibo.archive.catalog import PLAN_VERSION
 from meibo.archive.keys import ExportAddress
 from meibo.documents import Fields
 from meibo.errors import EventError
 from meibo.providers import provider
 from meibo.providers.base import ExportRequest
 from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS, DEFAULT_SUSPECT_SHARE, ExportFormat
-
-PLAN_VERSION = 1
 
 _FORMATS: dict[str, ExportFormat] = {name: name for name in get_args(ExportFormat)}
 

@@ -23,8 +23,8 @@ def previous_manifest(
     If the run is not older than ``accept_from`` (a date such as ``2026-11-21``, UTC), archives before that date are
     ignored.
     """
-    accepted = f"{address.prefix}dt={accept_from}" if is_accepted(run_id, accept_from) else ""
-    recent = f"{address.prefix}dt={(run_moment(run_id) - _RECENT):%Y-%m-%d}"
+    accepted = address.day_prefix(accept_from) if accept_from and is_accepted(run_id, accept_from) else ""
+    recent = address.day_prefix(f"{run_moment(run_id) - _RECENT:%Y-%m-%d}")
     for after in (max(recent, accepted), accepted):
         earlier = [
             key
@@ -64,13 +64,13 @@ def assess_sanity(
         compared.append((f"run {baseline_run_id} (the last export that was not suspect)", baseline_rows))
     reason = None
     if rows == 0 and not may_be_empty:
-        had = next((f"; {name} had {known:,}" for name, known in compared if known), "")
-        reason = f"no {noun}{had}"
+        earlier = next((f"; {name} had {count:,}" for name, count in compared if count), "")
+        reason = f"no {noun}{earlier}"
     elif rows is not None:
-        for name, known in compared:
-            if known is not None and rows < known * suspect_share:
-                fewer = 100 * (known - rows) // known
-                reason = f"{fewer} % fewer {noun} than in {name}: {known:,} → {rows:,}"
+        for name, count in compared:
+            if count is not None and rows < count * suspect_share:
+                percent = 100 * (count - rows) // count
+                reason = f"{percent} % fewer {noun} than in {name}: {count:,} → {rows:,}"
                 break
     return Sanity(
         verdict="suspect" if reason else "ok",

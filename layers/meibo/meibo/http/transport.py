@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -330,8 +331,7 @@ def error_code(text: object) -> str | None:
 def _failure(error: BaseException) -> _Failure:
     causes = list(_causes(error))
     kinds = {type(cause).__name__ for cause in causes}
-    text = " ".join(str(cause) for cause in causes)
-    if "SSLCertVerificationError" in kinds or "CERTIFICATE_VERIFY_FAILED" in text:
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return _Failure(
             "has a certificate that is not trusted here; check the host name",
             had_no_effect=True,

@@ -98,7 +98,7 @@ class ByteStream(ExportSource):
 
 
 @dataclass(frozen=True)
-class Step:
+class PageResult:
     """The result of one request: rows as lines of NDJSON, and the position after them as a JSON object.
 
     ``finished`` is the id of an organization that was read completely, ``skipped`` the id of an organization
@@ -115,8 +115,8 @@ class Pages(ABC):
     """Rows that are read request by request, over several invocations if the provider's rate limits require it."""
 
     @abstractmethod
-    def steps(self, position: Mapping[str, Any] | None) -> Iterator[Step]:
-        """Yield a step for each request, from a position (None: the beginning) to the last row of the dataset."""
+    def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
+        """Yield the result of each request, from a position (None: the beginning) to the last row of the dataset."""
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002  # a default for subclasses
         """Return notes for the manifest about the reading that ended at this position."""

@@ -21,19 +21,19 @@ from meibo.http.transport import ProviderResponse
 from meibo.providers import provider
 from meibo.providers.auth0.organization_pages import ReadPosition
 from meibo.providers.auth0.organizations import Page
-from meibo.providers.base import ExportRequest, ProviderContext, Step
+from meibo.providers.base import ExportRequest, PageResult, ProviderContext
 from tests.support.memory_tenant import ORGANIZATION_PAGES, MemoryTenant, organization_id
 
 DATASETS = pytest.mark.parametrize("dataset", ["organizations", "members"])
 
 
-def rows(steps: list[Step]) -> list[dict[str, Any]]:
+def rows(steps: list[PageResult]) -> list[dict[str, Any]]:
     return [json.loads(line) for step in steps for line in step.lines]
 
 
-def read(dataset: str, tenant: MemoryTenant, position: Any = None) -> Iterator[Step]:
+def read(dataset: str, tenant: MemoryTenant, position: Any = None) -> Iterator[PageResult]:
     """Read from a position that was stored as JSON."""
-    return ORGANIZATION_PAGES[dataset](tenant).steps(json.loads(json.dumps(position)))
+    return ORGANIZATION_PAGES[dataset](tenant).results(json.loads(json.dumps(position)))
 
 
 @DATASETS
@@ -58,7 +58,7 @@ def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
     dataset: str, count: int, always_next: bool, stops: list[int]
 ) -> None:
     tenant = MemoryTenant(count, always_next=always_next)
-    steps: list[Step] = []
+    steps: list[PageResult] = []
     position: Any = None
 
     for calls in [*stops, 1_000_000]:
@@ -83,7 +83,7 @@ def test_deletion_between_invocations_skips_no_other_organization(
 ) -> None:
     # given: pages shift during the reading
     tenant = MemoryTenant(12)
-    steps: list[Step] = []
+    steps: list[PageResult] = []
     position: Any = None
 
     # when

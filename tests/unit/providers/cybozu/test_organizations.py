@@ -81,7 +81,7 @@ def test_member_rows_contain_their_organization_or_group(cybozu: Transport, clie
         {"organization": {"id": "1", "code": "営業"}, "member": title(2)},
         {"group": {"id": "1", "code": "everyone"}, "member": {"id": "1", "code": "u1"}},
     ]
-    assert (report.rows, report.gone) == (3, [])
+    assert (report.rows, report.skipped) == (3, [])
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -122,7 +122,7 @@ def test_organization_that_was_deleted_meanwhile_is_skipped_and_named(
     report = PagingReport()
 
     assert [row["organization"]["code"] for row in read(client, report=report)] == ["b"]
-    assert report.gone == ["1"]
+    assert report.skipped == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -163,5 +163,5 @@ def test_malformed_id_is_not_in_the_message(cybozu: Transport, client: CybozuCli
     ) as caught:
         read(client, report=report)
 
-    assert report.gone == []
+    assert report.skipped == []
     assert identity not in str(caught.value)

@@ -19,7 +19,7 @@ from meibo.providers.auth0.organizations import ORGANIZATIONS_SCOPE
 
 # Users per request:
 # https://auth0.com/docs/manage-users/organizations/configure-organizations/assign-members
-MAX_MEMBERS: Final = 10
+MAX_MEMBERS_PER_REQUEST: Final = 10
 # Roles per member of an organization, and roles per tenant:
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 MAX_ROLES: Final = 50
@@ -54,7 +54,7 @@ def add_members(client: Auth0Client, organization_id: str, user_ids: Sequence[st
     Raises RequestRefusedError, for example if the tenant has no user with one of the ids. Auth0 does not document
     whether it adds the other users in that case. The request is idempotent, so it is retried after a 5xx or a reset.
     """
-    _check_count(user_ids, MAX_MEMBERS)
+    _check_count(user_ids, MAX_MEMBERS_PER_REQUEST)
     client.request(
         "POST",
         f"organizations/{segment(organization_id)}/members",
@@ -67,7 +67,7 @@ def add_members(client: Auth0Client, organization_id: str, user_ids: Sequence[st
 
 def remove_members(client: Auth0Client, organization_id: str, user_ids: Sequence[str]) -> None:
     """Remove up to 10 users; users who are not members are ignored. Raises the same errors as ``add_members``."""
-    _check_count(user_ids, MAX_MEMBERS)
+    _check_count(user_ids, MAX_MEMBERS_PER_REQUEST)
     client.request(
         "DELETE",
         f"organizations/{segment(organization_id)}/members",

@@ -17,7 +17,7 @@ from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatE
 from meibo.http.transport import is_id
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.organizations import ROLES_SCOPE, CursorWatch, OrganizationApi, Page
-from meibo.providers.base import Pages, Step
+from meibo.providers.base import PageResult, Pages
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class OrganizationPages(Pages):
         """Return the pages of the client's tenant."""
         return cls(OrganizationApi(client))
 
-    def steps(self, position: Mapping[str, Any] | None) -> Iterator[Step]:
-        """Yield a step for each call; if a call raises an error, the last step's position resumes the reading."""
+    def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
+        """Yield the result of each call; after an error, the position of the last result resumes the reading."""
         at = ReadPosition() if position is None else ReadPosition.from_json(position)
         while True:
             page = self.api.organizations(at.cursor)
@@ -98,19 +98,19 @@ class OrganizationPages(Pages):
                 if organization_id in at.done:
                     continue
                 try:
-                    for lines, at in self.read(row, at):  # noqa: B020  # each step has a new position
+                    for lines, at in self.read(row, at):  # noqa: B020  # each result has a new position
                         finished = organization_id if at.inside is None else None
-                        yield Step(lines, at.to_json(), finished=finished)
+                        yield PageResult(lines, at.to_json(), finished=finished)
                 except RequestRefusedError as error:
                     if not error.is_missing:
                         raise
                     at = at.after(organization_id)
-                    yield Step((), at.to_json(), skipped=organization_id)
+                    yield PageResult((), at.to_json(), skipped=organization_id)
             if page.next is None:
                 return
             watch = at.watch.after(page, subject="the list of organizations", provider=self.api.name)
             at = replace(at, cursor=page.next, watch=watch, done=(), inside=None)
-            yield Step((), at.to_json())
+            yield PageResult((), at.to_json())
 
     @abstractmethod
     def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:

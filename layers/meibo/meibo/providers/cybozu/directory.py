@@ -131,7 +131,7 @@ def stream_members_ndjson(
 ) -> Iterator[bytes]:
     """Yield the members of every organization, then of every group, each user once in each.
 
-    An organization or group that is deleted before its members are read is skipped and listed in ``report.gone``.
+    An organization or group that is deleted before its members are read is skipped and listed in ``report.skipped``.
     """
     report = PagingReport() if report is None else report
     for kind in KINDS:
@@ -157,7 +157,7 @@ def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report
     owners = list(_owners(client, kind, concurrency))
     for owner, result in zip(owners, map_in_order(read_first_page, owners, concurrency), strict=True):
         if result is None:
-            report.gone.append(owner.id)
+            report.skipped.append(owner.id)
             continue
         reader, rows, complete = result
         head = json.dumps({"id": owner.id, "code": owner.code}, ensure_ascii=False, separators=(",", ":"))

@@ -43,14 +43,15 @@ class PagingReport:
 
     ``duplicates`` are rows that were read again because the list shifted, and dropped. ``gaps`` counts the places at
     which rows between two pages were missing, because they had shifted or the domain's pages are smaller, and were
-    read separately. ``gone`` are the ids of organizations and groups that were deleted before their members were read.
+    read separately. ``skipped`` are the ids of organizations and groups that were deleted before their members were
+    read.
     """
 
     pages: int = 0
     rows: int = 0
     duplicates: int = 0
     gaps: int = 0
-    gone: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     def add(self, other: PagingReport) -> None:
         """Add the counts of another report."""
@@ -58,7 +59,7 @@ class PagingReport:
         self.rows += other.rows
         self.duplicates += other.duplicates
         self.gaps += other.gaps
-        self.gone += other.gone
+        self.skipped += other.skipped
 
 
 @dataclass(frozen=True)

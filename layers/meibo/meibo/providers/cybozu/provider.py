@@ -127,7 +127,7 @@ class DirectoryStream(ByteStream):
         counts: dict[str, Any] = {"pages": self.report.pages, "duplicates_dropped": self.report.duplicates}
         if self.export.dataset == "members":
             # Organizations and groups that were deleted before their members were read.
-            counts["skipped"] = {"count": len(self.report.gone), "ids": list(self.report.gone)}
+            counts["skipped"] = {"count": len(self.report.skipped), "ids": list(self.report.skipped)}
         return counts
 
 
