@@ -28,10 +28,13 @@ _MAX_IDLE_SECONDS = 0.4
 
 
 class Queue(Protocol):
-    """A queue that an event source mapping polls. Messages are dicts as in the SQS API."""
+    """A queue that an event source mapping polls: SQS, or the queue in memory of the tests.
 
-    def receive(self, most: int) -> Sequence[Mapping[str, Any]]:
-        """Return up to ``most`` messages and hide them."""
+    Messages are dicts as in the SQS API.
+    """
+
+    def receive(self, max_messages: int) -> Sequence[Mapping[str, Any]]:
+        """Return up to ``max_messages`` messages and hide them."""
         ...
 
     def delete(self, receipts: Sequence[str]) -> None:
@@ -50,11 +53,11 @@ class SqsQueue:
     client: SQSClient
     url: str
 
-    def receive(self, most: int) -> list[MessageTypeDef]:
-        """Return up to ``most`` messages and hide them."""
+    def receive(self, max_messages: int) -> list[MessageTypeDef]:
+        """Return up to ``max_messages`` messages and hide them."""
         return self.client.receive_message(
             QueueUrl=self.url,
-            MaxNumberOfMessages=most,
+            MaxNumberOfMessages=max_messages,
             MessageSystemAttributeNames=["All"],
             MessageAttributeNames=["All"],
         ).get("Messages", [])

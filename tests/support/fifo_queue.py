@@ -52,12 +52,12 @@ class FifoQueue:
 
     # -- for the event source mapping
 
-    def receive(self, most: int) -> Sequence[Mapping[str, Any]]:
+    def receive(self, max_messages: int) -> Sequence[Mapping[str, Any]]:
         now = self.now()
         blocked = {message.group for message in self.messages if message.visible_at > now}
         chosen: list[Message] = []
         for message in list(self.messages):
-            if len(chosen) == most:
+            if len(chosen) == max_messages:
                 break
             if message.group in blocked:
                 continue
