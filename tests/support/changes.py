@@ -28,6 +28,10 @@ TIMEOUT = 300.0
 POLL_SECONDS = 0.5
 
 
+class TerminatedError(BaseException):
+    """The process of the function was terminated."""
+
+
 def change_message(organization_id: str, *members: str, action: str = "add", **more: Any) -> dict[str, Any]:
     """Return a change of the source ``acme``."""
     return {

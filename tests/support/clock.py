@@ -9,7 +9,10 @@ from collections.abc import Callable, Sequence
 
 
 class FakeClock:
-    """A clock whose ``sleep`` moves it forward and returns at once; ``slept`` lists the durations."""
+    """A clock that changes only when a test advances it, or when ``sleep`` is called, which returns at once.
+
+    ``slept`` lists the durations.
+    """
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self.time = start
@@ -18,10 +21,16 @@ class FakeClock:
     def now(self) -> float:
         return self.time
 
+    def __call__(self) -> float:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
         self.slept.append(seconds)
-        self.time += seconds
+        self.advance(seconds)
 
     def deadline(self, seconds: float) -> FakeDeadline:
         """Return the remaining time of an invocation that ends after ``seconds``, as a callable."""

@@ -14,6 +14,7 @@ from botocore.stub import Stubber
 from meibo import aws
 from meibo.errors import AwsBusyError, ConfigurationError, SecretError
 from meibo.secrets import read_configuration, read_secret
+from tests.support.aws import UnreachableClient
 
 NAME = "/meibo/sources"
 
@@ -40,19 +41,6 @@ def ssm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
 def secrets_manager(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stubber]:
     with _stubbed(monkeypatch, "secretsmanager", "secrets_manager") as stubber:
         yield stubber
-
-
-class _Unreachable:
-    """A client whose calls raise an error without a response."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def get_secret_value(self, **_: Any) -> Any:
-        raise self._error
-
-    def get_parameter(self, **_: Any) -> Any:
-        raise self._error
 
 
 def _parameter(name: str, value: str) -> dict[str, Any]:
@@ -161,7 +149,7 @@ def test_malformed_secret_is_named_but_not_quoted(secrets_manager: Stubber, text
 
 
 def test_unreachable_aws_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = _Unreachable(EndpointConnectionError(endpoint_url="https://secretsmanager.invalid"))
+    client = UnreachableClient(EndpointConnectionError(endpoint_url="https://secretsmanager.invalid"))
     monkeypatch.setattr(aws, "secrets_manager", lambda: client)
     monkeypatch.setattr(aws, "ssm", lambda: client)
 
@@ -172,7 +160,7 @@ def test_unreachable_aws_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_credentials_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    client = _Unreachable(NoCredentialsError())
+    client = UnreachableClient(NoCredentialsError())
     monkeypatch.setattr(aws, "secrets_manager", lambda: client)
 
     with pytest.raises(NoCredentialsError):

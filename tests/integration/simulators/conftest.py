@@ -11,21 +11,9 @@ import pytest
 import requests
 
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
+from tests.support.clock import FakeClock
 
 TIMEOUT = 10
-
-
-class FakeClock:
-    """A clock that changes only when a test advances it."""
-
-    def __init__(self, now: float = 1_795_300_000.25) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class Api:
@@ -94,7 +82,7 @@ def password(credentials: dict[str, str]) -> dict[str, str]:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock()
+    return FakeClock(1_795_300_000.25)
 
 
 @pytest.fixture

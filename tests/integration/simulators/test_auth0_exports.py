@@ -16,7 +16,8 @@ import pytest
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, faults
 from meibo_simulators.auth0.export_rows import PREDEFINED, Field, Layout
 from meibo_simulators.profiles import AWKWARD
-from tests.integration.simulators.conftest import Api, FakeClock
+from tests.integration.simulators.conftest import Api
+from tests.support.clock import FakeClock
 
 FIELDS = [{"name": "user_id"}, {"name": "name"}, {"name": "identities[0].connection", "export_as": "Connection"}]
 

@@ -9,7 +9,8 @@ import pytest
 import requests
 
 from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, Simulators
-from tests.integration.simulators.conftest import Api, FakeClock
+from tests.integration.simulators.conftest import Api
+from tests.support.clock import FakeClock
 
 
 def send(api: Api, users: Any, **form: str) -> requests.Response:

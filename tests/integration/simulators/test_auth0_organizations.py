@@ -10,7 +10,8 @@ from urllib.parse import quote
 import pytest
 
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, Connection, SimulatedTenant, Simulators
-from tests.integration.simulators.conftest import Api, FakeClock
+from tests.integration.simulators.conftest import Api
+from tests.support.clock import FakeClock
 
 MISSING = "org_0000000000000000"
 

@@ -10,7 +10,8 @@ import pytest
 
 from meibo_simulators import SimulatedTenant
 from meibo_simulators.auth0.tokens import ASSERTION_TYPE
-from tests.integration.simulators.conftest import TIMEOUT, Api, FakeClock, trusting
+from tests.integration.simulators.conftest import TIMEOUT, Api, trusting
+from tests.support.clock import FakeClock
 
 
 def assertion(api: Api, clock: FakeClock, algorithm: str = "RS256", **changes: Any) -> dict[str, str]:
@@ -19,7 +20,7 @@ def assertion(api: Api, clock: FakeClock, algorithm: str = "RS256", **changes: A
         "iss": credentials["client_id"],
         "sub": credentials["client_id"],
         "aud": f"{api.base}/",
-        "exp": int(clock.now) + 60,
+        "exp": int(clock.time) + 60,
         "jti": "one",
         **changes,
     }

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from meibo_simulators import faults
-from tests.integration.simulators.conftest import Domain, FakeClock, password
+from tests.integration.simulators.conftest import Domain, password
+from tests.support.clock import FakeClock
 
 
 def pages(domain: Domain, size: int = 100) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from meibo_simulators import faults
 from meibo_simulators.auth0.errors import ApiError
 from meibo_simulators.auth0.ratelimit import RateLimits
 from meibo_simulators.auth0.switches import Switches
-from tests.integration.simulators.conftest import Api, Domain, FakeClock, trusting
+from tests.integration.simulators.conftest import Api, Domain, trusting
+from tests.support.clock import FakeClock
 
 MISSING = "/jobs/job_0000000000000000"
 
@@ -164,10 +165,10 @@ def test_reset_is_the_time_of_the_next_token(clock: FakeClock) -> None:
     with pytest.raises(ApiError) as refused:
         limited.take("enabled_connections")
     reset = int(refused.value.headers["x-ratelimit-reset"])
-    clock.now = reset - 0.01
+    clock.time = reset - 0.01
     with pytest.raises(ApiError):
         limited.take("enabled_connections")
-    clock.now = float(reset)
+    clock.time = float(reset)
     limited.take("enabled_connections")
 
 
@@ -178,7 +179,7 @@ def test_retry_after_of_a_429_is_a_switch(clock: FakeClock, switch: bool) -> Non
     with pytest.raises(ApiError) as refused:
         limited.take("enabled_connections")
     headers = refused.value.headers
-    wait = int(headers["x-ratelimit-reset"]) - clock.now
+    wait = int(headers["x-ratelimit-reset"]) - clock.time
     assert headers.get("Retry-After") == (str(math.ceil(wait)) if switch else None)
 
 

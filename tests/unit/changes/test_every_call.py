@@ -11,7 +11,7 @@ import requests
 from meibo.changes.messages import QueueMessage
 from meibo.changes.queue import MAX_REASON_BYTES, ChangeQueue, DeadLetter
 from meibo_simulators import SimulatedTenant
-from tests.support.changes import ChangeQueueHarness
+from tests.support.changes import ChangeQueueHarness, TerminatedError
 from tests.support.memory_archive import MemoryStorage
 from tests.support.wsgi import Instead
 
@@ -29,10 +29,6 @@ FAULTS: dict[str, Callable[[], Instead | None]] = {
     "reset after it took effect": lambda: None,
     "time-out": lambda: None,
 }
-
-
-class TerminatedError(BaseException):
-    """The process of the function was terminated."""
 
 
 class BreakOne:

@@ -12,15 +12,11 @@ from meibo.changes.apply import MAX_LATE_RECEIVES
 from meibo.changes.queue import DeadLetter
 from meibo.errors import AwsBusyError
 from meibo_simulators.faults import html, respond, too_many_requests
-from tests.support.changes import ChangeQueueHarness
+from tests.support.changes import ChangeQueueHarness, TerminatedError
 from tests.support.wsgi import Instead
 
 MEMBERS = "POST /api/v2/organizations/*/members"
 ROLES = "POST /api/v2/organizations/*/members/*/roles"
-
-
-class TerminatedError(BaseException):
-    """The process of the function was terminated."""
 
 
 def poll(world: ChangeQueueHarness) -> None:

@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from meibo.changes.messages import QueueMessage
 from meibo.changes.queue import DeadLetter
 from meibo_simulators import SimulatedTenant
-from tests.support.changes import ChangeQueueHarness
+from tests.support.changes import ChangeQueueHarness, TerminatedError
 from tests.support.memory_archive import MemoryStorage
 from tests.support.wsgi import Instead
 
@@ -58,10 +58,6 @@ CHANGES = st.builds(
     wrong=st.sampled_from([None] * 6 + WRONG),
     copies=st.sampled_from([1, 1, 1, 2]),
 )
-
-
-class TerminatedError(BaseException):
-    """The process of the function was terminated."""
 
 
 class Chance:

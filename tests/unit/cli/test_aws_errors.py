@@ -18,22 +18,13 @@ from meibo import aws
 from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.main import app
 from meibo_cli.selection import open_archive
+from tests.support.aws import UnreachableClient
 
 URL = "https://archive.s3.eu-south-1.amazonaws.com/?X-Amz-Signature=secret"
 
 
 def _client(service: Any) -> Any:
     return boto3.client(service, region_name="eu-south-1", aws_access_key_id="testing", aws_secret_access_key="testing")
-
-
-class _Unreachable:
-    """An S3 client whose calls raise an error without a response."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __getattr__(self, name: str) -> Any:
-        raise self._error
 
 
 class _BrokenBody:
@@ -73,7 +64,7 @@ def test_error_of_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, co
     ids=lambda error: type(error).__name__,
 )
 def test_unreachable_s3_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    monkeypatch.setattr(boto3, "client", lambda *_, **__: _Unreachable(error))
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: UnreachableClient(error))
 
     result = CliRunner().invoke(app, ["ls", "--archive", "s3://archive"])
 
