@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from meibo.archive.copy import Content, CopyResult, Counts, LocationSource, StreamSource
 from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import RequestRefusedError
+from meibo.exports.archive import Archiver
+from meibo.exports.checkpoint import Collected, Collector, Unfinished
 from meibo.exports.create import RunCreator
-from meibo.exports.plan import PlannedExport
+from meibo.exports.events import ExportEvent
+from meibo.exports.plan import ExportJob, PlannedExport
 from meibo.exports.workflow import ExecutionStatus
 from meibo.http.ratelimit import Clock
 from meibo.providers import PROVIDERS, provider
 from meibo.providers.auth0.provider import Auth0Provider
-from meibo.providers.base import ExportRequest, ProviderContext
+from meibo.providers.base import ExportRequest, Pages, ProviderContext
 from tests.support.clock import FakeClock
+from tests.support.exports import planned_export
 from tests.support.memory_archive import MemoryStorage
 
 TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
 RUN = "20261121T180000Z"
+EXPORT = planned_export(
+    "users",
+    request={"fields": [{"name": "user_id"}]},
+    has_job=True,
+    job_deadline_seconds=3600,
+    job=ExportJob(id="job_0000000000000001", created_at=TICK.isoformat(), number=1),
+)
 
 ORGANIZATIONS = {
     "org_0000000000000001": ["con_0000000000000001", "con_000000000000000S"],
@@ -157,6 +169,82 @@ def harness() -> ExportsHarness:
             cybozu_source({"dataset": "users", "format": "csv"}),
         )
     )
+
+
+def result(rows: int | None = 10, sha256: str = "ab" * 32) -> CopyResult:
+    return CopyResult(
+        bytes=123,
+        sha256=sha256,
+        checksum="AAAAAAAAAAA=",
+        checksum_algorithm="CRC64NVME",
+        checksum_type="FULL_OBJECT",
+        etag='"etag"',
+        version_id="v1",
+        gzip=True,
+        rows=rows,
+        columns=("user_id",),
+        expanded_bytes=456,
+        already_there=False,
+        counts=Counts(),
+    )
+
+
+@dataclass
+class FakeCopier:
+    storage: MemoryStorage
+    result: CopyResult
+    error: Exception | None = None
+    contents: list[Content] = field(default_factory=list)
+    copied: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)
+
+    def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
+        if self.error:
+            raise self.error
+        self.copied.append(key)
+        self.contents.append(content)
+        self.storage.objects[key] = b"the file"
+        return self.result
+
+    def read_back(self, key: str, content: Content) -> CopyResult:
+        self.read.append(key)
+        return replace(self.result, already_there=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeCollected(Collected):
+    def notes(self) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeCollector(Collector):
+    unfinished: Unfinished | None
+
+    def collect(self, event: ExportEvent, pages: Pages) -> Collected | Unfinished:
+        return self.unfinished or FakeCollected(storage=self.storage, parts=(), pages=pages)
+
+
+@dataclass
+class ArchiveHarness:
+    storage: MemoryStorage = field(default_factory=MemoryStorage)
+    rows: int | None = 10
+    error: Exception | None = None
+    export: PlannedExport = EXPORT
+    unfinished: Unfinished | None = None
+    copier: FakeCopier = field(init=False)
+
+    def archive(self, run_id: str = RUN) -> dict[str, Any]:
+        self.copier = FakeCopier(self.storage, result(self.rows), self.error)
+        archiver = Archiver(
+            storage=self.storage,
+            bucket="archive",
+            copier=self.copier,
+            collector=FakeCollector(storage=self.storage, time_left=lambda: 900.0, unfinished=self.unfinished),
+            context=ProviderContext(lambda: 900.0),
+            now=lambda: TICK,
+        )
+        return archiver.archive(ExportEvent(run_id, 1, self.export))
 
 
 HarnessFactory = Callable[..., ExportsHarness]

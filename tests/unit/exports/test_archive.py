@@ -2,104 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from meibo.archive.copy import Content, CopyResult, Counts, LocationSource, StreamSource
 from meibo.archive.keys import run_id_of
 from meibo.errors import ArchiveConflictError, CorruptFileError
-from meibo.exports.archive import Archiver
-from meibo.exports.checkpoint import Collected, Collector, Unfinished
-from meibo.exports.events import CheckpointProgress, ExportEvent
-from meibo.exports.plan import PlannedExport
-from meibo.providers.base import Pages, ProviderContext
+from meibo.exports.checkpoint import Unfinished
+from meibo.exports.events import CheckpointProgress
 from tests.support.memory_archive import MemoryStorage
-from tests.unit.exports.conftest import RUN, TICK
-from tests.unit.exports.test_check import EXPORT
+from tests.unit.exports.conftest import (
+    EXPORT,
+    RUN,
+    TICK,
+    ArchiveHarness,
+)
 
 FOLDER = f"archive/provider=auth0/source=acme/dataset=users/format=ndjson/scope=all/dt=2026-11-21/run={RUN}/"
 KEY, MANIFEST = FOLDER + "users.ndjson.gz", FOLDER + "_manifest.json"
 NEXT_RUN = "20261122T180000Z"
-
-
-def result(rows: int | None = 10, sha256: str = "ab" * 32) -> CopyResult:
-    return CopyResult(
-        bytes=123,
-        sha256=sha256,
-        checksum="AAAAAAAAAAA=",
-        checksum_algorithm="CRC64NVME",
-        checksum_type="FULL_OBJECT",
-        etag='"etag"',
-        version_id="v1",
-        gzip=True,
-        rows=rows,
-        columns=("user_id",),
-        expanded_bytes=456,
-        already_there=False,
-        counts=Counts(),
-    )
-
-
-@dataclass
-class FakeCopier:
-    storage: MemoryStorage
-    result: CopyResult
-    error: Exception | None = None
-    contents: list[Content] = field(default_factory=list)
-    copied: list[str] = field(default_factory=list)
-    read: list[str] = field(default_factory=list)
-
-    def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
-        if self.error:
-            raise self.error
-        self.copied.append(key)
-        self.contents.append(content)
-        self.storage.objects[key] = b"the file"
-        return self.result
-
-    def read_back(self, key: str, content: Content) -> CopyResult:
-        self.read.append(key)
-        return replace(self.result, already_there=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakeCollected(Collected):
-    def notes(self) -> Mapping[str, Any]:
-        return {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class FakeCollector(Collector):
-    unfinished: Unfinished | None
-
-    def collect(self, event: ExportEvent, pages: Pages) -> Collected | Unfinished:
-        return self.unfinished or FakeCollected(storage=self.storage, parts=(), pages=pages)
-
-
-@dataclass
-class ArchiveHarness:
-    storage: MemoryStorage = field(default_factory=MemoryStorage)
-    rows: int | None = 10
-    error: Exception | None = None
-    export: PlannedExport = EXPORT
-    unfinished: Unfinished | None = None
-    copier: FakeCopier = field(init=False)
-
-    def archive(self, run_id: str = RUN) -> dict[str, Any]:
-        self.copier = FakeCopier(self.storage, result(self.rows), self.error)
-        archiver = Archiver(
-            storage=self.storage,
-            bucket="archive",
-            copier=self.copier,
-            collector=FakeCollector(storage=self.storage, time_left=lambda: 900.0, unfinished=self.unfinished),
-            context=ProviderContext(lambda: 900.0),
-            now=lambda: TICK,
-        )
-        return archiver.archive(ExportEvent(run_id, 1, self.export))
 
 
 def test_manifest_is_written_beside_the_object() -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from meibo.archive.copy import Content
 from meibo.providers.cybozu.client import CSV_FILES
-from tests.unit.exports.test_archive import ArchiveHarness
-from tests.unit.exports.test_check import EXPORT
+from tests.unit.exports.conftest import EXPORT, ArchiveHarness
 
 # A login, followed by a variable number of codes: https://cybozu.dev/ja/common/docs/user-api/csv/csv-format/
 RAGGED = {"user_organizations", "user_groups", "user_services"}

@@ -9,21 +9,10 @@ import pytest
 
 from meibo.errors import EventError
 from meibo.exports.check import MAX_JOB_WAIT_SECONDS, check
-from meibo.exports.plan import ExportJob
 from meibo.providers import PROVIDERS
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, JobState, ProviderContext
-from tests.support.exports import planned_export
-from tests.unit.exports.conftest import TICK
-
-EXPORT = planned_export(
-    "users",
-    request={"fields": [{"name": "user_id"}]},
-    has_job=True,
-    job_deadline_seconds=3600,
-    job=ExportJob(id="job_0000000000000001", created_at=TICK.isoformat(), number=1),
-)
-
+from tests.unit.exports.conftest import EXPORT, TICK
 
 CONTEXT = ProviderContext(lambda: 900.0)
 

@@ -21,8 +21,7 @@ from meibo.exports.events import (
     parse_finish_event,
 )
 from meibo.exports.plan import PlannedExport
-from tests.unit.exports.conftest import RUN, TICK
-from tests.unit.exports.test_check import EXPORT
+from tests.unit.exports.conftest import EXPORT, RUN, TICK
 
 EVENT = {"run_id": RUN, "attempt": 1, "export": EXPORT.to_json()}
 
