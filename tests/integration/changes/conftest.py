@@ -15,7 +15,7 @@ from meibo_simulators import SimulatedTenant, Simulators
 
 
 @dataclass
-class Queue:
+class ChangesSystem:
     """The queues, the tenant and the archive of a test."""
 
     aws: LocalAws
@@ -75,7 +75,7 @@ def tenant() -> SimulatedTenant:
 
 
 @pytest.fixture
-def queue(tenant: SimulatedTenant) -> Iterator[Queue]:
+def queue(tenant: SimulatedTenant) -> Iterator[ChangesSystem]:
     with Simulators([tenant], []) as simulators:
         clear_clients()
         with local_aws(environment=simulators.environment()) as aws:
@@ -87,5 +87,5 @@ def queue(tenant: SimulatedTenant) -> Iterator[Queue]:
                 "exports": [{"dataset": "users"}],
             }
             aws.configure({"sources": [source]}, {"meibo/acme": tenant.credentials()})
-            yield Queue(aws, tenant)
+            yield ChangesSystem(aws, tenant)
         clear_clients()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from meibo_local.sample_changes import sample_changes, send_sample_changes
-from tests.integration.changes.conftest import Queue
+from tests.integration.changes.conftest import ChangesSystem
 
 
-def test_each_added_member_has_an_outcome(queue: Queue) -> None:
+def test_each_added_member_has_an_outcome(queue: ChangesSystem) -> None:
     # given
     people = queue.people[:23]
     message = queue.send(*people)
@@ -26,7 +26,7 @@ def test_each_added_member_has_an_outcome(queue: Queue) -> None:
     assert queue.aws.changes.take_dead_letters() == []
 
 
-def test_only_the_unknown_id_is_rejected_and_becomes_a_dead_letter(queue: Queue) -> None:
+def test_only_the_unknown_id_is_rejected_and_becomes_a_dead_letter(queue: ChangesSystem) -> None:
     # given
     members, unknown_id = queue.people[:9], "auth0|0000000000000000000000ff"
     message = queue.send(*members[:4], unknown_id, *members[4:])
@@ -44,7 +44,7 @@ def test_only_the_unknown_id_is_rejected_and_becomes_a_dead_letter(queue: Queue)
     assert "400" in rejection["reason"]
 
 
-def test_invalid_message_is_sent_to_the_dead_letter_queue_without_retries(queue: Queue) -> None:
+def test_invalid_message_is_sent_to_the_dead_letter_queue_without_retries(queue: ChangesSystem) -> None:
     # given
     message = queue.aws.changes.send({**queue.change("no-prefix"), "surprise": 1})
     broken = queue.aws.changes.send("{not json")
@@ -63,7 +63,7 @@ def test_invalid_message_is_sent_to_the_dead_letter_queue_without_retries(queue:
     assert queue.writes() == []
 
 
-def test_changes_of_make_run_have_the_expected_outcomes(queue: Queue) -> None:
+def test_changes_of_make_run_have_the_expected_outcomes(queue: ChangesSystem) -> None:
     # given
     planned = sample_changes("acme", queue.organizations, queue.people, queue.roles, count=70)
 
@@ -77,7 +77,7 @@ def test_changes_of_make_run_have_the_expected_outcomes(queue: Queue) -> None:
     assert rehearsal.actual["DLQ messages"] > 0
 
 
-def test_roles_are_assigned_after_the_membership(queue: Queue) -> None:
+def test_roles_are_assigned_after_the_membership(queue: ChangesSystem) -> None:
     # given
     message = queue.send(*queue.people[:3], roles=queue.roles[:2])
 
@@ -92,7 +92,7 @@ def test_roles_are_assigned_after_the_membership(queue: Queue) -> None:
 
 @pytest.mark.parametrize(("switch", "outcome", "dead_letters"), [("refuse", "rejected", 1), ("ignore", "applied", 0)])
 def test_unknown_role_is_rejected_if_the_tenant_rejects_it(
-    queue: Queue, switch: Any, outcome: str, dead_letters: int
+    queue: ChangesSystem, switch: Any, outcome: str, dead_letters: int
 ) -> None:
     # given
     queue.tenant.switches.unknown_role = switch
@@ -108,7 +108,7 @@ def test_unknown_role_is_rejected_if_the_tenant_rejects_it(
 
 
 @pytest.mark.parametrize("status", [200, 201])
-def test_person_is_invited_once_without_an_email(queue: Queue, status: Any) -> None:
+def test_person_is_invited_once_without_an_email(queue: ChangesSystem, status: Any) -> None:
     # given: the same change twice, as two messages
     queue.tenant.switches.invitation_status = status
     terms = {"client_id": "portal", "inviter": "人事部", "ttl_sec": 3600}
@@ -126,7 +126,7 @@ def test_person_is_invited_once_without_an_email(queue: Queue, status: Any) -> N
     assert queue.tenant.invitations.emails == 0
 
 
-def test_dry_run_looks_up_and_writes_nothing(queue: Queue) -> None:
+def test_dry_run_looks_up_and_writes_nothing(queue: ChangesSystem) -> None:
     # given
     unknown = "auth0|0000000000000000000000ff"
     message = queue.send(queue.people[0], unknown, dry_run=True)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from meibo_cli.main import app
-from tests.integration.changes.conftest import Queue
+from tests.integration.changes.conftest import ChangesSystem
 
 Meibo = Callable[..., Result]
 UNKNOWN = "auth0|0000000000000000000000ff"
@@ -33,7 +33,7 @@ def _file(folder: Path, *rows: str, header: str = "organization,action,member,ro
     return str(path)
 
 
-def test_file_is_sent_and_its_outcomes_shown(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+def test_file_is_sent_and_its_outcomes_shown(queue: ChangesSystem, meibo: Meibo, tmp_path: Path) -> None:
     # given: additions by id, by e-mail address and with a role, and a removal
     people = list(queue.tenant.expected_users())[:4]
     first, other = queue.organizations[:2]
@@ -58,7 +58,7 @@ def test_file_is_sent_and_its_outcomes_shown(queue: Queue, meibo: Meibo, tmp_pat
     assert queue.members() == {people[0]["user_id"], people[1]["user_id"]}
 
 
-def test_file_with_an_invalid_line_is_not_sent(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+def test_file_with_an_invalid_line_is_not_sent(queue: ChangesSystem, meibo: Meibo, tmp_path: Path) -> None:
     # given
     line = f"{queue.organization},add,{queue.people[0]},"
     path = _file(
@@ -87,7 +87,7 @@ def test_file_with_an_invalid_line_is_not_sent(queue: Queue, meibo: Meibo, tmp_p
 
 @pytest.mark.parametrize(("typed", "messages"), [("2\n", 1), ("3\n", 0), ("\n", 0)])
 def test_removals_are_sent_after_their_number_was_entered(
-    queue: Queue, meibo: Meibo, tmp_path: Path, typed: str, messages: int
+    queue: ChangesSystem, meibo: Meibo, tmp_path: Path, typed: str, messages: int
 ) -> None:
     # given
     rows = [f"{queue.organization},remove,{person}," for person in queue.people[:2]]
@@ -100,7 +100,7 @@ def test_removals_are_sent_after_their_number_was_entered(
     assert queue.aws.changes.source.queue.size() == messages
 
 
-def test_repaired_dead_letter_is_redriven(queue: Queue, meibo: Meibo) -> None:
+def test_repaired_dead_letter_is_redriven(queue: ChangesSystem, meibo: Meibo) -> None:
     # given: a user who was not in the tenant in time, and an unreadable change
     queue.send(queue.people[0], UNKNOWN)
     queue.aws.changes.send("{broken", group="none")
@@ -120,7 +120,7 @@ def test_repaired_dead_letter_is_redriven(queue: Queue, meibo: Meibo) -> None:
     assert queue.aws.changes.dead_letter_count() == 1
 
 
-def test_invalid_dead_letter_is_repaired_in_a_file(queue: Queue, meibo: Meibo, tmp_path: Path) -> None:
+def test_invalid_dead_letter_is_repaired_in_a_file(queue: ChangesSystem, meibo: Meibo, tmp_path: Path) -> None:
     # given
     wrong = {**queue.change(queue.people[0]), "version": 2}
     queue.aws.changes.send(wrong)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from meibo_simulators.faults import respond
-from tests.integration.changes.conftest import Queue
+from tests.integration.changes.conftest import ChangesSystem
 
 HOUR_SECONDS = 3600
 
 
-def _received(queue: Queue, *, sent_seconds_ago: int) -> dict[str, Any]:
+def _received(queue: ChangesSystem, *, sent_seconds_ago: int) -> dict[str, Any]:
     """Return an event with the messages of the queue, sent some time ago."""
     source = queue.aws.changes.source
     records = [source._record(message) for message in source.queue.receive(10)]
@@ -36,7 +36,7 @@ def _metrics(output: str) -> dict[str, tuple[float, str]]:
     return metrics
 
 
-def test_age_of_the_oldest_returned_change_is_counted(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_age_of_the_oldest_returned_change_is_counted(queue: ChangesSystem, capsys: pytest.CaptureFixture[str]) -> None:
     # given: an OAuth scope that is missing
     queue.tenant.faults.add("POST /api/v2/organizations/*/members", respond(403), times=None)
     queue.send(queue.people[0])
@@ -55,7 +55,7 @@ def test_age_of_the_oldest_returned_change_is_counted(queue: Queue, capsys: pyte
     assert metrics["FailedChangeGroups"] == (1, "Count")
 
 
-def test_returned_age_is_zero_if_nothing_is_returned(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+def test_returned_age_is_zero_if_nothing_is_returned(queue: ChangesSystem, capsys: pytest.CaptureFixture[str]) -> None:
     # given
     queue.send(queue.people[0])
     event = _received(queue, sent_seconds_ago=HOUR_SECONDS)
