@@ -13,7 +13,7 @@ from meibo_local.template import ROOT
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 from tests.e2e.relay import relayed
 from tests.e2e.sam_functions import BUILT, SAM, SamFunctions
-from tests.integration.pipeline.conftest import Invocations, System
+from tests.support.stack import Invocations, System
 
 FOLDER = ROOT / ".local/e2e"
 

@@ -12,7 +12,7 @@ import pytest
 from meibo_local.template import ROOT, of_type, read_template
 from meibo_simulators import FIRST_CONNECTION
 from tests.e2e.sam_functions import SamFunctions
-from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System, wait_for
+from tests.support.stack import FOLDER, RUN, TICK, System, wait_for
 
 EVENTS = sorted((ROOT / "events").glob("*.json"))
 FUNCTIONS = {

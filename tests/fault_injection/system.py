@@ -33,7 +33,7 @@ from tests.fault_injection.external_calls import (
     observe_calls,
     reset_sandbox,
 )
-from tests.integration.pipeline.conftest import TICK, Invocations, Stack
+from tests.support.stack import TICK, Invocations, Stack
 
 # Lambda retries an asynchronous invocation twice (MaximumRetryAttempts in the template).
 DELIVERIES_OF_A_TICK = 3
@@ -43,7 +43,7 @@ ACCOUNT = "123456789012"
 
 
 @dataclass
-class ArchivedExport:
+class VerifiedExport:
     """The manifest and the object of an export."""
 
     manifest: dict[str, Any]
@@ -113,7 +113,7 @@ class WholeSystem(Stack):
             time.sleep(0.01)
         return str(status)
 
-    def archived(self) -> dict[str, ArchivedExport]:
+    def archived(self) -> dict[str, VerifiedExport]:
         """Return the archived exports by export_id, and check the archive's promises.
 
         Every object has a correct manifest in its folder, every manifest has its object, no export is archived twice,
@@ -122,7 +122,7 @@ class WholeSystem(Stack):
         keys = self.aws.keys("archive/")
         manifests = [key for key in keys if key.endswith("/_manifest.json")]
         objects = {key for key in keys if not key.endswith("/_manifest.json")}
-        exports: dict[str, ArchivedExport] = {}
+        exports: dict[str, VerifiedExport] = {}
         for key in manifests:
             manifest = self.aws.read_json(key)
             object_key = manifest["object"]["key"]
@@ -135,7 +135,7 @@ class WholeSystem(Stack):
             )
             assert len(body) == manifest["object"]["bytes"]
             assert manifest["export_id"] not in exports, f"{manifest['export_id']} is archived twice"
-            exports[manifest["export_id"]] = ArchivedExport(manifest, body)
+            exports[manifest["export_id"]] = VerifiedExport(manifest, body)
         assert not objects, f"objects without a manifest: {sorted(objects)}"
         assert self.overwritten() == []
         return exports

@@ -24,7 +24,7 @@ from meibo_simulators import FIRST_CONNECTION
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
 from tests.fault_injection.system import ACCOUNT, DELIVERIES_OF_A_TICK, WholeSystem, start_system
 from tests.support.changes import change_message
-from tests.template.conftest import PSEUDO_PARAMETERS, Template
+from tests.support.template import PSEUDO_PARAMETERS, Template
 
 pytestmark = pytest.mark.timeout(300)
 

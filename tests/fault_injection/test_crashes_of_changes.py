@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
+from tests.fault_injection.change_batch import ChangeBatch
 from tests.fault_injection.kill_points import CallCounter, Killer, kill_at_every_point
-from tests.fault_injection.system import WholeSystem, start_system
-from tests.support.changes import change_message
+from tests.fault_injection.system import start_system
 
 pytestmark = [
     pytest.mark.timeout(1200),
@@ -19,89 +16,16 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
 ]
 
-UNKNOWN_USER = "auth0|0000000000000000000000ff"
-GUEST = "guest@example.net"
-# Enough for the retries after a killed invocation and a returned message.
-MAX_DELIVERIES = 8
-
-
-class Changes:
-    """A batch of changes of every kind, and its expected result."""
-
-    def __init__(self, system: WholeSystem) -> None:
-        self.system = system
-        tenant = system.tenant
-        self.first, self.second = tenant.organizations.ids()[:2]
-        self.people = [user["user_id"] for user in tenant.expected_users()]
-        role = next(iter(tenant.organizations.roles))
-        stays, leaves = self.people[20:33], self.people[:2]
-        self.before = {self.first: set(leaves), self.second: set()}
-        self.after = {self.first: set(stays) | {self.people[40]}, self.second: {self.people[3]}}
-        self.messages = [
-            # Two requests. The second contains an unknown user and is split until only that id remains.
-            self._change(self.first, "add", [*stays, UNKNOWN_USER]),
-            self._change(self.first, "remove", leaves),
-            self._change(self.first, "add", [self.people[40]], roles=[role]),
-            self._change(self.second, "add", [self.people[3], self.people[4]]),
-            self._change(self.second, "remove", [self.people[4]]),
-            self._change(self.second, "invite", [GUEST], invitation={"client_id": "portal", "inviter": "Somebody"}),
-            "{not json",
-        ]
-        self.outcomes = sorted(
-            [*((member, "applied") for member in (*stays, *leaves, self.people[40], self.people[3]))]
-            + [(self.people[4], "applied")] * 2
-            + [(GUEST, "applied"), (UNKNOWN_USER, "rejected"), ("", "rejected")]
-        )
-
-    def _change(self, organization: str, action: str, members: list[str], **more: Any) -> dict[str, Any]:
-        return change_message(organization, *members, action=action, change_id=f"hr-{action}-{organization}", **more)
-
-    def reset(self) -> None:
-        """Reset the system, give the organizations their first members and send the messages."""
-        self.system.reset()
-        organizations = self.system.tenant.organizations
-        for organization, members in self.before.items():
-            organizations.remove_members(organization, list(self.system.tenant.memberships[organization]))
-            organizations.add_members(organization, sorted(members))
-        self.system.tenant.invitations.all.clear()
-        for message in self.messages:
-            self.system.aws.changes.send(message)
-
-    def deliver(self) -> int:
-        """Poll the queue until it is empty, and return the number of deliveries."""
-        source = self.system.aws.changes.source
-        for deliveries in range(1, MAX_DELIVERIES + 1):
-            while source.poll():
-                pass
-            if source.queue.size() == 0:
-                return deliveries
-            self.system.show_hidden_messages()
-        raise AssertionError(f"{source.queue.size()} messages are still on the queue after {MAX_DELIVERIES} deliveries")
-
-    def check(self) -> None:
-        """Check the members, one outcome record per member, the DLQ messages, and the number of invitations."""
-        for organization, members in self.after.items():
-            assert set(self.system.tenant.memberships[organization]) == members
-        lines = self.system.outcomes()
-        assert sorted((line["member"] or "", line["outcome"]) for line in lines) == self.outcomes
-        bodies = Counter(message["Body"] for message in self.system.aws.changes.take_dead_letters())
-        assert bodies.pop("{not json") >= 1
-        (rejected,) = {tuple(json.loads(body)["members"]) for body in bodies}
-        assert rejected == (UNKNOWN_USER,)
-        requests = [request for request in self.system.tenant.requests if request.path.endswith("/invitations")]
-        assert sum(request.method == "POST" and request.status < 300 for request in requests) == 1, "invited twice"
-        assert self.system.overwritten() == []
-
 
 @pytest.fixture(scope="module")
-def changes() -> Iterator[Changes]:
+def changes() -> Iterator[ChangeBatch]:
     with start_system(users=60, organizations=2, cybozu_users=1) as system:
         system.configure_exports([{"dataset": "users"}], [])
-        yield Changes(system)
+        yield ChangeBatch(system)
 
 
 def test_no_change_is_lost_when_the_function_is_killed_at_any_call(
-    changes: Changes, report_line: Callable[[str], None]
+    changes: ChangeBatch, report_line: Callable[[str], None]
 ) -> None:
     # given: the calls of an undisturbed batch
     changes.reset()

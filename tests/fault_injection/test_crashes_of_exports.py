@@ -10,7 +10,7 @@ import pytest
 
 from meibo_simulators import FIRST_CONNECTION
 from tests.fault_injection.kill_points import CallCounter, Killer, kill_at_every_point
-from tests.fault_injection.system import ArchivedExport, WholeSystem, start_system
+from tests.fault_injection.system import VerifiedExport, WholeSystem, start_system
 
 pytestmark = [
     pytest.mark.timeout(1200),
@@ -47,7 +47,7 @@ def system() -> Iterator[WholeSystem]:
 
 
 def _assert_same_content(
-    exports: dict[str, ArchivedExport], expected: dict[str, ArchivedExport], system: WholeSystem
+    exports: dict[str, VerifiedExport], expected: dict[str, VerifiedExport], system: WholeSystem
 ) -> None:
     assert exports.keys() == expected.keys()
     for export_id, archived in exports.items():

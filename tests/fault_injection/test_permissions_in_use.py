@@ -17,7 +17,7 @@ from tests.fault_injection.required_permissions import PermissionRecorder
 from tests.fault_injection.system import WholeSystem, start_system
 from tests.support.changes import change_message
 from tests.support.iam import LOG_DELIVERY, Need, grants
-from tests.template.conftest import PSEUDO_PARAMETERS, Template
+from tests.support.template import PSEUDO_PARAMETERS, Template
 
 pytestmark = pytest.mark.timeout(600)
 

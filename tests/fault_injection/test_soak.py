@@ -13,9 +13,9 @@ import pytest
 
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
+from tests.fault_injection.change_batch import ChangeBatch
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
 from tests.fault_injection.system import WholeSystem, start_system
-from tests.fault_injection.test_crashes_of_changes import Changes
 
 pytestmark = [
     pytest.mark.timeout(24 * 3600),
@@ -139,8 +139,8 @@ def system() -> Iterator[WholeSystem]:
 
 
 @pytest.fixture(scope="module")
-def changes(system: WholeSystem) -> Changes:
-    return Changes(system)
+def changes(system: WholeSystem) -> ChangeBatch:
+    return ChangeBatch(system)
 
 
 def _run(system: WholeSystem, chance: random.Random) -> None:
@@ -185,7 +185,7 @@ def _run(system: WholeSystem, chance: random.Random) -> None:
     assert exports["example/users/csv/all"].body == system.domain.expected_csv("user")
 
 
-def _apply_batch(changes: Changes, chance: random.Random) -> None:
+def _apply_batch(changes: ChangeBatch, chance: random.Random) -> None:
     """Apply a batch of changes with random faults."""
     changes.reset()
     changes.system.configure_exports(*EXPORTS)
@@ -212,7 +212,7 @@ def _seeds(share: int) -> list[int]:
 @pytest.mark.parametrize("share", [0] if SEED is not None else range(SHARES))
 def test_random_faults_lose_nothing(
     system: WholeSystem,
-    changes: Changes,
+    changes: ChangeBatch,
     share: int,
     monkeypatch: pytest.MonkeyPatch,
     report_line: Callable[[str], None],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meibo.changes.apply import MAX_BACKOFF_SECONDS
-from tests.template.conftest import Template
+from tests.support.template import Template
 
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:pager"
 WEEK = 7 * 24 * 3600

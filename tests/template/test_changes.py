@@ -9,7 +9,7 @@ import pytest
 
 from meibo.changes.apply import MAX_BACKOFF_SECONDS, MAX_INVOCATIONS, MIN_BACKOFF_SECONDS
 from meibo.changes.queue import MAX_MESSAGE_BYTES, MAX_REASON_BYTES
-from tests.template.conftest import Template
+from tests.support.template import Template
 
 SENDERS = "arn:aws:iam::123456789012:role/hr-sync,arn:aws:iam::210987654321:user/ops"
 

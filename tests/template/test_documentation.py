@@ -12,7 +12,7 @@ import pytest
 from meibo.archive.outcome_record import OutcomeCode
 from meibo.providers import provider
 from meibo_local.template import ROOT
-from tests.template.conftest import Template
+from tests.support.template import Template
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")

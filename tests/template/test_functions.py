@@ -11,7 +11,7 @@ import pytest
 from meibo import settings
 from meibo.exports import archive
 from meibo_local.template import ROOT
-from tests.template.conftest import Template
+from tests.support.template import Template
 
 FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers", "VerifyArchive")
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.iam import LOG_DELIVERY
-from tests.template.conftest import Template
+from tests.support.template import Template
 
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 OLD_KEY = "arn:aws:kms:eu-central-1:123456789012:key/00000000-2222-3333-4444-555555555555"

@@ -10,7 +10,7 @@ import pytest
 
 from meibo.archive.keys import ExportAddress
 from meibo_cli.tables import Table, tables
-from tests.template.conftest import Template
+from tests.support.template import Template
 
 RUN = "20261121T180000Z"
 

@@ -12,7 +12,7 @@ import pytest
 
 from meibo import errors
 from meibo_local.template import ROOT
-from tests.template.conftest import Template
+from tests.support.template import Template
 
 # Errors of Step Functions and Lambda:
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html

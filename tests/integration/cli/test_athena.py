@@ -27,9 +27,9 @@ from meibo_cli.tables import Table, tables
 from meibo_local.template import ROOT
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant
 from tests.integration.cli.conftest import Meibo
-from tests.integration.pipeline.conftest import RUN, running_system
 from tests.support.archives import FolderArchive
-from tests.template.conftest import Template
+from tests.support.stack import RUN, running_system
+from tests.support.template import Template
 
 ADDRESS = "someone@example.jp"
 ORGANIZATION = "org_0000000000000001"

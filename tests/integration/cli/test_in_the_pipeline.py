@@ -5,7 +5,7 @@ from __future__ import annotations
 import boto3
 
 from meibo_simulators import SimulatedDomain, SimulatedTenant
-from tests.integration.pipeline.conftest import RUN, running_system
+from tests.support.stack import RUN, running_system
 
 
 def test_run_ends_with_a_page_and_is_verified_by_the_function() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators, faults
 from tests.integration.cli.conftest import Meibo
-from tests.integration.pipeline.conftest import running_system
 from tests.support.archives import RUN, USERS, USERS_CSV, ArchiveBuilder, FolderArchive
+from tests.support.stack import running_system
 
 RESTORABLE = (
     *("user_id", "email", "email_verified", "username", "phone_number", "phone_verified", "name", "given_name"),

@@ -1,130 +1,15 @@
-"""The whole system in one process: the template, handlers and workflow, and simulated providers over HTTPS."""
+"""The whole system for a single test, and retries without waits."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
 from meibo.archive.copy import CopyOptions
-from meibo.archive.keys import run_manifest_key
-from meibo.providers import clear_clients
-from meibo_local.aws import LocalAws, local_aws
-from meibo_local.lambda_service import InvocationResult
-from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
-
-TICK = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)
-RUN = "20261121T180000Z"
-FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
-
-
-@dataclass
-class Invocations:
-    """The invocations in order: function, event and result."""
-
-    calls: list[tuple[str, Any, InvocationResult]] = field(default_factory=list)
-
-    def invoked(self, function: str, event: Any) -> None:
-        pass
-
-    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
-        self.calls.append((function, event, outcome))
-
-    def count(self, function: str) -> int:
-        return sum(name == function for name, _, _ in self.calls)
-
-
-@dataclass
-class Stack:
-    """The local AWS, the simulators and the recorded invocations."""
-
-    aws: LocalAws
-    simulators: Simulators
-    invocations: Invocations
-
-    @property
-    def tenant(self) -> SimulatedTenant:
-        return self.simulators.auth0["acme"]
-
-    @property
-    def domain(self) -> SimulatedDomain:
-        return self.simulators.cybozu["example"]
-
-    def auth0_source(self, *exports: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "provider": "auth0",
-            "name": "acme",
-            "domain": self.tenant.domain,
-            "secret": "meibo/acme",
-            "location_hosts": self.tenant.allowed_hosts,
-            "exports": list(exports),
-        }
-
-    def cybozu_source(self, *exports: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "provider": "cybozu",
-            "name": "example",
-            "base_url": self.domain.base_url,
-            "secret": "meibo/example",
-            "exports": list(exports),
-        }
-
-    def configure(self, *sources: dict[str, Any], secrets: dict[str, Any] | None = None) -> None:
-        defaults = {"meibo/acme": self.tenant.credentials(), "meibo/example": self.domain.credentials()}
-        self.aws.configure({"sources": sources}, {**defaults, **(secrets or {})})
-
-    def run_manifest(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
-        manifest: dict[str, Any] = self.aws.read_json(run_manifest_key(run_id, attempt))
-        return manifest
-
-
-class System(Stack):
-    """A stack for single runs."""
-
-    def run(self, *, days: int = 0) -> dict[str, Any]:
-        """Deliver a tick, wait for the workflow and return the run manifest."""
-        moment = TICK + timedelta(days=days)
-        outcome = self.aws.tick(moment)
-        assert not outcome.failed, outcome.payload
-        return self.finished(outcome.payload["run_id"], outcome.payload["attempt"])
-
-    def repair(self, run_id: str = RUN) -> dict[str, Any]:
-        outcome = self.aws.invoke({"run_id": run_id, "repair": True})
-        assert not outcome.failed, outcome.payload
-        return self.finished(run_id, outcome.payload["attempt"])
-
-    def finished(self, run_id: str, attempt: int) -> dict[str, Any]:
-        wait_for(lambda: self.aws.execution(run_id, attempt)["status"] != "RUNNING")
-        manifest = self.run_manifest(run_id, attempt)
-        status = self.aws.execution(run_id, attempt)["status"]
-        assert (status == "SUCCEEDED") == manifest["complete"]
-        return manifest
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Poll until the condition holds. Other threads provide no event to wait for."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"the condition did not hold within {seconds:.0f} s")
-        time.sleep(0.05)
-
-
-@contextmanager
-def running_system(tenant: SimulatedTenant, domain: SimulatedDomain, **parameters: str) -> Iterator[System]:
-    """Start the simulators and the stack for a tenant and a domain."""
-    invocations = Invocations()
-    with Simulators([tenant], [domain]) as simulators:
-        clear_clients()
-        with local_aws(parameters=parameters, environment=simulators.environment(), observer=invocations) as aws:
-            yield System(aws, simulators, invocations)
-        clear_clients()
+from meibo_simulators import SimulatedDomain, SimulatedTenant
+from tests.support.stack import System, running_system
 
 
 @pytest.fixture

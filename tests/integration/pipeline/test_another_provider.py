@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from meibo.providers import PROVIDERS
 from meibo_cli.main import app
 from meibo_local.template import ROOT
-from tests.integration.pipeline.conftest import System
+from tests.support.stack import System
 
 SOURCE = {
     "provider": "payroll",

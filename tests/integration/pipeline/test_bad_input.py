@@ -12,7 +12,7 @@ import pytest
 from meibo_local.template import ROOT
 from meibo_simulators import FIRST_CONNECTION
 from meibo_simulators import faults as broken
-from tests.integration.pipeline.conftest import TICK, System
+from tests.support.stack import TICK, System
 
 FILE = "GET /job_*"
 Switch = Callable[[System], object]

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 
-from tests.integration.pipeline.conftest import System
+from tests.support.stack import System
 
 NAME = "/meibo/sources"
 

@@ -14,7 +14,7 @@ import pytest
 
 from meibo.exports import checkpoint
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedDomain, SimulatedTenant, faults
-from tests.integration.pipeline.conftest import RUN, System, running_system
+from tests.support.stack import RUN, System, running_system
 
 CSV_FILES = {
     "users": "user",

@@ -31,9 +31,9 @@ from meibo.providers.cybozu.client import CSV_FILES
 from meibo.providers.datasets import ExportFormat
 from meibo_local.s3_server import serve_s3
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators, faults
-from tests.integration.pipeline.conftest import TICK
 from tests.support.clock import FakeClock
 from tests.support.exports import planned_export, s3_archiver
+from tests.support.stack import TICK
 
 
 @dataclass(frozen=True)

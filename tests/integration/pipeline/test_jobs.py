@@ -6,7 +6,7 @@ import pytest
 
 from meibo_simulators import faults as broken
 from meibo_simulators.auth0.switches import Fate
-from tests.integration.pipeline.conftest import System
+from tests.support.stack import System
 
 JOBS = "/api/v2/jobs/users-exports"
 

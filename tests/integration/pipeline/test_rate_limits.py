@@ -23,9 +23,9 @@ from meibo.providers import clear_clients
 from meibo.providers.base import ProviderContext
 from meibo_local.s3_server import serve_s3
 from meibo_simulators import SimulatedTenant, Simulators, faults, tenant_api
-from tests.integration.pipeline.conftest import RUN
 from tests.support.clock import FakeClock
 from tests.support.exports import planned_export, s3_archiver
+from tests.support.stack import RUN
 from tests.support.wsgi import WsgiAdapter
 
 INVOCATION_SECONDS = 900.0

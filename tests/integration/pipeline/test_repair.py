@@ -16,8 +16,8 @@ from meibo.archive.storage import S3Reader
 from meibo.exports.finish import RunFinisher
 from meibo_local.aws import REGION
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedDomain, SimulatedTenant
-from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System, running_system, wait_for
 from tests.support.clock import FakeClock
+from tests.support.stack import FOLDER, RUN, TICK, System, running_system, wait_for
 
 ACCOUNT = "123456789012"
 # Step Functions deletes executions after 90 days.

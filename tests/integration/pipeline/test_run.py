@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from meibo_local.lambda_service import InvocationResult
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION
-from tests.integration.pipeline.conftest import FOLDER, RUN, TICK, System
+from tests.support.stack import FOLDER, RUN, TICK, System
 
 
 def test_tick_archives_every_configured_export(system: System) -> None:
