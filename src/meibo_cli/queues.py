@@ -1,4 +1,4 @@
-"""The queue of changes and the dead-letter queue of a stack."""
+"""The queue of changes and the DLQ of a stack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Queues:
     dead_letters: str
 
     def count_dead_letters(self) -> int:
-        """Return the approximate number of dead letters, including hidden messages."""
+        """Return the approximate number of DLQ messages, including hidden messages."""
         attributes = self.client.get_queue_attributes(QueueUrl=self.dead_letters, AttributeNames=["All"])["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 

@@ -1,4 +1,4 @@
-"""``meibo changes``: send membership changes, show their outcomes, and send dead letters again."""
+"""``meibo changes``: send membership changes, show their outcomes, and send DLQ messages again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from meibo_cli.commands.changes import outcome, redrive, send
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Send membership changes, show their outcomes, and send repaired dead letters again.",
+    help="Send membership changes, show their outcomes, and send corrected DLQ messages again.",
 )
 app.command("send")(send.send)
 app.command("outcome")(outcome.outcome)

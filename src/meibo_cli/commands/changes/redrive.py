@@ -1,4 +1,4 @@
-"""``meibo changes redrive``: move dead letters to the queue of changes again."""
+"""``meibo changes redrive``: move DLQ messages to the queue of changes again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from meibo_cli.terminal import escape_control_characters, printable
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-# Dead letters stay hidden for this time after they were received, and again before each is moved.
+# DLQ messages stay hidden for this time after they were received, and again before each is moved.
 HIDDEN_SECONDS: Final = 300
 # The receipt handle of a FIFO queue expires with the visibility time-out.
 # https://repost.aws/knowledge-center/sqs-receipt-handle-error
@@ -41,7 +41,7 @@ _EXPIRED_RECEIPT: Final = frozenset(
 
 @dataclass(frozen=True)
 class StoredDeadLetter:
-    """A dead letter of the queue, or of a file with repaired ones; then it has no receipt."""
+    """A DLQ message of the queue, or of a file with corrected messages; then it has no receipt."""
 
     id: str
     body: str = field(repr=False)
@@ -50,32 +50,32 @@ class StoredDeadLetter:
 
     @property
     def parsed(self) -> ParsedMessage:
-        """The dead letter as the function parses it, except that the limit of removals is not checked."""
+        """The DLQ message as the function parses it, except that the limit of removals is not checked."""
         return parse_change(self.body, max_removals=MAX_MEMBERS)
 
     @property
     def change_id(self) -> str | None:
-        """The id of the change, also of a dead letter that is not a valid change."""
+        """The id of the change, also of a DLQ message that is not a valid change."""
         return self.parsed.document.get("change_id")
 
 
 def redrive(
     stack: StackOption = DEFAULT_STACK,
-    change_id: Annotated[str, typer.Option("--change-id", help="Only the dead letters of this change.")] = "",
+    change_id: Annotated[str, typer.Option("--change-id", help="Only the DLQ messages of this change.")] = "",
     take: Annotated[
         Path | None,
-        typer.Option("--take", help="Move dead letters that are not valid changes to this file."),
+        typer.Option("--take", help="Move DLQ messages that are not valid changes to this file."),
     ] = None,
     repaired: Annotated[
         Path | None,
-        typer.Option("--from", exists=True, dir_okay=False, help="Send the repaired dead letters of this file."),
+        typer.Option("--from", exists=True, dir_okay=False, help="Send the corrected DLQ messages of this file."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Move without confirmation.")] = False,
 ) -> None:
-    """Move dead letters to the queue again after the cause of their rejection is fixed.
+    """Move DLQ messages to the queue again after the cause of their rejection is fixed.
 
-    A dead letter has exactly the members that were rejected. Dead letters that are not valid changes stay on the
-    dead-letter queue, or are moved to a file with --take. Repair them there, and send them with --from.
+    A DLQ message has exactly the members that were rejected. DLQ messages that are not valid changes stay on the
+    DLQ, or are moved to a file with --take. Correct them there, and send them with --from.
     """
     console = Console(emoji=False)
     with report_errors():
@@ -86,11 +86,11 @@ def redrive(
         invalid = [dead_letter for dead_letter in chosen if not dead_letter.parsed.change]
         _release(queues, [dead_letter for dead_letter in letters if change_id and dead_letter.change_id != change_id])
         if not chosen:
-            console.print("there are no such dead letters")
+            console.print("no matching DLQ messages")
             return
         console.print(_table(chosen))
         if repaired and invalid:
-            typer.echo("the file has faults; repair them, nothing was sent", err=True)
+            typer.echo("the file contains invalid changes and nothing was sent; correct them", err=True)
             raise typer.Exit(EXIT_FAILURE)
         if not yes and not typer.confirm(f"Move {len(valid)} of {len(chosen)}?"):
             _release(queues, chosen)
@@ -104,18 +104,20 @@ def redrive(
         left = queues.count_dead_letters() - (0 if take else len(invalid))
     console.print(f"moved {moved} to the queue" + (f", {taken} to {printable(take)}" if taken else ""))
     if missing := len(valid) - moved + (len(invalid) - taken if take else 0):
-        console.print(f"{missing} were not moved: another command holds them or has moved them; run it again")
+        console.print(
+            f"{missing} messages were not moved, because another command received or moved them; run the command again"
+        )
     elif left > 0:
         # SQS returns at most ten messages of a group before the first of them are deleted.
-        console.print(f"{left} more were hidden behind these: run it again")
+        console.print(f"{left} more messages remain; run the command again")
     if invalid and not take:
-        console.print(f"{len(invalid)} are not valid changes and stay; --take FILE moves them to a file for repair")
+        console.print(f"{len(invalid)} invalid changes remain in the DLQ; use --take FILE to move them to a file")
     if missing or (invalid and not take):
         raise typer.Exit(EXIT_DIFFERENT)
 
 
 def _send(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> int:
-    """Move dead letters to the queue of changes and return how many were moved."""
+    """Move DLQ messages to the queue of changes and return how many were moved."""
     moved = 0
     for dead_letter in _held(queues, dead_letters):
         queues.send(_without_rejections(dead_letter), deduplication_id=dead_letter.id)
@@ -125,7 +127,7 @@ def _send(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> int:
 
 
 def _take(queues: Queues, dead_letters: Sequence[StoredDeadLetter], path: Path) -> int:
-    """Move dead letters to a file and return how many were moved."""
+    """Move DLQ messages to a file and return how many were moved."""
     held = list(_held(queues, dead_letters))
     _write(path, held)
     for dead_letter in held:
@@ -134,9 +136,9 @@ def _take(queues: Queues, dead_letters: Sequence[StoredDeadLetter], path: Path) 
 
 
 def _held(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> Iterator[StoredDeadLetter]:
-    """Yield each dead letter, hidden for another ``HIDDEN_SECONDS``, so that it can be moved and deleted.
+    """Yield each DLQ message, hidden for another ``HIDDEN_SECONDS``, so that it can be moved and deleted.
 
-    A dead letter whose receipt has expired, for example because the prompt was not answered in time, is received again.
+    A DLQ message whose receipt has expired, for example because the prompt was not answered in time, is received again.
     It is not yielded if it is no longer on the queue, or if another command holds it.
     """
     pending, received_again = list(dead_letters), False
@@ -155,7 +157,7 @@ def _held(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> Iterator[
 
 
 def _hide(queues: Queues, dead_letter: StoredDeadLetter, seconds: int) -> bool:
-    """Hide a dead letter for this many seconds from now; return False if its receipt has expired."""
+    """Hide a DLQ message for this many seconds from now; return False if its receipt has expired."""
     if dead_letter.receipt is None:
         return True
     try:
@@ -170,7 +172,7 @@ def _hide(queues: Queues, dead_letter: StoredDeadLetter, seconds: int) -> bool:
 
 
 def _release(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> None:
-    """Make dead letters visible at once."""
+    """Make DLQ messages visible immediately."""
     for dead_letter in dead_letters:
         _hide(queues, dead_letter, 0)
 
@@ -207,12 +209,12 @@ def _of_file(path: Path) -> Iterator[StoredDeadLetter]:
             yield StoredDeadLetter(str(document["message_id"]), text, str(document.get("reason", "")))
         except (ValueError, KeyError, TypeError):
             raise ConfigurationError(
-                f"{path.name}, line {number}: expected a dead letter as written by --take"
+                f"{path.name}, line {number}: expected a DLQ message as written by --take"
             ) from None
 
 
 def _write(path: Path, dead_letters: Sequence[StoredDeadLetter]) -> None:
-    # The dead letters are deleted from the queue afterwards: an existing file is not overwritten, and the data is on
+    # The DLQ messages are deleted from the queue afterwards: an existing file is not overwritten, and the data is on
     # disk before. They contain user ids and e-mail addresses, so only the owner may read the file.
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         for dead_letter in dead_letters:
