@@ -52,7 +52,7 @@ class File:
     ranges: bool = True
     chunked: bool = False
     uses: int = 1 << 30
-    """How many requests a location answers before it expires."""
+    """The number of requests that a location answers before it expires."""
 
     faults: dict[int, Fault] = field(default_factory=dict)
     """By the number of the request, from 0."""

@@ -38,7 +38,7 @@ class ExportHistory:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The counts of a run. ``seconds`` is the time from its scheduled time to the end of its newest attempt."""
+    """The counts of a run. ``seconds`` is the time from its scheduled time until its newest attempt ended."""
 
     run_id: str
     seconds: int

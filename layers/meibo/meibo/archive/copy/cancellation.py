@@ -1,4 +1,4 @@
-"""Cancellation of a copy's threads, and the retry budget of each."""
+"""Cancellation of a copy's threads, and the retry budget of each transfer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CancelToken:
         return self._reason is not None
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call this from the cancelling thread, for example to shut down a socket on which another thread waits."""
+        """Register a callback for the cancelling thread, such as the shutdown of another thread's socket."""
         self._callbacks.append(callback)
 
     def cancel(self, reason: BaseException) -> None:
@@ -85,7 +85,7 @@ class CancelToken:
 
 
 class RetryBudget:
-    """Limits the failures in a row on one side of a part; progress restores the budget."""
+    """Limits consecutive failures of a part's download or upload; progress restores the budget."""
 
     def __init__(self, side: str, options: CopyOptions, token: CancelToken, counts: Counts) -> None:
         self._side = side
@@ -110,7 +110,7 @@ class RetryBudget:
     ) -> None:
         """Wait before the next attempt, or raise ``error`` if the budget is spent.
 
-        The first failure is retried at once unless the server asked for a wait. The backoff doubles, with jitter.
+        The first failure is retried immediately, unless the server sent Retry-After. The backoff doubles, with jitter.
         """
         self._counts.breaks += 1
         self._failures += 1

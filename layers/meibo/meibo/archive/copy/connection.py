@@ -28,18 +28,18 @@ BROKEN = (OSError, HTTPException)
 
 
 def trust() -> ssl.SSLContext:
-    """Return a context with the platform's certificates, or with those of SSL_CERT_FILE and SSL_CERT_DIR."""
+    """Return an SSL context that trusts the platform's certificates, or those in SSL_CERT_FILE and SSL_CERT_DIR."""
     return _trust(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 
 @cache
 def _trust(_file: str | None, _folder: str | None) -> ssl.SSLContext:
-    # Cached for the values of the variables, because loading the certificates takes 20 ms and 2 MiB.
+    # Cached per value of these variables: loading the certificates takes 20 ms and 2 MiB.
     return ssl.create_default_context()
 
 
 class Connection:
-    """A kept-alive HTTP connection of one worker, which another thread interrupts if the copy is cancelled.
+    """A keep-alive HTTP connection of one worker. Another thread can interrupt it to cancel the copy.
 
     http.client receives straight into a part's buffer. urllib3's pool returns bytes, which must then be copied into it:
     1.06 CPU seconds per GiB received instead of 0.84. It also hides the sockets, which must be shut down so that no

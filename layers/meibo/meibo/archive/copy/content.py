@@ -1,4 +1,4 @@
-"""Validation of a file's content while it is copied: gzip to its trailer, the format, the number of rows."""
+"""Validation of a file's content while it is copied: the gzip trailer, the format and the number of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_BYTES = 1024
 """Bytes of the first line that are enough to recognize the format."""
 
 MIN_RATIO_BYTES = 64 * MIB
-"""Expanded bytes from which the ratio is limited. A small file of blanks may expand a thousandfold."""
+"""The ratio is limited only above this number of expanded bytes: a small file of spaces may expand a thousandfold."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Facts:
 
 
 class Inspection:
-    """Reads a file in order and raises an error as soon as its content cannot be as expected."""
+    """Reads a file in order and raises an error as soon as its content is invalid."""
 
     def __init__(self, content: Content) -> None:
         self._content = content

@@ -21,17 +21,17 @@ class Crc64Nvme:
         self._update, self._combine = checksums.crc64nvme, checksums.combine_crc64nvme
 
     def update(self, data: Bytes, crc: int = 0) -> int:
-        """Return the CRC of the bytes behind ``crc`` and of more bytes."""
+        """Return ``crc`` extended by more bytes."""
         value: int = self._update(data, crc)
         return value
 
     def append(self, crc: int, data: Bytes, data_crc: int) -> int:
-        """Return the CRC of the bytes behind ``crc`` and of a part whose CRC is known."""
+        """Return ``crc`` extended by a part whose CRC is known."""
         value: int = self._combine(crc, data_crc, len(data))
         return value
 
     def encode(self, crc: int) -> str:
-        """Return a CRC in the form of S3: big-endian and base64."""
+        """Return a CRC in the format that S3 requires: big-endian and base64."""
         return base64.b64encode(crc.to_bytes(8, "big")).decode()
 
 
@@ -41,18 +41,18 @@ class Crc32(Crc64Nvme):
     name = "CRC32"
 
     def __init__(self) -> None:
-        """Load no library."""
+        """Require no library: zlib is part of Python."""
 
     def update(self, data: Bytes, crc: int = 0) -> int:
-        """Return the CRC of the bytes behind ``crc`` and of more bytes."""
+        """Return ``crc`` extended by more bytes."""
         return zlib.crc32(data, crc)
 
     def append(self, crc: int, data: Bytes, data_crc: int) -> int:  # noqa: ARG002  (zlib cannot combine)
-        """Return the CRC of the bytes behind ``crc`` and of a part."""
+        """Return ``crc`` extended by a part."""
         return zlib.crc32(data, crc)
 
     def encode(self, crc: int) -> str:
-        """Return a CRC in the form of S3."""
+        """Return a CRC in the format that S3 requires."""
         return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
@@ -86,5 +86,5 @@ class FileDigest:
 
     @property
     def checksum(self) -> str:
-        """CRC of the file in the form of S3."""
+        """CRC of the file in the format that S3 requires."""
         return self._checksum.encode(self._crc)

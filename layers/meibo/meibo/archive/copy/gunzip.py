@@ -1,4 +1,4 @@
-"""Decompression of gzip to the last trailer, with bounded output."""
+"""Decompression of gzip, including the last trailer, with bounded output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x1f\x8b"
 INPUT_BYTES = 64 * 1024
 OUTPUT_BYTES = 128 * 1024
-"""Larger outputs leave the CPU's cache: 512 KiB took half as much time again."""
+"""With larger outputs the CPU cache is exceeded: 512 KiB took 1.5 times as long."""
 
 
 class Gunzip:

@@ -61,7 +61,7 @@ def _is_cell(content: bytes) -> bool:
 
 
 class _Rows:
-    """Splits chunks into rows. A row ends at a newline unless it is open there.
+    """Splits chunks into rows. A row ends at a newline that is not inside quotes.
 
     Most lines are inside a chunk and are counted together. Only the lines at its ends are assembled.
     """
@@ -92,7 +92,7 @@ class _Rows:
             if line.endswith(b"\n") and not is_open:
                 self._finish_row()
             elif line.strip():
-                self._last = b""  # not needed any more, and it may be as large as the unfinished row
+                self._last = b""  # no longer needed, and it may be as large as the unfinished row
 
     def _finish_row(self) -> None:
         row = b"".join(self._row)

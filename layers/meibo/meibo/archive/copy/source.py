@@ -25,13 +25,13 @@ EXPIRED = frozenset({400, 401, 403, 404, 410})
 session token expired."""
 
 READ_BYTES = 64 * 1024
-"""Bytes of one read, which are requested again if the connection breaks during it."""
+"""Size of one read. If the connection breaks, the bytes of this read are requested again."""
 
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class ChangedError(Exception):
-    """The file at the location is not the file with which the copy began; never raised to the caller of ``copy``."""
+    """The file at the location changed during the copy; never raised to the caller of ``copy``."""
 
 
 class LocationSource:
@@ -97,7 +97,7 @@ class StreamReader:
 
 
 class Location:
-    """The current URL of a source, shared by the workers: an expired URL is fetched again once for all of them."""
+    """The current URL of a source, shared by the workers: an expired URL is replaced once for all workers."""
 
     def __init__(self, source: LocationSource, options: CopyOptions, counts: Counts) -> None:
         self._source = source
@@ -121,7 +121,7 @@ class Location:
         self._refusals = 0
 
     def refused(self, generation: int, status: int) -> None:
-        """Fetch a new URL, unless another worker has replaced that of ``generation`` already."""
+        """Fetch a new URL, unless another worker has already replaced the URL of ``generation``."""
         with self._lock:
             if generation != self._generation:
                 return
@@ -138,8 +138,8 @@ class Location:
 class LocationReader:
     """Reads the file at a location and resumes after a failure at the first missing byte.
 
-    With ranges, each worker has a reader. Without, all parts are read from one response. Every response must have the
-    ETag and the size of the first: otherwise the file has changed and the copy starts again.
+    With ranges, each worker has a reader. Without ranges, all parts are read from one response. Every response must have
+    the ETag and the size of the first: otherwise the file has changed and the copy starts again.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class LocationReader:
         self._token = token
         self._counts = counts
         self._connection = self._new_connection()
-        self._response: HTTPResponse | None = None  # not read to its end, at this position of the file
+        self._response: HTTPResponse | None = None  # open response; its next byte is at _position
         self._position = 0
         self._etag: str | None = None
         self.is_ranged = ranges
@@ -160,7 +160,7 @@ class LocationReader:
         return Connection(self._options.source_tls or trust(), self._options, self._token)
 
     def for_worker(self) -> LocationReader:
-        """Return a reader of the same version of the file for another worker: with ranges, one with a connection."""
+        """Return a reader of the same version for another worker; with ranges, it has its own connection."""
         if not self.is_ranged:
             return self
         reader = copy.copy(self)
@@ -229,7 +229,7 @@ class LocationReader:
         return RetryBudget("the source", self._options, self._token, self._counts)
 
     def _resume(self, start: int, end: int, budget: RetryBudget) -> HTTPResponse:
-        """Request the bytes from ``start``: to ``end`` with ranges, or to the end of the file."""
+        """Request the bytes from ``start``: until ``end`` with ranges, or until the file ends."""
         headers = {} if self._etag is None else {"If-Match": self._etag}
         if self.is_ranged:
             headers["Range"] = f"bytes={start}-{end - 1}"

@@ -32,13 +32,13 @@ ENDPOINT = re.compile(rb"<Endpoint>([\w.-]+)</Endpoint>")
 PERMANENT = frozenset(
     {"AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"}
 )
-"""Codes of S3 that do not change without a change of the configuration."""
+"""S3 error codes that only a change of the setup resolves."""
 
 CONFLICT = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
 class Written(NamedTuple):
-    """The written object. ``already_there`` is true if the same content was at the key before."""
+    """The written object. ``already_there`` is true if the key already contained the same content."""
 
     etag: str
     version_id: str | None
@@ -54,7 +54,7 @@ class UploadedPart(NamedTuple):
 
 
 class ObjectWriter:
-    """Writes the target's object, with one request or as a multipart upload, if the key is free."""
+    """Writes the target's object, with one request or as a multipart upload, if no object has this key."""
 
     def __init__(self, target: Target, checksum: Crc64Nvme) -> None:
         self._target = target
@@ -62,8 +62,8 @@ class ObjectWriter:
         self._checksum = checksum
         self._upload_id: str | None = None
         self._creation = threading.Lock()
-        # In the regions before 2014, boto3 presigns with SigV2, which S3 rejects for KMS keys and which cannot sign a
-        # checksum.
+        # In regions launched before 2014, boto3 presigns with SigV2, which S3 rejects for KMS keys and which cannot sign
+        # a checksum.
         self._client.meta.events.register(
             "choose-signer.s3.UploadPart", _sign_with_v4, unique_id="meibo-presign-parts-with-v4"
         )
@@ -112,7 +112,7 @@ class ObjectWriter:
         return url, {f"x-amz-checksum-{self._checksum.name.lower()}": checksum}
 
     def complete_upload(self, parts: Sequence[UploadedPart], digest: FileDigest) -> Written:
-        """Make the object visible if its key is free. S3 verifies its size and its checksum."""
+        """Make the object visible if no object has this key. S3 verifies its size and its checksum."""
         listed: list[Any] = [
             {"PartNumber": part.number, "ETag": part.etag, **self._checksum_parameter(part.checksum)} for part in parts
         ]
@@ -276,7 +276,7 @@ def _status(error: ClientError) -> int:
 
 @contextmanager
 def _reported_as(operation: str) -> Iterator[None]:
-    """Raise the errors of boto3 as errors of Meibo: busy, a mistake in the setup, or a failed copy."""
+    """Raise the Meibo error for a boto3 error: AwsBusyError, ConfigurationError or CopyBrokenError."""
     try:
         yield
     except (ClientError, BotoCoreError) as error:
@@ -292,6 +292,6 @@ def _reported_as(operation: str) -> Iterator[None]:
 
 
 def _version(response: Mapping[str, Any]) -> str | None:
-    """Return the version id. S3 reports "null" for a bucket without versions."""
+    """Return the version id. S3 reports "null" for a bucket without versioning."""
     version: str | None = response.get("VersionId")
     return None if version == "null" else version

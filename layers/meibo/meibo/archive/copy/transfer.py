@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meibo.archive.copy.target import UploadedPart, Written
 
 MAX_PARTS = 10_000
-"""Parts of a multipart upload. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
+"""Maximum number of parts of a multipart upload. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
 
 INSPECT_BYTES = 256 * 1024
 """Bytes that are decoded between two checks for cancellation; they may expand a thousandfold."""
@@ -34,7 +34,7 @@ CLOSE_SECONDS = 3.0
 """Time in which the threads of a finished copy must end. A thread in the caller's code may take longer."""
 
 RANGED_ATTEMPTS = 2
-"""Attempts that use ranges. A file that changes more often is read with one request, whose bytes are of one version."""
+"""Attempts that use ranges. After that, the file is read with one request, so that all bytes are of one version."""
 
 
 def copy(
@@ -48,7 +48,7 @@ def copy(
     """Copy a file into S3 and validate its content, in one pass.
 
     ``deadline`` returns the seconds that the invocation has left. If anything fails, no object and no upload remain.
-    Raises the errors of a copy of ``meibo.errors``, and the errors of the source's callables unchanged.
+    Raises the copy errors of ``meibo.errors``. Errors of the source's callables are raised unchanged.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
     while True:
@@ -117,7 +117,7 @@ def first_part_bytes(options: CopyOptions) -> int:
 
 @dataclass
 class Part:
-    """A part in the buffer of its worker, which is free when no consumer is pending."""
+    """A part in its worker's buffer. The buffer can be reused when ``pending`` is 0."""
 
     index: int
     data: memoryview
@@ -161,12 +161,12 @@ class Transfer:
         # State that the threads share, guarded by token.changed:
         self._threads = 0
         self._layout: Layout | None = None
-        self._count: int | None = None  # of parts, when it is known
+        self._count: int | None = None  # number of parts, once known
         self._next = 0
         self._reading = 0
-        self._received: dict[int, Part] = {}  # and not yet read by all consumers
+        self._received: dict[int, Part] = {}  # parts that not all consumers have read
         self._uploaded: dict[int, UploadedPart] = {}
-        self._only: Part | None = None  # of a file of one part, which is written without a multipart upload
+        self._only: Part | None = None  # the only part of a file that is written without a multipart upload
 
     def run(self) -> CopyResult:
         """Copy the file, or raise and leave neither an object nor an upload."""
