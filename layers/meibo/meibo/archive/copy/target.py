@@ -62,8 +62,8 @@ class ObjectWriter:
         self._checksum = checksum
         self._upload_id: str | None = None
         self._creation = threading.Lock()
-        # In regions launched before 2014, boto3 presigns with SigV2, which S3 rejects for KMS keys and which cannot sign
-        # a checksum.
+        # In regions launched before 2014, boto3 presigns with SigV2, which S3 rejects for KMS keys and which cannot
+        # sign a checksum.
         self._client.meta.events.register(
             "choose-signer.s3.UploadPart", _sign_with_v4, unique_id="meibo-presign-parts-with-v4"
         )
