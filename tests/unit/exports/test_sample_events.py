@@ -26,11 +26,12 @@ def test_sample_event_is_accepted(path: Path) -> None:
 
 
 def test_every_dataset_has_a_sample_event_in_every_format() -> None:
+    # The end-to-end tests send each event. A job creates a file in one format, so a dataset with a job has one event.
     samples = [parse_export_event(json.loads(path.read_text())).export for path in EVENTS.glob("archive_export.*.json")]
 
     assert {
         (provider.name, dataset.name, export_format)
         for provider in all_providers()
         for dataset in provider.datasets
-        for export_format in dataset.formats
+        for export_format in (dataset.formats[:1] if dataset.reading == "job" else dataset.formats)
     } - {(export.provider, export.dataset, export.format) for export in samples} == set()
