@@ -25,8 +25,8 @@ from meibo_local.template import ROOT
 # Tokens, signed URLs and e-mail addresses.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated-[0-9a-f]{8}")
 
-# The command runs once for all tests.
-pytestmark = pytest.mark.xdist_group("one command")
+# The command runs once for all tests. It takes half a minute on an idle machine, and several on a busy one.
+pytestmark = [pytest.mark.xdist_group("one command"), pytest.mark.timeout(300)]
 
 
 @dataclass
@@ -60,7 +60,7 @@ def run(folder: Path, *arguments: str, **variables: str) -> Command:
         **variables,
     }
     process = subprocess.run(  # noqa: S603  # our own module
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False
+        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     return Command(process.returncode, process.stdout + process.stderr, folder)
 
