@@ -66,7 +66,7 @@ class Entry:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The members that need an outcome; an empty string stands for a message without members."""
+        """The members that need an outcome; an empty string represents a message without members."""
         if self.parsed.change:
             return self.parsed.change.members
         members = self.parsed.document.get("members")
@@ -97,7 +97,7 @@ class ChangeApplier:
     time_left: TimeLeft
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     counts: Counter[str] = field(default_factory=Counter)
-    # Groups of which this invocation wrote an outcome.
+    # Groups for which this invocation wrote an outcome.
     _progressed: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _executors: dict[str, StepExecutor | None] = field(default_factory=dict)
