@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from importlib.resources import files
 from typing import Final
 
 from meibo.archive.keys import run_moment
-from meibo.formatting import format_bytes, format_count
+from meibo.formatting import format_bytes, format_count, format_duration
 from meibo.providers import provider_title
 from meibo.report import charts
 from meibo.report.state import RUNS_SHOWN, ExportHistory, ReportState, RunSummary
@@ -86,12 +86,11 @@ def _tiles(state: ReportState) -> str:
         problems = run.counts.missing + run.counts.suspect
         attention = f'<span class="suspect">{problems:,}</span>' if problems else '<span class="ok">0</span>'
         tiles = [
-            ("Latest run", f"{_time(run_moment(run.run_id))}<small class=soft>{run.run_id}</small>"),
-            ("Duration", _duration(run.seconds)),
+            ("Latest run", _date(run_moment(run.run_id))),
+            ("Duration", format_duration(run.seconds)),
             ("Exports archived", f"{run.counts.archived:,}"),
             ("Need attention", attention),
-            ("Rows", f"{run.counts.rows:,}"),
-            ("Size", format_bytes(run.counts.bytes)),
+            ("Rows", f'{run.counts.rows:,}<small class="soft">{format_bytes(run.counts.bytes)}</small>'),
         ]
     tiles.append(("Last verification", _verification(state)))
     return (
@@ -110,7 +109,8 @@ def _verification(state: ReportState) -> str:
         kind, text = "missing", format_count(record.damaged, "damaged object")
     elif record.unchecked:
         kind, text = "suspect", f"{record.unchecked:,} not checked"
-    return f'<span class="{kind}">{escape(text)}</span><small class="soft">{escape(record.at)}</small>'
+    time = _time(datetime.fromisoformat(record.at))
+    return f'<span class="{kind}">{escape(text)}</span><small class="soft">{time}</small>'
 
 
 def _problems(state: ReportState) -> str:
@@ -134,7 +134,8 @@ def _problems(state: ReportState) -> str:
 
 
 def _exports(state: ReportState) -> str:
-    return "\n".join(_source(name, histories, state) for name, histories in _by_source(state.histories).items())
+    missing = _missing(state)
+    return "\n".join(_source(name, histories, missing) for name, histories in _by_source(state.histories).items())
 
 
 def _by_source(histories: Iterable[ExportHistory]) -> Mapping[str, list[ExportHistory]]:
@@ -144,8 +145,7 @@ def _by_source(histories: Iterable[ExportHistory]) -> Mapping[str, list[ExportHi
     return sources
 
 
-def _source(name: str, histories: Sequence[ExportHistory], state: ReportState) -> str:
-    missing = _missing(state)
+def _source(name: str, histories: Sequence[ExportHistory], missing: Collection[str]) -> str:
     rows = []
     for history in histories:
         latest, address = history.latest, history.address
@@ -205,7 +205,7 @@ def _run(run: RunSummary) -> tuple[str, ...]:
         _head(run.run_id),
         _state("missing" if counts.missing else "ok", "incomplete" if counts.missing else "complete"),
         _raw("Time", _time(run_moment(run.run_id))),
-        _number("Duration", _duration(run.seconds)),
+        _number("Duration", format_duration(run.seconds)),
         _number("Archived", f"{counts.archived:,}"),
         _number("Missing", f"{counts.missing:,}"),
         _number("Suspect", f"{counts.suspect:,}"),
@@ -271,12 +271,9 @@ def _state(kind: str, text: str | None = None) -> str:
     return f'<td data-name="State"><span class="state {kind}">{mark} {escape(text or kind)}</span></td>'
 
 
+def _date(moment: datetime) -> str:
+    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d} <small>{moment:%H:%M} UTC</small></time>'
+
+
 def _time(moment: datetime) -> str:
     return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
-
-
-def _duration(seconds: int) -> str:
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
-    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"
