@@ -18,6 +18,7 @@ from rich.table import Table
 from meibo.changes.messages import MAX_MEMBERS, ParsedMessage, parse_change
 from meibo.changes.queue import REASON_ATTRIBUTE
 from meibo.errors import ConfigurationError
+from meibo.formatting import format_count
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
 from meibo_cli.queues import DEFAULT_STACK, Queues, StackOption, queues_of
 from meibo_cli.terminal import escape_control_characters, printable
@@ -104,14 +105,13 @@ def redrive(
         left = queues.count_dead_letters() - (0 if take else len(invalid))
     console.print(f"moved {moved} to the queue" + (f", {taken} to {printable(take)}" if taken else ""))
     if missing := len(valid) - moved + (len(invalid) - taken if take else 0):
-        console.print(
-            f"{missing} messages were not moved, because another command received or moved them; run the command again"
-        )
+        console.print(f"another command received or moved {format_count(missing, 'message')}; run the command again")
     elif left > 0:
         # SQS returns at most ten messages of a group before the first of them are deleted.
-        console.print(f"{left} more messages remain; run the command again")
+        console.print(f"{format_count(left, 'message')} left in the DLQ; run the command again")
     if invalid and not take:
-        console.print(f"{len(invalid)} invalid changes remain in the DLQ; use --take FILE to move them to a file")
+        remaining = format_count(len(invalid), "invalid change")
+        console.print(f"{remaining} left in the DLQ; --take FILE moves invalid changes to a file")
     if missing or (invalid and not take):
         raise typer.Exit(EXIT_DIFFERENT)
 
