@@ -108,6 +108,11 @@ class Fields:
             self._fail(key, f"a time with a time zone such as {example}")
         return moment.astimezone(UTC)
 
+    def objects(self, key: str) -> list[Fields]:
+        """Return the fields of each object in a list."""
+        items = enumerate(self.items(key))
+        return [Fields(item, f"{self.name}.{key}[{number}]", self._error) for number, item in items]
+
     def check_version(self, key: str, version: int) -> None:
         """Raise ConfigurationError if a later version of Meibo wrote the document."""
         written = self.integer(key, minimum=1)

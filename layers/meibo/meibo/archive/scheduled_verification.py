@@ -94,21 +94,18 @@ class VerificationRecord:
         """
         fields = Fields(document, key)
         fields.check_version("record_version", RECORD_VERSION)
-        damage = [Fields(entry, f"{key}.damage[{number}]") for number, entry in enumerate(fields.items("damage"))]
-        unchecked = [
-            Fields(entry, f"{key}.could_not_check[{number}]")
-            for number, entry in enumerate(fields.items("could_not_check"))
-        ]
+        fields.moment("at")  # the report shows this time
         return cls(
             at=fields.string("at"),
             meibo_version=fields.string("meibo_version"),
             **{name: fields.integer(name) for name in ("runs", "exports", "quick", "damaged", "unchecked")},
             damage=tuple(
                 Finding(entry.choice("damage", DAMAGES), entry.string("key"), entry.string("detail"))
-                for entry in damage
+                for entry in fields.objects("damage")
             ),
             could_not_check=tuple(
-                UncheckedExport(key=entry.string("key"), reason=entry.string("reason")) for entry in unchecked
+                UncheckedExport(key=entry.string("key"), reason=entry.string("reason"))
+                for entry in fields.objects("could_not_check")
             ),
         )
 
