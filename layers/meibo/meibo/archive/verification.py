@@ -1,7 +1,8 @@
 """Verify archived exports: objects against their manifests, and the manifests against each other.
 
-The run manifest repeats key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change to one of
-them is detected. A change to the object and both manifests cannot be detected by reading; see docs/reading.md.
+The run manifest repeats the key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change to only
+one of the two manifests is detected. A change to the object and both manifests cannot be detected by reading; see
+docs/reading.md.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Damage = Literal[
 
 DAMAGES: Final[dict[str, Damage]] = {damage: damage for damage in get_args(Damage)}
 _MAX_RUN_DURATION: Final = timedelta(days=1)
-"""A newer run without a manifest may still be in progress, because Auth0 keeps jobs for one day."""
+"""A run without a manifest may be in progress for up to this time, because Auth0 keeps jobs for one day."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _planned(archive: ArchiveReader, run_id: str) -> Iterator[ExportFolder]:
         except ArchiveConflictError:
             continue
         for address in addresses:
-            # Parsed again, because an altered plan could contain a slash in a name.
+            # The key is parsed again, because a name in an altered plan could contain a slash.
             folder = ExportFolder.of(ExportFolder(address, run_id).key)
             if folder is not None:
                 yield folder
@@ -207,11 +208,11 @@ def _entries(
 
 
 class Verifier:
-    """Verify one folder at a time; safe to share between threads.
+    """Verifies the folder of one export at a time. Threads can share one instance.
 
-    ``reads`` decides, from the properties of an object, whether the object is read completely. If it is not, its size,
-    version and checksum are compared with its manifest (a quick verification). ``advance`` is called with the number
-    of bytes that were read. ``time_left`` returns the seconds that remain for reading.
+    ``reads`` decides, from the properties of an object, whether the object is read completely. If not, only its size,
+    version and checksum are compared with its manifest (a quick verification). ``advance`` is called with the number of
+    bytes in each chunk that was read. ``time_left`` returns the seconds that remain for reading.
     """
 
     def __init__(
@@ -313,7 +314,7 @@ def _expected_content(manifest: ExportManifest) -> Content:
     format_, content = manifest.address.format, manifest.content
     return Content(
         format=cast("Format", format_ if format_ in ("csv", "ndjson") else "opaque"),
-        # The names of columns are known if the first record is a header.
+        # The manifest contains the names of the columns only if the first record of the CSV file is a header.
         header=format_ == "csv" and isinstance(content.columns, tuple),
         decode=content.uncompressed_bytes is not None,
     )

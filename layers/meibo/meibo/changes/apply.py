@@ -1,8 +1,8 @@
 """Apply the changes of one invocation of ``change_members``.
 
 For each organization: merge the changes, send the requests, write the outcomes, send rejected members to the
-DLQ, and only then acknowledge the messages. Messages that cannot be finished are returned to the queue in
-order, after their outcomes so far were written.
+DLQ, and only then acknowledge the messages. Unfinished messages are returned to the queue in order, after
+their existing outcomes were written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, Retention
 
 # MaximumConcurrency of the event source mapping in template.yaml. Lambda's minimum is 2, and two invocations use the
-# full rate limit of a tenant. Each leaves this number of requests per limit to the other.
+# full rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the other.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
 # Reserved for writing the outcomes and DLQ messages of ten messages.
@@ -43,14 +43,14 @@ MIN_FINISH_SECONDS: Final = 15.0
 # period of the queue depend on each other; docs/changes.md contains the calculation.
 MIN_BACKOFF_SECONDS: Final = 30
 MAX_BACKOFF_SECONDS: Final = 900
-# A group that starts with less time than this may find the current rate-limit window (a second or a minute) used up. It
-# is then returned without backoff.
+# If a group starts with less time than this, other requests may have used up the current rate-limit window (a second
+# or a minute). The group is then returned to the queue without backoff.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
 # Maximum number of receives without backoff for a group that started late. The other 900 receives of maxReceiveCount,
 # with 900 s of backoff each, take more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
-# The metrics that the alarms evaluate, by the name of the count.
+# The metrics that the alarms evaluate, by their key in ``ChangeApplier.counts``.
 _METRICS: Final = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "failures": "FailedChangeGroups"}
 # These errors are resolved by waiting, so they do not count as failures of a group.
 _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
@@ -58,7 +58,7 @@ _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
 
 @dataclass
 class Entry:
-    """One message during the invocation, with the outcomes of its members."""
+    """One message of the invocation, with the outcomes of its members."""
 
     message: QueueMessage
     parsed: ParsedMessage
@@ -86,8 +86,8 @@ class ChangeApplier:
     """Applies the messages of one invocation.
 
     ``client`` returns the client of a source, or None if no Auth0 source has that name. ``time_left`` returns the
-    remaining seconds of the invocation. ``counts`` contains the number of outcomes of finished messages by kind, of
-    finished ``messages``, and of failed organizations (``failures``).
+    remaining seconds of the invocation. ``counts`` contains the number of outcomes of each kind in finished messages,
+    the number of finished messages (``messages``), and the number of failed organizations (``failures``).
     """
 
     client: Callable[[str], Auth0Client | None]
@@ -101,7 +101,7 @@ class ChangeApplier:
     _progressed: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _executors: dict[str, StepExecutor | None] = field(default_factory=dict)
-    # Sources that receive no more requests in this invocation, with the error.
+    # Sources to which this invocation sends no more requests, with the error that stopped them.
     _stopped: dict[str, MeiboError] = field(default_factory=dict)
 
     def apply(self, messages: Sequence[QueueMessage]) -> list[QueueMessage]:
@@ -150,8 +150,9 @@ class ChangeApplier:
         """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
         A group is received again without backoff only if outcomes of this group were written, or if it started late.
-        Progress of other groups is ignored, because a stuck group would otherwise use up its receives. Outcomes that
-        could not be written are ignored for the same reason: S3 may be busy for hours.
+        Progress of other groups is ignored. Otherwise, a group without progress would be received without backoff and
+        reach maxReceiveCount too early. Outcomes that could not be written are ignored for the same reason: S3 may be
+        busy for hours.
         """
         retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_BACKOFF_SECONDS)
         if isinstance(error, _BUSY) and (
@@ -269,7 +270,7 @@ def change_members(
     settings: ChangeMembersSettings, retention: Retention | None, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Apply the messages and return the partial batch response, which lists the unfinished messages."""
-    # Read on first use, so that an error fails the messages and not the invocation.
+    # The configuration is read on first use, so that an error fails the messages and not the invocation.
     configuration = cache(lambda: parse_documents(read_configuration(settings.configuration_parameter)))
     context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(
@@ -282,9 +283,9 @@ def change_members(
     unprocessed = applier.apply(messages)
     for kind, name in _METRICS.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=applier.counts[kind])
-    # SQS excludes messages that were received three times from ApproximateAgeOfOldestMessage, so Meibo publishes the
-    # age of returned changes as its own metric. The value is 0 if no message is returned, so that the alarm returns to
-    # OK.
+    # The SQS metric ApproximateAgeOfOldestMessage excludes messages that were received three times, so Meibo publishes
+    # the age of returned changes as its own metric. The value is 0 if no message is returned, so that the alarm returns
+    # to OK.
     metrics.add_metric(
         name="OldestReturnedChangeAge",
         unit=MetricUnit.Seconds,

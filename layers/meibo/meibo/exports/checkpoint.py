@@ -1,7 +1,8 @@
 """Collect an export over several invocations: finished parts, and the position from which to resume.
 
-A part is a gzip member in the bucket, with a record. The record is written last; a part without a record is ignored. If
-two invocations collect the same part, the first record is used, and the other invocation continues after that part.
+A part is an object in the bucket that contains one gzip member. Its record is a JSON object that describes the part.
+The record is written last; a part without a record is ignored. If two invocations collect the same part, the first
+record is used, and the other invocation continues after that part.
 
 Waiting for a busy provider is not a failure: the rows read so far are written as a part, and the workflow resumes
 later.
@@ -26,7 +27,7 @@ from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers.base import PageResult, Pages
 
-# A part is held in memory until it is written.
+# Compressed size at which a part is written. Until then, the part is held in memory.
 PART_BYTES: Final = 16 * 1024 * 1024
 # Reserved at the end of an invocation for writing the part that is being collected.
 RESERVE_SECONDS: Final = 30.0
@@ -34,7 +35,7 @@ RESERVE_SECONDS: Final = 30.0
 MIN_COMBINE_SECONDS: Final = 120.0
 # Minimum wait after an invocation that read no rows. Step Functions does not charge for the duration of a wait.
 IDLE_WAIT_SECONDS: Final = 60
-# Maximum wait that is accepted from a response header. After it, one request checks whether the limit still applies.
+# Maximum wait that is accepted from a response header. Then one request checks if the limit still applies.
 MAX_RESUME_WAIT_SECONDS: Final = 3600
 # Auth0 accepts a cursor for 24 hours (https://auth0.com/docs/api/management/v2/introduction, checkpoint pagination),
 # so after 24 hours without a response the cursor has expired.
@@ -75,8 +76,8 @@ class Totals:
 class Part:
     """One finished part.
 
-    ``key`` is None if the part has no rows. ``position`` is the position after its last row. ``skipped`` are the ids of
-    organizations that were deleted before they were read; the record contains them as ``gone``.
+    ``key`` is None if the part has no rows. ``position`` is the position after its last row. ``skipped`` contains the
+    ids of organizations that were deleted before they were read. The name of this field in the record is ``gone``.
     """
 
     number: int
@@ -117,7 +118,7 @@ class Part:
 
 
 class PartBuilder:
-    """The part that is being collected, compressed as it grows."""
+    """A part that is being collected. Rows are compressed when they are added."""
 
     def __init__(self, before: Part | None) -> None:
         self.number = before.number + 1 if before else 1
@@ -132,11 +133,11 @@ class PartBuilder:
 
     @property
     def size(self) -> int:
-        """The size of the compressed part so far in bytes, without the compressor's buffer."""
+        """The compressed size of the part so far, in bytes. Excludes data in the compressor's buffer."""
         return len(self._body)
 
     def add(self, result: PageResult) -> None:
-        """Add the result of one call."""
+        """Add the result of one request."""
         self._body += self._compressor.compress(b"".join(result.lines))
         self._rows += len(result.lines)
         self._organizations += result.finished is not None
@@ -176,7 +177,7 @@ class PartStorage:
 
     @classmethod
     def of(cls, storage: ArchiveStorage, run_id: str, attempt: int, export_id: str) -> PartStorage:
-        """Return the parts of an attempt."""
+        """Return the PartStorage of one export in one attempt."""
         return cls(storage, parts_folder(run_id, attempt, export_id))
 
     def get(self, number: int) -> Part | None:
@@ -185,7 +186,10 @@ class PartStorage:
         return None if record is None else Part.from_json(record)
 
     def after(self, number: int) -> Part | None:
-        """Return the last finished part, or None; parts up to ``number`` are known to exist."""
+        """Return the last finished part, or None if no part is finished.
+
+        The search starts at part ``number``, because the parts up to this number are known to exist.
+        """
         part = self.get(number) if number else None
         while following := self.get((part.number if part else 0) + 1):
             part = following
@@ -201,7 +205,7 @@ class PartStorage:
         return self.get(part.number) or part
 
     def all(self, count: int) -> list[Part]:
-        """Return the first ``count`` parts."""
+        """Return the first ``count`` parts. Raises ArchiveConflictError if a part is missing."""
         parts = [self.get(number) for number in range(1, count + 1)]
         if missing := [number for number, part in enumerate(parts, 1) if part is None]:
             raise ArchiveConflictError(
@@ -211,7 +215,7 @@ class PartStorage:
 
 
 def concatenate_parts(storage: ArchiveStorage, parts: Sequence[Part]) -> Iterator[bytes]:
-    """Yield the parts as one file of gzip members, each checked against its record."""
+    """Yield the content of the parts as one gzip file, and compare the SHA-256 of each part with its record."""
     if not any(part.key for part in parts):
         yield from gzip_chunks(())
     for part in parts:
@@ -230,7 +234,7 @@ def concatenate_parts(storage: ArchiveStorage, parts: Sequence[Part]) -> Iterato
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """The export is unfinished.
+    """The result of an invocation that did not collect all parts of an export.
 
     The workflow waits ``wait_seconds`` and invokes the function again with ``progress``.
     """
@@ -241,14 +245,14 @@ class Unfinished:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """All parts of an export are written."""
+    """The result of an invocation after which all parts of an export are written."""
 
     storage: ArchiveStorage
     parts: tuple[Part, ...]
     pages: Pages
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the parts as one file of gzip members, each checked against its record."""
+        """Yield the content of the parts as one gzip file, and compare the SHA-256 of each part with its record."""
         return concatenate_parts(self.storage, self.parts)
 
     def notes(self) -> Mapping[str, Any]:
@@ -280,8 +284,9 @@ class Collector:
     def collect(self, event: ExportEvent, pages: Pages) -> Collected | Unfinished:
         """Continue the collection, and return either all parts or the progress.
 
-        Without progress in the event, it continues after the parts of this attempt, which a terminated invocation may
-        have written. The complete parts of an earlier attempt are reused.
+        If the event contains no progress, the collection continues after the last part of this attempt, because an
+        invocation that was terminated may have written parts. If this attempt has no parts and an earlier attempt
+        collected the whole export, the parts of the earlier attempt are reused.
         """
         export_id = event.export.export_id
         parts = PartStorage.of(self.storage, event.run_id, event.attempt, export_id)

@@ -25,9 +25,10 @@ from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import CreateExportsSettings, Retention
 
-# Jobs that are created for one export in one attempt. Auth0 rarely loses a job; a third loss needs an investigation.
+# Maximum number of jobs for one export in one attempt. Auth0 jobs rarely end without a file. If three jobs of an
+# export do, an operator must find the cause.
 MAX_JOBS = 3
-# Reserved for writing the attempt's list and starting the workflow.
+# Reserved for writing the attempt's list of exports and starting the workflow.
 RESERVED_SECONDS = 60.0
 # Interval between status checks of an attempt that another invocation is preparing.
 POLL_SECONDS = 5.0
@@ -37,7 +38,7 @@ _RUNNING: frozenset[ExecutionStatus] = frozenset({"RUNNING", "PENDING_REDRIVE"})
 
 @dataclass(frozen=True, kw_only=True)
 class RunCreator:
-    """Creates runs and their jobs. One object serves one invocation.
+    """Creates runs and their jobs. Each invocation creates its own instance.
 
     ``configuration`` returns the configuration. It is called only to resolve exports. ``context.time_left`` returns the
     remaining seconds of the invocation.
@@ -56,7 +57,7 @@ class RunCreator:
     invocation: str = field(default_factory=lambda: uuid4().hex)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
-        """Start the run of a schedule tick. A tick that is delivered again has no effect.
+        """Start the run of a schedule tick. If the run has already started, the tick has no effect.
 
         Writes the plan first, then creates as many jobs as the time allows; the workflow creates the others. The
         response lists in ``not_created`` the exports whose job could not be created, with the reason. Raises
@@ -78,8 +79,9 @@ class RunCreator:
     def repair(self, run_id: str) -> dict[str, Any]:
         """Start another attempt of a run, with the exports of its plan that are not archived.
 
-        If all exports are archived but no run manifest records it, the attempt has no exports. Raises OutOfTimeError if
-        another invocation is still preparing an attempt when this invocation runs out of time.
+        If all exports are archived but the newest run manifest is missing or incomplete, the new attempt has no
+        exports. Raises OutOfTimeError if another invocation is still preparing an attempt when this invocation runs out
+        of time.
         """
         run_moment(run_id)
         attempt, plan, plan_is_newest = self._newest_attempt(run_id)
@@ -107,9 +109,9 @@ class RunCreator:
         return self.repair(run_id)
 
     def create_job(self, export: PlannedExport) -> PlannedExport:
-        """Create the next job of one export and return the export with it; an export without a job stays as it is.
+        """Create the next job of one export and return the export with this job.
 
-        Raises JobsExhaustedError after ``MAX_JOBS`` jobs.
+        An export that does not require a job is returned unchanged. Raises JobsExhaustedError after ``MAX_JOBS`` jobs.
         """
         if not export.has_job:
             return export
@@ -126,7 +128,7 @@ class RunCreator:
     # -- Preparation of an attempt
 
     def _prepare(self, plan: Plan, attempt: int, exports: Iterable[PlannedExport]) -> dict[str, Any]:
-        """Create the jobs of the exports, write the attempt's list and start its workflow."""
+        """Create the jobs of the exports, write the attempt's list of exports, and start the workflow."""
         with_jobs: list[PlannedExport] = []
         failures: list[dict[str, str]] = []
         for export in exports:
@@ -188,7 +190,7 @@ class RunCreator:
         """Write the plan unless it exists, and return the plan in the bucket."""
         if self.storage.put_json(plan_key(plan.run_id, attempt), plan.to_json()):
             return plan
-        # It may be this invocation's own plan, if the response to the request that wrote it was lost.
+        # This invocation may have written the existing plan, if the response to its write request was lost.
         written = self._plan(plan.run_id, attempt)
         if written is None:
             raise UnexpectedError(
@@ -203,7 +205,7 @@ class RunCreator:
         return plan.preparation is not None and self._now() < plan.preparation.until
 
     def _status_once_prepared(self, plan: Plan, attempt: int) -> ExecutionStatus:
-        """Wait while the plan's writer prepares the attempt, then return the status of its execution."""
+        """Wait while another invocation prepares the attempt, then return the status of the attempt's execution."""
         while True:
             status = self.workflow.status(plan.run_id, attempt)
             if (
@@ -220,7 +222,7 @@ class RunCreator:
             self.clock.sleep(POLL_SECONDS)
 
     def _newest_attempt(self, run_id: str) -> tuple[int, Plan, bool]:
-        """Return the run's highest attempt, the newest plan, and whether that plan belongs to this attempt.
+        """Return the run's highest attempt number, the newest plan, and whether the plan belongs to that attempt.
 
         Both the bucket and Step Functions are read: an execution may exist without a list, and Step Functions deletes
         executions after 90 days.
@@ -242,7 +244,10 @@ class RunCreator:
         return {attempt_of(key) or 0 for key in self.storage.keys(run_documents(run_id, kind))}
 
     def _has_ended(self, run_id: str) -> bool:
-        """Return whether an attempt wrote its run manifest, even if Step Functions has deleted its history."""
+        """Return whether an attempt of the run wrote a run manifest.
+
+        The result does not depend on Step Functions, which deletes the history of an execution after 90 days.
+        """
         return bool(self._attempts(run_id, "manifest"))
 
     def _is_complete(self, run_id: str, newest_attempt: int) -> bool:
@@ -264,7 +269,7 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     error = aws.busy_error(error) or error
     if isinstance(error, MeiboError):
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
-    # Not a Meibo error: its message may contain sensitive data, so only its kind is reported.
+    # Not a Meibo error: its message may contain sensitive data, so only its type is reported.
     reason = (
         f"{safe_description(error)}; the workflow retries the job and, if it fails again, records the error in the run"
         " manifest"

@@ -1,4 +1,4 @@
-"""One copy: workers move the parts, and ordered consumers hash and validate them in the order of the file."""
+"""Copy one file: workers download and upload its parts; consumers hash and validate the parts in file order."""
 
 from __future__ import annotations
 
@@ -28,13 +28,16 @@ MAX_PARTS = 10_000
 """Maximum number of parts of a multipart upload. https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html"""
 
 INSPECT_BYTES = 256 * 1024
-"""Bytes that are decoded between two checks for cancellation; they may expand a thousandfold."""
+"""Bytes that are decoded between two checks for cancellation. Decompression may expand them by a factor of 1,000."""
 
 CLOSE_SECONDS = 3.0
-"""Time in which the threads of a finished copy must end. A thread in the caller's code may take longer."""
+"""Maximum wait for the threads of a finished copy to end. A thread that runs code of the caller may take longer."""
 
 RANGED_ATTEMPTS = 2
-"""Attempts that use ranges. After that, the file is read with one request, so that all bytes are of one version."""
+"""Maximum number of attempts that use range requests.
+
+Later attempts read the file with one request, so that all bytes belong to the same version of the file.
+"""
 
 
 def copy(
@@ -45,9 +48,9 @@ def copy(
     options: CopyOptions | None = None,
     deadline: Callable[[], float] | None = None,
 ) -> CopyResult:
-    """Copy a file into S3 and validate its content, in one pass.
+    """Copy a file to S3 and validate its content, in one pass.
 
-    ``deadline`` returns the seconds that the invocation has left. If anything fails, no object and no upload remain.
+    ``deadline`` returns the seconds that the invocation has left. If the copy fails, no object and no upload remain.
     Raises the copy errors of ``meibo.errors``. Errors of the source's callables are raised unchanged.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
@@ -62,7 +65,7 @@ def copy(
             return Transfer(reader, target, content, options=options, token=token, counts=counts).run()
         except ChangedError as error:
             change = str(error)
-        gc.collect()  # the traceback of the error refers to the buffers
+        gc.collect()  # frees the buffers, to which the traceback of the error refers
         counts.restarts += 1
         if counts.restarts > options.max_restarts:
             raise SourceChangedError(f"the copy was restarted {options.max_restarts} times, last with: {change}")
@@ -70,10 +73,10 @@ def copy(
 
 @dataclass(frozen=True)
 class Layout:
-    """The offsets of the parts.
+    """The offsets and sizes of the parts.
 
     The first part is requested before the size of the file is known, so it has the smallest size that S3 accepts. The
-    others are of equal size, chosen so that all workers receive the same number of parts.
+    other parts have the same size, chosen so that all workers receive the same number of parts.
     """
 
     size: int | None
@@ -111,13 +114,16 @@ class Layout:
 
 
 def first_part_bytes(options: CopyOptions) -> int:
-    """Return the size of the first part of a file that is large enough."""
+    """Return the size of the first part. If the file is smaller, the part has the size of the file."""
     return min(options.min_part_bytes, options.part_bytes)
 
 
 @dataclass
 class Part:
-    """A part in its worker's buffer. The buffer can be reused when ``pending`` is 0."""
+    """A part in its worker's buffer.
+
+    ``pending`` is the number of consumers that have not read the part. When it is 0, the buffer can be reused.
+    """
 
     index: int
     data: memoryview
@@ -125,7 +131,7 @@ class Part:
     pending: int
 
     def is_consumed(self) -> bool:
-        """Return true if all consumers have read the part."""
+        """Return whether all consumers have read the part."""
         return self.pending == 0
 
 
@@ -133,8 +139,8 @@ class Transfer:
     """One attempt to copy the whole file.
 
     Each worker owns a buffer: it receives a part, uploads it, waits until the consumers have read it, and takes the
-    next part. Parts are assigned in the order of the file, so memory is bounded by the buffers, and the consumers
-    never wait for a part that has no worker.
+    next part. The number of workers therefore limits the memory. Parts are assigned in the order of the file, so the
+    consumers never wait for a part that is not assigned to a worker.
     """
 
     def __init__(
@@ -169,7 +175,7 @@ class Transfer:
         self._only: Part | None = None  # the only part of a file that is written without a multipart upload
 
     def run(self) -> CopyResult:
-        """Copy the file, or raise and leave neither an object nor an upload."""
+        """Copy the file. If an error is raised, no object and no upload remain."""
         result = None
         try:
             result = self._run()
@@ -195,7 +201,8 @@ class Transfer:
         for _ in range(1, layout.workers):
             self._start("worker", lambda: self._work(self._reader.for_worker()))
         if layout.count not in {None, 1}:
-            # In a thread, because this thread must notice the deadline. Workers that finish a part earlier wait for it.
+            # Another thread creates the upload, because this thread must detect the deadline. Workers that receive a
+            # part earlier wait for the upload.
             self._start("create", self._writer.create_upload)
         self._token.wait_for(lambda: self._threads == 0)
         facts = self._inspection.finish()
@@ -253,7 +260,7 @@ class Transfer:
         return self._layout
 
     def _open(self) -> None:
-        """Send the first request, which determines the layout, and work."""
+        """Send the first request, set the layout from its response, and transfer parts."""
         self._resources.callback(self._reader.close)
         self._reader.open(first_part_bytes(self._options))
         with self._token.changed:
@@ -264,7 +271,7 @@ class Transfer:
         self._work(self._reader)
 
     def _work(self, reader: LocationReader | StreamReader) -> None:
-        """Move parts until all are assigned."""
+        """Transfer parts until all parts are assigned."""
         uploader = PartUploader(self._writer, self._options, self._token, self._counts)
         self._resources.callback(reader.close)
         self._resources.callback(uploader.close)
@@ -281,7 +288,10 @@ class Transfer:
             self._token.wait_for(part.is_consumed)
 
     def _assign(self) -> int | None:
-        """Return the index of the next part, or None after the last. Without ranges, one worker reads at a time."""
+        """Return the index of the next part, or None after the last.
+
+        If the file is read without range requests, one worker reads at a time.
+        """
         most = self._options.workers if self._reader.is_ranged else 1
         with self._token.changed:
             self._token.wait_for(lambda: self._next == self._count or self._reading < most)
@@ -303,7 +313,7 @@ class Transfer:
         filled = ahead + reader.read(buffer[ahead:], layout.offset(index) + ahead)
         is_last = index + 1 == self._count
         if layout.size is None:
-            # One more byte than the part has was read, if there is one, to know whether this part is the last.
+            # One byte more than the size of the part was requested. If it was not received, this part is the last.
             is_last = filled < len(buffer)
             self._lookahead = b"" if is_last else bytes(buffer[-1:])
             filled -= len(self._lookahead)
