@@ -16,6 +16,8 @@ EXIT_DIFFERENT: Final = 1
 """The command succeeded and has findings, such as damage or failed users."""
 EXIT_FAILURE: Final = 2
 """The command failed."""
+EXIT_INTERRUPTED: Final = 130
+"""The user interrupted the command with Ctrl-C: 128 and the number of SIGINT, as in shells."""
 
 _HINTS: Final = {
     "NoSuchBucket": ": no bucket has this name",

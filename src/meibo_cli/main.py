@@ -1,4 +1,4 @@
-"""The command ``meibo``: list, verify, compare, query and restore an archive, and change memberships."""
+"""The command ``meibo``: create, list, verify, compare, query and restore an archive, and change memberships."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 
 import typer
 
-from meibo_cli.commands import changes, diff, get, ls, query, report, restore, verify
+from meibo_cli.commands import changes, diff, get, ls, query, report, restore, run, verify
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     # A traceback with local variables may contain user data.
     pretty_exceptions_enable=False,
-    help="List, verify, compare, query and restore an archive of user directories.",
+    help="Archive user directories, and list, verify, compare, query and restore archives.",
 )
 
 
@@ -24,6 +24,7 @@ def create_private_files(context: typer.Context) -> None:
     context.call_on_close(lambda: os.umask(umask))
 
 
+app.command("run")(run.run)
 app.command("ls")(ls.ls)
 app.command("get")(get.get)
 app.command("verify")(verify.verify)

@@ -33,12 +33,20 @@ ExportsArgument = Annotated[
 ]
 
 
+def bucket_name(location: str) -> str | None:
+    """Return the bucket of ``s3://BUCKET``, or None for a folder."""
+    if not location.startswith("s3://"):
+        return None
+    bucket = location.removeprefix("s3://").rstrip("/")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]", bucket):
+        raise ConfigurationError(f"--archive: expected s3://BUCKET without a prefix, got {location!r}")
+    return bucket
+
+
 def open_archive(location: str) -> ArchiveReader:
     """Return the archive at ``s3://BUCKET`` or in a folder. Raises ConfigurationError if the folder does not exist."""
-    if location.startswith("s3://"):
-        bucket = location.removeprefix("s3://").rstrip("/")
-        if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]", bucket):
-            raise ConfigurationError(f"--archive: expected s3://BUCKET without a prefix, got {location!r}")
+    bucket = bucket_name(location)
+    if bucket is not None:
         retries = Config(
             retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=MAX_PARALLEL_READS
         )
@@ -46,7 +54,7 @@ def open_archive(location: str) -> ArchiveReader:
     if not Path(location).is_dir():
         raise ConfigurationError(
             f"the folder {location} does not exist; name the archive with --archive or MEIBO_ARCHIVE, or create an"
-            " archive with `make run`"
+            " archive with `meibo run`"
         )
     return FolderReader(Path(location))
 

@@ -22,6 +22,7 @@ from meibo.providers import column_names
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.datasets import USERS
+from meibo_cli.credentials import credentials_of, variable_prefix
 from meibo_cli.download import download
 from meibo_cli.encoding import (
     NumberOutOfRangeError,
@@ -135,13 +136,10 @@ def _confirm(question: str) -> bool:
 def _client(export: ArchivedExport, domain: str | None, connection_id: str | None, upsert: bool | None) -> Auth0Client:
     if domain is None or connection_id is None or upsert is None:
         raise ConfigurationError("--apply requires --domain, --connection-id, and --upsert or --no-upsert")
-    prefix = f"MEIBO_{export.folder.address.source.replace('-', '_').upper()}_"
-    secret = {
-        key: os.environ[prefix + key.upper()].replace("\\n", "\n")
-        for key in _CREDENTIALS
-        if os.environ.get(prefix + key.upper())
-    }
+    source = export.folder.address.source
+    secret = credentials_of(source, _CREDENTIALS, os.environ)
     if not secret:
+        prefix = variable_prefix(source)
         raise SecretError(
             f"set {prefix}CLIENT_ID and {prefix}CLIENT_SECRET of an application with the OAuth scope create:users"
         )

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
@@ -300,24 +302,44 @@ class FolderReader(ArchiveReader):
 class FolderStorage(FolderReader, ArchiveStorage):
     """An archive in a folder that can be written. Its files are readable by their owner only.
 
-    A file is complete or absent: it is written under a temporary name, flushed to the disk and linked to its key.
+    A file is complete or absent: it is written to a temporary file, flushed to the disk and linked to its key.
     """
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # files have no type
         """Write the bytes if the key is free; return whether this call wrote them."""
+        with self.temporary_file() as file:
+            file.write(body)
+            return self.publish(file, key)
+
+    @contextmanager
+    def temporary_file(self) -> Iterator[IO[bytes]]:
+        """Open a file that is not part of the archive. It is deleted when the context ends."""
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=self._incoming) as file:
+            yield file
+
+    def publish(self, file: IO[bytes], key: str) -> bool:
+        """Flush a temporary file to the disk and link it to the key; return False if the key is not free."""
         if not is_archive_key(key):
             raise ConfigurationError(f"{key!r} is not a key that a folder can contain")
         path = self._folder / key
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(prefix=TEMPORARY_PREFIX, dir=path.parent) as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-            try:
-                os.link(file.name, path)
-            except FileExistsError:
-                return False
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            # Unlike a rename, a link fails if the name exists.
+            os.link(file.name, path)
+        except FileExistsError:
+            return False
         return True
+
+    def remove_temporary_files(self) -> None:
+        """Remove the temporary files that killed processes left. No other process may write to the folder."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+
+    @property
+    def _incoming(self) -> Path:
+        return self._folder / f"{TEMPORARY_PREFIX}incoming"
 
 
 def missing_object(key: str) -> ArchiveConflictError:

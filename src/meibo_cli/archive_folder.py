@@ -1,0 +1,97 @@
+"""The folder of an archive: one process writes to it, and it contains either real archives or a demonstration."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+from meibo.errors import ConfigurationError
+from meibo_cli.files import new_file
+
+LOCK: Final = ".lock"
+MARKER: Final = ".meibo"
+"""A JSON file with the kind of the archive, written at first use."""
+MARKER_VERSION: Final = 1
+PARTS_DAYS: Final = 7
+"""Days after which the parts of an incomplete run are removed. In the stack's bucket a lifecycle rule does this."""
+
+Kind = Literal["archive", "demonstration"]
+_DESCRIPTIONS: Final[dict[Kind, str]] = {
+    "archive": "an archive of real directories, which `meibo run` writes",
+    "demonstration": "a demonstration with simulated directories, which `make run` writes",
+}
+
+
+@contextmanager
+def locked_folder(folder: Path, kind: Kind) -> Iterator[None]:
+    """Create the folder if necessary, and lock it for this process.
+
+    The kernel releases the lock when the process ends. Raises ConfigurationError if another process holds the lock, or
+    if the folder contains an archive of another kind.
+    """
+    import fcntl  # noqa: PLC0415  # does not exist on Windows, where the other commands work
+
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ConfigurationError(
+                f"another run (process {file.read(20).strip() or 'unknown'}) is writing to {folder}/;"
+                " wait until it has ended, or choose another folder"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        _check_kind(folder, kind)
+        yield
+
+
+def _check_kind(folder: Path, kind: Kind) -> None:
+    marker, document = folder / MARKER, {"kind": kind, "version": MARKER_VERSION}
+    if not marker.exists():
+        # Hidden files, such as the lock, are not part of an archive.
+        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise ConfigurationError(
+                f"{folder}/ contains files but no {MARKER}, so it may be a demonstration or something else; choose"
+                f" another folder, or, if it is {_DESCRIPTIONS[kind]}, create {marker} with {json.dumps(document)}"
+            )
+        with new_file(marker) as file:
+            file.write(f"{json.dumps(document)}\n".encode())
+        return
+    try:
+        found = json.loads(marker.read_bytes())
+        found_kind, version = found["kind"], found["version"]
+    except (ValueError, TypeError, KeyError):
+        found_kind, version = None, None
+    if found_kind not in _DESCRIPTIONS or version != MARKER_VERSION:
+        raise ConfigurationError(
+            f"{marker}: expected {json.dumps(document)}; another version of Meibo or another program wrote it"
+        )
+    if found_kind != kind:
+        raise ConfigurationError(
+            f"{folder}/ is {_DESCRIPTIONS[found_kind]}; choose another folder, because real archives and"
+            " demonstrations are never mixed"
+        )
+
+
+def remove_parts(folder: Path, now: datetime, complete_run_id: str | None) -> None:
+    """Remove the parts of a complete run, which are not read again, and those of old runs."""
+    oldest = f"dt={now - timedelta(days=PARTS_DAYS):%Y-%m-%d}"
+    for path in folder.glob("parts/dt=*/run=*"):
+        if path.name == f"run={complete_run_id}" or path.parent.name < oldest:
+            shutil.rmtree(path)
+
+
+def write_page(folder: Path, page: str) -> None:
+    """Write the page of the archive, replacing that of the previous run."""
+    part = folder / ".index.html.part"
+    part.write_text(page, encoding="utf-8")
+    part.replace(folder / "index.html")

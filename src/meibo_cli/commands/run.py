@@ -1,0 +1,263 @@
+"""``meibo run``: archive the sources of a configuration, without a stack."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from meibo.archive.catalog import Run, find_run, run_ids, suspect_reason
+from meibo.archive.keys import report_key, run_moment
+from meibo.archive.manifest import RunManifest
+from meibo.archive.storage import ArchiveReader, FolderStorage
+from meibo.configuration import Configuration, parse_configuration
+from meibo.errors import ConfigurationError, UnexpectedError
+from meibo.formatting import format_bytes, format_number
+from meibo.observability import logger
+from meibo.report.page import render
+from meibo.report.state import gather
+from meibo.settings import ObjectLockSettings
+from meibo_cli.archive_folder import locked_folder, remove_parts, write_page
+from meibo_cli.credentials import ENV_FILE, secret_reader
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED, report_errors
+from meibo_cli.local_run import LocalFunctions
+from meibo_cli.progress import ProgressDisplay
+from meibo_cli.selection import DEFAULT_ARCHIVE, LATEST, ArchiveOption, bucket_name, checked_id, matches
+from meibo_cli.terminal import printable
+from meibo_cli.workflow import Execution
+
+CONTINUE_HOURS: Final = 12
+"""A killed run is continued for this long. Auth0 deletes jobs and cursors after 24 hours, and a daily run is new."""
+
+_SHORT_DIGEST = 12
+# Without a terminal, nothing is wrapped.
+_UNLIMITED_WIDTH = 10_000
+
+
+def run(
+    *,
+    sources: Annotated[
+        Path, typer.Option("--sources", "-s", help="The configuration. A file .env beside it can contain credentials.")
+    ] = Path("sources.json"),
+    archive: ArchiveOption = DEFAULT_ARCHIVE,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Only these exports: acme, acme/users. Can be repeated.")
+    ] = None,
+    run_id: Annotated[
+        str, typer.Option("--run", "-r", help="Repair a run: archive its missing exports. Its id, or latest.")
+    ] = "",
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Exports that run side by side.")] = 4,
+    log: Annotated[Path | None, typer.Option("--log", help="Append a log in JSON lines to this file.")] = None,
+) -> None:
+    """Archive real directories into a folder or a bucket, without a stack.
+
+    Credentials are read from the environment (MEIBO_ACME_CLIENT_ID for the source acme), from the file .env beside the
+    configuration, or from AWS Secrets Manager. If the last run in the folder was killed less than 12 hours ago, it is
+    continued; otherwise a new run begins.
+    """
+    progress = ProgressDisplay(Console(stderr=True, emoji=False))
+    attempt: list[str] = []
+    try:
+        with report_errors(), _log_to(log):
+            if run_id and only:
+                raise ConfigurationError("--only and --run exclude each other: a repair archives all missing exports")
+            configuration = _configuration(sources, only or [])
+            with _functions(
+                archive,
+                progress.received,
+                configuration=configuration,
+                read_secret=secret_reader(configuration, sources.parent / ENV_FILE),
+                stopped=threading.Event(),
+            ) as functions:
+                finished = _run(functions, progress, jobs, _run_to_repair(functions, run_id, only), attempt)
+                if isinstance(functions.storage, FolderStorage):
+                    folder, now = Path(archive), datetime.now(UTC)
+                    remove_parts(folder, now, finished.run_id if finished.manifest.complete else None)
+                    write_page(folder, render(gather(functions.storage, now)))
+            _print(functions.storage, finished.manifest, archive)
+    except KeyboardInterrupt:
+        how = f"`meibo run --run {attempt[0]}` archives its missing exports" if attempt else "nothing was archived"
+        subject = f"run {attempt[0]} is not complete; " if attempt else ""
+        typer.echo(f"interrupted; {subject}{how}", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if not finished.manifest.complete:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _configuration(path: Path, only: Sequence[str]) -> Configuration:
+    """Return the configuration, only with the exports that match a pattern if there are patterns."""
+    try:
+        configuration = parse_configuration(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"--sources: the file {path} does not exist") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"--sources: expected JSON in UTF-8 in {path}") from None
+    if not only:
+        return configuration
+    ids: list[str] = []
+    matched: set[str] = set()
+    selected = []
+    for source in configuration.sources:
+        exports = []
+        for export in (export for entry in source.exports_by_entry() for export in entry):
+            export_id = f"{source.name}/{export.dataset}/{export.format}/{export.scope}"
+            ids.append(export_id)
+            patterns = {pattern for pattern in only if matches(export_id, pattern)}
+            matched |= patterns
+            if patterns:
+                exports.append(export)
+        if exports:
+            selected.append(source.model_copy(update={"exports": exports}))
+    if unmatched := [pattern for pattern in only if pattern not in matched]:
+        raise ConfigurationError(f"--only: no export matches {unmatched[0]!r}; expected one of: {', '.join(ids)}")
+    return Configuration(sources=selected)
+
+
+@contextmanager
+def _functions(archive: str, received: Callable[[str, int], None], **common: Any) -> Iterator[LocalFunctions]:
+    bucket = bucket_name(archive)
+    if bucket is not None:
+        yield LocalFunctions.on_bucket(bucket, ObjectLockSettings.from_env().retention(), **common)
+        return
+    folder = Path(archive)
+    with locked_folder(folder, "archive"):
+        storage = FolderStorage(folder)
+        storage.remove_temporary_files()
+        yield LocalFunctions.on_folder(storage, received=received, **common)
+
+
+def _run_to_repair(functions: LocalFunctions, run_id: str, only: Sequence[str] | None) -> str | None:
+    """Return the id of the run to repair or to continue, or None to begin a new run."""
+    storage = functions.storage
+    if run_id == LATEST:
+        latest = next(run_ids(storage), None)
+        if latest is None:
+            raise ConfigurationError(f"{storage.name} contains no run")
+        return latest
+    if run_id:
+        return checked_id(run_id)
+    # A run in a bucket may be executed by another process, or by the stack.
+    if only or not isinstance(storage, FolderStorage):
+        return None
+    latest = next(run_ids(storage), None)
+    if latest is None or find_run(storage, latest) is not None:
+        return None
+    age = datetime.now(UTC) - run_moment(latest)
+    return latest if age < timedelta(hours=CONTINUE_HOURS) else None
+
+
+def _run(
+    functions: LocalFunctions, progress: ProgressDisplay, jobs: int, repaired: str | None, attempts: list[str]
+) -> Run:
+    """Execute an attempt of a run; ``attempts`` receives the id of the run as soon as it exists."""
+    attempt: tuple[str, int] | None
+    if repaired is None:
+        typer.echo(f"starting a run into {functions.storage.name}", err=True)
+        attempt = functions.begin()
+    else:
+        attempts.append(repaired)
+        typer.echo(f"continuing run {repaired} in {functions.storage.name}", err=True)
+        attempt = functions.repair(repaired)
+    if attempt is not None:
+        run_id, number = attempt
+        attempts.append(run_id)
+        exports = functions.exports(run_id, number)
+        for export in exports:
+            progress.expect(export.export_id, export.address.folder(run_id))
+        execution = Execution(
+            run_id=run_id,
+            attempt=number,
+            functions=functions,
+            jobs=jobs,
+            stopped=functions.stopped,
+            change=progress.change,
+            wait=functions.stopped.wait,
+        )
+        with progress:
+            execution.run(exports)
+    finished = find_run(functions.storage, attempts[0])
+    if finished is None:
+        raise UnexpectedError(f"run {attempts[0]} ended, but its manifest cannot be read")
+    return finished
+
+
+def _print(storage: ArchiveReader, manifest: RunManifest, archive: str) -> None:
+    console = Console(emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _UNLIMITED_WIDTH
+    console.print(_table(manifest))
+    for export in manifest.suspects:
+        console.print(f"[yellow]suspect[/] {printable(export.export_id)}: {printable(suspect_reason(storage, export))}")
+    for missing in manifest.missing:
+        console.print(f"[red]missing[/] {printable(missing.export_id)}: {missing.error}: {printable(missing.reason)}")
+    state = "[green]complete[/]" if manifest.complete else "[red]not complete[/]"
+    page = report_key(manifest.run_id, manifest.attempt) if bucket_name(archive) else "index.html"
+    console.print(
+        f"run {manifest.run_id}: {state}; archive: [bold]{printable(archive)}[/], report:"
+        f" {printable(archive.rstrip('/'))}/{page}",
+        soft_wrap=True,
+    )
+    if not manifest.complete:
+        console.print(f"fix the causes, then run: meibo run --run {manifest.run_id}", soft_wrap=True)
+
+
+def _table(manifest: RunManifest) -> Table:
+    counts = manifest.counts
+    table = Table(
+        title=f"run {manifest.run_id}: {counts.archived} of {counts.planned} exports archived",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_footer=True,
+        pad_edge=False,
+    )
+    table.add_column("export", "total", overflow="fold")
+    table.add_column("rows", format_number(counts.rows), justify="right", no_wrap=True)
+    table.add_column("size", format_bytes(counts.bytes), justify="right", no_wrap=True)
+    table.add_column("SHA-256", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for export in manifest.exports:
+        verdict = "[yellow]suspect[/]" if export.verdict == "suspect" else f"[green]{printable(export.verdict)}[/]"
+        table.add_row(
+            printable(export.export_id),
+            format_number(export.rows),
+            format_bytes(export.bytes),
+            export.sha256[:_SHORT_DIGEST],
+            verdict,
+        )
+    for missing in manifest.missing:
+        table.add_row(printable(missing.export_id), "–", "–", "–", "[red]missing[/]")
+    return table
+
+
+@contextmanager
+def _log_to(path: Path | None) -> Iterator[None]:
+    """Write the log of the functions to a file, or discard it."""
+    handler = logger.registered_handler
+    if not isinstance(handler, logging.StreamHandler):
+        yield
+        return
+    file = Path(path or os.devnull).open("a", encoding="utf-8")  # noqa: SIM115  # see below
+    if path is not None:
+        path.chmod(0o600)  # the log may exist with other permissions
+    stdout = handler.setStream(file)
+    try:
+        yield
+    except KeyboardInterrupt:
+        # The threads of the run may write to the log until the process ends.
+        raise
+    except BaseException:
+        handler.setStream(stdout)
+        file.close()
+        raise
+    handler.setStream(stdout)
+    file.close()

@@ -1,0 +1,98 @@
+"""Credentials of the sources: from the environment, from a file ``.env``, or from AWS Secrets Manager.
+
+A source named ``acme-jp`` has the variables ``MEIBO_ACME_JP_CLIENT_ID`` and so on: the end of each name is a key of the
+secret. The environment has precedence over the file, and both have precedence over Secrets Manager.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+
+from meibo.configuration import Configuration
+from meibo.errors import ConfigurationError, SecretError
+from meibo.providers import provider
+from meibo.secrets import read_secret
+
+ENV_FILE: Final = ".env"
+
+
+def variable_prefix(source: str) -> str:
+    """Return the beginning of the names of a source's variables."""
+    return f"MEIBO_{source.replace('-', '_').upper()}_"
+
+
+def credentials_of(source: str, keys: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the credentials of a source in the environment; empty if there are none."""
+    prefix = variable_prefix(source)
+    found = {key: environment[prefix + key.upper()] for key in keys if environment.get(prefix + key.upper())}
+    if "private_key" in found:
+        # A PEM key on one line has \\n instead of line breaks.
+        found["private_key"] = found["private_key"].replace("\\n", "\n")
+    return found
+
+
+def secret_reader(configuration: Configuration, env_file: Path) -> Callable[[str], Mapping[str, Any]]:
+    """Return a function that returns a secret by its name.
+
+    Raises SecretError if sources have no credentials in the environment and there are no AWS credentials either.
+    """
+    environment = {**read_env_file(env_file), **os.environ}
+    secrets: dict[str, dict[str, str]] = {}
+    without: list[str] = []
+    for source in configuration.sources:
+        source_provider = provider(source.provider)
+        found = credentials_of(source.name, source_provider.credential_keys, environment)
+        if found:
+            secrets[source.secret] = {**secrets.get(source.secret, {}), **found}
+        else:
+            without.append(
+                f"the source {source.name} has no credentials: set {source_provider.required_credentials}, each as"
+                f" {variable_prefix(source.name)}<KEY>, in the environment or in {env_file}, or store them in the"
+                f" Secrets Manager secret {source.secret} and set AWS_PROFILE and AWS_REGION"
+            )
+    if without and not _has_aws_credentials():
+        raise SecretError("; ".join(without))
+    return lambda name: secrets[name] if name in secrets else read_secret(name)
+
+
+def _has_aws_credentials() -> bool:
+    session = boto3.Session()
+    return session.region_name is not None and session.get_credentials() is not None
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """Return the variables of a file with lines ``NAME=VALUE``; empty if it does not exist.
+
+    Values are literal, so that a password can contain any character; quotation marks around a value are removed.
+    Raises ConfigurationError if other users can read the file.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: expected UTF-8; save the file in this encoding") from None
+    if mode & 0o077:
+        raise ConfigurationError(
+            f"{path} contains credentials, but other users can read it (mode {mode:04o}); run: chmod 600 {path}"
+        )
+    variables: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
+        if match is None:
+            # The line may contain a secret, so the message does not.
+            raise ConfigurationError(f"{path}, line {number}: expected NAME=VALUE on one line")
+        name, value = match.groups()
+        is_quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
+        variables[name] = value[1:-1] if is_quoted else value
+    return variables

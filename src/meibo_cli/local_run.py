@@ -1,0 +1,156 @@
+"""A run in this process, without a stack: the functions of the layer, on a folder or on a bucket."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from meibo.archive.copy import CopyOptions
+from meibo.archive.folder_copy import FolderCopier
+from meibo.archive.keys import attempt_key
+from meibo.archive.storage import ArchiveStorage, FolderStorage, S3Storage
+from meibo.aws import s3
+from meibo.configuration import Configuration
+from meibo.exports.archive import Archiver, Copier, S3Copier
+from meibo.exports.check import check
+from meibo.exports.checkpoint import Collector
+from meibo.exports.create import RunCreator
+from meibo.exports.events import ExportEvent
+from meibo.exports.finish import RunFinisher, write_report
+from meibo.exports.plan import Attempt, PlannedExport
+from meibo.http.ratelimit import SystemClock, TimeLeft
+from meibo.providers.base import ProviderContext
+from meibo.settings import Retention
+from meibo_cli.workflow import LocalWorkflow
+
+INVOCATION_SECONDS: Final = 900.0
+"""Duration of an invocation, as in Lambda: an export that is read in pages writes a part at least this often."""
+MAX_COPY_SECONDS: Final = 7 * 24 * 3600.0
+"""Limit of copies and of streams, which cannot be resumed by another invocation."""
+COPY_WORKERS: Final = 4
+"""Workers of one copy into a bucket; exports that are copied side by side share the memory and the connection."""
+FOLDER_BUCKET: Final = "local"
+"""The name of the bucket in the manifests of an archive in a folder."""
+
+
+class NoEventBus:
+    """An event bus that publishes nothing."""
+
+    def publish(self, detail: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFunctions:
+    """The functions of the workflow. After ``stopped`` is set, no time is left, so that they end.
+
+    ``temporary`` writes the objects that are not archived for good: reports and parts.
+    """
+
+    storage: ArchiveStorage
+    temporary: ArchiveStorage
+    bucket: str
+    copier: Copier
+    configuration: Configuration
+    read_secret: Callable[[str], Mapping[str, Any]]
+    stopped: threading.Event
+
+    @classmethod
+    def on_folder(
+        cls, storage: FolderStorage, *, received: Callable[[str, int], None], **common: Any
+    ) -> LocalFunctions:
+        """Return the functions on a folder; ``received`` is called with the key and number of each received bytes."""
+        deadline = countdown(MAX_COPY_SECONDS, common["stopped"])
+        copier = FolderCopier(storage=storage, deadline=deadline, received=received)
+        return cls(storage=storage, temporary=storage, bucket=FOLDER_BUCKET, copier=copier, **common)
+
+    @classmethod
+    def on_bucket(cls, bucket: str, retention: Retention | None, **common: Any) -> LocalFunctions:
+        """Return the functions on a bucket."""
+        copier = S3Copier(
+            client=s3(),
+            bucket=bucket,
+            options=CopyOptions(workers=COPY_WORKERS),
+            retention=retention,
+            deadline=countdown(MAX_COPY_SECONDS, common["stopped"]),
+        )
+        storage, temporary = S3Storage(s3(), bucket, retention=retention), S3Storage(s3(), bucket)
+        return cls(storage=storage, temporary=temporary, bucket=bucket, copier=copier, **common)
+
+    def begin(self) -> tuple[str, int]:
+        """Begin a run that is scheduled now; return its id and attempt."""
+        while True:
+            now = datetime.now(UTC)
+            result = self._creator().begin(now)
+            if result["status"] == "started":
+                return result["run_id"], result["attempt"]
+            # Another run began in the same second, which is its id.
+            time.sleep(1 - now.microsecond / 1_000_000)
+
+    def repair(self, run_id: str) -> tuple[str, int] | None:
+        """Begin another attempt of a run with the missing exports; return None if the run is complete."""
+        result = self._creator().repair(run_id)
+        return None if result["status"] == "complete" else (run_id, result["attempt"])
+
+    def exports(self, run_id: str, attempt: int) -> tuple[PlannedExport, ...]:
+        """Return the exports of an attempt."""
+        return Attempt.from_json(self.storage.read_json(attempt_key(run_id, attempt))).exports
+
+    def create(self, export: PlannedExport) -> dict[str, Any]:
+        """Create the next job of an export."""
+        return self._creator().create(export)
+
+    def check(self, export: PlannedExport) -> dict[str, Any]:
+        """Check the job of an export."""
+        return check(export, self._context(INVOCATION_SECONDS))
+
+    def archive(self, event: ExportEvent) -> dict[str, Any]:
+        """Archive an export, or collect its pages for the duration of an invocation."""
+        time_left = countdown(INVOCATION_SECONDS, self.stopped)
+        return Archiver(
+            storage=self.storage,
+            bucket=self.bucket,
+            copier=self.copier,
+            collector=Collector(storage=self.temporary, time_left=time_left),
+            context=self._context(MAX_COPY_SECONDS),
+        ).archive(event)
+
+    def record_failure(
+        self, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Record why an export failed."""
+        return self._finisher().record_failure(run_id, attempt, export, error)
+
+    def finish(self, run_id: str, attempt: int) -> dict[str, Any]:
+        """Write the run manifest and the report."""
+        return self._finisher().finish(run_id, attempt)
+
+    def _creator(self) -> RunCreator:
+        return RunCreator(
+            storage=self.storage,
+            workflow=LocalWorkflow(self.storage),
+            bucket=self.bucket,
+            configuration=lambda: self.configuration,
+            context=self._context(INVOCATION_SECONDS),
+            clock=SystemClock(),
+        )
+
+    def _finisher(self) -> RunFinisher:
+        return RunFinisher(
+            storage=self.storage,
+            bus=NoEventBus(),
+            report=lambda run_id, attempt: write_report(self.temporary, run_id, attempt, datetime.now(UTC)),
+        )
+
+    def _context(self, seconds: float) -> ProviderContext:
+        return ProviderContext(countdown(seconds, self.stopped), read_secret=self.read_secret)
+
+
+def countdown(seconds: float, stopped: threading.Event) -> TimeLeft:
+    """Return a function that returns the seconds that are left, which are 0 after ``stopped`` is set."""
+    end = time.monotonic() + seconds
+    return lambda: 0.0 if stopped.is_set() else end - time.monotonic()

@@ -1,0 +1,125 @@
+"""Show the progress of a run: a line per export on a terminal, otherwise a line per change of state."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.live import Live
+from rich.table import Table
+
+from meibo_cli.terminal import printable
+
+_STYLES = {
+    "archived": "green",
+    "suspect": "yellow",
+    "failed": "red",
+    "copying": "cyan",
+    "job pending": "magenta",
+    "waiting for limits": "magenta",
+}
+# Lines of the terminal that the table does not use: its header, its caption and the prompt.
+_OTHER_LINES = 4
+
+
+@dataclass
+class ExportLine:
+    """The progress of an export."""
+
+    state: str = "planned"
+    rows: int | None = None
+    bytes: int = 0
+    started: float = field(default_factory=time.monotonic)
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The duration of the export."""
+        return (self.ended or time.monotonic()) - self.started
+
+
+class ProgressDisplay:
+    """The progress of the exports of a run. Its methods can be called by several threads."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines: dict[str, ExportLine] = {}
+        self._folders: dict[str, str] = {}
+        self._lock = threading.Lock()
+        # The output of the functions is written to the log.
+        self._live = Live(
+            console=console,
+            get_renderable=self.table,
+            refresh_per_second=8,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __enter__(self) -> ProgressDisplay:
+        """Start to draw."""
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop drawing."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def expect(self, export_id: str, folder: str) -> None:
+        """Add an export whose objects will be below ``folder``."""
+        with self._lock:
+            self._lines.setdefault(export_id, ExportLine())
+            self._folders[folder] = export_id
+
+    def received(self, key: str, count: int) -> None:
+        """Add received bytes to the export whose folder contains the key."""
+        export_id = self._folders.get(key.rpartition("/")[0] + "/")
+        if export_id and not key.endswith("_manifest.json"):
+            with self._lock:
+                line = self._lines[export_id]
+                if line.ended is None:
+                    line.bytes += count
+
+    def change(self, export_id: str, state: str, **values: Any) -> None:
+        """Set the state of an export and other values of its line."""
+        with self._lock:
+            previous = self._lines.setdefault(export_id, ExportLine())
+            if previous.state == "planned":
+                values.setdefault("started", time.monotonic())
+            if state == "copying":
+                values.setdefault("bytes", 0)
+            line = self._lines[export_id] = replace(previous, state=state, **values)
+        if line.state != previous.state and not self._console.is_terminal:
+            rows = f"  {line.rows:,} rows" if line.rows is not None else ""
+            text = f"{line.seconds:6.1f} s  {printable(export_id)}  {state}{rows}"
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def table(self) -> Table:
+        """Return the current lines: all of them, or those that are in progress if the terminal is too small."""
+        with self._lock:
+            lines = list(self._lines.items())
+        ended = sum(line.ended is not None for _, line in lines)
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=False, caption_justify="left")
+        table.caption = f"{ended:,} of {len(lines):,} exports ended"
+        table.add_column("export", overflow="fold")
+        table.add_column("state", min_width=18)
+        for name in ("rows", "bytes", "time"):
+            table.add_column(name, justify="right", min_width=9)
+        if len(lines) > self._console.height - _OTHER_LINES:
+            lines = [(name, line) for name, line in lines if line.ended is None and line.state != "planned"]
+        for export_id, line in lines:
+            style = _STYLES.get(line.state, "dim")
+            table.add_row(
+                printable(export_id),
+                f"[{style}]{line.state}[/]",
+                "" if line.rows is None else f"{line.rows:,}",
+                decimal(line.bytes) if line.bytes else "",
+                "" if line.state == "planned" else f"{line.seconds:.1f} s",
+            )
+        return table
