@@ -35,8 +35,8 @@ CYBOZU_USERS ?= 1000
 SOURCES ?=
 
 .PHONY: run
-run: $(READY) ## archive simulated directories to ./archive/ (USERS=…), or real directories (SOURCES=sources.json)
-	@$(BIN)/python -m meibo_local $(if $(SOURCES),--sources '$(SOURCES)',--users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)')
+run: $(READY) ## run the system and archive simulated directories to ./archive-demo/ (USERS=…); with SOURCES=sources.json: meibo run
+	@$(if $(SOURCES),$(BIN)/meibo run --sources '$(SOURCES)',$(BIN)/python -m meibo_local --users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)')
 
 .PHONY: test
 test: $(READY) ## run the unit, integration and template tests

@@ -1,4 +1,4 @@
-"""Run the main job on this machine: ``python -m meibo_local --users 50000``, or ``--sources sources.json``."""
+"""Run the complete system on this machine, with simulated directories: ``python -m meibo_local --users 50000``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.markup import escape
 from meibo.errors import MeiboError
 from meibo_local.folder import locked
 from meibo_local.runner import console_of_terminal, run
-from meibo_local.sources import real_sources, simulated_sources
+from meibo_local.sources import simulated_sources
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,8 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m meibo_local", description=__doc__)
     parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
     parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
-    parser.add_argument("--sources", type=Path, help="configuration of real sources instead of simulated sources")
-    parser.add_argument("--archive", type=Path, default=Path("archive"), help="folder of the archive")
+    parser.add_argument("--archive", type=Path, default=Path("archive-demo"), help="folder of the archive")
     parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="log file of the functions")
     options = parser.parse_args(argv)
     console = console_of_terminal()
@@ -32,14 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(locked(options.archive))
-            if options.sources:
-                sources = real_sources(options.sources)
-            else:
-                console.print(
-                    f"Simulating an Auth0 tenant with {options.users:,} users and a cybozu.com domain with"
-                    f" {options.cybozu_users:,} users over HTTPS on this machine"
-                )
-                sources = stack.enter_context(simulated_sources(users=options.users, cybozu_users=options.cybozu_users))
+            console.print(
+                f"Simulating an Auth0 tenant with {options.users:,} users and a cybozu.com domain with"
+                f" {options.cybozu_users:,} users over HTTPS on this machine"
+            )
+            sources = stack.enter_context(simulated_sources(users=options.users, cybozu_users=options.cybozu_users))
             return run(sources, options.archive, console, options.log)
     except MeiboError as error:
         console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)

@@ -8,7 +8,6 @@ moves of a process that ended after the commit.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -19,8 +18,8 @@ from typing import IO, Final
 
 from meibo.archive.keys import ARCHIVE, MANIFEST_NAME, REPORTS, RUNS, is_archive_key
 from meibo.errors import ConfigurationError
+from meibo_cli.archive_folder import locked_folder
 
-LOCK: Final = ".lock"
 _INCOMING: Final = ".incoming"
 _RECEIVED: Final = ".received"
 
@@ -34,24 +33,11 @@ _ORDER: Final = (
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock the folder, and complete or remove the files of an earlier process.
+    """Lock the folder of a demonstration, and complete or remove the files of an earlier process.
 
-    The kernel releases the lock when the process ends, so a lock is never stale. Raises ConfigurationError if another
-    process has the lock.
+    Raises ConfigurationError if another process has the lock, or if the folder contains an archive of another kind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigurationError(
-                f"another run (process {file.read(20).strip() or 'unknown'}) is writing to {folder}/;"
-                " wait until it has ended, or choose another folder"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    with locked_folder(folder, "demonstration"):
         shutil.rmtree(folder / _INCOMING, ignore_errors=True)
         _move(folder)
         yield

@@ -24,9 +24,10 @@ from meibo.exports.plan import Attempt
 from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
+from meibo_cli.archive_folder import write_page
 from meibo_cli.terminal import printable
 from meibo_local.aws import LocalAws, local_aws
-from meibo_local.progress import ProgressDisplay
+from meibo_local.progress import InvocationDisplay
 from meibo_local.sample_changes import send_sample_changes
 from meibo_local.sources import Sources
 
@@ -59,7 +60,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
     outcomes, and 1 otherwise. The output of the functions is written to ``log``.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    progress = ProgressDisplay(console)
+    progress = InvocationDisplay(console)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(log.open("w", encoding="utf-8"))
         log.chmod(0o600)  # the log may exist with other permissions
@@ -82,14 +83,13 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         run_id, attempt = outcome.payload["run_id"], outcome.payload["attempt"]
         _follow(aws, run_id, attempt, progress)
         aws.download(archive)
-        _write_page(archive)
+        # The report in the bucket shows this run only; this page shows all runs in the folder.
+        write_page(archive, render(gather(FolderReader(archive), datetime.now(UTC))))
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.from_json(aws.read_json(key), key)
-        changes = None
-        if sources.changes:
-            console.print(f"Sending {len(sources.changes)} valid and invalid membership changes to the queue")
-            changes = send_sample_changes(aws, sources.changes)
-            aws.download(archive)
+        console.print(f"Sending {len(sources.changes)} valid and invalid membership changes to the queue")
+        changes = send_sample_changes(aws, sources.changes)
+        aws.download(archive)
     checked = [_check(export, archive, sources) for export in manifest.exports]
     console.print(_summary(manifest, checked, console.width))
     for export in manifest.exports:
@@ -98,9 +98,8 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
             console.print(f"[yellow]suspect[/] {printable(export.export_id)}: {printable(reason)}")
     for missing in manifest.missing:
         console.print(f"[red]missing[/] {printable(missing.export_id)}: {missing.error}: {printable(missing.reason)}")
-    if changes:
-        console.print(changes.table())
-    ok = manifest.complete and all(row.ok for row in checked) and (changes is None or changes.ok)
+    console.print(changes.table())
+    ok = manifest.complete and all(row.ok for row in checked) and changes.ok
     console.print(
         f"run {run_id}: {'[green]complete[/]' if ok else '[red]not complete[/]'};"
         f" archive: [bold]{printable(archive)}/[/], report: {printable(archive)}/index.html, log: {printable(log)}"
@@ -108,13 +107,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
     return 0 if ok else 1
 
 
-def _write_page(archive: Path) -> None:
-    # The report in the bucket shows this run only; this page shows all runs in the folder.
-    page = render(gather(FolderReader(archive), datetime.now(UTC)))
-    (archive / "index.html").write_text(page, encoding="utf-8")
-
-
-def _follow(aws: LocalAws, run_id: str, attempt: int, progress: ProgressDisplay) -> None:
+def _follow(aws: LocalAws, run_id: str, attempt: int, progress: InvocationDisplay) -> None:
     for export in Attempt.from_json(aws.read_json(attempt_key(run_id, attempt))).exports:
         progress.expect(export.export_id, export.address.folder(run_id))
     with progress:

@@ -1,4 +1,4 @@
-"""The sources of a run: simulated directories, or real directories with credentials from the environment."""
+"""The sources of a run: simulated directories."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
-
-from meibo.configuration import Configuration, parse_configuration
-from meibo.errors import ConfigurationError, SecretError
-from meibo.providers import provider
+from meibo.errors import ConfigurationError
 from meibo_local.sample_changes import SampleChange, sample_changes
 from meibo_local.template import ROOT
 
@@ -31,16 +26,14 @@ _STOP_SECONDS = 60
 class Sources:
     """A configuration with its secrets, and the environment variables that the sources require.
 
-    ``expected_rows`` maps export ids to numbers of rows; real sources have none. ``changes`` are sent through the queue
-    after the run.
+    ``expected_rows`` maps export ids to numbers of rows. ``changes`` are sent through the queue after the run.
     """
 
-    configuration: Configuration
     document: Any
     secrets: Mapping[str, Any] = field(repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict)
-    expected_rows: Mapping[str, int] = field(default_factory=dict)
-    changes: Sequence[SampleChange] = ()
+    environment: Mapping[str, str]
+    expected_rows: Mapping[str, int]
+    changes: Sequence[SampleChange]
 
 
 @contextmanager
@@ -120,7 +113,6 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
     }
     ca_file = simulators["ca_file"]
     return Sources(
-        configuration=parse_configuration(json.dumps(document)),
         document=document,
         secrets={f"meibo/{tenant_name}": tenant["credentials"], f"meibo/{domain_name}": domain["credentials"]},
         environment={"SSL_CERT_FILE": ca_file, "REQUESTS_CA_BUNDLE": ca_file},
@@ -129,40 +121,3 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
             tenant_name, tenant["organization_ids"][:_CHANGED_ORGANIZATIONS], tenant["user_ids"], tenant["role_ids"]
         ),
     )
-
-
-def real_sources(path: Path, environment: Mapping[str, str] | None = None) -> Sources:
-    """Read the configuration from a file, and each source's credentials from the environment or ``.env``.
-
-    The variables of a source ``acme-jp`` are ``MEIBO_ACME_JP_CLIENT_ID`` and so on: a prefix and a key of the secret.
-    The environment takes precedence over the file.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"the configuration {path} cannot be read: {error.strerror}") from None
-    configuration = parse_configuration(text)
-    if environment is None:
-        # Without interpolation, because a password may contain ${x}.
-        values = dotenv_values(ROOT / ".env", interpolate=False)
-        stored = {name: value for name, value in values.items() if value is not None}
-        environment = {**stored, **os.environ}
-    secrets: dict[str, dict[str, str]] = {}
-    for source in configuration.sources:
-        prefix = f"MEIBO_{source.name.replace('-', '_').upper()}_"
-        source_provider = provider(source.provider)
-        credentials = {
-            key: environment[prefix + key.upper()]
-            for key in source_provider.credential_keys
-            if environment.get(prefix + key.upper())
-        }
-        if "private_key" in credentials:
-            # In a variable of one line, the line ends of a PEM key are written as \n.
-            credentials["private_key"] = credentials["private_key"].replace("\\n", "\n")
-        if not credentials:
-            raise SecretError(
-                f"{source.name} has no credentials: set {source_provider.required_credentials}, each as"
-                f" {prefix}<KEY>, in the environment or in .env"
-            )
-        secrets[source.secret] = {**secrets.get(source.secret, {}), **credentials}
-    return Sources(configuration=configuration, document=json.loads(text), secrets=secrets)

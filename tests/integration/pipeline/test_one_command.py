@@ -12,12 +12,14 @@ import re
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from meibo_cli.archive_folder import locked_folder
 from meibo_local.__main__ import main
 from meibo_local.folder import locked
 from meibo_local.template import ROOT
@@ -127,57 +129,31 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     assert refused.log == "of the first run"
 
 
+def test_folder_of_real_archives_is_refused(tmp_path: Path) -> None:
+    with locked_folder(tmp_path / "archive", "archive"):
+        pass
+
+    refused = run(tmp_path, "--users", "1", "--cybozu-users", "1")
+
+    assert refused.status == 2
+    assert "is an archive of real directories, which `meibo run` writes" in " ".join(refused.output.split())
+    assert not (tmp_path / "archive" / "runs").exists()
+
+
 def test_full_disk_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "[archive]"))
 
     screen = io.StringIO()
-    monkeypatch.setattr("meibo_local.__main__.real_sources", lambda _path: None)
+    monkeypatch.setattr("meibo_local.__main__.simulated_sources", lambda **_sizes: nullcontext())
     monkeypatch.setattr("meibo_local.__main__.run", fail)
     monkeypatch.setattr("meibo_local.__main__.console_of_terminal", lambda: Console(file=screen, width=400))
     before = os.umask(0o077)
     try:
-        status = main(["--sources", "sources.json", "--archive", str(tmp_path / "archive")])
+        status = main(["--archive", str(tmp_path / "archive")])
     finally:
         os.umask(before)
 
     assert status == 2
-    assert screen.getvalue().count("\n") == 1
-    assert screen.getvalue().startswith(f"{tmp_path}/[archive]: No space left on device")
-
-
-def test_error_of_missing_credentials_names_the_variables(tmp_path: Path) -> None:
-    sources = tmp_path / "sources.json"
-    source = {
-        "provider": "auth0",
-        "name": "acme-jp",
-        "domain": "acme.jp.auth0.com",
-        "secret": "meibo/acme",
-        "exports": [{"dataset": "users"}],
-    }
-    sources.write_text(json.dumps({"sources": [source]}), encoding="utf-8")
-
-    command = run(tmp_path, "--sources", str(sources))
-
-    assert command.status == 2
-    assert "MEIBO_ACME_JP_" in command.output
-    assert "Traceback" not in command.output
-
-
-def test_missing_configuration_file_is_reported(tmp_path: Path) -> None:
-    missing = run(tmp_path, "--sources", str(tmp_path / "none.json"))
-
-    assert missing.status == 2
-    assert "cannot be read" in missing.output
-
-
-def test_brackets_in_a_message_are_printed(tmp_path: Path) -> None:
-    sources = tmp_path / "sources.json"
-    source = {"provider": "auth0", "name": "acme", "domain": "acme.jp.auth0.com", "secret": "meibo/acme"}
-    export = {"dataset": "users", "[bold]": 1}
-    sources.write_text(json.dumps({"sources": [{**source, "exports": [export]}]}), encoding="utf-8")
-
-    command = run(tmp_path, "--sources", str(sources))
-
-    assert command.status == 2
-    assert "[bold]: is not a known key" in " ".join(command.output.split())
+    _, line = screen.getvalue().splitlines()
+    assert line.startswith(f"{tmp_path}/[archive]: No space left on device")

@@ -30,7 +30,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name not in {".lock", ".meibo"}
     }
 
 
@@ -72,7 +72,8 @@ def test_process_killed_at_any_step_leaves_all_files_or_none(tmp_path: Path) -> 
     while status == 9:
         step += 1
         folder = tmp_path / str(step)
-        folder.mkdir()
+        with locked(folder):
+            pass
         status = receive_and_die(step, folder)
         assert_manifests_are_true(visible(folder))
 
