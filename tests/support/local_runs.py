@@ -1,0 +1,137 @@
+"""``meibo run`` in a process of its own, against simulators over HTTPS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from meibo.archive.storage import TEMPORARY_PREFIX
+from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
+
+ROOT = Path(__file__).parents[2]
+
+# SIGINT is ignored in a process that a shell without job control started in the background.
+_MAIN = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+killed_at = int(os.environ.get("KILLED_AT_LINK", 0))
+links = 0
+def kill(event, arguments):
+    global links
+    if event == "os.link":
+        links += 1
+        if links == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+if killed_at:
+    sys.addaudithook(kill)
+from meibo_cli.main import app
+try:
+    app()
+finally:
+    roots = {name.partition(".")[0] for name in sys.modules}
+    if os.environ.get("PRINT_PACKAGES"):
+        print("packages:", *sorted(roots), file=sys.stderr)
+"""
+
+
+@dataclass
+class LocalRuns:
+    """A folder with a configuration, the credentials of its sources in ``.env``, and an archive."""
+
+    folder: Path
+    simulators: Simulators
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tenant(self) -> SimulatedTenant:
+        return self.simulators.auth0["acme"]
+
+    @property
+    def domain(self) -> SimulatedDomain:
+        return self.simulators.cybozu["example"]
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / "archive"
+
+    def configure(
+        self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **credentials: Mapping[str, str]
+    ) -> None:
+        """Write the configuration and the credentials; ``credentials`` replaces those of a source."""
+        tenant = {
+            "provider": "auth0",
+            "name": "acme",
+            "domain": self.tenant.domain,
+            "secret": "meibo/acme",
+            "location_hosts": self.tenant.allowed_hosts,
+            "exports": auth0,
+        }
+        domain = {
+            "provider": "cybozu",
+            "name": "example",
+            "base_url": self.domain.base_url,
+            "secret": "meibo/example",
+            "exports": cybozu,
+        }
+        sources = [source for source in (tenant, domain) if source["exports"]]
+        (self.folder / "sources.json").write_text(json.dumps({"sources": sources}), encoding="utf-8")
+        secrets = {"acme": self.tenant.credentials(), "example": self.domain.credentials(), **credentials}
+        lines = [
+            f"MEIBO_{name.upper()}_{key.upper()}={value}\n"
+            for name, keys in secrets.items()
+            for key, value in keys.items()
+        ]
+        env_file = self.folder / ".env"
+        env_file.touch(0o600)
+        env_file.write_text("".join(lines), encoding="utf-8")
+
+    def environment(self) -> dict[str, str]:
+        paths = [ROOT / "layers" / "meibo", ROOT / "src"]
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MEIBO_"))},
+            **self.simulators.environment(),
+            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            **self.variables,
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start ``meibo run`` in the folder."""
+        return subprocess.Popen(  # noqa: S603  # a program of the tests
+            [sys.executable, "-c", _MAIN, "run", *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``meibo run`` to its end."""
+        with self.start(*arguments) as process:
+            output, errors = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def documents(self, pattern: str) -> list[Any]:
+        """Return the JSON documents of the archive whose paths match a pattern."""
+        return [json.loads(path.read_bytes()) for path in sorted(self.archive.glob(pattern))]
+
+    def assert_complete_or_absent(self) -> int:
+        """Check every manifest against its file, and return their number."""
+        manifests = self.documents("archive/**/_manifest.json")
+        for manifest in manifests:
+            body = (self.archive / manifest["object"]["key"]).read_bytes()
+            assert hashlib.sha256(body).hexdigest() == manifest["object"]["sha256"]
+        for run in self.documents("runs/**/_manifest*.json"):
+            assert {export["key"] for export in run["exports"]} <= {manifest["object"]["key"] for manifest in manifests}
+        return len(manifests)
+
+    def temporary_files(self) -> list[Path]:
+        return [path for path in self.archive.rglob(f"{TEMPORARY_PREFIX}*/*") if path.is_file()]
