@@ -102,7 +102,7 @@ class LocalFunctions:
 
     def create(self, export: PlannedExport) -> dict[str, Any]:
         """Create the next job of an export."""
-        return self._creator().create(export)
+        return self._creator().create_job(export).to_json()
 
     def check(self, export: PlannedExport) -> dict[str, Any]:
         """Check the job of an export."""

@@ -38,7 +38,7 @@ STOP_SECONDS: Final = 3.0
 """Time in which the threads abort their copies after the user has stopped the run."""
 
 # If the disk is full or cannot be written, no export of the run can be archived.
-_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+_DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
 
 @dataclass(frozen=True)

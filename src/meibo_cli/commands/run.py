@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from meibo.archive.catalog import Run, find_run, run_ids, suspect_reason
-from meibo.archive.keys import report_key, run_moment
+from meibo.archive.keys import plan_key, report_key, run_moment
 from meibo.archive.manifest import RunManifest
 from meibo.archive.storage import ArchiveReader, FolderStorage
 from meibo.configuration import Configuration, parse_configuration
@@ -139,18 +139,18 @@ def _functions(archive: str, received: Callable[[str, int], None], **common: Any
 def _run_to_repair(functions: LocalFunctions, run_id: str, only: Sequence[str] | None) -> str | None:
     """Return the id of the run to repair or to continue, or None to begin a new run."""
     storage = functions.storage
-    if run_id == LATEST:
-        latest = next(run_ids(storage), None)
-        if latest is None:
-            raise ConfigurationError(f"{storage.name} contains no run")
-        return latest
-    if run_id:
+    if run_id and run_id != LATEST:
         return checked_id(run_id)
     # A run in a bucket may be executed by another process, or by the stack.
-    if only or not isinstance(storage, FolderStorage):
+    if not run_id and (only or not isinstance(storage, FolderStorage)):
         return None
-    latest = next(run_ids(storage), None)
-    if latest is None or find_run(storage, latest) is not None:
+    # A run that was killed before it wrote its plan has nothing to repair.
+    latest = next((run for run in run_ids(storage) if storage.exists(plan_key(run))), None)
+    if run_id and latest is None:
+        raise ConfigurationError(f"{storage.name} contains no run")
+    if run_id or latest is None:
+        return latest
+    if find_run(storage, latest) is not None:
         return None
     age = datetime.now(UTC) - run_moment(latest)
     return latest if age < timedelta(hours=CONTINUE_HOURS) else None

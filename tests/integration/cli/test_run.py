@@ -235,7 +235,11 @@ def test_unknown_run_is_refused(runs: LocalRuns, meibo: Meibo) -> None:
     unknown, invalid, none = (meibo("run", "--run", name) for name in ("20261121T180000Z", "yesterday", "latest"))
 
     assert [unknown.status, invalid.status, none.status] == [2, 2, 2]
-    assert "EventError: run 20261121T180000Z has no plan" in unknown.errors
+    assert unknown.errors == (
+        "continuing run 20261121T180000Z in archive\n"
+        "EventError: run 20261121T180000Z: expected a run with a plan, found none; check the id (`meibo ls` lists finished"
+        " runs)\n"
+    )
     assert invalid.errors == "--run: expected a run id such as 20261121T180000Z, latest or previous, got 'yesterday'\n"
     assert none.errors == "archive contains no run\n"
 

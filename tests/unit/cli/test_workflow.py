@@ -37,7 +37,7 @@ EXPORT_STATES = DEFINITION["States"]["Exports"]["ItemProcessor"]["States"]
 TASKS = {name: state for name, state in {**DEFINITION["States"], **EXPORT_STATES}.items() if state["Type"] == "Task"}
 
 
-# -- The one definition of the retries
+# -- The definition of the retries
 
 
 def retries_of_state(state: dict[str, Any]) -> dict[str, Retry]:

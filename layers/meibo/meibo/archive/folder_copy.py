@@ -15,7 +15,7 @@ from meibo.errors import ArchiveConflictError, CopyBrokenError, SourceChangedErr
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCopier:
-    """Copies files into a folder: one request and one pass over the bytes, with one buffer.
+    """Copies files into a folder: one request, whose bytes are read once into one buffer.
 
     ``deadline`` returns the seconds in which the copy must end. ``received`` is called with the key and the number of
     each received bytes.
