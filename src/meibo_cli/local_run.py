@@ -19,7 +19,7 @@ from meibo.exports.archive import Archiver, Copier, S3Copier
 from meibo.exports.check import check
 from meibo.exports.checkpoint import Collector
 from meibo.exports.create import RunCreator
-from meibo.exports.events import ExportEvent
+from meibo.exports.events import CaughtError, ExportEvent
 from meibo.exports.finish import RunFinisher, write_report
 from meibo.exports.plan import Attempt, PlannedExport
 from meibo.http.ratelimit import SystemClock, TimeLeft
@@ -64,8 +64,8 @@ class LocalFunctions:
         cls, storage: FolderStorage, *, received: Callable[[str, int], None], **common: Any
     ) -> LocalFunctions:
         """Return the functions on a folder; ``received`` is called with the key and number of each received bytes."""
-        deadline = countdown(MAX_COPY_SECONDS, common["stopped"])
-        copier = FolderCopier(storage=storage, deadline=deadline, received=received)
+        time_left = countdown(MAX_COPY_SECONDS, common["stopped"])
+        copier = FolderCopier(storage=storage, time_left=time_left, received=received)
         return cls(storage=storage, temporary=storage, bucket=FOLDER_BUCKET, copier=copier, **common)
 
     @classmethod
@@ -76,7 +76,7 @@ class LocalFunctions:
             bucket=bucket,
             options=CopyOptions(workers=COPY_WORKERS),
             retention=retention,
-            deadline=countdown(MAX_COPY_SECONDS, common["stopped"]),
+            time_left=countdown(MAX_COPY_SECONDS, common["stopped"]),
         )
         storage, temporary = S3Storage(s3(), bucket, retention=retention), S3Storage(s3(), bucket)
         return cls(storage=storage, temporary=temporary, bucket=bucket, copier=copier, **common)
@@ -119,9 +119,7 @@ class LocalFunctions:
             context=self._context(MAX_COPY_SECONDS),
         ).archive(event)
 
-    def record_failure(
-        self, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
         """Record why an export failed."""
         return self._finisher().record_failure(run_id, attempt, export, error)
 

@@ -12,6 +12,7 @@ from rich.filesize import decimal
 from rich.live import Live
 from rich.table import Table
 
+from meibo.archive.keys import MANIFEST_NAME
 from meibo_cli.terminal import printable
 
 _STYLES = {
@@ -80,7 +81,7 @@ class ProgressDisplay:
     def received(self, key: str, count: int) -> None:
         """Add received bytes to the export whose folder contains the key."""
         export_id = self._folders.get(key.rpartition("/")[0] + "/")
-        if export_id and not key.endswith("_manifest.json"):
+        if export_id and not key.endswith(MANIFEST_NAME):
             with self._lock:
                 line = self._lines[export_id]
                 if line.ended is None:

@@ -29,7 +29,7 @@ from meibo.errors import (
     SourceChangedError,
     UnexpectedError,
 )
-from meibo.exports.events import CheckpointProgress, ExportEvent
+from meibo.exports.events import CaughtError, CheckpointProgress, ExportEvent
 from meibo.exports.plan import PlannedExport
 from meibo.exports.workflow import ExecutionStatus
 from meibo.observability import metrics, sanitize_errors
@@ -98,9 +98,7 @@ class Functions(Protocol):
         """Archive an export; return its counts, or its ``progress`` and ``wait_seconds`` if it is not finished."""
         ...
 
-    def record_failure(
-        self, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
         """Record why an export failed."""
         ...
 
@@ -187,12 +185,12 @@ class Execution:
     def _process(self, export: PlannedExport) -> None:
         try:
             if export.refused:
-                error = {"Error": export.refused.error, "Cause": export.refused.message}
+                error = CaughtError(export.refused.error, export.refused.message)
             else:
                 self._archive(export)
                 return
         except MeiboError as failure:
-            error = {"Error": type(failure).__name__, "Cause": str(failure)}
+            error = CaughtError(type(failure).__name__, str(failure))
         self.change(export.export_id, "failed", ended=time.monotonic())
         try:
             self._call("RecordFailure", self.functions.record_failure, self.run_id, self.attempt, export, error)

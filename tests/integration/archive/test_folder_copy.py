@@ -222,7 +222,7 @@ def test_error_of_a_stream_is_raised_unchanged(bench: Bench) -> None:
 
 
 def test_copy_ends_when_no_time_is_left(bench: Bench) -> None:
-    bench.copier = replace(bench.copier, deadline=lambda: 0.0)
+    bench.copier = replace(bench.copier, time_left=lambda: 0.0)
 
     with pytest.raises(OutOfTimeError):
         bench.copier.copy(StreamSource([b"data"]), KEY, Content())

@@ -26,7 +26,7 @@ from meibo.errors import (
     ProviderBusyError,
     SourceChangedError,
 )
-from meibo.exports.events import ExportEvent
+from meibo.exports.events import CaughtError, ExportEvent
 from meibo.exports.plan import ExportJob, PlannedExport, UnresolvedExport
 from meibo_cli.workflow import RETRIES, Execution, LocalWorkflow, Retry
 from tests.support.memory_archive import MemoryStorage
@@ -133,7 +133,7 @@ class FakeFunctions:
     finishes: list[Step] = field(default_factory=lambda: [{"complete": True}])
     calls: list[str] = field(default_factory=list)
     events: list[ExportEvent] = field(default_factory=list)
-    failures: list[tuple[str, Mapping[str, Any]]] = field(default_factory=list)
+    failures: list[tuple[str, CaughtError]] = field(default_factory=list)
 
     def create(self, export: PlannedExport) -> dict[str, Any]:
         self._next("create", self.creates)
@@ -149,9 +149,7 @@ class FakeFunctions:
         self.events.append(event)
         return self._next("archive", self.archives)
 
-    def record_failure(
-        self, run_id: str, attempt: int, export: PlannedExport, error: Mapping[str, Any]
-    ) -> dict[str, Any]:
+    def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
         result = self._next("record", self.records)
         self.failures.append((export.export_id, error))
         return result
@@ -257,7 +255,7 @@ def test_fatal_error_is_recorded_and_the_other_exports_are_archived() -> None:
 
     executed = execute(functions, planned(), PAGES)
 
-    assert functions.failures == [("acme/users/ndjson/all", {"Error": "CredentialsRefusedError", "Cause": "rejected"})]
+    assert functions.failures == [("acme/users/ndjson/all", CaughtError("CredentialsRefusedError", "rejected"))]
     assert sorted(functions.calls) == ["archive", "create", "finish", "record"]
     assert sorted(executed.states)[:2] == ["archived", "copying"]
 
@@ -269,9 +267,7 @@ def test_exhausted_jobs_are_recorded() -> None:
 
     execute(functions, planned())
 
-    assert functions.failures == [
-        ("acme/users/ndjson/all", {"Error": "JobsExhaustedError", "Cause": "3 jobs were created"})
-    ]
+    assert functions.failures == [("acme/users/ndjson/all", CaughtError("JobsExhaustedError", "3 jobs were created"))]
 
 
 def test_refused_export_is_recorded_without_a_call() -> None:
@@ -280,7 +276,7 @@ def test_refused_export_is_recorded_without_a_call() -> None:
     execute(functions, planned(refused=UnresolvedExport(error="SecretError", message="no secret")))
 
     assert functions.calls == ["record", "finish"]
-    assert functions.failures == [("acme/users/ndjson/all", {"Error": "SecretError", "Cause": "no secret"})]
+    assert functions.failures == [("acme/users/ndjson/all", CaughtError("SecretError", "no secret"))]
 
 
 @pytest.mark.parametrize(
@@ -295,7 +291,7 @@ def test_error_is_retried_as_often_as_the_state_machine_does(error: type[Excepti
     assert functions.calls == ["archive"] * (retries + 1) + ["record", "finish"]
     assert len(executed.waits) == retries
     ((_, recorded),) = functions.failures
-    assert recorded["Error"] == (error.__name__ if issubclass(error, MeiboError) else "UnexpectedError")
+    assert recorded.name == (error.__name__ if issubclass(error, MeiboError) else "UnexpectedError")
 
 
 def test_errors_of_one_retrier_share_their_attempts_and_others_do_not() -> None:
@@ -313,7 +309,7 @@ def test_errors_of_one_retrier_share_their_attempts_and_others_do_not() -> None:
     execute(functions, PAGES)
 
     assert functions.calls == ["archive"] * 6 + ["record", "finish"]
-    assert functions.failures[0][1] == {"Error": "CopyBrokenError", "Cause": "f"}
+    assert functions.failures[0][1] == CaughtError("CopyBrokenError", "f")
 
 
 def test_message_of_an_unexpected_error_is_withheld() -> None:
@@ -322,7 +318,7 @@ def test_message_of_an_unexpected_error_is_withheld() -> None:
     execute(functions, PAGES)
 
     ((_, recorded),) = functions.failures
-    assert re.fullmatch(r"KeyError at test_workflow\.py:\d+; see the function's log .*", recorded["Cause"])
+    assert re.fullmatch(r"KeyError at test_workflow\.py:\d+; see the function's log .*", recorded.cause)
 
 
 def test_failure_that_cannot_be_recorded_does_not_stop_the_run() -> None:

@@ -17,13 +17,13 @@ from meibo.errors import ArchiveConflictError, CopyBrokenError, SourceChangedErr
 class FolderCopier:
     """Copies files into a folder: one request, whose bytes are read once into one buffer.
 
-    ``deadline`` returns the seconds in which the copy must end. ``received`` is called with the key and the number of
+    ``time_left`` returns the seconds in which the copy must end. ``received`` is called with the key and the number of
     each received bytes.
     """
 
     storage: FolderStorage
     options: CopyOptions = field(default_factory=CopyOptions)
-    deadline: Callable[[], float] | None = None
+    time_left: Callable[[], float] | None = None
     received: Callable[[str, int], None] = lambda _key, _bytes: None
 
     def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
@@ -35,7 +35,7 @@ class FolderCopier:
         """
         counts = Counts(workers=1)
         while True:
-            token = CancelToken(self.options, self.deadline)
+            token = CancelToken(self.options, self.time_left)
             reader: LocationReader | StreamReader
             if isinstance(source, StreamSource):
                 reader = StreamReader(source, token)
