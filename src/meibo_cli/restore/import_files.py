@@ -12,9 +12,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
-from meibo.providers.auth0.imports import MAX_FILE_BYTES
 from meibo_cli.encoding import json_bytes
 from meibo_cli.files import new_folder
+from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
 from meibo_cli.restore.import_schema import Converter, Skipped, SkipReason, connections
 
 _MAX_CONNECTIONS = 100

@@ -11,8 +11,8 @@ from typing import Literal
 from meibo.errors import MeiboError, ProviderBusyError
 from meibo.http.ratelimit import Clock, SystemClock
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.imports import MAX_JOBS, create_users_import, import_faults, import_summary
 from meibo.providers.auth0.jobs import get_job
+from meibo_cli.restore.auth0_imports import MAX_JOBS, create_users_import, import_faults, import_summary
 
 # An import times out after two hours: https://auth0.com/docs/manage-users/user-migration/bulk-user-imports
 _MAX_JOB_SECONDS = 2 * 3600 + 600

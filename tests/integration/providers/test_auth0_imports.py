@@ -9,9 +9,9 @@ import pytest
 from meibo.errors import ProviderBusyError, RequestRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
 from meibo.providers.auth0.jobs import get_job
 from meibo.providers.auth0.membership import users_by_email
+from meibo_cli.restore.auth0_imports import create_users_import, import_faults, import_summary
 from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, faults
 from tests.support.clock import FakeClock
 

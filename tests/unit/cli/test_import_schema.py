@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meibo.providers.auth0.fields import DEFAULT_FIELDS
-from meibo.providers.auth0.imports import MAX_FILE_BYTES
+from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
 from meibo_cli.restore.import_files import write_files
 from meibo_cli.restore.import_schema import Converter, Skipped
 

@@ -6,7 +6,7 @@ import pytest
 
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
+from meibo_cli.restore.auth0_imports import create_users_import, import_faults, import_summary
 from tests.support.transport import Reply, Transport
 
 PATH = "/api/v2/jobs/users-imports"

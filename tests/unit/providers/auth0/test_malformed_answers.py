@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from meibo.errors import MeiboError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.imports import create_users_import, import_faults, import_summary
 from meibo.providers.auth0.jobs import create_users_export, get_job
 from meibo.providers.auth0.location import fresh_location
 from meibo.providers.auth0.membership import (
@@ -28,6 +27,7 @@ from meibo.providers.auth0.membership import (
     users_by_email,
 )
 from meibo.providers.auth0.organizations import OrganizationApi
+from meibo_cli.restore.auth0_imports import create_users_import, import_faults, import_summary
 from tests.support.clock import FakeClock
 from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, places, replaced
 from tests.support.transport import Reply, Transport

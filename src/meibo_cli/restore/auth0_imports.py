@@ -1,4 +1,4 @@
-"""Import jobs, which restore archived users. https://auth0.com/docs/manage-users/user-migration/bulk-user-imports"""
+"""Requests for import jobs, which restore archived users in Auth0. https://auth0.com/docs/manage-users/user-migration/bulk-user-imports"""
 
 from __future__ import annotations
 
