@@ -1,4 +1,4 @@
-"""An archive that version 0.1.0 wrote before manifests became typed: two runs of simulated directories."""
+"""An archive that was written before version 0.1.0 and before manifests became typed: two runs of simulated directories."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS = ("20261128T135219Z", "20261128T135256Z")
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     folder = tmp_path / "archive"
-    with tarfile.open(Path(__file__).with_name("archive_before_0.2.tar.gz")) as file:
+    with tarfile.open(Path(__file__).with_name("archive_before_0.1.0.tar.gz")) as file:
         file.extractall(folder, filter="data")
     return FolderArchive(folder)
 

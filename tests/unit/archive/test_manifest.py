@@ -78,7 +78,7 @@ def run_manifest(*manifests: ExportManifest, missing: tuple[MissingExport, ...] 
         attempt=1,
         scheduled_time="2026-11-21T18:00:00+00:00",
         finished_at="2026-11-21T18:02:00Z",
-        meibo_version="0.2.0",
+        meibo_version="0.1.0",
         complete=not missing,
         counts=RunCounts.of(exports, missing),
         exports=exports,
