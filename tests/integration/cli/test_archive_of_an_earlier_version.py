@@ -1,4 +1,4 @@
-"""An archive that was written before version 0.1.0 and before manifests became typed: two runs of simulated directories."""
+"""An archive from before version 0.1.0, whose manifests were not yet typed: two runs of simulated directories."""
 
 from __future__ import annotations
 
