@@ -17,7 +17,7 @@ PROVIDERS = ("auth0", "cybozu")
 
 # From the lowest floor to the highest. A package imports only from floors below its own, and from itself.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"__init__", "errors", "formatting"}),
+    frozenset({"__init__", "errors", "formatting", "validation"}),
     frozenset({"aws", "documents"}),
     frozenset({"http", "secrets", "observability", "settings"}),
     frozenset({"archive.copy", "providers"}),

@@ -4,35 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
 from meibo.providers.datasets import DEFAULT_SUSPECT_SHARE, ExportFormat
-
-# The description of the expected value in error messages, by the field's pattern.
-EXPECTED: dict[str, str] = {}
-
-
-class ConfigurationModel(BaseModel):
-    """A part of the configuration: immutable, and without keys that Meibo does not know."""
-
-    # hide_input_in_errors: a secret pasted into the wrong place must not be repeated in a message.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-def pattern_field(*, pattern: str, description: str, expected: str) -> Any:
-    """Return a string field with a pattern; error messages describe the expected value with ``expected``."""
-    EXPECTED[pattern] = expected
-    return Field(pattern=pattern, description=description)
-
-
-def invalid(message: str, *, path: str = "") -> PydanticCustomError:
-    """Return the error of a validator; ``path`` is the path in the document if it is not the path of the model."""
-    # The message is passed in the context, because pydantic formats braces in the template.
-    return PydanticCustomError("meibo", "{message}", {"message": message, "path": path})
-
+from meibo.validation import StrictModel, invalid, pattern_field
 
 Name = Annotated[
     str,
@@ -60,7 +37,7 @@ def _is_date(value: str) -> str:
     return value
 
 
-class ExportModel(ConfigurationModel):
+class ExportModel(StrictModel):
     """One entry of a source's ``exports``."""
 
     dataset: str
@@ -89,7 +66,7 @@ class ExportModel(ConfigurationModel):
         return [self]
 
 
-class SourceModel(ConfigurationModel):
+class SourceModel(StrictModel):
     """One source: a tenant or a domain. A provider adds its endpoint and the type of its exports."""
 
     provider: str

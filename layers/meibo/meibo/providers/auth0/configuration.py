@@ -9,8 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from meibo.errors import ConfigurationError
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, check_location_hosts
-from meibo.providers.configuration import ConfigurationModel, ExportModel, SourceModel, invalid, pattern_field
+from meibo.providers.configuration import ExportModel, SourceModel
 from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS
+from meibo.validation import StrictModel, invalid, pattern_field
 
 ConnectionId = Annotated[
     str,
@@ -30,7 +31,7 @@ OrganizationId = Annotated[
 ]
 
 
-class ExportField(ConfigurationModel):
+class ExportField(StrictModel):
     """One field of an Auth0 users export."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, description="For example email or user_metadata.country")]

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from meibo.providers.configuration import ExportModel, SourceModel, invalid, pattern_field
+from meibo.providers.configuration import ExportModel, SourceModel
 from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
+from meibo.validation import invalid, pattern_field
 
 UserId = Annotated[
     str, pattern_field(pattern=r"^\d{1,19}$", description="Id of a user, a number", expected="a number such as 7532")

@@ -1,0 +1,169 @@
+"""Validate JSON documents with pydantic, and describe their faults without the values that they contain."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+# The largest 64-bit integer has 19 digits. Python refuses to convert more than 4,300 digits.
+MAX_INTEGER_DIGITS: Final = 19
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+# The description of the expected value in messages, by the field's pattern.
+_EXPECTED: Final[dict[str, str]] = {}
+# Types of pydantic's errors: https://docs.pydantic.dev/latest/errors/validation_errors/
+_PROBLEMS: Final = {
+    "bool_type": "expected true or false",
+    "extra_forbidden": "is not a known key; remove it or check its spelling",
+    "greater_than_equal": "expected a number ≥ {ge}",
+    "int_type": "expected an integer",
+    "less_than_equal": "expected a number ≤ {le}",
+    "list_type": "expected a list",
+    "literal_error": "expected {expected}",
+    "missing": "is missing",
+    "model_type": "expected a JSON object",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_type": "expected a string",
+    "too_long": "expected at most {max_length} entries, found {actual_length}",
+    "too_short": "expected at least {min_length} entries, found {actual_length}",
+    "union_tag_invalid": "expected {expected_tags}",
+    "union_tag_not_found": "is missing",
+}
+
+T = TypeVar("T")
+
+
+class StrictModel(BaseModel):
+    """A part of a document: immutable, and without unknown keys."""
+
+    # hide_input_in_errors: a secret or an address in the wrong place must not be repeated in a message.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of a document: the keys and indexes that lead to it, and the problem, without the value."""
+
+    steps: tuple[str | int, ...]
+    problem: str
+
+    @property
+    def path(self) -> str:
+        """The steps as one string, such as ``sources[0].name``; empty for the document."""
+        return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.steps).removeprefix(".")
+
+    def __str__(self) -> str:
+        return f"{self.path or 'the document'}: {self.problem}"
+
+
+def pattern_field(*, pattern: str, expected: str, description: str | None = None) -> Any:
+    """Return a string field with a pattern; messages describe the expected value with ``expected``."""
+    _EXPECTED[pattern] = expected
+    return Field(pattern=pattern, description=description)
+
+
+def invalid(problem: str, *, steps: tuple[str | int, ...] = ()) -> PydanticCustomError:
+    """Return the error of a validator; ``steps`` lead from the validated value to the fault."""
+    # The problem is passed in the context, because pydantic formats braces in the template.
+    return PydanticCustomError("meibo", "{problem}", {"problem": problem, "steps": steps})
+
+
+def _not_null(value: Any) -> Any:
+    if value is None:
+        raise invalid("expected a value, found null; remove the key")
+    return value
+
+
+# A field that may be missing, but not null.
+Omissible = Annotated[T | None, BeforeValidator(_not_null)]
+
+
+def parse_json(text: str) -> tuple[Any, list[Fault]]:
+    """Return the document, and faults that Python's parser ignores: repeated keys, long integers, lone surrogates.
+
+    Raises ValueError with the line and the column if the text is not JSON.
+    """
+    try:
+        document = json.loads(text, object_pairs_hook=_parse_object, parse_int=_parse_integer)
+        return document, list(_json_faults(document, ()))
+    except json.JSONDecodeError as error:
+        reason = f"not valid JSON (line {error.lineno}, column {error.colno})"
+    except RecursionError:
+        reason = "not valid JSON: it has too many levels"
+    raise ValueError(reason)
+
+
+def model_faults(error: ValidationError, document: Any) -> list[Fault]:
+    """Return the faults of a document that a model rejected."""
+    return [_model_fault(details, document) for details in error.errors(include_url=False, include_input=False)]
+
+
+@dataclass(frozen=True)
+class _InvalidValue:
+    """Replaces a value that is valid JSON but not accepted."""
+
+    problem: str
+
+
+def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document: dict[str, Any] = {}
+    for key, value in pairs:
+        is_repeated = key in document
+        document[key] = (
+            _InvalidValue("expected the key once, found it more than once; remove the others") if is_repeated else value
+        )
+    return document
+
+
+def _parse_integer(literal: str) -> int | _InvalidValue:
+    digits = len(literal.removeprefix("-"))
+    if digits <= MAX_INTEGER_DIGITS:
+        return int(literal)
+    return _InvalidValue(f"expected an integer of at most {MAX_INTEGER_DIGITS} digits, found {digits:,} digits")
+
+
+def _json_faults(value: Any, steps: tuple[str | int, ...]) -> Iterator[Fault]:
+    if isinstance(value, _InvalidValue):
+        yield Fault(steps, value.problem)
+    elif isinstance(value, str) and _LONE_SURROGATE.search(value):
+        # JSON can contain half a surrogate pair as an escape; UTF-8 cannot.
+        yield Fault(steps, "expected text that can be encoded as UTF-8, found half a surrogate pair")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _json_faults(item, (*steps, index))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _json_faults(key, steps)
+            yield from _json_faults(item, (*steps, key))
+
+
+def _model_fault(details: ErrorDetails, document: Any) -> Fault:
+    kind, context, location = details["type"], details.get("ctx", {}), details["loc"]
+    steps: list[str | int] = []
+    node: Any = document
+    for step in location:
+        # pydantic adds the labels of chosen union members to a location. They are not keys of the document.
+        if isinstance(step, int) or (isinstance(node, dict) and step in node):
+            steps.append(step)
+            node = node[step]
+    if kind == "meibo":
+        return Fault((*steps, *context["steps"]), context["problem"])
+    if kind == "missing":
+        steps.append(location[-1])
+    elif kind.startswith("union_tag"):
+        steps.append(context["discriminator"].strip("'"))
+    return Fault(tuple(steps), _problem(kind, details["msg"], context))
+
+
+def _problem(kind: str, message: str, context: dict[str, Any]) -> str:
+    if expected := _EXPECTED.get(context.get("pattern", "")):
+        return f"expected {expected}"
+    if kind in _PROBLEMS:
+        tags = context.get("expected_tags", "")
+        return _PROBLEMS[kind].format_map({**context, "expected_tags": " or ".join(tags.rsplit(", ", 1))})
+    return f"{message[0].lower()}{message[1:]}"
