@@ -1,4 +1,4 @@
-"""Finish a run with its manifest, metrics and event, or record the failure of one of its exports."""
+"""Finish a run with its manifest, metrics, event and report, or record the failure of one of its exports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from meibo.exports.events import FailedExportEvent, parse_finish_event
 from meibo.exports.finish import run_finisher
 from meibo.observability import logger, metrics, sanitize_errors
-from meibo.settings import BucketSettings, ObjectLockSettings
+from meibo.settings import FinishRunSettings, ObjectLockSettings
 
 
 @logger.inject_lambda_context
@@ -16,7 +16,7 @@ from meibo.settings import BucketSettings, ObjectLockSettings
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the counts of the run and whether it is complete, or that a failure was recorded."""
     request = parse_finish_event(event)
-    finisher = run_finisher(BucketSettings.from_env(), ObjectLockSettings.from_env().retention())
+    finisher = run_finisher(FinishRunSettings.from_env(), ObjectLockSettings.from_env().retention())
     if isinstance(request, FailedExportEvent):
         return finisher.record_failure(request.run_id, request.attempt, request.export, request.error)
     return finisher.finish(request.run_id, request.attempt)

@@ -54,6 +54,7 @@ STACK = "meibo"
 _UNSUPPORTED: Final = frozenset(
     {
         "AWS::CloudWatch::Alarm",
+        "AWS::CloudWatch::Dashboard",
         "AWS::Glue::Database",
         "AWS::Glue::Table",
         "AWS::Lambda::EventInvokeConfig",

@@ -18,7 +18,7 @@ SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {
     "CreateExports": (settings.CreateExportsSettings, settings.ObjectLockSettings),
     "CheckExport": (),
     "ArchiveExport": (settings.BucketSettings, settings.ObjectLockSettings),
-    "FinishRun": (settings.BucketSettings, settings.ObjectLockSettings),
+    "FinishRun": (settings.FinishRunSettings, settings.ObjectLockSettings),
     "ChangeMembers": (settings.ChangeMembersSettings, settings.ObjectLockSettings),
     "VerifyArchive": (settings.VerifyArchiveSettings,),
 }

@@ -293,3 +293,21 @@ def test_every_iam_statement_has_a_sid(source: dict[str, Any]) -> None:
 
     for statements in policies:
         assert len(_sids(statements)) == len(statements)
+
+
+def test_only_finish_run_reads_the_secret_of_the_heartbeat_and_only_if_it_is_set(
+    template: Template, translate: Callable[..., Template]
+) -> None:
+    # given
+    heartbeat = translate(HeartbeatSecret="monitoring/meibo", CustomerKeyArn=KEY)
+    secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:monitoring/meibo-??????"
+
+    # then
+    readers = [role for role in ROLES if secret in _granted(heartbeat, role).get("secretsmanager:GetSecretValue", [])]
+    assert readers == ["FinishRunRole"]
+    assert _granted(heartbeat, "FinishRunRole")["secretsmanager:GetSecretValue"] == [secret]
+    assert "secretsmanager:GetSecretValue" not in _granted(template, "FinishRunRole")
+    # and: the keys can be used through Secrets Manager only for the heartbeat
+    services = ["s3.eu-central-1.amazonaws.com", "secretsmanager.eu-central-1.amazonaws.com"]
+    assert _decrypt_services(heartbeat, "FinishRunRole") == {KEY: services}
+    assert _decrypt_services(translate(CustomerKeyArn=KEY), "FinishRunRole") == {KEY: services[:1]}

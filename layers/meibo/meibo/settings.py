@@ -21,6 +21,7 @@ GIB = 1024**3
 MIB = 1024**2
 
 ObjectLockMode = Literal["NONE", "GOVERNANCE", "COMPLIANCE"]
+ReportLanguage = Literal["en", "ja"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,15 @@ def _lock_mode(value: str) -> ObjectLockMode:
     if value not in _LOCK_MODES:
         raise ValueError(f"expected NONE, GOVERNANCE or COMPLIANCE, got {value[:40]!r}")
     return _LOCK_MODES[value]
+
+
+_REPORT_LANGUAGES: dict[str, ReportLanguage] = {language: language for language in get_args(ReportLanguage)}
+
+
+def _report_language(value: str) -> ReportLanguage:
+    if value not in _REPORT_LANGUAGES:
+        raise ValueError(f"expected {' or '.join(_REPORT_LANGUAGES)}, got {value[:40]!r}")
+    return _REPORT_LANGUAGES[value]
 
 
 def variable(name: str, parse: Callable[[str], T], default: str | None = None) -> T:
@@ -113,7 +123,7 @@ class ObjectLockSettings(EnvironmentSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BucketSettings(EnvironmentSettings):
-    """Environment of ``archive_export`` and ``finish_run``, and part of the environment of other functions."""
+    """Environment of ``archive_export``, and part of the environment of other functions."""
 
     bucket: str = variable("MEIBO_BUCKET", _string)
 
@@ -125,6 +135,15 @@ class CreateExportsSettings(BucketSettings):
     configuration_parameter: str = variable("MEIBO_CONFIGURATION", _string)
     state_machine_arn: str = variable("MEIBO_STATE_MACHINE_ARN", _string)
     max_parallel_exports: int = variable("MEIBO_MAX_PARALLEL_EXPORTS", Integer(1, 1000), "5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishRunSettings(BucketSettings):
+    """Environment of ``finish_run``. Without a ``heartbeat_secret``, no heartbeat is sent."""
+
+    heartbeat_secret: str = variable("MEIBO_HEARTBEAT_SECRET", str.strip, "")
+    report_language: ReportLanguage = variable("MEIBO_REPORT_LANGUAGE", _report_language, "en")
+    timezone: str = variable("MEIBO_TIMEZONE", _string, "Asia/Tokyo")
 
 
 @dataclass(frozen=True, kw_only=True)

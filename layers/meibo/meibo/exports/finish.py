@@ -18,11 +18,12 @@ from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.documents import Fields
 from meibo.errors import EventError
 from meibo.exports.events import CaughtError
+from meibo.exports.heartbeat import Heartbeat
 from meibo.exports.plan import Plan, PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.report.page import render
 from meibo.report.state import gather
-from meibo.settings import BucketSettings, Retention
+from meibo.settings import FinishRunSettings, Retention
 
 _PARALLEL_READS = 16
 
@@ -103,13 +104,14 @@ class RunFinisher:
     storage: ArchiveStorage
     bus: EventBus
     report: Callable[[str, int], None] = lambda _run_id, _attempt: None
+    heartbeat: Callable[[], None] = lambda: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def finish(self, run_id: str, attempt: int) -> dict[str, Any]:
         """Write the manifest of an attempt, its metrics, event and report; return ``complete`` and the counts.
 
         An export is archived if its manifest is in the bucket. If the run manifest exists, it is not changed, and its
-        event is published again.
+        event is published again. The heartbeat is sent if the run is complete.
         """
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.read(self.storage, key)
@@ -134,6 +136,8 @@ class RunFinisher:
         )
         logger.info("run finished", extra=summary)
         self.report(run_id, attempt)
+        if manifest.complete:
+            self.heartbeat()
         return summary
 
     def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
@@ -200,7 +204,7 @@ def _add_metrics(manifest: RunManifest) -> None:
     metrics.add_metric("ArchivedRows", MetricUnit.Count, counts.rows)
 
 
-def run_finisher(settings: BucketSettings, retention: Retention | None) -> RunFinisher:
+def run_finisher(settings: FinishRunSettings, retention: Retention | None) -> RunFinisher:
     """Return a RunFinisher for the archive bucket in the settings and the account's event bus."""
     # Reports have no retention: they can be created again at any time, and a lifecycle rule may delete them.
     reports = S3Storage(aws.s3(), settings.bucket)
@@ -208,6 +212,7 @@ def run_finisher(settings: BucketSettings, retention: Retention | None) -> RunFi
         storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
         bus=EventBridgeBus(aws.event_bridge()),
         report=lambda run_id, attempt: write_report(reports, run_id, attempt, datetime.now(UTC)),
+        heartbeat=Heartbeat(settings.heartbeat_secret).send if settings.heartbeat_secret else lambda: None,
     )
 
 
