@@ -31,11 +31,12 @@ def variable_prefix(source: str) -> str:
 def credentials_of(source: str, keys: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
     """Return the credentials of a source in the environment; empty if there are none."""
     prefix = variable_prefix(source)
-    found = {key: environment[prefix + key.upper()] for key in keys if environment.get(prefix + key.upper())}
-    if "private_key" in found:
-        # A PEM key on one line has \\n instead of line breaks.
-        found["private_key"] = found["private_key"].replace("\\n", "\n")
-    return found
+    credentials = {key: environment[prefix + key.upper()] for key in keys if environment.get(prefix + key.upper())}
+    # A PEM text on one line has \\n instead of line breaks.
+    return {
+        key: value.replace("\\n", "\n") if value.startswith("-----BEGIN") else value
+        for key, value in credentials.items()
+    }
 
 
 def secret_reader(configuration: Configuration, env_file: Path) -> Callable[[str], Mapping[str, Any]]:

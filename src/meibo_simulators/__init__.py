@@ -25,7 +25,7 @@ from meibo_simulators.auth0.file_host import file_host_application
 from meibo_simulators.auth0.tenant import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedTenant
 from meibo_simulators.cybozu.api import domain_application
 from meibo_simulators.cybozu.domain import SimulatedDomain
-from meibo_simulators.server import HttpsServer, InstrumentedApplication, make_certificates
+from meibo_simulators.server import HttpsServer, InstrumentedApplication, server_context, write_authority
 from meibo_simulators.site import Clock, Site
 
 if TYPE_CHECKING:
@@ -67,9 +67,11 @@ class Simulators:
     def start(self) -> Simulators:
         """Create the certificates and open the ports."""
         self._folder = folder = Path(tempfile.mkdtemp(prefix="simulators-"))
-        context, self.ca_file = make_certificates(folder)
+        self.ca_file = write_authority(folder)
 
         def serve(application: WSGIApplication, site: Site) -> str:
+            context = server_context()
+            site.configure_tls(context)
             server = HttpsServer(InstrumentedApplication(application, site), context)
             self._servers.append(server)
             server.start()

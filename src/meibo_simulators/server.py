@@ -35,22 +35,26 @@ NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 @functools.cache
-def _authority() -> tuple[ssl.SSLContext, bytes]:
+def _certificates() -> tuple[trustme.CA, trustme.LeafCert]:
     authority = trustme.CA(organization_name="Meibo simulators")
+    return authority, authority.issue_cert(*NAMES)
+
+
+def server_context() -> ssl.SSLContext:
+    """Return a new TLS context with the server's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*NAMES).configure_cert(context)
-    return context, authority.cert_pem.bytes()
+    _certificates()[1].configure_cert(context)
+    return context
 
 
-def make_certificates(directory: Path) -> tuple[ssl.SSLContext, Path]:
-    """Return the server's TLS context and the PEM file of the certificate authority that clients must trust.
+def write_authority(directory: Path) -> Path:
+    """Write the certificate authority that clients must trust, and return its PEM file.
 
     The authority's key never leaves this process, so the file cannot be misused afterwards.
     """
-    context, certificate = _authority()
     ca_file = directory / "ca.pem"
-    ca_file.write_bytes(certificate)
-    return context, ca_file
+    ca_file.write_bytes(_certificates()[0].cert_pem.bytes())
+    return ca_file
 
 
 class InstrumentedApplication:

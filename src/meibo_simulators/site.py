@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections import deque
@@ -47,6 +48,9 @@ class Site:
     def now(self) -> float:
         """Return the time of the site's clock."""
         return self.clock()
+
+    def configure_tls(self, context: ssl.SSLContext) -> None:
+        """Change the TLS settings of the site's server; none by default."""
 
     def start(self, host: str, clock: Clock) -> None:
         """Set the host and the clock."""

@@ -91,7 +91,11 @@ class _Gate:
         domain, switches = self._domain, self._domain.switches
         if len(request.environ["REQUEST_URI"]) > switches.max_url_length:
             raise PageError(414, "Request-URI Too Large")
-        is_administrator = domain.access.check(request.headers.get, request.remote_addr or "")
+        is_administrator = domain.access.check(
+            request.headers.get,
+            request.remote_addr or "",
+            has_certificate="SSL_CLIENT_CERT" in request.environ,
+        )
         limit = switches.concurrency_limit
         with self._lock:
             running = self._running + 1

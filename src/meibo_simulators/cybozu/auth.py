@@ -1,4 +1,4 @@
-"""Authentication: first IP restriction and Basic authentication, then API token, then password."""
+"""Authentication: first client certificate, IP restriction and Basic authentication, then API token, then password."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import jwt
 
 from meibo_simulators.cybozu.errors import CybozuError, PageError
+from meibo_simulators.cybozu.secure_access import SecureAccess
 from meibo_simulators.cybozu.switches import Switches
 from meibo_simulators.site import Clock
 
@@ -29,10 +30,11 @@ class Account:
 class Access:
     """The access restrictions, accounts and tokens of a domain."""
 
-    def __init__(self, switches: Switches, now: Clock) -> None:
+    def __init__(self, switches: Switches, now: Clock, secure_access: SecureAccess | None) -> None:
         self.accounts: dict[str, Account] = {}
         self._switches = switches
         self._now = now
+        self.secure_access = secure_access
         self._key = secrets.token_bytes(32)
 
     def token(self, lifetime: float) -> str:
@@ -41,13 +43,15 @@ class Access:
         claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": "read", "exp": expires}
         return PREFIX + jwt.encode(claims, self._key, algorithm="HS256")
 
-    def check(self, header: Callable[[str], str | None], address: str) -> bool:
+    def check(self, header: Callable[[str], str | None], address: str, *, has_certificate: bool) -> bool:
         """Return whether the caller is an administrator. Raise the error response if the request is rejected."""
         switches = self._switches
+        if self.secure_access is not None and not has_certificate:
+            raise PageError(403, "Error")
         kind, _, value = (header("Authorization") or "").partition(" ")
         bearer = kind.lower() == "bearer"
-        # Callers from other than the allowed addresses need Basic authentication.
-        if address not in (switches.allowed_ips or ()):
+        # Callers from other than the allowed addresses need a client certificate or Basic authentication.
+        if self.secure_access is None and address not in (switches.allowed_ips or ()):
             if switches.allowed_ips is not None and switches.basic is None:
                 raise PageError(403, "Error")
             is_basic = kind.lower() == "basic" and _pair(value) == switches.basic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from meibo_simulators.cybozu.auth import Access, Account
 from meibo_simulators.cybozu.csv_files import csv_file
 from meibo_simulators.cybozu.directory import Directory, Structure, administrator_record
+from meibo_simulators.cybozu.secure_access import SecureAccess
 from meibo_simulators.cybozu.switches import Switches
 from meibo_simulators.site import Site
 
@@ -24,12 +26,15 @@ class SimulatedDomain(Site):
         organizations: int = 12,
         groups: int = 6,
         seed: int = 1,
+        secure_access: SecureAccess | None = None,
     ) -> None:
         super().__init__(name, seed)
+        #: The client certificates that the domain requires; None: it requires none.
+        self.secure_access = secure_access
         self.switches = Switches()
         self.directory = Directory(seed, users, organizations)
         self.structure = Structure(self.directory, organizations=organizations, groups=groups)
-        self.access = Access(self.switches, self.now)
+        self.access = Access(self.switches, self.now, secure_access)
         self.account = Account("hr-export", f"simulated:{name}:pässwörd", administrator=True)
         self.plain_account = Account("someone", f"simulated:{name}:plain", administrator=False)
         for account in (self.account, self.plain_account):
@@ -37,6 +42,11 @@ class SimulatedDomain(Site):
         #: Functions that change the directory, each between two pages of users.json.
         self.between_pages: deque[Callable[[], Any]] = deque()
         self.max_concurrent_requests = 0
+
+    def configure_tls(self, context: ssl.SSLContext) -> None:
+        """Require a client certificate if the domain has secure access."""
+        if self.secure_access is not None:
+            self.secure_access.require(context)
 
     # -- data for clients -----------------------------------------------------------------------------------
 
@@ -47,20 +57,22 @@ class SimulatedDomain(Site):
 
     def credentials(self) -> dict[str, str]:
         """Return the secret document of an administrator, with a password."""
-        return {"login": self.account.login, "password": self.account.password} | self._basic()
+        return {"login": self.account.login, "password": self.account.password} | self._access()
 
     def plain_credentials(self) -> dict[str, str]:
         """Return the secret document of a user who is not an administrator."""
-        return {"login": self.plain_account.login, "password": self.plain_account.password} | self._basic()
+        return {"login": self.plain_account.login, "password": self.plain_account.password} | self._access()
 
     def token_credentials(self, *, lifetime: float = 30 * 86400) -> dict[str, str]:
         """Return the secret document with a new API token."""
-        return {"api_token": self.access.token(lifetime)}
+        return {"api_token": self.access.token(lifetime)} | self._certificate()
 
-    def _basic(self) -> dict[str, str]:
-        if self.switches.basic is None:
-            return {}
-        return {"basic_user": self.switches.basic[0], "basic_password": self.switches.basic[1]}
+    def _access(self) -> dict[str, str]:
+        basic = self.switches.basic
+        return self._certificate() | ({} if basic is None else {"basic_user": basic[0], "basic_password": basic[1]})
+
+    def _certificate(self) -> dict[str, str]:
+        return {} if self.secure_access is None else self.secure_access.issue(self.account.login)
 
     # -- expected values for tests --------------------------------------------------------------------------
 

@@ -38,6 +38,18 @@ MAX_RESPONSE_SECONDS: Final = 120.0
 CHUNK_BYTES: Final = 64 * 1024
 # A host name that fails to resolve this often is misspelt; fewer failures may be the resolver's.
 MAX_UNKNOWN_HOST_ATTEMPTS: Final = 3
+# TLS alerts of a server that requires a client certificate, by OpenSSL's names.
+CERTIFICATE_ALERTS: Final = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
+        "SSLV3_ALERT_CERTIFICATE_REVOKED",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_ACCESS_DENIED",
+        "TLSV1_ALERT_UNKNOWN_CA",
+    }
+)
 BUSY_STATUSES: Final = frozenset({408, 425, 429})
 
 Parameters = Sequence[tuple[str, str]]
@@ -337,6 +349,16 @@ def _failure(error: BaseException) -> _Failure:
             had_no_effect=True,
             permanent=True,
         )
+    alert = next((cause.reason for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if alert in CERTIFICATE_ALERTS:
+        return _Failure(
+            f"requires a client certificate or rejected the certificate in the secret ({alert}); issue a new certificate and"
+            ' replace "client_certificate" in the secret',
+            had_no_effect=True,
+            permanent=True,
+        )
+    if "ProxyError" in kinds:
+        return _proxy_failure(causes)
     if kinds & {"InvalidURL", "MissingSchema", "InvalidSchema", "LocationParseError", "InvalidHeader"}:
         return _Failure(
             "cannot be called: its URL or a header value is not valid; check the domain and the secret",
@@ -354,6 +376,21 @@ def _failure(error: BaseException) -> _Failure:
         f"did not return a response ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})",
         had_no_effect=bool(not_connected),
     )
+
+
+def _proxy_failure(causes: Sequence[BaseException]) -> _Failure:
+    # http.client reports the proxy's status in the text of an OSError only.
+    statuses = [re.match(r"Tunnel connection failed: ([0-9]{3})", str(cause)) for cause in causes]
+    status = next((match[1] for match in statuses if match), None)
+    if status == "407":
+        reason = (
+            "cannot be reached: the proxy requires credentials (407); set HTTPS_PROXY=http://user:password@host:port"
+        )
+    elif status is not None:
+        reason = f"cannot be reached: the proxy rejected the connection ({status}); allow the host in the proxy's rules"
+    else:
+        reason = "cannot be reached: the proxy in HTTPS_PROXY does not respond; check its host and port"
+    return _Failure(reason, had_no_effect=True, permanent=status is not None and status < "500")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

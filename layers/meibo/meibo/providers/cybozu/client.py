@@ -29,6 +29,7 @@ from meibo.errors import (
     SecretError,
     WrongFormatError,
 )
+from meibo.http.client_certificate import CERTIFICATE_KEY, ClientCertificate
 from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
 from meibo.http.transport import (
     BROKEN,
@@ -38,6 +39,7 @@ from meibo.http.transport import (
     ProviderRequest,
     ProviderResponse,
     error_code,
+    new_session,
 )
 from meibo.secrets import string_value
 
@@ -67,19 +69,21 @@ _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|
 
 @dataclass(frozen=True)
 class CybozuCredentials:
-    """Credentials of a domain: ``login`` and ``password``, or ``api_token``."""
+    """Credentials of a domain: ``login`` and ``password``, or ``api_token``; optionally a client certificate."""
 
     login: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     api_token: str | None = field(default=None, repr=False)
     basic_user: str | None = field(default=None, repr=False)
     basic_password: str | None = field(default=None, repr=False)
+    certificate: ClientCertificate | None = None
 
     @classmethod
     def from_secret(cls, document: Mapping[str, Any]) -> Self:
         """Read the credentials from a secret's JSON, raising a SecretError that names the key, never a value.
 
-        ``{"login", "password"}`` with or without ``{"basic_user", "basic_password"}``, or ``{"api_token"}``.
+        ``{"login", "password"}`` with or without ``{"basic_user", "basic_password"}``, or ``{"api_token"}``. Each may
+        have the keys of a client certificate (see ``ClientCertificate.from_secret``).
         """
         keys = ("login", "password", "api_token", "basic_user", "basic_password")
         login, password, api_token, basic_user, basic_password = (string_value(document, key) for key in keys)
@@ -107,7 +111,8 @@ class CybozuCredentials:
                 raise SecretError('secret: expected "api_token" to be an API token; copy it again, without spaces')
         if basic_user is not None and ":" in basic_user:
             raise SecretError('secret: expected "basic_user" without a colon, which a Basic user name cannot contain')
-        return cls(login, password, api_token, basic_user, basic_password)
+        certificate = ClientCertificate.from_secret(document)
+        return cls(login, password, api_token, basic_user, basic_password, certificate)
 
     def headers(self) -> dict[str, str]:
         """Return the headers with these credentials."""
@@ -123,6 +128,21 @@ class CybozuCredentials:
 
 def _pair(user: str | None, password: str | None) -> str:
     return b64encode(f"{user}:{password}".encode()).decode("ascii")
+
+
+def _api_host(host: str, credentials: CybozuCredentials) -> str:
+    """Return the host of the API: with a client certificate, example.cybozu.com is called at example.s.cybozu.com.
+
+    https://jp.cybozu.help/general/ja/admin/list_security/list_access/secureaccess.html
+    """
+    subdomain, _, domain = host.partition(".")
+    if credentials.certificate is not None and domain == "cybozu.com":
+        return f"{subdomain}.s.{domain}"
+    if credentials.certificate is None and domain.startswith("s.cybozu."):
+        raise SecretError(
+            f'secret: expected "{CERTIFICATE_KEY}", because {host} requires a client certificate, found none; add it'
+        )
+    return host
 
 
 class CybozuClient:
@@ -146,9 +166,13 @@ class CybozuClient:
             raise ConfigurationError(
                 "base_url of a cybozu source: expected https and a host name, such as https://example.cybozu.com"
             )
-        self.host = host[1].lower()
+        self.host = _api_host(host[1].lower(), credentials)
         self.name = f"cybozu.com ({self.host})"
         self._credentials = credentials
+        session = session or new_session(CONNECTIONS)
+        if credentials.certificate is not None:
+            credentials.certificate.check_validity()
+            session.mount(f"https://{self.host}/", credentials.certificate.adapter(CONNECTIONS))
         self._transport = HttpTransport(
             self.name,
             session=session,
@@ -287,7 +311,7 @@ def _permission_error(provider: str, path: str, detail: str, code: str | None) -
     if code is None:
         return ScopeMissingError(
             f"{provider} rejected {path} before the login ({detail}); add the addresses that Meibo calls from to the"
-            " domain's IP address restriction"
+            " domain's IP address restriction, or a client certificate to the secret"
         )
     return ScopeMissingError(
         f"{provider} rejected {path} ({detail}); use a cybozu.com Administrator (共通管理者) or an API token that may"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from meibo.http.client_certificate import CERTIFICATE_KEYS
 from meibo.providers.base import ByteStream, ExportRequest, ExportSource, Pages, Provider, ProviderContext
 from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient, CybozuCredentials
 from meibo.providers.cybozu.directory import (
@@ -137,7 +138,7 @@ class CybozuProvider(Provider):
     name = "cybozu"
     title = "cybozu.com"
     datasets = _DATASETS
-    credential_keys = ("login", "password", "api_token", "basic_user", "basic_password")
+    credential_keys = ("login", "password", "api_token", "basic_user", "basic_password", *CERTIFICATE_KEYS)
     required_credentials = "login and password, or api_token"
 
     def source_model(self) -> type[SourceModel]:

@@ -1,0 +1,158 @@
+"""Client certificates for mutual TLS, from the PFX file or the PEM texts in a secret."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+import ssl
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+
+from requests.adapters import HTTPAdapter
+
+from meibo.errors import SecretError
+from meibo.secrets import string_value
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+CERTIFICATE_KEY: Final = "client_certificate"
+PRIVATE_KEY_KEY: Final = "client_certificate_key"
+PASSWORD_KEY: Final = "client_certificate_password"  # noqa: S105  # the name of the key in the secret
+CERTIFICATE_KEYS: Final = (CERTIFICATE_KEY, PRIVATE_KEY_KEY, PASSWORD_KEY)
+EXPIRES_SOON: Final = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class ClientCertificate:
+    """A client certificate with its chain (PEM) and its private key (encrypted PEM)."""
+
+    chain: bytes = field(repr=False)
+    encrypted_key: bytes = field(repr=False)
+    key_password: bytes = field(repr=False)
+    not_before: datetime
+    not_after: datetime
+
+    @classmethod
+    def from_secret(cls, document: Mapping[str, Any]) -> Self | None:
+        """Return the certificate of a secret, or None if the secret contains none.
+
+        ``client_certificate`` is a PFX file in base64, opened with ``client_certificate_password``, or a certificate in
+        PEM format with its key in ``client_certificate_key``. Raises a SecretError that names the key, never a value.
+        """
+        text, key = string_value(document, CERTIFICATE_KEY), string_value(document, PRIVATE_KEY_KEY)
+        password = string_value(document, PASSWORD_KEY)
+        if text is None:
+            if key is not None or password is not None:
+                _fail(CERTIFICATE_KEY, "a certificate, because the secret has a key or password for it, found none")
+            return None
+        if "-----BEGIN" in text:
+            if key is None:
+                _fail(PRIVATE_KEY_KEY, "the private key in PEM format, found none")
+            chain, private_key = _read_pem(text, key, password)
+        else:
+            if key is not None:
+                _fail(PRIVATE_KEY_KEY, "no separate key, because a PFX file contains its key; remove it")
+            chain, private_key = _read_pfx(text, password)
+        if chain[0].public_key() != private_key.public_key():
+            _fail(PRIVATE_KEY_KEY, "the private key of the certificate, found the key of a different one")
+        return cls._of(chain, private_key)
+
+    @classmethod
+    def _of(cls, chain: list[x509.Certificate], key: PrivateKeyTypes) -> Self:
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # slow to import
+
+        password = secrets.token_hex(32).encode()
+        return cls(
+            chain=b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain),
+            encrypted_key=key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(password),
+            ),
+            key_password=password,
+            not_before=chain[0].not_valid_before_utc,
+            not_after=chain[0].not_valid_after_utc,
+        )
+
+    def check_validity(self, now: datetime | None = None) -> None:
+        """Raise SecretError if the certificate has expired or is not valid yet."""
+        now = now or datetime.now(UTC)
+        if now >= self.not_after:
+            _fail(CERTIFICATE_KEY, f"a valid certificate, found one that expired on {self.not_after:%Y-%m-%d}")
+        if now < self.not_before:
+            _fail(CERTIFICATE_KEY, f"a valid certificate, found one that is valid from {self.not_before:%Y-%m-%d}")
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return a context that presents the certificate and trusts the platform's certificate authorities.
+
+        OpenSSL reads a certificate and its key from files only. They exist during this call, in a folder that only the
+        owner can read; the key in them is encrypted with a random password that is never written.
+        """
+        context = ssl.create_default_context()
+        with tempfile.TemporaryDirectory(prefix="meibo-") as folder:
+            chain, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
+            chain.write_bytes(self.chain)
+            key.write_bytes(self.encrypted_key)
+            context.load_cert_chain(chain, key, self.key_password)
+        return context
+
+    def adapter(self, connections: int) -> HTTPAdapter:
+        """Return an adapter for a requests session whose connections present the certificate."""
+        return _CertificateAdapter(self.ssl_context(), connections)
+
+
+class _CertificateAdapter(HTTPAdapter):
+    def __init__(self, context: ssl.SSLContext, connections: int) -> None:
+        self._context = context
+        super().__init__(pool_maxsize=connections, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Create the pool of direct connections."""
+        super().init_poolmanager(*args, **options, ssl_context=self._context)
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Return the pool of connections through a proxy."""
+        return super().proxy_manager_for(proxy, **options, ssl_context=self._context)
+
+
+def _read_pfx(text: str, password: str | None) -> tuple[list[x509.Certificate], PrivateKeyTypes]:
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # slow to import
+    from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415  # slow to import
+
+    try:
+        data = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        _fail(CERTIFICATE_KEY, "a PFX file in base64 or a certificate in PEM format, found other text")
+    try:
+        key, certificate, others = pkcs12.load_key_and_certificates(data, password.encode() if password else None)
+    except (ValueError, UnsupportedAlgorithm):
+        _fail(CERTIFICATE_KEY, f'a PFX file that "{PASSWORD_KEY}" opens; check the password and copy the file again')
+    if key is None or certificate is None:
+        _fail(CERTIFICATE_KEY, "a PFX file with a certificate and its private key")
+    return [certificate, *others], key
+
+
+def _read_pem(text: str, key: str, password: str | None) -> tuple[list[x509.Certificate], PrivateKeyTypes]:
+    from cryptography import x509  # noqa: PLC0415  # slow to import
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415  # slow to import
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415  # slow to import
+
+    try:
+        chain = x509.load_pem_x509_certificates(text.encode())
+    except ValueError:
+        _fail(CERTIFICATE_KEY, "a certificate in PEM format, found text that is not one")
+    try:
+        return chain, load_pem_private_key(key.encode(), password.encode() if password else None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        _fail(PRIVATE_KEY_KEY, f'a private key in PEM format, and "{PASSWORD_KEY}" if and only if the key is encrypted')
+
+
+def _fail(key: str, expected: str) -> NoReturn:
+    raise SecretError(f'secret: "{key}": expected {expected}; correct the secret') from None
