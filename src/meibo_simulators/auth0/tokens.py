@@ -69,6 +69,8 @@ class Tokens:
     def __init__(self, site: Site, switches: Switches) -> None:
         self.clients: dict[str, Client] = {}
         self.issued = 0
+        #: The tenant's own host name if the site is a custom domain, which is not part of the audience.
+        self.api_host: str | None = None
         self._site = site
         self._switches = switches
         self._key = secrets.token_bytes(32)
@@ -92,7 +94,7 @@ class Tokens:
         if grant_type != "client_credentials":
             raise OAuthError(403, "unauthorized_client", f"Grant type '{grant_type}' not allowed for the client.")
         audience = form.get("audience")
-        if audience != f"https://{self._site.host}/api/v2/":
+        if audience != f"https://{self.api_host or self._site.host}/api/v2/":
             raise OAuthError(403, "access_denied", f"Service not found: {audience}")
         if not client.granted:
             raise OAuthError(

@@ -260,3 +260,26 @@ def test_session_is_reused(simulators: Simulators, tenant: SimulatedTenant, clie
         get_job(client, job_id)
 
     assert [request.status for request in tenant.requests] == [200] * 7
+
+
+def test_custom_domain_is_called_with_the_audience_of_the_tenant(tenant: SimulatedTenant, clock: FakeClock) -> None:
+    tenant.tokens.api_host = "acme.jp.auth0.com"
+    credentials = Auth0Credentials.from_secret(tenant.credentials())
+    client = Auth0Client(tenant.domain, lambda: credentials, clock=clock, audience="https://acme.jp.auth0.com/api/v2/")
+
+    assert create_users_export(
+        client, connection_id=None, format="ndjson", limit=None, fields=[{"name": "user_id"}]
+    ).startswith("job_")
+
+
+def test_audience_that_auth0_does_not_know_is_named(tenant: SimulatedTenant, client: Auth0Client) -> None:
+    tenant.tokens.api_host = "acme.jp.auth0.com"
+
+    with pytest.raises(ConfigurationError) as error:
+        create_users_export(client, connection_id=None, format="ndjson", limit=None, fields=[{"name": "user_id"}])
+
+    assert str(error.value) == (
+        f"Auth0 ({tenant.domain}) has no API with the audience https://{tenant.domain}/api/v2/; if the domain is a"
+        ' custom domain, set "audience" of the source to the Management API of the tenant, such as'
+        " https://acme.jp.auth0.com/api/v2/"
+    )

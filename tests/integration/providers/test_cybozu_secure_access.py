@@ -63,7 +63,9 @@ def test_missing_certificate_is_named(domain: SimulatedDomain) -> None:
 def test_certificate_of_another_domain_is_rejected(domain: SimulatedDomain) -> None:
     secret = {**login(domain), **SecureAccess().issue("hr-export")}
 
-    with pytest.raises(ConfigurationError, match=r"rejected the certificate in the secret \(.*\); issue a new certificate"):
+    with pytest.raises(
+        ConfigurationError, match=r"rejected the certificate in the secret \(.*\); issue a new certificate"
+    ):
         b"".join(client_of(domain, secret).stream_csv("users"))
 
 

@@ -263,7 +263,9 @@ class ChangeApplier:
 def auth0_client(configuration: Configuration, name: str, context: ProviderContext) -> Auth0Client | None:
     """Return the client of a source, or None if no Auth0 source has that name."""
     source = configuration.source(name)
-    return clients.client(source.domain, source.secret, context) if isinstance(source, Auth0Source) else None
+    if not isinstance(source, Auth0Source):
+        return None
+    return clients.client(source.domain, source.secret, context, audience=source.audience)
 
 
 def change_members(

@@ -31,6 +31,7 @@ class Auth0Client:
     the first request, and again if a later request is refused, because the secret may have been rotated or an OAuth
     scope granted in the meantime. ``time_left`` returns the remaining seconds of the invocation. ``headroom`` is the
     number of requests of each rate limit that this client leaves to other clients; it must be at least their number.
+    ``audience`` is the identifier of the Management API if ``domain`` is a custom domain.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Auth0Client:
         clock: Clock | None = None,
         time_left: TimeLeft | None = None,
         headroom: int = 0,
+        audience: str | None = None,
     ) -> None:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", domain, re.IGNORECASE):
             raise ConfigurationError(
@@ -49,6 +51,7 @@ class Auth0Client:
             )
         self.domain = domain.lower()
         self.name = f"Auth0 ({self.domain})"
+        self._audience = audience or f"https://{self.domain}/api/v2/"
         self._clock = clock or SystemClock()
         self._transport = HttpTransport(
             self.name,
@@ -124,7 +127,9 @@ class Auth0Client:
     def _send(self, request: Callable[[str], ProviderRequest], subject: str, scope: str) -> Any:
         """Send the request; if Auth0 rejects the token, send it again with a new token."""
         if self._token is None:
-            self._token = TokenSource(self.domain, self._read_credentials(), self._transport, self._clock)
+            self._token = TokenSource(
+                self.domain, self._audience, self._read_credentials(), self._transport, self._clock
+            )
         token = self._token.token()
         response = self._transport.send(request(token))
         if response.status == 401:
@@ -157,13 +162,13 @@ class ClientPool:
     """One client per tenant, secret and thread, cached with its token for the life of the process."""
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[str, str, int, int], Auth0Client] = {}
+        self._clients: dict[tuple[str, str | None, str, int, int], Auth0Client] = {}
 
-    def client(self, domain: str, secret: str, context: ProviderContext) -> Auth0Client:
+    def client(self, domain: str, secret: str, context: ProviderContext, *, audience: str | None = None) -> Auth0Client:
         """Return the client of a tenant for the calling thread and the current invocation."""
         # Exports and changes have different headroom. In Lambda they run in separate processes; locally they share one
         # process.
-        key = (domain, secret, context.headroom, threading.get_ident())
+        key = (domain, audience, secret, context.headroom, threading.get_ident())
         client = self._clients.get(key)
         if client is None:
 
@@ -177,6 +182,7 @@ class ClientPool:
                 session=context.new_session(1),
                 clock=context.clock,
                 headroom=context.headroom,
+                audience=audience,
             )
         client.rate_limiter.time_left = context.time_left
         return client

@@ -110,10 +110,18 @@ class Auth0Source(SourceModel):
         str,
         pattern_field(
             pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?$",
-            description="Host name of the tenant, without https://, for example acme.jp.auth0.com",
+            description="Host name of the tenant or its custom domain, for example acme.jp.auth0.com",
             expected="a host name such as acme.jp.auth0.com",
         ),
     ]
+    audience: Annotated[
+        str | None,
+        pattern_field(
+            pattern=r"^https://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?/api/v2/$",
+            description="Identifier of the Management API; needed only if domain is a custom domain.",
+            expected="the Management API of the tenant, such as https://acme.jp.auth0.com/api/v2/",
+        ),
+    ] = None
     exports: Annotated[list[Annotated[Auth0Export, Field(discriminator="dataset")]], Field(min_length=1)]
     location_hosts: Annotated[
         tuple[str, ...],

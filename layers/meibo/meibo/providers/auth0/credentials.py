@@ -84,8 +84,11 @@ class Auth0Credentials:
 class TokenSource:
     """The access token of a client, which is replaced after it expired or was rejected."""
 
-    def __init__(self, domain: str, credentials: Auth0Credentials, transport: HttpTransport, clock: Clock) -> None:
+    def __init__(
+        self, domain: str, audience: str, credentials: Auth0Credentials, transport: HttpTransport, clock: Clock
+    ) -> None:
         self._domain = domain
+        self._audience = audience
         self._credentials = credentials
         self._transport = transport
         self._clock = clock
@@ -140,7 +143,7 @@ class TokenSource:
         return {
             "grant_type": "client_credentials",
             "client_id": self._credentials.client_id,
-            "audience": f"https://{self._domain}/api/v2/",
+            "audience": self._audience,
             **self._proof(),
         }
 
@@ -187,8 +190,9 @@ class TokenSource:
         detail = f"{status}, {code}" if code else str(status)
         if "Service not found" in description:
             return ConfigurationError(
-                f"{provider} has no Management API of this name; expected the tenant's own domain, such as"
-                " acme.jp.auth0.com, found a custom domain"
+                f"{provider} has no API with the audience {self._audience}; if the domain is a custom domain, set"
+                ' "audience" of the source to the Management API of the tenant, such as'
+                " https://acme.jp.auth0.com/api/v2/"
             )
         if status == 403 and ("client-grant" in description or "not authorized to access" in description):
             return ScopeMissingError(

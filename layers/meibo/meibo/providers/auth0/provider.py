@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from meibo.errors import EventError
-from meibo.providers.auth0.client import clients
+from meibo.providers.auth0.client import Auth0Client, clients
 from meibo.providers.auth0.datasets import DATASETS, PAGES, USERS
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, wire_fields
 from meibo.providers.auth0.jobs import create_users_export, get_job
@@ -32,16 +32,18 @@ if TYPE_CHECKING:
 class UsersFile(JobFile):
     """The file of a finished users export job."""
 
-    domain: str
-    secret: str
+    export: ExportRequest
     job_id: str
-    location_hosts: tuple[str, ...]
     context: ProviderContext
 
     def fetch_location(self) -> str:
         """Return a new location of the job's file, checked against the allowed hosts. It is a secret."""
-        client = clients.client(self.domain, self.secret, self.context)
-        return fresh_location(client, self.job_id, self.location_hosts)
+        hosts = tuple(self.export.options.get("location_hosts", DEFAULT_LOCATION_HOSTS))
+        return fresh_location(_client(self.export, self.context), self.job_id, hosts)
+
+
+def _client(export: ExportRequest, context: ProviderContext) -> Auth0Client:
+    return clients.client(export.endpoint, export.secret, context, audience=export.options.get("audience"))
 
 
 class Auth0Provider(Provider):
@@ -71,11 +73,15 @@ class Auth0Provider(Provider):
         return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
     def source_settings(self, source: Auth0Source) -> dict[str, Any]:
-        """Return the endpoint, the secret and the settings of a tenant; default hosts are omitted from plans."""
-        hosts = source.location_hosts
+        """Return the endpoint, the secret and the settings of a tenant; default settings are omitted from plans."""
+        options: dict[str, Any] = {}
+        if source.location_hosts != DEFAULT_LOCATION_HOSTS:
+            options["location_hosts"] = list(source.location_hosts)
+        if source.audience is not None:
+            options["audience"] = source.audience
         return {
             **super().source_settings(source),
-            "options": {} if hosts == DEFAULT_LOCATION_HOSTS else {"location_hosts": list(hosts)},
+            "options": options,
             "job_deadline_seconds": source.job_deadline_seconds,
         }
 
@@ -104,14 +110,13 @@ class Auth0Provider(Provider):
         self, request: ExportRequest, organization_id: str, context: ProviderContext
     ) -> list[str]:
         """Return the ids of the connections that are enabled for an organization."""
-        client = clients.client(request.endpoint, request.secret, context)
-        return OrganizationApi(client).connection_ids(organization_id)
+        return OrganizationApi(_client(request, context)).connection_ids(organization_id)
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:
         """Create a users export job and return its id."""
         request = export.request
         return create_users_export(
-            clients.client(export.endpoint, export.secret, context),
+            _client(export, context),
             connection_id=request.get("connection_id"),
             format=export.format,
             limit=request.get("limit"),
@@ -120,21 +125,19 @@ class Auth0Provider(Provider):
 
     def check_job(self, export: ExportRequest, job_id: str, context: ProviderContext) -> JobState:
         """Return the state of a users export job."""
-        return get_job(clients.client(export.endpoint, export.secret, context), job_id)
+        return get_job(_client(export, context), job_id)
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
         """Return the file of the finished job, or the pages of a dataset that is read page by page."""
         dataset = self.requested_dataset(export)
         if dataset.reading == "pages":
-            return PAGES[dataset.name](clients.client(export.endpoint, export.secret, context))
+            return PAGES[dataset.name](_client(export, context))
         if job_id is None:
             raise EventError("export.job: expected the job of a users export, got none; create the job first")
         return UsersFile(
             gzip=True,
             header=export.format == "csv",
-            domain=export.endpoint,
-            secret=export.secret,
+            export=export,
             job_id=job_id,
-            location_hosts=tuple(export.options.get("location_hosts", DEFAULT_LOCATION_HOSTS)),
             context=context,
         )
