@@ -152,7 +152,12 @@ def test_key_is_never_written_unencrypted(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert certificate is not None
     written: list[bytes] = []
     write = Path.write_bytes
-    monkeypatch.setattr(Path, "write_bytes", lambda path, data: written.append(data) or write(path, data))
+
+    def record(path: Path, data: bytes) -> int:
+        written.append(data)
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", record)
 
     certificate.ssl_context()
 

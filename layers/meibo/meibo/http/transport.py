@@ -352,8 +352,8 @@ def _failure(error: BaseException) -> _Failure:
     alert = next((cause.reason for cause in causes if isinstance(cause, ssl.SSLError)), None)
     if alert in CERTIFICATE_ALERTS:
         return _Failure(
-            f"requires a client certificate or rejected the certificate in the secret ({alert}); issue a new certificate and"
-            ' replace "client_certificate" in the secret',
+            f"requires a client certificate or rejected the certificate in the secret ({alert}); issue a new"
+            ' certificate and replace "client_certificate" in the secret',
             had_no_effect=True,
             permanent=True,
         )
