@@ -11,9 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
 
-from meibo.archive.copy.content import Inspection
-from meibo.archive.copy.digest import FileDigest, best_checksum
-from meibo.archive.copy.model import Content
+from meibo.archive.content import Content, FileDigest, Inspection, best_checksum
 from meibo.archive.keys import ExportAddress, run_manifest_key, run_moment
 from meibo.archive.manifest import (
     ArchivedContent,
@@ -157,7 +155,7 @@ class ArchiveBuilder:
             facts = inspection.finish()
             checksum = best_checksum()
             digest = FileDigest(checksum)
-            digest.add(memoryview(body), checksum.update(body))
+            digest.add(memoryview(body))
             key = address.object_key(run_id, gzip=is_gzip)
             version = self.storage.put(key, body)
             manifest = export_manifest(

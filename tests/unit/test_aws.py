@@ -13,8 +13,8 @@ from botocore import exceptions
 from botocore.stub import Stubber
 
 from meibo import aws
+from meibo.archive.content import best_checksum
 from meibo.archive.copy import Target
-from meibo.archive.copy.digest import best_checksum
 from meibo.archive.copy.target import ObjectWriter
 from meibo.aws import busy_error
 from meibo.errors import AwsBusyError, ConfigurationError, UnexpectedError

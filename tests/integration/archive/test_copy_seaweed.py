@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from botocore.exceptions import ClientError
 
+from meibo.archive.content import Crc64Nvme
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, Target, copy, transfer
-from meibo.archive.copy.digest import Crc64Nvme
 from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError
 from tests.integration.archive.faulty_servers import Fault, File
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.archive.copy.rows import KEY_ROWS, CsvRows, NdjsonRows, check_start
+from meibo.archive.content.rows import KEY_ROWS, CsvRows, NdjsonRows, check_start
 from meibo.errors import CorruptFileError, FileTooLargeError, WrongFormatError
 
 MUCH = 1 << 20

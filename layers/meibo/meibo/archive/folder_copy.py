@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
-from meibo.archive.copy import Content, CopyOptions, CopyResult, Counts, LocationSource, StreamSource
+from meibo.archive.content import Content, FileDigest, Inspection, best_checksum
+from meibo.archive.copy import CopyOptions, CopyResult, Counts, LocationSource, StreamSource
 from meibo.archive.copy.cancellation import CancelledError, CancelToken
-from meibo.archive.copy.source import ChangedError, LocationReader, StreamReader
-from meibo.archive.existing_object import ContentReader
+from meibo.archive.copy.source import LocationReader, StreamReader, copy_with_restarts
+from meibo.archive.existing_object import read_existing_object
 from meibo.archive.storage import CHUNK_BYTES, FolderStorage
-from meibo.errors import ArchiveConflictError, CopyBrokenError, SourceChangedError
+from meibo.errors import ArchiveConflictError, CopyBrokenError
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCopier:
-    """Copies files into a folder: one request, whose bytes are read once into one buffer.
+    """Copies files into a folder. The file is read with one request, into one buffer.
 
     ``time_left`` returns the seconds in which the copy must end. ``received`` is called with the key and the number of
     each received bytes.
@@ -34,54 +37,44 @@ class FolderCopier:
         the source's callables unchanged.
         """
         counts = Counts(workers=1)
-        while True:
-            token = CancelToken(self.options, self.time_left)
-            reader: LocationReader | StreamReader
-            if isinstance(source, StreamSource):
-                reader = StreamReader(source, token)
-            else:
-                reader = LocationReader(source, self.options, token, counts, ranges=False)
-            try:
-                return self._copy(reader, key, content, token, counts)
-            except ChangedError as error:
-                change = str(error)
-            except CancelledError:
-                token.raise_reason()
-            finally:
-                reader.close()
-            counts.restarts += 1
-            if counts.restarts > self.options.max_restarts:
-                raise SourceChangedError(
-                    f"the copy was restarted {self.options.max_restarts} times, last because {change}"
-                )
+        return copy_with_restarts(
+            source,
+            partial(self._copy, key, content, counts),
+            options=self.options,
+            time_left=self.time_left,
+            counts=counts,
+            ranged_attempts=0,
+        )
 
     def read_back(self, key: str, content: Content) -> CopyResult:
         """Return the result of a copy that an earlier process completed, from the file itself."""
-        read = ContentReader(content)
-        for chunk in self.storage.chunks(key):
-            read.add(memoryview(chunk))
-        return read.finish(already_there=True)
+        return read_existing_object(self.storage, key, content)
 
     def _copy(
-        self, reader: LocationReader | StreamReader, key: str, content: Content, token: CancelToken, counts: Counts
+        self, key: str, content: Content, counts: Counts, reader: LocationReader | StreamReader, token: CancelToken
     ) -> CopyResult:
-        read, buffer = ContentReader(content), memoryview(bytearray(CHUNK_BYTES))
-        reader.open(CHUNK_BYTES)
-        with self.storage.temporary_file() as file:
-            while count := reader.read(buffer, read.bytes):
-                token.check()
-                file.write(buffer[:count])
-                read.add(buffer[:count])
-                self.received(key, count)
-                if count < CHUNK_BYTES:
-                    break
-            if reader.size not in {None, read.bytes}:
-                raise CopyBrokenError(f"received {read.bytes} of {reader.size} bytes")
-            result = read.finish(already_there=False, counts=counts)
+        digest, inspection = FileDigest(best_checksum()), Inspection(content)
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        with closing(reader), self.storage.temporary_file() as file:
+            try:
+                reader.open(CHUNK_BYTES)
+                while count := reader.read(buffer, digest.bytes):
+                    token.check()
+                    file.write(buffer[:count])
+                    digest.add(buffer[:count])
+                    inspection.feed(buffer[:count])
+                    self.received(key, count)
+                    if count < CHUNK_BYTES:
+                        break
+            except CancelledError:
+                token.raise_reason()
+            if reader.size not in {None, digest.bytes}:
+                raise CopyBrokenError(f"expected {reader.size} bytes, received {digest.bytes}")
+            result = CopyResult.of(digest, inspection.finish(), counts=counts)
             if self.storage.publish(file, key):
                 return result
-        # Another process wrote the file. It counts if it is the same one.
+        # Another process wrote the file. It counts if it is the same file.
         existing = self.read_back(key, content)
         if existing.sha256 != result.sha256:
-            raise ArchiveConflictError(f"{key} already contains another file")
+            raise ArchiveConflictError(f"{key} already contains another file, which was not changed")
         return existing

@@ -15,8 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, cast, get_args
 
 from meibo.archive.catalog import Run, find_run, plan_addresses, run_ids
-from meibo.archive.copy.content import Facts, Inspection
-from meibo.archive.copy.model import Content, Format
+from meibo.archive.content import Content, Facts, Format, Inspection
 from meibo.archive.keys import (
     ARCHIVE,
     MANIFEST_NAME,

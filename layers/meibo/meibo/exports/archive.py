@@ -11,7 +11,7 @@ import meibo
 from meibo import aws
 from meibo.archive import copy as copying
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target
-from meibo.archive.existing_object import describe_existing_object
+from meibo.archive.existing_object import read_existing_object
 from meibo.archive.manifest import (
     ArchivedContent,
     ArchivedObject,
@@ -20,7 +20,7 @@ from meibo.archive.manifest import (
     ObjectChecksum,
     timestamp,
 )
-from meibo.archive.storage import ArchiveStorage, S3Storage
+from meibo.archive.storage import ArchiveStorage, S3Reader, S3Storage
 from meibo.errors import ArchiveConflictError
 from meibo.exports.checkpoint import Collected, Collector, Unfinished, gzip_chunks
 from meibo.exports.events import ExportEvent
@@ -78,11 +78,11 @@ class S3Copier:
             if retention
             else None,
         )
-        return copying.copy(source, target, content=content, options=self.options, deadline=self.time_left)
+        return copying.copy(source, target, content=content, options=self.options, time_left=self.time_left)
 
     def read_back(self, key: str, content: Content) -> CopyResult:
         """Return the result of a copy that an earlier invocation completed, from the object itself."""
-        return describe_existing_object(self.client, self.bucket, key, content=content, time_left=self.time_left)
+        return read_existing_object(S3Reader(self.client, self.bucket), key, content, time_left=self.time_left)
 
 
 @dataclass(frozen=True, kw_only=True)

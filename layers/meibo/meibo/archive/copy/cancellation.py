@@ -1,4 +1,4 @@
-"""Cancellation of a copy's threads, and the retry budget of each transfer."""
+"""Cancellation of the threads of a copy, and retry budgets."""
 
 from __future__ import annotations
 
@@ -14,41 +14,35 @@ if TYPE_CHECKING:
     from meibo.archive.copy.model import CopyOptions, Counts
 
 PROGRESS_SHARE = 128
-"""A retry budget is restored after this share of a part, so a server that sends single bytes is not retried forever."""
+"""A retry budget is restored after this share of a part. Retries of a server that sends single bytes are limited."""
 
 
 class CancelledError(Exception):
-    """The copy was cancelled; raised in its threads only, never to the caller of ``copy``."""
+    """The copy was cancelled. It is raised in the threads of the copy, never to the caller of ``copy``."""
 
 
 class CancelToken:
-    """Cancels all threads of a copy, on the first error or at the deadline.
+    """Cancels all threads of a copy, on the first error or when the time is over.
 
-    ``changed`` guards the state that the threads share; threads wait on it for a change of that state, for the end of
-    a backoff, or for cancellation. ``deadline`` returns the seconds that the invocation has left.
+    ``changed`` guards the state that the threads share. Threads wait on it for a change of that state, for the end of
+    a backoff, or for cancellation. ``time_left`` returns the seconds that the invocation has left.
     """
 
-    def __init__(self, options: CopyOptions, deadline: Callable[[], float] | None) -> None:
+    def __init__(self, options: CopyOptions, time_left: Callable[[], float] | None) -> None:
         self.changed = threading.Condition()
-        self._deadline = deadline
+        self._time_left = time_left
         self._reserve_seconds = options.reserve_seconds
         self._callbacks: list[Callable[[], None]] = []
         self._reason: BaseException | None = None
 
-    @property
-    def is_cancelled(self) -> bool:
-        """True after the copy was cancelled."""
-        return self._reason is not None
-
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Register a callback for the cancelling thread, such as the shutdown of another thread's socket."""
+        """Register a callback that the cancelling thread runs, such as the shutdown of a socket."""
         self._callbacks.append(callback)
 
     def cancel(self, reason: BaseException) -> None:
         """Cancel the copy; the first reason is the error that the copy raises."""
         with self.changed:
-            if self._reason is None:
-                self._reason = reason
+            self._reason = self._reason or reason
             self.changed.notify_all()
         for callback in self._callbacks:
             callback()
@@ -60,9 +54,9 @@ class CancelToken:
 
     def check(self) -> None:
         """Raise CancelledError if the copy is cancelled; cancel it if its time is over."""
-        if not self.is_cancelled and self._seconds_left() == 0:
-            self.cancel(OutOfTimeError("the invocation's time ends before the copy does"))
-        if self.is_cancelled:
+        if self._reason is None and self._seconds_left() == 0:
+            self.cancel(OutOfTimeError("the copy needs more time than the invocation has left; it will be retried"))
+        if self._reason is not None:
             raise CancelledError
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
@@ -77,48 +71,54 @@ class CancelToken:
         """Sleep; raise CancelledError as soon as the copy is cancelled."""
         with self.changed:
             left = self._seconds_left()
-            self.changed.wait_for(lambda: self.is_cancelled, seconds if left is None else min(seconds, left))
+            seconds = seconds if left is None else min(seconds, left)
+            self.changed.wait_for(lambda: self._reason is not None, seconds)
         self.check()
 
     def _seconds_left(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline() - self._reserve_seconds)
+        return None if self._time_left is None else max(0.0, self._time_left() - self._reserve_seconds)
 
 
 class RetryBudget:
-    """Limits consecutive failures of a part's download or upload; progress restores the budget."""
+    """Limits consecutive failures of one operation, such as the upload of a part; progress restores the budget."""
 
-    def __init__(self, side: str, options: CopyOptions, token: CancelToken, counts: Counts) -> None:
-        self._side = side
+    def __init__(self, operation: str, options: CopyOptions, token: CancelToken, counts: Counts) -> None:
+        self._operation = operation
         self._options = options
         self._token = token
         self._counts = counts
         self._failures = 0
         self._bytes = 0
 
+    def restore(self) -> None:
+        """Restore the budget after a success."""
+        self._failures = 0
+
     def progress(self, count: int) -> None:
-        """Count bytes that were transferred since the last failure."""
+        """Count transferred bytes, and restore the budget if they are enough."""
         self._bytes += count
         if self._bytes >= self._options.part_bytes // PROGRESS_SHARE:
-            self._failures = 0
+            self.restore()
 
     def spend(
         self,
         failure: str,
         *,
-        wait: float | None = None,
+        retry_after: float | None = None,
         error: type[AwsBusyError | CopyBrokenError] = CopyBrokenError,
     ) -> None:
         """Wait before the next attempt, or raise ``error`` if the budget is spent.
 
-        The first failure is retried immediately, unless the server sent Retry-After. The backoff doubles, with jitter.
+        The first failure is retried immediately, unless the server is busy (``retry_after``, in seconds). The backoff
+        doubles with each failure and has jitter.
         """
         self._counts.breaks += 1
         self._failures += 1
         self._bytes = 0
         self._token.check()
         if self._failures >= self._options.max_attempts:
-            raise error(f"{self._side} failed {self._failures} times in a row, last with: {failure}")
-        if self._failures > 1 or wait is not None:
+            raise error(f"{self._operation} failed {self._failures} times in a row, last with: {failure}")
+        if self._failures > 1 or retry_after is not None:
             ceiling = min(self._options.backoff_seconds * 2**self._failures, self._options.max_backoff_seconds)
             jitter = random.uniform(ceiling / 2, ceiling)  # noqa: S311  (spreads load, not a secret)
-            self._token.sleep(max(jitter, min(wait or 0.0, self._options.max_backoff_seconds)))
+            self._token.sleep(max(jitter, min(retry_after or 0.0, self._options.max_backoff_seconds)))

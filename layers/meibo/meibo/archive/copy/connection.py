@@ -1,4 +1,4 @@
-"""HTTP connections that receive into a part's buffer and that another thread can interrupt."""
+"""HTTP connections that receive into the buffer of a part and that another thread can interrupt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import meibo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from urllib.parse import SplitResult
 
     from meibo.archive.copy.cancellation import CancelToken
     from meibo.archive.copy.model import CopyOptions
@@ -46,12 +45,12 @@ class Connection:
     thread waits for a stalled server after the invocation's time is over. Redirects are not followed.
     """
 
-    def __init__(self, tls: ssl.SSLContext, options: CopyOptions, token: CancelToken) -> None:
-        self._tls = tls
+    def __init__(self, tls: ssl.SSLContext | None, options: CopyOptions, token: CancelToken) -> None:
+        self._tls = tls or trust()
         self._options = options
         self._token = token
         self._http = HTTPConnection("")
-        self._origin = ""
+        self._origin: tuple[str, str] | None = None
         self._response: HTTPResponse | None = None
         token.on_cancel(self._interrupt)
 
@@ -60,10 +59,12 @@ class Connection:
     ) -> HTTPResponse:
         """Send a request and return the response, whose body is not received yet.
 
-        A response that was not read to its end is closed by the next request.
+        The next request closes a response that was not read to its end.
         """
         parts = urlsplit(url)
-        self._connect(parts)
+        if self._response is not None and not self._response.isclosed():
+            self.close()
+        self._connect(parts.scheme, parts.netloc)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         headers = {"User-Agent": f"meibo/{meibo.__version__}", **headers}
         if body is None:
@@ -76,17 +77,11 @@ class Connection:
         self._response = self._http.getresponse()
         return self._response
 
-    def _connect(self, url: SplitResult) -> None:
-        if self._response is not None and not self._response.isclosed():
+    def _connect(self, scheme: str, host: str) -> None:
+        if (scheme, host) != self._origin:
             self.close()
-        origin = f"{url.scheme}://{url.netloc}"
-        if origin != self._origin:
-            self.close()
-            self._origin = origin
-            if url.scheme == "https":
-                self._http = HTTPSConnection(url.hostname or "", url.port, context=self._tls)
-            else:
-                self._http = HTTPConnection(url.hostname or "", url.port)
+            self._origin = scheme, host
+            self._http = HTTPSConnection(host, context=self._tls) if scheme == "https" else HTTPConnection(host)
         if self._http.sock is None:
             self._http.timeout = self._options.connect_seconds
             self._http.connect()
@@ -111,7 +106,7 @@ def error_name(error: BaseException) -> str:
     return type(error).__name__
 
 
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, or None if it is absent, a date or malformed."""
+def retry_after(value: str | None) -> float:
+    """Return the seconds of a Retry-After header, or 0 if it is absent, a date or malformed."""
     # Not isdigit() alone: it also accepts digits such as "²", which float() rejects.
-    return float(value) if value and value.isascii() and value.isdigit() else None
+    return float(value) if value and value.isascii() and value.isdigit() else 0.0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from meibo.settings import MIB
 
 if TYPE_CHECKING:
     import ssl
@@ -11,10 +13,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
-MIB = 1024 * 1024
-
-Format = Literal["csv", "ndjson", "opaque"]
-Gzip = Literal["required", "never", "detect"]
+    from meibo.archive.content import Facts, FileDigest
 
 
 @dataclass(frozen=True)
@@ -41,31 +40,13 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Content:
-    """Expected content of the file, and its size limits after decompression.
-
-    ``uniform`` requires that the last record of a CSV without a header has as many fields as the first; with a header
-    this is always required. ``decode=False`` checks only the gzip header and counts no rows.
-    """
-
-    format: Format = "opaque"
-    gzip: Gzip = "detect"
-    header: bool = False
-    uniform: bool = False
-    decode: bool = True
-    max_expanded_bytes: int = 1024 * 1024 * MIB
-    max_ratio: int = 400
-    max_row_bytes: int = 64 * MIB
-
-
-@dataclass(frozen=True)
 class CopyOptions:
     """Concurrency, timeouts and retries of a copy.
 
     A copy uses at most ``workers`` times ``part_bytes`` of memory for parts, and a constant. Parts are smaller than
     ``part_bytes`` if the workers finish sooner that way, but not smaller than ``min_part_bytes``, which S3 requires:
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html. ``max_attempts`` is the number of failures in a
-    row after which a worker raises. ``reserve_seconds`` of the invocation are left to abort the upload.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html. A worker raises an error after ``max_attempts``
+    consecutive failures. ``reserve_seconds`` of the invocation are left to abort the upload.
     """
 
     workers: int = 16
@@ -98,11 +79,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class CopyResult:
-    """The archived object, with the digests and the content that were verified.
-
-    ``columns`` are the names in a CSV header, the number of fields of the first record of a CSV without a header, or
-    the keys in the first rows of NDJSON.
-    """
+    """The archived object, with its digests and the facts of its content, which were verified."""
 
     bytes: int
     sha256: str
@@ -117,3 +94,31 @@ class CopyResult:
     expanded_bytes: int | None
     already_there: bool
     counts: Counts
+
+    @classmethod
+    def of(
+        cls,
+        digest: FileDigest,
+        facts: Facts,
+        *,
+        counts: Counts,
+        etag: str = "",
+        version_id: str | None = None,
+        already_there: bool = False,
+    ) -> Self:
+        """Return the result of a file with this digest and these facts; files in a folder have no ETag or version."""
+        return cls(
+            bytes=digest.bytes,
+            sha256=digest.sha256,
+            checksum=digest.checksum,
+            checksum_algorithm=digest.algorithm.name,
+            checksum_type="FULL_OBJECT",
+            etag=etag,
+            version_id=version_id,
+            gzip=facts.gzip,
+            rows=facts.rows,
+            columns=facts.columns,
+            expanded_bytes=facts.expanded_bytes,
+            already_there=already_there,
+            counts=counts,
+        )

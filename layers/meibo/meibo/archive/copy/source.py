@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
 import ssl
 import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from meibo.archive.copy.cancellation import RetryBudget
-from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after, trust
-from meibo.errors import CopyBrokenError, LocationRefusedError
+from meibo.archive.copy.cancellation import CancelToken, RetryBudget
+from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after
+from meibo.errors import CopyBrokenError, LocationRefusedError, SourceChangedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from http.client import HTTPResponse
 
-    from meibo.archive.copy.cancellation import CancelToken
-    from meibo.archive.copy.model import CopyOptions, Counts
+    from meibo.archive.copy.model import CopyOptions, CopyResult, Counts
 
 EXPIRED = frozenset({400, 401, 403, 404, 410})
 """Statuses of an expired location. S3 responds with 403 to an expired signature, and with 400 if the signer's own
@@ -31,7 +31,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class ChangedError(Exception):
-    """The file at the location changed during the copy; never raised to the caller of ``copy``."""
+    """The file at the location changed during the copy. It is never raised to the caller of ``copy``."""
 
 
 class LocationSource:
@@ -97,42 +97,36 @@ class StreamReader:
 
 
 class Location:
-    """The current URL of a source, shared by the workers: an expired URL is replaced once for all workers."""
+    """The current URL of a source. The workers share it, so an expired URL is replaced once for all workers."""
 
-    def __init__(self, source: LocationSource, options: CopyOptions, counts: Counts) -> None:
+    def __init__(self, source: LocationSource, budget: RetryBudget, counts: Counts) -> None:
         self._source = source
-        self._max_attempts = options.max_attempts
+        self._budget = budget
         self._counts = counts
         self._lock = threading.Lock()
         self._url: str | None = None
         self._generation = 0
-        self._refusals = 0
 
     def current(self) -> tuple[str, int]:
-        """Return the URL and its generation."""
+        """Return the URL and its generation; fetch a new URL if there is none."""
         with self._lock:
             if self._url is None:
                 self._url = self._source.fetch()
                 self._counts.fetches += 1
             return self._url, self._generation
 
-    def accepted(self) -> None:
+    def accept(self) -> None:
         """Record that the server accepted a URL."""
-        self._refusals = 0
+        self._budget.restore()
 
-    def refused(self, generation: int, status: int) -> None:
-        """Fetch a new URL, unless another worker has already replaced the URL of ``generation``."""
+    def expire(self, generation: int, status: int) -> None:
+        """Discard the URL of a generation, unless another worker has already discarded it."""
         with self._lock:
-            if generation != self._generation:
-                return
-            self._refusals += 1
-            if self._refusals >= self._max_attempts:
-                raise CopyBrokenError(f"{self._refusals} new locations in a row were refused, last with {status}")
-            self._url = None
-            self._url = self._source.fetch()
-            self._generation += 1
-            self._counts.fetches += 1
-            self._counts.refreshes += 1
+            if generation == self._generation:
+                self._url = None
+                self._generation += 1
+                self._counts.refreshes += 1
+                self._budget.spend(f"status {status}")
 
 
 class LocationReader:
@@ -145,26 +139,24 @@ class LocationReader:
     def __init__(
         self, source: LocationSource, options: CopyOptions, token: CancelToken, counts: Counts, *, ranges: bool
     ) -> None:
-        self._location = Location(source, options, counts)
+        self._location = Location(source, RetryBudget("a new location", options, token, counts), counts)
         self._options = options
         self._token = token
         self._counts = counts
-        self._connection = self._new_connection()
+        self._connection = Connection(options.source_tls, options, token)
         self._response: HTTPResponse | None = None  # open response; its next byte is at _position
         self._position = 0
         self._etag: str | None = None
         self.is_ranged = ranges
         self.size: int | None = None
 
-    def _new_connection(self) -> Connection:
-        return Connection(self._options.source_tls or trust(), self._options, self._token)
-
     def for_worker(self) -> LocationReader:
         """Return a reader of the same version for another worker; with ranges, it has its own connection."""
         if not self.is_ranged:
             return self
         reader = copy.copy(self)
-        reader._connection, reader._response = self._new_connection(), None
+        reader._connection = Connection(self._options.source_tls, self._options, self._token)
+        reader._response = None
         return reader
 
     def open(self, first_bytes: int) -> None:
@@ -175,11 +167,11 @@ class LocationReader:
             self._etag = strong_etag(response)
             if response.status == 200:
                 if response.length is None and not response.chunked:
-                    raise CopyBrokenError("the response of the source has neither a length nor chunks")
+                    raise CopyBrokenError("expected a response with a length or chunks, found neither")
                 self.size, self.is_ranged = response.length, False
                 break
             if not self.is_ranged:
-                raise CopyBrokenError(f"the source responded with {response.status} to a request of the whole file")
+                raise CopyBrokenError(f"expected status 200 for the whole file, found {response.status}")
             if response.status == 206:
                 self.size = file_size(response, 0)
                 if self._etag is not None or self.size <= first_bytes:
@@ -195,20 +187,15 @@ class LocationReader:
         while filled < len(view) and offset + filled != self.size:
             failure = None
             try:
-                if self._response is None or self._response.isclosed() or self._position != offset + filled:
-                    self._response = None
-                    self._response = self._resume(offset + filled, offset + len(view), budget)
-                    self._position = offset + filled
-                response = self._response
+                response = self._response_at(offset + filled, offset + len(view), budget)
                 piece = view[filled : filled + READ_BYTES]
-                expected = len(piece) if response.length is None else max(1, min(len(piece), response.length))
                 count = response.readinto(piece)
                 filled += count
                 self._position += count
                 budget.progress(count)
-                if count < expected:
-                    if response.chunked:
-                        break
+                if response.chunked and count < len(piece):
+                    break
+                if count == 0:
                     failure = "a short body"
             except BROKEN as error:
                 failure = error_name(error)
@@ -228,8 +215,11 @@ class LocationReader:
     def _budget(self) -> RetryBudget:
         return RetryBudget("the source", self._options, self._token, self._counts)
 
-    def _resume(self, start: int, end: int, budget: RetryBudget) -> HTTPResponse:
-        """Request the bytes from ``start``: until ``end`` with ranges, or until the file ends."""
+    def _response_at(self, start: int, end: int, budget: RetryBudget) -> HTTPResponse:
+        """Return a response whose next byte is at ``start``; with ranges, a new response ends at ``end``."""
+        if self._response is not None and not self._response.isclosed() and self._position == start:
+            return self._response
+        self._response = None
         headers = {} if self._etag is None else {"If-Match": self._etag}
         if self.is_ranged:
             headers["Range"] = f"bytes={start}-{end - 1}"
@@ -246,6 +236,7 @@ class LocationReader:
                 raise ChangedError("the server no longer supports ranges")
             self._skip(response, start)
         self.size = size
+        self._response, self._position = response, start
         return response
 
     def _skip(self, response: HTTPResponse, count: int) -> None:
@@ -268,24 +259,57 @@ class LocationReader:
             try:
                 response = self._connection.request("GET", url, {"Accept-Encoding": "identity", **headers})
             except ssl.SSLCertVerificationError:
-                raise LocationRefusedError(f"the TLS certificate of {urlsplit(url).hostname} is not trusted") from None
+                raise LocationRefusedError(
+                    f"expected a trusted TLS certificate of {urlsplit(url).hostname}, found one that is not trusted"
+                ) from None
             except BROKEN as error:
                 failure = error_name(error)
             if failure is None:
                 status = response.status
                 if status in {200, 206, 412, 416}:
-                    self._location.accepted()
+                    self._location.accept()
                     return response
                 if 300 <= status < 400:
                     raise LocationRefusedError(f"the location redirects ({status}); redirects are not followed")
                 if status in EXPIRED:
-                    self._location.refused(generation, status)
+                    self._location.expire(generation, status)
                     continue
                 if status not in {408, 429} and status < 500:
-                    raise CopyBrokenError(f"the source responded with {status}")
-                failure, wait = f"status {status}", retry_after(response.headers.get("Retry-After")) or 0.0
+                    raise CopyBrokenError(f"expected status 200 or 206 from the source, found {status}")
+                failure, wait = f"status {status}", retry_after(response.headers.get("Retry-After"))
             self._connection.close()
-            budget.spend(failure, wait=wait)
+            budget.spend(failure, retry_after=wait)
+
+
+def copy_with_restarts(
+    source: LocationSource | StreamSource,
+    attempt: Callable[[LocationReader | StreamReader, CancelToken], CopyResult],
+    *,
+    options: CopyOptions,
+    time_left: Callable[[], float] | None,
+    counts: Counts,
+    ranged_attempts: int,
+) -> CopyResult:
+    """Run attempts to copy a file, each with a new reader, until the file does not change during an attempt.
+
+    Attempts after ``ranged_attempts`` read the file with one request, so that all bytes belong to the same version.
+    Raises SourceChangedError after ``max_restarts``.
+    """
+    while True:
+        token = CancelToken(options, time_left)
+        reader: LocationReader | StreamReader
+        if isinstance(source, StreamSource):
+            reader = StreamReader(source, token)
+        else:
+            reader = LocationReader(source, options, token, counts, ranges=counts.restarts < ranged_attempts)
+        try:
+            return attempt(reader, token)
+        except ChangedError as error:
+            change = str(error)
+        gc.collect()  # frees the buffers, to which the traceback of the error refers
+        counts.restarts += 1
+        if counts.restarts > options.max_restarts:
+            raise SourceChangedError(f"the copy was restarted {options.max_restarts} times, last because {change}")
 
 
 def strong_etag(response: HTTPResponse) -> str | None:
@@ -298,5 +322,5 @@ def file_size(response: HTTPResponse, start: int) -> int:
     """Return the size of the file from a 206 response; raise CopyBrokenError if its range starts elsewhere."""
     match = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match is None or int(match[1]) != start:
-        raise CopyBrokenError("the source responded to a request of a range with another range")
+        raise CopyBrokenError(f"expected a range from byte {start}, found another range in the response of the source")
     return int(match[3])

@@ -12,15 +12,15 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from meibo.archive.copy.cancellation import RetryBudget
-from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after, trust
+from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after
 from meibo.aws import busy_error, is_busy_code, put_if_absent
 from meibo.errors import ArchiveConflictError, AwsBusyError, ConfigurationError, CopyBrokenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from meibo.archive.content import Crc64Nvme, FileDigest
     from meibo.archive.copy.cancellation import CancelToken
-    from meibo.archive.copy.digest import Crc64Nvme, FileDigest
     from meibo.archive.copy.model import CopyOptions, Counts, Target
 
 URL_SECONDS = 900
@@ -43,6 +43,12 @@ class Written(NamedTuple):
     etag: str
     version_id: str | None
     already_there: bool
+
+    @classmethod
+    def of(cls, response: Mapping[str, Any], *, already_there: bool = False) -> Written:
+        """Return the object in a response of S3, which reports the version "null" without versioning."""
+        version: str | None = response.get("VersionId")
+        return cls(response["ETag"].strip('"'), None if version == "null" else version, already_there)
 
 
 class UploadedPart(NamedTuple):
@@ -86,42 +92,38 @@ class ObjectWriter:
     def create_upload(self) -> None:
         """Create the multipart upload, unless another thread has created it."""
         with self._creation:
-            if self._upload_id is not None:
-                return
-            with _reported_as("CreateMultipartUpload"):
-                response = self._client.create_multipart_upload(
-                    **self._name,
-                    **self._properties,
-                    ChecksumAlgorithm=self._checksum.name,
-                    ChecksumType="FULL_OBJECT",
-                )
-            self._upload_id = response["UploadId"]
+            if self._upload_id is None:
+                with _meibo_errors("CreateMultipartUpload"):
+                    response = self._client.create_multipart_upload(
+                        **self._name,
+                        **self._properties,
+                        ChecksumAlgorithm=self._checksum.name,
+                        ChecksumType="FULL_OBJECT",
+                    )
+                self._upload_id = response["UploadId"]
 
     def presign(self, number: int, checksum: str) -> tuple[str, dict[str, str]]:
         """Return the URL that uploads a part, and the headers that its signature covers."""
-        url = self._client.generate_presigned_url(
-            "upload_part",
-            Params={
-                **self._name,
-                "UploadId": self._upload_id,
-                "PartNumber": number,
-                **self._checksum_parameter(checksum),
-            },
-            ExpiresIn=URL_SECONDS,
-        )
+        parameters = {
+            **self._name,
+            "UploadId": self._upload_id,
+            "PartNumber": number,
+            **self._checksum_parameter(checksum),
+        }
+        url = self._client.generate_presigned_url("upload_part", Params=parameters, ExpiresIn=URL_SECONDS)
         return url, {f"x-amz-checksum-{self._checksum.name.lower()}": checksum}
 
     def complete_upload(self, parts: Sequence[UploadedPart], digest: FileDigest) -> Written:
         """Make the object visible if no object has this key. S3 verifies its size and its checksum."""
-        listed: list[Any] = [
+        numbered: list[Any] = [
             {"PartNumber": part.number, "ETag": part.etag, **self._checksum_parameter(part.checksum)} for part in parts
         ]
-        with _reported_as("CompleteMultipartUpload"):
+        with _meibo_errors("CompleteMultipartUpload"):
             try:
-                response: Mapping[str, Any] = self._client.complete_multipart_upload(
+                response = self._client.complete_multipart_upload(
                     **self._name,
                     UploadId=self._upload_id or "",
-                    MultipartUpload={"Parts": listed},
+                    MultipartUpload={"Parts": numbered},
                     ChecksumType="FULL_OBJECT",
                     MpuObjectSize=digest.bytes,
                     IfNoneMatch="*",
@@ -134,7 +136,7 @@ class ObjectWriter:
                     raise
             else:
                 self._upload_id = None
-                return Written(response["ETag"].strip('"'), _version(response), already_there=False)
+                return Written.of(response)
         written = self._compare(digest, "CompleteMultipartUpload", code)
         if code != "NoSuchUpload":
             self.abort()
@@ -142,7 +144,7 @@ class ObjectWriter:
 
     def put(self, data: memoryview, digest: FileDigest, wait: Callable[[float], None]) -> Written:
         """Write a file of one part. ``wait`` sleeps between attempts while another write of the key is in progress."""
-        with _reported_as("PutObject"):
+        with _meibo_errors("PutObject"):
             response = put_if_absent(
                 self._client,
                 data,
@@ -155,9 +157,7 @@ class ObjectWriter:
                 ChecksumAlgorithm=self._checksum.name,
                 **self._checksum_parameter(digest.checksum),
             )
-        if response is None:
-            return self._compare(digest, "PutObject", "PreconditionFailed")
-        return Written(response["ETag"].strip('"'), _version(response), already_there=False)
+        return self._compare(digest, "PutObject", "PreconditionFailed") if response is None else Written.of(response)
 
     def abort(self) -> None:
         """Abort the upload if there is one. If S3 rejects the request, the bucket's lifecycle rule aborts it later."""
@@ -168,13 +168,15 @@ class ObjectWriter:
 
     def _compare(self, digest: FileDigest, operation: str, code: str) -> Written:
         """Return the object at the key if it has this content; raise ArchiveConflictError if it has other content."""
-        with _reported_as("HeadObject"):
+        with _meibo_errors("HeadObject"):
             try:
-                head: Mapping[str, Any] = self._client.head_object(**self._name, ChecksumMode="ENABLED")
+                head = self._client.head_object(**self._name, ChecksumMode="ENABLED")
             except ClientError as error:
                 if _status(error) != 404:
                     raise
-                raise CopyBrokenError(f"{operation} failed with {code}, but no object exists") from error
+                raise CopyBrokenError(
+                    f"{operation} failed with {code}, which means that the object exists, but HeadObject found none"
+                ) from error
             is_same = head["ContentLength"] == digest.bytes
             checksum = head.get(f"Checksum{self._checksum.name}")
             if is_same and head.get("ChecksumType") == "FULL_OBJECT" and checksum is not None:
@@ -183,7 +185,7 @@ class ObjectWriter:
                 is_same = self._existing_sha256() == digest.sha256
         if not is_same:
             raise ArchiveConflictError(f"{self._target.key} already contains another file, which was not changed")
-        return Written(head["ETag"].strip('"'), _version(head), already_there=True)
+        return Written.of(head, already_there=True)
 
     def _existing_sha256(self) -> str:
         digest = hashlib.sha256()
@@ -201,7 +203,7 @@ class PartUploader:
         self._options = options
         self._token = token
         self._counts = counts
-        self._connection = Connection(options.target_tls or trust(), options, token)
+        self._connection = Connection(options.target_tls, options, token)
 
     def close(self) -> None:
         """Close the connection."""
@@ -225,23 +227,19 @@ class PartUploader:
                 self._connection.close()
                 budget.spend(failure, error=AwsBusyError)
                 continue
-            if response.status == 200:
+            status = response.status
+            if status == 200:
                 self._counts.parts += 1
                 return UploadedPart(number, response.headers["ETag"], checksum)
+            if status in {301, 307}:
+                raise _redirect_error(url, status, body)
             match = CODE.search(body)
-            code = match[1].decode() if match else f"status {response.status}"
-            is_busy = response.status in {408, 429} or response.status >= 500 or is_busy_code(code)
-            if is_busy or response.status == 409 or code == "BadDigest":
-                error_class = AwsBusyError if is_busy else CopyBrokenError
-                budget.spend(code, wait=retry_after(response.headers.get("Retry-After")) or 0.0, error=error_class)
-            elif response.status in {301, 307}:
-                raise _redirect_error(url, response.status, body)
-            elif code in PERMANENT:
-                raise ConfigurationError(
-                    f"S3 rejected UploadPart with {code}: check the function's role and the bucket"
-                )
-            else:
-                raise CopyBrokenError(f"S3 rejected UploadPart with {code}")
+            code = match[1].decode() if match else f"status {status}"
+            is_busy = status in {408, 429} or status >= 500 or is_busy_code(code)
+            if not is_busy and status != 409 and code != "BadDigest":
+                raise _rejection("UploadPart", code, status)
+            wait = retry_after(response.headers.get("Retry-After"))
+            budget.spend(code, retry_after=wait, error=AwsBusyError if is_busy else CopyBrokenError)
 
 
 def _redirect_error(url: str, status: int, body: bytes) -> AwsBusyError | ConfigurationError:
@@ -262,6 +260,26 @@ def _redirect_error(url: str, status: int, body: bytes) -> AwsBusyError | Config
     )
 
 
+def _rejection(operation: str, code: str, status: int) -> ConfigurationError | CopyBrokenError:
+    """Return the error of a request that S3 rejected for another reason than its load."""
+    if code in PERMANENT or status == 403:
+        return ConfigurationError(f"S3 rejected {operation} with {code}: check the function's role and the bucket")
+    return CopyBrokenError(f"S3 rejected {operation} with {code}")
+
+
+@contextmanager
+def _meibo_errors(operation: str) -> Iterator[None]:
+    """Raise the Meibo error for a boto3 error: AwsBusyError, ConfigurationError or CopyBrokenError."""
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        if busy := busy_error(error):
+            raise busy from error
+        if isinstance(error, ClientError):
+            raise _rejection(operation, _code(error), _status(error)) from error
+        raise CopyBrokenError(f"{operation} failed with {error_name(error)}") from error
+
+
 def _sign_with_v4(signature_version: str, **_: object) -> Any:
     return "s3v4-query" if signature_version.endswith("-query") else None
 
@@ -272,26 +290,3 @@ def _code(error: ClientError) -> str:
 
 def _status(error: ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-
-
-@contextmanager
-def _reported_as(operation: str) -> Iterator[None]:
-    """Raise the Meibo error for a boto3 error: AwsBusyError, ConfigurationError or CopyBrokenError."""
-    try:
-        yield
-    except (ClientError, BotoCoreError) as error:
-        if busy := busy_error(error):
-            raise busy from error
-        if not isinstance(error, ClientError):
-            raise CopyBrokenError(f"{operation} failed with {error_name(error)}") from error
-        code = _code(error)
-        if code in PERMANENT or _status(error) == 403:
-            message = f"S3 rejected {operation} with {code}: check the function's role and the bucket"
-            raise ConfigurationError(message) from error
-        raise CopyBrokenError(f"S3 rejected {operation} with {code}") from error
-
-
-def _version(response: Mapping[str, Any]) -> str | None:
-    """Return the version id. S3 reports "null" for a bucket without versioning."""
-    version: str | None = response.get("VersionId")
-    return None if version == "null" else version

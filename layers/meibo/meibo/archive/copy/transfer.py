@@ -1,8 +1,7 @@
-"""Copy one file: workers download and upload its parts; consumers hash and validate the parts in file order."""
+"""Copy one file: workers download and upload its parts; consumers hash and validate the parts in the file's order."""
 
 from __future__ import annotations
 
-import gc
 import itertools
 import threading
 from contextlib import ExitStack
@@ -10,18 +9,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meibo.archive.copy.cancellation import CancelledError, CancelToken
-from meibo.archive.copy.content import Inspection
-from meibo.archive.copy.digest import FileDigest, best_checksum
-from meibo.archive.copy.model import Content, CopyOptions, CopyResult, Counts
-from meibo.archive.copy.source import ChangedError, LocationReader, LocationSource, StreamReader, StreamSource
+from meibo.archive.content import Content, FileDigest, Inspection, best_checksum
+from meibo.archive.copy.cancellation import CancelledError
+from meibo.archive.copy.model import CopyOptions, CopyResult, Counts
+from meibo.archive.copy.source import copy_with_restarts
 from meibo.archive.copy.target import ObjectWriter, PartUploader
-from meibo.errors import CopyBrokenError, FileTooLargeError, SourceChangedError
+from meibo.errors import CopyBrokenError, FileTooLargeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meibo.archive.copy.cancellation import CancelToken
     from meibo.archive.copy.model import Target
+    from meibo.archive.copy.source import LocationReader, LocationSource, StreamReader, StreamSource
     from meibo.archive.copy.target import UploadedPart, Written
 
 MAX_PARTS = 10_000
@@ -34,10 +34,7 @@ CLOSE_SECONDS = 3.0
 """Maximum wait for the threads of a finished copy to end. A thread that runs code of the caller may take longer."""
 
 RANGED_ATTEMPTS = 2
-"""Maximum number of attempts that use range requests.
-
-Later attempts read the file with one request, so that all bytes belong to the same version of the file.
-"""
+"""Maximum number of attempts that use range requests."""
 
 
 def copy(
@@ -46,29 +43,21 @@ def copy(
     *,
     content: Content | None = None,
     options: CopyOptions | None = None,
-    deadline: Callable[[], float] | None = None,
+    time_left: Callable[[], float] | None = None,
 ) -> CopyResult:
     """Copy a file to S3 and validate its content, in one pass.
 
-    ``deadline`` returns the seconds that the invocation has left. If the copy fails, no object and no upload remain.
+    ``time_left`` returns the seconds that the invocation has left. If the copy fails, no object and no upload remain.
     Raises the copy errors of ``meibo.errors``. Errors of the source's callables are raised unchanged.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
-    while True:
-        token = CancelToken(options, deadline)
-        reader: LocationReader | StreamReader
-        if isinstance(source, LocationSource):
-            reader = LocationReader(source, options, token, counts, ranges=counts.restarts < RANGED_ATTEMPTS)
-        else:
-            reader = StreamReader(source, token)
-        try:
-            return Transfer(reader, target, content, options=options, token=token, counts=counts).run()
-        except ChangedError as error:
-            change = str(error)
-        gc.collect()  # frees the buffers, to which the traceback of the error refers
-        counts.restarts += 1
-        if counts.restarts > options.max_restarts:
-            raise SourceChangedError(f"the copy was restarted {options.max_restarts} times, last with: {change}")
+
+    def attempt(reader: LocationReader | StreamReader, token: CancelToken) -> CopyResult:
+        return Transfer(reader, target, content, options=options, token=token, counts=counts).run()
+
+    return copy_with_restarts(
+        source, attempt, options=options, time_left=time_left, counts=counts, ranged_attempts=RANGED_ATTEMPTS
+    )
 
 
 @dataclass(frozen=True)
@@ -119,8 +108,8 @@ def first_part_bytes(options: CopyOptions) -> int:
 
 
 @dataclass
-class Part:
-    """A part in its worker's buffer.
+class ReceivedPart:
+    """A part in the buffer of its worker.
 
     ``pending`` is the number of consumers that have not read the part. When it is 0, the buffer can be reused.
     """
@@ -138,9 +127,9 @@ class Part:
 class Transfer:
     """One attempt to copy the whole file.
 
-    Each worker owns a buffer: it receives a part, uploads it, waits until the consumers have read it, and takes the
-    next part. The number of workers therefore limits the memory. Parts are assigned in the order of the file, so the
-    consumers never wait for a part that is not assigned to a worker.
+    Each worker owns a buffer: it receives a part, uploads it, waits until the consumers have read it, and continues
+    with the next part. The number of workers therefore limits the memory. Parts are assigned in the order of the file,
+    so the consumers never wait for a part that is not assigned to a worker.
     """
 
     def __init__(
@@ -157,22 +146,20 @@ class Transfer:
         self._options = options
         self._token = token
         self._counts = counts
-        self._checksum = best_checksum()
-        self._digest = FileDigest(self._checksum)
+        self._digest = FileDigest(best_checksum())
         self._inspection = Inspection(content)
-        self._writer = ObjectWriter(target, self._checksum)
+        self._writer = ObjectWriter(target, self._digest.algorithm)
         self._resources = ExitStack()
         self._consumers = (self._hash, self._inspect)
         self._lookahead = b""  # the byte after the last part, if the size is not known
         # State that the threads share, guarded by token.changed:
         self._threads = 0
-        self._layout: Layout | None = None
-        self._count: int | None = None  # number of parts, once known
-        self._next = 0
-        self._reading = 0
-        self._received: dict[int, Part] = {}  # parts that not all consumers have read
+        self._part_count: int | None = None  # None until it is known
+        self._next_index = 0
+        self._readers = 0  # number of workers that receive a part
+        self._received: dict[int, ReceivedPart] = {}  # parts that not all consumers have read
         self._uploaded: dict[int, UploadedPart] = {}
-        self._only: Part | None = None  # the only part of a file that is written without a multipart upload
+        self._only_part: ReceivedPart | None = None  # the part of a file that is written without a multipart upload
 
     def run(self) -> CopyResult:
         """Copy the file. If an error is raised, no object and no upload remain."""
@@ -196,48 +183,27 @@ class Transfer:
         for consume in self._consumers:
             self._start("consumer", partial(self._consume, consume))
         self._start("worker", self._open)
-        self._token.wait_for(lambda: self._layout is not None)
-        layout = self._known_layout
-        for _ in range(1, layout.workers):
-            self._start("worker", lambda: self._work(self._reader.for_worker()))
-        if layout.count not in {None, 1}:
-            # Another thread creates the upload, because this thread must detect the deadline. Workers that receive a
-            # part earlier wait for the upload.
-            self._start("create", self._writer.create_upload)
         self._token.wait_for(lambda: self._threads == 0)
         facts = self._inspection.finish()
         self._token.check()
         written = self._write()
-        return CopyResult(
-            bytes=self._digest.bytes,
-            sha256=self._digest.sha256,
-            checksum=self._digest.checksum,
-            checksum_algorithm=self._checksum.name,
-            checksum_type="FULL_OBJECT",
-            etag=written.etag,
-            version_id=written.version_id,
-            gzip=facts.gzip,
-            rows=facts.rows,
-            columns=facts.columns,
-            expanded_bytes=facts.expanded_bytes,
-            already_there=written.already_there,
-            counts=self._counts,
-        )
+        return CopyResult.of(self._digest, facts, counts=self._counts, **written._asdict())
 
     def _write(self) -> Written:
-        if self._known_layout.size not in {None, self._digest.bytes}:
-            raise CopyBrokenError(f"received {self._digest.bytes} of {self._known_layout.size} bytes")
-        if self._only is None:
+        if self._reader.size not in {None, self._digest.bytes}:
+            raise CopyBrokenError(f"expected {self._reader.size} bytes, received {self._digest.bytes}")
+        if self._only_part is None:
             return self._writer.complete_upload([part for _, part in sorted(self._uploaded.items())], self._digest)
         self._counts.puts += 1
         self._counts.parts += 1
-        return self._writer.put(self._only.data, self._digest, self._token.sleep)
+        return self._writer.put(self._only_part.data, self._digest, self._token.sleep)
 
     # -- Threads
 
     def _start(self, name: str, target: Callable[[], None]) -> None:
         with self._token.changed:
             self._threads += 1
+        # Not an executor: the interpreter waits for an executor's threads, and a thread may run code of the caller.
         threading.Thread(target=self._thread, args=(target,), name=f"copy-{name}", daemon=True).start()
 
     def _thread(self, target: Callable[[], None]) -> None:
@@ -254,83 +220,85 @@ class Transfer:
 
     # -- Workers
 
-    @property
-    def _known_layout(self) -> Layout:
-        assert self._layout is not None  # noqa: S101  (set by the first worker before anything reads it)
-        return self._layout
-
     def _open(self) -> None:
-        """Send the first request, set the layout from its response, and transfer parts."""
+        """Send the first request, derive the layout from its response, start the other workers, and transfer parts."""
         self._resources.callback(self._reader.close)
         self._reader.open(first_part_bytes(self._options))
-        with self._token.changed:
-            self._layout = Layout.of(self._reader.size, self._options)
-            self._count = self._layout.count
-            self._counts.workers = self._layout.workers
-            self._token.changed.notify_all()
-        self._work(self._reader)
+        layout = Layout.of(self._reader.size, self._options)
+        self._part_count, self._counts.workers = layout.count, layout.workers
+        index = self._assign()  # before the other workers, because this reader has the response with the first part
+        for _ in range(1, layout.workers):
+            self._start("worker", lambda: self._work(self._reader.for_worker(), layout, self._assign()))
+        if layout.count not in {None, 1}:
+            # The workers that receive a part earlier wait for the upload.
+            self._start("create", self._writer.create_upload)
+        self._work(self._reader, layout, index)
 
-    def _work(self, reader: LocationReader | StreamReader) -> None:
-        """Transfer parts until all parts are assigned."""
+    def _work(self, reader: LocationReader | StreamReader, layout: Layout, index: int | None) -> None:
+        """Transfer the part that is assigned, and others until all parts are assigned."""
         uploader = PartUploader(self._writer, self._options, self._token, self._counts)
         self._resources.callback(reader.close)
         self._resources.callback(uploader.close)
         buffer: memoryview | None = None
-        while (index := self._assign()) is not None:
-            length = self._known_layout.length(index) + (self._known_layout.size is None)
+        while index is not None:
+            length = layout.length(index) + (layout.size is None)
             if buffer is None or len(buffer) < length:
                 buffer = memoryview(bytearray(length))
-            part = self._receive(reader, index, buffer[:length])
-            if part is not self._only:
-                uploaded = uploader.upload(index + 1, part.data, self._checksum.encode(part.crc))
+            part = self._receive(reader, layout, index, buffer[:length])
+            if part is not self._only_part:
+                uploaded = uploader.upload(index + 1, part.data, self._digest.algorithm.encode(part.crc))
                 with self._token.changed:
                     self._uploaded[index] = uploaded
             self._token.wait_for(part.is_consumed)
+            index = self._assign()
 
     def _assign(self) -> int | None:
         """Return the index of the next part, or None after the last.
 
         If the file is read without range requests, one worker reads at a time.
         """
-        most = self._options.workers if self._reader.is_ranged else 1
+        max_readers = self._options.workers if self._reader.is_ranged else 1
         with self._token.changed:
-            self._token.wait_for(lambda: self._next == self._count or self._reading < most)
-            index = self._next
-            if index == self._count:
+            self._token.wait_for(lambda: self._next_index == self._part_count or self._readers < max_readers)
+            index = self._next_index
+            if index == self._part_count:
                 return None
             if index == MAX_PARTS:
                 raise FileTooLargeError(
-                    f"the file has more than {MAX_PARTS} parts of {self._options.part_bytes} bytes; raise the part size"
+                    f"expected at most {MAX_PARTS} parts of {self._options.part_bytes} bytes, found more; raise the"
+                    " part size"
                 )
-            self._next += 1
-            self._reading += 1
+            self._next_index += 1
+            self._readers += 1
             return index
 
-    def _receive(self, reader: LocationReader | StreamReader, index: int, buffer: memoryview) -> Part:
+    def _receive(
+        self, reader: LocationReader | StreamReader, layout: Layout, index: int, buffer: memoryview
+    ) -> ReceivedPart:
         """Receive a part and pass it to the consumers."""
-        layout, ahead = self._known_layout, len(self._lookahead)
-        buffer[:ahead] = self._lookahead
-        filled = ahead + reader.read(buffer[ahead:], layout.offset(index) + ahead)
-        is_last = index + 1 == self._count
+        start = len(self._lookahead)
+        buffer[:start] = self._lookahead
+        filled = start + reader.read(buffer[start:], layout.offset(index) + start)
+        is_last = index + 1 == self._part_count
         if layout.size is None:
             # One byte more than the size of the part was requested. If it was not received, this part is the last.
             is_last = filled < len(buffer)
             self._lookahead = b"" if is_last else bytes(buffer[-1:])
             filled -= len(self._lookahead)
         data = buffer[:filled]
-        part = Part(index, data, self._checksum.update(data), pending=len(self._consumers))
+        part = ReceivedPart(index, data, self._digest.algorithm.update(data), pending=len(self._consumers))
         with self._token.changed:
-            self._reading -= 1
+            self._readers -= 1
             if is_last:
-                self._count = index + 1
-                self._only = part if index == 0 else None
+                self._part_count = index + 1
+                self._only_part = part if index == 0 else None
             self._received[index] = part
             self._token.changed.notify_all()
         return part
 
     # -- Consumers
 
-    def _consume(self, consume: Callable[[Part], None]) -> None:
+    def _consume(self, consume: Callable[[ReceivedPart], None]) -> None:
         """Pass all parts to a consumer, in the order of the file."""
         for index in itertools.count():
             part = self._wait_for_part(index)
@@ -343,15 +311,14 @@ class Transfer:
                     del self._received[index]
                     self._token.changed.notify_all()
 
-    def _wait_for_part(self, index: int) -> Part | None:
-        with self._token.changed:
-            self._token.wait_for(lambda: index in self._received or index == self._count)
-            return self._received.get(index)
+    def _wait_for_part(self, index: int) -> ReceivedPart | None:
+        self._token.wait_for(lambda: index in self._received or index == self._part_count)
+        return self._received.get(index)
 
-    def _hash(self, part: Part) -> None:
+    def _hash(self, part: ReceivedPart) -> None:
         self._digest.add(part.data, part.crc)
 
-    def _inspect(self, part: Part) -> None:
+    def _inspect(self, part: ReceivedPart) -> None:
         for start in range(0, len(part.data), INSPECT_BYTES):
             self._token.check()
             self._inspection.feed(part.data[start : start + INSPECT_BYTES])

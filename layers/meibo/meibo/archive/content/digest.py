@@ -11,9 +11,10 @@ Bytes = bytes | bytearray | memoryview
 
 
 class Crc64Nvme:
-    """CRC64NVME, computed by awscrt. The CRC of a file is combined from those of its parts at no cost."""
+    """CRC64NVME of awscrt. The CRC of a file is combined from the CRCs of its parts, without reading them again."""
 
     name: Literal["CRC64NVME", "CRC32"] = "CRC64NVME"
+    bytes = 8
 
     def __init__(self) -> None:
         from awscrt import checksums  # noqa: PLC0415  (a native library that is not available on every platform)
@@ -21,39 +22,36 @@ class Crc64Nvme:
         self._update, self._combine = checksums.crc64nvme, checksums.combine_crc64nvme
 
     def update(self, data: Bytes, crc: int = 0) -> int:
-        """Return ``crc`` extended by more bytes."""
+        """Return ``crc`` extended by ``data``."""
         value: int = self._update(data, crc)
         return value
 
     def append(self, crc: int, data: Bytes, data_crc: int) -> int:
-        """Return ``crc`` extended by a part whose CRC is known."""
+        """Return ``crc`` extended by ``data``, whose own CRC is ``data_crc``."""
         value: int = self._combine(crc, data_crc, len(data))
         return value
 
     def encode(self, crc: int) -> str:
         """Return a CRC in the format that S3 requires: big-endian and base64."""
-        return base64.b64encode(crc.to_bytes(8, "big")).decode()
+        return base64.b64encode(crc.to_bytes(self.bytes, "big")).decode()
 
 
 class Crc32(Crc64Nvme):
-    """CRC32 of zlib, if awscrt is not available. Combining would take 15 ms per part in Python."""
+    """CRC32 of zlib, for platforms without awscrt. Combining two CRCs in Python would take 15 ms per part."""
 
     name = "CRC32"
+    bytes = 4
 
     def __init__(self) -> None:
-        """Require no library: zlib is part of Python."""
+        """Do not import awscrt."""
 
     def update(self, data: Bytes, crc: int = 0) -> int:
-        """Return ``crc`` extended by more bytes."""
+        """Return ``crc`` extended by ``data``."""
         return zlib.crc32(data, crc)
 
-    def append(self, crc: int, data: Bytes, data_crc: int) -> int:  # noqa: ARG002  (zlib cannot combine)
-        """Return ``crc`` extended by a part."""
+    def append(self, crc: int, data: Bytes, data_crc: int) -> int:  # noqa: ARG002  (zlib cannot combine CRCs)
+        """Return ``crc`` extended by ``data``."""
         return zlib.crc32(data, crc)
-
-    def encode(self, crc: int) -> str:
-        """Return a CRC in the format that S3 requires."""
-        return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
 def best_checksum() -> Crc64Nvme:
@@ -65,18 +63,19 @@ def best_checksum() -> Crc64Nvme:
 
 
 class FileDigest:
-    """SHA-256 and CRC of a file, from its parts in order."""
+    """SHA-256 and CRC of a file whose parts are added in order."""
 
-    def __init__(self, checksum: Crc64Nvme) -> None:
-        self._checksum = checksum
+    def __init__(self, algorithm: Crc64Nvme) -> None:
+        self.algorithm = algorithm
+        self.bytes = 0
         self._sha256 = hashlib.sha256()
         self._crc = 0
-        self.bytes = 0
 
-    def add(self, data: memoryview, crc: int) -> None:
-        """Add the next part, whose CRC is known."""
+    def add(self, data: memoryview, crc: int | None = None) -> None:
+        """Add the next part; ``crc`` is its CRC, if it is known."""
+        crc = self.algorithm.update(data) if crc is None else crc
         self._sha256.update(data)
-        self._crc = self._checksum.append(self._crc, data, crc)
+        self._crc = self.algorithm.append(self._crc, data, crc)
         self.bytes += len(data)
 
     @property
@@ -87,4 +86,4 @@ class FileDigest:
     @property
     def checksum(self) -> str:
         """CRC of the file in the format that S3 requires."""
-        return self._checksum.encode(self._crc)
+        return self.algorithm.encode(self._crc)

@@ -77,9 +77,9 @@ class _Rows:
         """Count the rows that end in the next chunk."""
         start, end = chunk.find(b"\n") + 1, chunk.rfind(b"\n") + 1
         self._add_lines(chunk[:start])
-        lines = chunk[start:end]
-        if lines and (self._row or len(lines) > self._max_row_bytes or not self._count_lines(lines)):
-            self._add_lines(lines)
+        is_simple = not self._row and end - start <= self._max_row_bytes
+        if start < end and not (is_simple and self._count_lines(chunk, start, end)):
+            self._add_lines(chunk[start:end])
         self._add_lines(chunk[end:])
 
     def _add_lines(self, data: bytes) -> None:
@@ -105,8 +105,11 @@ class _Rows:
         """Return true if the row continues after this line."""
         return False
 
-    def _count_lines(self, lines: bytes) -> bool:
-        """Count complete lines together, or return false if they must be added one by one."""
+    def _count_lines(self, chunk: bytes, start: int, end: int) -> bool:
+        """Count the complete lines from ``start`` to ``end`` together, or return false if each must be added.
+
+        The lines are not sliced from the chunk: that copy would take 7 % of the time.
+        """
         raise NotImplementedError
 
     def _add_row(self, row: bytes) -> None:
@@ -133,11 +136,13 @@ class CsvRows(_Rows):
         self._inside_quotes ^= bool(line.count(b'"') & 1)
         return self._inside_quotes
 
-    def _count_lines(self, lines: bytes) -> bool:
-        marks = lines.translate(None, NEITHER_QUOTE_NOR_NEWLINE)
+    def _count_lines(self, chunk: bytes, start: int, end: int) -> bool:
+        marks = chunk.translate(None, NEITHER_QUOTE_NOR_NEWLINE)
+        quotes_before, quotes_after = chunk.count(b'"', 0, start), chunk.count(b'"', end)
+        marks = marks[quotes_before + 1 : len(marks) - quotes_after]  # of the lines only
         if not self._count or b"\n\n" in marks or marks.startswith(b"\n"):
             return False  # lines without quotes may be blank
-        last = lines[lines.rfind(b"\n", 0, -1) + 1 :]
+        last = chunk[chunk.rfind(b"\n", start, end - 1) + 1 or start : end]
         outside, *others = marks.replace(b'""', b"").split(b'"')  # alternately outside and inside of quotes
         if len(others) & 1 or last.count(b'"') & 1:
             return False
@@ -192,11 +197,13 @@ class NdjsonRows(_Rows):
         super().__init__(max_row_bytes)
         self._keys: dict[str, None] = {}
 
-    def _count_lines(self, lines: bytes) -> bool:
+    def _count_lines(self, chunk: bytes, start: int, end: int) -> bool:
         if self._count < KEY_ROWS:
             return False
         # A list of lines takes a third of the time of a loop that finds each newline.
-        rows = io.BytesIO(lines).readlines()
+        lines = io.BytesIO(chunk)
+        lines.seek(start)
+        rows = lines.readlines(end - start)
         if set(map(_first_byte, rows)) != {ord("{")}:
             return False
         self._count += len(rows)
