@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,6 @@ STACK = "meibo"
 MAX_START_SECONDS = 60
 MAX_DEPLOY_SECONDS = 300
 DEFAULTS = {name: str(declared["Default"]) for name, declared in read_template()["Parameters"].items()}
-# Prompts of `sam deploy --guided` before and after those for the parameters: stack and region; confirm the change set,
-# create roles, disable rollback, save the answers, file and environment of the configuration. An empty answer accepts
-# the default.
-BEFORE, AFTER = ["", ""], ["", "", "", "", "", ""]
 CONFIRM_CHANGE_SET = "y"
 
 pytestmark = pytest.mark.timeout(6 * MAX_DEPLOY_SECONDS)
@@ -50,14 +46,14 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Cloud:
-    """An AWS on loopback, and a home folder with a SAM configuration of its own."""
+    """An AWS on loopback, and a home folder with a copy of the repository's SAM configuration."""
 
     endpoint: str
     home: Path
 
     @property
     def configuration(self) -> Path:
-        """The samconfig.toml that ``sam deploy`` reads and writes."""
+        """The samconfig.toml that ``sam deploy`` reads."""
         return self.home / "samconfig.toml"
 
     def client(self, service: str) -> Any:
@@ -65,8 +61,8 @@ class Cloud:
         credentials = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
         return boto3.client(service, region_name=REGION, endpoint_url=self.endpoint, **credentials)  # type: ignore[call-overload]  # any service
 
-    def deploy(self, *arguments: str, answers: Sequence[str] = ()) -> Deployment:
-        """Run ``sam deploy``, answer its prompts, confirm the change set, and return the stack."""
+    def deploy(self, *arguments: str) -> Deployment:
+        """Run ``sam deploy``, confirm the change set, and return the stack."""
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -85,7 +81,7 @@ class Cloud:
             [str(SAM), "deploy", "--config-file", str(self.configuration), *arguments],
             cwd=ROOT,
             env=environment,
-            input="".join(f"{answer}\n" for answer in [*answers, CONFIRM_CHANGE_SET]),
+            input=f"{CONFIRM_CHANGE_SET}\n",
             capture_output=True,
             text=True,
             timeout=MAX_DEPLOY_SECONDS,
@@ -147,9 +143,8 @@ def _wait_for(server: subprocess.Popen[bytes], endpoint: str) -> None:
 
 @pytest.fixture(scope="module")
 def created(cloud: Cloud) -> Deployment:
-    """The stack after ``sam deploy --guided`` with the defaults, except for one parameter."""
-    answers = ["30" if name == "MaxSilenceHours" else "" for name in DEFAULTS]
-    return cloud.deploy("--guided", answers=[*BEFORE, *answers, *AFTER])
+    """The stack after the first ``sam deploy``, without a parameter."""
+    return cloud.deploy()
 
 
 def _changes(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str | None, str | None]]:
@@ -158,11 +153,9 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[s
     }
 
 
-def test_guided_deployment_creates_the_stack_with_the_answers_and_the_defaults(
-    cloud: Cloud, created: Deployment
-) -> None:
+def test_first_deployment_creates_the_stack_with_the_defaults(cloud: Cloud, created: Deployment) -> None:
     assert created.status == "CREATE_COMPLETE"
-    assert _changes(DEFAULTS, created.parameters) == {"MaxSilenceHours": (DEFAULTS["MaxSilenceHours"], "30")}
+    assert _changes(DEFAULTS, created.parameters) == {}
 
     # Each function has the packaged code.
     assert len(created.environments) == len(list((ROOT / "functions").glob("*/app.py")))
@@ -175,45 +168,39 @@ def test_guided_deployment_creates_the_stack_with_the_answers_and_the_defaults(
     assert arns == [created.outputs["ExportWorkflowArn"]]
 
 
+def test_deployment_does_not_change_the_configuration_file(cloud: Cloud, created: Deployment) -> None:
+    assert cloud.configuration.read_text(encoding="utf-8") == (ROOT / "samconfig.toml").read_text(encoding="utf-8")
+
+
 def test_update_changes_the_named_parameter_and_no_other(cloud: Cloud, created: Deployment) -> None:
+    # given
+    before = cloud.describe()
+
     # when
     updated = cloud.deploy("--parameter-overrides", "MaxRemovals=10")
 
     # then
     assert updated.status == "UPDATE_COMPLETE"
-    assert _changes(created.parameters, updated.parameters) == {"MaxRemovals": ("50", "10")}
+    assert _changes(before.parameters, updated.parameters) == {"MaxRemovals": ("50", "10")}
 
     # and: it arrives in the function that reads it, and nothing else changed or was replaced
-    assert updated.outputs == created.outputs
-    assert updated.environments.keys() == created.environments.keys()
-    changed = {
-        name: _changes(created.environments[name], variables) for name, variables in updated.environments.items()
-    }
+    assert updated.outputs == before.outputs
+    assert updated.environments.keys() == before.environments.keys()
+    changed = {name: _changes(before.environments[name], variables) for name, variables in updated.environments.items()}
     # moto does not convert a parameter of the type Number to a string, as Lambda does.
     (changes,) = (changes for changes in changed.values() if changes)
     assert {name: tuple(map(str, values)) for name, values in changes.items()} == {"MEIBO_MAX_REMOVALS": ("50", "10")}
 
 
-def test_deployment_without_overrides_goes_back_to_the_saved_parameters(cloud: Cloud, created: Deployment) -> None:
-    # given: a parameter that was changed on the command line, and so is not saved
-    cloud.deploy("--parameter-overrides", "MaxRemovals=20")
+def test_omitted_parameters_keep_their_previous_values(cloud: Cloud, created: Deployment) -> None:
+    # given: a schedule that was enabled on the command line
+    enabled = cloud.deploy("--parameter-overrides", "ScheduleState=ENABLED", "MaxRemovals=20")
+    assert enabled.parameters["ScheduleState"] == "ENABLED"
 
-    # when
-    deployed = cloud.deploy()
-
-    # then: the README says to change saved parameters in the file
-    assert deployed.parameters == created.parameters
-
-
-def test_changed_file_changes_the_named_parameter_and_no_other(cloud: Cloud, created: Deployment) -> None:
-    # given
-    saved = cloud.configuration.read_text(encoding="utf-8")
-    disabled = r"ScheduleState=\"DISABLED\""
-    assert saved.count(disabled) == 1
-    cloud.configuration.write_text(saved.replace(disabled, r"ScheduleState=\"ENABLED\""), encoding="utf-8")
-
-    # when
-    deployed = cloud.deploy()
+    # when: the stack is deployed without parameters, for example to upgrade it, and with another parameter
+    upgraded = cloud.deploy()
+    changed = cloud.deploy("--parameter-overrides", "MaxSilenceHours=30")
 
     # then
-    assert _changes(created.parameters, deployed.parameters) == {"ScheduleState": ("DISABLED", "ENABLED")}
+    assert upgraded.parameters == enabled.parameters
+    assert _changes(enabled.parameters, changed.parameters) == {"MaxSilenceHours": ("26", "30")}
