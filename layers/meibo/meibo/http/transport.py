@@ -29,6 +29,7 @@ from meibo.errors import (
     RequestRefusedError,
     WrongFormatError,
 )
+from meibo.http.proxy import proxy_failure, proxy_for
 from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, ConcurrencyLimiter, RateLimiter, TimeLeft
 
 CONNECT_TIMEOUT_SECONDS: Final = 6.0
@@ -166,6 +167,7 @@ class HttpTransport:
             response.close()
 
     def _repeat(self, request: ProviderRequest, *, stream: bool) -> tuple[requests.Response, bytes | None]:
+        proxy_for(request.url)
         attempt, unknown_host, start = 0, 0, self._clock.now()
         while True:
             self.rate_limiter.wait_for_turn(request.bucket)
@@ -358,7 +360,8 @@ def _failure(error: BaseException) -> _Failure:
             permanent=True,
         )
     if "ProxyError" in kinds:
-        return _proxy_failure(causes)
+        failure = proxy_failure(causes)
+        return _Failure(failure.reason, had_no_effect=True, permanent=failure.permanent)
     if kinds & {"InvalidURL", "MissingSchema", "InvalidSchema", "LocationParseError", "InvalidHeader"}:
         return _Failure(
             "cannot be called: its URL or a header value is not valid; check the domain and the secret",
@@ -376,21 +379,6 @@ def _failure(error: BaseException) -> _Failure:
         f"did not return a response ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})",
         had_no_effect=bool(not_connected),
     )
-
-
-def _proxy_failure(causes: Sequence[BaseException]) -> _Failure:
-    # http.client reports the proxy's status in the text of an OSError only.
-    statuses = [re.match(r"Tunnel connection failed: ([0-9]{3})", str(cause)) for cause in causes]
-    status = next((match[1] for match in statuses if match), None)
-    if status == "407":
-        reason = (
-            "cannot be reached: the proxy requires credentials (407); set HTTPS_PROXY=http://user:password@host:port"
-        )
-    elif status is not None:
-        reason = f"cannot be reached: the proxy rejected the connection ({status}); allow the host in the proxy's rules"
-    else:
-        reason = "cannot be reached: the proxy in HTTPS_PROXY does not respond; check its host and port"
-    return _Failure(reason, had_no_effect=True, permanent=status is not None and status < "500")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
