@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from meibo.changes.messages import ACTIONS, EMAIL, MAX_MEMBERS, VERSION, parse_change
+from meibo.changes.messages import (
+    ACTIONS,
+    EMAIL,
+    MAX_MEMBERS,
+    VERSION,
+    Change,
+    InvalidChange,
+    validate_change,
+)
 from meibo.errors import ConfigurationError
 
 # The limit of the queue (MaximumMessageSize in the template) less the other fields of a message.
@@ -64,11 +72,11 @@ class SheetFault:
 class Sheet:
     """The changes of a valid file."""
 
-    changes: tuple[Mapping[str, Any], ...]
+    changes: tuple[Change, ...]
 
     def count(self, action: str) -> int:
         """Return the number of members of an action."""
-        return sum(len(change["members"]) for change in self.changes if change["action"] == action)
+        return sum(len(change.members) for change in self.changes if change.action == action)
 
 
 class SheetError(ConfigurationError):
@@ -96,13 +104,25 @@ def read_sheet(
         faults.append(SheetFault(0, "invitations require --client-id and --inviter"))
     for row in resolved:
         # The function validates a change in the same way. Each row is a change here, so that its faults have its line.
-        (change,) = _changes([row], common, invitation or _PLACEHOLDER)
-        for fault in parse_change(json.dumps(change), max_removals=MAX_MEMBERS).faults:
-            name = fault.path.removeprefix("$.").replace("members[0]", "member")
-            faults.append(SheetFault(row.line, f"{name}: {fault.problem}"))
+        faults += _faults(row.line, next(_changes([row], common, invitation or _PLACEHOLDER)))
+    changes: list[Change] = []
+    if not faults:
+        for change in _changes(resolved, common, invitation):
+            if isinstance(change, InvalidChange):
+                faults += _faults(0, change)
+            else:
+                changes.append(change)
     if faults:
         raise SheetError(faults)
-    return Sheet(tuple(_changes(resolved, common, invitation)))
+    return Sheet(tuple(changes))
+
+
+def _faults(line: int, change: Change | InvalidChange) -> list[SheetFault]:
+    faults = change.faults if isinstance(change, InvalidChange) else ()
+    return [
+        SheetFault(line, f"{fault.path.removeprefix('$.').replace('members[0]', 'member')}: {fault.problem}")
+        for fault in faults
+    ]
 
 
 def _rows(path: Path) -> tuple[list[Row], list[SheetFault]]:
@@ -183,7 +203,7 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[SheetFault]:
 
 def _changes(
     rows: Sequence[Row], common: Mapping[str, Any], invitation: Mapping[str, Any] | None
-) -> Iterator[Mapping[str, Any]]:
+) -> Iterator[Change | InvalidChange]:
     groups: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for row in rows:
         groups.setdefault((row.organization, row.action, row.roles), []).append(row.member)
@@ -202,7 +222,7 @@ def _changes(
                 change["invitation"] = dict(invitation or {})
             if action == "remove":
                 change["confirm_removals"] = len(portion)
-            yield change
+            yield validate_change(change)
 
 
 def _portions(members: Sequence[str]) -> Iterator[list[str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import boto3
 import typer
 
+from meibo.changes.messages import Change
 from meibo.changes.queue import encode_message
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ class Queues:
         attributes = self.client.get_queue_attributes(QueueUrl=self.dead_letters, AttributeNames=["All"])["Attributes"]
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
-    def send(self, change: Mapping[str, Any], *, deduplication_id: str) -> str:
-        """Send a change and return the message id. SQS drops a message with the deduplication id of another."""
+    def send(self, change: Change, *, deduplication_id: str) -> str:
+        """Send a change and return the message id. SQS drops a message if its deduplication id was used before."""
         return self.client.send_message(
             QueueUrl=self.changes,
             MessageBody=encode_message(change),
-            MessageGroupId=change["organization_id"],
+            MessageGroupId=change.organization_id,
             MessageDeduplicationId=deduplication_id,
         )["MessageId"]
 

@@ -92,7 +92,7 @@ def test_fields_are_always_named_in_the_request() -> None:
             lambda d: auth0(d).update(domain="https://acme.auth0.com"),
             "sources[0].domain: expected a host name such as acme.jp.auth0.com",
         ),
-        (lambda d: auth0(d).update(client_secret="hunter2"), "sources[0].client_secret: is not a known key"),
+        (lambda d: auth0(d).update(client_secret="hunter2"), "sources[0].client_secret: is not allowed here"),
         (lambda d: cybozu(d).update(name="acme"), "sources[1].name: 'acme' is already the name of sources[0]"),
         (lambda d: cybozu(d).update(name="Example!"), "sources[1].name: "),
         (lambda d: cybozu(d).update(base_url="http://example.cybozu.com"), "sources[1].base_url: "),
@@ -147,7 +147,7 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (
             lambda d: auth0(d)["exports"].append({"dataset": "organizations", "limit": 5}),
-            "sources[0].exports[3].limit: is not a known key",
+            "sources[0].exports[3].limit: is not allowed here",
         ),
         (
             lambda d: cybozu(d)["exports"].append({"dataset": "user_services", "format": "ndjson"}),

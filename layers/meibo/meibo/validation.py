@@ -19,7 +19,7 @@ _EXPECTED: Final[dict[str, str]] = {}
 # Types of pydantic's errors: https://docs.pydantic.dev/latest/errors/validation_errors/
 _PROBLEMS: Final = {
     "bool_type": "expected true or false",
-    "extra_forbidden": "is not a known key; remove it or check its spelling",
+    "extra_forbidden": "is not allowed here; remove it or check its spelling",
     "greater_than_equal": "expected a number ≥ {ge}",
     "int_type": "expected an integer",
     "less_than_equal": "expected a number ≤ {le}",

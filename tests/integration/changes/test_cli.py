@@ -77,7 +77,7 @@ def test_file_with_an_invalid_line_is_not_sent(queue: ChangesSystem, meibo: Meib
     assert sent.exit_code == 2
     faults = {line.partition(":")[0]: line for line in sent.output.splitlines()}
     assert "repeats line 2" in faults["line 3"]
-    assert "organization_id: expected org_ and 16 alphanumeric characters" in faults["line 4"]
+    assert "organization_id: expected the id of an organization, such as org_0123456789abcdef" in faults["line 4"]
     assert "action: expected add, remove or invite" in faults["line 5"]
     assert "no user has this e-mail address" in faults["line 6"]
     assert "line 2" not in faults

@@ -67,5 +67,7 @@ def test_configuration_error_names_its_parameter_and_path(system: System) -> Non
     outcome = system.aws.tick()
 
     message = outcome.payload["errorMessage"]
-    assert f"SSM parameter {NAME}/a: the configuration is not valid: sources[0].password: is not a known key" in message
+    assert (
+        f"SSM parameter {NAME}/a: the configuration is not valid: sources[0].password: is not allowed here" in message
+    )
     assert f"SSM parameter {NAME}/b: the configuration is not valid: sources: " in message

@@ -166,7 +166,7 @@ def test_invitation_with_an_unknown_outcome_is_not_created_again(
     tenant.faults.add("POST */invitations", faults.reset(after_processing=True))
 
     with pytest.raises(ProviderBusyError) as caught:
-        create_invitation(client, organization, "new@example.com", InvitationTerms("portal", "HR"))
+        create_invitation(client, organization, "new@example.com", InvitationTerms(client_id="portal", inviter="HR"))
 
     assert caught.value.uncertain
     assert tenant.invitations.created == 1

@@ -12,8 +12,8 @@ from botocore.stub import Stubber
 
 from meibo.archive.outcome_record import Outcome
 from meibo.archive.storage import S3Storage
-from meibo.changes.messages import QueueMessage
-from meibo.changes.outcomes import MessageOutcomes
+from meibo.changes.messages import InvalidChange, QueueMessage
+from meibo.changes.outcome_store import OutcomeStore
 from meibo.errors import AwsBusyError
 
 
@@ -91,7 +91,7 @@ def test_outcome_record_is_written_after_a_conflicting_write_failed(harness: Sto
     # given: two invocations write the first part of a record at the same time, and the other write fails
     harness.add_responses(CONFLICT, CONFLICT, None)
     message = QueueMessage("id", "receipt", "{}", "org_0000000000000001", NOW, receive_count=1)
-    outcomes = MessageOutcomes(harness.storage, message, {"source": "acme"})
+    outcomes = OutcomeStore(harness.storage, message, InvalidChange(faults=(), source="acme"))
     outcomes.add(Outcome("auth0|1", "applied", NOW))
 
     # when

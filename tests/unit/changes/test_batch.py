@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meibo.changes.messages import by_group, parse_change, parse_queue_event
+from meibo.changes.messages import Change, by_group, parse_change, parse_queue_event
 from meibo.errors import EventError
 from meibo_local.template import ROOT
 
@@ -17,9 +17,7 @@ EVENTS = sorted((ROOT / "events").glob("change_members.*.json"))
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
 def test_sample_event_contains_valid_changes(path: Any) -> None:
     for message in parse_queue_event(json.loads(path.read_text(encoding="utf-8"))):
-        reading = parse_change(message.body, max_removals=0, group_id=message.group_id)
-
-        assert reading.faults == ()
+        assert isinstance(parse_change(message.body, max_removals=0, group_id=message.group_id), Change)
         assert message.dt == "2026-11-21"
 
 

@@ -6,13 +6,14 @@ import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meibo.archive.outcome_record import Outcome
-from meibo.changes.messages import QueueMessage, parse_change
+from meibo.changes.messages import QueueMessage, RemoveChange, parse_change
 from meibo.changes.queue import (
     MAX_MESSAGE_BYTES,
     MAX_REASON_BYTES,
@@ -27,14 +28,19 @@ NOT_ACCEPTED = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 NOW = datetime(2026, 11, 21, 18, tzinfo=UTC)
 ORGANIZATION = "org_0000000000000001"
 DELIVERY = QueueMessage("m-1", "receipt", "{not json", ORGANIZATION, NOW, 1)
-CHANGE = {
-    "version": 1,
-    "change_id": "hr-1",
-    "source": "acme",
-    "organization_id": ORGANIZATION,
-    "action": "remove",
-    "members": ["auth0|1"],
-}
+
+
+def _change(*members: str, **more: Any) -> RemoveChange:
+    # Not validated, so that a member or another field can be of any length.
+    return RemoveChange.model_construct(
+        version=1,
+        change_id="hr-1",
+        source="acme",
+        organization_id=ORGANIZATION,
+        action="remove",
+        members=members,
+        **more,
+    )
 
 
 def _rejected(*members: str, reason: str | None = "Auth0 refuses it (400)") -> list[Outcome]:
@@ -56,15 +62,15 @@ def test_dead_letter_of_an_unreadable_message_is_the_message_as_received() -> No
 
 def test_dead_letter_is_a_valid_change_of_the_rejected_members() -> None:
     # given: a change that was redriven
-    document = {**CHANGE, "members": ["auth0|1", "auth0|2", "auth0|3"], "confirm_removals": 3, "rejections": ["old"]}
+    change = _change("auth0|1", "auth0|2", "auth0|3", confirm_removals=3, rejections=["old"])
 
     # when
-    dead_letter = dead_letter_of_members(DELIVERY, document, _rejected("auth0|1", "auth0|3"))
+    dead_letter = dead_letter_of_members(DELIVERY, change, _rejected("auth0|1", "auth0|3"))
 
     # then
-    reading = parse_change(dead_letter.body, max_removals=0, group_id=ORGANIZATION)
-    assert reading.change
-    assert reading.change.members == ("auth0|1", "auth0|3")
+    part = parse_change(dead_letter.body, max_removals=0, group_id=ORGANIZATION)
+    assert isinstance(part, RemoveChange)
+    assert part.members == ("auth0|1", "auth0|3")
     assert json.loads(dead_letter.body)["rejections"] == [
         {"code": "refused", "reason": "Auth0 refuses it (400)", "members": ["auth0|1", "auth0|3"]}
     ]
@@ -75,7 +81,7 @@ def test_dead_letter_of_many_long_ids_omits_the_reason_of_each_id() -> None:
     members = [f"samlp|{'長' * 70}|{number:04d}" for number in range(1000)]
 
     # when
-    dead_letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, _rejected(*members))
+    dead_letter = dead_letter_of_members(DELIVERY, _change(*members), _rejected(*members))
 
     # then
     assert _size(dead_letter) <= MAX_MESSAGE_BYTES
@@ -86,7 +92,7 @@ def test_dead_letter_of_many_long_ids_omits_the_reason_of_each_id() -> None:
 
 
 def test_dead_letter_contains_only_characters_that_sqs_accepts() -> None:
-    dead_letter = dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|\ufffe\uffff"))
+    dead_letter = dead_letter_of_members(DELIVERY, _change("auth0|1"), _rejected("auth0|\ufffe\uffff"))
 
     assert "\ufffe" not in dead_letter.body
     assert "\uffff" not in dead_letter.body
@@ -95,7 +101,7 @@ def test_dead_letter_contains_only_characters_that_sqs_accepts() -> None:
 
 def test_dead_letter_always_has_a_reason() -> None:
     # SQS rejects an empty attribute.
-    assert dead_letter_of_members(DELIVERY, CHANGE, _rejected("auth0|1", reason=None)).reason == "rejected"
+    assert dead_letter_of_members(DELIVERY, _change("auth0|1"), _rejected("auth0|1", reason=None)).reason == "rejected"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,7 @@ def test_dead_letter_of_a_large_message_has_at_most_the_maximum_size(reason: str
     ]
 
     # when
-    dead_letter = dead_letter_of_members(DELIVERY, {**CHANGE, "members": members}, outcomes)
+    dead_letter = dead_letter_of_members(DELIVERY, _change(*members), outcomes)
 
     # then
     assert _size(dead_letter) <= MAX_MESSAGE_BYTES
@@ -134,11 +140,9 @@ def test_dead_letter_of_any_change_has_at_most_the_maximum_size(data: st.DataObj
     dead_letters = st.text(st.characters(exclude_categories=["Cs"], exclude_characters=["|"]), min_size=1, max_size=40)
     some = data.draw(st.lists(dead_letters, min_size=1, max_size=20, unique=True))
     members = [f"auth0|{text}" for text in some]
-    document = {**CHANGE, "requested_by": "", "members": members}
-    document["requested_by"] = "x" * (
-        MAX_MESSAGE_BYTES - len(encode_message(document).encode()) - data.draw(st.integers(0, 3000))
-    )
-    message = encode_message(document)
+    room = MAX_MESSAGE_BYTES - len(encode_message(_change(*members, requested_by="")).encode())
+    change = _change(*members, requested_by="x" * (room - data.draw(st.integers(0, 3000))))
+    message = encode_message(change)
     reasons = st.text(max_size=3000)
     outcomes = [
         Outcome(
@@ -148,7 +152,7 @@ def test_dead_letter_of_any_change_has_at_most_the_maximum_size(data: st.DataObj
     ]
 
     # when
-    part = dead_letter_of_members(DELIVERY, json.loads(message), outcomes)
+    part = dead_letter_of_members(DELIVERY, change, outcomes)
     whole = dead_letter_of_message(replace(DELIVERY, body=message), data.draw(reasons))
 
     # then

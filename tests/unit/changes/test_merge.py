@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meibo.changes.executor import merge
-from meibo.changes.messages import Action, Change
+from meibo.changes.messages import Action, Change, parse_change
+from tests.support.changes import change_message
 
 ACTIONS: st.SearchStrategy[Action] = st.sampled_from(["add", "remove"])
 CHANGES = st.lists(
@@ -18,9 +20,10 @@ CHANGES = st.lists(
 
 
 def _change(action: Action, members: list[str]) -> Change:
-    return Change(
-        change_id="c", source="acme", organization_id="org_0000000000000001", action=action, members=tuple(members)
-    )
+    change = parse_change(json.dumps(change_message("org_0000000000000001", "auth0|1", action=action)))
+    assert isinstance(change, Change)
+    # Not validated: the ids are numbers.
+    return change.model_copy(update={"members": tuple(members)})
 
 
 @given(CHANGES)

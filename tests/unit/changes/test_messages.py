@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.changes.messages import ParsedMessage, parse_change
+from meibo.changes.messages import Change, InvalidChange, parse_change
 
 ORGANIZATION = "org_0000000000000001"
 ID = "auth0|63d17c4a9d503d76c056c160"
@@ -34,8 +34,15 @@ def invitation(**more: Any) -> dict[str, Any]:
     return change(action="invite", members=["a@example.com"], invitation=terms)
 
 
-def read(document: Any, *, max_removals: int = 50, group_id: str | None = None) -> ParsedMessage:
+def read(document: Any, *, max_removals: int = 50, group_id: str | None = None) -> Change | InvalidChange:
     return parse_change(json.dumps(document), max_removals=max_removals, group_id=group_id)
+
+
+def read_invalid(document: Any, **limits: Any) -> InvalidChange:
+    result = read(document, **limits)
+    assert isinstance(result, InvalidChange)
+    assert result.faults
+    return result
 
 
 @pytest.mark.parametrize(
@@ -54,11 +61,10 @@ def read(document: Any, *, max_removals: int = 50, group_id: str | None = None) 
     ],
 )
 def test_valid_change_is_read(document: dict[str, Any]) -> None:
-    reading = read(document, group_id=ORGANIZATION)
+    result = read(document, group_id=ORGANIZATION)
 
-    assert reading.faults == ()
-    assert reading.change
-    assert list(reading.change.members) == document["members"]
+    assert isinstance(result, Change)
+    assert list(result.members) == document["members"]
 
 
 @pytest.mark.parametrize(
@@ -119,45 +125,72 @@ def test_valid_change_is_read(document: dict[str, Any]) -> None:
     ],
 )
 def test_invalid_field_is_named_by_its_path(document: Any, path: str) -> None:
-    reading = read(document)
-
-    assert reading.change is None
-    assert [fault.path for fault in reading.faults] == [path]
+    assert [fault.path for fault in read_invalid(document).faults] == [path]
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        '{"version": 1, "change_id": "\\ud800"}',
         "[" * 500 + "]" * 500,
         "",
         "{",
         '{"version": 1',
-        '{"version": 1, "version": 1}',
         "[" * 100_000,
         "\x00",
         '"text"',
     ],
 )
 def test_body_that_is_not_a_json_object_is_invalid(body: str) -> None:
-    reading = parse_change(body, max_removals=50)
+    result = parse_change(body, max_removals=50)
 
-    assert [fault.path for fault in reading.faults] == ["$"]
+    assert isinstance(result, InvalidChange)
+    assert [fault.path for fault in result.faults] == ["$"]
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (
+            '{"version": 1, "version": 1}',
+            "$.version: expected the key once, found it more than once; remove the others",
+        ),
+        (
+            '{"version": 1, "rejections": [{"taro.yamada@example.com": {"a": 1, "a": 2}}]}',
+            "$.rejections[0].*.a: expected the key once, found it more than once; remove the others",
+        ),
+        (
+            '{"version": 1, "change_id": "\\ud800"}',
+            "$.change_id: expected text that can be encoded as UTF-8, found half a surrogate pair",
+        ),
+        (
+            '{"version": 1, "\\udfff": 1}',
+            "$: expected text that can be encoded as UTF-8, found half a surrogate pair",
+        ),
+        ('{"version": ' + "9" * 5000 + "}", "$.version: expected an integer of at most 19 digits, found 5,000 digits"),
+    ],
+)
+def test_json_that_parsers_read_differently_is_invalid(body: str, fault: str) -> None:
+    result = parse_change(body, max_removals=50)
+
+    assert isinstance(result, InvalidChange)
+    assert result.reason == fault
+    assert result.members == ("",)
 
 
 def test_every_invalid_field_is_reported() -> None:
-    reading = read(change(version=9, members=["x", ID, ID], surprise=1))
+    result = read_invalid(change(version=9, members=["x", ID, ID], surprise=1))
 
-    assert [fault.path for fault in reading.faults] == ["$.version", "$.surprise", "$.members[0]", "$.members[2]"]
+    assert [fault.path for fault in result.faults] == ["$.version", "$.members[0]", "$.members[2]", "$.surprise"]
 
 
 def test_large_removal_requires_the_exact_number() -> None:
     members = [f"auth0|{number}" for number in range(7)]
 
     def faults(**more: Any) -> list[str]:
-        return [str(fault) for fault in read(change(action="remove", members=members, **more), max_removals=6).faults]
+        result = read_invalid(change(action="remove", members=members, **more), max_removals=6)
+        return [str(fault) for fault in result.faults]
 
-    assert faults(confirm_removals=7) == []
+    assert isinstance(read(change(action="remove", members=members, confirm_removals=7), max_removals=6), Change)
     assert faults() == [
         (
             "$.confirm_removals: is missing: 7 removals are more than the 6 that need no confirmation; send the exact"
@@ -168,8 +201,8 @@ def test_large_removal_requires_the_exact_number() -> None:
 
 
 def test_message_group_must_be_the_organization() -> None:
-    assert read(change(), group_id=ORGANIZATION).change
-    (fault,) = read(change(), group_id="org_0000000000000002").faults
+    assert isinstance(read(change(), group_id=ORGANIZATION), Change)
+    (fault,) = read_invalid(change(), group_id="org_0000000000000002").faults
     assert fault.path == "$.organization_id"
 
 
@@ -193,11 +226,10 @@ PERSON = "taro.yamada@example.com"
     ],
 )
 def test_fault_does_not_contain_the_value(document: dict[str, Any]) -> None:
-    reading = read(document)
+    result = read_invalid(document)
 
-    assert reading.faults
-    assert "yamada" not in reading.reason
-    assert "yamada" not in repr(reading)
+    assert "yamada" not in result.reason
+    assert "yamada" not in repr(result)
 
 
 JSON = st.recursive(
@@ -211,7 +243,10 @@ JSON = st.recursive(
     name=st.sampled_from([*change(), "roles", "invitation", "confirm_removals", "dry_run", "requested_by"]), value=JSON
 )
 def test_any_value_of_any_field_is_valid_or_reported(name: str, value: Any) -> None:
-    reading = read({**change(), name: value})
+    result = read({**change(), name: value})
 
-    assert (reading.change is None) == bool(reading.faults)
-    assert all(fault.path.startswith("$") for fault in reading.faults)
+    if isinstance(result, InvalidChange):
+        assert result.faults
+        assert all(fault.path.startswith("$") for fault in result.faults)
+    else:
+        assert list(result.members) == ({**change(), name: value})["members"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meibo.changes.messages import parse_change
+from meibo.changes.messages import InviteChange, parse_change
+from meibo.changes.queue import encode_message
 from meibo.errors import ConfigurationError
 from meibo_cli.change_sheet import Sheet, SheetError, read_sheet
 
@@ -43,13 +43,18 @@ def test_rows_are_grouped_by_organization_action_and_roles(tmp_path: Path) -> No
         f"{FIRST},ADD,a@example.com,\r\n",
     )
 
-    assert [(change["organization_id"], change["action"], change["members"]) for change in sheet.changes] == [
-        (FIRST, "add", ["auth0|1", "auth0|a"]),
-        (OTHER, "add", ["auth0|1"]),
-        (FIRST, "remove", ["auth0|2"]),
+    common = {"version": 1, **COMMON}
+    assert [change.model_dump(exclude_unset=True) for change in sheet.changes] == [
+        {**common, "organization_id": FIRST, "action": "add", "members": ("auth0|1", "auth0|a")},
+        {
+            **common,
+            "organization_id": OTHER,
+            "action": "add",
+            "members": ("auth0|1",),
+            "roles": ("rol_0000000000000001", "rol_0000000000000002"),
+        },
+        {**common, "organization_id": FIRST, "action": "remove", "members": ("auth0|2",), "confirm_removals": 1},
     ]
-    assert sheet.changes[1]["roles"] == ["rol_0000000000000001", "rol_0000000000000002"]
-    assert sheet.changes[2]["confirm_removals"] == 1
 
 
 @pytest.mark.parametrize("count", [1000, 1001, 2500])
@@ -59,11 +64,11 @@ def test_long_lists_are_split_into_valid_messages(tmp_path: Path, count: int) ->
 
     sheet = read(tmp_path, text)
 
-    assert [member for change in sheet.changes for member in change["members"]] == members
+    assert [member for change in sheet.changes for member in change.members] == members
     for change in sheet.changes:
-        body = json.dumps(change, ensure_ascii=False, separators=(",", ":"))
+        body = encode_message(change)
         assert len(body.encode()) <= 245_760
-        assert parse_change(body, max_removals=0, group_id=FIRST).faults == ()
+        assert parse_change(body, max_removals=0, group_id=FIRST) == change
 
 
 def test_every_error_is_reported_with_its_line(tmp_path: Path) -> None:
@@ -100,8 +105,9 @@ def test_invited_address_is_not_resolved(tmp_path: Path) -> None:
 
     (change,) = read_sheet(path, COMMON, users=lambda _email: [], invitation=TERMS).changes
 
-    assert change["members"] == ["a@example.com"]
-    assert change["invitation"] == TERMS
+    assert isinstance(change, InviteChange)
+    assert change.members == ("a@example.com",)
+    assert change.invitation.model_dump(exclude_unset=True) == TERMS
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,15 @@ from meibo.archive.outcome_record import Outcome, OutcomeCode
 from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.aws import busy_error
 from meibo.changes.executor import StepExecutor, merge
-from meibo.changes.messages import ParsedMessage, QueueMessage, by_group, oldest_age_seconds, parse_change
-from meibo.changes.outcomes import MessageOutcomes
+from meibo.changes.messages import (
+    Change,
+    InvalidChange,
+    QueueMessage,
+    by_group,
+    oldest_age_seconds,
+    parse_change,
+)
+from meibo.changes.outcome_store import OutcomeStore
 from meibo.changes.queue import ChangeQueue, SqsChangeQueue, dead_letter_of_members, dead_letter_of_message
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import AwsBusyError, MeiboError, OutOfTimeError, ProviderBusyError
@@ -56,29 +63,13 @@ _METRICS: Final = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "
 _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Entry:
-    """One message of the invocation, with the outcomes of its members."""
+    """One message of the invocation, with its change and the outcomes of its members."""
 
     message: QueueMessage
-    parsed: ParsedMessage
-    outcomes: MessageOutcomes
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The members that need an outcome; an empty string represents a message without members."""
-        if self.parsed.change:
-            return self.parsed.change.members
-        members = self.parsed.document.get("members")
-        valid_members = (
-            (member for member in members if isinstance(member, str) and member) if isinstance(members, list) else ()
-        )
-        return tuple(dict.fromkeys(valid_members)) or ("",)
-
-    @property
-    def pending(self) -> list[str]:
-        """The members without an outcome."""
-        return [member for member in self.members if not self.outcomes.has(member)]
+    change: Change | InvalidChange
+    outcomes: OutcomeStore
 
 
 @dataclass
@@ -173,8 +164,10 @@ class ChangeApplier:
             )
         for message in group:
             entries.append(self._open(message))  # noqa: PERF401  # if a message fails, the caller needs the entries of the messages before it
-        changes = {index: entry.parsed.change for index, entry in enumerate(entries) if entry.parsed.change}
-        for step in merge([(index, change, entries[index].pending) for index, change in changes.items()]):
+        changes = {
+            index: entry.change for index, entry in enumerate(entries) if not isinstance(entry.change, InvalidChange)
+        }
+        for step in merge([(index, change, entries[index].outcomes.pending) for index, change in changes.items()]):
             executor = self._executor(step.source)
             if executor is None:
                 continue
@@ -185,26 +178,25 @@ class ChangeApplier:
                 self._stopped[step.source] = error
                 raise
             for entry in entries:
-                if not entry.pending:
+                if not entry.outcomes.pending:
                     self._write(entry)
 
     def _open(self, message: QueueMessage) -> Entry:
-        parsed = parse_change(message.body, max_removals=self.max_removals, group_id=message.group_id)
-        entry = Entry(message, parsed, MessageOutcomes(self.storage, message, parsed.document))
-        change = parsed.change
-        if change is None:
-            self._reject(entry, "invalid", parsed.reason)
-        elif entry.pending and self._executor(change.source) is None:
+        change = parse_change(message.body, max_removals=self.max_removals, group_id=message.group_id)
+        entry = Entry(message, change, OutcomeStore(self.storage, message, change))
+        if isinstance(change, InvalidChange):
+            self._reject(entry, "invalid", change.reason)
+        elif entry.outcomes.pending and self._executor(change.source) is None:
             self._reject(
                 entry,
                 "unknown_source",
                 "$.source: expected the name of an Auth0 source in the configuration, found"
-                f" {change.source}; add the source, then redrive",
+                f" {change.source}; add the source, then redrive the DLQ",
             )
         return entry
 
     def _reject(self, entry: Entry, code: OutcomeCode, reason: str) -> None:
-        for member in entry.pending:
+        for member in entry.outcomes.pending:
             entry.outcomes.add(Outcome(member, "rejected", self.now(), code, reason))
 
     def _executor(self, source: str) -> StepExecutor | None:
@@ -227,7 +219,7 @@ class ChangeApplier:
         for entry in entries:
             self._write(entry)
         for entry in entries:
-            if entry.pending:
+            if entry.outcomes.pending:
                 return
             self._send_dead_letter(entry)
             finished.append(entry)
@@ -238,21 +230,21 @@ class ChangeApplier:
 
     def _send_dead_letter(self, entry: Entry) -> None:
         """Send the rejected members of a finished message to the DLQ, and count its outcomes."""
-        by_member = entry.outcomes.by_member
-        outcomes = [by_member[member] for member in entry.members]
+        change, by_member = entry.change, entry.outcomes.by_member
+        outcomes = [by_member[member] for member in change.members]
         rejected = [outcome for outcome in outcomes if outcome.kind == "rejected"]
-        change = entry.parsed.change
-        if change is None and len(rejected) == len(outcomes):
+        valid = change.change if isinstance(change, InvalidChange) else change
+        if rejected and (valid is None or (valid is not change and len(rejected) == len(outcomes))):
             self.queue.send_dead_letter(dead_letter_of_message(entry.message, rejected[0].reason or ""))
-        elif rejected and not (change and change.dry_run):
-            self.queue.send_dead_letter(dead_letter_of_members(entry.message, entry.parsed.document, rejected))
+        elif rejected and valid and not valid.dry_run:
+            self.queue.send_dead_letter(dead_letter_of_members(entry.message, valid, rejected))
         kinds = Counter[str](outcome.kind for outcome in outcomes)
         self.counts.update(kinds)
         self.counts["messages"] += 1
         logger.info(
             "message finished",
             extra={
-                "change_id": change.change_id if change else None,
+                "change_id": None if isinstance(change, InvalidChange) else change.change_id,
                 "message_id": entry.message.message_id,
                 "organization_id": entry.message.group_id,
                 **kinds,

@@ -13,14 +13,13 @@ from itertools import islice
 from typing import Final
 
 from meibo.archive.outcome_record import Outcome, OutcomeCode, OutcomeKind
-from meibo.changes.messages import Action, Change, is_user_id
+from meibo.changes.messages import Action, AddChange, Change, InviteChange, is_user_id
 from meibo.errors import RequestRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.errors import NO_SUCH_ROLE
 from meibo.providers.auth0.membership import (
     MAX_MEMBERS_PER_REQUEST,
     Invitation,
-    InvitationTerms,
     add_members,
     add_roles,
     create_invitation,
@@ -33,11 +32,10 @@ from meibo.providers.auth0.membership import (
 )
 
 # Statuses of responses that reject the ids of a request. Other statuses do not depend on the ids.
-REFUSED_IDS: Final = frozenset({400, 404, 409, 413, 422})
-
+REJECTED_IDS_STATUSES: Final = frozenset({400, 404, 409, 413, 422})
 MAX_IDS_IN_REASON: Final = 10
 
-# The index of a change in the step's mapping of changes, and the outcome of one of its members.
+# The index of a change, and the outcome of one of its members.
 IndexedOutcome = tuple[int, Outcome]
 
 
@@ -68,7 +66,7 @@ def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeSt
     for index, change, members in changes:
         if change.dry_run or change.action == "invite":
             steps.append(
-                ChangeStep(change.source, change.action, single=True, members={id_: [index] for id_ in members})
+                ChangeStep(change.source, change.action, single=True, members={member: [index] for member in members})
             )
             continue
         for member in members:
@@ -115,8 +113,10 @@ class StepExecutor:
                 continue
             (index,) = step.members[members[0]]
             change = changes[index]
-            execute = self._look_up if change.dry_run else self._invite
-            yield index, execute(change, members[0])
+            if isinstance(change, InviteChange) and not change.dry_run:
+                yield index, self._invite(change, members[0])
+            else:
+                yield index, self._look_up(change, members[0])
 
     # -- members
 
@@ -130,13 +130,13 @@ class StepExecutor:
         try:
             request(self.client, organization_id, members)
         except RequestRefusedError as error:
-            yield from self._refused(organization_id, step, changes, members, error)
+            yield from self._isolate_rejected(organization_id, step, changes, members, error)
             return
         for member in members:
             for index in step.members[member]:
                 yield index, self._add_roles(changes[index], member)
 
-    def _refused(
+    def _isolate_rejected(
         self,
         organization_id: str,
         step: ChangeStep,
@@ -144,8 +144,8 @@ class StepExecutor:
         members: Sequence[str],
         error: RequestRefusedError,
     ) -> Iterator[IndexedOutcome]:
-        """Isolate the ids that Auth0 rejects: send each half of the members, until a rejected half is a single id."""
-        if not _refuses_ids(error):
+        """Send the members in halves until each rejected request contains a single id."""
+        if not _rejects_ids(error):
             raise error
         if error.is_missing and not self._organization_exists(organization_id):
             yield from self._reject(step, members, *_no_organization(organization_id))
@@ -165,7 +165,7 @@ class StepExecutor:
 
     def _add_roles(self, change: Change, member: str) -> Outcome:
         """Assign the roles of the change, if any, to a new member, and return the outcome of the member."""
-        if change.action != "add" or not change.roles:
+        if not isinstance(change, AddChange) or not change.roles:
             return self._outcome(member, "applied")
         key = (change.organization_id, change.roles)
         reason = self._missing_roles.get(key)
@@ -173,7 +173,7 @@ class StepExecutor:
             try:
                 add_roles(self.client, change.organization_id, member, change.roles)
             except RequestRefusedError as error:
-                if not _refuses_ids(error):
+                if not _rejects_ids(error):
                     raise
                 reason = str(error)
                 if error.code == NO_SUCH_ROLE:
@@ -185,25 +185,27 @@ class StepExecutor:
 
     # -- invitations and dry runs
 
-    def _invite(self, change: Change, email: str) -> Outcome:
+    def _invite(self, change: InviteChange, email: str) -> Outcome:
         rejection = self._invitation_rejection(change, email)
         if rejection:
             return rejection
         # Each request creates an invitation, so an open invitation with the same terms is reused.
         invitations = self._open_invitations(change, email)
-        matching = (entry for entry in invitations if not entry.differences(_terms(change), change.roles))
+        matching = (entry for entry in invitations if not entry.differences(change.invitation, change.roles))
         invitation = next(matching, None)
         if invitation is None:
             try:
-                invitation = create_invitation(self.client, change.organization_id, email, _terms(change), change.roles)
+                invitation = create_invitation(
+                    self.client, change.organization_id, email, change.invitation, change.roles
+                )
             except RequestRefusedError as error:
-                if not _refuses_ids(error):
+                if not _rejects_ids(error):
                     raise
                 return self._outcome(email, "rejected", "refused", str(error))
             invitations.append(invitation)
         return self._outcome(email, "applied", invitation_id=invitation.id)
 
-    def _invitation_rejection(self, change: Change, email: str) -> Outcome | None:
+    def _invitation_rejection(self, change: InviteChange, email: str) -> Outcome | None:
         """Return the outcome of a person who cannot be invited with the terms of the change, or None."""
         if not self._organization_exists(change.organization_id):
             return self._outcome(email, "rejected", *_no_organization(change.organization_id))
@@ -213,7 +215,7 @@ class StepExecutor:
             reason = f"is already a user of the tenant: send the action add with {' or '.join(ids)}"
             return self._outcome(email, "rejected", "already_a_user", reason)
         invitations = self._open_invitations(change, email)
-        differences = [invitation.differences(_terms(change), change.roles) for invitation in invitations]
+        differences = [invitation.differences(change.invitation, change.roles) for invitation in invitations]
         if differences and all(differences):
             reason = (
                 f"invitation {invitations[0].id} is open with {', '.join(differences[0])}: revoke it in Auth0, or send"
@@ -225,10 +227,11 @@ class StepExecutor:
     def _look_up(self, change: Change, member: str) -> Outcome:
         if not self._organization_exists(change.organization_id):
             return self._outcome(member, "rejected", *_no_organization(change.organization_id))
-        unknown = [role for role in change.roles if role not in self._known_roles()]
+        roles = change.roles if isinstance(change, AddChange | InviteChange) else ()
+        unknown = [role for role in roles if role not in self._known_roles()]
         if unknown:
             return self._outcome(member, "rejected", "unknown_role", f"the tenant has no role {', '.join(unknown)}")
-        if change.action == "invite":
+        if isinstance(change, InviteChange):
             return self._invitation_rejection(change, member) or self._outcome(member, "dry_run")
         if user_exists(self.client, member):
             return self._outcome(member, "dry_run")
@@ -250,7 +253,7 @@ class StepExecutor:
             self._roles = role_ids(self.client)
         return self._roles
 
-    def _open_invitations(self, change: Change, email: str) -> list[Invitation]:
+    def _open_invitations(self, change: InviteChange, email: str) -> list[Invitation]:
         """Return the open invitations of a person to the organization and application, the newest first."""
         organization_id = change.organization_id
         if organization_id not in self._invitations:
@@ -259,7 +262,7 @@ class StepExecutor:
                 key: [invitation for invitation in invitations if not invitation.has_expired(now)]
                 for key, invitations in list_invitations(self.client, organization_id).items()
             }
-        return self._invitations[organization_id].setdefault((email.casefold(), _terms(change).client_id), [])
+        return self._invitations[organization_id].setdefault((email.casefold(), change.invitation.client_id), [])
 
     def _outcome(
         self,
@@ -272,17 +275,11 @@ class StepExecutor:
         return Outcome(member, kind, self.now(), code, reason, invitation_id)
 
 
-def _refuses_ids(error: RequestRefusedError) -> bool:
+def _rejects_ids(error: RequestRefusedError) -> bool:
     """Return whether Auth0, and not an intermediary such as a proxy, rejected the ids of the request."""
-    return error.status in REFUSED_IDS and not error.foreign
+    return error.status in REJECTED_IDS_STATUSES and not error.foreign
 
 
 def _no_organization(organization_id: str) -> tuple[OutcomeCode, str]:
     """Return the code and the reason of a rejection."""
     return "unknown_organization", f"the tenant has no organization {organization_id}"
-
-
-def _terms(change: Change) -> InvitationTerms:
-    if change.invitation is None:
-        raise ValueError("expected a change with the action invite")
-    return change.invitation

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, Self, get_args
 from zlib import crc32
 
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, TypeAdapter, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
+
 from meibo.errors import EventError
-from meibo.providers.auth0.membership import MAX_ROLES, MAX_TTL_SECONDS, InvitationTerms
+from meibo.providers.auth0.configuration import ORGANIZATION_ID, OrganizationId
+from meibo.providers.auth0.membership import MAX_NAME_LENGTH, MAX_ROLES, InvitationTerms
+from meibo.providers.configuration import NAME, Name
+from meibo.validation import Fault, Omissible, StrictModel, invalid, model_faults, parse_json, pattern_field
 
 VERSION: Final = 1
 # The members of a message require at most 100 requests, half of a tenant's write limit per minute.
 MAX_MEMBERS: Final = 1000
 MAX_ID_LENGTH: Final = 255
-MAX_NAME_LENGTH: Final = 300
 MAX_FAULTS_REPORTED: Final = 10
 
 Action = Literal["add", "remove", "invite"]
 ACTIONS: Final = get_args(Action)
 
-SOURCE: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-ORGANIZATION_ID: Final = re.compile(r"org_[A-Za-z0-9]{16}")
+# The source in the outcomes of messages without a valid source.
+UNKNOWN_SOURCE: Final = "unknown"
 ROLE_ID: Final = re.compile(r"rol_[A-Za-z0-9]{16}")
 # A user id is the name of the provider, a bar and the provider's own id, which may contain bars and spaces.
 USER_ID: Final = re.compile(r"[A-Za-z0-9_-]+\|[^\x00-\x1f\x7f]+")
 EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s.]+(\.[^@\s.]+)+")
-
-REQUIRED: Final = ("version", "change_id", "source", "organization_id", "action", "members")
-# Meibo writes ``rejections`` into DLQ messages. A redriven message still contains the field; it has no effect.
-OPTIONAL: Final = ("roles", "invitation", "confirm_removals", "requested_by", "dry_run", "rejections")
-INVITATION_REQUIRED: Final = ("client_id", "inviter")
-INVITATION_OPTIONAL: Final = ("ttl_sec", "connection_id", "send_email")
-
-# The pattern of each string field of a change or of its invitation, and its description for messages.
-_STRINGS: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
-    "change_id": (re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}"), "1 to 128 letters, digits and . _ : / @ + -"),
-    "source": (SOURCE, "the name of a source: lower-case letters, digits and -"),
-    "organization_id": (ORGANIZATION_ID, "org_ and 16 alphanumeric characters"),
-    "requested_by": (re.compile(rf".{{0,{MAX_NAME_LENGTH}}}", re.DOTALL), f"at most {MAX_NAME_LENGTH} characters"),
-    "client_id": (re.compile(r"[A-Za-z0-9_-]{1,64}"), "the client id of the application"),
-    "connection_id": (re.compile(r"con_[A-Za-z0-9]{16}"), "con_ and 16 alphanumeric characters"),
-    "inviter": (
-        re.compile(rf"\s*\S(.{{0,{MAX_NAME_LENGTH - 2}}}\S)?\s*", re.DOTALL),
-        f"a name of 1 to {MAX_NAME_LENGTH} characters",
-    ),
-}
-_BOOLEANS: Final = ("dry_run", "send_email")
+_FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -67,54 +51,6 @@ class QueueMessage:
     def dt(self) -> str:
         """The UTC day on which the message was sent, which is the same at each delivery."""
         return self.sent_at.strftime("%Y-%m-%d")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """One valid change. ``members`` are user ids, or e-mail addresses if the action is ``invite``."""
-
-    change_id: str
-    source: str
-    organization_id: str
-    action: Action
-    members: tuple[str, ...] = field(repr=False)
-    roles: tuple[str, ...] = ()
-    invitation: InvitationTerms | None = None
-    requested_by: str | None = field(default=None, repr=False)
-    dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class MessageFault:
-    """A fault of a message: its JSON path and a description, which never contains the value."""
-
-    path: str
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.problem}"
-
-
-@dataclass(frozen=True)
-class ParsedMessage:
-    """The result of parsing a body: a change, or the faults of the message.
-
-    ``document`` is the JSON object of the body, for the record of its rejection; it is empty if there is none.
-    """
-
-    change: Change | None
-    faults: tuple[MessageFault, ...]
-    document: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def reason(self) -> str:
-        """The faults as one string."""
-        reported = "; ".join(str(fault) for fault in self.faults[:MAX_FAULTS_REPORTED])
-        more = len(self.faults) - MAX_FAULTS_REPORTED
-        return reported + (f"; and {more} more" if more > 0 else "")
-
-
-# -- the event
 
 
 def parse_queue_event(event: Any) -> list[QueueMessage]:
@@ -162,29 +98,161 @@ def oldest_age_seconds(messages: Iterable[QueueMessage], now: datetime) -> float
 # -- the change
 
 
-def parse_change(body: str, *, max_removals: int, group_id: str | None = None) -> ParsedMessage:
+def _ids(
+    pattern: re.Pattern[str], expected: str, *, maximum: int, normalize: Callable[[str], str] = str
+) -> BeforeValidator:
+    """Return the validator of a list of distinct ids, which reports every invalid id and every duplicate."""
+
+    def validate(values: Any) -> tuple[str, ...]:
+        if not isinstance(values, list) or not 1 <= len(values) <= maximum:
+            found = f"{len(values)} entries" if isinstance(values, list) else "no list"
+            raise invalid(f"expected a list of 1 to {maximum} entries, found {found}")
+        errors: list[InitErrorDetails] = []
+        first: dict[str, int] = {}
+        for index, value in enumerate(values):
+            if not isinstance(value, str) or len(value) > MAX_ID_LENGTH or not pattern.fullmatch(value):
+                problem = f"expected {expected}"
+            elif (position := first.setdefault(normalize(value), index)) != index:
+                problem = f"is a duplicate of the entry [{position}]"
+            else:
+                continue
+            errors.append(InitErrorDetails(type=invalid(problem), loc=(index,), input=None))
+        if errors:
+            raise ValidationError.from_exception_data("ids", errors)
+        return tuple(values)
+
+    return BeforeValidator(validate)
+
+
+UserIds = Annotated[
+    tuple[str, ...],
+    _ids(USER_ID, "a user id with its provider, such as auth0|63d17c4a9d503d76c056c160", maximum=MAX_MEMBERS),
+    Field(repr=False),
+]
+EmailAddresses = Annotated[
+    tuple[str, ...],
+    # Auth0 compares e-mail addresses without regard to case.
+    _ids(EMAIL, "an e-mail address, because the action is invite", maximum=MAX_MEMBERS, normalize=str.casefold),
+    Field(repr=False),
+]
+RoleIds = Annotated[tuple[str, ...], _ids(ROLE_ID, "rol_ and 16 alphanumeric characters", maximum=MAX_ROLES)]
+
+
+class Change(StrictModel):
+    """Fields of every change. ``members`` are user ids, or e-mail addresses if the action is ``invite``."""
+
+    version: Annotated[StrictInt, Field(ge=VERSION, le=VERSION)]
+    change_id: Annotated[
+        str,
+        pattern_field(
+            pattern="^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$", expected="1 to 128 letters, digits and . _ : / @ + -"
+        ),
+    ]
+    source: Name
+    organization_id: OrganizationId
+    action: Action
+    members: tuple[str, ...]
+    requested_by: Omissible[Annotated[str, Field(max_length=MAX_NAME_LENGTH)]] = Field(default=None, repr=False)
+    dry_run: StrictBool = False
+    # Meibo writes ``rejections`` into DLQ messages. A redriven message may still contain the field; it has no effect.
+    rejections: Any = Field(default=None, repr=False)
+
+
+class AddChange(Change):
+    """Add users to an organization, and assign roles to them."""
+
+    action: Literal["add"]
+    members: UserIds
+    roles: RoleIds = ()
+
+
+class RemoveChange(Change):
+    """Remove users from an organization; they lose their roles in it."""
+
+    action: Literal["remove"]
+    members: UserIds
+    confirm_removals: Omissible[StrictInt] = None
+
+    @model_validator(mode="after")
+    def _check_confirmation(self) -> Self:
+        if self.confirm_removals not in (None, len(self.members)):
+            raise invalid(f"expected the number of members, {len(self.members)}", steps=("confirm_removals",))
+        return self
+
+
+class InviteChange(Change):
+    """Invite people to an organization by e-mail address."""
+
+    action: Literal["invite"]
+    members: EmailAddresses
+    roles: RoleIds = ()
+    invitation: InvitationTerms
+
+
+_CHANGE: Final[TypeAdapter[Change]] = TypeAdapter(
+    Annotated[AddChange | RemoveChange | InviteChange, Field(discriminator="action")]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvalidChange:
+    """A message that is not a valid change: its faults, and the values for its outcome records.
+
+    ``members`` contains an empty string if the message has no members. ``change`` is the change if only MaxRemovals or
+    the MessageGroupId makes it invalid.
+    """
+
+    faults: tuple[Fault, ...]
+    change_id: str | None = field(default=None, repr=False)
+    source: str = UNKNOWN_SOURCE
+    organization_id: str | None = None
+    action: str | None = None
+    members: tuple[str, ...] = field(default=("",), repr=False)
+    requested_by: str | None = field(default=None, repr=False)
+    change: Change | None = field(default=None, repr=False)
+
+    @property
+    def reason(self) -> str:
+        """The faults as one string."""
+        reported = "; ".join(str(fault) for fault in self.faults[:MAX_FAULTS_REPORTED])
+        more = len(self.faults) - MAX_FAULTS_REPORTED
+        return reported + (f"; and {more} more" if more > 0 else "")
+
+
+def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | None = None) -> Change | InvalidChange:
     """Parse the body of a message.
 
     A change that removes more than ``max_removals`` members must confirm the number. ``group_id`` is the message group
     of the queue; it must be the id of the organization, because the queue keeps the order within a group only.
     """
     try:
-        document = json.loads(body, object_pairs_hook=_json_object)
-    except _DuplicateKeyError:
-        return _no_object("expected each key once, found a duplicate key")
-    except (ValueError, RecursionError):
-        return _no_object("expected valid JSON")
+        document, faults = parse_json(body)
+    except ValueError:
+        return _invalid([Fault((), "expected valid JSON")])
     if not isinstance(document, dict):
-        return _no_object("expected a JSON object")
+        return _invalid([Fault((), "expected a JSON object")])
+    if faults:
+        return _invalid(faults)
+    change = validate_change(document)
+    if isinstance(change, InvalidChange):
+        return change
+    if isinstance(change, RemoveChange) and change.confirm_removals is None and len(change.members) > max_removals:
+        problem = (
+            f"is missing: {len(change.members)} removals are more than the {max_removals} that need no confirmation;"
+            " send the exact number to confirm it"
+        )
+        faults.append(Fault(("confirm_removals",), problem))
+    if group_id not in (None, change.organization_id):
+        faults.append(Fault(("organization_id",), "expected the MessageGroupId, because the order is kept per group"))
+    return _invalid(faults, document, change) if faults else change
+
+
+def validate_change(document: Mapping[str, Any]) -> Change | InvalidChange:
+    """Return the change in a JSON object."""
     try:
-        # JSON can contain half a surrogate pair, which neither the record nor a DLQ message can.
-        json.dumps(document, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return _no_object("expected text that can be encoded as UTF-8, found half a surrogate pair")
-    except RecursionError:
-        return _no_object("expected fewer levels of nested JSON")
-    faults = tuple(_faults(document, max_removals, group_id))
-    return ParsedMessage(None if faults else _change(document), faults, document)
+        return _CHANGE.validate_python(document)
+    except ValidationError as error:
+        return _invalid(model_faults(error, document), document)
 
 
 def is_user_id(text: str) -> bool:
@@ -192,139 +260,29 @@ def is_user_id(text: str) -> bool:
     return len(text) <= MAX_ID_LENGTH and USER_ID.fullmatch(text) is not None and text.isprintable()
 
 
-def _no_object(problem: str) -> ParsedMessage:
-    return ParsedMessage(None, (MessageFault("$", problem),), {})
-
-
-def _change(document: Mapping[str, Any]) -> Change:
-    invitation = document.get("invitation")
-    return Change(
-        change_id=document["change_id"],
-        source=document["source"],
-        organization_id=document["organization_id"],
-        action=document["action"],
-        members=tuple(document["members"]),
-        roles=tuple(document.get("roles", ())),
-        invitation=None if invitation is None else InvitationTerms(**invitation),
-        requested_by=document.get("requested_by"),
-        dry_run=document.get("dry_run", False),
+def _invalid(
+    faults: Iterable[Fault], document: Mapping[str, Any] | None = None, change: Change | None = None
+) -> InvalidChange:
+    """Return an invalid change with those values of the document that can be recorded."""
+    fields = document or {}
+    members = fields.get("members")
+    values = [member for member in members if isinstance(member, str) and member] if isinstance(members, list) else []
+    return InvalidChange(
+        faults=tuple(Fault(("$", *map(_printable, fault.steps)), fault.problem) for fault in faults),
+        change_id=_string(fields.get("change_id")),
+        source=_string(fields.get("source"), NAME) or UNKNOWN_SOURCE,
+        organization_id=_string(fields.get("organization_id"), ORGANIZATION_ID),
+        action=_string(fields.get("action"), "|".join(ACTIONS)),
+        members=tuple(dict.fromkeys(values)) or ("",),
+        requested_by=_string(fields.get("requested_by")),
+        change=change,
     )
 
 
-def _faults(document: dict[str, Any], max_removals: int, group_id: str | None) -> Iterator[MessageFault]:
-    yield from _field_faults(document, "$", REQUIRED, OPTIONAL)
-    action = document.get("action", "add")
-    if action not in ACTIONS:
-        yield MessageFault("$.action", "expected add, remove or invite")
-        return
-    yield from _member_faults(document.get("members", ()), action)
-    yield from _role_faults(document, action)
-    yield from _invitation_faults(document, action)
-    yield from _removal_faults(document, action, max_removals)
-    if group_id is not None and "organization_id" in document and group_id != document["organization_id"]:
-        yield MessageFault("$.organization_id", "expected the MessageGroupId, because the order is kept per group")
+def _printable(step: str | int) -> str | int:
+    # Faults are logged, and a name that is not an identifier may contain anything.
+    return step if isinstance(step, int) or _FIELD_NAME.fullmatch(step) else "*"
 
 
-def _field_faults(
-    document: Mapping[str, Any], path: str, required: tuple[str, ...], optional: tuple[str, ...]
-) -> Iterator[MessageFault]:
-    """Yield the faults that depend on a single field: missing and unknown names, strings and booleans."""
-    for name in required:
-        if name not in document:
-            yield MessageFault(f"{path}.{name}", "is missing")
-    for name, value in document.items():
-        if name not in required and name not in optional:
-            # Reasons are logged, and a name that is not an identifier may contain anything.
-            shown = name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,39}", name) else "*"
-            yield MessageFault(f"{path}.{shown}", "is not a known field")
-        elif name == "version" and (type(value) is not int or value != VERSION):
-            yield MessageFault(f"{path}.{name}", f"expected {VERSION}")
-        elif name in _STRINGS and not (isinstance(value, str) and _STRINGS[name][0].fullmatch(value)):
-            yield MessageFault(f"{path}.{name}", f"expected {_STRINGS[name][1]}")
-        elif name in _BOOLEANS and not isinstance(value, bool):
-            yield MessageFault(f"{path}.{name}", "expected true or false")
-
-
-def _member_faults(members: Any, action: str) -> Iterator[MessageFault]:
-    if not isinstance(members, list) or not 1 <= len(members) <= MAX_MEMBERS:
-        if members != ():
-            count = f"{len(members)} entries" if isinstance(members, list) else "something else"
-            yield MessageFault("$.members", f"expected a list of 1 to {MAX_MEMBERS} entries, found {count}")
-        return
-    pattern, expected = (
-        (EMAIL, "an e-mail address, because the action is invite")
-        if action == "invite"
-        else (USER_ID, "a user id with its provider, such as auth0|63d17c4a9d503d76c056c160")
-    )
-    # Auth0 compares e-mail addresses without regard to case.
-    normalize: Callable[[str], str] = str.casefold if action == "invite" else str
-    first: dict[str, int] = {}
-    for index, member in enumerate(members):
-        if not isinstance(member, str) or len(member) > MAX_ID_LENGTH or not pattern.fullmatch(member):
-            yield MessageFault(f"$.members[{index}]", f"expected {expected}")
-            continue
-        position = first.setdefault(normalize(member), index)
-        if position != index:
-            yield MessageFault(f"$.members[{index}]", f"is a duplicate of members[{position}]")
-
-
-def _role_faults(document: Mapping[str, Any], action: str) -> Iterator[MessageFault]:
-    if "roles" not in document:
-        return
-    roles = document["roles"]
-    if action == "remove":
-        yield MessageFault("$.roles", "is not allowed with the action remove; a removed member loses its roles anyway")
-        return
-    if not isinstance(roles, list) or not 1 <= len(roles) <= MAX_ROLES:
-        yield MessageFault("$.roles", f"expected a list of 1 to {MAX_ROLES} role ids")
-        return
-    for index, role in enumerate(roles):
-        if not isinstance(role, str) or not ROLE_ID.fullmatch(role):
-            yield MessageFault(f"$.roles[{index}]", "expected rol_ and 16 alphanumeric characters")
-        elif role in roles[:index]:
-            yield MessageFault(f"$.roles[{index}]", f"is a duplicate of roles[{roles.index(role)}]")
-
-
-def _invitation_faults(document: Mapping[str, Any], action: str) -> Iterator[MessageFault]:
-    path = "$.invitation"
-    if (action == "invite") != ("invitation" in document):
-        yield MessageFault(
-            path, "is missing, but the action is invite" if action == "invite" else "is allowed with invite only"
-        )
-    elif action == "invite":
-        invitation = document["invitation"]
-        if not isinstance(invitation, dict):
-            yield MessageFault(path, "expected a JSON object")
-            return
-        yield from _field_faults(invitation, path, INVITATION_REQUIRED, INVITATION_OPTIONAL)
-        ttl = invitation.get("ttl_sec", 1)
-        if type(ttl) is not int or not 1 <= ttl <= MAX_TTL_SECONDS:
-            yield MessageFault(f"{path}.ttl_sec", f"expected an integer from 1 to {MAX_TTL_SECONDS} (seconds)")
-
-
-def _removal_faults(document: Mapping[str, Any], action: str, max_removals: int) -> Iterator[MessageFault]:
-    members = document.get("members")
-    count = len(members) if isinstance(members, list) else 0
-    if "confirm_removals" in document:
-        confirmed = document["confirm_removals"]
-        if action != "remove":
-            yield MessageFault("$.confirm_removals", "is allowed with the action remove only")
-        elif type(confirmed) is not int or confirmed != count:
-            yield MessageFault("$.confirm_removals", f"expected the number of members, {count}")
-    elif action == "remove" and count > max_removals:
-        yield MessageFault(
-            "$.confirm_removals",
-            f"is missing: {count} removals are more than the {max_removals} that need no confirmation; send the exact"
-            " number to confirm it",
-        )
-
-
-class _DuplicateKeyError(ValueError):
-    """A JSON object has a key twice, and parsers differ in which value counts."""
-
-
-def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise _DuplicateKeyError
-    return document
+def _string(value: Any, pattern: str = "(?s).*") -> str | None:
+    return value if isinstance(value, str) and re.fullmatch(pattern, value) else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from meibo.archive.outcome_record import Outcome
-from meibo.changes.messages import QueueMessage
+from meibo.changes.messages import Change, QueueMessage, RemoveChange
 from meibo.observability import logger
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ MAX_MESSAGE_BYTES: Final = 262_144
 MAX_REASON_BYTES: Final = 2000
 REASON_ATTRIBUTE: Final = "MeiboReason"
 _ATTRIBUTE_BYTES: Final = len(REASON_ATTRIBUTE) + len("String")
-# The reasons that are listed for each code, if there is no room for the members of each reason.
+# Maximum number of reasons per code if there is no room for the members of each reason.
 _MAX_REASONS: Final = 10
 # SQS accepts the characters of XML 1.0 only:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
@@ -45,7 +44,7 @@ class ChangeQueue(Protocol):
     """The queue and its DLQ; tests implement it in memory."""
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
-        """Hide messages that are returned to the queue for this many seconds."""
+        """Set the visibility timeout of messages that are returned to the queue."""
         ...
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
@@ -62,10 +61,10 @@ class SqsChangeQueue:
         self._dead_letters_url = dead_letters_url
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
-        """Hide messages that are returned to the queue for this many seconds.
+        """Set the visibility timeout of messages that are returned to the queue.
 
-        A message for which SQS rejects the change stays hidden for the visibility timeout of the queue. That costs
-        time only, so it is logged and not raised.
+        If SQS rejects the timeout for a message, the message stays hidden for the default timeout of the queue. This
+        only delays the message, so it is logged and not raised.
         """
         response = self._client.change_message_visibility_batch(
             QueueUrl=self._queue_url,
@@ -91,41 +90,39 @@ class SqsChangeQueue:
 
 
 def dead_letter_of_message(message: QueueMessage, reason: str) -> DeadLetter:
-    """Return the DLQ message of a message that is rejected as a whole: its body is the message as received."""
+    """Return the DLQ message of a message that is not a valid change: its body is the message as received."""
     return _dead_letter(message, message.body, reason)
 
 
-def dead_letter_of_members(
-    message: QueueMessage, document: Mapping[str, Any], rejected: Sequence[Outcome]
-) -> DeadLetter:
+def dead_letter_of_members(message: QueueMessage, change: Change, rejected: Sequence[Outcome]) -> DeadLetter:
     """Return the DLQ message of rejected members: a change that contains only them, with the reasons.
 
-    It is a valid change. Sent again after the cause is fixed, it does exactly what is missing. It is never larger than
-    ``MAX_MESSAGE_BYTES``, because the change alone is no larger than the message that it comes from. The outcomes under
-    ``changes/`` contain the reason of each member.
+    It is a valid change: sent again after the cause is fixed, it processes only the rejected members. It is never
+    larger than ``MAX_MESSAGE_BYTES``, because the change alone is no larger than the message that it comes from. The
+    outcomes under ``changes/`` contain the reason of each member.
     """
-    members = [outcome.member for outcome in rejected]
-    # The rejections of an earlier DLQ message are superseded.
-    change = {name: value for name, value in document.items() if name != "rejections"} | {"members": members}
-    if "confirm_removals" in change:
-        change["confirm_removals"] = len(members)
+    update: dict[str, Any] = {"members": tuple(outcome.member for outcome in rejected)}
+    if isinstance(change, RemoveChange) and change.confirm_removals is not None:
+        update["confirm_removals"] = len(rejected)
+    part = change.model_copy(update=update)
     reason = "; ".join(dict.fromkeys(outcome.reason for outcome in rejected if outcome.reason)) or "rejected"
-    body = encode_message(change)
+    body = encode_message(part)
     for rejections in _rejections(rejected):
-        detailed = encode_message({**change, "rejections": rejections})
+        detailed = encode_message(part, rejections)
         if _size(detailed) + _ATTRIBUTE_BYTES + min(_size(reason), MAX_REASON_BYTES) <= MAX_MESSAGE_BYTES:
             body = detailed
             break
     return _dead_letter(message, body, reason)
 
 
-def encode_message(document: Mapping[str, Any]) -> str:
-    """Return a change as the body of a message that SQS accepts."""
-    return _accepted(json.dumps(document, ensure_ascii=False, separators=(",", ":")))
+def encode_message(change: Change, rejections: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """Return a change as the body of a message that SQS accepts; ``rejections`` replace those of the change."""
+    change = change.model_copy(update={"rejections": rejections})
+    return _accepted(change.model_dump_json(exclude_unset=True, exclude=None if rejections else {"rejections"}))
 
 
 def _rejections(rejected: Sequence[Outcome]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the value of ``rejections`` with less detail, and so fewer bytes, each time."""
+    """Yield values for ``rejections``, each with less detail and fewer bytes than the one before."""
     by_reason: dict[tuple[str, str | None], list[str]] = {}
     for outcome in rejected:
         by_reason.setdefault((outcome.code or "rejected", outcome.reason), []).append(outcome.member)

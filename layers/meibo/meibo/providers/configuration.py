@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
 from meibo.providers.datasets import DEFAULT_SUSPECT_SHARE, ExportFormat
 from meibo.validation import StrictModel, invalid, pattern_field
 
+NAME: Final = "^[a-z0-9][a-z0-9-]{0,62}$"
 Name = Annotated[
     str,
     pattern_field(
-        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$",
+        pattern=NAME,
         description="Lower-case letters, digits and hyphens; part of every key in the bucket.",
         expected="lower-case letters, digits and hyphens, such as acme-jp",
     ),

@@ -15,7 +15,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.changes.messages import MAX_MEMBERS, ParsedMessage, parse_change
+from meibo.changes.messages import Change, InvalidChange, parse_change
 from meibo.changes.queue import REASON_ATTRIBUTE
 from meibo.errors import ConfigurationError
 from meibo.formatting import format_count
@@ -50,14 +50,9 @@ class StoredDeadLetter:
     receipt: str | None = field(default=None, repr=False)
 
     @property
-    def parsed(self) -> ParsedMessage:
-        """The DLQ message as the function parses it, except that the limit of removals is not checked."""
-        return parse_change(self.body, max_removals=MAX_MEMBERS)
-
-    @property
-    def change_id(self) -> str | None:
-        """The id of the change, also of a DLQ message that is not a valid change."""
-        return self.parsed.document.get("change_id")
+    def change(self) -> Change | InvalidChange:
+        """The change as the function parses it, except that the limit of removals is not checked."""
+        return parse_change(self.body)
 
 
 def redrive(
@@ -82,10 +77,10 @@ def redrive(
     with report_errors():
         queues = queues_of(stack)
         letters = list(_of_file(repaired) if repaired else _of_queue(queues))
-        chosen = [dead_letter for dead_letter in letters if not change_id or dead_letter.change_id == change_id]
-        valid = [dead_letter for dead_letter in chosen if dead_letter.parsed.change]
-        invalid = [dead_letter for dead_letter in chosen if not dead_letter.parsed.change]
-        _release(queues, [dead_letter for dead_letter in letters if change_id and dead_letter.change_id != change_id])
+        chosen = [dead_letter for dead_letter in letters if change_id in ("", dead_letter.change.change_id)]
+        valid = [dead_letter for dead_letter in chosen if not isinstance(dead_letter.change, InvalidChange)]
+        invalid = [dead_letter for dead_letter in chosen if isinstance(dead_letter.change, InvalidChange)]
+        _release(queues, [dead_letter for dead_letter in letters if dead_letter not in chosen])
         if not chosen:
             console.print("no matching DLQ messages")
             return
@@ -120,9 +115,11 @@ def _send(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> int:
     """Move DLQ messages to the queue of changes and return how many were moved."""
     moved = 0
     for dead_letter in _held(queues, dead_letters):
-        queues.send(_without_rejections(dead_letter), deduplication_id=dead_letter.id)
-        _remove(queues, dead_letter)
-        moved += 1
+        change = dead_letter.change
+        if not isinstance(change, InvalidChange):
+            queues.send(change, deduplication_id=dead_letter.id)
+            _remove(queues, dead_letter)
+            moved += 1
     return moved
 
 
@@ -228,10 +225,6 @@ def _write(path: Path, dead_letters: Sequence[StoredDeadLetter]) -> None:
         os.fsync(file.fileno())
 
 
-def _without_rejections(dead_letter: StoredDeadLetter) -> dict[str, Any]:
-    return {name: value for name, value in dead_letter.parsed.document.items() if name != "rejections"}
-
-
 def _remove(queues: Queues, dead_letter: StoredDeadLetter) -> None:
     if dead_letter.receipt:
         queues.client.delete_message(QueueUrl=queues.dead_letters, ReceiptHandle=dead_letter.receipt)
@@ -244,13 +237,15 @@ def _table(dead_letters: Sequence[StoredDeadLetter]) -> Table:
     table.add_column("members", justify="right")
     table.add_column("reason", overflow="fold")
     for dead_letter in dead_letters:
-        parsed = dead_letter.parsed
-        change = parsed.change
-        table.add_row(
-            printable(change.change_id) if change else "–",
-            printable(change.organization_id) if change else "–",
-            change.action if change else "–",
-            f"{len(change.members):,}" if change else "–",
-            printable(dead_letter.reason) if change else f"[red]is not valid:[/] {printable(parsed.reason)}",
-        )
+        change = dead_letter.change
+        if isinstance(change, InvalidChange):
+            table.add_row("–", "–", "–", "–", f"[red]is not valid:[/] {printable(change.reason)}")
+        else:
+            table.add_row(
+                printable(change.change_id),
+                printable(change.organization_id),
+                change.action,
+                f"{len(change.members):,}",
+                printable(dead_letter.reason),
+            )
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import re
 from datetime import UTC, datetime
@@ -17,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from meibo.changes.apply import auth0_client
+from meibo.changes.messages import AddChange, InviteChange
+from meibo.changes.queue import encode_message
 from meibo.configuration import parse_documents
 from meibo.errors import ConfigurationError
 from meibo.providers.auth0.membership import users_by_email
@@ -81,9 +82,7 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
         _confirm(sheet, confirm_removals, dry_run=dry_run, yes=yes)
         queues = queues_of(stack)
         for change in sheet.changes:
-            queues.send(
-                change, deduplication_id=hashlib.sha256(json.dumps(change, sort_keys=True).encode()).hexdigest()
-            )
+            queues.send(change, deduplication_id=hashlib.sha256(encode_message(change).encode()).hexdigest())
     console.print(
         f"sent {len(sheet.changes)} messages; meibo changes outcome {printable(common['change_id'])} shows the outcomes"
     )
@@ -127,12 +126,13 @@ def _table(sheet: Sheet, change_id: str) -> Table:
         table.add_column(name, overflow="fold")
     table.add_column("members", justify="right")
     for change in sheet.changes:
-        style = "red" if change["action"] == "remove" else "green"
+        style = "red" if change.action == "remove" else "green"
+        roles = change.roles if isinstance(change, AddChange | InviteChange) else ()
         table.add_row(
-            printable(change["organization_id"]),
-            f"[{style}]{change['action']}[/]",
-            printable(", ".join(change.get("roles", []))),
-            f"{len(change['members']):,}",
+            printable(change.organization_id),
+            f"[{style}]{change.action}[/]",
+            printable(", ".join(roles)),
+            f"{len(change.members):,}",
         )
     return table
 

@@ -43,7 +43,7 @@ def test_e_mail_is_sent_only_on_request(auth0: Transport, client: Auth0Client) -
     auth0.on("POST", PATH, Reply(201, json=CREATED))
 
     invite(client)
-    invite(client, send_email=True, roles=["rol_1"], ttl_sec=3600, connection_id="con_1")
+    invite(client, send_email=True, roles=["rol_1"], ttl_sec=3600, connection_id="con_0000000000000001")
 
     assert auth0.seen[-2].json == {
         "inviter": {"name": "HR"},
@@ -58,7 +58,7 @@ def test_e_mail_is_sent_only_on_request(auth0: Transport, client: Auth0Client) -
         "send_invitation_email": True,
         "roles": ["rol_1"],
         "ttl_sec": 3600,
-        "connection_id": "con_1",
+        "connection_id": "con_0000000000000001",
     }
 
 

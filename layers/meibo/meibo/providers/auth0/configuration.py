@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,7 @@ from meibo.providers.configuration import ExportModel, SourceModel
 from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS
 from meibo.validation import StrictModel, invalid, pattern_field
 
+ORGANIZATION_ID: Final = "^org_[A-Za-z0-9]{16}$"
 ConnectionId = Annotated[
     str,
     pattern_field(
@@ -24,7 +25,7 @@ ConnectionId = Annotated[
 OrganizationId = Annotated[
     str,
     pattern_field(
-        pattern=r"^org_[A-Za-z0-9]{16}$",
+        pattern=ORGANIZATION_ID,
         description="Id of an organization: org_ and 16 alphanumeric characters",
         expected="the id of an organization, such as org_0123456789abcdef",
     ),

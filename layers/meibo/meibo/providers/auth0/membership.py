@@ -7,15 +7,19 @@ https://auth0.com/docs/api/management/v2/organizations/post-invitations
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field, StrictBool, StrictInt
 
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.configuration import ConnectionId
 from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo.providers.auth0.organizations import ORGANIZATIONS_SCOPE
+from meibo.validation import Omissible, StrictModel, pattern_field
 
 # Users per request:
 # https://auth0.com/docs/manage-users/organizations/configure-organizations/assign-members
@@ -28,6 +32,7 @@ ROLES_PER_PAGE: Final = 100
 # Auth0 rejects an offset above 1,000 records.
 MAX_INVITATIONS: Final = 1000
 INVITATIONS_PER_PAGE: Final = 50
+MAX_NAME_LENGTH: Final = 300
 MAX_TTL_SECONDS: Final = 2_592_000
 DEFAULT_TTL_SECONDS: Final = 604_800
 # Auth0 sets both timestamps, so a smaller difference is not caused by the requested lifetime.
@@ -157,15 +162,23 @@ def users_by_email(client: Auth0Client, email: str) -> list[str]:
 # -- invitations
 
 
-@dataclass(frozen=True)
-class InvitationTerms:
+class InvitationTerms(StrictModel):
     """The terms of an invitation. Auth0 sends an e-mail only if ``send_email`` is true."""
 
-    client_id: str
-    inviter: str = field(repr=False)
-    ttl_sec: int | None = None
-    connection_id: str | None = None
-    send_email: bool = False
+    client_id: Annotated[
+        str, pattern_field(pattern="^[A-Za-z0-9_-]{1,64}$", expected="the client id of the application")
+    ]
+    inviter: Annotated[
+        str,
+        pattern_field(
+            pattern=rf"(?s)^\s*\S(.{{0,{MAX_NAME_LENGTH - 2}}}\S)?\s*$",
+            expected=f"a name of 1 to {MAX_NAME_LENGTH} characters",
+        ),
+        Field(repr=False),
+    ]
+    ttl_sec: Omissible[Annotated[StrictInt, Field(ge=1, le=MAX_TTL_SECONDS)]] = None
+    connection_id: Omissible[ConnectionId] = None
+    send_email: StrictBool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,89 @@
+"""Storage of outcomes: the result of each member of each message, archived under ``changes/`` as NDJSON.
+
+The outcomes of a message are written before it is acknowledged. A member never has two outcomes of the same message: if
+a message is delivered again, its stored outcomes are read, and only the other members are processed. Each delivery
+writes its outcomes as a further part.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+from meibo.archive.keys import outcome_key
+from meibo.archive.outcome_record import Outcome, OutcomeRecord, format_records, parse_records
+from meibo.archive.storage import ArchiveStorage
+from meibo.changes.messages import Change, InvalidChange, QueueMessage
+
+
+class OutcomeStore:
+    """The outcomes of one message: those in the archive, and new outcomes that are not written yet."""
+
+    def __init__(self, storage: ArchiveStorage, message: QueueMessage, change: Change | InvalidChange) -> None:
+        self._storage = storage
+        self._message = message
+        self._change = change
+        self._part = 1
+        self._stored: dict[str, Outcome] = {}
+        self._new: dict[str, Outcome] = {}
+        if message.receive_count > 1:
+            self._read()
+
+    @property
+    def by_member(self) -> dict[str, Outcome]:
+        """All outcomes by member."""
+        return {**self._stored, **self._new}
+
+    @property
+    def pending(self) -> list[str]:
+        """The members of the change without an outcome."""
+        return [member for member in self._change.members if member not in self._stored and member not in self._new]
+
+    def add(self, outcome: Outcome) -> None:
+        """Add an outcome unless the member has one, because the first outcome is final."""
+        if outcome.member not in self._stored:
+            self._new.setdefault(outcome.member, outcome)
+
+    def write(self) -> bool:
+        """Write the new outcomes and return whether there were any.
+
+        If another delivery of the message wrote the same part first, its outcomes replace those of this delivery.
+        """
+        written = False
+        while self._new:
+            records = [self._record(outcome) for outcome in self._new.values()]
+            if self._storage.put_bytes(
+                self._key(self._part), format_records(records), content_type="application/x-ndjson"
+            ):
+                self._stored |= self._new
+                self._new = {}
+                self._part += 1
+                written = True
+            else:
+                self._read()
+        return written
+
+    def _read(self) -> None:
+        for part in count(self._part):
+            key = self._key(part)
+            body = self._storage.read(key)
+            if body is None:
+                return
+            self._part = part + 1
+            self._stored |= {record.outcome.member: record.outcome for record in parse_records(body, key)}
+            self._new = {member: outcome for member, outcome in self._new.items() if member not in self._stored}
+
+    def _key(self, part: int) -> str:
+        return outcome_key(self._change.source, self._message.dt, self._message.message_id, part)
+
+    def _record(self, outcome: Outcome) -> OutcomeRecord:
+        change = self._change
+        return OutcomeRecord(
+            outcome=outcome,
+            message_id=self._message.message_id,
+            source=change.source,
+            sent_at=self._message.sent_at,
+            change_id=change.change_id,
+            organization_id=change.organization_id,
+            action=change.action,
+            requested_by=change.requested_by,
+        )
