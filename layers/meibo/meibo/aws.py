@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions
 from botocore.config import Config
+from botocore.loaders import Loader, create_loader
 from botocore.session import Session, get_session
 
 from meibo.errors import AwsBusyError
@@ -108,9 +109,17 @@ def clear_clients() -> None:
 
 
 @cache
+def _loader() -> Loader:
+    """Return the loader that caches the lists of endpoints and the descriptions of services for every session."""
+    return create_loader()
+
+
+@cache
 def _session() -> Session:
-    """Return the session of all clients, so that lists of endpoints and descriptions of services are read once."""
-    return get_session()
+    """Return the session of all clients, which caches the credentials and the configuration."""
+    session = get_session()
+    session.register_component("data_loader", _loader())
+    return session
 
 
 def _client(service: str, config: Config | None = None) -> Any:
