@@ -39,28 +39,41 @@ def credentials_of(source: str, keys: Sequence[str], environment: Mapping[str, s
     }
 
 
-def secret_reader(configuration: Configuration, env_file: Path) -> Callable[[str], Mapping[str, Any]]:
+def secret_reader(
+    configuration: Configuration, env_file: Path, *, require_all: bool = True
+) -> Callable[[str], Mapping[str, Any]]:
     """Return a function that returns a secret by its name.
 
-    Raises SecretError if sources have no credentials in the environment and there are no AWS credentials either.
+    If sources have no credentials in the environment and there are no AWS credentials either, raise a SecretError that
+    names all of them; with ``require_all`` False, only the function raises it, for the secret of such a source.
     """
     environment = {**read_env_file(env_file), **os.environ}
     secrets: dict[str, dict[str, str]] = {}
-    without: list[str] = []
+    missing: dict[str, str] = {}
     for source in configuration.sources:
         source_provider = provider(source.provider)
         found = credentials_of(source.name, source_provider.credential_keys, environment)
         if found:
             secrets[source.secret] = {**secrets.get(source.secret, {}), **found}
         else:
-            without.append(
-                f"the source {source.name} has no credentials: set {source_provider.required_credentials}, each as"
+            required = ", or ".join(" and ".join(keys) for keys in source_provider.required_credentials)
+            missing[source.secret] = (
+                f"the source {source.name} has no credentials: set {required}, each as"
                 f" {variable_prefix(source.name)}<KEY>, in the environment or in {env_file}, or store them in the"
                 f" Secrets Manager secret {source.secret} and set AWS_PROFILE and AWS_REGION"
             )
-    if without and not _has_aws_credentials():
-        raise SecretError("; ".join(without))
-    return lambda name: secrets[name] if name in secrets else read_secret(name)
+    uses_aws = not missing or _has_aws_credentials()
+    if require_all and not uses_aws:
+        raise SecretError("; ".join(missing.values()))
+
+    def read(name: str) -> Mapping[str, Any]:
+        if name in secrets:
+            return secrets[name]
+        if not uses_aws:
+            raise SecretError(missing[name])
+        return read_secret(name)
+
+    return read
 
 
 def _has_aws_credentials() -> bool:

@@ -22,6 +22,10 @@ from meibo.validation import StrictModel, invalid, model_faults, parse_json
 class Configuration(StrictModel):
     """The configuration document."""
 
+    schema_location: Annotated[
+        str | None,
+        Field(alias="$schema", description="Path or URL of this schema, for editors. Meibo does not read it."),
+    ] = None
     sources: Sequence[SourceModel]
 
     @model_validator(mode="after")

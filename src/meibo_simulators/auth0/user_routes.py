@@ -23,7 +23,7 @@ from meibo_simulators.auth0.pagination import (
     with_fields,
 )
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response, read_body
-from meibo_simulators.auth0.validation import Schema, check
+from meibo_simulators.auth0.validation import Schema, check, check_path
 
 MAX_FILE_BYTES = 512_000
 #: Bytes allowed for the multipart encoding around the file.
@@ -33,6 +33,7 @@ BY_EMAIL = {
     "required": ["email"],
     "properties": {"email": {"type": "string", "description": "Email address to search for (case-sensitive)."}},
 }
+CONNECTION_ID: Schema = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
 _IMPORT_SCHEMA: Schema = {
     "type": "object",
     "properties": {
@@ -121,6 +122,18 @@ def list_connections(call: Call) -> Any:
         return {"connections": rows[start:end], **following}
     page = read_page(query)
     return page.body("connections", page.of(rows), len(rows))
+
+
+@endpoints.add("GET", "/connections/<connection_id>", "read:connections", limit="connections")
+def get_connection(call: Call) -> Any:
+    query = call.query(FIELDS_QUERY)
+    check_path("id", call.path["connection_id"], CONNECTION_ID)
+    connection = call.tenant.directory.connections.get(call.path["connection_id"])
+    if connection is None:
+        raise ApiError(404, CONNECTION_MISSING.rstrip("."), "inexistent_connection")
+    hidden = call.tenant.switches.hide_connection_options
+    with_options = not hidden or "read:connections_options" in call.grant.scopes
+    return with_fields(_connection(connection, with_options=with_options), query, ("id", "is_domain_connection"))
 
 
 def _connection(connection: Connection, *, with_options: bool) -> dict[str, Any]:

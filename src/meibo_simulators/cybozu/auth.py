@@ -7,10 +7,11 @@ import binascii
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import jwt
 
-from meibo_simulators.cybozu.errors import CybozuError, PageError
+from meibo_simulators.cybozu.errors import ACCOUNT_STATES, CybozuError, PageError
 from meibo_simulators.cybozu.secure_access import SecureAccess
 from meibo_simulators.cybozu.switches import Switches
 from meibo_simulators.site import Clock
@@ -20,11 +21,15 @@ PREFIX = "cy.s.api1."
 
 @dataclass
 class Account:
-    """A user that may call the API; ``administrator`` is a cybozu.com administrator (共通管理者)."""
+    """A user that may call the API; ``administrator`` is a cybozu.com administrator (共通管理者).
+
+    A locked account rejects every password.
+    """
 
     login: str
     password: str = field(repr=False)
     administrator: bool = True
+    state: Literal["active", "locked", "password expired"] = "active"
 
 
 class Access:
@@ -67,12 +72,16 @@ class Access:
             raise self._rejected("CB_AU01")
         pair = _pair(password)
         account = self.accounts.get(pair[0]) if pair else None
+        if account is not None and account.state == "locked":
+            raise self._rejected(switches.account_state_code, ACCOUNT_STATES["locked"])
         if pair is None or account is None or account.password != pair[1]:
             raise self._rejected("CB_WA01")
+        if account.state != "active":
+            raise self._rejected(switches.account_state_code, ACCOUNT_STATES[account.state])
         return account.administrator
 
-    def _rejected(self, code: str) -> CybozuError:
-        return CybozuError(code, status=520 if self._switches.legacy_auth_520 else None)
+    def _rejected(self, code: str, texts: tuple[str, str] | None = None) -> CybozuError:
+        return CybozuError(code, status=520 if self._switches.legacy_auth_520 else 401, texts=texts)
 
     def _check_token(self, token: str) -> bool:
         try:

@@ -20,10 +20,19 @@ ERRORS = {
     "CB_IJ01": (400, "不正なJSON文字列です。", "Invalid JSON string."),
     "GAIA_TO04": (429, "同時接続数の上限を超えました。", "Too many concurrent requests."),
 }
+# Japanese and English. The codes are not known; the messages: https://kb.kintoneapp.com/user/errors.html and
+# https://help.cybozu.cn/general/en/login/unlock.html
+ACCOUNT_STATES = {
+    "locked": (
+        "10回以上パスワードを間違えたため、アカウントがロックアウトされました。管理者に連絡してください。",
+        "Your account is locked out due to 10 times wrong password attempts. Contact your administrator.",
+    ),
+    "password expired": ("パスワードの有効期限が切れています。", "Your password has expired."),
+}
 
 
 class CybozuError(Exception):
-    """An error response of the API."""
+    """An error response of the API. ``texts`` are the messages in Japanese and English if the code has several."""
 
     def __init__(
         self,
@@ -32,16 +41,18 @@ class CybozuError(Exception):
         *,
         status: int | None = None,
         headers: dict[str, str] | None = None,
+        texts: tuple[str, str] | None = None,
     ) -> None:
         super().__init__(code)
         self.code = code
         self.errors = errors
         self.status = status or ERRORS[code][0]
+        self.texts = texts or ERRORS[code][1:]
         self.headers = {"X-Cybozu-Error": code, **(headers or {})}
 
     def body(self, switches: Switches) -> dict[str, Any]:
         """Return the body in the language of the switches, with the text in ``message`` or ``reason``."""
-        text = ERRORS[self.code][1 if switches.language == "ja" else 2]
+        text = self.texts[switches.language == "en"]
         name = "message" if switches.error_message else "reason"
         body = {name: text, "id": secrets.token_urlsafe(15), "code": self.code}
         return body if self.errors is None else {**body, "errors": self.errors}

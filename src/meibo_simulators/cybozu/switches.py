@@ -13,6 +13,8 @@ class Switches:
     # access
     legacy_auth_520: bool = False
     """Return 520 for a failed authentication, as until about 2023, instead of 401."""
+    account_state_code: str = "CB_WA01"
+    """Code of the error for a locked account or an expired password, which is not documented."""
     basic: tuple[str, str] | None = field(default=None, repr=False)
     """The shared user and password of the domain's Basic authentication; None: not enabled."""
     basic_with_token: bool = True

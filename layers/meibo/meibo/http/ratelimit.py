@@ -79,12 +79,17 @@ class RateLimiter:
         self._jitter = jitter
         # The time at which the next request of each bucket may be sent.
         self._next_request_at: dict[str, float] = {}
+        self._limits: dict[str, float] = {}
         self._lock = threading.Lock()
         self._offset: float | None = None
 
     def seconds_left(self) -> float | None:
         """Return the seconds that are left for requests, or None without a limit."""
         return None if self.time_left is None else self.time_left() - MIN_REMAINING_SECONDS
+
+    def limit(self, bucket: str) -> float | None:
+        """Return the size of a bucket as a response reported it, or None if none did."""
+        return self._limits.get(bucket)
 
     def provider_now(self) -> float:
         """Return the provider's time as its Date headers report it, never ahead of it."""
@@ -105,10 +110,12 @@ class RateLimiter:
         self._learn_time(headers)
         remaining = _number(headers.get("x-ratelimit-remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
+        limit = _number(headers.get("x-ratelimit-limit"))
+        if limit is not None:
+            self._limits[bucket] = limit
         if remaining is None or reset is None:
             return
         # A client can use at least one request of each bucket, even if the headroom exceeds the limit.
-        limit = _number(headers.get("x-ratelimit-limit"))
         headroom = self._headroom if limit is None else max(0.0, min(self._headroom, limit - 1))
         if remaining > headroom:
             return

@@ -257,6 +257,29 @@ class HttpTransport:
             raise OutOfTimeError(f"the time ended while {self.provider} was sending; will start again")
 
 
+def check_connection(provider: str, url: str, session: requests.Session) -> None:
+    """Send one request without credentials, and return if there is any response.
+
+    A response shows that the host name resolves and that the certificate is trusted. Raises ConfigurationError if it
+    does not resolve or is not trusted, and ProviderBusyError if the host does not respond.
+    """
+    try:
+        with session.get(
+            url,
+            auth=_NoOtherCredentials(),
+            allow_redirects=False,
+            stream=True,
+            timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+        ):
+            return
+    except BROKEN as error:
+        failure = _failure(error)
+    message = f"{provider} {failure.reason}"
+    if failure.permanent or failure.unknown_host:
+        raise ConfigurationError(message)
+    raise ProviderBusyError(f"{message}; check the host name, the port, and the firewall or proxy of this network")
+
+
 @dataclass(frozen=True)
 class _Failure:
     """The reason of a failed attempt, without a URL."""

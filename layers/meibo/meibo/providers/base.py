@@ -21,6 +21,7 @@ from meibo.secrets import read_secret
 if TYPE_CHECKING:
     import requests
 
+    from meibo.providers.checks import Check
     from meibo.providers.configuration import ExportModel, SourceModel
 
 
@@ -123,15 +124,35 @@ class Pages(ABC):
         return {}
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceSetup:
+    """The questions of ``meibo init`` about a source of a provider.
+
+    ``endpoint`` is the key of the endpoint in the configuration and ``endpoint_example`` an example of its value.
+    ``choices`` are the names of what a source can archive, and ``default`` those that are proposed. ``normalize``
+    returns the value of an endpoint as the configuration requires it, ``entry`` the entry of ``exports`` for a choice
+    and the normalized endpoint.
+    """
+
+    endpoint: str
+    endpoint_example: str
+    choices: tuple[str, ...]
+    default: tuple[str, ...]
+    normalize: Callable[[str], str]
+    entry: Callable[[str, str], dict[str, Any]]
+
+
 class Provider(ABC):
     """One provider. It has no state except its cached clients."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     datasets: ClassVar[tuple[Dataset, ...]]
-    # The keys that the secret of a source can have, and the required combinations, for messages.
+    # The keys that the secret of a source can have, and the combinations of keys of which one is required.
     credential_keys: ClassVar[tuple[str, ...]]
-    required_credentials: ClassVar[str]
+    required_credentials: ClassVar[tuple[tuple[str, ...], ...]]
+    # What `meibo init` asks for a source; None if it does not offer the provider.
+    setup: ClassVar[SourceSetup | None] = None
 
     def dataset(self, name: str) -> Dataset:
         """Return the dataset of that name, raising EventError if the provider has none."""
@@ -175,6 +196,10 @@ class Provider(ABC):
 
         Raises a MeiboError if the export cannot be resolved; the other exports are not affected.
         """
+
+    def checks(self, source: Any, context: ProviderContext) -> Iterable[Check]:  # noqa: ARG002  # a default for subclasses
+        """Return the checks of a source before a run, in the order in which they are run."""
+        return ()
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:  # noqa: ARG002  # a default for subclasses
         """Create the job of an export and return its id."""

@@ -66,6 +66,10 @@ class Auth0Client:
         self._read_credentials = read_credentials
         self._token: TokenSource | None = None
 
+    def authenticate(self) -> None:
+        """Request an access token, unless the client has a valid token."""
+        self._token_source().token()
+
     def request(
         self,
         method: str,
@@ -124,18 +128,22 @@ class Auth0Client:
             )
         return rows
 
-    def _send(self, request: Callable[[str], ProviderRequest], subject: str, scope: str) -> Any:
-        """Send the request; if Auth0 rejects the token, send it again with a new token."""
+    def _token_source(self) -> TokenSource:
         if self._token is None:
             self._token = TokenSource(
                 self.domain, self._audience, self._read_credentials(), self._transport, self._clock
             )
-        token = self._token.token()
+        return self._token
+
+    def _send(self, request: Callable[[str], ProviderRequest], subject: str, scope: str) -> Any:
+        """Send the request; if Auth0 rejects the token, send it again with a new token."""
+        source = self._token_source()
+        token = source.token()
         response = self._transport.send(request(token))
         if response.status == 401:
             # A token becomes invalid early if the tenant's signing key is rotated; then a new token is accepted.
-            self._token.drop(token)
-            response = self._transport.send(request(self._token.token()))
+            source.drop(token)
+            response = self._transport.send(request(source.token()))
         if response.status == 401:
             raise CredentialsRefusedError(
                 f"{self.name} rejected a new access token (401); check that the domain is the tenant's own domain and"

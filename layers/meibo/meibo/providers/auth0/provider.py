@@ -21,10 +21,12 @@ from meibo.providers.base import (
     Pages,
     Provider,
     ProviderContext,
+    SourceSetup,
 )
 
 if TYPE_CHECKING:
     from meibo.providers.auth0.configuration import Auth0Source
+    from meibo.providers.checks import Check
     from meibo.providers.configuration import ExportModel, SourceModel
 
 
@@ -53,7 +55,15 @@ class Auth0Provider(Provider):
     title = "Auth0"
     datasets = DATASETS
     credential_keys = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
-    required_credentials = "client_id and client_secret, or client_id and private_key"
+    required_credentials = (("client_id", "client_secret"), ("client_id", "private_key"))
+    setup = SourceSetup(
+        endpoint="domain",
+        endpoint_example="acme.jp.auth0.com",
+        choices=tuple(dataset.name for dataset in DATASETS),
+        default=tuple(dataset.name for dataset in DATASETS),
+        normalize=lambda text: text.strip().lower().removeprefix("https://").rstrip("/"),
+        entry=lambda dataset, _domain: {"dataset": dataset},
+    )
 
     def clear_clients(self) -> None:
         """Drop the cached clients."""
@@ -111,6 +121,12 @@ class Auth0Provider(Provider):
     ) -> list[str]:
         """Return the ids of the connections that are enabled for an organization."""
         return OrganizationApi(_client(request, context)).connection_ids(organization_id)
+
+    def checks(self, source: Auth0Source, context: ProviderContext) -> Iterable[Check]:
+        """Return the checks of a tenant."""
+        from meibo.providers.auth0.checks import TenantChecks  # noqa: PLC0415  # needs pydantic, see above
+
+        return TenantChecks(source, context).checks()
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:
         """Create a users export job and return its id."""

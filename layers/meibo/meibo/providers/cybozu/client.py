@@ -3,8 +3,9 @@
 https://cybozu.dev/ja/common/docs/user-api/
 https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
 
-Error messages of the API are in the caller's language and may quote values, so only the status and the error code are
-used. A gateway in front of the API returns HTML, or JSON without a code.
+Error messages of the API are in the caller's language and may quote values, so the class of an error depends on the
+status and the error code only, and no message is copied. A gateway in front of the API returns HTML, or JSON without a
+code.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ CSV_FILES: Final = {
 }
 # Formerly, and possibly at some endpoints still, cybozu.com rejected failed logins with 520 instead of 401.
 LEGACY_LOGIN_FAILED_STATUS: Final = 520
+# The API has no documented error code for these states of an account. Its messages contain these words in Japanese,
+# English and Chinese: https://kb.kintoneapp.com/user/errors.html https://help.cybozu.cn/general/en/login/unlock.html
+_LOCKED: Final = re.compile("ロックアウト|locked out|锁定|鎖定", re.IGNORECASE)
+_EXPIRED: Final = re.compile("有効期限|expired|过期|過期|到期", re.IGNORECASE)
 _CORRECT_LOGIN: Final = "correct the login and password, or the API token, in the secret"
 _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 
@@ -278,8 +283,9 @@ def error_from_response(response: ProviderResponse, *, provider: str, path: str)
     status, code = response.status, _code(response)
     detail = f"{status}, {code}" if code else str(status)
     login_failed = code is None or code.startswith(("CB_AU", "CB_WA"))
-    if status == 401 or (status == LEGACY_LOGIN_FAILED_STATUS and login_failed):
-        return _login_error(provider, detail, code)
+    reason = _account_state(response) if status in {401, 403, LEGACY_LOGIN_FAILED_STATUS} else None
+    if reason or status == 401 or (status == LEGACY_LOGIN_FAILED_STATUS and login_failed):
+        return _login_error(provider, detail, code, reason)
     if status == 403:
         return _permission_error(provider, path, detail, code)
     if 300 <= status < 400:
@@ -298,13 +304,36 @@ def error_from_response(response: ProviderResponse, *, provider: str, path: str)
     return RequestRefusedError(f"{provider} rejected {path} ({detail})", status=status, code=code)
 
 
-def _login_error(provider: str, detail: str, code: str | None) -> MeiboError:
+def _login_error(provider: str, detail: str, code: str | None, reason: str | None) -> MeiboError:
+    if reason:
+        return CredentialsRefusedError(f"{provider} rejected the login ({detail}): {reason}")
     if code is None:
         return CredentialsRefusedError(
             f"{provider} rejected the request before the login ({detail}); if the domain uses Basic authentication,"
             f' add "basic_user" and "basic_password" to the secret, else {_CORRECT_LOGIN}'
         )
+    if code == "CB_WA01":
+        return CredentialsRefusedError(
+            f"{provider} rejected the login ({detail}): the login name or the password is wrong; correct them in the"
+            " secret before you try again, because failed logins lock the account"
+        )
     return CredentialsRefusedError(f"{provider} rejected the login ({detail}); {_CORRECT_LOGIN}")
+
+
+def _account_state(response: ProviderResponse) -> str | None:
+    """Return the reason and the advice if the message of an error states that the account cannot log in at present."""
+    document = response.members()
+    message = document.get("message") or document.get("reason")
+    if not isinstance(message, str):
+        return None
+    if _LOCKED.search(message):
+        return (
+            "the account is locked after too many failed logins; wait until the lock ends, or change its password in"
+            " the administration of cybozu.com and in the secret"
+        )
+    if _EXPIRED.search(message):
+        return "the password or the API token has expired; set another in cybozu.com, and store it in the secret"
+    return None
 
 
 def _permission_error(provider: str, path: str, detail: str, code: str | None) -> MeiboError:

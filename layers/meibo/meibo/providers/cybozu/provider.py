@@ -9,7 +9,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from meibo.http.client_certificate import CERTIFICATE_KEYS
-from meibo.providers.base import ByteStream, ExportRequest, ExportSource, Pages, Provider, ProviderContext
+from meibo.providers.base import (
+    ByteStream,
+    ExportRequest,
+    ExportSource,
+    Pages,
+    Provider,
+    ProviderContext,
+    SourceSetup,
+)
 from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient, CybozuCredentials
 from meibo.providers.cybozu.directory import (
     GROUPS,
@@ -22,6 +30,7 @@ from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, PagingReport
 from meibo.providers.datasets import Dataset
 
 if TYPE_CHECKING:
+    from meibo.providers.checks import Check
     from meibo.providers.configuration import ExportModel, SourceModel
     from meibo.providers.cybozu.configuration import CybozuSource
 
@@ -132,6 +141,18 @@ class DirectoryStream(ByteStream):
         return counts
 
 
+def _base_url(text: str) -> str:
+    host = text.strip().lower().removeprefix("https://").rstrip("/")
+    # The first label of the host name is sufficient.
+    return f"https://{host}" if "." in host or ":" in host or not host else f"https://{host}.cybozu.com"
+
+
+def _entry(dataset: str, base_url: str) -> dict[str, Any]:
+    """Return the entry of a dataset, as NDJSON if the domain has no CSV API or the dataset has no CSV file."""
+    is_csv = base_url.endswith(".cybozu.com") and dataset != "members"
+    return {"dataset": dataset, "format": "csv" if is_csv else "ndjson"}
+
+
 class CybozuProvider(Provider):
     """cybozu.com domains. https://cybozu.dev/ja/common/docs/user-api/"""
 
@@ -139,7 +160,15 @@ class CybozuProvider(Provider):
     title = "cybozu.com"
     datasets = _DATASETS
     credential_keys = ("login", "password", "api_token", "basic_user", "basic_password", *CERTIFICATE_KEYS)
-    required_credentials = "login and password, or api_token"
+    required_credentials = (("login", "password"), ("api_token",))
+    setup = SourceSetup(
+        endpoint="base_url",
+        endpoint_example="https://example.cybozu.com",
+        choices=("directory", *(dataset.name for dataset in _DATASETS)),
+        default=("directory",),
+        normalize=_base_url,
+        entry=_entry,
+    )
 
     def source_model(self) -> type[SourceModel]:
         """Return the model of a domain in the configuration."""
@@ -170,6 +199,12 @@ class CybozuProvider(Provider):
             request={name: values for name, values in filters.items() if values},
             **self.source_settings(source),
         )
+
+    def checks(self, source: CybozuSource, context: ProviderContext) -> Iterable[Check]:
+        """Return the checks of a domain."""
+        from meibo.providers.cybozu.checks import DomainChecks  # noqa: PLC0415  # needs pydantic, see above
+
+        return DomainChecks(source, context).checks()
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:  # noqa: ARG002  # no dataset has a job
         """Return the stream of a dataset."""

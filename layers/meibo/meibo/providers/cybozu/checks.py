@@ -1,0 +1,172 @@
+"""Checks of a domain before a run: the login, the permission for CSV files, the selected users, the duration of a run.
+
+The login is tried once per credentials, and no further check is run if it fails: cybozu.com locks an account after a
+number of failed logins. https://jp.cybozu.help/general/ja/admin/list_security/list_login/account_lock.html
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from meibo.errors import CredentialsRefusedError, RequestRefusedError
+from meibo.formatting import format_count
+from meibo.http.transport import check_connection
+from meibo.providers.base import ProviderContext
+from meibo.providers.checks import CONNECTION, CREDENTIALS, EXPECTED_RUN, Check, CheckResult, Latency, expected_run
+from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient, CybozuCredentials
+from meibo.providers.cybozu.configuration import CybozuUsersExport
+from meibo.providers.cybozu.directory import GROUPS, MAX_FILTER_VALUES, ORGANIZATIONS, USERS, stream_users_ndjson
+from meibo.providers.cybozu.pagination import PAGE_SIZE, STRIDE, Listing, page_at
+
+if TYPE_CHECKING:
+    import requests
+
+    from meibo.providers.configuration import ExportModel
+    from meibo.providers.cybozu.configuration import CybozuSource
+
+LOGIN: Final = "login"
+CSV_FILES: Final = "CSV files"
+# Warn early enough to create another API token.
+MIN_TOKEN_DAYS: Final = 14
+# The largest number of rows for which the end of a list is searched.
+MAX_ROWS: Final = PAGE_SIZE * 2**20
+
+
+class DomainChecks:
+    """The checks of a domain."""
+
+    def __init__(self, source: CybozuSource, context: ProviderContext) -> None:
+        self._source = source
+        self._context = context
+        self._latency = Latency()
+        self._exports = [export for entry in source.exports_by_entry() for export in entry]
+
+    def checks(self) -> Iterator[Check]:
+        """Yield the checks in their order; they share a session, which is closed after the last check."""
+        with closing(self._context.new_session(CONNECTIONS)) as session:
+            yield Check(CREDENTIALS, self._check_credentials)
+            yield Check(CONNECTION, partial(self._check_connection, session))
+            yield Check(LOGIN, partial(self._check_login, session), (CREDENTIALS, CONNECTION))
+            required = [LOGIN]
+            if any(export.format == "csv" for export in self._exports):
+                required.append(CSV_FILES)
+                yield Check(CSV_FILES, partial(self._check_csv, session), (LOGIN,))
+            for export in self._exports:
+                if isinstance(export, CybozuUsersExport) and export.scope == "selected":
+                    name = f"users by {'ids' if export.ids else 'codes'}"
+                    yield Check(name, partial(self._check_selection, session, export), (LOGIN,))
+            yield Check(EXPECTED_RUN, partial(self._expect_run, session), tuple(required))
+
+    def _credentials(self) -> CybozuCredentials:
+        return CybozuCredentials.from_secret(self._context.read_secret(self._source.secret))
+
+    def _client(self, session: requests.Session) -> CybozuClient:
+        return CybozuClient(
+            self._source.base_url,
+            self._credentials(),
+            session=session,
+            clock=self._context.clock,
+            time_left=self._context.time_left,
+        )
+
+    def _check_credentials(self) -> CheckResult:
+        credentials = self._credentials()
+        if credentials.api_token is None:
+            basic = " and Basic credentials" if credentials.basic_user else ""
+            return CheckResult(detail=f"login and password{basic}")
+        expiry = token_expiry(credentials.api_token)
+        if expiry is None:
+            return CheckResult(detail="API token")
+        now = datetime.now(UTC)
+        if expiry <= now:
+            raise CredentialsRefusedError(
+                f"secret: the API token expired on {expiry:%Y-%m-%d}; create another token in the administration of"
+                " cybozu.com, and store it in the secret"
+            )
+        return CheckResult(
+            detail=f"API token, which expires on {expiry:%Y-%m-%d}; runs fail from then on unless it is replaced",
+            warning=expiry - now < timedelta(days=MIN_TOKEN_DAYS),
+        )
+
+    def _check_connection(self, session: requests.Session) -> CheckResult:
+        host = self._source.base_url.removeprefix("https://")
+        check_connection(f"cybozu.com ({host})", f"{self._source.base_url}/", session)
+        return CheckResult(detail=host)
+
+    def _check_login(self, session: requests.Session) -> CheckResult:
+        client = self._client(session)
+        self._latency.measure(lambda: page_at(client, USERS, 0, 1))
+        return CheckResult(detail="accepted")
+
+    def _check_csv(self, session: requests.Session) -> CheckResult:
+        # Of the files, the titles are the smallest. Only the beginning is read.
+        client = self._client(session)
+        self._latency.measure(lambda: next(client.stream_csv("titles"), b""))
+        return CheckResult(detail="allowed for this login")
+
+    def _check_selection(self, session: requests.Session, export: CybozuUsersExport) -> CheckResult:
+        name, values = ("ids", export.ids) if export.ids else ("codes", export.codes)
+        expected = len(set(values or ()))
+        pages = stream_users_ndjson(self._client(session), **{name: list(values or ())})  # type: ignore[arg-type]  # the name of the parameter is not known statically
+        count = sum(page.count(b"\n") for page in pages)
+        if count < expected:
+            # The codes are login names, so the message does not contain them.
+            raise RequestRefusedError(
+                f"cybozu.com ({self._source.base_url.removeprefix('https://')}): expected a user for each of the"
+                f" {expected} configured {name}, found {count}; correct {name} in the configuration"
+            )
+        return CheckResult(detail=f"all {format_count(count, 'user')} exist")
+
+    def _expect_run(self, session: requests.Session) -> CheckResult:
+        """Return the expected requests of a run: one per CSV file, and an upper bound for the pages of JSON lists."""
+        client = self._client(session)
+        files = sum(export.format == "csv" for export in self._exports)
+        pages = sum(self._pages(client, export) for export in self._exports if export.format == "ndjson")
+        seconds = (files + pages / self._source.concurrency) * self._latency.seconds
+        remark = f", and the time in which cybozu.com creates {format_count(files, 'CSV file')}" if files else ""
+        return expected_run(files + pages, seconds, remark)
+
+    def _pages(self, client: CybozuClient, export: ExportModel) -> int:
+        if isinstance(export, CybozuUsersExport) and export.scope == "selected":
+            return -(-len(export.ids or export.codes or ()) // MAX_FILTER_VALUES)
+        if export.dataset != "members":
+            return self._bound(client, _LISTS[export.dataset]) // STRIDE + 1
+        # A request per organization and group, and more for those with more than a page of members. A user is usually
+        # in an organization, and always in the group "everyone".
+        owners = self._bound(client, ORGANIZATIONS) + self._bound(client, GROUPS)
+        return owners + owners // STRIDE + 2 * (self._bound(client, USERS) // STRIDE + 1)
+
+    def _bound(self, client: CybozuClient, listing: Listing) -> int:
+        """Return a number of rows that a list does not exceed, at most twice as large as needed.
+
+        The API returns no total, so a row is requested at positions that double.
+        """
+        bound = PAGE_SIZE
+        while bound < MAX_ROWS and self._latency.measure(partial(page_at, client, listing, bound, 1)):
+            bound *= 2
+        return bound
+
+
+_LISTS: Final = {"users": USERS, "organizations": ORGANIZATIONS, "groups": GROUPS}
+
+
+def token_expiry(api_token: str) -> datetime | None:
+    """Return the time at which an API token expires, or None if it does not state it.
+
+    A token is ``cy.s.api1.`` and a JSON Web Token: https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
+    """
+    parts = api_token.split(".")
+    if len(parts) < 3:
+        return None
+    try:
+        claims: Any = json.loads(urlsafe_b64decode(parts[-2] + "=="))
+        return datetime.fromtimestamp(claims["exp"], UTC)
+    except (binascii.Error, ValueError, TypeError, KeyError, OverflowError, OSError):
+        return None
