@@ -6,7 +6,7 @@ import os
 
 import typer
 
-from meibo_cli.commands import changes, diff, get, ls, query, report, restore, run, verify
+from meibo_cli.commands import changes, check, diff, get, init, ls, query, report, restore, run, verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,6 +24,8 @@ def create_private_files(context: typer.Context) -> None:
     context.call_on_close(lambda: os.umask(umask))
 
 
+app.command("init")(init.init)
+app.command("check")(check.check)
 app.command("run")(run.run)
 app.command("ls")(ls.ls)
 app.command("get")(get.get)

@@ -20,7 +20,7 @@ from meibo.archive.catalog import Run, find_run, run_ids, suspect_reason
 from meibo.archive.keys import plan_key, report_key, run_moment
 from meibo.archive.manifest import RunManifest
 from meibo.archive.storage import ArchiveReader, FolderStorage
-from meibo.configuration import Configuration, parse_configuration
+from meibo.configuration import Configuration
 from meibo.errors import ConfigurationError, UnexpectedError
 from meibo.formatting import format_bytes, format_number
 from meibo.observability import logger
@@ -33,11 +33,14 @@ from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED, report_errors
 from meibo_cli.local_run import LocalFunctions
 from meibo_cli.progress import ProgressDisplay
 from meibo_cli.selection import DEFAULT_ARCHIVE, LATEST, ArchiveOption, bucket_name, checked_id, matches
+from meibo_cli.sources import SOURCES_FILE, SourcesOption, read_sources
 from meibo_cli.terminal import printable
 from meibo_cli.workflow import Execution
 
 CONTINUE_HOURS: Final = 12
 """A killed run is continued for this long. Auth0 deletes jobs and cursors after 24 hours, and a daily run is new."""
+
+DEFAULT_JOBS: Final = 4
 
 _SHORT_DIGEST = 12
 # Without a terminal, nothing is wrapped.
@@ -46,9 +49,7 @@ _UNLIMITED_WIDTH = 10_000
 
 def run(
     *,
-    sources: Annotated[
-        Path, typer.Option("--sources", "-s", help="The configuration. A file .env beside it can contain credentials.")
-    ] = Path("sources.json"),
+    sources: SourcesOption = Path(SOURCES_FILE),
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Only these exports: acme, acme/users. Can be repeated.")
@@ -56,7 +57,9 @@ def run(
     run_id: Annotated[
         str, typer.Option("--run", "-r", help="Repair a run: archive its missing exports. Its id, or latest.")
     ] = "",
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, max=64, help="Exports that run side by side.")] = 4,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, max=64, help="Exports that run side by side.")
+    ] = DEFAULT_JOBS,
     log: Annotated[Path | None, typer.Option("--log", help="Append a log in JSON lines to this file.")] = None,
 ) -> None:
     """Archive real directories into a folder or a bucket, without a stack.
@@ -96,12 +99,7 @@ def run(
 
 def _configuration(path: Path, only: Sequence[str]) -> Configuration:
     """Return the configuration, only with the exports that match a pattern if there are patterns."""
-    try:
-        configuration = parse_configuration(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise ConfigurationError(f"--sources: the file {path} does not exist") from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"--sources: expected JSON in UTF-8 in {path}") from None
+    configuration = read_sources(path)
     if not only:
         return configuration
     ids: list[str] = []

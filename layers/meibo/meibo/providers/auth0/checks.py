@@ -6,7 +6,9 @@ be an export.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,6 +43,35 @@ REQUIRED_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
     "members": (ORGANIZATIONS_SCOPE, MEMBERS_SCOPE),
 }
 OPTIONAL_SCOPES: Final[Mapping[str, str]] = {"members": ROLES_SCOPE}
+
+
+@dataclass(frozen=True)
+class _ScopeRequest:
+    """A request that needs an OAuth scope. ``noun`` is the noun of the total in the response, if it has one."""
+
+    path: str
+    bucket: str
+    params: Parameters
+    noun: str = ""
+
+
+_WITH_TOTAL: Final = (("per_page", "1"), ("include_totals", "true"))
+# In the order of the checks: the list of organizations returns the organization that the following requests need.
+_REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
+    USERS_SCOPE: _ScopeRequest(
+        "users", "users", (*_WITH_TOTAL, ("fields", "user_id"), ("include_fields", "true")), "user"
+    ),
+    ORGANIZATIONS_SCOPE: _ScopeRequest("organizations", "organizations", _WITH_TOTAL, "organization"),
+    ENABLED_CONNECTIONS_SCOPE: _ScopeRequest(
+        "organizations/{organization}/enabled_connections", "enabled_connections", (("per_page", "1"),)
+    ),
+    MEMBERS_SCOPE: _ScopeRequest("organizations/{organization}/members", "members", (("take", "1"),)),
+    ROLES_SCOPE: _ScopeRequest(
+        "organizations/{organization}/members",
+        "members",
+        (("take", "1"), ("fields", FIELDS_WITH_ROLES), ("include_fields", "true")),
+    ),
+}
 # Auth0 checks the OAuth scope before it looks up the organization, so an unknown id is sufficient for an empty tenant.
 UNKNOWN_ORGANIZATION: Final = "org_0000000000000000"
 # The header x-ratelimit-limit is the burst of a limit. Each documented limit allows at least ten times its burst per
@@ -59,18 +90,6 @@ class TenantChecks:
         self._latency = Latency()
         self._organizations = 0
         self._organization_id = UNKNOWN_ORGANIZATION
-        with_roles = (("take", "1"), ("fields", FIELDS_WITH_ROLES), ("include_fields", "true"))
-        # The request that tests each OAuth scope, in the order of the checks: the list of organizations returns the id
-        # that the other requests need.
-        self._requests: Mapping[str, Callable[[], str]] = {
-            USERS_SCOPE: self._users,
-            ORGANIZATIONS_SCOPE: self._list_organizations,
-            ENABLED_CONNECTIONS_SCOPE: partial(
-                self._read_organization, "enabled_connections", (("per_page", "1"),), ENABLED_CONNECTIONS_SCOPE
-            ),
-            MEMBERS_SCOPE: partial(self._read_organization, "members", (("take", "1"),), MEMBERS_SCOPE),
-            ROLES_SCOPE: partial(self._read_organization, "members", with_roles, ROLES_SCOPE),
-        }
 
     def checks(self) -> Iterator[Check]:
         """Yield the checks in their order."""
@@ -80,8 +99,8 @@ class TenantChecks:
         datasets = self._datasets_by_scope()
         for scope, names in datasets.items():
             # A response that rejects the request with roles does not state which of both OAuth scopes is missing.
-            requires = _scope_check(MEMBERS_SCOPE) if scope == ROLES_SCOPE else TOKEN
-            yield Check(_scope_check(scope), partial(self._scope, scope, names), (requires,))
+            requires = MEMBERS_SCOPE if scope == ROLES_SCOPE else TOKEN
+            yield Check(scope, partial(self._scope, scope, names), (requires,))
         users = [export for export in self._source.exports if isinstance(export, Auth0UsersExport)]
         for connection_id in dict.fromkeys(export.connection_id for export in users):
             if connection_id is not None:
@@ -89,8 +108,8 @@ class TenantChecks:
         for organization_id in dict.fromkeys(export.organization_id for export in users):
             if organization_id is not None:
                 run = partial(self._organization, organization_id)
-                yield Check(f"organization {organization_id}", run, (_scope_check(ENABLED_CONNECTIONS_SCOPE),))
-        required = tuple(_scope_check(scope) for scope in datasets if scope not in OPTIONAL_SCOPES.values())
+                yield Check(f"organization {organization_id}", run, (ENABLED_CONNECTIONS_SCOPE,))
+        required = tuple(scope for scope in datasets if scope not in OPTIONAL_SCOPES.values())
         yield Check(EXPECTED_RUN, self._expected_run, required)
 
     def _datasets_by_scope(self) -> dict[str, list[str]]:
@@ -105,7 +124,7 @@ class TenantChecks:
                 names = datasets.setdefault(scope, [])
                 if export.dataset not in names:
                     names.append(export.dataset)
-        return {scope: datasets[scope] for scope in self._requests if scope in datasets}
+        return {scope: datasets[scope] for scope in _REQUESTS if scope in datasets}
 
     def _credentials(self) -> CheckResult:
         credentials = Auth0Credentials.from_secret(self._context.read_secret(self._source.secret))
@@ -127,12 +146,16 @@ class TenantChecks:
 
     def _scope(self, scope: str, datasets: list[str]) -> CheckResult:
         subject = f"the {'dataset' if len(datasets) == 1 else 'datasets'} {' and '.join(datasets)}"
+        request = _REQUESTS[scope]
+        path = request.path.format(organization=segment(self._organization_id))
+        document = None
         try:
-            detail = self._requests[scope]()
+            document = self._read(path, request.params, scope=scope, bucket=request.bucket, subject=subject)
         except ScopeMissingError as error:
             if scope in OPTIONAL_SCOPES.values():
                 return CheckResult(
-                    detail=f"missing: {subject} will not contain roles; grant it if needed", warning=True
+                    detail=f"OAuth scope that is missing: {subject} will not contain roles; grant it to include them",
+                    warning=True,
                 )
             if len(error.scopes) == 1:
                 raise
@@ -142,46 +165,24 @@ class TenantChecks:
                 " the Management API",
                 scopes=(scope,),
             ) from error
-        return CheckResult(detail=f"needed for {subject}" + (f"; {detail}" if detail else ""))
+        except RequestRefusedError as error:
+            # The OAuth scope is checked before the organization is looked up, so the tenant has no organization.
+            if not error.is_missing or path == request.path:
+                raise
+        total = _total(document)
+        if scope == ORGANIZATIONS_SCOPE:
+            rows = self._client.rows(document, "organizations", "the list of organizations")
+            if rows and is_id(rows[0].get("id")):
+                self._organization_id = rows[0]["id"]
+            self._organizations = total or len(rows)
+        count = "" if total is None else f"; {format_count(total, request.noun)} in the tenant"
+        return CheckResult(detail=f"OAuth scope for {subject}{count}")
 
     def _read(self, path: str, params: Parameters, *, scope: str, bucket: str, subject: str) -> Any:
         client = self._client
         return self._latency.measure(
             lambda: client.request("GET", path, params=params, subject=subject, scope=scope, bucket=bucket)
         )
-
-    def _users(self) -> str:
-        params = (("per_page", "1"), ("include_totals", "true"), ("fields", "user_id"), ("include_fields", "true"))
-        document = self._read("users", params, scope=USERS_SCOPE, bucket="users", subject="the number of users")
-        total = _total(document)
-        return "" if total is None else f"{format_count(total, 'user')} in the tenant"
-
-    def _list_organizations(self) -> str:
-        params = (("per_page", "1"), ("include_totals", "true"))
-        subject = "the list of organizations"
-        document = self._read(
-            "organizations", params, scope=ORGANIZATIONS_SCOPE, bucket="organizations", subject=subject
-        )
-        rows = self._client.rows(document, "organizations", subject)
-        if rows and is_id(rows[0].get("id")):
-            self._organization_id = rows[0]["id"]
-        self._organizations = _total(document) or len(rows)
-        return f"{format_count(self._organizations, 'organization')} in the tenant"
-
-    def _read_organization(self, path: str, params: Parameters, scope: str) -> str:
-        """Read a list of an organization. It is no error if the organization does not exist."""
-        try:
-            self._read(
-                f"organizations/{segment(self._organization_id)}/{path}",
-                params,
-                scope=scope,
-                bucket=path,
-                subject=f"the {path} of organization {self._organization_id}",
-            )
-        except RequestRefusedError as error:
-            if not error.is_missing:
-                raise
-        return ""
 
     def _connection_id(self, connection_id: str) -> CheckResult:
         subject = f"the connection {connection_id}"
@@ -223,25 +224,23 @@ class TenantChecks:
     def _expected_run(self) -> CheckResult:
         """Return the expected requests of a run, and their duration at the rate limits of the tenant."""
         pages = self._organizations // MAX_PAGE_SIZE + 1
-        jobs, buckets = 0, dict[str, int]()
+        jobs, buckets = 0, Counter[str]()
         for export in self._source.exports:
             if isinstance(export, Auth0UsersExport):
                 jobs += 1
-                _add(buckets, "jobs", REQUESTS_PER_JOB)
-                _add(buckets, "enabled_connections", 1 if export.organization_id else 0)
-                continue
-            _add(buckets, "organizations", pages)
-            _add(buckets, "members" if export.dataset == "members" else "enabled_connections", self._organizations)
+                buckets["jobs"] += REQUESTS_PER_JOB
+                buckets["enabled_connections"] += export.organization_id is not None
+            else:
+                buckets["organizations"] += pages
+                buckets["members" if export.dataset == "members" else "enabled_connections"] += self._organizations
         seconds = sum(count * self._seconds_per_request(bucket) for bucket, count in buckets.items())
-        remark = ""
-        if limits := [
-            f"{bucket} {limit:g}" for bucket in buckets if (limit := self._client.rate_limiter.limit(bucket))
-        ]:
-            remark += f" at the rate limits of the tenant (bursts: {', '.join(limits)})"
+        limits = {bucket: self._client.rate_limiter.limit(bucket) for bucket, count in buckets.items() if count}
+        known = [f"{bucket} {BURSTS_PER_MINUTE * limit:,.0f}" for bucket, limit in limits.items() if limit]
+        remark = f" at the tenant's rate limits (requests per minute: {', '.join(known)})" if known else ""
         if jobs:
             remark += f", and the time in which Auth0 creates {format_count(jobs, 'file')} of users"
         # Organizations with more than 100 members need several requests.
-        return expected_run(sum(buckets.values()), seconds, remark, at_least="members" in buckets)
+        return expected_run(sum(buckets.values()), seconds, remark, at_least=buckets["members"] > 0)
 
     def _seconds_per_request(self, bucket: str) -> float:
         limit = self._client.rate_limiter.limit(bucket)
@@ -249,15 +248,6 @@ class TenantChecks:
         return max(self._latency.seconds, pace)
 
 
-def _scope_check(scope: str) -> str:
-    return f"OAuth scope {scope}"
-
-
 def _total(document: Any) -> int | None:
     total = document.get("total") if isinstance(document, dict) else None
     return total if isinstance(total, int) and not isinstance(total, bool) and total >= 0 else None
-
-
-def _add(buckets: dict[str, int], name: str, count: int) -> None:
-    if count:
-        buckets[name] = buckets.get(name, 0) + count

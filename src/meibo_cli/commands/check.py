@@ -1,0 +1,210 @@
+"""``meibo check``: test the configuration, the credentials and the permissions before a run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+from botocore.exceptions import BotoCoreError
+from rich.console import Console
+from rich.table import Table
+
+from meibo.configuration import Configuration
+from meibo.errors import ConfigurationError, MeiboError
+from meibo.formatting import format_count, format_duration
+from meibo.providers import provider
+from meibo.providers.base import ProviderContext
+from meibo.providers.checks import Check, round_duration
+from meibo_cli.commands.run import DEFAULT_JOBS
+from meibo_cli.credentials import ENV_FILE, secret_reader
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED, report_errors
+from meibo_cli.local_run import countdown
+from meibo_cli.sources import SOURCES_FILE, read_sources
+from meibo_cli.stack import StackChecks, find_stack
+from meibo_cli.terminal import json_text, printable
+
+SOURCE_SECONDS: Final = 60.0
+"""Time for the checks of a source, including retries while the provider is busy."""
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+# The mark of each status, its replacement on a terminal without Unicode, and its style.
+_MARKS: Final[Mapping[Status, tuple[str, str, str]]] = {
+    "ok": ("✓", "ok", "green"),
+    "warning": ("!", "warn", "yellow"),
+    "failed": ("✗", "FAIL", "red"),
+    "skipped": ("–", "skip", "dim"),
+}
+# Without a terminal, nothing is wrapped.
+_UNLIMITED_WIDTH = 10_000
+
+
+@dataclass(frozen=True)
+class Group:
+    """The checks of a stack or of a source."""
+
+    subject: str
+    title: str
+    checks: Iterable[Check]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a check; ``detail`` states what to change unless the status is ``ok``."""
+
+    subject: str
+    check: str
+    status: Status
+    detail: str
+    error: str | None = None
+    requests: int = 0
+    seconds: float = 0.0
+
+
+def check(
+    *,
+    sources: Annotated[
+        Path | None,
+        typer.Option("--sources", "-s", help=f"Check this configuration. Default: {SOURCES_FILE}", show_default=False),
+    ] = None,
+    stack: Annotated[str | None, typer.Option("--stack", help="Check the deployed stack of this name.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Test everything that a run needs. This starts no run and changes nothing.
+
+    All checks are run, and each failed check states what to change. The exit status is 0 if no check failed, 1 if a
+    check failed, and 2 if the configuration cannot be read.
+    """
+    stack_checks, parallel = None, DEFAULT_JOBS
+    try:
+        with report_errors():
+            if sources and stack:
+                raise ConfigurationError(
+                    "--sources and --stack exclude each other: the stack has its own configuration"
+                )
+            if stack:
+                found = find_stack(stack)
+                stack_checks, parallel = StackChecks(found), int(found.parameter("MaxParallelExports"))
+                groups = _stack_groups(stack, stack_checks)
+            else:
+                path = sources or Path(SOURCES_FILE)
+                configuration = read_sources(path)
+                read_secret = secret_reader(configuration, path.parent / ENV_FILE, require_all=False)
+                groups = _source_groups(configuration, read_secret)
+            outcomes = _run(groups, show=not as_json)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; nothing was changed", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    seconds = round_duration(duration(outcomes, parallel))
+    failed = any(outcome.status == "failed" for outcome in outcomes)
+    if as_json:
+        document = {
+            "ok": not failed,
+            "checks": [asdict(outcome) for outcome in outcomes],
+            "expected_run": {"requests": sum(outcome.requests for outcome in outcomes), "seconds": seconds},
+        }
+        typer.echo(json_text(document, indent=2))
+    else:
+        _print_summary(outcomes, seconds)
+    if stack_checks is not None and stack_checks.configuration is None:
+        raise typer.Exit(EXIT_FAILURE)
+    if failed:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def duration(outcomes: Iterable[Outcome], parallel: int) -> float:
+    """Return the expected seconds of a run with a number of parallel exports.
+
+    The exports of a source share its rate limits, and sources are independent of each other.
+    """
+    by_source: dict[str, float] = {}
+    for outcome in outcomes:
+        by_source[outcome.subject] = by_source.get(outcome.subject, 0.0) + outcome.seconds
+    return max(max(by_source.values(), default=0.0), sum(by_source.values()) / parallel)
+
+
+def _stack_groups(name: str, checks: StackChecks) -> Iterator[Group]:
+    yield Group(name, "stack", checks.checks())
+    if checks.configuration is not None:
+        yield from _source_groups(checks.configuration, checks.read_secret)
+
+
+def _source_groups(configuration: Configuration, read_secret: Callable[[str], Mapping[str, Any]]) -> Iterator[Group]:
+    for source in configuration.sources:
+        source_provider = provider(source.provider)
+        context = ProviderContext(countdown(SOURCE_SECONDS, threading.Event()), read_secret=read_secret)
+        yield Group(source.name, source_provider.title, source_provider.checks(source, context))
+
+
+def _run(groups: Iterable[Group], *, show: bool) -> list[Outcome]:
+    """Run the checks, and print the table of each group when its checks have ended."""
+    outcomes: list[Outcome] = []
+    for group in groups:
+        results = list(_run_checks(group))
+        if show:
+            _print_group(group, results)
+        outcomes += results
+    return outcomes
+
+
+def _run_checks(group: Group) -> Iterator[Outcome]:
+    succeeded: set[str] = set()
+    for check_ in group.checks:
+        missing = [name for name in check_.requires if name not in succeeded]
+        if missing:
+            yield Outcome(group.subject, check_.name, "skipped", f"not checked, because it requires: {missing[0]}")
+            continue
+        try:
+            with _progress(f"{group.subject}: {check_.name}"):
+                result = check_.run()
+        except MeiboError as error:
+            yield Outcome(group.subject, check_.name, "failed", str(error), type(error).__name__)
+        except BotoCoreError as error:
+            name = type(error).__name__
+            yield Outcome(group.subject, check_.name, "failed", f"cannot reach AWS: {name}", name)
+        else:
+            succeeded.add(check_.name)
+            status: Status = "warning" if result.warning else "ok"
+            yield Outcome(
+                *(group.subject, check_.name, status, result.detail), requests=result.requests, seconds=result.seconds
+            )
+
+
+def _progress(text: str) -> AbstractContextManager[Any]:
+    console = Console(stderr=True, emoji=False)
+    return console.status(f"checking {printable(text)}") if console.is_terminal else nullcontext()
+
+
+def _print_group(group: Group, outcomes: Iterable[Outcome]) -> None:
+    console = Console(emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _UNLIMITED_WIDTH
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for outcome in outcomes:
+        mark, replacement, style = _MARKS[outcome.status]
+        text = replacement if console.options.ascii_only else mark
+        table.add_row(f"[{style}]{text}[/]", printable(outcome.check), printable(outcome.detail))
+    console.print(f"[bold]{printable(group.subject)}[/] ({printable(group.title)})")
+    console.print(table)
+    console.print()
+
+
+def _print_summary(outcomes: list[Outcome], seconds: int) -> None:
+    counts = {status: sum(outcome.status == status for outcome in outcomes) for status in _MARKS}
+    failed = counts["failed"]
+    parts = [f"{failed} of {format_count(len(outcomes), 'check')} failed" if failed else "no check failed"]
+    if counts["warning"]:
+        parts.append(format_count(counts["warning"], "warning"))
+    if counts["skipped"]:
+        parts.append(f"{counts['skipped']} not checked")
+    typer.echo(", ".join(parts))
+    if any(outcome.requests for outcome in outcomes):
+        requests = format_count(sum(outcome.requests for outcome in outcomes), "request")
+        typer.echo(f"expected run: {requests}, about {format_duration(seconds)}, and the time of export jobs")

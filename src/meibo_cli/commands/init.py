@@ -1,0 +1,204 @@
+"""``meibo init``: write a configuration and a file for its credentials."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+import typer
+
+from meibo.configuration import Configuration, configuration_schema, parse_configuration
+from meibo.errors import ConfigurationError
+from meibo.providers import all_providers
+from meibo.providers import provider as find_provider
+from meibo.providers.base import SourceSetup
+from meibo_cli.credentials import ENV_FILE, variable_prefix
+from meibo_cli.exit_codes import EXIT_INTERRUPTED, report_errors
+from meibo_cli.files import new_file
+from meibo_cli.sources import SOURCES_FILE
+
+SECRET_PREFIX: Final = "meibo/"  # noqa: S105  # the default of the template's parameter SecretPrefix, not a secret
+
+T = TypeVar("T")
+
+
+def init(
+    *,
+    sources: Annotated[
+        Path, typer.Option("--sources", "-s", help="The new configuration; .env is written beside it.")
+    ] = Path(SOURCES_FILE),
+    provider: Annotated[str, typer.Option("--provider", help="auth0 or cybozu.", show_default=False)] = "",
+    domain: Annotated[
+        str, typer.Option("--domain", help="acme.jp.auth0.com, or https://example.cybozu.com.", show_default=False)
+    ] = "",
+    name: Annotated[
+        str,
+        typer.Option("--name", help="Name of the source. Default: the beginning of the domain.", show_default=False),
+    ] = "",
+    dataset: Annotated[
+        list[str] | None, typer.Option("--dataset", help="What to archive, such as users. Can be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask: use the options and the defaults.")] = False,
+) -> None:
+    """Write a configuration (sources.json) and a file for its credentials (.env).
+
+    The command asks for the values that are not given as options. It does not change existing files. The file .env
+    contains the names of the variables: enter the values, and test them with `meibo check`.
+    """
+    files = [sources, sources.with_suffix(".schema.json"), sources.parent / ENV_FILE]
+    try:
+        with report_errors():
+            for path in files:
+                if path.exists():
+                    raise ConfigurationError(
+                        f"{path} already exists and is not overwritten; remove it, or choose another folder with"
+                        " --sources"
+                    )
+            interview = Interview(
+                {"provider": provider, "domain": domain, "name": name, "dataset": ",".join(dataset or [])}, ask=not yes
+            )
+            document = {"$schema": f"./{files[1].name}", "sources": interview.sources()}
+            schema = json.dumps(configuration_schema(), indent=2, ensure_ascii=False)
+            texts = [json.dumps(document, indent=2), schema, env_text(parse_configuration(json.dumps(document)))]
+            _write_all(dict(zip(files, texts, strict=True)))
+    except KeyboardInterrupt:
+        typer.echo("\ninterrupted; nothing was written", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    typer.echo(f"wrote {', '.join(map(str, files))}")
+    typer.echo(f"next: enter the credentials in {files[-1]}, then run `meibo check`")
+
+
+def env_text(configuration: Configuration) -> str:
+    """Return a file ``.env`` with the names of the variables of a configuration; optional variables are comments."""
+    parts = ["# Credentials of the sources for `meibo run` and `meibo check`. Do not commit this file.\n"]
+    for source in configuration.sources:
+        source_provider = find_provider(source.provider)
+        first, *others = source_provider.required_credentials
+        alternatives = ", or ".join(" and ".join(keys) for keys in (first, *others))
+        parts.append(f"\n# {source.name} ({source_provider.title}): {alternatives}\n")
+        for key in (*first, *(key for key in source_provider.credential_keys if key not in first)):
+            comment = "" if key in first else "# "
+            parts.append(f"{comment}{variable_prefix(source.name)}{key.upper()}=\n")
+    return "".join(parts)
+
+
+@dataclass
+class Interview:
+    """The questions about the sources. A question whose option is given is not asked, and without ``ask`` none is."""
+
+    options: Mapping[str, str]
+    ask: bool
+    _sources: list[dict[str, Any]] = field(default_factory=list)
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Return the sources in the form of the configuration."""
+        while True:
+            self._sources.append(self._source())
+            if not self.ask or not self._answer("add another source? (y/n)", "", "n", _yes_or_no):
+                return self._sources
+            self.options = {}
+
+    def _source(self) -> dict[str, Any]:
+        setups = {known.name: known.setup for known in all_providers() if known.setup is not None}
+        name = self._answer("provider", "provider", None, lambda text: _one_of(text, setups))
+        setup = setups[name]
+        question = f"{setup.endpoint}, such as {setup.endpoint_example}"
+
+        def source(endpoint: str, source_name: str = "new", choices: Sequence[str] = setup.default) -> dict[str, Any]:
+            document = {
+                "provider": name,
+                "name": source_name,
+                setup.endpoint: endpoint,
+                "secret": f"{SECRET_PREFIX}{source_name}",
+                "exports": [setup.entry(choice, endpoint) for choice in choices],
+            }
+            _validate([*self._sources, document])
+            return document
+
+        endpoint = self._answer(question, "domain", None, lambda text: source(setup.normalize(text))[setup.endpoint])
+        default = _name_of(endpoint)
+        source_name = self._answer("name of the source", "name", default, lambda text: source(endpoint, text)["name"])
+        question = f"what to archive ({', '.join(setup.choices)})"
+        return self._answer(
+            question,
+            "dataset",
+            ", ".join(setup.default),
+            lambda text: source(endpoint, source_name, _choices(text, setup)),
+        )
+
+    def _answer(self, question: str, option: str, default: str | None, parse: Callable[[str], T]) -> T:
+        """Return the value of an option, the default, or the first valid answer to a question."""
+        given = self.options.get(option, "")
+        if given or not self.ask:
+            if not given and default is None:
+                raise ConfigurationError(f"--yes requires --{option}")
+            try:
+                return parse(given or default or "")
+            except ConfigurationError as error:
+                raise ConfigurationError(f"--{option}: {error}") from None
+        while True:
+            try:
+                answer = input(f"{question} [{default}]: " if default else f"{question}: ").strip()
+            except EOFError:
+                raise ConfigurationError(
+                    "the input ended before the last answer; nothing was written. In scripts, use --yes with options"
+                ) from None
+            try:
+                return parse(answer or default or "")
+            except ConfigurationError as error:
+                typer.echo(str(error), err=True)
+
+
+def _validate(sources: Sequence[Mapping[str, Any]]) -> None:
+    """Raise a ConfigurationError without the path of the source if the last of the sources is not valid."""
+    try:
+        parse_configuration(json.dumps({"sources": sources}))
+    except ConfigurationError as error:
+        path = f"sources[{len(sources) - 1}]."
+        raise ConfigurationError(
+            str(error).removeprefix("the configuration is not valid: ").replace(path, "")
+        ) from None
+
+
+def _one_of(text: str, choices: Mapping[str, Any]) -> str:
+    if text in choices:
+        return text
+    raise ConfigurationError(f"expected {' or '.join(choices)}, got {text!r}")
+
+
+def _choices(text: str, setup: SourceSetup) -> list[str]:
+    names = list(dict.fromkeys(re.split(r"[\s,]+", text.strip(", "))))
+    for name in names:
+        if name not in setup.choices:
+            raise ConfigurationError(f"expected some of {', '.join(setup.choices)}, got {name!r}")
+    return names
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() in {"y", "yes", "n", "no"}:
+        return text.lower().startswith("y")
+    raise ConfigurationError(f"expected y or n, got {text!r}")
+
+
+def _name_of(endpoint: str) -> str:
+    """Return the first label of a host name or URL as the name of a source."""
+    label = endpoint.removeprefix("https://").partition(".")[0].lower()
+    return re.sub(r"[^a-z0-9-]+", "-", label).strip("-") or "source"
+
+
+def _write_all(texts: Mapping[Path, str]) -> None:
+    """Write all files, or none of them."""
+    written: list[Path] = []
+    try:
+        for path, text in texts.items():
+            with new_file(path) as file:
+                file.write(f"{text.rstrip()}\n".encode())
+            written.append(path)
+    except BaseException:
+        for path in written:
+            path.unlink()
+        raise

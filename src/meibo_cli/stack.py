@@ -1,0 +1,181 @@
+"""A deployed stack, and its checks: the configuration, the bucket, the schedule and the target of the alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from meibo.configuration import Configuration, parse_documents
+from meibo.errors import ConfigurationError, SecretError
+from meibo.formatting import format_count
+from meibo.providers.checks import Check, CheckResult
+from meibo.secrets import read_configuration, read_secret
+
+# A stack in these states works, but was not updated as intended.
+_ROLLED_BACK = frozenset({"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"})
+_COMPLETE = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack: its parameters, and the names of its resources by their logical ids."""
+
+    name: str
+    status: str
+    parameters: Mapping[str, str] = field(repr=False)
+    resources: Mapping[str, str] = field(repr=False)
+
+    def parameter(self, name: str) -> str:
+        """Return a parameter, raising ConfigurationError if the stack has none of this name."""
+        if name not in self.parameters:
+            raise ConfigurationError(
+                f"--stack: the stack {self.name} has no parameter {name}, so it is not a stack of this version of Meibo"
+            )
+        return self.parameters[name]
+
+    def resource(self, logical_id: str) -> str:
+        """Return the name of a resource, raising ConfigurationError if the stack has none of this logical id."""
+        if logical_id not in self.resources:
+            raise ConfigurationError(f"the stack {self.name} has no resource {logical_id}; deploy it again")
+        return self.resources[logical_id]
+
+
+def find_stack(name: str) -> Stack:
+    """Return the stack of a name, raising ConfigurationError if it does not exist in the region."""
+    client: Any = boto3.client("cloudformation")
+    try:
+        (description,) = client.describe_stacks(StackName=name)["Stacks"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise ConfigurationError(
+            f"--stack: no stack named {name!r} in the region {client.meta.region_name}; correct the name or the region"
+        ) from None
+    resources = client.describe_stack_resources(StackName=name)["StackResources"]
+    return Stack(
+        name=name,
+        status=description["StackStatus"],
+        parameters={entry["ParameterKey"]: entry["ParameterValue"] for entry in description.get("Parameters", [])},
+        # A resource that is not created yet, or whose condition is false, has no name.
+        resources={
+            entry["LogicalResourceId"]: entry["PhysicalResourceId"]
+            for entry in resources
+            if entry.get("PhysicalResourceId")
+        },
+    )
+
+
+class StackChecks:
+    """The checks of a stack. ``configuration`` is None until its check has succeeded."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.configuration: Configuration | None = None
+        self._stack = stack
+        self._parameter = stack.parameter("ConfigurationParameter")
+        self._secret_prefix = stack.parameter("SecretPrefix")
+
+    def checks(self) -> Iterator[Check]:
+        """Yield the checks in their order."""
+        yield Check("status", self._check_status)
+        yield Check(f"parameter {self._parameter}", self._check_configuration)
+        yield Check("bucket", self._check_bucket)
+        yield Check("schedule", self._check_schedule)
+        yield Check("alarm target", self._check_alarm_target)
+
+    def read_secret(self, name: str) -> Mapping[str, Any]:
+        """Return a secret, raising SecretError if the functions of the stack are not allowed to read it."""
+        if not name.startswith(self._secret_prefix):
+            raise SecretError(
+                f"the secret {name!r}: expected a name that begins with {self._secret_prefix!r} (parameter"
+                " SecretPrefix), because the functions can read no other secret"
+            )
+        return read_secret(name)
+
+    def _check_status(self) -> CheckResult:
+        status = self._stack.status
+        if status in _COMPLETE:
+            return CheckResult(detail=status)
+        if status in _ROLLED_BACK:
+            return CheckResult(detail=f"{status}: the last update failed; see the events of the stack", warning=True)
+        if status.endswith("_IN_PROGRESS") and not status.startswith("DELETE"):
+            return CheckResult(detail=f"{status}: the other checks may change until it has ended", warning=True)
+        raise ConfigurationError(f"the stack is in the state {status}; see its events, and deploy it again")
+
+    def _check_configuration(self) -> CheckResult:
+        self.configuration = parse_documents(read_configuration(self._parameter))
+        exports = sum(len(entry) for source in self.configuration.sources for entry in source.exports_by_entry())
+        sources = format_count(len(self.configuration.sources), "source")
+        return CheckResult(detail=f"{sources} with {format_count(exports, 'export')}")
+
+    def _check_bucket(self) -> CheckResult:
+        client: Any = boto3.client("s3")
+        bucket = self._stack.resource("ArchiveBucket")
+        with _allow("s3:ListBucket", f"the bucket {bucket}"):
+            client.head_bucket(Bucket=bucket)
+        with _allow("s3:GetBucketVersioning", f"the bucket {bucket}"):
+            versioning = client.get_bucket_versioning(Bucket=bucket).get("Status")
+        if versioning != "Enabled":
+            raise ConfigurationError(
+                f"the bucket {bucket}: expected versioning to be Enabled, found {versioning or 'no versioning'}; enable"
+                " it, because it protects archived objects"
+            )
+        return CheckResult(detail=f"{bucket}, with versioning")
+
+    def _check_schedule(self) -> CheckResult:
+        client: Any = boto3.client("scheduler")
+        with _allow("scheduler:GetSchedule", "the schedule"):
+            schedule = client.get_schedule(Name=self._stack.resource("Schedule"))
+        state, intended = schedule["State"], self._stack.parameter("ScheduleState")
+        if state != intended:
+            raise ConfigurationError(
+                f"the schedule is {state}, but the parameter ScheduleState is {intended}, so the schedule was changed"
+                " outside the stack; set its state in EventBridge Scheduler, or change the parameter and deploy the"
+                " stack"
+            )
+        if state != "ENABLED":
+            return CheckResult(
+                detail=f"{state}, so no run takes place; set the parameter ScheduleState to ENABLED after a first run"
+                " by hand is complete",
+                warning=True,
+            )
+        zone = schedule.get("ScheduleExpressionTimezone", "UTC")
+        return CheckResult(detail=f"{state}: {schedule['ScheduleExpression']}, {zone}")
+
+    def _check_alarm_target(self) -> CheckResult:
+        topic = self._stack.parameter("AlarmTopicArn")
+        if self._stack.parameter("AlarmEmail"):
+            topic = self._stack.resource("AlarmTopic")
+        if not topic:
+            return CheckResult(
+                detail="alarms send no notifications; set the parameter AlarmEmail or AlarmTopicArn", warning=True
+            )
+        pages = boto3.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+        with _allow("sns:ListSubscriptionsByTopic", f"the topic {topic}"):
+            arns = [subscription["SubscriptionArn"] for page in pages for subscription in page["Subscriptions"]]
+        # A subscription without a confirmation has the ARN "PendingConfirmation".
+        confirmed = sum(arn.startswith("arn:") for arn in arns)
+        if confirmed:
+            return CheckResult(detail=format_count(confirmed, "confirmed subscription"))
+        if arns:
+            raise ConfigurationError(
+                "the subscription of the alarm topic is not confirmed; open the link in the e-mail that AWS sent"
+            )
+        raise ConfigurationError(f"the topic {topic} has no subscription; subscribe an address to it")
+
+
+@contextmanager
+def _allow(action: str, subject: str) -> Iterator[None]:
+    """Translate an error of AWS into a ConfigurationError that names the IAM action."""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        raise ConfigurationError(
+            f"{subject} cannot be read: AWS returned {code} for {error.operation_name}; check that it exists, and allow"
+            f" {action}"
+        ) from None
