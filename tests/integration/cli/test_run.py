@@ -255,8 +255,7 @@ def test_wrong_configurations_are_reported_in_one_line(runs: LocalRuns, meibo: M
     without = meibo("run")
 
     assert [result.status for result in (missing, invalid, readable, without)] == [2, 2, 2, 2]
-    assert missing.errors == "--sources: the file none.json does not exist; create it with `meibo init`
-"
+    assert missing.errors == "--sources: the file none.json does not exist; create it with `meibo init`\n"
     assert "exports[0].[bold]: is not allowed here" in invalid.errors
     assert (
         readable.errors == ".env contains credentials, but other users can read it (mode 0644); run: chmod 600 .env\n"

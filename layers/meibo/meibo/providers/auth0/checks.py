@@ -142,7 +142,8 @@ class TenantChecks:
 
     @property
     def _client(self) -> Auth0Client:
-        return clients.client(self._source.domain, self._source.secret, self._context)
+        source = self._source
+        return clients.client(source.domain, source.secret, self._context, audience=source.audience)
 
     def _scope(self, scope: str, datasets: list[str]) -> CheckResult:
         subject = f"the {'dataset' if len(datasets) == 1 else 'datasets'} {' and '.join(datasets)}"

@@ -11,12 +11,13 @@ import json
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from meibo.errors import CredentialsRefusedError, RequestRefusedError
+from meibo.errors import CredentialsRefusedError, RequestRefusedError, SecretError
 from meibo.formatting import format_count
+from meibo.http.client_certificate import EXPIRES_SOON
 from meibo.http.transport import check_connection
 from meibo.providers.base import ProviderContext
 from meibo.providers.checks import CONNECTION, CREDENTIALS, EXPECTED_RUN, Check, CheckResult, Latency, expected_run
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 LOGIN: Final = "login"
 CSV_FILES: Final = "CSV files"
-# Warn early enough to create another API token.
-MIN_TOKEN_DAYS: Final = 14
 # The largest number of rows for which the end of a list is searched.
 MAX_ROWS: Final = PAGE_SIZE * 2**20
 
@@ -46,6 +45,7 @@ class DomainChecks:
         self._source = source
         self._context = context
         self._latency = Latency()
+        self._client: CybozuClient | None = None
         self._exports = [export for entry in source.exports_by_entry() for export in entry]
 
     def checks(self) -> Iterator[Check]:
@@ -67,66 +67,83 @@ class DomainChecks:
     def _credentials(self) -> CybozuCredentials:
         return CybozuCredentials.from_secret(self._context.read_secret(self._source.secret))
 
-    def _client(self, session: requests.Session) -> CybozuClient:
-        return CybozuClient(
-            self._source.base_url,
-            self._credentials(),
-            session=session,
-            clock=self._context.clock,
-            time_left=self._context.time_left,
-        )
+    def _open(self, session: requests.Session) -> CybozuClient:
+        """Return the client of all checks, which presents the client certificate if the secret contains one."""
+        if self._client is None:
+            self._client = CybozuClient(
+                self._source.base_url,
+                self._credentials(),
+                session=session,
+                clock=self._context.clock,
+                time_left=self._context.time_left,
+            )
+        return self._client
 
     def _check_credentials(self) -> CheckResult:
         credentials = self._credentials()
-        if credentials.api_token is None:
-            basic = " and Basic credentials" if credentials.basic_user else ""
-            return CheckResult(detail=f"login and password{basic}")
-        expiry = token_expiry(credentials.api_token)
-        if expiry is None:
-            return CheckResult(detail="API token")
-        now = datetime.now(UTC)
-        if expiry <= now:
-            raise CredentialsRefusedError(
-                f"secret: the API token expired on {expiry:%Y-%m-%d}; create another token in the administration of"
-                " cybozu.com, and store it in the secret"
-            )
-        return CheckResult(
-            detail=f"API token, which expires on {expiry:%Y-%m-%d}; runs fail from then on unless it is replaced",
-            warning=expiry - now < timedelta(days=MIN_TOKEN_DAYS),
-        )
+        parts = ["login and password" if credentials.api_token is None else "API token"]
+        if credentials.basic_user is not None:
+            parts.append("Basic credentials")
+        if credentials.certificate is not None:
+            credentials.certificate.check_validity()
+            parts.append("client certificate")
+        expiries = {
+            "the API token": token_expiry(credentials.api_token or ""),
+            "the client certificate": credentials.certificate.not_after if credentials.certificate else None,
+        }
+        expires_soon = False
+        for name, expiry in expiries.items():
+            if expiry is None:
+                continue
+            now = datetime.now(UTC)
+            if expiry <= now:
+                raise CredentialsRefusedError(
+                    f"secret: {name} expired on {expiry:%Y-%m-%d}; create another in the administration of cybozu.com,"
+                    " and store it in the secret"
+                )
+            expires_soon |= expiry - now < EXPIRES_SOON
+            parts.append(f"{name} expires on {expiry:%Y-%m-%d}")
+        if expires_soon:
+            parts.append("replace it before that day, because later runs fail")
+        return CheckResult(detail=", ".join(parts), warning=expires_soon)
 
     def _check_connection(self, session: requests.Session) -> CheckResult:
-        host = self._source.base_url.removeprefix("https://")
-        check_connection(f"cybozu.com ({host})", f"{self._source.base_url}/", session)
+        try:
+            host = self._open(session).host
+        except SecretError:
+            # The check of the credentials reports the error. The connection can be checked without them.
+            host = self._source.base_url.removeprefix("https://")
+        check_connection(f"cybozu.com ({host})", f"https://{host}/", session)
         return CheckResult(detail=host)
 
     def _check_login(self, session: requests.Session) -> CheckResult:
-        client = self._client(session)
+        client = self._open(session)
         self._latency.measure(lambda: page_at(client, USERS, 0, 1))
         return CheckResult(detail="accepted")
 
     def _check_csv(self, session: requests.Session) -> CheckResult:
         # Of the files, the titles are the smallest. Only the beginning is read.
-        client = self._client(session)
+        client = self._open(session)
         self._latency.measure(lambda: next(client.stream_csv("titles"), b""))
         return CheckResult(detail="allowed for this login")
 
     def _check_selection(self, session: requests.Session, export: CybozuUsersExport) -> CheckResult:
         name, values = ("ids", export.ids) if export.ids else ("codes", export.codes)
         expected = len(set(values or ()))
-        pages = stream_users_ndjson(self._client(session), **{name: list(values or ())})  # type: ignore[arg-type]  # the name of the parameter is not known statically
+        client = self._open(session)
+        pages = stream_users_ndjson(client, **{name: list(values or ())})  # type: ignore[arg-type]  # the name of the parameter is not known statically
         count = sum(page.count(b"\n") for page in pages)
         if count < expected:
             # The codes are login names, so the message does not contain them.
             raise RequestRefusedError(
-                f"cybozu.com ({self._source.base_url.removeprefix('https://')}): expected a user for each of the"
+                f"{client.name}: expected a user for each of the"
                 f" {expected} configured {name}, found {count}; correct {name} in the configuration"
             )
         return CheckResult(detail=f"all {format_count(count, 'user')} exist")
 
     def _expect_run(self, session: requests.Session) -> CheckResult:
         """Return the expected requests of a run: one per CSV file, and an upper bound for the pages of JSON lists."""
-        client = self._client(session)
+        client = self._open(session)
         files = sum(export.format == "csv" for export in self._exports)
         pages = sum(self._pages(client, export) for export in self._exports if export.format == "ndjson")
         seconds = (files + pages / self._source.concurrency) * self._latency.seconds
