@@ -1,6 +1,6 @@
 """USD of a run, from measurements, and of stored and verified exports; list prices (us-east-1, x86, 2026-11).
 
-``python -m tests.bench.costs`` prints the table of storage classes in docs/operations.md.
+``python -m tests.bench.costs`` prints the table of storage classes in docs/operations.md and the example in the README.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 
+from meibo_local.template import read_template
 from tests.bench.contenders import ROOT
 
 MIB = 1024 * 1024
@@ -43,6 +44,25 @@ INTELLIGENT_TIERS = [(30, 0.023), (60, 0.0125), (None, 0.004)]
 """Days without access in a tier of INTELLIGENT_TIERING, and USD per GB and month. Reading is free and starts again."""
 
 DAYS_PER_MONTH = 30
+
+ALARM_MONTH, METRIC_MONTH = 0.10, 0.30
+"""https://aws.amazon.com/cloudwatch/pricing/ (a metric is charged for each hour in which it has values)"""
+
+SECRET_MONTH = 0.40
+"""https://aws.amazon.com/secrets-manager/pricing/"""
+
+ADVANCED_PARAMETER_MONTH = 0.05
+"""https://aws.amazon.com/systems-manager/pricing/"""
+
+EXAMPLE_USERS, EXAMPLE_RUNS = 100_000, 365
+EXAMPLE_BYTES_PER_USER = 120
+"""NDJSON with gzip: the 2,999,065 bytes of 25,000 users in docs/terminal.svg."""
+
+EXAMPLE_MIB_PER_SECOND = 98.0
+"""The slower of the two formats in docs/performance.md, decoded and counted."""
+
+EXAMPLE_METRICS = 14
+"""The metrics in docs/operations.md, each with values in two hours per day: a run and a verification."""
 
 USERS = [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]
 
@@ -129,5 +149,25 @@ def storage_table(rotation_days: int, cold_rotation_days: int) -> list[str]:
     return rows
 
 
+def example_table() -> list[str]:
+    """Return the Markdown table of a year of daily runs: one source, one users export, the default parameters."""
+    run = cost(EXAMPLE_USERS, EXAMPLE_BYTES_PER_USER, EXAMPLE_MIB_PER_SECOND)
+    gigabytes = run.bytes * EXAMPLE_RUNS / 1e9
+    resources = read_template()["Resources"].values()
+    alarms = sum(resource["Type"] == "AWS::CloudWatch::Alarm" for resource in resources)
+    # A verification reads the two newest runs and, on average over the year, a thirtieth of half of the others.
+    verified = cost(EXAMPLE_USERS * (2 + EXAMPLE_RUNS // 2 // 30), EXAMPLE_BYTES_PER_USER, EXAMPLE_MIB_PER_SECOND)
+    items = {
+        f"Lambda, Step Functions and S3 requests of {EXAMPLE_RUNS} runs": run.usd * EXAMPLE_RUNS,
+        f"Lambda and S3 requests of {EXAMPLE_RUNS} verifications": verified.usd * EXAMPLE_RUNS,
+        f"S3 Standard storage, which grows to {gigabytes:.1f} GB": gigabytes / 2 * STORAGE["STANDARD"][0] * 12,
+        f"{alarms} CloudWatch alarms": alarms * ALARM_MONTH * 12,
+        f"{EXAMPLE_METRICS} CloudWatch metrics": EXAMPLE_METRICS * METRIC_MONTH * 2 / 24 * 12,
+        "1 secret and 1 advanced parameter": (SECRET_MONTH + ADVANCED_PARAMETER_MONTH) * 12,
+    }
+    rows = [f"| {name} | {usd:.2f} |" for name, usd in items.items()]
+    return ["| item | USD per year |", "|---|---|", *rows, f"| **total** | **{sum(items.values()):.2f}** |"]
+
+
 if __name__ == "__main__":
-    print("\n".join(storage_table(30, 360)))
+    print("\n".join([*storage_table(30, 360), "", *example_table()]))

@@ -14,18 +14,40 @@ from meibo.providers import provider
 from meibo_local.template import ROOT
 from tests.support.template import Template
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / ".github").glob("**/*.md")])
+# The Japanese page of each English page, and the sections of the English page that it contains; none means all.
+JAPANESE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "README.md": ("README.ja.md", ()),
+    "docs/deploy.md": ("docs/ja/deploy.md", ()),
+    "docs/operations.md": (
+        "docs/ja/operations.md",
+        ("Operations", "Alarms", "Repair a run", "Errors and how to fix them"),
+    ),
+    "docs/restore.md": ("docs/ja/restore.md", ()),
+    "docs/upgrading.md": ("docs/ja/upgrading.md", ()),
+}
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "layers/meibo/meibo"
 PREFIXES_IN_THE_BUCKET = frozenset({"parts/", "runs/", "reports/", "verifications/"})
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 
 
+def _blocks(text: str, *languages: str) -> list[str]:
+    """Return the blocks of a page in one of these languages, without their indentation in a list."""
+    found = re.findall(rf"^( *)```(?:{'|'.join(languages)})\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", block, flags=re.MULTILINE) for indent, block in found]
+
+
 def _commands(text: str) -> list[str]:
-    """Return the commands of a page's console blocks, with continuation lines joined."""
-    blocks = re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-    joined = "\n".join(blocks).replace("\\\n", " ")
-    return [line.strip().removeprefix("$ ") for line in joined.splitlines() if line.strip().startswith("$ ")]
+    """Return the commands of a page's bash blocks, with continuation lines joined and without comments."""
+    joined = "\n".join(_blocks(text, "bash")).replace("\\\n", " ")
+    return [command for line in joined.splitlines() if (command := re.sub(r"(^|\s{2,})#.*$", "", line).strip())]
+
+
+def _sections(text: str, titles: tuple[str, ...]) -> str:
+    """Return the sections of a page with these titles, or the whole page if there are no titles."""
+    parts = re.split(r"^(?=##? )", text, flags=re.MULTILINE)
+    return "".join(part for part in parts if not titles or part.partition("\n")[0].lstrip("# ") in titles)
 
 
 def _statement(sid: str) -> dict[str, Any]:
@@ -66,15 +88,29 @@ def test_documented_invocations_disable_the_read_timeout() -> None:
         if command.startswith("aws lambda invoke ")
     }
 
-    assert {page for page, _ in invocations} >= {"README.md", "operations.md"}
+    assert {page for page, _ in invocations} >= {"README.md", "README.ja.md", "deploy.md", "operations.md"}
     assert [command for _, command in invocations if "--cli-read-timeout 0 " not in command] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_documented_invocation_is_in_a_console_block(page: Any) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_documented_command_can_be_copied(page: Any) -> None:
     text = page.read_text(encoding="utf-8")
 
     assert text.count("aws lambda invoke") == sum("aws lambda invoke" in command for command in _commands(text))
+    # Commands have no prompt, and every block states its language.
+    assert re.findall(r"^ *\$ .*$", text, re.MULTILINE) == []
+    fences = re.findall(r"^ *```(.*)$", text, re.MULTILINE)
+    assert [language for language in fences[::2] if not language or language == "console"] == []
+
+
+@pytest.mark.parametrize("page", JAPANESE)
+def test_japanese_pages_show_the_same_commands(page: str) -> None:
+    translated, titles = JAPANESE[page]
+    english = _sections((ROOT / page).read_text(encoding="utf-8"), titles)
+    japanese = (ROOT / translated).read_text(encoding="utf-8")
+
+    assert _commands(japanese) == _commands(english)
+    assert _blocks(japanese, "json", "csv", "text") == _blocks(english, "json", "csv", "text")
 
 
 def test_documented_key_policy_covers_the_grants_of_the_roles(translate: Callable[..., Template]) -> None:
@@ -162,12 +198,15 @@ def _pattern(path: str) -> str:
 
 def test_links_between_pages_are_not_broken() -> None:
     def anchors(text: str) -> set[str]:
-        titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        titles = re.findall(
+            r"^#+ (.+)$", re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+        )
         return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
     broken = []
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        text = page.read_text(encoding="utf-8")
+        for target in [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r'<img src="([^"]+)"', text)]:
             path, _, anchor = target.partition("#")
             if "://" in target:
                 continue

@@ -305,7 +305,7 @@ def test_every_export_of_a_directory_has_its_own_key() -> None:
     assert len(keys) == len(set(keys)) == 11
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/deploy.md"])
 def test_every_documented_configuration_is_valid(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
 

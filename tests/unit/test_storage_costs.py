@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from meibo_local.template import ROOT, read_template
-from tests.bench.costs import storage_table, verified_storage
+from tests.bench.costs import example_table, storage_table, verified_storage
 
 
 def test_documented_table_matches_the_computed_costs_of_the_default_rotations() -> None:
@@ -16,6 +18,15 @@ def test_documented_table_matches_the_computed_costs_of_the_default_rotations() 
     page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 
     assert "\n".join(storage_table(rotation, cold)) in page
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ja.md"])
+def test_documented_example_matches_the_computed_costs(page: str) -> None:
+    table = [line for line in (ROOT / page).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+
+    computed = [row.rsplit(" | ", 1)[1].strip("*| ") for row in example_table()[2:]]
+
+    assert [row.rsplit(" | ", 1)[1].strip("*| ") for row in table if re.search(r"\d\.\d\d(\*\*)? \|$", row)] == computed
 
 
 def test_default_class_costs_less_than_standard_only_with_the_longer_rotation() -> None:

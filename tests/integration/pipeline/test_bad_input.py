@@ -119,10 +119,8 @@ def test_response_and_manifest_name_each_export_that_was_not_created(system: Sys
 
 
 def test_documented_response_is_that_of_a_missing_scope(system: System) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (documented,) = (
-        json.loads(text) for text in re.findall(r"```json\n(.*?)```", readme, re.S) if "not_created" in text
-    )
+    page = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    (documented,) = (json.loads(text) for text in re.findall(r"```json\n(.*?)```", page, re.S) if "not_created" in text)
     limited = system.tenant.limited_client("read:organizations")
     system.configure(
         system.auth0_source({"dataset": "users"}, {"dataset": "organizations"}, {"dataset": "members"}),
