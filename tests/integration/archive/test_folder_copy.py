@@ -156,7 +156,7 @@ def test_changed_file_is_copied_from_its_beginning(bench: Bench) -> None:
 def test_file_that_always_changes_is_an_error(bench: Bench) -> None:
     size = 2_500_000
     changes: dict[int, tuple[bytes, str | None]] = {
-        number: (random_bytes(size, number), f'"v{number}"') for number in range(1, 20)
+        number: (random_bytes(size, number), f'"v{number + 1}"') for number in range(1, 20)
     }
     faults = {number: Fault("reset", 1_500_000) for number in range(20)}
     bench.source.serve(File(random_bytes(size), faults=faults, changes=changes))
