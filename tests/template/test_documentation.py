@@ -158,7 +158,7 @@ def test_names_in_the_deployment_checklist_exist_in_the_template(source: dict[st
     checklist = OPERATIONS.partition("## First deployment checklist")[2].partition("\n## ")[0]
     steps = re.findall(r"^\d+\. \*\*(.+?)\*\*", checklist, re.MULTILINE)
 
-    assert steps[0] == "Copy a file larger than 8 MiB into a bucket that is less than one day old."
+    assert steps[0] == "Copy a file larger than 5 MiB into a bucket that is less than one day old."
     known = {*source["Parameters"], *source["Resources"], *source["Outputs"]}
     named = set(re.findall(r"`([A-Z][a-z0-9]+(?:[A-Z][A-Za-z0-9]*)+)(?:=[^`]*)?`", checklist))
     # Error names of AWS and Meibo, which the template does not contain.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Memory of a copy is workers × part size plus a constant, which must fit into the function's memory.
 COPY_WORKERS = 16
-COPY_PART_BYTES = 8 * MIB
+COPY_PART_BYTES = 5 * MIB
 # A file that expands to more is rejected as a decompression bomb. 512 GiB are about 500 million users.
 MAX_EXPANDED_BYTES = 512 * GIB
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import meibo
+from meibo.errors import ConfigurationError
+from meibo.http.proxy import proxy_failure, proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +52,8 @@ class Connection:
         self._options = options
         self._token = token
         self._http = HTTPConnection("")
-        self._origin: tuple[str, str] | None = None
+        self._origin = ""
+        self._is_proxied = False
         self._response: HTTPResponse | None = None
         token.on_cancel(self._interrupt)
 
@@ -64,7 +67,7 @@ class Connection:
         parts = urlsplit(url)
         if self._response is not None and not self._response.isclosed():
             self.close()
-        self._connect(parts.scheme, parts.netloc)
+        self._connect(f"{parts.scheme}://{parts.netloc}", parts.netloc)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         headers = {"User-Agent": f"meibo/{meibo.__version__}", **headers}
         if body is None:
@@ -77,14 +80,28 @@ class Connection:
         self._response = self._http.getresponse()
         return self._response
 
-    def _connect(self, scheme: str, host: str) -> None:
-        if (scheme, host) != self._origin:
+    def _connect(self, origin: str, host: str) -> None:
+        """Connect to the origin of a URL, directly or through the proxy of the environment."""
+        if origin != self._origin:
             self.close()
-            self._origin = scheme, host
-            self._http = HTTPSConnection(host, context=self._tls) if scheme == "https" else HTTPConnection(host)
+            self._origin, self._is_proxied = origin, False
+            if not origin.startswith("https:"):
+                self._http = HTTPConnection(host)
+            elif proxy := proxy_for(origin):
+                self._http = HTTPSConnection(proxy.host, proxy.port, context=self._tls)
+                self._http.set_tunnel(host, headers=proxy.headers)
+                self._is_proxied = True
+            else:
+                self._http = HTTPSConnection(host, context=self._tls)
         if self._http.sock is None:
             self._http.timeout = self._options.connect_seconds
-            self._http.connect()
+            try:
+                self._http.connect()
+            except OSError as error:
+                failure = proxy_failure([error])
+                if self._is_proxied and failure.permanent:
+                    raise ConfigurationError(f"{urlsplit(origin).hostname} {failure.reason}") from None
+                raise
             self._http.sock.settimeout(self._options.stall_seconds)  # type: ignore[attr-defined]  # set by connect
         self._token.check()
 

