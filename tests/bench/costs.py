@@ -1,6 +1,6 @@
 """USD of a run, from measurements, and of stored and verified exports; list prices (us-east-1, x86, 2026-11).
 
-``python -m tests.bench.costs`` prints the table of storage classes in docs/operations.md and the example in the README.
+``python -m tests.bench.costs`` prints the tables of storage classes and of an example in docs/operations.md.
 """
 
 from __future__ import annotations
