@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meibo.archive.content import Content, FileDigest, Inspection, best_checksum
-from meibo.archive.copy import CopyResult, Counts
+from meibo.archive.copy import CopyResult
 from meibo.archive.storage import ArchiveReader, missing_object
 from meibo.errors import CorruptFileError, OutOfTimeError
 
@@ -34,4 +34,4 @@ def read_existing_object(
     is_comparable = stat.checksum_algorithm == digest.algorithm.name and stat.checksum_type == "FULL_OBJECT"
     if is_comparable and stat.checksum != digest.checksum:
         raise CorruptFileError(f"{key}: expected the {digest.algorithm.name} that S3 stores, found another")
-    return CopyResult.of(digest, inspection.finish(), counts=Counts(), version_id=stat.version_id, already_there=True)
+    return CopyResult.of(digest, inspection.finish(), version_id=stat.version_id, already_there=True)

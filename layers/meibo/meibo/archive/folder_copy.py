@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from meibo.archive.content import Content, FileDigest, Inspection, best_checksum
-from meibo.archive.copy import CopyOptions, CopyResult, Counts, LocationSource, StreamSource
+from meibo.archive.copy import CopyOptions, CopyResult, Counts
 from meibo.archive.copy.cancellation import CancelledError, CancelToken
-from meibo.archive.copy.source import LocationReader, StreamReader, copy_with_restarts
+from meibo.archive.copy.source import Reader, Source, copy_with_restarts
 from meibo.archive.existing_object import read_existing_object
 from meibo.archive.storage import CHUNK_BYTES, FolderStorage
 from meibo.errors import ArchiveConflictError, CopyBrokenError
@@ -29,7 +29,7 @@ class FolderCopier:
     time_left: Callable[[], float] | None = None
     received: Callable[[str, int], None] = lambda _key, _bytes: None
 
-    def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
+    def copy(self, source: Source, key: str, content: Content) -> CopyResult:
         """Copy and validate a whole file, or raise an error and write nothing.
 
         A broken connection is resumed at the first missing byte, with a new location if the location has expired. If
@@ -50,9 +50,7 @@ class FolderCopier:
         """Return the result of a copy that an earlier process completed, from the file itself."""
         return read_existing_object(self.storage, key, content)
 
-    def _copy(
-        self, key: str, content: Content, counts: Counts, reader: LocationReader | StreamReader, token: CancelToken
-    ) -> CopyResult:
+    def _copy(self, key: str, content: Content, counts: Counts, reader: Reader, token: CancelToken) -> CopyResult:
         digest, inspection = FileDigest(best_checksum()), Inspection(content)
         buffer = memoryview(bytearray(CHUNK_BYTES))
         with closing(reader), self.storage.temporary_file() as file:

@@ -25,7 +25,10 @@ SEND_BYTES = 256 * 1024
 """Bytes of one send. A send fails as a whole after ``stall_seconds``, so it must be much smaller than a part."""
 
 BROKEN = (OSError, HTTPException)
-"""Errors of a broken connection. TLS errors and timeouts are OSErrors."""
+"""Errors of a broken connection; TLS errors and timeouts are OSErrors.
+
+Only their class names are reported, because their messages may contain a signed URL.
+"""
 
 
 def trust() -> ssl.SSLContext:
@@ -116,11 +119,6 @@ class Connection:
             with suppress(OSError):
                 # SSLSocket.shutdown removes the TLS state first, so the other thread would send plain text.
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-def error_name(error: BaseException) -> str:
-    """Return the class name of an error whose message may contain a signed URL."""
-    return type(error).__name__
 
 
 def retry_after(value: str | None) -> float:

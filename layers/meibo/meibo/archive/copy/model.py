@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from meibo.archive.content import Facts
 from meibo.settings import MIB
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from mypy_boto3_s3 import S3Client
 
-    from meibo.archive.content import Facts, FileDigest
+    from meibo.archive.content import FileDigest
 
 
 @dataclass(frozen=True)
@@ -78,48 +79,28 @@ class Counts:
     workers: int = 0
 
 
-@dataclass(frozen=True)
-class CopyResult:
+@dataclass(frozen=True, kw_only=True)
+class CopyResult(Facts):
     """The archived object, with its digests and the facts of its content, which were verified."""
 
     bytes: int
     sha256: str
     checksum: str
     checksum_algorithm: Literal["CRC64NVME", "CRC32"]
-    checksum_type: Literal["FULL_OBJECT"]
-    etag: str
-    version_id: str | None
-    gzip: bool
-    rows: int | None
-    columns: tuple[str, ...] | int | None
-    expanded_bytes: int | None
-    already_there: bool
-    counts: Counts
+    checksum_type: Literal["FULL_OBJECT"] = "FULL_OBJECT"
+    etag: str = ""
+    version_id: str | None = None
+    already_there: bool = False
+    counts: Counts = field(default_factory=Counts)
 
     @classmethod
-    def of(
-        cls,
-        digest: FileDigest,
-        facts: Facts,
-        *,
-        counts: Counts,
-        etag: str = "",
-        version_id: str | None = None,
-        already_there: bool = False,
-    ) -> Self:
-        """Return the result of a file with this digest and these facts; files in a folder have no ETag or version."""
+    def of(cls, digest: FileDigest, facts: Facts, **properties: Any) -> Self:
+        """Return the result for a file with this digest and these facts, and other properties of the object."""
         return cls(
+            **vars(facts),
             bytes=digest.bytes,
             sha256=digest.sha256,
             checksum=digest.checksum,
             checksum_algorithm=digest.algorithm.name,
-            checksum_type="FULL_OBJECT",
-            etag=etag,
-            version_id=version_id,
-            gzip=facts.gzip,
-            rows=facts.rows,
-            columns=facts.columns,
-            expanded_bytes=facts.expanded_bytes,
-            already_there=already_there,
-            counts=counts,
+            **properties,
         )

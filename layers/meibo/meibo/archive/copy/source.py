@@ -7,15 +7,17 @@ import gc
 import re
 import ssl
 import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from meibo.archive.copy.cancellation import CancelToken, RetryBudget
-from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after
+from meibo.archive.copy.connection import BROKEN, Connection, retry_after
 from meibo.errors import CopyBrokenError, LocationRefusedError, SourceChangedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Mapping
     from http.client import HTTPResponse
 
     from meibo.archive.copy.model import CopyOptions, CopyResult, Counts
@@ -34,6 +36,7 @@ class ChangedError(Exception):
     """The file at the location changed during the copy. It is never raised to the caller of ``copy``."""
 
 
+@dataclass(frozen=True)
 class LocationSource:
     """A short-lived URL, read in ranges if the server supports them.
 
@@ -41,21 +44,17 @@ class LocationSource:
     Its exceptions are raised unchanged.
     """
 
-    def __init__(self, fetch: Callable[[], str]) -> None:
-        self.fetch = fetch
-
-    def __repr__(self) -> str:
-        return "LocationSource(…)"
+    fetch: Callable[[], str] = field(repr=False)
 
 
+@dataclass(frozen=True)
 class StreamSource:
     """Bytes of an iterator, read once and in order. Its exceptions are raised unchanged."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self.chunks: Iterator[bytes] = iter(chunks)
+    chunks: Iterable[bytes] = field(repr=False)
 
-    def __repr__(self) -> str:
-        return "StreamSource(…)"
+
+Source = LocationSource | StreamSource
 
 
 class StreamReader:
@@ -65,7 +64,7 @@ class StreamReader:
     size: int | None = None
 
     def __init__(self, source: StreamSource, token: CancelToken) -> None:
-        self._chunks = source.chunks
+        self._chunks = iter(source.chunks)
         self._token = token
         self._rest = memoryview(b"")
 
@@ -97,11 +96,14 @@ class StreamReader:
 
 
 class Location:
-    """The current URL of a source. The workers share it, so an expired URL is replaced once for all workers."""
+    """The current URL of a source. The workers share it, so an expired URL is replaced once for all workers.
+
+    ``budget`` limits the consecutive URLs that the server rejects; it is restored when the server accepts a URL.
+    """
 
     def __init__(self, source: LocationSource, budget: RetryBudget, counts: Counts) -> None:
         self._source = source
-        self._budget = budget
+        self.budget = budget
         self._counts = counts
         self._lock = threading.Lock()
         self._url: str | None = None
@@ -115,10 +117,6 @@ class Location:
                 self._counts.fetches += 1
             return self._url, self._generation
 
-    def accept(self) -> None:
-        """Record that the server accepted a URL."""
-        self._budget.restore()
-
     def expire(self, generation: int, status: int) -> None:
         """Discard the URL of a generation, unless another worker has already discarded it."""
         with self._lock:
@@ -126,7 +124,7 @@ class Location:
                 self._url = None
                 self._generation += 1
                 self._counts.refreshes += 1
-                self._budget.spend(f"status {status}")
+                self.budget.spend(f"status {status}")
 
 
 class LocationReader:
@@ -198,7 +196,7 @@ class LocationReader:
                 if count == 0:
                     failure = "a short body"
             except BROKEN as error:
-                failure = error_name(error)
+                failure = type(error).__name__
             self._token.check()
             if failure is not None:
                 self._response = None
@@ -263,11 +261,11 @@ class LocationReader:
                     f"expected a trusted TLS certificate of {urlsplit(url).hostname}, found one that is not trusted"
                 ) from None
             except BROKEN as error:
-                failure = error_name(error)
+                failure = type(error).__name__
             if failure is None:
                 status = response.status
                 if status in {200, 206, 412, 416}:
-                    self._location.accept()
+                    self._location.budget.restore()
                     return response
                 if 300 <= status < 400:
                     raise LocationRefusedError(f"the location redirects ({status}); redirects are not followed")
@@ -281,9 +279,12 @@ class LocationReader:
             budget.spend(failure, retry_after=wait)
 
 
+Reader = LocationReader | StreamReader
+
+
 def copy_with_restarts(
-    source: LocationSource | StreamSource,
-    attempt: Callable[[LocationReader | StreamReader, CancelToken], CopyResult],
+    source: Source,
+    attempt: Callable[[Reader, CancelToken], CopyResult],
     *,
     options: CopyOptions,
     time_left: Callable[[], float] | None,
@@ -297,13 +298,11 @@ def copy_with_restarts(
     """
     while True:
         token = CancelToken(options, time_left)
-        reader: LocationReader | StreamReader
-        if isinstance(source, StreamSource):
-            reader = StreamReader(source, token)
-        else:
-            reader = LocationReader(source, options, token, counts, ranges=counts.restarts < ranged_attempts)
         try:
-            return attempt(reader, token)
+            if isinstance(source, StreamSource):
+                return attempt(StreamReader(source, token), token)
+            ranges = counts.restarts < ranged_attempts
+            return attempt(LocationReader(source, options, token, counts, ranges=ranges), token)
         except ChangedError as error:
             change = str(error)
         gc.collect()  # frees the buffers, to which the traceback of the error refers

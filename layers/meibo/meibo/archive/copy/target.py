@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import BotoCoreError, ClientError
 
 from meibo.archive.copy.cancellation import RetryBudget
-from meibo.archive.copy.connection import BROKEN, Connection, error_name, retry_after
+from meibo.archive.copy.connection import BROKEN, Connection, retry_after
 from meibo.aws import busy_error, is_busy_code, put_if_absent
 from meibo.errors import ArchiveConflictError, AwsBusyError, ConfigurationError, CopyBrokenError
 
@@ -188,8 +188,7 @@ class ObjectWriter:
         return Written.of(head, already_there=True)
 
     def _existing_sha256(self) -> str:
-        digest = hashlib.sha256()
-        body = self._client.get_object(**self._name)["Body"]
+        body, digest = self._client.get_object(**self._name)["Body"], hashlib.sha256()
         for chunk in body.iter_chunks(READ_BACK_BYTES):
             digest.update(chunk)
         return digest.hexdigest()
@@ -203,11 +202,7 @@ class PartUploader:
         self._options = options
         self._token = token
         self._counts = counts
-        self._connection = Connection(options.target_tls, options, token)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        self.connection = Connection(options.target_tls, options, token)
 
     def upload(self, number: int, data: memoryview, checksum: str) -> UploadedPart:
         """Upload a part; retry until S3 has stored it or the retry budget is spent."""
@@ -219,12 +214,12 @@ class PartUploader:
             self._counts.puts += 1
             failure = None
             try:
-                response = self._connection.request("PUT", url, headers, data)
+                response = self.connection.request("PUT", url, headers, data)
                 body = response.read(MAX_ERROR_BYTES)
             except BROKEN as error:
-                failure = error_name(error)
+                failure = type(error).__name__
             if failure is not None:
-                self._connection.close()
+                self.connection.close()
                 budget.spend(failure, error=AwsBusyError)
                 continue
             status = response.status
@@ -277,7 +272,7 @@ def _meibo_errors(operation: str) -> Iterator[None]:
             raise busy from error
         if isinstance(error, ClientError):
             raise _rejection(operation, _code(error), _status(error)) from error
-        raise CopyBrokenError(f"{operation} failed with {error_name(error)}") from error
+        raise CopyBrokenError(f"{operation} failed with {type(error).__name__}") from error
 
 
 def _sign_with_v4(signature_version: str, **_: object) -> Any:

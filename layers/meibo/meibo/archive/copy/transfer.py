@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from meibo.archive.copy.cancellation import CancelToken
     from meibo.archive.copy.model import Target
-    from meibo.archive.copy.source import LocationReader, LocationSource, StreamReader, StreamSource
+    from meibo.archive.copy.source import Reader, Source
     from meibo.archive.copy.target import UploadedPart, Written
 
 MAX_PARTS = 10_000
@@ -39,7 +39,7 @@ RANGED_ATTEMPTS = 2
 
 
 def copy(
-    source: LocationSource | StreamSource,
+    source: Source,
     target: Target,
     *,
     content: Content | None = None,
@@ -52,43 +52,40 @@ def copy(
     Raises the copy errors of ``meibo.errors``. Errors of the source's callables are raised unchanged.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
-
-    def attempt(reader: LocationReader | StreamReader, token: CancelToken) -> CopyResult:
-        return Transfer(reader, target, content, options=options, token=token, counts=counts).run()
-
     return copy_with_restarts(
-        source, attempt, options=options, time_left=time_left, counts=counts, ranged_attempts=RANGED_ATTEMPTS
+        source,
+        lambda reader, token: Transfer(reader, target, content, options=options, token=token, counts=counts).run(),
+        options=options,
+        time_left=time_left,
+        counts=counts,
+        ranged_attempts=RANGED_ATTEMPTS,
     )
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The offsets and sizes of the parts, and the number of workers.
+    """The positions of the parts, and the number of workers; ``size`` and ``count`` are None if they are not known.
 
     All parts have ``part_bytes``, except the last and, in a file that has more than MAX_PARTS of this size, the first:
     it is requested before the size of the file is known. Fewer workers then limit the memory.
     """
 
     size: int | None
+    count: int | None
     first_bytes: int
     part_bytes: int
     workers: int
 
     @classmethod
     def of(cls, size: int | None, options: CopyOptions) -> Layout:
-        """Return the layout of a file; ``size`` is None if it is not known before the end of the file."""
+        """Return the layout of a file."""
         first = part = options.part_bytes
         if size is None:
-            return cls(None, first, part, options.workers)
+            return cls(None, None, first, part, options.workers)
         rest = max(0, size - first)
         part = max(part, math.ceil(rest / (MAX_PARTS - 1)))
-        workers = max(1, options.workers * first // part)
-        return cls(size, first, part, min(workers, 1 + math.ceil(rest / part)))
-
-    @property
-    def count(self) -> int | None:
-        """Number of parts, if the size is known."""
-        return None if self.size is None else 1 + max(0, math.ceil((self.size - self.first_bytes) / self.part_bytes))
+        count = 1 + math.ceil(rest / part)
+        return cls(size, count, first, part, min(count, max(1, options.workers * first // part)))
 
     def offset(self, index: int) -> int:
         """Return the position of a part in the file."""
@@ -107,7 +104,6 @@ class ReceivedPart:
     ``pending`` is the number of consumers that have not read the part. When it is 0, the buffer can be reused.
     """
 
-    index: int
     data: memoryview
     crc: int
     pending: int
@@ -127,7 +123,7 @@ class Transfer:
 
     def __init__(
         self,
-        reader: LocationReader | StreamReader,
+        reader: Reader,
         target: Target,
         content: Content,
         *,
@@ -227,11 +223,11 @@ class Transfer:
             self._start("create", self._writer.create_upload)
         self._work(self._reader, layout, index)
 
-    def _work(self, reader: LocationReader | StreamReader, layout: Layout, index: int | None) -> None:
+    def _work(self, reader: Reader, layout: Layout, index: int | None) -> None:
         """Transfer the part that is assigned, and others until all parts are assigned."""
         uploader = PartUploader(self._writer, self._options, self._token, self._counts)
         self._resources.callback(reader.close)
-        self._resources.callback(uploader.close)
+        self._resources.callback(uploader.connection.close)
         buffer: memoryview | None = None
         while index is not None:
             length = layout.length(index) + (layout.size is None)
@@ -265,9 +261,7 @@ class Transfer:
             self._readers += 1
             return index
 
-    def _receive(
-        self, reader: LocationReader | StreamReader, layout: Layout, index: int, buffer: memoryview
-    ) -> ReceivedPart:
+    def _receive(self, reader: Reader, layout: Layout, index: int, buffer: memoryview) -> ReceivedPart:
         """Receive a part and pass it to the consumers."""
         start = len(self._lookahead)
         buffer[:start] = self._lookahead
@@ -279,7 +273,7 @@ class Transfer:
             self._lookahead = b"" if is_last else bytes(buffer[-1:])
             filled -= len(self._lookahead)
         data = buffer[:filled]
-        part = ReceivedPart(index, data, self._digest.algorithm.update(data), pending=len(self._consumers))
+        part = ReceivedPart(data, self._digest.algorithm.update(data), pending=len(self._consumers))
         with self._token.changed:
             self._readers -= 1
             if is_last:
