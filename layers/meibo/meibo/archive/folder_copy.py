@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from meibo.archive.content import Content, FileDigest, Inspection, best_checksum
@@ -40,10 +40,9 @@ class FolderCopier:
         return copy_with_restarts(
             source,
             partial(self._copy, key, content, counts),
-            options=self.options,
+            options=replace(self.options, ranged_attempts=0),
             time_left=self.time_left,
             counts=counts,
-            ranged_attempts=0,
         )
 
     def read_back(self, key: str, content: Content) -> CopyResult:

@@ -45,7 +45,9 @@ class CopyOptions:
     """Concurrency, timeouts and retries of a copy.
 
     A copy uses at most ``workers`` times ``part_bytes`` of memory for parts, and a constant. A worker raises an error
-    after ``max_attempts`` consecutive failures. ``reserve_seconds`` of the invocation are left to abort the upload.
+    after ``max_attempts`` consecutive failures. If the file changes, the copy starts again, at most ``max_restarts``
+    times; after ``ranged_attempts`` the file is read with one request, so that all bytes belong to the same version.
+    ``reserve_seconds`` of the invocation are left to abort the upload.
 
     The default of ``part_bytes`` is the minimum of S3: small files then have the most parts, which are copied at the
     same time. Parts of 8 MiB copy 10 MiB 0.77 times as fast and 1 GiB not faster, and need more memory.
@@ -58,6 +60,7 @@ class CopyOptions:
     connect_seconds: float = 10.0
     max_attempts: int = 8
     max_restarts: int = 3
+    ranged_attempts: int = 2
     backoff_seconds: float = 0.1
     max_backoff_seconds: float = 10.0
     reserve_seconds: float = 10.0

@@ -289,11 +289,9 @@ def copy_with_restarts(
     options: CopyOptions,
     time_left: Callable[[], float] | None,
     counts: Counts,
-    ranged_attempts: int,
 ) -> CopyResult:
     """Run attempts to copy a file, each with a new reader, until the file does not change during an attempt.
 
-    Attempts after ``ranged_attempts`` read the file with one request, so that all bytes belong to the same version.
     Raises SourceChangedError after ``max_restarts``.
     """
     while True:
@@ -301,7 +299,7 @@ def copy_with_restarts(
         try:
             if isinstance(source, StreamSource):
                 return attempt(StreamReader(source, token), token)
-            ranges = counts.restarts < ranged_attempts
+            ranges = counts.restarts < options.ranged_attempts
             return attempt(LocationReader(source, options, token, counts, ranges=ranges), token)
         except ChangedError as error:
             change = str(error)

@@ -34,9 +34,6 @@ INSPECT_BYTES = 256 * 1024
 CLOSE_SECONDS = 3.0
 """Maximum wait for the threads of a finished copy to end. A thread that runs code of the caller may take longer."""
 
-RANGED_ATTEMPTS = 2
-"""Maximum number of attempts that use range requests."""
-
 
 def copy(
     source: Source,
@@ -58,7 +55,6 @@ def copy(
         options=options,
         time_left=time_left,
         counts=counts,
-        ranged_attempts=RANGED_ATTEMPTS,
     )
 
 
@@ -253,10 +249,7 @@ class Transfer:
             if index == self._part_count:
                 return None
             if index == MAX_PARTS:
-                raise FileTooLargeError(
-                    f"expected at most {MAX_PARTS} parts of {self._options.part_bytes} bytes, found more; raise the"
-                    " part size"
-                )
+                raise FileTooLargeError(f"expected at most {MAX_PARTS} parts, found more; raise CopyOptions.part_bytes")
             self._next_index += 1
             self._readers += 1
             return index
