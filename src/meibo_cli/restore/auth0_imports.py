@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from meibo.errors import RequestRefusedError, WrongFormatError
@@ -11,8 +11,11 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import created_job_id, read_job
 
 SCOPE: Final = "create:users"
-# Maximum size of a users file. A tenant runs two jobs at a time; a third is rejected with 429 until a job has ended.
-MAX_FILE_BYTES: Final = 512_000
+# Maximum size of a request. Auth0 documents it for the file, but counts the complete multipart body.
+MAX_BODY_BYTES: Final = 512_000
+# The other parts and the boundaries are about 600 bytes, and 100 more for the longest id of a connection.
+MAX_FILE_BYTES: Final = MAX_BODY_BYTES - 1_000
+# A tenant runs two jobs at a time; a third is rejected with 429 until a job has ended.
 MAX_JOBS: Final = 2
 # In the order of ImportSummary.
 _COUNTS: Final = ("inserted", "updated", "failed")
@@ -29,17 +32,18 @@ class ImportSummary:
 
 @dataclass(frozen=True)
 class ImportFault:
-    """The error codes of a user that was not imported, and the user's position in the job's response."""
+    """A user who was not imported: the codes for messages, and the user and the errors, which contain user data."""
 
-    position: int
     codes: tuple[str, ...]
+    user: dict[str, Any] = field(default_factory=dict, repr=False)
+    errors: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
 def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes, upsert: bool) -> str:
     """Create a job that imports a JSON array of users into a database connection, and return its id.
 
     A second request would import the users twice, so a request with an unknown outcome is not retried: it raises
-    ProviderBusyError with ``uncertain``. If two jobs are running, the request waits until one has ended.
+    ProviderBusyError with ``uncertain``. If two jobs are running, ProviderBusyError is raised at once.
     """
     if len(users) > MAX_FILE_BYTES:
         raise ValueError(f"expected a users file of at most {MAX_FILE_BYTES} bytes, found {len(users)}")
@@ -58,6 +62,7 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
         scope=SCOPE,
         bucket="jobs",
         repeatable=False,
+        max_retry_seconds=0.0,
     )
     return created_job_id(client, document, subject)
 
@@ -81,7 +86,7 @@ def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
 
 
 def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
-    """Return the faults of a job in the order of the response, without user data.
+    """Return the faults of a job in the order of the response.
 
     Raises RequestRefusedError if the job failed as a whole, WrongFormatError if the response is malformed.
     """
@@ -95,12 +100,14 @@ def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
     if not isinstance(document, list):
         raise _malformed_errors(client, job_id, document)
     faults = []
-    for position, row in enumerate(document):
+    for row in document:
         errors = row.get("errors", []) if isinstance(row, dict) else None
         if not isinstance(errors, list) or not all(isinstance(error, dict) for error in errors):
             raise _malformed_errors(client, job_id, errors if isinstance(row, dict) else row)
         codes = [error_code(error.get("code")) for error in errors]
-        faults.append(ImportFault(position, tuple(code for code in codes if code is not None)))
+        user = row.get("user")
+        known_codes = tuple(code for code in codes if code is not None)
+        faults.append(ImportFault(known_codes, user if isinstance(user, dict) else {}, errors))
     return faults
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,8 @@ class Directory:
         self._lock = threading.RLock()
         #: user id -> connection id and profile of an added or changed user, or None for a removed user
         self._changes: dict[str, tuple[str, Profile | None]] = {}
+        #: e-mail address -> ids of the added or changed users who have it, in the order of the changes
+        self._ids_by_email: defaultdict[str, dict[str, None]] = defaultdict(dict)
         shared = [connection for connection in connections if connection.users is None]
         for position, connection in enumerate(shared):
             connection.users = users // len(shared) + (position < users % len(shared))
@@ -88,7 +91,7 @@ class Directory:
     def by_email(self, email: str) -> list[Profile]:
         """Return the users with exactly this address; a generated address contains the user's number."""
         with self._lock:
-            user_ids = dict.fromkeys(self._changes)
+            user_ids = dict(self._ids_by_email.get(email, {}))
         digits = email.partition("@")[0].removeprefix("user.")
         if re.fullmatch("[0-9a-f]{4,12}", digits):
             user_ids |= {self.user_id(int(digits[:-3], 16) * BLOCK + int(digits[-3:], 16)): None}
@@ -102,16 +105,24 @@ class Directory:
         with self._lock:
             self.version += 1
             home = generated[0].id if generated else self._changes.get(user_id, (connection_id, None))[0]
-            self._changes[user_id] = (home, copy.deepcopy(profile))
+            self._change(user_id, home, copy.deepcopy(profile))
 
     def remove(self, user_id: str) -> None:
         """Delete a user; no error if it does not exist, as in the API."""
         generated = self._generated(user_id)
         with self._lock:
             self.version += 1
-            self._changes.pop(user_id, None)
-            if generated:
-                self._changes[user_id] = (generated[0].id, None)
+            self._change(user_id, generated[0].id if generated else "", None)
+            if not generated:
+                del self._changes[user_id]
+
+    def _change(self, user_id: str, connection_id: str, profile: Profile | None) -> None:
+        previous = self._changes.pop(user_id, (connection_id, None))[1]
+        if previous is not None:
+            self._ids_by_email[previous.get("email", "")].pop(user_id, None)
+        self._changes[user_id] = (connection_id, profile)
+        if profile is not None:
+            self._ids_by_email[profile.get("email", "")][user_id] = None
 
     def count(self, connection_id: str | None = None) -> int:
         """Return the number of users of a connection, or of the tenant if None."""

@@ -25,9 +25,8 @@ from meibo_simulators.auth0.pagination import (
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response, read_body
 from meibo_simulators.auth0.validation import Schema, check, check_path
 
-MAX_FILE_BYTES = 512_000
-#: Bytes allowed for the multipart encoding around the file.
-_ENVELOPE_BYTES = 4096
+#: Maximum size of an import's multipart body, with the file in it.
+MAX_BODY_BYTES = 512_000
 BY_EMAIL = {
     "type": "object",
     "required": ["email"],
@@ -205,17 +204,14 @@ def _flag(name: str, *, default: bool) -> bool:
 def _uploaded_rows() -> list[Any]:
     if request.mimetype != "multipart/form-data":
         raise body_error("Payload validation error: 'Invalid multipart payload format'.")
-    too_large = ApiError(413, f"Payload content length greater than maximum allowed: {MAX_FILE_BYTES}")
-    if (request.content_length or 0) > MAX_FILE_BYTES + _ENVELOPE_BYTES:
-        raise too_large
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise ApiError(413, f"Payload content length greater than maximum allowed: {MAX_BODY_BYTES}")
     file = request.files.get("users")
     if file is None:
         raise body_error("Must provide 'users' file as multipart part.")
     data = file.read()
     if not data:
         raise body_error("Users file must not be empty.")
-    if len(data) > MAX_FILE_BYTES:
-        raise too_large
     try:
         rows = json.loads(data)
     except ValueError:

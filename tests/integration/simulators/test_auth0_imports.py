@@ -93,6 +93,24 @@ def test_users_of_a_pending_import_are_hidden(api: Api, tenant: Any, clock: Fake
     assert seen() == (200, 1, 201, True, 200)
 
 
+def test_lookup_by_email_follows_the_changes_of_a_user(api: Api, tenant: Any) -> None:
+    def seen(email: str) -> list[str]:
+        return [user["user_id"] for user in api.get("/users-by-email", email=email).json()]
+
+    for email in ("a@example.jp", "b@example.jp"):
+        for user_id in ("auth0|1", "auth0|2"):
+            tenant.directory.put(FIRST_CONNECTION, {"user_id": user_id, "email": email})
+    tenant.directory.put(FIRST_CONNECTION, {"user_id": "auth0|1", "email": "c@example.jp"})
+    assert (seen("a@example.jp"), seen("b@example.jp"), seen("c@example.jp")) == ([], ["auth0|2"], ["auth0|1"])
+    tenant.directory.remove("auth0|2")
+    there = next(iter(tenant.expected_users(FIRST_CONNECTION)))
+    tenant.directory.put(FIRST_CONNECTION, {**there, "email": "c@example.jp"})
+    assert (seen("b@example.jp"), seen(there["email"])) == ([], [])
+    assert seen("c@example.jp") == ["auth0|1", there["user_id"]]
+    tenant.directory.remove(there["user_id"])
+    assert (seen("c@example.jp"), seen(there["email"])) == (["auth0|1"], [])
+
+
 def test_import_completes_without_polling(api: Api, tenant: Any, clock: FakeClock) -> None:
     job = send(api, [{"email": "new@example.jp"}, {"name": "no address"}]).json()
     clock.advance(tenant.switches.import_seconds)
@@ -153,7 +171,7 @@ def test_exported_users_can_be_imported_into_another_tenant(api: Api, tenant: An
     ("users", "form", "status", "message"),
     [
         (b"", {}, 400, "Users file must not be empty."),
-        (b"[" + b" " * 520_000 + b"]", {}, 413, "Payload content length greater than maximum allowed: 512000"),
+        (b"[" + b" " * 511_660 + b"]", {}, 413, "Payload content length greater than maximum allowed: 512000"),
         ([], {"connection_id": "con_9999999999999999"}, 400, "The connection does not exist."),
         ([], {"connection_id": ""}, 400, "Must provide 'connection_id' as multipart part."),
         ([], {"connection_id": "con_1"}, 400, "String does not match pattern"),

@@ -64,8 +64,8 @@ class ProviderRequest:
     """A request and the rules of its retries.
 
     ``bucket`` names the rate limit that it counts against. ``repeatable`` is False if a repetition would do harm: then
-    it is only retried if it certainly had no effect (429, no connection). ``form`` is called for each attempt, because
-    a signed assertion is valid once.
+    it is only retried if it certainly had no effect (429, no connection). Retries end after ``max_retry_seconds``.
+    ``form`` is called for each attempt, because a signed assertion is valid once.
     """
 
     method: str
@@ -78,6 +78,7 @@ class ProviderRequest:
     json: Any = field(default=None, repr=False)
     multipart: Multipart | None = field(default=None, repr=False)
     repeatable: bool = True
+    max_retry_seconds: float = MAX_RETRY_SECONDS
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS
 
 
@@ -197,7 +198,7 @@ class HttpTransport:
                 )
             wait = self.rate_limiter.busy_wait(headers, attempt)
             attempt += 1
-            if self._clock.now() - start + wait > MAX_RETRY_SECONDS:
+            if self._clock.now() - start + wait > request.max_retry_seconds:
                 raise ProviderBusyError(
                     f"{self.provider} {failure.reason} at each of {attempt} attempts; will retry later",
                     retry_after=wait,

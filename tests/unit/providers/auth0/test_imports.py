@@ -4,9 +4,14 @@ from typing import Any
 
 import pytest
 
-from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
-from meibo_cli.restore.auth0_imports import create_users_import, import_faults, import_summary
+from meibo_cli.restore.auth0_imports import (
+    MAX_FILE_BYTES,
+    create_users_import,
+    import_faults,
+    import_summary,
+)
 from tests.support.transport import Reply, Transport
 
 PATH = "/api/v2/jobs/users-imports"
@@ -27,17 +32,29 @@ def test_import_sends_no_e_mail_to_the_owners(auth0: Transport, client: Auth0Cli
     assert b'name="send_completion_email"\r\nContent-Type: text/plain\r\n\r\nfalse\r\n' in sent.body
 
 
-def test_third_import_waits_for_the_others(auth0: Transport, client: Auth0Client) -> None:
-    auth0.on("POST", PATH, Reply(429), Reply(429), Reply(202, json={"id": "job_1"}))
+def test_third_import_is_rejected_at_once(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", PATH, Reply(429), Reply(202, json={"id": "job_1"}))
 
+    with pytest.raises(ProviderBusyError) as caught:
+        create_users_import(client, connection_id="con_1", users=b"[]", upsert=False)
+
+    assert not caught.value.uncertain
     assert create_users_import(client, connection_id="con_1", users=b"[]", upsert=False) == "job_1"
 
 
 def test_file_that_is_too_large_is_not_sent(auth0: Transport, client: Auth0Client) -> None:
-    with pytest.raises(ValueError, match="512000"):
-        create_users_import(client, connection_id="con_1", users=b" " * 512_001, upsert=False)
+    with pytest.raises(ValueError, match="511000"):
+        create_users_import(client, connection_id="con_1", users=b" " * 511_001, upsert=False)
 
     assert auth0.seen == []
+
+
+def test_body_of_the_largest_file_is_within_the_limit(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("POST", PATH, Reply(202, json={"id": "job_1"}))
+
+    create_users_import(client, connection_id="con_" + 96 * "x", users=b" " * MAX_FILE_BYTES, upsert=False)
+
+    assert 512_000 - 1_000 < len(auth0.seen[-1].body) <= 512_000
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import requests
 
 from meibo import __version__
 from meibo.errors import ConfigurationError, CredentialsRefusedError, ScopeMissingError, WrongFormatError
-from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
+from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, SystemClock, TimeLeft
 from meibo.http.transport import BUSY_STATUSES, HttpTransport, Multipart, Parameters, ProviderRequest, ProviderResponse
 from meibo.providers.auth0.credentials import Auth0Credentials, TokenSource
 from meibo.providers.auth0.errors import error_from_response
@@ -82,12 +82,14 @@ class Auth0Client:
         json: Any = None,
         multipart: Multipart | None = None,
         repeatable: bool = True,
+        max_retry_seconds: float = MAX_RETRY_SECONDS,
     ) -> Any:
         """Send a request and return the parsed response, or None if it is empty.
 
         ``path`` follows /api/v2/, with ids quoted. ``subject`` names the resource in messages ("the job job_…"),
         ``scope`` is the OAuth scope that the token needs, ``bucket`` names the rate limit that the request counts
-        against. With ``repeatable`` False a request with an unknown outcome (5xx, reset) is not retried.
+        against. With ``repeatable`` False a request with an unknown outcome (5xx, reset) is not retried. Other requests
+        are retried for ``max_retry_seconds``, then ProviderBusyError is raised.
         """
 
         def send() -> Any:
@@ -102,6 +104,7 @@ class Auth0Client:
                     json=json,
                     multipart=multipart,
                     repeatable=repeatable,
+                    max_retry_seconds=max_retry_seconds,
                 ),
                 subject,
                 scope,
