@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -14,32 +15,25 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from meibo.archive.manifest import ArchivedExport, ExportManifest
+from meibo.archive.catalog import Run, runs, suspect_reason
+from meibo.archive.manifest import ArchivedExport
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, SecretError
 from meibo.formatting import format_count, format_number
-from meibo.providers import column_names
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.datasets import USERS
 from meibo_cli.credentials import credentials_of, variable_prefix
-from meibo_cli.download import download
-from meibo_cli.encoding import (
-    NumberOutOfRangeError,
-    json_bytes,
-    open_decompressed,
-    parse_json,
-    readable_json,
-    readable_text,
-)
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED, report_errors
+from meibo_cli.restore.archived_users import archived_users
+from meibo_cli.restore.auth0_target import TargetConnection, database_connection
 from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv
-from meibo_cli.restore.import_files import ImportFiles, UnreadableUser, too_deep, write_files
-from meibo_cli.restore.import_jobs import ImportResult, send
-from meibo_cli.rows import csv_rows
+from meibo_cli.restore.import_files import ImportFiles, write_files
+from meibo_cli.restore.import_jobs import send
+from meibo_cli.restore.journal import FileImport, Journal, locked
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
     LATEST,
+    PREVIOUS,
     ArchiveOption,
     RunOption,
     matching,
@@ -59,12 +53,38 @@ Meibo cannot restore the following in Auth0:
   and blocked fields are not changed.
 """
 _CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
+# Runs that are searched for an export that the named run does not contain, and their ids in the message.
+_MAX_RUNS_SEARCHED: Final = 100
+_MAX_RUNS_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class Target:
+    """The tenant and the connection that users are imported into, and the name that the connection must have."""
+
+    client: Auth0Client
+    connection: TargetConnection
+    upsert: bool
+    expected_name: str | None
+
+    def check_connection(self, users_connection: str | None) -> None:
+        """Raise ConfigurationError if the connection has another name than the connection of the users."""
+        expected = self.expected_name or users_connection
+        if expected is not None and expected != self.connection.name:
+            raise ConfigurationError(
+                f"--connection-id: {self.connection.id} of {self.client.domain} is the connection"
+                f" {self.connection.name!r}, expected {expected!r}; correct the id, or, to import into a connection"
+                f" with another name, add --target-connection {self.connection.name!r}"
+            )
 
 
 def restore(
     export: Annotated[
-        str, typer.Argument(help="An Auth0 users export (acme/users/ndjson/all), or a cybozu.com source (example).")
-    ],
+        str,
+        typer.Argument(
+            help="An Auth0 users export (acme/users/ndjson/all), or a cybozu.com source (example).", show_default=False
+        ),
+    ] = "",
     *,
     run: RunOption = LATEST,
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder for the files.")] = Path("restore"),
@@ -80,10 +100,21 @@ def restore(
     connection_id: Annotated[
         str | None, typer.Option("--connection-id", help="With --apply: the id of the database connection.")
     ] = None,
+    target_connection: Annotated[
+        str | None,
+        typer.Option(
+            "--target-connection",
+            help="With --apply: the name of that connection, if the users' connection has another.",
+        ),
+    ] = None,
     upsert: Annotated[
         bool | None, typer.Option("--upsert/--no-upsert", help="With --apply: update existing users, or ignore them.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="With --apply: import without confirmation.")] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", help="Auth0: continue the import of the files in this folder.", show_default=False),
+    ] = None,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
     """Convert an archived export into files that the provider can import. With --apply, import them into Auth0.
@@ -92,38 +123,102 @@ def restore(
     """
     selected = tuple(select or ())
     with report_errors():
+        if (resume is None) == (not export):
+            raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
+        if resume is not None:
+            with locked(resume):
+                journal = Journal.read(resume)
+                _import(_client(journal.domain, journal.source), journal, yes=yes)
+            return
         reader = open_archive(archive)
-        exports = named_run(reader, run).exports
-        users = [archived for archived in exports if archived.folder.address.dataset == "users"]
-        matched = [
-            archived
-            for archived in matching(exports, export)
-            if archived.folder.address.provider == "cybozu" or archived in users
-        ]
-        if {archived.folder.address.provider for archived in matched} == {"cybozu"}:
+        named = named_run(reader, run)
+        exports = _restorable(reader, named, export)
+        if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
             if apply:
                 raise ConfigurationError("--apply is for Auth0 only; import the files into cybozu.com yourself")
-            _write_cybozu(reader, matched, output, selected)
+            _write_cybozu(reader, exports, output, selected)
             return
-        users_export = single_export(matched or users, export)
-        client = _client(users_export, domain, connection_id, upsert) if apply else None
+        users = single_export(exports, export)
+        target = None
+        if apply:
+            if run in (LATEST, PREVIOUS):
+                raise ConfigurationError(
+                    "--apply requires --run with the id of a run, because the latest run may contain the damage;"
+                    f" {run} is now {named.run_id}, and `meibo ls` lists the runs"
+                )
+            target = _target(users.folder.address.source, domain, connection_id, upsert, target_connection)
+            if only_connection is not None:
+                target.check_connection(only_connection)
         typer.echo(AUTH0_NOT_RESTORABLE, err=True)
-        written = _write_auth0(reader, users_export, output, selected, only_connection)
-        _print(written)
-        if client is None:
+        _warn_if_suspect(reader, users)
+        with archived_users(reader, users) as archived:
+            if upsert and archived.partial_metadata:
+                raise ConfigurationError(
+                    "--upsert replaces all metadata, but the export contains only"
+                    f" {', '.join(archived.partial_metadata[:5])}; use another export, or --no-upsert"
+                )
+            written = write_files(
+                archived.rows,
+                output,
+                names=archived.names,
+                text_only=archived.text_only,
+                connection=only_connection,
+                selected=selected,
+            )
+        _print(written, has_target=target is not None)
+        if target is None:
             return
         if len(written.connections) > 1 and only_connection is None:
             raise ConfigurationError(
                 f"the users have {len(written.connections)} connections; choose a connection with --only-connection:"
                 f" {', '.join(sorted(written.connections)[:10])}"
             )
-        question = f"Import {format_count(written.users, 'user')} into {connection_id} of {client.domain}?"
-        if not yes and not _confirm(question):
-            raise typer.Exit(EXIT_FAILURE)
-        results = _send(client, written, connection_id or "", upsert=bool(upsert))
-    _print_results(results)
-    if not all(result.succeeded for result in results):
-        raise typer.Exit(EXIT_DIFFERENT)
+        target.check_connection(only_connection or next(iter(written.connections), None))
+        with locked(written.folder):
+            journal = Journal.create(
+                written.folder,
+                list(written.files.items()),
+                export_id=users.export_id,
+                run_id=named.run_id,
+                source=users.folder.address.source,
+                domain=target.client.domain,
+                connection_id=target.connection.id,
+                connection=target.connection.name,
+                upsert=target.upsert,
+            )
+            _import(target.client, journal, yes=yes)
+
+
+def _restorable(reader: ArchiveReader, run: Run, pattern: str) -> list[ArchivedExport]:
+    """Return the exports of a run that match and can be restored.
+
+    Raises ConfigurationError, with the runs that contain such an export, if the run has none.
+    """
+
+    def of(candidate: Run) -> list[ArchivedExport]:
+        return [
+            export
+            for export in matching(candidate.exports, pattern)
+            if export.folder.address.provider == "cybozu" or export.folder.address.dataset == "users"
+        ]
+
+    exports = of(run)
+    if not exports:
+        others = [other.run_id for other in islice(runs(reader), _MAX_RUNS_SEARCHED) if of(other)]
+        if others:
+            more = ", …" if len(others) > _MAX_RUNS_SHOWN else ""
+            raise ConfigurationError(
+                f"run {run.run_id} does not contain {pattern!r}; these runs do:"
+                f" {', '.join(others[:_MAX_RUNS_SHOWN])}{more}"
+            )
+        single_export([export for export in run.exports if export.folder.address.dataset == "users"], pattern)
+    return exports
+
+
+def _warn_if_suspect(reader: ArchiveReader, export: ArchivedExport) -> None:
+    if export.verdict == "suspect":
+        warning = f"warning: {export.export_id} of this run is suspect: {suspect_reason(reader, export)}"
+        typer.echo(escape_control_characters(warning), err=True)
 
 
 def _confirm(question: str) -> bool:
@@ -133,65 +228,25 @@ def _confirm(question: str) -> bool:
         return False
 
 
-def _client(export: ArchivedExport, domain: str | None, connection_id: str | None, upsert: bool | None) -> Auth0Client:
+def _target(
+    source: str, domain: str | None, connection_id: str | None, upsert: bool | None, expected_name: str | None
+) -> Target:
     if domain is None or connection_id is None or upsert is None:
         raise ConfigurationError("--apply requires --domain, --connection-id, and --upsert or --no-upsert")
-    source = export.folder.address.source
+    client = _client(domain, source)
+    return Target(client, database_connection(client, connection_id), upsert, expected_name)
+
+
+def _client(domain: str, source: str) -> Auth0Client:
     secret = credentials_of(source, _CREDENTIALS, os.environ)
     if not secret:
         prefix = variable_prefix(source)
         raise SecretError(
-            f"set {prefix}CLIENT_ID and {prefix}CLIENT_SECRET of an application with the OAuth scope create:users"
+            f"set {prefix}CLIENT_ID and {prefix}CLIENT_SECRET of an application with the OAuth scopes create:users,"
+            " read:users and read:connections"
         )
     credentials = Auth0Credentials.from_secret(secret)
     return Auth0Client(domain, lambda: credentials)
-
-
-def _write_auth0(
-    reader: ArchiveReader, export: ArchivedExport, output: Path, selected: tuple[str, ...], connection: str | None
-) -> ImportFiles:
-    with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
-        path = Path(name) / "export"
-        download(reader, export, path)
-        manifest = ExportManifest.read(reader, export.manifest_key)
-        request = manifest.request if manifest else {}
-        names = dict(column_names("auth0", "users", export.folder.address.format, request))
-        if "user_id" not in names or "email" not in names:
-            raise ConfigurationError(
-                f"{export.export_id}: expected the fields user_id and email, which an import requires; add them"
-                " to the export and start a new run"
-            )
-        text_only = export.folder.address.format == "csv"
-        rows = _csv_objects(path) if text_only else _objects(path)
-        return write_files(rows, output, names=names, text_only=text_only, connection=connection, selected=selected)
-
-
-def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
-    with open_decompressed(path) as file:
-        for line in file:
-            if line.strip():
-                yield UnreadableUser("nested too deeply", line) if too_deep(line) else _object(line)
-
-
-def _object(line: bytes) -> Mapping[str, Any] | UnreadableUser:
-    try:
-        row: Any = parse_json(line.decode())
-    except UnicodeDecodeError:
-        readable = readable_json(line)
-        is_json = _object(readable) != UnreadableUser("not JSON", readable)
-        return UnreadableUser("not UTF-8", readable) if is_json else UnreadableUser("not JSON", line)
-    except NumberOutOfRangeError:
-        return UnreadableUser("number out of range", line)
-    except ValueError:
-        row = None
-    return row if isinstance(row, dict) else UnreadableUser("not JSON", line)
-
-
-def _csv_objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
-    for columns, values in csv_rows(path, USERS):
-        row = dict(zip(columns, values, strict=False))
-        readable = {name: readable_text(value) for name, value in row.items()}
-        yield row if row == readable else UnreadableUser("not UTF-8", json_bytes(readable))
 
 
 def _write_cybozu(
@@ -206,6 +261,8 @@ def _write_cybozu(
         if export.folder.address.format == "csv" and export.folder.address.scope == "all"
     }
     typer.echo(NOT_RESTORABLE, err=True)
+    for export in by_dataset.values():
+        _warn_if_suspect(reader, export)
     written = write_csv(reader, by_dataset, output, selected=selected)
     for path in written.files:
         typer.echo(escape_control_characters(str(path)))
@@ -216,47 +273,66 @@ def _write_cybozu(
     _report_not_found(len(written.not_found))
 
 
-def _print(written: ImportFiles) -> None:
+def _print(written: ImportFiles, *, has_target: bool) -> None:
     folder = escape_control_characters(str(written.folder))
     typer.echo(f"{format_count(written.users, 'user')} in {format_count(len(written.files), 'file')} in {folder}/")
     for reason, count in written.skipped.users.most_common():
         typer.echo(f"  {format_count(count, 'user')} skipped: {reason}")
+    for loss, count in (+written.skipped.losses).most_common():
+        typer.echo(f"  lost by {format_count(count, 'user')}: {loss}")
     for name, count in written.skipped.fields.most_common():
         typer.echo(f"  removed from {format_count(count, 'user')}: {escape_control_characters(name)}")
-    _report_not_found(len(written.not_found))
+    _report_not_found(len(written.not_found), "; nothing was sent" if has_target else "")
 
 
-def _report_not_found(count: int) -> None:
+def _report_not_found(count: int, result: str = "") -> None:
     if count:
         verb = "is" if count == 1 else "are"
-        typer.echo(f"{format_number(count)} of the selected users {verb} not in this export", err=True)
+        typer.echo(f"{format_number(count)} of the selected users {verb} not in this export{result}", err=True)
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-def _send(client: Auth0Client, written: ImportFiles, connection_id: str, *, upsert: bool) -> list[ImportResult]:
+def _import(client: Auth0Client, journal: Journal, *, yes: bool) -> None:
+    """Import the files of a journal that were not imported before, and print the results."""
+    folder = escape_control_characters(str(journal.folder))
+    users = sum(file.users for file in journal.files if file.state != "done")
+    question = (
+        f"{'Import or update' if journal.upsert else 'Import'} {format_count(users, 'user')} of run {journal.run_id}"
+        f" into the connection {journal.connection} ({journal.connection_id}) of {client.domain}?"
+    )
+    if users and not yes and not _confirm(escape_control_characters(question)):
+        typer.echo(f"nothing was sent; `meibo restore --resume {folder}` imports the files", err=True)
+        raise typer.Exit(EXIT_FAILURE)
+    try:
+        _send(client, journal)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; `meibo restore --resume {folder}` continues the import", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _print_results(journal.files)
+    if not all(file.succeeded for file in journal.files):
+        if not all(file.state == "done" for file in journal.files):
+            typer.echo(f"not complete; `meibo restore --resume {folder}` continues the import", err=True)
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _send(client: Auth0Client, journal: Journal) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("import", total=len(written.files))
-        return send(
-            client,
-            written.files,
-            connection_id=connection_id,
-            upsert=upsert,
-            advance=lambda _: progress.advance(task),
-        )
+        task = progress.add_task("import", total=len([file for file in journal.files if file.state != "done"]))
+        send(client, journal, advance=lambda _: progress.advance(task))
 
 
-def _print_results(results: Sequence[ImportResult]) -> None:
+def _print_results(files: Sequence[FileImport]) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_footer=True)
     table.add_column("file", "total")
     table.add_column("job")
     table.add_column("state")
     for name in ("inserted", "updated", "failed"):
-        table.add_column(name, format_number(sum(getattr(result, name) for result in results)), justify="right")
+        table.add_column(name, format_number(sum(getattr(file, name) for file in files)), justify="right")
     table.add_column("reason", overflow="fold")
-    for result in results:
-        codes = ", ".join(f"{code} {count}" for code, count in result.codes.most_common())
-        counts = (format_number(result.inserted), format_number(result.updated), format_number(result.failed))
-        cells = (result.file.name, result.job_id, result.state, *counts, result.reason or codes)
+    for file in files:
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(file.codes.items()))
+        counts = (format_number(file.inserted), format_number(file.updated), format_number(file.failed))
+        cells = (file.name, file.job_id, file.state, *counts, "; ".join(filter(None, (file.reason, codes))))
         table.add_row(*map(printable, cells))
     Console(emoji=False).print(table)

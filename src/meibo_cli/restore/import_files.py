@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
@@ -12,12 +13,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, Any
 
+from meibo.errors import ConfigurationError
 from meibo_cli.encoding import json_bytes
 from meibo_cli.files import new_folder
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
-from meibo_cli.restore.import_schema import Converter, Skipped, SkipReason, connections
+from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReason, primary_connection
 
-_MAX_CONNECTIONS = 100
+_MAX_CONNECTIONS_SHOWN = 10
 # Python's JSON module supports about 1,000 levels. Users can nest their own metadata deeper.
 _MAX_NESTING = 500
 
@@ -43,11 +45,20 @@ class ImportFiles:
     """The files that were written, and the numbers of users in them and beside them."""
 
     folder: Path
-    files: list[Path] = field(default_factory=list)
+    files: dict[Path, int] = field(default_factory=dict)
+    """The number of users by file."""
     users: int = 0
     skipped: Skipped = field(default_factory=Skipped)
     connections: Counter[str] = field(default_factory=Counter)
     not_found: list[str] = field(default_factory=list)
+
+    def count_connection(self, fields: Mapping[str, Any]) -> None:
+        """Count a user of a database connection."""
+        user_id = fields.get("user_id")
+        if isinstance(user_id, str) and user_id.startswith(PREFIX):
+            name = primary_connection(user_id, fields)
+            if name is not None:
+                self.connections[name] += 1
 
     def to_json(self) -> dict[str, Any]:
         """Return the document ``report.json``, which contains counts and names of fields."""
@@ -56,6 +67,7 @@ class ImportFiles:
             "files": [path.name for path in self.files],
             "users_skipped": dict(self.skipped.users),
             "fields_removed": dict(self.skipped.fields),
+            "losses": {loss: count for loss, count in self.skipped.losses.items() if count},
             "connections": dict(self.connections),
             "selected_but_not_found": len(self.not_found),
         }
@@ -70,7 +82,14 @@ def write_files(
     connection: str | None = None,
     selected: Collection[str] = (),
 ) -> ImportFiles:
-    """Write ``users-0001.json`` and so on into a new folder, and skipped users into one file per reason."""
+    """Write ``users-0001.json`` and so on into a new folder, and skipped users into one file per reason.
+
+    Raises ConfigurationError, and leaves no folder, if no user has the connection.
+    """
+    if connection is not None and not {"identities", "identities[0].connection"} & names.keys():
+        raise ConfigurationError(
+            "--only-connection: the export does not contain the connections of users; add the field identities to it"
+        )
     written = ImportFiles(new_folder(folder))
     converter = Converter(names=names, text_only=text_only, skipped=written.skipped, connection=connection)
     pending = set(selected)
@@ -93,15 +112,20 @@ def write_files(
                 continue
             if selected and not is_selected(row):
                 continue
-            fields = {name: row.get(output) for name, output in names.items()}
-            for name in set(connections(fields)):
-                written.connections[name if len(written.connections) < _MAX_CONNECTIONS else "(others)"] += 1
+            written.count_connection({name: row.get(output) for name, output in names.items()})
             user = converter.convert(row)
             if not isinstance(user, dict):
                 skip(user, json_bytes(row))
             elif not pack.add(user):
                 skip("too large", json_bytes(row))
         pack.close()
+    if connection is not None and connection not in written.connections:
+        shutil.rmtree(folder)
+        found = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN]) or "none"
+        raise ConfigurationError(
+            f"--only-connection: expected the name of a database connection of the {'selected ' * bool(selected)}users,"
+            f" one of: {found}; found no user of {connection!r}"
+        )
     written.not_found = sorted(pending)
     report = json.dumps(written.to_json(), ensure_ascii=False, indent=2) + "\n"
     (folder / "report.json").write_bytes(report.encode("utf-8", "backslashreplace"))
@@ -155,5 +179,5 @@ class _Pack:
         path = self._written.folder / f"users-{len(self._written.files) + 1:04d}.json"
         with path.open("xb") as file:
             file.write(b"[" + b",\n".join(self._lines) + b"]")
-        self._written.files.append(path)
+        self._written.files[path] = len(self._lines)
         self._lines, self._bytes = [], 2

@@ -1,104 +1,176 @@
-"""Import files into an Auth0 tenant, with two jobs at a time, and collect the results."""
+"""Import files into an Auth0 tenant, with two jobs at a time, and record each request and its result in the journal."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
-from meibo.errors import MeiboError, ProviderBusyError
+from meibo.errors import MeiboError, ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.http.ratelimit import Clock, SystemClock
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import get_job
-from meibo_cli.restore.auth0_imports import MAX_JOBS, create_users_import, import_faults, import_summary
+from meibo.providers.base import JobState
+from meibo_cli.restore.auth0_imports import (
+    MAX_JOBS,
+    ImportFault,
+    create_users_import,
+    import_faults,
+    import_summary,
+)
+from meibo_cli.restore.journal import FileImport, Journal
+from meibo_cli.restore.settlement import settle
 
 # An import times out after two hours: https://auth0.com/docs/manage-users/user-migration/bulk-user-imports
-_MAX_JOB_SECONDS = 2 * 3600 + 600
-_POLL_SECONDS = 2.0
-
-State = Literal["waiting", "sent", "done", "failed", "uncertain"]
-
-
-@dataclass
-class ImportResult:
-    """The result of the import of one file."""
-
-    file: Path
-    state: State = "waiting"
-    job_id: str = ""
-    inserted: int = 0
-    updated: int = 0
-    failed: int = 0
-    codes: Counter[str] = field(default_factory=Counter)
-    reason: str | None = None
-    sent_at: float = 0.0
-
-    @property
-    def succeeded(self) -> bool:
-        """True if every user of the file was imported."""
-        return self.state == "done" and not self.failed and not self.codes
+MAX_JOB_SECONDS: Final = 2 * 3600 + 600
+POLL_SECONDS: Final = 2.0
+BUSY_SECONDS: Final = 10.0
 
 
 def send(
     client: Auth0Client,
-    files: Sequence[Path],
+    journal: Journal,
     *,
-    connection_id: str,
-    upsert: bool,
     clock: Clock | None = None,
-    advance: Callable[[ImportResult], None] = lambda _: None,
-) -> list[ImportResult]:
-    """Import files into a connection and return the result of each. No file is sent twice.
+    advance: Callable[[FileImport], None] = lambda _: None,
+) -> None:
+    """Import the files of a journal that were not imported before. No file is sent twice.
 
-    After a file that failed, or whose result is unknown because the connection broke, no further file is sent.
+    First, each file with an unknown result is compared with the users of the tenant. Users who are missing there are
+    written to a new file. After a file that failed or whose result is unknown, no further file is sent.
     """
-    clock = clock or SystemClock()
-    results = [ImportResult(path) for path in files]
-    waiting, active = deque(results), list[ImportResult]()
-    while active or waiting:
-        while waiting and len(active) < MAX_JOBS:
-            result = waiting.popleft()
-            try:
-                result.job_id = create_users_import(
-                    client, connection_id=connection_id, users=result.file.read_bytes(), upsert=upsert
-                )
-            except MeiboError as error:
-                is_uncertain = isinstance(error, ProviderBusyError) and error.uncertain
-                result.state, result.reason = ("uncertain" if is_uncertain else "failed"), str(error)
-                advance(result)
-                waiting.clear()
-                break
-            result.state, result.sent_at = "sent", clock.now()
-            active.append(result)
-        for result in list(active):
-            if _is_finished(client, result, clock.now()):
-                active.remove(result)
-                advance(result)
-        if active:
-            clock.sleep(_POLL_SECONDS)
-    return results
+    _Sender(client, journal, clock or SystemClock(), advance).run()
 
 
-def _is_finished(client: Auth0Client, result: ImportResult, now: float) -> bool:
-    """Update the result of a job, and return False while the job is pending."""
-    try:
-        status = get_job(client, result.job_id)
-        if status.status == "pending":
-            if now - result.sent_at < _MAX_JOB_SECONDS:
-                return False
-            result.state, result.reason = "uncertain", "the job is still pending after more than two hours"
+class _Sender:
+    def __init__(
+        self, client: Auth0Client, journal: Journal, clock: Clock, advance: Callable[[FileImport], None]
+    ) -> None:
+        self._client = client
+        self._journal = journal
+        self._clock = clock
+        self._advance = advance
+        self._next_request_at = 0.0
+        self._busy_since: float | None = None
+
+    def run(self) -> None:
+        """Send the files and wait for their jobs."""
+        self._settle()
+        active = [file for file in self._journal.files if file.state == "sent"]
+        waiting = deque(file for file in self._journal.files if file.state == "waiting")
+        while active or waiting:
+            while waiting and len(active) < MAX_JOBS and self._clock.now() >= self._next_request_at:
+                file = waiting[0]
+                with _delayed_interrupt():
+                    self._start(file)
+                if file.state == "sent":
+                    active.append(waiting.popleft())
+                elif file.state != "waiting" or self._is_busy_for_too_long():
+                    self._advance(file)
+                    waiting.clear()
+            for file in list(active):
+                if self._is_finished(file):
+                    active.remove(file)
+                    self._advance(file)
+                    if file.state != "done":
+                        waiting.clear()
+            if active or waiting:
+                self._clock.sleep(POLL_SECONDS)
+
+    def _settle(self) -> None:
+        """Find out the results of files that an earlier process sent."""
+        for file in list(self._journal.files):
+            if file.state == "failed" and not file.job_id:
+                # Auth0 rejected the request, so no user was imported.
+                file.state, file.reason = "waiting", None
+            elif file.state in ("uncertain", "failed"):
+                deadline = file.requested_at + MAX_JOB_SECONDS if file.state == "uncertain" else 0.0
+                settle(self._client, self._journal, file, clock=self._clock, deadline=deadline)
+                self._advance(file)
+
+    def _is_busy_for_too_long(self) -> bool:
+        now = self._clock.now()
+        self._busy_since = self._busy_since or now
+        return now - self._busy_since > MAX_JOB_SECONDS
+
+    def _start(self, file: FileImport) -> None:
+        """Send a file. Its state is then ``sent``, ``waiting`` if two other jobs are running, or another."""
+        journal, users = self._journal, self._journal.content(file)
+        file.state, file.requested_at, file.reason = "uncertain", self._clock.now(), None
+        journal.write()
+        try:
+            file.job_id = create_users_import(
+                self._client, connection_id=journal.connection_id, users=users, upsert=journal.upsert
+            )
+            file.state, self._busy_since = "sent", None
+        except ProviderBusyError as error:
+            file.reason = str(error)
+            if not error.uncertain:
+                file.state = "waiting"
+                self._next_request_at = self._clock.now() + max(BUSY_SECONDS, error.retry_after or 0.0)
+        except WrongFormatError as error:
+            # A response that does not contain the id of a job may confirm the import nevertheless.
+            file.reason = str(error)
+        except MeiboError as error:
+            file.state, file.reason = "failed", str(error)
+        journal.write()
+
+    def _is_finished(self, file: FileImport) -> bool:
+        """Update the result of a job, and return False while the job is pending.
+
+        The state remains ``sent`` if the result cannot be read now.
+        """
+        try:
+            status = get_job(self._client, file.job_id)
+            if status.status == "pending":
+                if self._clock.now() - file.requested_at < MAX_JOB_SECONDS:
+                    return False
+                file.reason = "the job is still pending after more than two hours"
+                return True
+            faults = self._faults(file, status)
+            summary = import_summary(self._client, file.job_id) if status.status == "completed" else None
+        except MeiboError as error:
+            file.reason = str(error)
             return True
-        if status.status == "gone":
-            result.state, result.reason = "failed", f"the job ended with the status {status.reason}"
+        file.codes = dict(Counter(code for fault in faults for code in fault.codes or ("UNKNOWN",)))
+        if summary is not None:
+            file.inserted, file.updated, file.failed = summary.inserted, summary.updated, summary.failed
+        self._journal.write_failed(file, [{**fault.user, "errors": fault.errors} for fault in faults])
+        if status.status == "completed":
+            file.state, file.reason = "done", None
+        elif status.reason == "missing":
+            file.state, file.reason = "uncertain", "Auth0 has deleted the job, so its result is not known"
         else:
-            result.state = "done"
-            summary = import_summary(client, result.job_id)
-            if summary is not None:
-                result.inserted, result.updated, result.failed = summary.inserted, summary.updated, summary.failed
-        for fault in import_faults(client, result.job_id):
-            result.codes.update(fault.codes or ("UNKNOWN",))
-    except MeiboError as error:
-        result.state, result.reason = ("uncertain" if result.state == "sent" else result.state), str(error)
-    return True
+            file.state, file.reason = "failed", f"the job ended with the status {status.reason}"
+        self._journal.write()
+        return True
+
+    def _faults(self, file: FileImport, status: JobState) -> list[ImportFault]:
+        if status.reason == "missing":
+            return []
+        try:
+            return import_faults(self._client, file.job_id)
+        except RequestRefusedError:
+            if status.status == "completed":
+                raise
+            # The job failed as a whole.
+            return []
+
+
+@contextmanager
+def _delayed_interrupt() -> Iterator[None]:
+    """Delay Ctrl-C until the response of a request is in the journal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        raise KeyboardInterrupt

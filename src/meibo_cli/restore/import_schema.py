@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -28,12 +28,17 @@ FORBIDDEN_APP_METADATA: Final = frozenset(
         *("multifactor_last_modified", "multifactor", "updated_at", "user_id"),
     }
 )
+_METADATA: Final = ("user_metadata", "app_metadata")
 _METADATA_PART: Final = re.compile(r"(app_metadata|user_metadata)\.(.+)")
+# Auth0's schema is stricter. Auth0 reports these users as failed.
+_EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
 _BOOLEANS: Final = {"true": True, "false": False}
 _TYPE_NAMES: Final = {str: "a string", bool: "a boolean", dict: "an object"}
 
 SkipReason = Literal[
     "no e-mail address",
+    "invalid e-mail address",
+    "e-mail address of another user",
     "another connection",
     "no user id",
     "too large",
@@ -44,12 +49,20 @@ SkipReason = Literal[
 ]
 
 
+Loss = Literal[
+    "linked accounts",
+    "metadata of a user without a database connection",
+    "blocked state of a user without a database connection",
+]
+
+
 @dataclass
 class Skipped:
-    """The numbers of users that were skipped, by reason, and of users from which a field was removed, by field."""
+    """Numbers of users: skipped users by reason, and users who lose a field or more, by field and by loss."""
 
     users: Counter[SkipReason] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)
+    losses: Counter[Loss] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -57,14 +70,14 @@ class Converter:
     """Convert the rows of one export.
 
     ``names`` are the names of the fields in the file, by their names in Auth0. If ``text_only`` is true, all values are
-    strings, as in a CSV. With ``connection``, users of other connections are skipped, if the export contains
-    connections.
+    strings, as in a CSV. With ``connection``, users of other connections are skipped.
     """
 
     names: Mapping[str, str]
     text_only: bool
     skipped: Skipped
     connection: str | None = None
+    _addresses: set[tuple[str | None, str]] = field(default_factory=set, repr=False)
 
     def convert(self, row: Mapping[str, Any]) -> dict[str, Any] | SkipReason:
         """Return the user, or the reason why the user cannot be imported."""
@@ -72,21 +85,44 @@ class Converter:
         user_id = fields.pop("user_id", None)
         if not isinstance(user_id, str) or not user_id:
             return "no user id"
-        if not user_id.startswith(PREFIX) or not self._is_of_connection(fields):
+        if not user_id.startswith(PREFIX):
+            self._count_losses(fields)
             return "another connection"
-        email = fields.get("email")
-        if not isinstance(email, str) or not email:
-            return "no e-mail address"
+        connection = primary_connection(user_id, fields)
+        if self.connection is not None and connection != self.connection:
+            return "another connection"
+        if reason := self._check_email(connection, fields.get("email")):
+            return reason
+        identities = fields.get("identities")
+        self.skipped.losses["linked accounts"] += isinstance(identities, list) and len(identities) > 1
         # Auth0 adds the prefix to every id that it imports, so it is removed once only.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
         # An export may contain user_metadata.a and user_metadata.a.b. The deeper field is merged into the other.
         for name in sorted(fields, key=lambda name: name.count(".")):
             self._add(user, name, fields[name])
+        for name in _METADATA:
+            # An export omits fields without a value. An update of a user who has metadata now must remove it.
+            if name in self.names and fields.get(name) is None:
+                user.setdefault(name, {})
         return user
 
-    def _is_of_connection(self, fields: Mapping[str, Any]) -> bool:
-        names = set(connections(fields))
-        return self.connection is None or not names or self.connection in names
+    def _check_email(self, connection: str | None, email: Any) -> SkipReason | None:
+        if not isinstance(email, str) or not email:
+            return "no e-mail address"
+        if not _EMAIL.fullmatch(email):
+            return "invalid e-mail address"
+        # Auth0 stores addresses in lower case. The import of a second user would fail, or change the first one.
+        address = (connection, email.lower())
+        if address in self._addresses:
+            return "e-mail address of another user"
+        self._addresses.add(address)
+        return None
+
+    def _count_losses(self, fields: Mapping[str, Any]) -> None:
+        has_metadata = any(fields[name] for name in fields if name.startswith(_METADATA))
+        self.skipped.losses["metadata of a user without a database connection"] += has_metadata
+        is_blocked = str(fields.get("blocked")).lower() == "true"
+        self.skipped.losses["blocked state of a user without a database connection"] += is_blocked
 
     def _add(self, user: dict[str, Any], name: str, value: Any) -> None:
         if value is None or (self.text_only and value == ""):
@@ -126,14 +162,14 @@ class Converter:
         return not is_forbidden
 
 
-def connections(fields: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the names of the Auth0 database connections in a row, if the row contains connections."""
+def primary_connection(user_id: str, fields: Mapping[str, Any]) -> str | None:
+    """Return the name of the connection of a user's primary identity, or None if the row does not contain it.
+
+    The user id consists of the provider and the id of the primary identity. The other identities are linked accounts.
+    """
     identities = fields.get("identities")
-    for identity in identities if isinstance(identities, list) else ():
-        if isinstance(identity, dict) and identity.get("provider") == "auth0":
-            name = identity.get("connection")
-            if isinstance(name, str):
-                yield name
-    name = fields.get("identities[0].connection")
-    if isinstance(name, str):
-        yield name
+    rows = [identity for identity in identities if isinstance(identity, dict)] if isinstance(identities, list) else []
+    primary = [row for row in rows if f"{row.get('provider')}|{row.get('user_id')}" == user_id]
+    # Auth0 lists the primary identity first.
+    names = [row.get("connection") for row in (*primary, *rows)] or [fields.get("identities[0].connection")]
+    return names[0] if isinstance(names[0], str) else None

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from meibo_cli.restore.journal import locked
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators, faults
+from meibo_simulators.auth0.directory import Connection
 from tests.integration.cli.conftest import Meibo
-from tests.support.archives import RUN, USERS, USERS_CSV, ArchiveBuilder, FolderArchive
+from tests.support.archives import EARLIER, RUN, STAFF, USERS, USERS_CSV, ArchiveBuilder, FolderArchive, ndjson
 from tests.support.stack import running_system
 
 RESTORABLE = (
@@ -58,17 +60,22 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedTenant]:
             monkeypatch.setenv(name, value)
         for name, value in tenant.credentials().items():
             monkeypatch.setenv(f"MEIBO_ACME_{name.upper()}", value)
-        monkeypatch.setattr("meibo_cli.restore.import_jobs._POLL_SECONDS", 0.01)
+        monkeypatch.setattr("meibo_cli.restore.import_jobs.POLL_SECONDS", 0.01)
         yield tenant
 
 
 def apply(tenant: SimulatedTenant, *more: str) -> list[str]:
-    arguments = ["--apply", "--yes", "--domain", tenant.domain, "--connection-id", FIRST_CONNECTION, "--no-upsert"]
-    return [*arguments, *more]
+    arguments = ["--apply", "--yes", "--run", RUN, "--domain", tenant.domain, "--connection-id", FIRST_CONNECTION]
+    return [*arguments, *more] if "--upsert" in more else [*arguments, "--no-upsert", *more]
 
 
 def restorable(user: dict[str, Any]) -> dict[str, Any]:
-    return {name: user[name] for name in RESTORABLE if user.get(name) is not None}
+    # An empty object is no metadata.
+    return {name: user[name] for name in RESTORABLE if user.get(name) not in (None, {})}
+
+
+def sent_files(tenant: SimulatedTenant) -> list[int]:
+    return [request.status for request in tenant.requests if request.path.endswith("/users-imports")]
 
 
 def test_every_restorable_field_of_a_tenant_is_restored(
@@ -121,6 +128,12 @@ def test_existing_users_are_reported(empty: SimulatedTenant, meibo: Meibo) -> No
 
     assert result.status == 1
     assert "DUPLICATED_USER 90" in result.output
+    assert "--resume" not in result.errors
+    failed = [json.loads(line) for line in Path("b/failed-users-0001.ndjson").read_text(encoding="utf-8").splitlines()]
+    assert {row["user_id"] for row in failed} == {user["user_id"][6:] for user in empty.directory.users()}
+    assert failed[0].keys() == {"user_id", "email", "errors"}
+    assert failed[0]["errors"][0]["message"] == "The user already exist and upsert parameter is false"
+    assert Path("b/failed-users-0001.ndjson").stat().st_mode & 0o777 == 0o600
 
 
 def test_users_of_two_connections_are_not_mixed(empty: SimulatedTenant, meibo: Meibo) -> None:
@@ -140,7 +153,12 @@ def test_import_with_an_unknown_result_is_not_repeated(empty: SimulatedTenant, m
 
     assert result.status == 1
     assert "uncertain" in result.output
+    assert "not complete; `meibo restore --resume restore` continues the import" in result.errors
     assert len(empty.jobs.all) == 1
+    resumed = meibo("restore", "--resume", "restore", "--yes")
+    assert resumed.status == 0, resumed.output + resumed.errors
+    assert "90 users found in the tenant" in resumed.output
+    assert sent_files(empty) == [0]
 
 
 def test_unconfirmed_import_sends_nothing(empty: SimulatedTenant, meibo: Meibo) -> None:
@@ -150,12 +168,16 @@ def test_unconfirmed_import_sends_nothing(empty: SimulatedTenant, meibo: Meibo) 
     result = meibo("restore", "acme/users/ndjson", *connection, *arguments)
 
     assert result.status == 2
-    assert "Import" in result.errors
-    assert not [request for request in empty.requests if "users-imports" in request.path]
+    assert f"Import 90 users of run {RUN} into the connection Username-Password-Authentication" in result.errors
+    assert "nothing was sent; `meibo restore --resume restore` imports the files" in result.errors
+    assert not sent_files(empty)
+    assert meibo("restore", "--resume", "restore", "--yes").status == 0
+    assert len(list(empty.directory.users())) == 90
+    assert sent_files(empty) == [202]
 
 
 def test_apply_requires_all_its_options(meibo: Meibo) -> None:
-    result = meibo("restore", "acme/users/ndjson", "--apply", "--domain", "acme.example")
+    result = meibo("restore", "acme/users/ndjson", "--apply", "--run", RUN, "--domain", "acme.example")
 
     assert result.status == 2
     assert "--upsert or --no-upsert" in result.errors
@@ -173,8 +195,205 @@ def test_import_jobs_stay_within_the_limit_of_two(
 
     assert result.status == 0, result.output
     assert len(empty.jobs.all) >= 3
-    statuses = [request.status for request in empty.requests if request.path.endswith("/users-imports")]
-    assert set(statuses) == {202}
+    assert set(sent_files(empty)) == {202}
+    journal = json.loads(Path("restore/journal.json").read_bytes())
+    assert {file["state"] for file in journal["files"]} == {"done"}
+    assert sum(file["inserted"] for file in journal["files"]) == 90
+    assert Path("restore/journal.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_apply_requires_the_id_of_a_run(empty: SimulatedTenant, meibo: Meibo) -> None:
+    arguments = [argument for argument in apply(empty) if argument not in ("--run", RUN)]
+
+    result = meibo("restore", "acme/users/ndjson", *arguments)
+
+    assert result.status == 2
+    assert "--apply requires --run with the id of a run" in result.errors
+    assert f"latest is now {RUN}" in result.errors
+    assert not Path("restore").exists()
+
+
+def test_users_are_not_imported_into_another_connection(empty: SimulatedTenant, meibo: Meibo) -> None:
+    empty.directory.connections[FIRST_CONNECTION].name = "staff"
+    only = ("--only-connection", "Username-Password-Authentication")
+
+    result = meibo("restore", "acme/users/ndjson", *apply(empty, *only))
+
+    assert result.status == 2
+    assert "is the connection 'staff', expected 'Username-Password-Authentication'" in result.errors
+    assert not Path("restore").exists()
+    assert meibo("restore", "acme/users/ndjson", *apply(empty, *only, "--target-connection", "staff")).status == 0
+    assert {user["identities"][0]["connection"] for user in empty.directory.users()} == {"staff"}
+
+
+@pytest.mark.parametrize(
+    ("connection_id", "message"),
+    [
+        ("con_9999999999999999", "has no connection con_9999999999999999"),
+        (SECOND, "expected a database connection, but con_0000000000000002 has the strategy samlp"),
+    ],
+)
+def test_unsuitable_connection_is_an_error(
+    empty: SimulatedTenant, meibo: Meibo, connection_id: str, message: str
+) -> None:
+    empty.directory.connections[SECOND] = Connection(SECOND, "saml", "samlp")
+
+    result = meibo("restore", "acme/users/ndjson", *apply(empty, "--connection-id", connection_id))
+
+    assert result.status == 2
+    assert message in result.errors
+    assert not Path("restore").exists()
+
+
+def test_mistyped_connection_is_an_error(meibo: Meibo) -> None:
+    result = meibo("restore", "acme/users/ndjson", "--only-connection", "Username-Pasword-Authentication")
+
+    assert result.status == 2
+    assert "one of: Username-Password-Authentication, directory-2; found no user of" in result.errors
+    assert not Path("restore").exists()
+
+
+def test_selected_user_who_is_not_found_is_not_sent(empty: SimulatedTenant, meibo: Meibo) -> None:
+    result = meibo("restore", "acme/users/ndjson", *apply(empty, "--select", "unknown@example.com"))
+
+    assert result.status == 1
+    assert "1 of the selected users is not in this export; nothing was sent" in result.errors
+    assert not sent_files(empty)
+
+
+def test_mass_edit_of_metadata_is_undone(
+    archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    only = ("--only-connection", "Username-Password-Authentication")
+    assert meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "a").status == 0
+    before = {user["user_id"]: restorable(user) for user in archived[1].expected_users(FIRST_CONNECTION)}
+    for user in list(empty.directory.users()):
+        changes = {"user_metadata": {"edited": True}, "app_metadata": {"edited": True}, "nickname": "edited"}
+        empty.directory.put(FIRST_CONNECTION, {**user, **changes})
+
+    result = meibo("restore", "acme/users/ndjson", *apply(empty, *only, "--upsert"), "-o", "b")
+
+    assert result.status == 0, result.output + result.errors
+    assert {user["user_id"]: restorable(user) for user in empty.directory.users()} == before
+    assert sum("user_metadata" not in user for user in before.values())
+
+
+def test_update_with_parts_of_metadata_is_an_error(empty: SimulatedTenant, meibo: Meibo) -> None:
+    result = meibo("restore", "acme/users/csv", *apply(empty, "--upsert"))
+
+    assert result.status == 2
+    assert "the export contains only user_metadata.country; use another export, or --no-upsert" in result.errors
+    assert not sent_files(empty)
+
+
+def test_changed_file_is_not_sent(empty: SimulatedTenant, meibo: Meibo) -> None:
+    arguments = [argument for argument in apply(empty) if argument != "--yes"]
+    meibo("restore", "acme/users/ndjson", "--only-connection", "Username-Password-Authentication", *arguments)
+    path = Path("restore/users-0001.json")
+    path.write_bytes(path.read_bytes() + b" ")
+
+    result = meibo("restore", "--resume", "restore", "--yes")
+
+    assert result.status == 2
+    assert "restore/users-0001.json: expected the SHA-256 in journal.json, found another" in result.errors
+    assert not sent_files(empty)
+
+
+@pytest.mark.parametrize(
+    ("journal", "message"),
+    [
+        (None, "restore/journal.json does not exist"),
+        ("{", "it is not JSON"),
+        ('{"version": 2}', "version: expected 1"),
+        ('{"version": 1, "files": [{"name": "../x"}]}', "files[0].name"),
+    ],
+)
+def test_invalid_journal_is_an_error(meibo: Meibo, journal: str | None, message: str) -> None:
+    if journal is not None:
+        Path("restore").mkdir()
+        Path("restore/journal.json").write_text(journal, encoding="utf-8")
+
+    result = meibo("restore", "--resume", "restore")
+
+    assert result.status == 2
+    assert message in result.errors
+
+
+def test_folder_is_sent_by_one_process_only(meibo: Meibo) -> None:
+    Path("restore").mkdir()
+
+    with locked(Path("restore")):
+        result = meibo("restore", "--resume", "restore")
+
+    assert result.status == 2
+    assert "another process is importing the files in restore/" in result.errors
+
+
+def test_export_and_resumed_folder_exclude_each_other(meibo: Meibo) -> None:
+    for arguments in ((), ("acme", "--resume", "restore")):
+        result = meibo("restore", *arguments)
+        assert result.status == 2
+        assert "expected the name of an export, or --resume with the folder of an earlier import" in result.errors
+
+
+def test_run_without_the_export_names_the_runs_that_have_it(tmp_path: Path, meibo: Meibo) -> None:
+    builder = ArchiveBuilder(FolderArchive(tmp_path / "other"))
+    users = ndjson([{"user_id": "auth0|1", "email": "a@x.jp"}])
+    builder.run({USERS: users}, EARLIER)
+    builder.run({STAFF: ndjson([{"code": "a"}])}, RUN)
+
+    result = meibo("restore", "acme/users/ndjson", "--archive", str(tmp_path / "other"))
+
+    assert result.status == 2
+    assert f"run {RUN} does not contain 'acme/users/ndjson'; these runs do: {EARLIER}" in result.errors
+
+
+def test_suspect_export_is_restored_with_a_warning(tmp_path: Path, meibo: Meibo) -> None:
+    users = ndjson([{"user_id": "auth0|1", "email": "a@x.jp"}])
+    ArchiveBuilder(FolderArchive(tmp_path / "other")).run({USERS: users}, RUN, suspect={USERS: "1 row, 90 before"})
+
+    result = meibo("restore", "acme", "--archive", str(tmp_path / "other"))
+
+    assert result.status == 0
+    assert "warning: acme/users/ndjson/all of this run is suspect: 1 row, 90 before" in result.errors
+
+
+def test_losses_and_users_who_cannot_be_imported_are_counted(tmp_path: Path, meibo: Meibo) -> None:
+    own = {"provider": "auth0", "user_id": "1", "connection": "own"}
+    linked = {"provider": "google-oauth2", "user_id": "2", "connection": "google-oauth2"}
+    rows: list[dict[str, Any]] = [
+        {"user_id": "auth0|1", "email": "a@x.jp", "identities": [own, linked]},
+        {"user_id": "auth0|2", "email": "A@x.jp", "identities": [{**own, "user_id": "2"}]},
+        {"user_id": "auth0|3", "email": "no address", "identities": [{**own, "user_id": "3"}]},
+        {
+            "user_id": "google-oauth2|4",
+            "email": "g@x.jp",
+            "identities": [linked],
+            "blocked": True,
+            "app_metadata": {"a": 1},
+        },
+    ]
+    ArchiveBuilder(FolderArchive(tmp_path / "other")).run({USERS: ndjson(rows)}, RUN)
+
+    result = meibo("restore", "acme", "--archive", str(tmp_path / "other"))
+
+    assert result.status == 0
+    assert result.output.splitlines()[:7] == [
+        "1 user in 1 file in restore/",
+        "  1 user skipped: e-mail address of another user",
+        "  1 user skipped: invalid e-mail address",
+        "  1 user skipped: another connection",
+        "  lost by 1 user: linked accounts",
+        "  lost by 1 user: metadata of a user without a database connection",
+        "  lost by 1 user: blocked state of a user without a database connection",
+    ]
+    report = json.loads(Path("restore/report.json").read_bytes())
+    assert report["connections"] == {"own": 3}
+    assert report["losses"] == {
+        "linked accounts": 1,
+        "metadata of a user without a database connection": 1,
+        "blocked state of a user without a database connection": 1,
+    }
 
 
 def test_cybozu_files_are_written_as_delivered_in_the_order_of_an_import(storage: FolderArchive, meibo: Meibo) -> None:

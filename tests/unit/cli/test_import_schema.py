@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from meibo.providers.auth0.fields import DEFAULT_FIELDS
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
 from meibo_cli.restore.import_files import write_files
-from meibo_cli.restore.import_schema import Converter, Skipped
+from meibo_cli.restore.import_schema import Converter, Skipped, primary_connection
 
 NAMES = {field["name"]: field.get("export_as", field["name"]) for field in DEFAULT_FIELDS["ndjson"]}
 
@@ -139,6 +139,8 @@ def test_strings_of_a_csv_are_converted_to_their_types() -> None:
         ({"user_id": "auth0|1"}, "no e-mail address"),
         ({"user_id": "auth0|1", "email": None}, "no e-mail address"),
         ({"user_id": "google-oauth2|1", "email": "e@x.jp"}, "another connection"),
+        ({"user_id": "auth0|1", "email": "no address"}, "invalid e-mail address"),
+        ({"user_id": "auth0|1", "email": "a@b@x.jp"}, "invalid e-mail address"),
         ({"email": "e@x.jp"}, "no user id"),
     ],
 )
@@ -159,6 +161,56 @@ def test_users_of_a_connection_can_be_selected() -> None:
     assert converter.convert({**row, "identities": [{"provider": "auth0", "connection": "there"}]}) == (
         "another connection"
     )
+    assert converter.convert(row) == "another connection"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_connection_of_a_linked_account_is_not_the_connection_of_the_user(reverse: bool) -> None:
+    identities = [
+        {"provider": "auth0", "user_id": "1", "connection": "own"},
+        {"provider": "auth0", "user_id": "2", "connection": "linked"},
+    ]
+    fields = {"identities": identities[::-1] if reverse else identities}
+
+    assert primary_connection("auth0|1", fields) == "own"
+    assert primary_connection("auth0|2", fields) == "linked"
+    user, skipped = convert({"user_id": "auth0|1", "email": "e@x.jp", **fields})
+    assert "identities" not in user
+    assert +skipped.losses == {"linked accounts": 1}
+
+
+def test_second_user_with_an_address_that_differs_only_in_case_is_skipped() -> None:
+    names = {name: name for name in ("user_id", "email", "identities[0].connection")}
+    converter = Converter(names=names, text_only=False, skipped=Skipped())
+    row = {"email": "e@x.jp", "identities[0].connection": "a"}
+
+    assert isinstance(converter.convert({**row, "user_id": "auth0|1"}), dict)
+    assert converter.convert({**row, "user_id": "auth0|2", "email": "E@X.jp"}) == "e-mail address of another user"
+    assert isinstance(converter.convert({**row, "user_id": "auth0|3", "identities[0].connection": "b"}), dict)
+
+
+def test_absent_metadata_is_removed_by_an_update() -> None:
+    names = {name: name for name in ("user_id", "email", "user_metadata", "app_metadata", "name")}
+
+    user, _ = convert({"user_id": "auth0|1", "email": "e@x.jp", "app_metadata": {"a": 1}}, names=names)
+    text, skipped = convert({"user_id": "auth0|1", "email": "e@x.jp", "user_metadata": "x"}, names=names)
+
+    assert user == {"user_id": "1", "email": "e@x.jp", "user_metadata": {}, "app_metadata": {"a": 1}}
+    assert text == {"user_id": "1", "email": "e@x.jp", "app_metadata": {}}
+    assert dict(skipped.fields) == {"user_metadata (not an object)": 1}
+
+
+def test_losses_of_users_without_a_database_connection_are_counted() -> None:
+    social = {"user_id": "google-oauth2|1", "email": "e@x.jp"}
+
+    for row, losses in (
+        ({"blocked": True}, {"blocked state of a user without a database connection": 1}),
+        ({"blocked": False, "user_metadata": {}}, {}),
+        ({"app_metadata": {"a": 1}}, {"metadata of a user without a database connection": 1}),
+        ({"user_metadata.a": "1"}, {"metadata of a user without a database connection": 1}),
+    ):
+        reason, skipped = convert({**social, **row})
+        assert (reason, dict(+skipped.losses)) == ("another connection", losses)
 
 
 @settings(max_examples=15)
@@ -167,7 +219,7 @@ def test_files_are_arrays_within_the_limit_and_contain_every_user_once(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("restore") / "out"
-    rows = [{"user_id": f"auth0|{n}", "email": "e@x.jp", "name": "名" * (size // 3)} for n, size in enumerate(sizes)]
+    rows = [{"user_id": f"auth0|{n}", "email": f"{n}@x.jp", "name": "名" * (size // 3)} for n, size in enumerate(sizes)]
 
     written = write_files(iter(rows), folder, names=NAMES, text_only=False)
 

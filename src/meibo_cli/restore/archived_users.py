@@ -1,0 +1,92 @@
+"""Read the users of an archived Auth0 export, and the lines that are not valid users."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meibo.archive.manifest import ArchivedExport, ExportManifest
+from meibo.archive.storage import ArchiveReader
+from meibo.errors import ConfigurationError
+from meibo.providers import column_names
+from meibo.providers.auth0.datasets import USERS
+from meibo_cli.download import download
+from meibo_cli.encoding import (
+    NumberOutOfRangeError,
+    json_bytes,
+    open_decompressed,
+    parse_json,
+    readable_json,
+    readable_text,
+)
+from meibo_cli.restore.import_files import UnreadableUser, too_deep
+from meibo_cli.rows import csv_rows
+
+
+@dataclass(frozen=True)
+class ArchivedUsers:
+    """The rows of a users export. ``names`` are the names of its fields in the file, by their names in Auth0.
+
+    If ``text_only`` is true, all values are strings, as in a CSV.
+    """
+
+    names: Mapping[str, str]
+    text_only: bool
+    rows: Iterator[Mapping[str, Any] | UnreadableUser]
+
+    @property
+    def partial_metadata(self) -> list[str]:
+        """The fields that are parts of metadata, if the export does not contain the complete metadata."""
+        roots = ("user_metadata", "app_metadata")
+        return sorted(
+            name for root in roots if root not in self.names for name in self.names if name.startswith(f"{root}.")
+        )
+
+
+@contextmanager
+def archived_users(reader: ArchiveReader, export: ArchivedExport) -> Iterator[ArchivedUsers]:
+    """Download a users export, and yield its rows. Raises ConfigurationError if it has no ids or no addresses."""
+    manifest = ExportManifest.read(reader, export.manifest_key)
+    names = dict(column_names("auth0", "users", export.folder.address.format, manifest.request if manifest else {}))
+    if "user_id" not in names or "email" not in names:
+        raise ConfigurationError(
+            f"{export.export_id}: expected the fields user_id and email, which an import requires; add them"
+            " to the export and start a new run"
+        )
+    with tempfile.TemporaryDirectory(prefix="meibo-restore-") as folder:
+        path = Path(folder) / "export"
+        download(reader, export, path)
+        text_only = export.folder.address.format == "csv"
+        yield ArchivedUsers(names, text_only, _csv_objects(path) if text_only else _objects(path))
+
+
+def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
+    with open_decompressed(path) as file:
+        for line in file:
+            if line.strip():
+                yield UnreadableUser("nested too deeply", line) if too_deep(line) else _object(line)
+
+
+def _object(line: bytes) -> Mapping[str, Any] | UnreadableUser:
+    try:
+        row: Any = parse_json(line.decode())
+    except UnicodeDecodeError:
+        readable = readable_json(line)
+        is_json = _object(readable) != UnreadableUser("not JSON", readable)
+        return UnreadableUser("not UTF-8", readable) if is_json else UnreadableUser("not JSON", line)
+    except NumberOutOfRangeError:
+        return UnreadableUser("number out of range", line)
+    except ValueError:
+        row = None
+    return row if isinstance(row, dict) else UnreadableUser("not JSON", line)
+
+
+def _csv_objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
+    for columns, values in csv_rows(path, USERS):
+        row = dict(zip(columns, values, strict=False))
+        readable = {name: readable_text(value) for name, value in row.items()}
+        yield row if row == readable else UnreadableUser("not UTF-8", json_bytes(readable))

@@ -1,0 +1,60 @@
+"""Requests for the tenant that users are restored to: its connections and its users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from meibo.errors import ConfigurationError, RequestRefusedError, WrongFormatError
+from meibo.http.transport import segment
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.jobs import USERS_SCOPE
+
+CONNECTIONS_SCOPE: Final = "read:connections"
+DATABASE: Final = "auth0"
+
+
+@dataclass(frozen=True)
+class TargetConnection:
+    """A database connection of the tenant."""
+
+    id: str
+    name: str = field(repr=False)
+
+
+def database_connection(client: Auth0Client, connection_id: str) -> TargetConnection:
+    """Return a connection. Raises ConfigurationError if it does not exist or has no database of Auth0."""
+    document = _get(
+        client,
+        f"connections/{segment(connection_id)}",
+        subject=f"the connection {connection_id}",
+        scope=CONNECTIONS_SCOPE,
+        bucket="connections",
+    )
+    if document is None:
+        raise ConfigurationError(f"--connection-id: {client.name} has no connection {connection_id}")
+    name, strategy = document.get("name"), document.get("strategy")
+    if not isinstance(name, str) or not isinstance(strategy, str):
+        raise WrongFormatError(f"{client.name}: expected the name and the strategy of the connection {connection_id}")
+    if strategy != DATABASE:
+        raise ConfigurationError(
+            f"--connection-id: expected a database connection, but {connection_id} has the strategy {strategy}"
+        )
+    return TargetConnection(connection_id, name)
+
+
+def live_user(client: Auth0Client, user_id: str) -> dict[str, Any] | None:
+    """Return a user of the tenant, or None if there is no user with this id."""
+    return _get(client, f"users/{segment(user_id)}", subject="a user", scope=USERS_SCOPE, bucket="users")
+
+
+def _get(client: Auth0Client, path: str, *, subject: str, scope: str, bucket: str) -> dict[str, Any] | None:
+    try:
+        document = client.request("GET", path, subject=subject, scope=scope, bucket=bucket)
+    except RequestRefusedError as error:
+        if error.is_missing:
+            return None
+        raise
+    if not isinstance(document, dict):
+        raise WrongFormatError(f"{client.name}: expected an object for {subject}, found {type(document).__name__}")
+    return document

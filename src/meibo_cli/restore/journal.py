@@ -1,0 +1,183 @@
+"""The journal of an import: the files, the tenant, and each request with its result.
+
+It is written before each request and after its response. A request without a response in the journal may have been
+executed, so its file is not sent again before the tenant was asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from meibo.errors import ConfigurationError
+from meibo.validation import model_faults, parse_json
+from meibo_cli.encoding import json_bytes
+
+NAME: Final = "journal.json"
+VERSION: Final = 1
+LOCK: Final = ".lock"
+# The fields of a row in a report of failed users.
+_REPORTED: Final = ("user_id", "email", "username", "errors")
+
+State = Literal["waiting", "uncertain", "sent", "done", "failed"]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, validate_assignment=True)
+
+
+class FileImport(_Document):
+    """The import of a file.
+
+    ``state`` is ``uncertain`` from the moment before the request until its response, then ``sent`` with the ``job_id``,
+    and ``done`` or ``failed`` when the job has ended. A file that Auth0 rejected is ``failed`` without a job.
+    ``requested_at`` is in seconds since 1970.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")
+    sha256: str
+    users: int
+    state: State = "waiting"
+    requested_at: float = 0.0
+    job_id: str = ""
+    inserted: int = 0
+    updated: int = 0
+    failed: int = 0
+    codes: dict[str, int] = Field(default_factory=dict)
+    reason: str | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """True if every user of the file was imported."""
+        return self.state == "done" and not self.failed and not self.codes
+
+
+class Journal(_Document):
+    """The journal of a restore of ``export_id`` of ``run_id`` into a connection."""
+
+    version: Literal[1] = VERSION
+    export_id: str
+    run_id: str
+    source: str
+    domain: str
+    connection_id: str
+    connection: str
+    upsert: bool
+    files: list[FileImport]
+    _folder: Path = Path()
+
+    @field_validator("files")
+    @classmethod
+    def _unique_names(cls, files: list[FileImport]) -> list[FileImport]:
+        if len({file.name for file in files}) < len(files):
+            raise ValueError("expected different names of files")
+        return files
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the journal in a folder. Raises ConfigurationError if there is none, or if it is invalid."""
+        path = folder / NAME
+        try:
+            document, faults = parse_json(path.read_text(encoding="utf-8"))
+            journal = None if faults else cls.model_validate(document)
+        except FileNotFoundError:
+            raise _missing(path) from None
+        except ValidationError as error:
+            faults, journal = model_faults(error, document), None
+        except ValueError:
+            faults, journal = [], None
+        if journal is None:
+            problem = "; ".join(map(str, faults[:10])) or "it is not JSON"
+            raise ConfigurationError(f"--resume: {path} is not a journal of this version of Meibo: {problem}")
+        journal._folder = folder
+        return journal
+
+    @classmethod
+    def create(cls, folder: Path, paths: Sequence[tuple[Path, int]], **target: object) -> Self:
+        """Write and return the journal of new files, each with its number of users, in a folder."""
+        files = [FileImport(name=path.name, sha256=digest(path.read_bytes()), users=users) for path, users in paths]
+        journal = cls.model_validate({**target, "files": [file.model_dump() for file in files]})
+        journal._folder = folder
+        journal.write()
+        return journal
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the journal and its files."""
+        return self._folder
+
+    def content(self, file: FileImport) -> bytes:
+        """Return a file's content. Raises ConfigurationError if it is missing or was changed."""
+        path = self._folder / file.name
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise ConfigurationError(f"{path} does not exist; run the restore again with a new folder") from None
+        if digest(content) != file.sha256:
+            raise ConfigurationError(
+                f"{path}: expected the SHA-256 in {NAME}, found another; run the restore again with a new folder"
+            )
+        return content
+
+    def write(self) -> None:
+        """Replace the journal on the disk."""
+        replace_file(self._folder / NAME, self.model_dump_json(indent=1).encode() + b"\n")
+
+    def write_failed(self, file: FileImport, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write a report of the users of a file who were not imported, each with the errors of Auth0."""
+        if rows:
+            path = self._folder / f"failed-{file.name.removesuffix('.json')}.ndjson"
+            lines = ({name: row[name] for name in _REPORTED if name in row} for row in rows)
+            replace_file(path, b"".join(json_bytes(line) + b"\n" for line in lines))
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of a file's content."""
+    return sha256(content).hexdigest()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, completely or not at all, also if the machine fails."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process, so that no other process sends its files.
+
+    Raises ConfigurationError if another process has locked it. The kernel releases the lock when the process ends.
+    """
+    if not folder.is_dir():
+        raise _missing(folder / NAME)
+    import fcntl  # noqa: PLC0415  # does not exist on Windows, where the other commands work
+
+    descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"another process is importing the files in {folder}/") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _missing(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"--resume: {path} does not exist; name the folder that `meibo restore --apply` created")
