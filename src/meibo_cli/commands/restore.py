@@ -26,7 +26,8 @@ from meibo_cli.credentials import credentials_of, variable_prefix
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED, report_errors
 from meibo_cli.restore.archived_users import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, database_connection
-from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv
+from meibo_cli.restore.cybozu_checks import check_files
+from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv, write_instructions
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import FileImport, Journal, locked
@@ -136,7 +137,7 @@ def restore(
         if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
             if apply:
                 raise ConfigurationError("--apply is for Auth0 only; import the files into cybozu.com yourself")
-            _write_cybozu(reader, exports, output, selected)
+            _write_cybozu(reader, named, exports, output, selected)
             return
         users = single_export(exports, export)
         target = None
@@ -250,7 +251,7 @@ def _client(domain: str, source: str) -> Auth0Client:
 
 
 def _write_cybozu(
-    reader: ArchiveReader, exports: Sequence[ArchivedExport], output: Path, selected: tuple[str, ...]
+    reader: ArchiveReader, run: Run, exports: Sequence[ArchivedExport], output: Path, selected: tuple[str, ...]
 ) -> None:
     sources = {export.folder.address.source for export in exports}
     if len(sources) != 1:
@@ -264,10 +265,14 @@ def _write_cybozu(
     for export in by_dataset.values():
         _warn_if_suspect(reader, export)
     written = write_csv(reader, by_dataset, output, selected=selected)
-    for path in written.files:
+    notes = list(check_files(reader, run, sources.pop(), written, selected=bool(selected)))
+    write_instructions(written, notes)
+    for path in written.files.values():
         typer.echo(escape_control_characters(str(path)))
-    if any(path.name.endswith("-organization.csv") for path in written.files):
+    if "organizations" in written.files:
         typer.echo("\n" + DANGER, err=True)
+    for note in notes:
+        typer.echo(f"note: {escape_control_characters(note)}", err=True)
     if written.missing:
         typer.echo(f"not in this run: {', '.join(written.missing)}", err=True)
     _report_not_found(len(written.not_found))

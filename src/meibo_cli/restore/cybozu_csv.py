@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,15 @@ ORDER: Final = {
 }
 OF_USERS: Final = frozenset({"users", "user_organizations", "user_groups", "user_services"})
 
+INSTRUCTIONS: Final = """\
+Import the files in the order of their numbers, one at a time, in cybozu.com Administration or with
+POST /v1/csv/….json.
+  - The files have no header row: the first row is data.
+  - The encoding is UTF-8.
+  - A blank cell removes the value. A cell with * leaves it unchanged.
+  - Do not save the files with Excel: it removes leading zeros, changes dates and long numbers, and may change the
+    encoding. Use a text editor.
+"""
 DANGER: Final = """\
 DANGER: the organization file is a full replace.
   Importing it DELETES every organization that it does not contain, with its children. The other files add and
@@ -43,10 +52,10 @@ Meibo cannot restore at cybozu.com:
 
 @dataclass
 class CsvFiles:
-    """The files that were written, the files that the run does not contain, and the logins without a row."""
+    """The files that were written, by dataset, the files that are not in the run, and the logins without a row."""
 
     folder: Path
-    files: list[Path] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     not_found: set[str] = field(default_factory=set)
 
@@ -61,7 +70,8 @@ def write_csv(
     wanted = [dataset for dataset in ORDER if not selected or dataset in OF_USERS]
     if not any(dataset in exports for dataset in wanted):
         raise ConfigurationError(
-            "expected CSV exports of this domain in the run, found none; NDJSON cannot be imported"
+            "expected CSV exports of this domain in the run, found none; NDJSON cannot be imported. Domains of"
+            " kintone.com have no CSV API: download their NDJSON with `meibo get`, and restore users with the User API"
         )
     written = CsvFiles(new_folder(folder), not_found=set(selected))
     for number, dataset in enumerate(ORDER, 1):
@@ -74,15 +84,17 @@ def write_csv(
         download(archive, exports[dataset], path)
         if selected:
             written.not_found -= _filter(path, frozenset(selected))
-        written.files.append(path)
-    (folder / "READ-ME-FIRST.txt").write_text(
-        "Import the files in the order of their numbers, one at a time, in cybozu.com Administration or with\n"
-        "POST /v1/csv/….json.\n\n"
-        + (DANGER + "\n" if any(path.name.endswith("-organization.csv") for path in written.files) else "")
-        + NOT_RESTORABLE,
-        encoding="utf-8",
-    )
+        written.files[dataset] = path
     return written
+
+
+def write_instructions(written: CsvFiles, notes: Sequence[str]) -> None:
+    """Write READ-ME-FIRST.txt, with the notes of the checks."""
+    paragraphs = [INSTRUCTIONS, *([DANGER] if "organizations" in written.files else []), NOT_RESTORABLE]
+    if notes:
+        paragraphs.insert(1, "Checks of these files:\n" + "".join(f"  - {note}\n" for note in notes))
+    text = "\n".join(paragraphs)
+    (written.folder / "READ-ME-FIRST.txt").write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def _filter(path: Path, logins: frozenset[str]) -> set[str]:

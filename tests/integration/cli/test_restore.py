@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from meibo.archive.keys import ExportAddress
 from meibo_cli.restore.journal import locked
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators, faults
 from meibo_simulators.auth0.directory import Connection
@@ -408,7 +409,17 @@ def test_cybozu_files_are_written_as_delivered_in_the_order_of_an_import(storage
     assert "full replace" in result.errors
     (archived_file,) = storage.path.glob("archive/provider=cybozu/**/dataset=organizations/**/organizations.csv*")
     assert Path("restore/2-organization.csv").read_bytes() == archived_file.read_bytes()
-    assert "DELETES" in Path("restore/READ-ME-FIRST.txt").read_text(encoding="utf-8")
+    instructions = Path("restore/READ-ME-FIRST.txt").read_text(encoding="utf-8")
+    for text in (
+        "DELETES every organization",
+        "no header row",
+        "A blank cell removes the value",
+        "Do not save the files with Excel",
+        "3-user.csv has 2 custom items; the domain must have the same items in the same order",
+        "which organizations the import deletes is not known, because no later run contains them",
+    ):
+        assert text in instructions
+    assert "in the files but not in" not in instructions
 
 
 def test_selected_cybozu_users_are_written_without_the_full_replace_files(storage: FolderArchive, meibo: Meibo) -> None:
@@ -423,6 +434,61 @@ def test_selected_cybozu_users_are_written_without_the_full_replace_files(storag
     ]
     assert Path("restore/3-user.csv").read_bytes().count(b"\r\n") == 1
     assert "full replace" not in result.errors
+
+
+def cybozu(dataset: str, format: str = "csv") -> ExportAddress:  # the term of the configuration
+    return ExportAddress(provider="cybozu", source="example", dataset=dataset, format=format, scope="all")
+
+
+def csv_file(*rows: str) -> bytes:
+    return "".join(f"{row}\r\n" for row in rows).encode()
+
+
+def test_deleted_organizations_and_missing_codes_of_cybozu_files_are_listed(tmp_path: Path, meibo: Meibo) -> None:
+    builder = ArchiveBuilder(FolderArchive(tmp_path / "other"))
+    user = '"u1","name","*","*"' + ',""' * 21
+    files = {
+        cybozu("organizations"): csv_file('"o1","a","","","","",""', '"o2","b","","","","gone",""'),
+        cybozu("users"): csv_file(user + ',"x","y"'),
+        cybozu("users", "ndjson"): ndjson([{"code": "u1", "customItemValues": [{"code": "ext"}, {"code": "seat"}]}]),
+        cybozu("user_organizations"): csv_file('"u1","o1","t9"', '"u2","o9",""'),
+        cybozu("titles"): csv_file('"t1","c","","",""'),
+        cybozu("user_groups"): csv_file('"u1","g1"'),
+    }
+    builder.run(files, EARLIER)
+    builder.run({cybozu("organizations"): csv_file('"o1","a"', '"new1","n"', '"new2","n"')}, RUN)
+    archive = ("--archive", str(tmp_path / "other"))
+
+    result = meibo("restore", "example", "--run", EARLIER, *archive)
+
+    assert result.status == 0, result.errors
+    notes = [line.removeprefix("note: ") for line in result.errors.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "3-user.csv has 2 custom items; the domain must have the same items in the same order: ext, seat",
+        f"2-organization.csv DELETES 2 organizations of run {RUN}, listed in deleted-organizations.txt: new1, new2",
+        "2 organizations in the files but not in 2-organization.csv: gone, o9",
+        "1 title in the files but not in 1-title.csv: t9",
+        "the domain must already contain 1 group: g1",
+        "1 user in the files but not in 3-user.csv: u2",
+    ]
+    assert Path("restore/deleted-organizations.txt").read_text(encoding="utf-8") == "new1\nnew2\n"
+    assert all(note in Path("restore/READ-ME-FIRST.txt").read_text(encoding="utf-8") for note in notes)
+    selected = meibo("restore", "example", "--run", EARLIER, *archive, "--select", "u1", "-o", "u1")
+    notes = [line.removeprefix("note: ") for line in selected.errors.splitlines() if line.startswith("note: ")]
+    assert notes[1:] == [
+        "the domain must already contain 1 organization: o1",
+        "the domain must already contain 1 title: t9",
+        "the domain must already contain 1 group: g1",
+    ]
+
+
+def test_domain_without_csv_names_the_other_way(tmp_path: Path, meibo: Meibo) -> None:
+    ArchiveBuilder(FolderArchive(tmp_path / "other")).run({STAFF: ndjson([{"code": "a"}])}, RUN)
+
+    result = meibo("restore", "example", "--archive", str(tmp_path / "other"))
+
+    assert result.status == 2
+    assert "Domains of kintone.com have no CSV API" in result.errors
 
 
 def test_nothing_is_sent_to_cybozu(meibo: Meibo) -> None:
