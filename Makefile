@@ -144,6 +144,10 @@ pictures: $(READY) ## render docs/terminal.svg from a run and docs/report.png fr
 bench-read: $(READY) ## measure meibo verify and meibo diff with exports of 1,000,000 users; each must take less than a minute and 1 GiB
 	$(BIN)/python -m tests.bench.reading $(BENCH_FLAGS)
 
+.PHONY: bench-scale
+bench-scale: $(READY) ## measure runs with 200, 2,000 and 10,000 exports on this machine (BENCH_FLAGS="--exports 200 2000")
+	$(BIN)/python -m tests.bench.scale $(BENCH_FLAGS)
+
 .PHONY: hooks
 hooks: $(READY) ## install the git hooks that run the checks before a commit and a push
 	$(BIN)/pre-commit install
