@@ -1,8 +1,8 @@
 """Measure runs with many exports on the local system: ``make bench-scale``.
 
-Each function runs in processes of its own, so that its CPU time, requests to AWS and peak memory are known. The exports are
-those of hundreds of small sources, which one simulated tenant and one simulated domain serve. Exits with 1 if the cost of an
-export with the most exports is more than 1.2 times that with the fewest.
+Each function runs in processes of its own, so that its CPU time, requests to AWS and peak memory are known. The exports
+are those of hundreds of small sources, which one simulated tenant and one simulated domain serve. Exits with 1 if the
+cost per export of the largest run is more than 1.2 times that of the smallest.
 """
 
 from __future__ import annotations
@@ -198,9 +198,7 @@ def configure(aws: LocalAws, description: dict[str, Any], pairs: int) -> None:
     for pair in range(pairs):
         for kind, prefix in (("auth0", "tenant"), ("cybozu", "domain")):
             name = f"{prefix}-{pair:04}"
-            secrets.create_secret(
-                Name=f"meibo/{name}", SecretString=json.dumps(description["credentials"][kind])
-            )
+            secrets.create_secret(Name=f"meibo/{name}", SecretString=json.dumps(description["credentials"][kind]))
             sources.append({**description[kind], "name": name, "secret": f"meibo/{name}"})
     step = 2 * PAIRS_PER_PARAMETER
     for first in range(0, len(sources), step):

@@ -1,16 +1,18 @@
-"""Write the report page of a month of generated runs: ``python -m tests.browser.page FOLDER``."""
+"""Write the report of a month of generated runs in each language: ``python -m tests.browser.page FOLDER``."""
 
 from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 from meibo.archive.keys import ExportAddress
 from meibo.archive.outcome_record import Outcome, OutcomeKind, OutcomeRecord, format_records
 from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.report.page import render
 from meibo.report.state import gather
+from meibo.settings import ReportLanguage
 from tests.support.archives import ArchiveBuilder, FolderArchive
 
 DAYS = 30
@@ -28,7 +30,7 @@ EXPORTS = {
 
 
 def write(folder: Path) -> Path:
-    """Write the archive and its page. On the last day an export is suspect and an export is missing."""
+    """Write the archive and its pages. On the last day an export is suspect and an export is missing."""
     builder = ArchiveBuilder(FolderArchive(folder))
     for day in range(DAYS):
         files, suspect, missing = {}, {}, []
@@ -58,9 +60,11 @@ def write(folder: Path) -> Path:
         at="2026-11-21T19:00:00Z", meibo_version="0", runs=3, exports=67, quick=0, damaged=0, unchecked=0
     )
     builder.put_json("verifications/dt=2026-11-21/20261121T190000Z.json", verification.to_json())
-    path = folder / "index.html"
-    path.write_text(render(gather(builder.storage.reader(), LAST + timedelta(hours=2))), encoding="utf-8")
-    return path
+    state = gather(builder.storage.reader(), LAST + timedelta(hours=2))
+    for language in get_args(ReportLanguage):
+        html = render(state, language=language, timezone="Asia/Tokyo")
+        (folder / f"{language}.html").write_text(html, encoding="utf-8")
+    return folder
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import { chromium } from "playwright-core";
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const root = new URL("../..", import.meta.url).pathname;
-let browser, page_url;
+let browser, folder;
+const languages = ["en", "ja"];
+const url = (language) => pathToFileURL(join(folder, `${language}.html`)).href;
 
 before(async () => {
-  const folder = mkdtempSync(join(tmpdir(), "meibo-report-"));
+  folder = mkdtempSync(join(tmpdir(), "meibo-report-"));
   const python = process.env.PYTHON ?? join(root, ".venv/bin/python");
-  const written = execFileSync(python, ["-m", "tests.browser.page", folder], { cwd: root, encoding: "utf8" });
-  page_url = pathToFileURL(written.trim()).href;
+  execFileSync(python, ["-m", "tests.browser.page", folder], { cwd: root });
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: [
@@ -29,16 +30,16 @@ before(async () => {
 after(() => browser?.close());
 
 // The page's Content-Security-Policy would block axe, so Playwright bypasses it.
-async function openPage(options) {
+async function openPage(options, language = "en") {
   const context = await browser.newContext({ bypassCSP: true, ...options });
   const page = await context.newPage();
   const problems = [];
   page.on("console", (message) => problems.push(message.text()));
   page.on("pageerror", (error) => problems.push(String(error)));
   page.on("request", (request) => {
-    if (request.url() !== page_url && !request.url().startsWith("data:")) problems.push(request.url());
+    if (request.url() !== url(language) && !request.url().startsWith("data:")) problems.push(request.url());
   });
-  await page.goto(page_url);
+  await page.goto(url(language));
   return { page, problems };
 }
 
@@ -48,9 +49,10 @@ const views = {
   "on a phone": { colorScheme: "light", viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true },
 };
 
-for (const [name, options] of Object.entries(views)) {
+for (const language of languages) for (const [view, options] of Object.entries(views)) {
+  const name = `${language}, ${view}`;
   test(`${name}: no axe violations, console messages or requests`, async () => {
-    const { page, problems } = await openPage(options);
+    const { page, problems } = await openPage(options, language);
     await page.evaluate(axe);
     const result = await page.evaluate(() => globalThis.axe.run({ resultTypes: ["violations"] }));
     const violations = result.violations.map((item) => `${item.id}: ${item.nodes.map((node) => node.html).join(" ")}`);
@@ -60,7 +62,7 @@ for (const [name, options] of Object.entries(views)) {
   });
 
   test(`${name}: no horizontal scrolling`, async () => {
-    const { page } = await openPage(options);
+    const { page } = await openPage(options, language);
     const beyond = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
     assert.ok(beyond <= 0, `${beyond} px wider than the window`);
   });

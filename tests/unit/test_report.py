@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
+from string import Formatter
+from typing import get_args
 
 import pytest
 
 from meibo.archive.catalog import Run
-from meibo.archive.keys import report_key, run_manifest_key
+from meibo.archive.keys import report_key, run_manifest_key, run_moment
 from meibo.archive.manifest import ArchivedExport, MissingExport, RunCounts, RunManifest
 from meibo.archive.outcome_record import Outcome, OutcomeKind, OutcomeRecord, format_records
 from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.exports.finish import write_report
 from meibo.report.charts import line
-from meibo.report.page import render
+from meibo.report.page import estimated_usd, render
 from meibo.report.state import ExportHistory, RunSummary, gather
+from meibo.report.texts import TEXTS
+from meibo.settings import MIB, ReportLanguage
 from tests.support.archives import EARLIER, RUN, STAFF, USERS, ArchiveBuilder, FolderArchive, export_manifest, ndjson
 from tests.support.memory_archive import MemoryStorage
 
@@ -91,7 +95,7 @@ def test_export_that_is_no_longer_archived_shows_its_age(builder: ArchiveBuilder
     builder.run({STAFF: users(1)}, "20261001T210000Z")
     builder.run({USERS: users(1)})
 
-    assert "users · ndjson · all ✓ ok 2026-10-01 21:00 UTC" in words(page(builder))
+    assert "users · ndjson · all ✓ OK 2026-10-01 21:00 UTC" in words(page(builder))
 
 
 def test_changes_are_counted_by_outcome(builder: ArchiveBuilder) -> None:
@@ -109,6 +113,108 @@ def test_changes_are_counted_by_outcome(builder: ArchiveBuilder) -> None:
 
     assert "acme 2 1 0" in words(html)
     assert "auth0|" not in html
+
+
+def outcomes(*moments: datetime) -> bytes:
+    return format_records(
+        OutcomeRecord(outcome=Outcome("auth0|secret", "applied", moment), message_id="1", source="acme", sent_at=moment)
+        for moment in moments
+    )
+
+
+def test_changes_of_the_run_are_those_since_the_previous_run(builder: ArchiveBuilder) -> None:
+    previous = run_moment(EARLIER)
+    builder.run({USERS: users(1)}, EARLIER)
+    builder.run({USERS: users(1)})
+    body = outcomes(previous - timedelta(minutes=1), previous, previous + timedelta(hours=3))
+    builder.storage.put("changes/source=acme/dt=2026-11-20/a.ndjson", body)
+
+    text = words(page(builder))
+
+    assert "Membership changes 2 applied, 0 rejected since the previous run" in text
+    assert "Membership changes since the previous run" in text.partition("Latest runs")[2]
+    assert "acme 2 0 0" in text
+    assert "acme 3 0 0" in text.partition("Membership changes of the last 7 days")[2]
+
+
+def test_run_without_changes_says_so(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: users(1)}, EARLIER)
+    builder.run({USERS: users(1)})
+
+    text = words(page(builder))
+
+    assert "Membership changes none since the previous run" in text
+    assert "Source Applied" not in text
+
+
+def test_row_at_the_top_shows_the_run_its_duration_and_its_cost(builder: ArchiveBuilder) -> None:
+    builder.run({USERS: users(1), STAFF: users(1)})
+
+    text = words(page(builder))
+
+    assert f"Needs attention nothing Latest run 2026-11-21 18:00 UTC {RUN} Duration" in text
+    assert "cost: about $0.0012 Exports archived 2 2 rows," in text
+
+
+@pytest.mark.parametrize("language", get_args(ReportLanguage))
+def test_times_are_in_the_time_zone_and_in_utc(builder: ArchiveBuilder, language: ReportLanguage) -> None:
+    builder.run({USERS: users(1)})
+
+    text = words(render(gather(builder.storage.reader(), NOW), language=language, timezone="Asia/Tokyo"))
+
+    assert "2026-11-22 03:00 JST 2026-11-21 18:00 UTC" in text
+    assert "2026-11-22 06:00 JST (2026-11-21 21:00 UTC)" in text
+
+
+@pytest.mark.parametrize(
+    ("timezone", "expected"),
+    [
+        ("UTC", "Times are in UTC."),
+        ("Asia/Bangkok", "2026-11-22 01:00 UTC+07"),
+        ("No/Such_Zone", "Times are in UTC."),
+    ],
+)
+def test_zone_without_abbreviation_or_database_is_shown(builder: ArchiveBuilder, timezone: str, expected: str) -> None:
+    builder.run({USERS: users(1)})
+
+    assert expected in words(render(gather(builder.storage.reader(), NOW), timezone=timezone))
+
+
+def test_report_is_in_the_language_of_the_settings(builder: ArchiveBuilder) -> None:
+    missing = [{"export_id": STAFF.export_id, "error": "ScopeMissingError", "reason": "needs it"}]
+    builder.run({USERS: users(1)}, missing=missing)
+
+    html = render(gather(builder.storage.reader(), NOW), language="ja", timezone="Asia/Tokyo")
+
+    assert '<html lang="ja">' in html
+    assert "最新の実行は未完了です（欠落 1 件）" in words(html)
+    assert '<span lang="en">ScopeMissingError: needs it</span>' in html
+    # Only names, ids, units and messages are not Japanese.
+    assert not re.search(r"\b(Run|Export|State|Latest|Rows|Size|Source|missing|suspect)\b", words(html))
+
+
+def test_both_languages_have_the_same_texts_with_the_same_placeholders() -> None:
+    def placeholders(text: str) -> set[str]:
+        return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+    english, japanese = asdict(TEXTS["en"]), asdict(TEXTS["ja"])
+
+    assert set(TEXTS) == set(get_args(ReportLanguage))
+    assert english.keys() == japanese.keys()
+    assert {name: placeholders(text) for name, text in english.items()} == {
+        name: placeholders(text) for name, text in japanese.items()
+    }
+    assert all(english.values())
+    untranslated = {name for name, text in japanese.items() if not re.search(r"[ぁ-んァ-ヶ一-龠]", text)}
+    assert untranslated == {"source_title"}
+
+
+def test_estimated_cost_is_that_of_the_measured_exports() -> None:
+    # given: the exports that docs/performance.md lists
+    counts = RunCounts(planned=1, archived=1, missing=0, suspect=0, bytes=586 * MIB, rows=10_000_000)
+
+    assert estimated_usd(counts) == pytest.approx(0.0012, rel=0.1)
+    assert estimated_usd(replace(counts, bytes=6 * MIB)) == pytest.approx(0.0006, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +342,7 @@ def test_more_than_200_exports_are_grouped_by_source(builder: ArchiveBuilder) ->
     html = render(state)
 
     assert len(html.encode()) < 1024 * 1024
-    assert "tenant0999 (Auth0) ✓ ok 2026-11-21 18:00 UTC 10 30 10 B" in words(html)
+    assert "tenant0999 (Auth0) ✓ OK 2026-11-21 18:00 UTC 10 30 10 B" in words(html)
     assert "tenant0000 (Auth0) ✕ missing" in words(html)
     assert f"1,500 more are listed in {key}." in words(html)
     assert "1 min 5 s" in words(html)

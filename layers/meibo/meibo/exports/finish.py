@@ -23,7 +23,7 @@ from meibo.exports.plan import Plan, PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.report.page import render
 from meibo.report.state import gather
-from meibo.settings import FinishRunSettings, Retention
+from meibo.settings import FinishRunSettings, ReportLanguage, Retention
 
 _PARALLEL_READS = 16
 
@@ -211,18 +211,33 @@ def run_finisher(settings: FinishRunSettings, retention: Retention | None) -> Ru
     return RunFinisher(
         storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
         bus=EventBridgeBus(aws.event_bridge()),
-        report=lambda run_id, attempt: write_report(reports, run_id, attempt, datetime.now(UTC)),
+        report=lambda run_id, attempt: write_report(
+            reports,
+            run_id,
+            attempt,
+            datetime.now(UTC),
+            language=settings.report_language,
+            timezone=settings.timezone,
+        ),
         heartbeat=Heartbeat(settings.heartbeat_secret).send if settings.heartbeat_secret else lambda: None,
     )
 
 
-def write_report(archive: ArchiveStorage, run_id: str, attempt: int, now: datetime) -> None:
+def write_report(
+    archive: ArchiveStorage,
+    run_id: str,
+    attempt: int,
+    now: datetime,
+    *,
+    language: ReportLanguage = "en",
+    timezone: str = "UTC",
+) -> None:
     """Write the report at the end of an attempt.
 
     Does not raise: the run is archived, and a failed report must not fail it. The failure is logged.
     """
     try:
-        page = render(gather(archive, now)).encode()
+        page = render(gather(archive, now), language=language, timezone=timezone).encode()
         archive.put_bytes(report_key(run_id, attempt), page, content_type="text/html; charset=utf-8")
     except Exception as error:  # noqa: BLE001  # see above
         # Only the class is logged, because the message of an unknown error may contain user data.

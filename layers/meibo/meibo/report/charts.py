@@ -12,7 +12,7 @@ _EDGE: Final = 3
 
 
 def line(values: Sequence[int], label: str) -> str:
-    """Return a chart of the values, oldest first; ``label`` is its title."""
+    """Return a chart of the values, oldest first; ``label`` is its title and alternative text."""
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -27,10 +27,9 @@ def line(values: Sequence[int], label: str) -> str:
     if len(points) == 1:
         points = [(_WIDTH / 2, _HEIGHT / 2)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    words = f"{label}: {values[0]:,} to {values[-1]:,} over {len(values)} runs, lowest {low:,}, highest {high:,}"
     last_x, last_y = points[-1]
     return (
         f'<svg class="chart" role="img" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
-        f' aria-label="{escape(words)}"><title>{escape(words)}</title>'
+        f' aria-label="{escape(label)}"><title>{escape(label)}</title>'
         f'<polyline points="{path}"/><circle cx="{last_x:.1f}" cy="{last_y:.1f}" r="2.5"/></svg>'
     )

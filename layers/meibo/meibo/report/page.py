@@ -2,140 +2,338 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
 from html import escape
 from importlib.resources import files
 from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from meibo.archive.keys import run_moment
-from meibo.formatting import format_bytes, format_count, format_duration
+from meibo.archive.manifest import RunCounts
+from meibo.formatting import format_bytes
 from meibo.providers import provider_title
 from meibo.report import charts
+from meibo.report.html import Column, note, section, table
 from meibo.report.state import RUNS_SHOWN, ExportHistory, ReportState, RunSummary
+from meibo.report.texts import TEXTS, Texts
+from meibo.settings import GIB, ReportLanguage
 
 _RUNS_LISTED: Final = 10
 # With more exports, the page has one row per source and lists only the exports that need attention.
 _MAX_EXPORTS_LISTED: Final = 200
 _MAX_PROBLEMS_LISTED: Final = 500
 _MARKS: Final = {"ok": "✓", "suspect": "!", "missing": "✕"}
-_NUMBERS: Final = frozenset(
-    {"Exports", "Rows", "Size", "Archived", "Missing", "Suspect", "Duration", "Applied", "Rejected", "Dry run"}
-)
 
-_FOOTER: Final = (
-    "<footer><p>This page contains counts and sizes, but no user data. Times are UTC. It shows the archive at the time"
-    " when it was written.</p></footer>"
-)
+# From the table "Duration and cost of one export" in docs/performance.md: state transitions, requests and invocations
+# of one export, and the time to copy a GiB.
+USD_PER_EXPORT: Final = 0.0006
+USD_PER_GIB: Final = 0.001
 
 
-def render(state: ReportState) -> str:
-    """Return the HTML of the report."""
-    style = files("meibo.report").joinpath("style.css").read_text(encoding="utf-8")
-    is_long = len(state.histories) > _MAX_EXPORTS_LISTED
-    body = [
-        _header(state),
-        "<main>",
-        _tiles(state),
-        _problems(state),
-        _sources(state) if is_long else _exports(state),
-        _runs(state),
-        _changes(state),
-        "</main>",
-        _FOOTER,
-    ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="robots" content="noindex">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';"
-        ' img-src data:">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>Meibo: {escape(_verdict(state)[1])}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
-    )
+def render(state: ReportState, *, language: ReportLanguage = "en", timezone: str = "UTC") -> str:
+    """Return the HTML of the report. Its times are in the time zone and in UTC."""
+    return _Page(state, TEXTS[language], language, _zone(timezone)).html()
 
 
-def _header(state: ReportState) -> str:
-    kind, text = _verdict(state)
-    return (
-        f'<header><h1>Meibo <span lang="ja">名簿</span></h1><p class="state {kind}">{_MARKS[kind]} {escape(text)}</p>'
-        f'<p class="soft">Written {_time(state.written_at)}</p></header>'
-    )
+def estimated_usd(counts: RunCounts) -> float:
+    """Return the cost of a run at list prices of us-east-1, without storage."""
+    return counts.planned * USD_PER_EXPORT + counts.bytes / GIB * USD_PER_GIB
 
 
-def _verdict(state: ReportState) -> tuple[str, str]:
-    if not state.runs:
-        return "missing", "No run has ended yet"
-    counts = state.runs[0].counts
-    if counts.missing:
-        return "missing", f"The latest run is incomplete: {format_count(counts.missing, 'export')} missing"
-    if state.verification and state.verification.damaged:
-        damaged = format_count(state.verification.damaged, "damaged object")
-        return "missing", f"The latest run is complete, but the last verification found {damaged}"
-    if counts.suspect:
-        return "suspect", f"The latest run is complete, {format_count(counts.suspect, 'export')} suspect"
-    return "ok", f"The latest run is complete: {format_count(counts.archived, 'export')}"
+def _zone(name: str) -> tzinfo:
+    # The report must not fail because a machine has no time zone database.
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return UTC
 
 
-def _tiles(state: ReportState) -> str:
-    tiles: list[tuple[str, str]] = []
-    if state.runs:
-        run = state.runs[0]
-        problems = run.counts.missing + run.counts.suspect
-        attention = f'<span class="suspect">{problems:,}</span>' if problems else '<span class="ok">0</span>'
-        tiles = [
-            ("Latest run", _date(run_moment(run.run_id))),
-            ("Duration", format_duration(run.seconds)),
-            ("Exports archived", f"{run.counts.archived:,}"),
-            ("Need attention", attention),
-            ("Rows", f'{run.counts.rows:,}<small class="soft">{format_bytes(run.counts.bytes)}</small>'),
+@dataclass(frozen=True)
+class _Page:
+    state: ReportState
+    texts: Texts
+    language: ReportLanguage
+    zone: tzinfo
+
+    def html(self) -> str:
+        style = files("meibo.report").joinpath("style.css").read_text(encoding="utf-8")
+        is_long = len(self.state.histories) > _MAX_EXPORTS_LISTED
+        body = [
+            self._header(),
+            "<main>",
+            self._tiles(),
+            self._problems(),
+            self._sources() if is_long else self._exports(),
+            self._runs(),
+            *self._changes(),
+            "</main>",
+            f"<footer><p>{escape(self.texts.footer.format(zone=self._zone_names()))}</p></footer>",
         ]
-    tiles.append(("Last verification", _verification(state)))
-    return (
-        '<dl class="tiles">'
-        + "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in tiles)
-        + "</dl>"
-    )
+        return (
+            f'<!doctype html>\n<html lang="{self.language}">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="robots" content="noindex">\n'
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';"
+            ' img-src data:">\n'
+            '<link rel="icon" href="data:,">\n'
+            f"<title>Meibo: {escape(self._verdict()[1])}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+            + "\n".join(part for part in body if part)
+            + "\n</body>\n</html>\n"
+        )
 
+    def _header(self) -> str:
+        kind, text = self._verdict()
+        written = escape(self.texts.written).format(time=self._inline_time(self.state.written_at))
+        return (
+            f'<header><h1>Meibo <span lang="ja">名簿</span></h1><p class="state {kind}">{_MARKS[kind]}'
+            f' {escape(text)}</p><p class="soft">{written}</p></header>'
+        )
 
-def _verification(state: ReportState) -> str:
-    record = state.verification
-    if record is None:
-        return '<span class="soft">never</span>'
-    kind, text = "ok", f"{record.exports:,} OK"
-    if record.damaged:
-        kind, text = "missing", format_count(record.damaged, "damaged object")
-    elif record.unchecked:
-        kind, text = "suspect", f"{record.unchecked:,} not checked"
-    time = _time(datetime.fromisoformat(record.at))
-    return f'<span class="{kind}">{escape(text)}</span><small class="soft">{time}</small>'
+    def _verdict(self) -> tuple[str, str]:
+        texts, verification = self.texts, self.state.verification
+        if not self.state.runs:
+            return "missing", texts.no_run
+        counts = self.state.runs[0].counts
+        if counts.missing:
+            return "missing", texts.run_incomplete.format(exports=self._exports_count(counts.missing))
+        if verification and verification.damaged:
+            return "missing", texts.run_damaged.format(objects=self._objects_count(verification.damaged))
+        if counts.suspect:
+            return "suspect", texts.run_suspect.format(exports=self._exports_count(counts.suspect))
+        return "ok", texts.run_complete.format(exports=self._exports_count(counts.archived))
 
+    def _tiles(self) -> str:
+        texts = self.texts
+        tiles: list[tuple[str, str]] = []
+        if self.state.runs:
+            run = self.state.runs[0]
+            counts = run.counts
+            problems = counts.missing + counts.suspect
+            attention = self._exports_count(problems) if problems else texts.no_attention
+            tiles = [
+                (texts.attention, f'<span class="{"suspect" if problems else "ok"}">{escape(attention)}</span>'),
+                (texts.latest_run, f"{self._stacked_time(run_moment(run.run_id))}{_small(run.run_id)}"),
+                (texts.duration, escape(self._duration(run.seconds)) + _small(self._cost(counts))),
+                (texts.archived_exports, f"{counts.archived:,}" + _small(self._size(counts))),
+                (texts.changes, self._changes_tile()),
+            ]
+        tiles.append((texts.last_verification, self._verification()))
+        return (
+            '<dl class="tiles">'
+            + "".join(f"<div><dt>{escape(name)}</dt><dd>{html}</dd></div>" for name, html in tiles)
+            + "</dl>"
+        )
 
-def _problems(state: ReportState) -> str:
-    if state.latest is None:
-        return ""
-    rows = [
-        (_head(export.export_id), _state("missing"), _cell("Reason", f"{export.error}: {export.reason}"))
-        for export in state.latest.missing
-    ]
-    rows += [
-        (_head(export.export_id), _state("suspect"), _cell("Reason", state.suspect_reasons.get(export.export_id, "")))
-        for export in state.latest.manifest.suspects
-    ]
-    if not rows:
-        return ""
-    table = _table("problems", ("Export", "State", "Reason"), rows[:_MAX_PROBLEMS_LISTED])
-    if len(rows) > _MAX_PROBLEMS_LISTED:
-        more = len(rows) - _MAX_PROBLEMS_LISTED
-        table += f'<p class="soft">{more:,} more are listed in {escape(state.latest.manifest_key)}.</p>'
-    return _section("Missing and suspect exports", "problems", table)
+    def _cost(self, counts: RunCounts) -> str:
+        usd = estimated_usd(counts)
+        return self.texts.cost.format(usd=f"{usd:.2f}" if usd >= 1 else f"{usd:.2g}")
 
+    def _size(self, counts: RunCounts) -> str:
+        return self.texts.archived_size.format(rows=f"{counts.rows:,}", size=format_bytes(counts.bytes))
 
-def _exports(state: ReportState) -> str:
-    missing = _missing(state)
-    return "\n".join(_source(name, histories, missing) for name, histories in _by_source(state.histories).items())
+    def _changes_tile(self) -> str:
+        texts, changes = self.texts, self.state.changes
+        total = sum(changes.of_run.values(), Counter())
+        summary = texts.changes_summary.format(applied=f"{total['applied']:,}", rejected=f"{total['rejected']:,}")
+        period = texts.changes_since if changes.run_since else texts.changes_period.format(days=changes.days)
+        text = summary if total["applied"] or total["rejected"] else texts.no_changes
+        return escape(text) + _small(period)
+
+    def _verification(self) -> str:
+        record, texts = self.state.verification, self.texts
+        if record is None:
+            return f'<span class="soft">{escape(texts.never)}</span>'
+        kind, text = "ok", texts.verified.format(count=f"{record.exports:,}")
+        if record.damaged:
+            kind, text = "missing", self._objects_count(record.damaged)
+        elif record.unchecked:
+            kind, text = "suspect", texts.unchecked.format(count=f"{record.unchecked:,}")
+        time = self._stacked_time(datetime.fromisoformat(record.at))
+        return f'<span class="{kind}">{escape(text)}</span><small class="soft">{time}</small>'
+
+    def _problems(self) -> str:
+        latest, texts = self.state.latest, self.texts
+        if latest is None:
+            return ""
+        reasons = self.state.suspect_reasons
+        problems = [("missing", export.export_id, f"{export.error}: {export.reason}") for export in latest.missing]
+        suspects = latest.manifest.suspects
+        problems += [("suspect", export.export_id, reasons.get(export.export_id, "")) for export in suspects]
+        if not problems:
+            return ""
+        # The reasons are messages of Meibo, which are in English.
+        rows = [
+            (escape(export_id), self._state(kind), f'<span lang="en">{escape(reason)}</span>')
+            for kind, export_id, reason in problems[:_MAX_PROBLEMS_LISTED]
+        ]
+        columns = (Column(texts.export), Column(texts.state), Column(texts.reason))
+        html = self._table(texts.problems, columns, rows)
+        if len(problems) > _MAX_PROBLEMS_LISTED:
+            more = f"{len(problems) - _MAX_PROBLEMS_LISTED:,}"
+            html += note(texts.more_problems.format(count=more, key=latest.manifest_key))
+        return section(texts.problems, "problems", html)
+
+    def _exports(self) -> str:
+        missing = self._missing()
+        sources = _by_source(self.state.histories)
+        return "\n".join(self._source(name, histories, missing) for name, histories in sources.items())
+
+    def _source(self, name: str, histories: Sequence[ExportHistory], missing: Collection[str]) -> str:
+        texts = self.texts
+        rows = []
+        for history in histories:
+            latest, address = history.latest, history.address
+            rows.append(
+                (
+                    escape(f"{address.dataset} · {address.format} · {address.scope}"),
+                    self._state("missing" if address.export_id in missing else latest.verdict),
+                    self._stacked_time(run_moment(latest.folder.run_id)),
+                    escape(texts.not_counted if latest.rows is None else f"{latest.rows:,}"),
+                    self._chart(history.rows, texts.rows_of.format(export=address.export_id)),
+                    format_bytes(latest.bytes),
+                    self._chart(history.bytes, texts.bytes_of.format(export=address.export_id)),
+                )
+            )
+        columns = (
+            Column(texts.export),
+            Column(texts.state),
+            Column(texts.latest, "time"),
+            Column(texts.rows, "number"),
+            Column(texts.rows_over_time),
+            Column(texts.size, "number"),
+            Column(texts.size_over_time),
+        )
+        title = texts.source_title.format(name=name, provider=provider_title(histories[0].address.provider))
+        return section(title, f"source {name}", self._table(texts.exports_of.format(name=name), columns, rows))
+
+    def _chart(self, values: Sequence[int], name: str) -> str:
+        if not values:
+            return ""
+        label = self.texts.chart.format(
+            name=name,
+            first=f"{values[0]:,}",
+            last=f"{values[-1]:,}",
+            count=len(values),
+            lowest=f"{min(values):,}",
+            highest=f"{max(values):,}",
+        )
+        return charts.line(values, label)
+
+    def _sources(self) -> str:
+        texts, missing = self.texts, self._missing()
+        rows = []
+        for name, histories in _by_source(self.state.histories).items():
+            latest = [history.latest for history in histories]
+            lacking = any(export.export_id in missing for export in latest)
+            suspect = any(export.verdict == "suspect" and export.export_id not in missing for export in latest)
+            provider = provider_title(histories[0].address.provider)
+            rows.append(
+                (
+                    escape(texts.source_title.format(name=name, provider=provider)),
+                    self._state("missing" if lacking else "suspect" if suspect else "ok"),
+                    self._stacked_time(run_moment(max(export.folder.run_id for export in latest))),
+                    f"{len(latest):,}",
+                    f"{sum(export.rows or 0 for export in latest):,}",
+                    format_bytes(sum(export.bytes for export in latest)),
+                )
+            )
+        columns = (
+            Column(texts.source),
+            Column(texts.state),
+            Column(texts.latest, "time"),
+            Column(texts.export_count, "number"),
+            Column(texts.rows, "number"),
+            Column(texts.size, "number"),
+        )
+        return section(texts.sources, "sources", self._table(texts.sources, columns, rows))
+
+    def _missing(self) -> frozenset[str]:
+        latest = self.state.latest
+        return frozenset(export.export_id for export in (latest.missing if latest else ()))
+
+    def _runs(self) -> str:
+        if not self.state.runs:
+            return ""
+        texts = self.texts
+        names = (texts.archived, texts.missing, texts.suspect, texts.rows, texts.size)
+        columns = [Column(texts.run), Column(texts.state), Column(texts.time, "time"), Column(texts.duration, "number")]
+        columns += [Column(_capitalized(name), "number") for name in names]
+        rows = [self._run(run) for run in self.state.runs[:_RUNS_LISTED]]
+        notes = note(texts.charts_note.format(count=RUNS_SHOWN)) + note(texts.cost_note)
+        return section(texts.runs, "runs", self._table(texts.runs, columns, rows) + notes)
+
+    def _run(self, run: RunSummary) -> tuple[str, ...]:
+        counts, texts = run.counts, self.texts
+        is_incomplete = counts.missing > 0
+        return (
+            escape(run.run_id),
+            self._state("missing" if is_incomplete else "ok", texts.incomplete if is_incomplete else texts.complete),
+            self._stacked_time(run_moment(run.run_id)),
+            escape(self._duration(run.seconds)),
+            f"{counts.archived:,}",
+            f"{counts.missing:,}",
+            f"{counts.suspect:,}",
+            f"{counts.rows:,}",
+            format_bytes(counts.bytes),
+        )
+
+    def _changes(self) -> Iterable[str]:
+        texts, changes = self.texts, self.state.changes
+        days = texts.changes_of_days.format(days=changes.days)
+        for title, name, outcomes in (
+            (texts.changes_of_run, "changes of the run", changes.of_run if changes.run_since else {}),
+            (days, "changes", changes.outcomes),
+        ):
+            if outcomes:
+                html = self._changes_table(title, outcomes)
+                yield section(title, name, html + (note(texts.changes_note) if changes.more else ""))
+
+    def _changes_table(self, title: str, outcomes: Mapping[str, Counter[str]]) -> str:
+        kinds = {"applied": self.texts.applied, "rejected": self.texts.rejected, "dry_run": self.texts.dry_run}
+        columns = [Column(self.texts.source), *(Column(name, "number") for name in kinds.values())]
+        rows = [
+            (escape(source), *(f"{counts[kind]:,}" for kind in kinds)) for source, counts in sorted(outcomes.items())
+        ]
+        return self._table(title, columns, rows)
+
+    def _table(self, caption: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
+        return table(caption, self.texts.table.format(name=caption), columns, rows)
+
+    def _state(self, kind: str, text: str | None = None) -> str:
+        names = {"ok": self.texts.ok, "missing": self.texts.missing, "suspect": self.texts.suspect}
+        mark = f'<span aria-hidden="true">{_MARKS[kind]}</span>'
+        return f'<span class="state {kind}">{mark} {escape(text or names[kind])}</span>'
+
+    def _exports_count(self, count: int) -> str:
+        return (self.texts.exports_one if count == 1 else self.texts.exports).format(count=f"{count:,}")
+
+    def _objects_count(self, count: int) -> str:
+        return (self.texts.objects_one if count == 1 else self.texts.objects).format(count=f"{count:,}")
+
+    def _duration(self, seconds: int) -> str:
+        texts = self.texts
+        minutes, seconds = divmod(seconds, 60)
+        hours, minutes = divmod(minutes, 60)
+        parts = ((hours, texts.hours), (minutes, texts.minutes), (seconds, texts.seconds))
+        return " ".join(text.format(count=count) for count, text in parts if count) or texts.seconds.format(count=0)
+
+    def _stacked_time(self, moment: datetime) -> str:
+        """Return a time in the time zone of the page, with UTC in a second line."""
+        return self._element(moment, "<small>{}</small>")
+
+    def _inline_time(self, moment: datetime) -> str:
+        return self._element(moment, " ({})")
+
+    def _element(self, moment: datetime, form: str) -> str:
+        local, utc = _text(moment.astimezone(self.zone)), _text(moment.astimezone(UTC))
+        text = utc if local == utc else f"{local}{form.format(utc)}"
+        return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{text}</time>'
+
+    def _zone_names(self) -> str:
+        return "UTC" if str(self.zone) == "UTC" else self.texts.zones.format(zone=self.zone)
 
 
 def _by_source(histories: Iterable[ExportHistory]) -> Mapping[str, list[ExportHistory]]:
@@ -145,135 +343,15 @@ def _by_source(histories: Iterable[ExportHistory]) -> Mapping[str, list[ExportHi
     return sources
 
 
-def _source(name: str, histories: Sequence[ExportHistory], missing: Collection[str]) -> str:
-    rows = []
-    for history in histories:
-        latest, address = history.latest, history.address
-        rows.append(
-            (
-                _head(f"{address.dataset} · {address.format} · {address.scope}"),
-                _state("missing" if address.export_id in missing else latest.verdict),
-                _raw("Latest", _time(run_moment(latest.folder.run_id))),
-                _number("Rows", "not counted" if latest.rows is None else f"{latest.rows:,}"),
-                _raw("Rows over time", charts.line(history.rows, f"rows of {address.export_id}")),
-                _number("Size", format_bytes(latest.bytes)),
-                _raw("Size over time", charts.line(history.bytes, f"bytes of {address.export_id}")),
-            )
-        )
-    title = provider_title(histories[0].address.provider)
-    names = ("Export", "State", "Latest", "Rows", "Rows over time", "Size", "Size over time")
-    return _section(f"{name} ({title})", f"source {name}", _table(f"exports of {name}", names, rows))
+def _small(text: str) -> str:
+    return f'<small class="soft">{escape(text)}</small>'
 
 
-def _sources(state: ReportState) -> str:
-    missing = _missing(state)
-    rows = []
-    for name, histories in _by_source(state.histories).items():
-        latest = [history.latest for history in histories]
-        lacking = sum(export.export_id in missing for export in latest)
-        suspect = sum(export.verdict == "suspect" and export.export_id not in missing for export in latest)
-        rows.append(
-            (
-                _head(f"{name} ({provider_title(histories[0].address.provider)})"),
-                _state("missing" if lacking else "suspect" if suspect else "ok"),
-                _raw("Latest", _time(run_moment(max(export.folder.run_id for export in latest)))),
-                _number("Exports", f"{len(latest):,}"),
-                _number("Rows", f"{sum(export.rows or 0 for export in latest):,}"),
-                _number("Size", format_bytes(sum(export.bytes for export in latest))),
-            )
-        )
-    names = ("Source", "State", "Latest", "Exports", "Rows", "Size")
-    return _section("Sources", "sources", _table("sources", names, rows))
+def _text(moment: datetime) -> str:
+    # Zones without an abbreviation have a name such as "+07".
+    zone = moment.tzname() or ""
+    return f"{moment:%Y-%m-%d %H:%M} {zone if zone.isalpha() else f'UTC{zone}'}"
 
 
-def _missing(state: ReportState) -> frozenset[str]:
-    return frozenset(export.export_id for export in (state.latest.missing if state.latest else ()))
-
-
-def _runs(state: ReportState) -> str:
-    if not state.runs:
-        return ""
-    rows = [_run(run) for run in state.runs[:_RUNS_LISTED]]
-    note = f'<p class="soft">The charts show up to {RUNS_SHOWN} runs.</p>'
-    names = ("Run", "State", "Time", "Duration", "Archived", "Missing", "Suspect", "Rows", "Size")
-    return _section("Latest runs", "runs", _table("latest runs", names, rows) + note)
-
-
-def _run(run: RunSummary) -> tuple[str, ...]:
-    counts = run.counts
-    return (
-        _head(run.run_id),
-        _state("missing" if counts.missing else "ok", "incomplete" if counts.missing else "complete"),
-        _raw("Time", _time(run_moment(run.run_id))),
-        _number("Duration", format_duration(run.seconds)),
-        _number("Archived", f"{counts.archived:,}"),
-        _number("Missing", f"{counts.missing:,}"),
-        _number("Suspect", f"{counts.suspect:,}"),
-        _number("Rows", f"{counts.rows:,}"),
-        _number("Size", format_bytes(counts.bytes)),
-    )
-
-
-def _changes(state: ReportState) -> str:
-    changes = state.changes
-    if not changes.outcomes:
-        return ""
-    rows = [
-        (
-            _head(source),
-            _number("Applied", f"{counts['applied']:,}"),
-            _number("Rejected", f"{counts['rejected']:,}"),
-            _number("Dry run", f"{counts['dry_run']:,}"),
-        )
-        for source, counts in sorted(changes.outcomes.items())
-    ]
-    note = "Not all outcomes are counted; the newest of each source are counted first."
-    more = f'<p class="soft">{note}</p>' if changes.more else ""
-    table = _table("membership changes by outcome", ("Source", "Applied", "Rejected", "Dry run"), rows)
-    return _section(f"Membership changes of the last {changes.days} days", "changes", table + more)
-
-
-def _section(title: str, name: str, inner: str) -> str:
-    identity = "".join(character if character.isalnum() else "-" for character in name)
-    return f'<section aria-labelledby="{identity}"><h2 id="{identity}">{escape(title)}</h2>{inner}</section>'
-
-
-def _table(caption: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(
-        f'<th scope="col"{" class=number" if name in _NUMBERS else ""}>{escape(name)}</th>' for name in names
-    )
-    body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    # A region that scrolls must be reachable by keyboard.
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="Table: {escape(caption)}"><table class="cards">'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _head(text: str) -> str:
-    return f'<th scope="row">{escape(text)}</th>'
-
-
-def _cell(name: str, text: str) -> str:
-    return _raw(name, f"<span>{escape(text)}</span>")
-
-
-def _raw(name: str, html: str) -> str:
-    return f'<td data-name="{escape(name)}">{html}</td>'
-
-
-def _number(name: str, text: str) -> str:
-    return f'<td class="number" data-name="{escape(name)}">{escape(text)}</td>'
-
-
-def _state(kind: str, text: str | None = None) -> str:
-    mark = f'<span aria-hidden="true">{_MARKS[kind]}</span>'
-    return f'<td data-name="State"><span class="state {kind}">{mark} {escape(text or kind)}</span></td>'
-
-
-def _date(moment: datetime) -> str:
-    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d} <small>{moment:%H:%M} UTC</small></time>'
-
-
-def _time(moment: datetime) -> str:
-    return f'<time datetime="{moment:%Y-%m-%dT%H:%M:%SZ}">{moment:%Y-%m-%d %H:%M} UTC</time>'
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -47,10 +47,16 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class ChangeSummary:
-    """Outcomes of membership changes, by source."""
+    """Outcomes of membership changes by source, of the last days and of the latest run.
+
+    ``of_run`` are the outcomes since ``run_since``, the scheduled time of the previous run. Without a previous run,
+    they are those of the last days. ``more`` is true if not all outcomes are counted.
+    """
 
     days: int
     outcomes: Mapping[str, Counter[str]]
+    of_run: Mapping[str, Counter[str]] = field(default_factory=dict)
+    run_since: datetime | None = None
     more: bool = False
 
 
@@ -100,7 +106,8 @@ def gather(archive: ArchiveReader, now: datetime) -> ReportState:
                 summaries.append(RunSummary(run.run_id, _seconds(run), RunCounts.of(run.exports, run.missing)))
                 for export in run.exports:
                     builders.setdefault(export.folder.address, _HistoryBuilder(export)).add(export)
-        changes = _changes(archive, now, pool)
+        previous = run_moment(summaries[1].run_id) if len(summaries) > 1 else None
+        changes = _changes(archive, now, previous, pool)
         suspects = latest.manifest.suspects if latest else ()
         reasons = list(pool.map(lambda export: suspect_reason(archive, export), suspects))
     histories = [
@@ -126,16 +133,21 @@ def _seconds(run: Run) -> int:
     return max(int((finished - run_moment(run.run_id)).total_seconds()), 0)
 
 
-def _changes(archive: ArchiveReader, now: datetime, pool: ThreadPoolExecutor) -> ChangeSummary:
+def _changes(archive: ArchiveReader, now: datetime, since: datetime | None, pool: ThreadPoolExecutor) -> ChangeSummary:
     keys = list(islice(_records(archive, now), MAX_RECORDS + 1))
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
+    of_run: dict[str, Counter[str]] = defaultdict(Counter)
     for key, body in zip(keys[:MAX_RECORDS], pool.map(archive.read, keys[:MAX_RECORDS]), strict=True):
         try:
             records = parse_records(body or b"", key)
         except ArchiveConflictError:
             continue
-        outcomes[outcomes_source(key)].update(record.outcome.kind for record in records)
-    return ChangeSummary(CHANGE_DAYS, outcomes, more=len(keys) > MAX_RECORDS)
+        source = outcomes_source(key)
+        outcomes[source].update(record.outcome.kind for record in records)
+        recent = [record.outcome.kind for record in records if since is None or record.outcome.at >= since]
+        if recent:
+            of_run[source].update(recent)
+    return ChangeSummary(CHANGE_DAYS, outcomes, of_run, since, more=len(keys) > MAX_RECORDS)
 
 
 def _records(archive: ArchiveReader, now: datetime) -> Iterator[str]:
