@@ -32,3 +32,11 @@ def format_age(seconds: int) -> str:
         if seconds >= length:
             return f"{seconds // length} {unit}"
     return "now"
+
+
+def format_duration(seconds: int) -> str:
+    """Return a duration in hours, minutes and seconds, without the units that are 0."""
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
+    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"

@@ -148,6 +148,10 @@ class HttpTransport:
         self._busy = busy
         self._concurrency_limiter = ConcurrencyLimiter(connections)
 
+    def close(self) -> None:
+        """Close the idle connections of the session."""
+        self._session.close()
+
     def send(self, request: ProviderRequest) -> ProviderResponse:
         """Return the first response that is not "busy", raising ProviderBusyError if the time is too short."""
         response, body = self._repeat(request, stream=False)

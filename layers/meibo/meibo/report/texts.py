@@ -12,7 +12,7 @@ from meibo.settings import ReportLanguage
 class Texts:
     """The texts of one language.
 
-    Names in braces are placeholders. A text whose name ends in ``_one`` is used for the number 1.
+    Names in braces are placeholders. Fields whose names end in ``_one`` are used for the number 1.
     """
 
     # The state of the archive

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from meibo.providers.base import ProviderContext
 
 # Auth0 documents 1 MB for requests. Responses (100 organizations with branding and metadata) may be larger.
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+# A client has a connection and up to 2 MiB of certificates. More clients than this are not in use at the same time.
+MAX_CLIENTS: Final = 32
 
 
 class Auth0Client:
@@ -65,6 +68,10 @@ class Auth0Client:
         self.rate_limiter = self._transport.rate_limiter
         self._read_credentials = read_credentials
         self._token: TokenSource | None = None
+
+    def close(self) -> None:
+        """Close the idle connection of the client. A request that is in progress is completed."""
+        self._transport.close()
 
     def authenticate(self) -> None:
         """Request an access token, unless the client has a valid token."""
@@ -170,37 +177,47 @@ class Auth0Client:
 
 
 class ClientPool:
-    """One client per tenant, secret and thread, cached with its token for the life of the process."""
+    """One client per tenant, secret and thread, cached with its token.
+
+    The least recently used clients are closed if there are more than MAX_CLIENTS.
+    """
 
     def __init__(self) -> None:
-        self._clients: dict[tuple[str, str | None, str, int, int], Auth0Client] = {}
+        self._clients: OrderedDict[tuple[str, str | None, str, int, int], Auth0Client] = OrderedDict()
+        self._lock = threading.Lock()
 
     def client(self, domain: str, secret: str, context: ProviderContext, *, audience: str | None = None) -> Auth0Client:
         """Return the client of a tenant for the calling thread and the current invocation."""
         # Exports and changes have different headroom. In Lambda they run in separate processes; locally they share one
         # process.
         key = (domain, audience, secret, context.headroom, threading.get_ident())
-        client = self._clients.get(key)
-        if client is None:
+        with self._lock:
+            client = self._clients.get(key)
+            if client is None:
 
-            def read_credentials() -> Auth0Credentials:
-                return Auth0Credentials.from_secret(context.read_secret(secret))
+                def read_credentials() -> Auth0Credentials:
+                    return Auth0Credentials.from_secret(context.read_secret(secret))
 
-            client = self._clients[key] = Auth0Client(
-                domain,
-                read_credentials,
-                # A client sends one request at a time.
-                session=context.new_session(1),
-                clock=context.clock,
-                headroom=context.headroom,
-                audience=audience,
-            )
+                client = self._clients[key] = Auth0Client(
+                    domain,
+                    read_credentials,
+                    # A client sends one request at a time.
+                    session=context.new_session(1),
+                    clock=context.clock,
+                    headroom=context.headroom,
+                    audience=audience,
+                )
+            self._clients.move_to_end(key)
+            unused = [self._clients.popitem(last=False)[1] for _ in range(len(self._clients) - MAX_CLIENTS)]
+        for evicted in unused:
+            evicted.close()
         client.rate_limiter.time_left = context.time_left
         return client
 
     def clear(self) -> None:
         """Remove all cached clients."""
-        self._clients.clear()
+        with self._lock:
+            self._clients.clear()
 
 
 # Shared by exports and membership changes.
