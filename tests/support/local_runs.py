@@ -7,12 +7,16 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from meibo.archive.storage import TEMPORARY_PREFIX
+from meibo.providers import clear_clients
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 
 ROOT = Path(__file__).parents[2]
@@ -102,10 +106,10 @@ class LocalRuns:
             **self.variables,
         }
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start ``meibo run`` in the folder."""
+    def start(self, *arguments: str, command: str = "run") -> subprocess.Popen[str]:
+        """Start a command of ``meibo`` in the folder."""
         return subprocess.Popen(  # noqa: S603  # a program of the tests
-            [sys.executable, "-c", _MAIN, "run", *arguments],
+            [sys.executable, "-c", _MAIN, command, *arguments],
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -113,9 +117,9 @@ class LocalRuns:
             text=True,
         )
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run ``meibo run`` to its end."""
-        with self.start(*arguments) as process:
+    def run(self, *arguments: str, command: str = "run") -> subprocess.CompletedProcess[str]:
+        """Run a command of ``meibo`` to its end."""
+        with self.start(*arguments, command=command) as process:
             output, errors = process.communicate(timeout=100)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
@@ -135,3 +139,21 @@ class LocalRuns:
 
     def temporary_files(self) -> list[Path]:
         return [path for path in self.archive.rglob(f"{TEMPORARY_PREFIX}*/*") if path.is_file()]
+
+
+@contextmanager
+def local_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]:
+    """Start a small tenant and a small domain, and make the folder the current folder, without an AWS account."""
+    tenant = SimulatedTenant("acme", users=300, organizations=6)
+    tenant.switches.polls_until_completed = 0
+    domain = SimulatedDomain("example", users=40)
+    for name in [name for name in os.environ if name.startswith(("AWS_", "MEIBO_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(folder)
+    with Simulators([tenant], [domain]) as simulators:
+        for name, value in simulators.environment().items():
+            monkeypatch.setenv(name, value)
+        yield LocalRuns(folder, simulators)
+    clear_clients()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,21 +26,20 @@ from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED,
 from meibo_cli.local_run import countdown
 from meibo_cli.sources import SOURCES_FILE, read_sources
 from meibo_cli.stack import StackChecks, find_stack
-from meibo_cli.terminal import json_text, printable
+from meibo_cli.terminal import escape_control_characters, json_text, printable
 
 SOURCE_SECONDS: Final = 60.0
 """Time for the checks of a source, including retries while the provider is busy."""
 
 Status = Literal["ok", "warning", "failed", "skipped"]
-# The mark of each status, its replacement on a terminal without Unicode, and its style.
-_MARKS: Final[Mapping[Status, tuple[str, str, str]]] = {
-    "ok": ("✓", "ok", "green"),
-    "warning": ("!", "warn", "yellow"),
-    "failed": ("✗", "FAIL", "red"),
-    "skipped": ("–", "skip", "dim"),
+# The mark of each status, and its replacement if the output cannot contain it.
+_MARKS: Final[Mapping[Status, tuple[str, str]]] = {
+    "ok": ("✓", "ok"),
+    "warning": ("!", "warn"),
+    "failed": ("✗", "FAIL"),
+    "skipped": ("–", "skip"),
 }
-# Without a terminal, nothing is wrapped.
-_UNLIMITED_WIDTH = 10_000
+_STYLES: Final[Mapping[Status, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 
 
 @dataclass(frozen=True)
@@ -179,18 +178,25 @@ def _progress(text: str) -> AbstractContextManager[Any]:
     return console.status(f"checking {printable(text)}") if console.is_terminal else nullcontext()
 
 
-def _print_group(group: Group, outcomes: Iterable[Outcome]) -> None:
+def _print_group(group: Group, outcomes: Sequence[Outcome]) -> None:
     console = Console(emoji=False, highlight=False)
+    column = 1 if console.options.ascii_only else 0
     if not console.is_terminal:
-        console.width = _UNLIMITED_WIDTH
+        # Without a terminal, nothing is wrapped.
+        width = max((len(outcome.check) for outcome in outcomes), default=0)
+        typer.echo(f"{group.subject} ({group.title})")
+        for outcome in outcomes:
+            mark = _MARKS[outcome.status][column].ljust(4 if column else 1)
+            typer.echo(escape_control_characters(f"{mark}  {outcome.check:{width}}  {outcome.detail}"))
+        typer.echo()
+        return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for outcome in outcomes:
-        mark, replacement, style = _MARKS[outcome.status]
-        text = replacement if console.options.ascii_only else mark
-        table.add_row(f"[{style}]{text}[/]", printable(outcome.check), printable(outcome.detail))
+        mark, style = _MARKS[outcome.status][column], _STYLES[outcome.status]
+        table.add_row(f"[{style}]{mark}[/]", printable(outcome.check), printable(outcome.detail))
     console.print(f"[bold]{printable(group.subject)}[/] ({printable(group.title)})")
     console.print(table)
     console.print()
@@ -207,4 +213,6 @@ def _print_summary(outcomes: list[Outcome], seconds: int) -> None:
     typer.echo(", ".join(parts))
     if any(outcome.requests for outcome in outcomes):
         requests = format_count(sum(outcome.requests for outcome in outcomes), "request")
-        typer.echo(f"expected run: {requests}, about {format_duration(seconds)}, and the time of export jobs")
+        typer.echo(
+            f"expected run: {requests}, about {format_duration(seconds)}, and the time in which files are created"
+        )

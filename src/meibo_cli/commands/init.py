@@ -154,14 +154,12 @@ class Interview:
 
 
 def _validate(sources: Sequence[Mapping[str, Any]]) -> None:
-    """Raise a ConfigurationError without the path of the source if the last of the sources is not valid."""
+    """Raise a ConfigurationError with the first fault of the last source if the sources are not valid."""
     try:
         parse_configuration(json.dumps({"sources": sources}))
     except ConfigurationError as error:
-        path = f"sources[{len(sources) - 1}]."
-        raise ConfigurationError(
-            str(error).removeprefix("the configuration is not valid: ").replace(path, "")
-        ) from None
+        fault = str(error).removeprefix("the configuration is not valid: ").partition("; ")[0]
+        raise ConfigurationError(fault.replace(f"sources[{len(sources) - 1}].", "")) from None
 
 
 def _one_of(text: str, choices: Mapping[str, Any]) -> str:

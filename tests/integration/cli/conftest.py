@@ -60,6 +60,14 @@ class CommandResult:
 Meibo = Callable[..., CommandResult]
 
 
+def invoke(*arguments: str, text: str | None = None) -> CommandResult:
+    """Run a command of ``meibo`` in this process, with a text as its standard input."""
+    result = CliRunner().invoke(app, list(arguments), input=text)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return CommandResult(result.exit_code, result.stdout, result.stderr)
+
+
 @pytest.fixture
 def meibo(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Meibo:
     """Run the command against the archive of the test, in an empty working folder."""
@@ -70,13 +78,7 @@ def meibo(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("MEIBO_ARCHIVE", location)
 
-    def run(*arguments: str) -> CommandResult:
-        result = CliRunner().invoke(app, list(arguments), catch_exceptions=True)
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return CommandResult(result.exit_code, result.stdout, result.stderr)
-
-    return run
+    return invoke
 
 
 @pytest.fixture

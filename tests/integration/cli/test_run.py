@@ -10,7 +10,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,16 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
-from typer.testing import CliRunner
 
 from meibo import aws
 from meibo.archive.keys import plan_key, run_id_of
 from meibo.archive.storage import FolderStorage
 from meibo.providers import clear_clients
 from meibo_cli.archive_folder import locked_folder
-from meibo_cli.main import app
 from meibo_local.caches import shared_clients
-from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 from meibo_simulators.faults import stall
-from tests.integration.cli.conftest import CommandResult
-from tests.support.local_runs import LocalRuns
+from tests.integration.cli.conftest import CommandResult, Meibo, invoke
+from tests.support.local_runs import LocalRuns, local_runs
 
 USERS = {"dataset": "users"}
 USERS_CSV = {"dataset": "users", "format": "csv"}
@@ -40,22 +37,8 @@ LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]:
-    tenant = SimulatedTenant("acme", users=300, organizations=6)
-    tenant.switches.polls_until_completed = 0
-    domain = SimulatedDomain("example", users=40)
-    for name in [name for name in os.environ if name.startswith(("AWS_", "MEIBO_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(tmp_path)
-    with Simulators([tenant], [domain]) as simulators:
-        for name, value in simulators.environment().items():
-            monkeypatch.setenv(name, value)
-        yield LocalRuns(tmp_path, simulators)
-    clear_clients()
-
-
-Meibo = Callable[..., CommandResult]
+    with local_runs(tmp_path, monkeypatch) as runs:
+        yield runs
 
 
 @pytest.fixture
@@ -64,10 +47,7 @@ def meibo(runs: LocalRuns) -> Meibo:
 
     def run(*arguments: str) -> CommandResult:
         clear_clients()
-        result = CliRunner().invoke(app, list(arguments))
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return CommandResult(result.exit_code, result.stdout, result.stderr)
+        return invoke(*arguments)
 
     return run
 
