@@ -61,7 +61,7 @@ Meibo = Callable[..., CommandResult]
 
 
 def invoke(*arguments: str, text: str | None = None) -> CommandResult:
-    """Run a command of ``meibo`` in this process, with a text as its standard input."""
+    """Run a command of ``meibo`` in this process, with a string as its standard input."""
     result = CliRunner().invoke(app, list(arguments), input=text)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
