@@ -104,7 +104,7 @@ class Interview:
 
     def _source(self) -> dict[str, Any]:
         setups = {known.name: known.setup for known in all_providers() if known.setup is not None}
-        name = self._answer("provider", "provider", None, lambda text: _one_of(text, setups))
+        name = self._answer(f"provider ({', '.join(setups)})", "provider", None, lambda text: _one_of(text, setups))
         setup = setups[name]
         question = f"{setup.endpoint}, such as {setup.endpoint_example}"
 
