@@ -97,7 +97,7 @@ def test_table_has_marks_and_is_not_wrapped_in_a_pipe(runs: LocalRuns, meibo: Me
     name = runs.tenant.domain
     lines = result.output.splitlines()
     assert lines[0] == "acme (Auth0)"
-    assert lines[1] == "✓  credentials                    client_id and client_secret"
+    assert lines[1] == "✓  credentials                     client_id and client_secret"
     assert lines[6] == (
         f"✗  read:organization_members       Auth0 ({name}) requires the OAuth scope read:organization_members for the"
         " dataset members; grant it to the application for the Management API"
