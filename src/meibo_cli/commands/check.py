@@ -86,8 +86,8 @@ def check(
                     "--sources and --stack exclude each other: the stack has its own configuration"
                 )
             if stack:
-                found = find_stack(stack)
-                stack_checks, parallel = StackChecks(found), int(found.parameter("MaxParallelExports"))
+                deployed = find_stack(stack)
+                stack_checks, parallel = StackChecks(deployed), int(deployed.parameter("MaxParallelExports"))
                 groups = _stack_groups(stack, stack_checks)
             else:
                 path = sources or Path(SOURCES_FILE)

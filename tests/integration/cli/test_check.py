@@ -386,10 +386,10 @@ def test_expiry_of_an_api_token_is_reported(runs: LocalRuns, meibo: Meibo, days:
     check = by_name(meibo("check", "--json"))["example: credentials"]
 
     assert check["status"] == status
-    expires = f"API token, the API token expires on {day}"
+    expires = f"API token that expires on {day}"
     details = {
         "ok": expires,
-        "warning": f"{expires}, replace it before that day, because later runs fail",
+        "warning": f"{expires}; replace it before that day, because later runs fail",
         "failed": (
             f"secret: the API token expired on {day}; create another in the administration of cybozu.com, and store it"
             " in the secret"

@@ -13,7 +13,6 @@ import pytest
 from moto import mock_aws
 from moto.cloudformation import parsing
 from moto.core.common_models import CloudFormationModel
-from moto.scheduler.models import scheduler_backends
 from moto.sns.models import sns_backends
 
 from meibo import aws
@@ -27,7 +26,7 @@ REGION = "ap-northeast-1"
 TOPIC = f"arn:aws:sns:{REGION}:123456789012:alarms"
 
 
-class Schedule(CloudFormationModel):  # type: ignore[misc]  # moto has no types
+class Schedule(CloudFormationModel):
     """A schedule, which moto's CloudFormation does not create."""
 
     def __init__(self, name: str) -> None:
@@ -43,14 +42,11 @@ class Schedule(CloudFormationModel):  # type: ignore[misc]  # moto has no types
 
     @classmethod
     def create_from_cloudformation_json(
-        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **_: Any
+        cls, resource_name: str, cloudformation_json: Any, *_: Any, **__: Any
     ) -> Schedule:
-        properties = cloudformation_json["Properties"]
-        scheduler_backends[account_id][region_name].create_schedule(
-            *(properties["Description"], None, properties["FlexibleTimeWindow"], None, None, resource_name),
-            *(properties["ScheduleExpression"], properties["ScheduleExpressionTimezone"], None, properties["State"]),
-            *({"Arn": "arn:aws:lambda:::function", "RoleArn": "arn:aws:iam::123456789012:role/schedule"}, None),
-        )
+        target = {"Arn": "arn:aws:lambda:::function", "RoleArn": "arn:aws:iam::123456789012:role/schedule"}
+        properties: dict[str, Any] = {**cloudformation_json["Properties"], "Name": resource_name, "Target": target}
+        boto3.client("scheduler").create_schedule(**properties)
         return cls(resource_name)
 
     def is_created(self) -> bool:
@@ -164,7 +160,9 @@ def test_every_fault_of_a_stack_is_reported(stack: DeployedStack) -> None:
     client.update_schedule(
         Name=schedule,
         State="DISABLED",
-        **{key: current[key] for key in ("ScheduleExpression", "FlexibleTimeWindow", "Target")},  # type: ignore[literal-required]  # keys of the response
+        ScheduleExpression=current["ScheduleExpression"],
+        FlexibleTimeWindow=current["FlexibleTimeWindow"],
+        Target=current["Target"],
     )
     boto3.client("secretsmanager").delete_secret(SecretId="meibo/acme", ForceDeleteWithoutRecovery=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -207,9 +208,7 @@ def test_interruption_leaves_nothing(init: Init, monkeypatch: pytest.MonkeyPatch
 
 
 def test_interruption_between_the_files_leaves_nothing(init: Init, monkeypatch: pytest.MonkeyPatch) -> None:
-    import meibo_cli.files as module  # noqa: PLC0415  # patched below
-
-    link = module.os.link
+    link = os.link
     calls = []
 
     def second_is_interrupted(*arguments: Any) -> None:
@@ -218,7 +217,7 @@ def test_interruption_between_the_files_leaves_nothing(init: Init, monkeypatch: 
             raise KeyboardInterrupt
         link(*arguments)
 
-    monkeypatch.setattr(module.os, "link", second_is_interrupted)
+    monkeypatch.setattr(os, "link", second_is_interrupted)
 
     result = init("--yes", "--provider", "auth0", "--domain", "acme.auth0.com")
 

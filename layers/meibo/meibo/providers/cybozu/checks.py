@@ -80,32 +80,27 @@ class DomainChecks:
         return self._client
 
     def _check_credentials(self) -> CheckResult:
-        credentials = self._credentials()
-        parts = ["login and password" if credentials.api_token is None else "API token"]
+        credentials, now = self._credentials(), datetime.now(UTC)
+        parts: list[tuple[str, datetime | None]] = [("login and password", None)]
+        if credentials.api_token is not None:
+            parts = [("API token", token_expiry(credentials.api_token))]
         if credentials.basic_user is not None:
-            parts.append("Basic credentials")
+            parts.append(("Basic credentials", None))
         if credentials.certificate is not None:
             credentials.certificate.check_validity()
-            parts.append("client certificate")
-        expiries = {
-            "the API token": token_expiry(credentials.api_token or ""),
-            "the client certificate": credentials.certificate.not_after if credentials.certificate else None,
-        }
-        expires_soon = False
-        for name, expiry in expiries.items():
-            if expiry is None:
-                continue
-            now = datetime.now(UTC)
-            if expiry <= now:
+            parts.append(("client certificate", credentials.certificate.not_after))
+        for name, expiry in parts:
+            if expiry is not None and expiry <= now:
                 raise CredentialsRefusedError(
-                    f"secret: {name} expired on {expiry:%Y-%m-%d}; create another in the administration of cybozu.com,"
-                    " and store it in the secret"
+                    f"secret: the {name} expired on {expiry:%Y-%m-%d}; create another in the administration of"
+                    " cybozu.com, and store it in the secret"
                 )
-            expires_soon |= expiry - now < EXPIRES_SOON
-            parts.append(f"{name} expires on {expiry:%Y-%m-%d}")
-        if expires_soon:
-            parts.append("replace it before that day, because later runs fail")
-        return CheckResult(detail=", ".join(parts), warning=expires_soon)
+        detail = ", ".join(
+            name if expiry is None else f"{name} that expires on {expiry:%Y-%m-%d}" for name, expiry in parts
+        )
+        if all(expiry is None or expiry - now >= EXPIRES_SOON for _, expiry in parts):
+            return CheckResult(detail=detail)
+        return CheckResult(detail=f"{detail}; replace it before that day, because later runs fail", warning=True)
 
     def _check_connection(self, session: requests.Session) -> CheckResult:
         try:
@@ -125,7 +120,7 @@ class DomainChecks:
         # Of the files, the titles are the smallest. Only the beginning is read.
         client = self._open(session)
         self._latency.measure(lambda: next(client.stream_csv("titles"), b""))
-        return CheckResult(detail="allowed for this login")
+        return CheckResult(detail="readable with these credentials")
 
     def _check_selection(self, session: requests.Session, export: CybozuUsersExport) -> CheckResult:
         name, values = ("ids", export.ids) if export.ids else ("codes", export.codes)
@@ -136,8 +131,8 @@ class DomainChecks:
         if count < expected:
             # The codes are login names, so the message does not contain them.
             raise RequestRefusedError(
-                f"{client.name}: expected a user for each of the"
-                f" {expected} configured {name}, found {count}; correct {name} in the configuration"
+                f"{client.name}: expected a user for each of the {expected} configured {name}, found {count}; correct"
+                f" {name} in the configuration"
             )
         return CheckResult(detail=f"all {format_count(count, 'user')} exist")
 
