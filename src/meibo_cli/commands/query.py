@@ -60,7 +60,8 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Query all runs in SQL. The tables are auth0_users, auth0_organizations, auth0_members and cybozu_users.
+    """Query all runs in SQL. The tables are auth0_users, auth0_organizations, auth0_members, auth0_roles,
+    auth0_role_members and cybozu_users.
 
     Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read files of the archive only.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException
 
-from meibo_simulators.auth0 import organization_routes, user_routes
+from meibo_simulators.auth0 import organization_routes, role_routes, user_routes
 from meibo_simulators.auth0.errors import ApiError, OAuthError
 from meibo_simulators.auth0.routing import json_response, read_body
 from meibo_simulators.auth0.tenant import SimulatedTenant
@@ -31,5 +31,6 @@ def tenant_application(tenant: SimulatedTenant) -> Flask:
         return json_response(tenant.tokens.issue(form if isinstance(form, dict) else {}), headers=headers)
 
     organization_routes.endpoints.register(app, tenant)
+    role_routes.endpoints.register(app, tenant)
     user_routes.endpoints.register(app, tenant)
     return app

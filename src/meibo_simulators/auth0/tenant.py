@@ -11,6 +11,7 @@ from meibo_simulators.auth0.export_files import ExportFile, Files
 from meibo_simulators.auth0.jobs import Jobs
 from meibo_simulators.auth0.organizations import MEMBER_FIELDS, Invitations, Memberships, Organizations
 from meibo_simulators.auth0.ratelimit import RateLimits
+from meibo_simulators.auth0.roles import Roles
 from meibo_simulators.auth0.switches import Switches
 from meibo_simulators.auth0.tokens import Client, Tokens, key_pair
 from meibo_simulators.site import Site
@@ -69,6 +70,7 @@ class SimulatedTenant(Site):
         self.organizations = Organizations(
             self.directory, self.switches, self.now, self.new_id, count=organizations, members=members
         )
+        self.roles = Roles(self.directory, list(self.organizations.roles))
         self.memberships = Memberships(self.organizations)
         self.invitations = Invitations(self.now, self.new_id)
         self.tokens = Tokens(self, self.switches)

@@ -1,4 +1,4 @@
-"""The endpoints of users, of the tenant's roles and connections, and of export and import jobs."""
+"""The endpoints of users, of connections, and of export and import jobs."""
 
 from __future__ import annotations
 
@@ -93,12 +93,6 @@ def list_organizations_of_user(call: Call) -> Any:
     organizations = page.of(rows)
     # Recorded: the total of a page past the end is 0.
     return page.body("organizations", organizations, len(rows) if organizations else 0)
-
-
-@endpoints.add("GET", "/roles", "read:roles")
-def list_roles(call: Call) -> Any:
-    page, rows = call.page, list(call.tenant.organizations.roles.values())
-    return page.body("roles", page.of(rows), len(rows))
 
 
 @endpoints.add("GET", "/connections", "read:connections", limit="connections")

@@ -44,6 +44,32 @@ def by_dataset(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {export["export_id"].split("/")[1]: export for export in manifest["exports"]}
 
 
+def test_archived_roles_and_their_users_match_the_tenant(system: System) -> None:
+    system.configure(system.auth0_source({"dataset": "roles"}, {"dataset": "role_members"}))
+    tenant = system.tenant
+    first, second, *_ = sorted(tenant.organizations.roles)
+    tenant.roles.assign(first, [tenant.directory.user_id(number) for number in range(250)])
+    tenant.roles.vanished.add(second)
+
+    manifest = system.run()
+
+    assert manifest["complete"] is True
+    exports = by_dataset(manifest)
+    expected = {role_id: tenant.organizations.roles[role_id] for role_id in sorted(tenant.organizations.roles)}
+    del expected[second]
+    assert lines(system, exports["roles"]) == [
+        {**body, "permissions": tenant.roles.permissions(role_id)} for role_id, body in expected.items()
+    ]
+    assert lines(system, exports["role_members"]) == [
+        {"role_id": role_id, **user} for role_id in expected for user in tenant.roles.users(role_id)
+    ]
+    for dataset in ("roles", "role_members"):
+        content = json.loads(system.aws.read(exports[dataset]["manifest_key"]))["content"]
+        assert content["roles"] == len(expected)
+        assert content["skipped_roles"] == {"count": 1, "ids": [second]}
+        assert content.get("assignments") == ("direct" if dataset == "role_members" else None)
+
+
 def test_archived_organizations_and_members_match_the_tenant(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "organizations"}, {"dataset": "members"}))
 
@@ -69,7 +95,7 @@ def test_archived_organizations_and_members_match_the_tenant(system: System) -> 
         roles = system.tenant.organizations.member_roles(row["organization_id"], row["user_id"])
         assert [role["id"] for role in row.get("roles", [])] == roles
     own = system.aws.read_json(exports["members"]["manifest_key"])
-    assert own["content"]["roles"] == {"included": "yes"}
+    assert own["content"]["roles"] == {"included": "yes", "assignments": "direct"}
     assert own["job"] is None
     assert own["content"]["rows"] == len(members)
 

@@ -151,7 +151,7 @@ def test_members_of_ten_thousand_organizations_finish_under_the_essentials_limit
         for organization_id, user_ids in long_export.tenant.memberships.items()
         for user_id in user_ids
     }
-    assert manifest["content"]["roles"] == {"included": "yes"}
+    assert manifest["content"]["roles"] == {"included": "yes", "assignments": "direct"}
     assert 35 <= long_export.minutes <= 50
     assert long_export.tenant.limits.refused == 0
 

@@ -321,7 +321,10 @@ def test_skipped_organizations_of_all_parts_are_counted_and_named() -> None:
 
 
 def test_notes_state_whether_members_include_roles() -> None:
-    assert CollectorHarness(MemoryTenant(5)).collected().notes()["roles"] == {"included": "yes"}
+    assert CollectorHarness(MemoryTenant(5)).collected().notes()["roles"] == {
+        "included": "yes",
+        "assignments": "direct",
+    }
     assert CollectorHarness(MemoryTenant(5, roles=False)).collected().notes()["roles"] == {
         "included": "no",
         "reason": "the token does not have the OAuth scope read:organization_member_roles",

@@ -256,14 +256,14 @@ class Collected:
         return concatenate_parts(self.storage, self.parts)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return the counts and the ids of skipped organizations for the manifest."""
+        """Return the counts and the ids of skipped organizations or roles for the manifest."""
         last = self.parts[-1]
-        skipped = [organization_id for part in self.parts for organization_id in part.skipped]
+        skipped = [unit_id for part in self.parts for unit_id in part.skipped]
         return {
             "parts": len(self.parts),
-            "organizations": last.totals.organizations,
-            # Organizations that were deleted after they were listed and before they were read.
-            "skipped_organizations": {"count": len(skipped), "ids": skipped},
+            self.pages.unit: last.totals.organizations,
+            # Deleted after they were listed and before they were read.
+            f"skipped_{self.pages.unit}": {"count": len(skipped), "ids": skipped},
             **self.pages.notes(last.position),
         }
 

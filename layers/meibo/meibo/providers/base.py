@@ -102,8 +102,8 @@ class ByteStream(ExportSource):
 class PageResult:
     """The result of one request: rows as lines of NDJSON, and the position after them as a JSON object.
 
-    ``finished`` is the id of an organization that was read completely, ``skipped`` the id of an organization
-    that was deleted in the meantime.
+    ``finished`` is the id of an organization or a role that was read completely, ``skipped`` the id of one that was
+    deleted in the meantime.
     """
 
     lines: tuple[bytes, ...] = field(repr=False)
@@ -113,7 +113,12 @@ class PageResult:
 
 
 class Pages(ABC):
-    """Rows that are read request by request, over several invocations if the provider's rate limits require it."""
+    """Rows that are read request by request, over several invocations if the provider's rate limits require it.
+
+    ``unit`` is the plural of what is finished or skipped in a PageResult.
+    """
+
+    unit: ClassVar[str] = "organizations"
 
     @abstractmethod
     def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:

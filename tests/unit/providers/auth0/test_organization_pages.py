@@ -270,7 +270,8 @@ def test_lines_contain_non_ascii_characters_unescaped() -> None:
 def test_unknown_dataset_is_rejected() -> None:
     request = ExportRequest(dataset="titles", format="ndjson", scope="all", endpoint="acme.test", secret="meibo/acme")
 
-    with pytest.raises(EventError, match="expected 'users' or 'organizations' or 'members' for Auth0, got 'titles'"):
+    names = "'users' or 'organizations' or 'members' or 'roles' or 'role_members'"
+    with pytest.raises(EventError, match=f"expected {names} for Auth0, got 'titles'"):
         provider("auth0").open_source(request, None, ProviderContext(lambda: 900.0))
 
 

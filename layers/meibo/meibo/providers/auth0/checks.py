@@ -16,7 +16,7 @@ from meibo.errors import RequestRefusedError, ScopeMissingError
 from meibo.formatting import format_count
 from meibo.http.transport import Parameters, check_connection, is_id, segment
 from meibo.providers.auth0.client import Auth0Client, clients
-from meibo.providers.auth0.configuration import Auth0UsersExport
+from meibo.providers.auth0.configuration import Auth0RoleMembersExport, Auth0RolesExport, Auth0UsersExport
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo.providers.auth0.organizations import (
@@ -28,6 +28,7 @@ from meibo.providers.auth0.organizations import (
     ROLES_SCOPE,
     OrganizationApi,
 )
+from meibo.providers.auth0.role_pages import ROLE_MEMBERS_SCOPE, TENANT_ROLES_SCOPE
 from meibo.providers.base import ProviderContext
 from meibo.providers.checks import CONNECTION, CREDENTIALS, EXPECTED_RUN, Check, CheckResult, Latency, expected_run
 
@@ -41,6 +42,8 @@ REQUIRED_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
     "users": (USERS_SCOPE,),
     "organizations": (ORGANIZATIONS_SCOPE, ENABLED_CONNECTIONS_SCOPE),
     "members": (ORGANIZATIONS_SCOPE, MEMBERS_SCOPE),
+    "roles": (TENANT_ROLES_SCOPE,),
+    "role_members": (TENANT_ROLES_SCOPE, ROLE_MEMBERS_SCOPE),
 }
 OPTIONAL_SCOPES: Final[Mapping[str, str]] = {"members": ROLES_SCOPE}
 
@@ -71,6 +74,7 @@ _REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
         "members",
         (("take", "1"), ("fields", FIELDS_WITH_ROLES), ("include_fields", "true")),
     ),
+    TENANT_ROLES_SCOPE: _ScopeRequest("roles", "roles", _WITH_TOTAL, "role"),
 }
 # Auth0 checks the OAuth scope before it looks up the organization, so an unknown id is sufficient for an empty tenant.
 UNKNOWN_ORGANIZATION: Final = "org_0000000000000000"
@@ -88,7 +92,7 @@ class TenantChecks:
         self._source = source
         self._context = context
         self._latency = Latency()
-        self._organizations = 0
+        self._organizations = self._roles = 0
         self._organization_id = UNKNOWN_ORGANIZATION
 
     def checks(self) -> Iterator[Check]:
@@ -171,6 +175,8 @@ class TenantChecks:
             if not error.is_missing or path == request.path:
                 raise
         total = _total(document)
+        if scope == TENANT_ROLES_SCOPE:
+            self._roles = total or 0
         if scope == ORGANIZATIONS_SCOPE:
             rows = self._client.rows(document, "organizations", "the list of organizations")
             if rows and is_id(rows[0].get("id")):
@@ -231,6 +237,8 @@ class TenantChecks:
                 jobs += 1
                 buckets["jobs"] += REQUESTS_PER_JOB
                 buckets["enabled_connections"] += export.organization_id is not None
+            elif isinstance(export, (Auth0RolesExport, Auth0RoleMembersExport)):
+                buckets["roles"] += self._roles // MAX_PAGE_SIZE + 1 + self._roles
             else:
                 buckets["organizations"] += pages
                 buckets["members" if export.dataset == "members" else "enabled_connections"] += self._organizations

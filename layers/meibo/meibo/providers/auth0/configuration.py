@@ -100,7 +100,23 @@ class Auth0MembersExport(ExportModel):
     format: Literal["ndjson"] = "ndjson"
 
 
-Auth0Export = Auth0UsersExport | Auth0OrganizationsExport | Auth0MembersExport
+class Auth0RolesExport(ExportModel):
+    """Every role of the tenant, with its permissions."""
+
+    dataset: Literal["roles"]
+    format: Literal["ndjson"] = "ndjson"
+
+
+class Auth0RoleMembersExport(ExportModel):
+    """Every direct assignment of a role of the tenant to a user."""
+
+    dataset: Literal["role_members"]
+    format: Literal["ndjson"] = "ndjson"
+
+
+Auth0Export = (
+    Auth0UsersExport | Auth0OrganizationsExport | Auth0MembersExport | Auth0RolesExport | Auth0RoleMembersExport
+)
 
 
 class Auth0Source(SourceModel):

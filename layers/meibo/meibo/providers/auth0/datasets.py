@@ -16,6 +16,7 @@ from typing import Final
 
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers
+from meibo.providers.auth0.role_pages import RoleList, RoleMembers
 from meibo.providers.base import Pages
 from meibo.providers.datasets import Dataset
 
@@ -62,9 +63,28 @@ MEMBERS: Final = Dataset(
     keys=(("organization_id", "user_id"),),
     table=_strings("organization_id", "user_id", "email", "name", "picture", "roles"),
 )
-DATASETS: Final = (USERS, ORGANIZATION_LIST, MEMBERS)
+ROLES: Final = Dataset(
+    name="roles",
+    formats=("ndjson",),
+    reading="pages",
+    may_be_empty=True,
+    row_noun="roles",
+    table=_strings("id", "name", "description", "permissions"),
+)
+ROLE_MEMBERS: Final = Dataset(
+    name="role_members",
+    formats=("ndjson",),
+    reading="pages",
+    may_be_empty=True,
+    row_noun="assignments",
+    keys=(("role_id", "user_id"),),
+    table=_strings("role_id", "user_id", "email", "name", "picture"),
+)
+DATASETS: Final = (USERS, ORGANIZATION_LIST, MEMBERS, ROLES, ROLE_MEMBERS)
 # Opens the pages of each dataset with reading="pages".
 PAGES: Final[Mapping[str, Callable[[Auth0Client], Pages]]] = {
     ORGANIZATION_LIST.name: OrganizationList.of,
     MEMBERS.name: OrganizationMembers.of,
+    ROLES.name: RoleList.of,
+    ROLE_MEMBERS.name: RoleMembers.of,
 }

@@ -123,7 +123,7 @@ class OrganizationList(OrganizationPages):
     def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
         """Yield the organization's row."""
         organization_id = row["id"]
-        line = _line({**row, "enabled_connections": self.api.enabled_connections(organization_id)})
+        line = json_line({**row, "enabled_connections": self.api.enabled_connections(organization_id)})
         yield (line,), position.after(organization_id)
 
 
@@ -136,7 +136,7 @@ class OrganizationMembers(OrganizationPages):
         inside = position.inside or OrganizationPosition(organization_id)
         while True:
             page, with_roles = self.api.members(organization_id, inside.cursor, with_roles=position.with_roles)
-            lines = tuple(_line({"organization_id": organization_id, **member}) for member in page.rows)
+            lines = tuple(json_line({"organization_id": organization_id, **member}) for member in page.rows)
             had_roles = position.had_roles or (with_roles and bool(lines))
             position = replace(position, with_roles=with_roles, had_roles=had_roles)
             if page.next is None:
@@ -149,9 +149,9 @@ class OrganizationMembers(OrganizationPages):
             yield lines, position
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return whether the rows contain roles."""
+        """Return whether the rows contain roles, which are direct assignments in the organization."""
         if position.get("with_roles", True):
-            return {"roles": {"included": "yes"}}
+            return {"roles": {"included": "yes", "assignments": "direct"}}
         return {
             "roles": {
                 "included": "in part" if position.get("had_roles") else "no",
@@ -169,7 +169,8 @@ def _rows(page: Page, position: ReadPosition) -> list[dict[str, Any]]:
     return [{"id": current}, *rest]
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """Return a row as a line of NDJSON, with numbers as they were received."""
     try:
         return _json(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:

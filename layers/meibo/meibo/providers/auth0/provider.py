@@ -60,7 +60,7 @@ class Auth0Provider(Provider):
         endpoint="domain",
         endpoint_example="acme.jp.auth0.com",
         choices=tuple(dataset.name for dataset in DATASETS),
-        default=tuple(dataset.name for dataset in DATASETS),
+        default=("users", "organizations", "members"),
         normalize=lambda text: text.strip().lower().removeprefix("https://").rstrip("/"),
         entry=lambda dataset, _domain: {"dataset": dataset},
     )

@@ -1,0 +1,57 @@
+"""The permissions of a tenant's roles, and their direct assignments to users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meibo_simulators.auth0.directory import Directory
+
+API = "https://api.example.invalid"
+ACTIONS = ("read", "create", "update", "delete")
+#: Generated users with roles; further users have a role only after ``assign``.
+MAX_GENERATED_USERS = 500
+
+
+class Roles:
+    """Permissions and assignments; role number n is assigned to every (n + 2)th of the first generated users."""
+
+    def __init__(self, directory: Directory, role_ids: list[str]) -> None:
+        self._directory = directory
+        self._numbers = {role_id: number for number, role_id in enumerate(role_ids)}
+        self._assigned: dict[str, dict[str, None]] = {}
+        #: Roles that are still in the list but are already deleted when they are read.
+        self.vanished: set[str] = set()
+
+    def permissions(self, role_id: str) -> list[dict[str, Any]]:
+        """Return the permissions of a role."""
+        actions = ACTIONS[: 1 + self._numbers.get(role_id, 0) % len(ACTIONS)]
+        return [
+            {
+                "resource_server_identifier": API,
+                "permission_name": f"{action}:reports",
+                "resource_server_name": "Example API",
+                "description": f"{action.title()} reports",
+            }
+            for action in actions
+        ]
+
+    def assign(self, role_id: str, user_ids: list[str]) -> None:
+        """Assign a role to users."""
+        self._ids(role_id).update(dict.fromkeys(user_ids))
+
+    def users(self, role_id: str) -> list[dict[str, Any]]:
+        """Return the users of a role as the API returns them."""
+        profiles = [self._directory.get(user_id) for user_id in self._ids(role_id)]
+        return [
+            {name: profile[name] for name in ("user_id", "email", "picture", "name") if name in profile}
+            for profile in profiles
+            if profile is not None
+        ]
+
+    def _ids(self, role_id: str) -> dict[str, None]:
+        if role_id not in self._assigned:
+            users = min(self._directory.generated, MAX_GENERATED_USERS)
+            step = self._numbers.get(role_id, 0) + 2
+            ids = [self._directory.user_id(index) for index in range(0, users, step)]
+            self._assigned[role_id] = dict.fromkeys(ids)
+        return self._assigned[role_id]

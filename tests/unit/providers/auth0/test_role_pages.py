@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meibo.errors import ArchiveConflictError, ProviderBusyError, RequestRefusedError, WrongFormatError
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.organizations import Page
+from meibo.providers.auth0.role_pages import RoleApi, RoleList, RoleMembers, RolePages
+from meibo.providers.base import PageResult
+from tests.support.transport import Reply, Transport
+
+DATASETS: dict[str, type[RolePages]] = {"roles": RoleList, "role_members": RoleMembers}
+
+
+@dataclass
+class MemoryRoles(RoleApi):
+    """A tenant in memory: role n has n % 4 permissions and n users in pages of two."""
+
+    count: int = 0
+    calls_left: int = 1_000_000
+    deleted: set[str] = field(default_factory=set)
+    name: str = "Auth0 (acme.test)"
+
+    def roles(self) -> list[dict[str, Any]]:
+        self._call()
+        return [{"id": f"rol_{number:016}", "name": f"役割 {number}"} for number in range(self.count)]
+
+    def permissions(self, role_id: str) -> list[dict[str, Any]]:
+        self._call(role_id)
+        return [{"permission_name": f"read:{number}"} for number in range(int(role_id[4:]) % 4)]
+
+    def users(self, role_id: str, cursor: str | None) -> Page:
+        self._call(role_id)
+        ids = [f"auth0|{number:03}" for number in range(int(role_id[4:]))]
+        rest = [user_id for user_id in ids if user_id > (cursor or "")]
+        return Page([{"user_id": user_id} for user_id in rest[:2]], rest[1] if len(rest) > 2 else None)
+
+    def _call(self, role_id: str = "") -> None:
+        if not self.calls_left:
+            raise ProviderBusyError("busy")
+        self.calls_left -= 1
+        if role_id in self.deleted:
+            raise RequestRefusedError("missing", status=404)
+
+    def lines(self, dataset: str) -> list[dict[str, Any]]:
+        roles = [row for row in self.roles() if row["id"] not in self.deleted]
+        if dataset == "roles":
+            return [{**row, "permissions": self.permissions(row["id"])} for row in roles]
+        return [
+            {"role_id": row["id"], "user_id": f"auth0|{number:03}"}
+            for row in roles
+            for number in range(int(row["id"][4:]))
+        ]
+
+
+def read(dataset: str, api: RoleApi, position: Any = None) -> Iterator[PageResult]:
+    """Read from a position that was stored as JSON."""
+    return DATASETS[dataset](api).results(json.loads(json.dumps(position)))
+
+
+@given(
+    dataset=st.sampled_from(list(DATASETS)),
+    count=st.integers(0, 8),
+    deleted=st.sets(st.integers(0, 8)),
+    stops=st.lists(st.integers(2, 5), max_size=20),
+)
+def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
+    dataset: str, count: int, deleted: set[int], stops: list[int]
+) -> None:
+    api = MemoryRoles(count, deleted={f"rol_{number:016}" for number in deleted})
+    steps: list[PageResult] = []
+    position: Any = None
+
+    for calls in [*stops, 1_000_000]:
+        api.calls_left = calls
+        try:
+            for step in read(dataset, api, position):
+                steps.append(step)
+                position = step.position
+        except ProviderBusyError:
+            continue
+        break
+
+    api.calls_left = 1_000_000
+    assert [json.loads(line) for step in steps for line in step.lines] == api.lines(dataset)
+    finished = [step.finished for step in steps if step.finished]
+    skipped = [step.skipped for step in steps if step.skipped]
+    assert finished == [row["id"] for row in api.roles() if row["id"] not in api.deleted]
+    assert skipped == [row["id"] for row in api.roles() if row["id"] in api.deleted]
+
+
+def test_position_of_another_version_is_an_error() -> None:
+    with pytest.raises(ArchiveConflictError, match="another version of Meibo"):
+        list(read("roles", MemoryRoles(1), {"cursor": None}))
+
+
+def test_roles_are_read_page_by_page_and_sorted(auth0: Transport, client: Auth0Client) -> None:
+    pages = [[{"id": "rol_3"}, {"id": "rol_1"}], [{"id": "rol_2"}]]
+    auth0.on("GET", "/api/v2/roles", *(Reply(json={"roles": rows, "total": 3}) for rows in pages))
+
+    assert [row["id"] for row in RoleApi(client).roles()] == ["rol_1", "rol_2", "rol_3"]
+
+
+def test_more_than_a_thousand_rows_are_an_error(auth0: Transport, client: Auth0Client) -> None:
+    rows = [{"permission_name": str(number)} for number in range(100)]
+    auth0.on("GET", "/api/v2/roles/rol_1/permissions", Reply(json={"permissions": rows, "total": 1001}))
+
+    with pytest.raises(RequestRefusedError, match="at most 1000 rows in the permissions of role rol_1"):
+        RoleApi(client).permissions("rol_1")
+
+
+def test_role_without_an_id_is_an_error(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", "/api/v2/roles", Reply(json={"roles": [{"name": "x"}], "total": 1}))
+
+    with pytest.raises(WrongFormatError, match="expected an id in each role"):
+        RoleApi(client).roles()
