@@ -50,6 +50,11 @@ def _json_escape(character: str) -> str:
     return "".join(f"\\u{encoded[index : index + 4]}" for index in range(0, len(encoded), 4))
 
 
+def spreadsheet_text(cell: str) -> str:
+    """Return the text of a cell that ``spreadsheet_writer`` wrote to a file."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
+
+
 def spreadsheet_writer(file: IO[str], *, is_terminal: bool) -> Callable[[Iterable[object]], None]:
     """Return a function that writes a row of CSV, with an apostrophe before text that a spreadsheet would run.
 

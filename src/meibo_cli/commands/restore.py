@@ -26,6 +26,7 @@ from meibo_cli.credentials import credentials_of, variable_prefix
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED, report_errors
 from meibo_cli.restore.archived_users import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, database_connection
+from meibo_cli.restore.changed_users import user_selection
 from meibo_cli.restore.cybozu_checks import check_files
 from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv, write_instructions
 from meibo_cli.restore.import_files import ImportFiles, write_files
@@ -93,6 +94,23 @@ def restore(
         list[str] | None,
         typer.Option("--select", help="Only this user: id, e-mail or login. Repeatable.", show_default=False),
     ] = None,
+    select_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--select-from",
+            help="Auth0: only the users who were changed or removed in this file of `meibo diff --csv`.",
+            show_default=False,
+        ),
+    ] = None,
+    only_fields: Annotated[
+        str | None,
+        typer.Option(
+            "--only-fields",
+            help="With --select-from and --upsert: restore only these fields, separated by commas, of the users with a"
+            " change in one of them.",
+            show_default=False,
+        ),
+    ] = None,
     only_connection: Annotated[
         str | None, typer.Option("--only-connection", help="Auth0: only users of the connection with this name.")
     ] = None,
@@ -122,7 +140,6 @@ def restore(
 
     The credentials for --apply are MEIBO_<SOURCE>_CLIENT_ID and MEIBO_<SOURCE>_CLIENT_SECRET (or _PRIVATE_KEY).
     """
-    selected = tuple(select or ())
     with report_errors():
         if (resume is None) == (not export):
             raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
@@ -137,9 +154,10 @@ def restore(
         if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
             if apply:
                 raise ConfigurationError("--apply is for Auth0 only; import the files into cybozu.com yourself")
-            _write_cybozu(reader, named, exports, output, selected)
+            _write_cybozu(reader, named, exports, output, tuple(select or ()))
             return
         users = single_export(exports, export)
+        selection = user_selection(select, select_from, only_fields, upsert=upsert, export_id=users.export_id)
         target = None
         if apply:
             if run in (LATEST, PREVIOUS):
@@ -153,18 +171,14 @@ def restore(
         typer.echo(AUTH0_NOT_RESTORABLE, err=True)
         _warn_if_suspect(reader, users)
         with archived_users(reader, users) as archived:
-            if upsert and archived.partial_metadata:
-                raise ConfigurationError(
-                    "--upsert replaces all metadata, but the export contains only"
-                    f" {', '.join(archived.partial_metadata[:5])}; use another export, or --no-upsert"
-                )
+            archived.check(selection.fields, upsert=bool(upsert))
             written = write_files(
                 archived.rows,
                 output,
                 names=archived.names,
                 text_only=archived.text_only,
                 connection=only_connection,
-                selected=selected,
+                selection=selection,
             )
         _print(written, has_target=target is not None)
         if target is None:

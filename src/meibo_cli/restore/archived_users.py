@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,13 +38,17 @@ class ArchivedUsers:
     text_only: bool
     rows: Iterator[Mapping[str, Any] | UnreadableUser]
 
-    @property
-    def partial_metadata(self) -> list[str]:
-        """The fields that are parts of metadata, if the export does not contain the complete metadata."""
-        roots = ("user_metadata", "app_metadata")
-        return sorted(
-            name for root in roots if root not in self.names for name in self.names if name.startswith(f"{root}.")
-        )
+    def check(self, fields: Collection[str], *, upsert: bool) -> None:
+        """Raise ConfigurationError if the export has not all fields, or parts of metadata that an update replaces."""
+        if missing := sorted(set(fields) - self.names.keys()):
+            raise ConfigurationError(f"--only-fields: the export does not contain {', '.join(missing)}")
+        roots = [root for root in ("user_metadata", "app_metadata") if root not in self.names]
+        parts = sorted(name for name in self.names if name.startswith(tuple(f"{root}." for root in roots)))
+        if upsert and not fields and parts:
+            raise ConfigurationError(
+                f"--upsert replaces all metadata, but the export contains only {', '.join(parts[:5])}; use another"
+                " export, or --no-upsert"
+            )
 
 
 @contextmanager

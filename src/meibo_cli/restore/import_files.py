@@ -17,9 +17,12 @@ from meibo.errors import ConfigurationError
 from meibo_cli.encoding import json_bytes
 from meibo_cli.files import new_folder
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
+from meibo_cli.restore.changed_users import ALL_USERS, UserSelection
 from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReason, primary_connection
 
 _MAX_CONNECTIONS_SHOWN = 10
+# The fields by which an import finds an existing user.
+_KEYS = ("user_id", "email")
 # Python's JSON module supports about 1,000 levels. Users can nest their own metadata deeper.
 _MAX_NESTING = 500
 
@@ -80,10 +83,11 @@ def write_files(
     names: Mapping[str, str],
     text_only: bool,
     connection: str | None = None,
-    selected: Collection[str] = (),
+    selection: UserSelection = ALL_USERS,
 ) -> ImportFiles:
     """Write ``users-0001.json`` and so on into a new folder, and skipped users into one file per reason.
 
+    If the selection has fields, users are written with these fields, their id and their address only.
     Raises ConfigurationError, and leaves no folder, if no user has the connection.
     """
     if connection is not None and not {"identities", "identities[0].connection"} & names.keys():
@@ -92,8 +96,9 @@ def write_files(
         )
     written = ImportFiles(new_folder(folder))
     converter = Converter(names=names, text_only=text_only, skipped=written.skipped, connection=connection)
-    pending = set(selected)
-    is_selected = _selector(names, frozenset(selected), pending)
+    keys = selection.names if selection.ids is None else selection.ids
+    pending, is_filtered = set(keys), bool(keys)
+    is_selected = (_selector if selection.ids is None else _id_selector)(names, keys, pending)
     pack = _Pack(written)
     with ExitStack() as stack:
         files: dict[SkipReason, IO[bytes]] = {}
@@ -107,23 +112,23 @@ def write_files(
 
         for row in rows:
             if isinstance(row, UnreadableUser):
-                if not selected or any(name.encode() in row.line for name in selected):
+                if not is_filtered or any(name.encode() in row.line for name in keys):
                     skip(row.reason, row.line)
                 continue
-            if selected and not is_selected(row):
+            if is_filtered and not is_selected(row):
                 continue
             written.count_connection({name: row.get(output) for name, output in names.items()})
             user = converter.convert(row)
             if not isinstance(user, dict):
                 skip(user, json_bytes(row))
-            elif not pack.add(user):
+            elif not pack.add(_only(user, selection.fields)):
                 skip("too large", json_bytes(row))
         pack.close()
     if connection is not None and connection not in written.connections:
         shutil.rmtree(folder)
         found = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN]) or "none"
         raise ConfigurationError(
-            f"--only-connection: expected the name of a database connection of the {'selected ' * bool(selected)}users,"
+            f"--only-connection: expected the name of a database connection of the {'selected ' * is_filtered}users,"
             f" one of: {found}; found no user of {connection!r}"
         )
     written.not_found = sorted(pending)
@@ -149,6 +154,25 @@ def _selector(
         return bool(hits)
 
     return is_selected
+
+
+def _id_selector(
+    names: Mapping[str, str], ids: frozenset[str], pending: set[str]
+) -> Callable[[Mapping[str, Any]], bool]:
+    """Return a function that returns whether a row has one of the ids, and removes it from ``pending``."""
+
+    def is_selected(row: Mapping[str, Any]) -> bool:
+        user_id = row.get(names["user_id"])
+        if user_id not in ids:
+            return False
+        pending.discard(str(user_id))
+        return True
+
+    return is_selected
+
+
+def _only(user: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    return {name: user[name] for name in user if name in fields or name in _KEYS} if fields else user
 
 
 class _Pack:

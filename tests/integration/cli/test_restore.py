@@ -279,6 +279,109 @@ def test_mass_edit_of_metadata_is_undone(
     assert sum("user_metadata" not in user for user in before.values())
 
 
+@pytest.fixture
+def edited(tmp_path: Path) -> Path:
+    """An archive of two runs of 300 users; between them, the metadata of 200 users and other fields were edited."""
+
+    def user(number: int, **changes: Any) -> dict[str, Any]:
+        identity = {"provider": "auth0", "user_id": f"{number:024}", "connection": "Username-Password-Authentication"}
+        user = {"user_id": f"auth0|{number:024}", "email": f"user{number}@x.jp", "name": f"={number}", "blocked": False}
+        metadata = {"user_metadata": {"number": number}} if number % 3 else {}
+        return {**user, **metadata, "identities": [identity], **changes}
+
+    before = [user(number) for number in range(300)]
+    after = [
+        user(number, user_metadata={"edited": True}, app_metadata={"edited": True}) if number < 200 else user(number)
+        for number in range(299)
+    ]
+    after[0]["name"] = after[250]["name"] = after[251]["name"] = "new"
+    after.append({**user(500), "user_id": "auth0|added"})
+    builder = ArchiveBuilder(FolderArchive(tmp_path / "edited"))
+    builder.run({USERS: ndjson(before)}, EARLIER)
+    builder.run({USERS: ndjson(after)}, RUN)
+    return tmp_path / "edited"
+
+
+def rows_of(archive: Path, run: str) -> list[dict[str, Any]]:
+    (path,) = archive.glob(f"archive/**/run={run}/users.ndjson*")
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+def test_only_the_edited_fields_of_the_edited_users_are_undone(
+    edited: Path, empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    for row in rows_of(edited, RUN):
+        empty.directory.put(FIRST_CONNECTION, row)
+    archive = ("--archive", str(edited))
+    assert meibo("diff", EARLIER, RUN, "acme", "--csv", "changed.csv", *archive).status == 0
+    arguments = ("--select-from", "changed.csv", "--only-fields", "user_metadata,app_metadata")
+
+    result = meibo("restore", "acme", *apply(empty, "--upsert"), "--run", EARLIER, *arguments, *archive)
+
+    assert result.status == 0, result.output + result.errors
+    assert "200 users in 1 file in restore/" in result.output
+    written = json.loads(Path("restore/users-0001.json").read_bytes())
+    assert len(written) == 200
+    assert {name for user in written for name in user} == {"user_id", "email", "user_metadata", "app_metadata"}
+    before, after = ({row["user_id"]: row for row in rows_of(edited, run)} for run in (EARLIER, RUN))
+    live = {user["user_id"]: user for user in empty.directory.users()}
+    assert live.keys() == after.keys()
+    for user_id, user in live.items():
+        for name in ("user_metadata", "app_metadata"):
+            assert user.get(name, {}) == before.get(user_id, after[user_id]).get(name, {})
+        assert user["name"] == after[user_id]["name"]
+
+
+def test_changed_and_removed_users_are_selected_from_a_file(edited: Path, meibo: Meibo) -> None:
+    archive = ("--archive", str(edited))
+    meibo("diff", EARLIER, RUN, "acme", "--csv", "changed.csv", *archive)
+
+    result = meibo("restore", "acme", "--run", EARLIER, "--select-from", "changed.csv", *archive)
+
+    assert result.status == 0, result.errors
+    users = json.loads(Path("restore/users-0001.json").read_bytes())
+    assert [int(user["user_id"]) for user in users] == [*range(200), 250, 251, 299]
+    missing = meibo("restore", "acme", "--run", RUN, "--select-from", "changed.csv", *archive, "-o", "b")
+    assert missing.status == 1
+    assert "1 of the selected users is not in this export" in missing.errors
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (None, (), "the file changed.csv does not exist"),
+        ("a,b\n", (), "expected a file of `meibo diff --csv` with the columns export, change, key, fields"),
+        ("export,change,key,fields\nx,y\n", (), "changed.csv is damaged"),
+        (
+            "export,change,key,fields\nother,changed,a,b\n",
+            (),
+            "contains no user of acme/users/ndjson/all; its exports",
+        ),
+        ("", ("--only-fields", "blocked", "--upsert"), "found blocked"),
+        ("", ("--only-fields", ",", "--upsert"), "found none"),
+        ("", ("--only-fields", "name"), "--only-fields requires --select-from and --upsert"),
+        ("", ("--select", "a"), "--select and --select-from exclude each other"),
+        (
+            "export,change,key,fields\nacme/users/ndjson/all,changed,auth0|1,name\n",
+            ("--only-fields", "user_metadata", "--upsert"),
+            "no user of acme/users/ndjson/all in which user_metadata changed",
+        ),
+    ],
+)
+def test_invalid_selection_from_a_file_is_an_error(
+    edited: Path, meibo: Meibo, content: str | None, arguments: tuple[str, ...], message: str
+) -> None:
+    if content is not None:
+        Path("changed.csv").write_text(content, encoding="utf-8")
+    options = ("--run", EARLIER, "--select-from", "changed.csv", "--archive", str(edited))
+
+    result = meibo("restore", "acme", *options, *arguments)
+
+    assert result.status == 2
+    assert message in result.errors
+    assert not Path("restore").exists()
+
+
 def test_update_with_parts_of_metadata_is_an_error(empty: SimulatedTenant, meibo: Meibo) -> None:
     result = meibo("restore", "acme/users/csv", *apply(empty, "--upsert"))
 

@@ -1,0 +1,94 @@
+"""The users in a file of ``meibo diff --csv``, which are restored with ``--select-from``."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from meibo.errors import ConfigurationError
+from meibo_cli.restore.settlement import UPDATED
+from meibo_cli.terminal import spreadsheet_text
+
+COLUMNS: Final = ["export", "change", "key", "fields"]
+_MAX_EXPORTS_SHOWN: Final = 5
+
+
+@dataclass(frozen=True)
+class UserSelection:
+    """The users to restore, and the only fields to restore; all users and all fields if empty.
+
+    ``names`` are ids, e-mail addresses and usernames. ``ids`` are the exact ids of the users in a file.
+    """
+
+    names: frozenset[str] = frozenset()
+    ids: frozenset[str] | None = None
+    fields: frozenset[str] = frozenset()
+
+
+ALL_USERS: Final = UserSelection()
+
+
+def user_selection(
+    names: Sequence[str] | None, path: Path | None, only_fields: str | None, *, upsert: bool | None, export_id: str
+) -> UserSelection:
+    """Return the selection of the options ``--select``, ``--select-from`` and ``--only-fields``.
+
+    Raises ConfigurationError if they exclude each other, or if an update cannot change one of the fields.
+    """
+    fields = frozenset(name.strip() for name in (only_fields or "").split(",") if name.strip())
+    if names and path is not None:
+        raise ConfigurationError("--select and --select-from exclude each other")
+    if only_fields is not None and (path is None or not upsert):
+        raise ConfigurationError("--only-fields requires --select-from and --upsert, because it changes existing users")
+    unknown = sorted(fields - UPDATED)
+    if unknown or (only_fields is not None and not fields):
+        raise ConfigurationError(
+            f"--only-fields: expected fields that an import can update ({', '.join(sorted(UPDATED))}), found"
+            f" {', '.join(unknown) or 'none'}"
+        )
+    ids = None if path is None else changed_users(path, export_id, fields)
+    return UserSelection(frozenset(names or ()), ids, fields)
+
+
+def changed_users(path: Path, export_id: str, only_fields: Collection[str]) -> frozenset[str]:
+    """Return the ids of the users who changed or were removed, or in whom one of ``only_fields`` changed.
+
+    Users who were added are not in the earlier run, so they are not selected. Raises ConfigurationError if the file is
+    not a file of ``meibo diff --csv``, or if it selects no user of the export.
+    """
+    ids, exports = set[str](), Counter[str]()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            if next(rows, None) != COLUMNS:
+                raise ConfigurationError(
+                    f"--select-from: expected a file of `meibo diff --csv` with the columns {', '.join(COLUMNS)}, found"
+                    f" another header in {path}"
+                )
+            for export, change, key, fields in rows:
+                exports[export] += 1
+                if export == export_id and _is_selected(change, fields, only_fields):
+                    ids.add(spreadsheet_text(key))
+    except FileNotFoundError:
+        raise ConfigurationError(f"--select-from: the file {path} does not exist") from None
+    except (UnicodeDecodeError, ValueError, csv.Error):
+        raise ConfigurationError(
+            f"--select-from: {path} is damaged; write it again with `meibo diff --csv`, and do not save it with Excel"
+        ) from None
+    if not ids:
+        names = ", ".join(name for name, _ in exports.most_common(_MAX_EXPORTS_SHOWN)) or "none"
+        fields_text = f" in which {' or '.join(sorted(only_fields))} changed" if only_fields else ""
+        raise ConfigurationError(
+            f"--select-from: {path} contains no user of {export_id}{fields_text}; its exports are: {names}"
+        )
+    return frozenset(ids)
+
+
+def _is_selected(change: str, fields: str, only_fields: Collection[str]) -> bool:
+    if not only_fields:
+        return change in ("changed", "removed")
+    return change == "changed" and any(name.partition(".")[0] in only_fields for name in fields.split(" "))
