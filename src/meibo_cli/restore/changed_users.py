@@ -55,7 +55,7 @@ def user_selection(
 
 
 def changed_users(path: Path, export_id: str, only_fields: Collection[str]) -> frozenset[str]:
-    """Return the ids of the users who changed or were removed, or in whom one of ``only_fields`` changed.
+    """Return the ids of the users who changed or were removed, or who have a change in one of ``only_fields``.
 
     Users who were added are not in the earlier run, so they are not selected. Raises ConfigurationError if the file is
     not a file of ``meibo diff --csv``, or if it selects no user of the export.
