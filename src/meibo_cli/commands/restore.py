@@ -32,6 +32,7 @@ from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv, writ
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import FileImport, Journal, locked
+from meibo_cli.restore.live_comparison import live_comparison
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
     LATEST,
@@ -111,6 +112,14 @@ def restore(
             show_default=False,
         ),
     ] = None,
+    expected_run: Annotated[
+        str | None,
+        typer.Option(
+            "--expected-run",
+            help="With --only-fields and --apply: update only users who still have the values of this run.",
+            show_default=False,
+        ),
+    ] = None,
     only_connection: Annotated[
         str | None, typer.Option("--only-connection", help="Auth0: only users of the connection with this name.")
     ] = None,
@@ -172,6 +181,12 @@ def restore(
         _warn_if_suspect(reader, users)
         with archived_users(reader, users) as archived:
             archived.check(selection.fields, upsert=bool(upsert))
+            comparison = None
+            if expected_run is not None:
+                if target is None:
+                    raise ConfigurationError("--expected-run requires --apply")
+                other = named_run(reader, expected_run)
+                comparison = live_comparison(target.client, reader, other, users, selection)
             written = write_files(
                 archived.rows,
                 output,
@@ -179,6 +194,7 @@ def restore(
                 text_only=archived.text_only,
                 connection=only_connection,
                 selection=selection,
+                skip_reason=comparison.skip_reason if comparison else lambda _: None,
             )
         _print(written, has_target=target is not None)
         if target is None:

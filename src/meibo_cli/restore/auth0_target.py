@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -46,6 +47,15 @@ def database_connection(client: Auth0Client, connection_id: str) -> TargetConnec
 def live_user(client: Auth0Client, user_id: str) -> dict[str, Any] | None:
     """Return a user of the tenant, or None if there is no user with this id."""
     return _get(client, f"users/{segment(user_id)}", subject="a user", scope=USERS_SCOPE, bucket="users")
+
+
+def has_values(live: Mapping[str, Any], user: Mapping[str, Any], fields: Iterable[str]) -> bool:
+    """Return whether a user of the tenant has the values of a user of a file.
+
+    An empty object is no metadata, and false is the default of a boolean. Auth0 stores e-mail addresses in lower case.
+    """
+    values = {**user, "email": user["email"].lower()}
+    return all((live.get(name) or None) == (values.get(name) or None) for name in fields)
 
 
 def _get(client: Auth0Client, path: str, *, subject: str, scope: str, bucket: str) -> dict[str, Any] | None:

@@ -84,10 +84,12 @@ def write_files(
     text_only: bool,
     connection: str | None = None,
     selection: UserSelection = ALL_USERS,
+    skip_reason: Callable[[Mapping[str, Any]], SkipReason | None] = lambda _: None,
 ) -> ImportFiles:
     """Write ``users-0001.json`` and so on into a new folder, and skipped users into one file per reason.
 
     If the selection has fields, users are written with these fields, their id and their address only.
+    ``skip_reason`` returns why a user is skipped.
     Raises ConfigurationError, and leaves no folder, if no user has the connection.
     """
     if connection is not None and not {"identities", "identities[0].connection"} & names.keys():
@@ -121,6 +123,8 @@ def write_files(
             user = converter.convert(row)
             if not isinstance(user, dict):
                 skip(user, json_bytes(row))
+            elif reason := skip_reason(user):
+                skip(reason, json_bytes(row))
             elif not pack.add(_only(user, selection.fields)):
                 skip("too large", json_bytes(row))
         pack.close()

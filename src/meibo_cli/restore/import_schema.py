@@ -42,6 +42,8 @@ SkipReason = Literal[
     "another connection",
     "no user id",
     "too large",
+    "changed since the expected run",
+    "already restored",
     "nested too deeply",
     "number out of range",
     "not UTF-8",

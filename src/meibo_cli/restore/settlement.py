@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 from meibo.http.ratelimit import Clock
 from meibo.providers.auth0.client import Auth0Client
 from meibo_cli.encoding import json_bytes
-from meibo_cli.restore.auth0_target import live_user
+from meibo_cli.restore.auth0_target import has_values, live_user
 from meibo_cli.restore.import_schema import PREFIX
 from meibo_cli.restore.journal import FileImport, Journal, digest, replace_file
 
@@ -60,10 +60,7 @@ def _state(client: Auth0Client, user: dict[str, Any], *, upsert: bool) -> Litera
     live = live_user(client, PREFIX + user["user_id"])
     if live is None:
         return "missing"
-    compared = UPDATED if upsert else user.keys() - {"user_id"}
-    # Auth0 stores e-mail addresses in lower case. An empty object is no metadata, and false the default of a boolean.
-    values = {**user, "email": user["email"].lower()}
-    if all((live.get(name) or None) == (values[name] or None) for name in compared if name in values):
+    if has_values(live, user, user.keys() & UPDATED if upsert else user.keys() - {"user_id"}):
         return "imported"
     return "missing" if upsert else "other"
 

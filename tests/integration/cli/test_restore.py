@@ -332,6 +332,56 @@ def test_only_the_edited_fields_of_the_edited_users_are_undone(
         assert user["name"] == after[user_id]["name"]
 
 
+def test_undo_does_not_replace_later_changes(edited: Path, empty: SimulatedTenant, meibo: Meibo) -> None:
+    before, after = ({row["user_id"]: row for row in rows_of(edited, run)} for run in (EARLIER, RUN))
+    for row in after.values():
+        empty.directory.put(FIRST_CONNECTION, row)
+    later, restored, deleted, *_ = after
+    empty.directory.put(FIRST_CONNECTION, {**after[later], "user_metadata": {"later": True}})
+    empty.directory.put(FIRST_CONNECTION, before[restored])
+    empty.directory.remove(deleted)
+    archive = ("--archive", str(edited))
+    meibo("diff", EARLIER, RUN, "acme", "--csv", "changed.csv", *archive)
+    arguments = ("--select-from", "changed.csv", "--only-fields", "user_metadata,app_metadata", "--expected-run", RUN)
+
+    result = meibo("restore", "acme", *apply(empty, "--upsert"), "--run", EARLIER, *arguments, *archive)
+
+    assert result.status == 0, result.output + result.errors
+    assert result.output.splitlines()[:3] == [
+        "197 users in 1 file in restore/",
+        "  2 users skipped: changed since the expected run",
+        "  1 user skipped: already restored",
+    ]
+    skipped = Path("restore/skipped-changed-since-the-expected-run.ndjson").read_bytes().splitlines()
+    assert [json.loads(line)["user_id"] for line in skipped] == [later, deleted]
+    live = {user["user_id"]: user for user in empty.directory.users()}
+    assert live[later]["user_metadata"] == {"later": True}
+    assert deleted not in live
+    assert all(
+        user.get("user_metadata", {}) == before[user_id].get("user_metadata", {})
+        for user_id, user in live.items()
+        if user_id in before and user_id != later
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--expected-run", RUN), "--expected-run requires --apply"),
+        (("--expected-run", "20261101T180000Z"), "no run 20261101T180000Z"),
+    ],
+)
+def test_expected_run_has_requirements(
+    edited: Path, empty: SimulatedTenant, meibo: Meibo, arguments: tuple[str, ...], message: str
+) -> None:
+    target = () if arguments[1] == RUN else apply(empty, "--upsert")
+
+    result = meibo("restore", "acme", *target, "--run", EARLIER, *arguments, "--archive", str(edited))
+
+    assert result.status == 2
+    assert message in result.errors
+
+
 def test_changed_and_removed_users_are_selected_from_a_file(edited: Path, meibo: Meibo) -> None:
     archive = ("--archive", str(edited))
     meibo("diff", EARLIER, RUN, "acme", "--csv", "changed.csv", *archive)
