@@ -354,7 +354,12 @@ def _send(client: Auth0Client, journal: Journal) -> None:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("import", total=len([file for file in journal.files if file.state != "done"]))
-        send(client, journal, advance=lambda _: progress.advance(task))
+        send(
+            client,
+            journal,
+            advance=lambda _: progress.advance(task),
+            notify=lambda text: typer.echo(escape_control_characters(text), err=True),
+        )
 
 
 def _print_results(files: Sequence[FileImport]) -> None:

@@ -36,23 +36,31 @@ def send(
     *,
     clock: Clock | None = None,
     advance: Callable[[FileImport], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Import the files of a journal that were not imported before. No file is sent twice.
 
     First, each file with an unknown result is compared with the users of the tenant. Users who are missing there are
-    written to a new file. After a file that failed or whose result is unknown, no further file is sent.
+    written to a new file. After a file that failed or whose result is unknown, no further file is sent. ``advance`` is
+    called for each file with a result, ``notify`` with the reason of a long wait.
     """
-    _Sender(client, journal, clock or SystemClock(), advance).run()
+    _Sender(client, journal, clock or SystemClock(), advance, notify).run()
 
 
 class _Sender:
     def __init__(
-        self, client: Auth0Client, journal: Journal, clock: Clock, advance: Callable[[FileImport], None]
+        self,
+        client: Auth0Client,
+        journal: Journal,
+        clock: Clock,
+        advance: Callable[[FileImport], None],
+        notify: Callable[[str], None],
     ) -> None:
         self._client = client
         self._journal = journal
         self._clock = clock
         self._advance = advance
+        self._notify = notify
         self._next_request_at = 0.0
         self._busy_since: float | None = None
 
@@ -88,12 +96,14 @@ class _Sender:
                 file.state, file.reason = "waiting", None
             elif file.state in ("uncertain", "failed"):
                 deadline = file.requested_at + MAX_JOB_SECONDS if file.state == "uncertain" else 0.0
-                settle(self._client, self._journal, file, clock=self._clock, deadline=deadline)
+                settle(self._client, self._journal, file, clock=self._clock, deadline=deadline, notify=self._notify)
                 self._advance(file)
 
     def _is_busy_for_too_long(self) -> bool:
         now = self._clock.now()
-        self._busy_since = self._busy_since or now
+        if self._busy_since is None:
+            self._busy_since = now
+            self._notify("Auth0 accepts no further job now; waiting until a running import job has ended")
         return now - self._busy_since > MAX_JOB_SECONDS
 
     def _start(self, file: FileImport) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from meibo.formatting import format_count
 from meibo.http.ratelimit import Clock
 from meibo.providers.auth0.client import Auth0Client
 from meibo_cli.encoding import json_bytes
@@ -25,7 +28,15 @@ UPDATED: Final = frozenset(
 )
 
 
-def settle(client: Auth0Client, journal: Journal, file: FileImport, *, clock: Clock, deadline: float) -> None:
+def settle(
+    client: Auth0Client,
+    journal: Journal,
+    file: FileImport,
+    *,
+    clock: Clock,
+    deadline: float,
+    notify: Callable[[str], None] = lambda _: None,
+) -> None:
     """Compare the users of a file with the tenant until all are imported or the ``deadline`` of the job has passed.
 
     Users who are not imported then are written to a new file of the journal, which waits to be sent.
@@ -39,6 +50,12 @@ def settle(client: Auth0Client, journal: Journal, file: FileImport, *, clock: Cl
         left = deadline - clock.now()
         if not missing or left <= 0:
             break
+        if interval == MIN_INTERVAL_SECONDS:
+            end = datetime.fromtimestamp(deadline, UTC)
+            notify(
+                f"{file.name}: {format_count(len(missing), 'user')} not in the tenant yet; waiting until"
+                f" {end:%Y-%m-%d %H:%M} UTC at the latest, because the job may be running"
+            )
         clock.sleep(min(interval, left))
         interval = min(2 * interval, MAX_INTERVAL_SECONDS)
     imported = len(users) - len(missing) - len(other)

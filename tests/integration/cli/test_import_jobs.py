@@ -167,6 +167,20 @@ def test_file_that_was_never_received_is_sent_after_the_time_limit_of_a_job(
     assert len(target.users()) == 2
 
 
+def test_reasons_of_long_waits_are_reported(target: ImportTarget, tmp_path: Path) -> None:
+    target.journal(tmp_path / "a", files=1)
+    target.tenant.faults.add("POST */users-imports", faults.reset())
+    target.send(tmp_path / "a")
+    occupy(target, seconds=import_jobs.MAX_JOB_SECONDS + 60)
+    messages: list[str] = []
+
+    import_jobs.send(target.client(), Journal.read(tmp_path / "a"), clock=target.clock, notify=messages.append)
+
+    assert len(messages) == 2
+    assert messages[0].startswith("users-0001.json: 2 users not in the tenant yet; waiting until 2027-01-15 ")
+    assert messages[1] == "Auth0 accepts no further job now; waiting until a running import job has ended"
+
+
 def test_missing_scope_is_named_before_a_file_is_sent_again(target: ImportTarget, tmp_path: Path) -> None:
     target.journal(tmp_path / "a", files=1)
     target.tenant.faults.add("POST */users-imports", faults.reset(after_processing=True))
