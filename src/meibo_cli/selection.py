@@ -12,9 +12,9 @@ import boto3
 import typer
 from botocore.config import Config
 
-from meibo.archive.catalog import Run, find_run, runs
 from meibo.archive.keys import run_moment
 from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import Run, find_run, runs
 from meibo.archive.storage import ArchiveReader, FolderReader, S3Reader
 from meibo.errors import ConfigurationError, EventError
 

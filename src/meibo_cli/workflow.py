@@ -17,11 +17,9 @@ from typing import Any, Final, Protocol
 
 from meibo.archive.keys import attempt_key, plan_key, run_manifest_key
 from meibo.archive.storage import ArchiveStorage
-from meibo.documents import Fields
 from meibo.errors import (
     AwsBusyError,
     CopyBrokenError,
-    EventError,
     JobGoneError,
     MeiboError,
     OutOfTimeError,
@@ -220,7 +218,7 @@ class Execution:
     def _create(self, export: PlannedExport) -> PlannedExport:
         self.change(export.export_id, "creating the job")
         document = self._call("CreateExport", self.functions.create, export, shown=export.export_id)
-        return PlannedExport.from_json(document)
+        return PlannedExport.from_json(document, "export")
 
     def _copy(self, export: PlannedExport) -> None:
         event = ExportEvent(self.run_id, self.attempt, export)
@@ -231,7 +229,7 @@ class Execution:
                 state = "suspect" if result["verdict"] == "suspect" else "archived"
                 self.change(export.export_id, state, rows=result["rows"], bytes=result["bytes"], ended=time.monotonic())
                 return
-            progress = CheckpointProgress.from_json(Fields(result["progress"], "progress", EventError))
+            progress = CheckpointProgress.from_json(result["progress"], "progress")
             self.change(export.export_id, "waiting for limits", rows=progress.rows)
             event = replace(event, progress=progress)
             self._pause(result["wait_seconds"])

@@ -16,9 +16,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.archive.catalog import suspect_reason
 from meibo.archive.keys import MANIFEST_NAME, attempt_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, RunManifest
+from meibo.archive.runs import suspect_reason
 from meibo.archive.storage import FolderReader
 from meibo.exports.plan import Attempt
 from meibo.observability import logger

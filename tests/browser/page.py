@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from meibo.archive.keys import ExportAddress
-from meibo.archive.outcome_record import Outcome, OutcomeKind, OutcomeRecord, format_records
+from meibo.archive.outcomes import Outcome, OutcomeKind, OutcomeRecord, format_records
 from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.report.page import render
 from meibo.report.state import gather
@@ -57,7 +57,15 @@ def write(folder: Path) -> Path:
     ]
     builder.storage.put("changes/source=acme/dt=2026-11-20/1.ndjson", format_records(records))
     verification = VerificationRecord(
-        at="2026-11-21T19:00:00Z", meibo_version="0", runs=3, exports=67, quick=0, damaged=0, unchecked=0
+        at="2026-11-21T19:00:00Z",
+        meibo_version="0",
+        runs=3,
+        exports=67,
+        quick=0,
+        damaged=0,
+        unchecked=0,
+        damage=(),
+        could_not_check=(),
     )
     builder.put_json("verifications/dt=2026-11-21/20261121T190000Z.json", verification.to_json())
     state = gather(builder.storage.reader(), LAST + timedelta(hours=2))

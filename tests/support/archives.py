@@ -17,6 +17,7 @@ from meibo.archive.manifest import (
     ArchivedContent,
     ArchivedExport,
     ArchivedObject,
+    ArchivingDetails,
     ExportManifest,
     MissingExport,
     ObjectChecksum,
@@ -109,6 +110,7 @@ def export_manifest(
     """Return a manifest; it is suspect if there is a ``reason``."""
     return ExportManifest(
         run_id=run_id,
+        export_id=address.export_id,
         address=address,
         request=dict(request or {}),
         job=None,
@@ -121,11 +123,20 @@ def export_manifest(
             checksum=checksum or ObjectChecksum(algorithm="CRC64NVME", type="FULL_OBJECT", value="AAAAAAAAAAA="),
         ),
         content=ArchivedContent(gzip=gzip, rows=rows, uncompressed_bytes=uncompressed_bytes, columns=columns),
-        sanity=Sanity(verdict="suspect" if reason else "ok", reason=reason),
-        started_at="2026-11-21T18:00:01Z",
-        finished_at=timestamp(run_moment(run_id) + timedelta(seconds=65)),
-        meibo_version="0",
-        read_back=False,
+        sanity=Sanity(
+            verdict="suspect" if reason else "ok",
+            previous_run_id=None,
+            previous_rows=None,
+            baseline_run_id=None,
+            baseline_rows=None,
+            reason=reason,
+        ),
+        archived=ArchivingDetails(
+            started_at="2026-11-21T18:00:01Z",
+            finished_at=timestamp(run_moment(run_id) + timedelta(seconds=65)),
+            meibo_version="0",
+            read_back=False,
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from meibo.archive.outcome_record import OutcomeCode
+from meibo.archive.outcomes import OutcomeCode
 from meibo.providers import provider
 from meibo_local.template import ROOT
 from tests.support.template import Template

@@ -12,10 +12,10 @@ from typing import get_args
 
 import pytest
 
-from meibo.archive.catalog import Run
 from meibo.archive.keys import report_key, run_manifest_key, run_moment
 from meibo.archive.manifest import ArchivedExport, MissingExport, RunCounts, RunManifest
-from meibo.archive.outcome_record import Outcome, OutcomeKind, OutcomeRecord, format_records
+from meibo.archive.outcomes import Outcome, OutcomeKind, OutcomeRecord, format_records
+from meibo.archive.runs import Run
 from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.exports.finish import write_report
 from meibo.report.charts import line
@@ -68,6 +68,8 @@ def verification(*, exports: int, damaged: int = 0, unchecked: int = 0) -> Verif
         quick=0,
         damaged=damaged,
         unchecked=unchecked,
+        damage=(),
+        could_not_check=(),
     )
 
 

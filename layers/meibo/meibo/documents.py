@@ -1,140 +1,232 @@
-"""Read JSON objects field by field, with errors that name the field, the expected type and the found type.
+"""Typed JSON documents: dataclasses that are read from JSON objects and written as JSON objects.
 
-Plans, events, manifests and records have one typed definition each, whose ``from_json`` reads its fields here.
-Values are not quoted in errors, because a document may contain data of users.
+The fields of a class are the keys of its object. Their types are ``bool``, ``int`` (≥ 0), ``float``, ``str`` (not
+empty unless optional), ``datetime`` (with a time zone), ``Literal``, ``Mapping``, ``tuple``, dataclasses and unions. A
+missing field has its default, or None if its type permits None. Unknown keys are ignored.
+
+Errors name the field, the expected type and the found type. They never quote a value, because a document may contain
+user data. docs/decisions.md explains why this module does not use pydantic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from meibo.errors import ArchiveConflictError, ConfigurationError, MeiboError
 
-_TYPE_NAMES: Final = {str: "a string", bool: "a boolean", int: "a number", float: "a number", type(None): "nothing"}
+# Annotations of the types of fields.
+PositiveInt = Annotated[int, "positive"]
+Text = Annotated[str, "may be empty"]
+# The keys of this object are keys of the document. A Mapping contains the keys that are no fields.
+FLATTEN: Final = "flatten"
+# The entries of this list that cannot be read are skipped.
+SKIP_INVALID: Final = "skip invalid"
 
 
-class Fields:
-    """The fields of a JSON object.
+@dataclass(frozen=True)
+class Key:
+    """Annotates a field whose key differs from its name."""
 
-    ``name`` is its name in errors, ``path`` its path in its document, ``error`` the class that is raised. The
-    ``detail`` of an error begins with the path of the field.
+    name: str
+
+
+_NAMES: Final = {str: "a string", bool: "a boolean", int: "a number", float: "a number", NoneType: "nothing"}
+_SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
+    str: ((str,), "a string"),
+    bool: ((bool,), "true or false"),
+    int: ((int,), "an integer ≥ 0"),
+    PositiveInt: ((int,), "an integer ≥ 1"),
+    float: ((int, float), "a number"),
+    Mapping: ((dict,), "an object"),
+}
+
+
+class InvalidFieldError(Exception):
+    """A field is invalid; ``path`` leads to it. A document raises it in ``__post_init__`` for its own rules."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Document:
+    """Base class of documents.
+
+    ``version_key`` is the key of the version, if the document has one. ``derived`` names properties that are written.
     """
 
-    def __init__(
-        self, document: Any, name: str, error: type[MeiboError] = ArchiveConflictError, *, path: tuple[str, ...] = ()
-    ) -> None:
-        self.name = name
-        self._path = path
-        self._error = error
-        if not isinstance(document, Mapping):
-            raise self._exception((), f"expected an object, found {_type_name(document)}")
-        self.document: Mapping[str, Any] = document
+    version_key: ClassVar[str | None] = None
+    version: ClassVar[int] = 1
+    derived: ClassVar[tuple[str, ...]] = ()
+    error_type: ClassVar[type[MeiboError]] = ArchiveConflictError
 
-    def string(self, key: str) -> str:
-        """Return a string that is not empty."""
-        value = self.document.get(key)
-        if not isinstance(value, str) or not value:
-            self._fail(key, "a string that is not empty")
-        return value
+    @classmethod
+    def upgraded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a document of an earlier version of Meibo with the fields of this version."""
+        return document
 
-    def optional_string(self, key: str) -> str | None:
-        """Return a string, or None if the field is missing or null."""
-        value = self.document.get(key)
-        if value is not None and not isinstance(value, str):
-            self._fail(key, "a string")
-        return value
+    @classmethod
+    def from_json(cls, document: Any, name: str) -> Self:
+        """Read a JSON object; ``name`` names it in errors.
 
-    def integer(self, key: str, *, minimum: int = 0, default: int | None = None) -> int:
-        """Return an integer that is at least ``minimum``; ``default`` replaces a missing field."""
-        value = self.document.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            self._fail(key, f"an integer ≥ {minimum}")
-        return value
-
-    def optional_integer(self, key: str) -> int | None:
-        """Return an integer ≥ 0, or None if the field is missing or null."""
-        return None if self.document.get(key) is None else self.integer(key)
-
-    def number(self, key: str, *, default: float | None = None) -> float:
-        """Return a number; ``default`` replaces a missing field."""
-        value = self.document.get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
-            self._fail(key, "a number")
-        return value
-
-    def boolean(self, key: str, *, default: bool | None = None) -> bool:
-        """Return a boolean; ``default`` replaces a missing field."""
-        value = self.document.get(key, default)
-        if not isinstance(value, bool):
-            self._fail(key, "true or false")
-        return value
-
-    def choice(self, key: str, choices: Mapping[str, Any]) -> Any:
-        """Return the value of ``choices`` that the field names."""
-        value = self.document.get(key)
-        if not isinstance(value, str) or value not in choices:
-            self._fail(key, " or ".join(f'"{choice}"' for choice in choices))
-        return choices[value]
-
-    def object(self, key: str) -> Fields:
-        """Return the fields of an object."""
-        return Fields(self.document.get(key), f"{self.name}.{key}", self._error, path=(*self._path, key))
-
-    def optional_object(self, key: str) -> Fields | None:
-        """Return the fields of an object, or None if the field is missing or null."""
-        return None if self.document.get(key) is None else self.object(key)
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        """Return an object as it is, or an empty object if the field is missing."""
-        return dict(self.object(key).document) if key in self.document else {}
-
-    def items(self, key: str) -> list[Any]:
-        """Return the items of a list."""
-        value = self.document.get(key)
-        if not isinstance(value, list):
-            self._fail(key, "a list")
-        return value
-
-    def moment(self, key: str, example: str = "2026-11-21T18:00:00Z") -> datetime:
-        """Return a time with its time zone, in UTC."""
-        value = self.document.get(key)
+        Raises ``error_type`` if it is invalid, and ConfigurationError if a later version of Meibo wrote it.
+        """
         try:
-            moment = datetime.fromisoformat(value)  # type: ignore[arg-type]  # TypeError is handled
-        except (TypeError, ValueError):
-            self._fail(key, f"a time such as {example}")
-        if moment.tzinfo is None:
-            self._fail(key, f"a time with a time zone such as {example}")
-        return moment.astimezone(UTC)
+            if cls.version_key and isinstance(document, Mapping):
+                written = _read(PositiveInt, document.get(cls.version_key), cls.version_key)
+                if written > cls.version:
+                    raise ConfigurationError(
+                        f"{name}: expected {cls.version_key} {cls.version}, found {written}; update Meibo to read it"
+                    )
+            value: Self = _read(cls, document, "")
+        except InvalidFieldError as error:
+            raise cls.error_type(f"{name}.{error}" if error.path else f"{name}: {error}", detail=str(error)) from None
+        return value
 
-    def objects(self, key: str) -> list[Fields]:
-        """Return the fields of each object in a list."""
-        items = enumerate(self.items(key))
-        return [Fields(item, f"{self.name}.{key}[{number}]", self._error) for number, item in items]
-
-    def check_version(self, key: str, version: int) -> None:
-        """Raise ConfigurationError if a later version of Meibo wrote the document."""
-        written = self.integer(key, minimum=1)
-        if written > version:
-            raise ConfigurationError(f"{self.name}: expected {key} {version}, found {written}; update Meibo to read it")
-
-    def check_keys(self, known: set[str]) -> None:
-        """Raise the error if there are other keys than the known ones."""
-        unknown = len(set(self.document) - known)
-        if unknown:
-            raise self._exception((), f"expected only {', '.join(sorted(known))}; found {unknown} other key(s)")
-
-    def _fail(self, key: str, expected: str) -> NoReturn:
-        raise self._exception((key,), f"expected {expected}, found {_type_name(self.document.get(key))}")
-
-    def _exception(self, keys: tuple[str, ...], problem: str) -> MeiboError:
-        path = ".".join((*self._path, *keys))
-        name = ".".join((self.name, *keys))
-        return self._error(f"{name}: {problem}", detail=f"{path}: {problem}" if path else problem)
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON object. A field that has its default is omitted."""
+        document: dict[str, Any] = _to_json(self)
+        return {self.version_key: self.version, **document} if self.version_key else document
 
 
-def _type_name(value: Any) -> str:
-    if value == "":
-        return "an empty string"
-    return _TYPE_NAMES.get(type(value), "a list" if isinstance(value, list) else "an object")
+@dataclass(frozen=True)
+class _Field:
+    """A field of a dataclass. ``marks`` are the annotations of its type."""
+
+    name: str
+    key: str
+    hint: Any
+    marks: tuple[Any, ...]
+    default: Callable[[], Any] | None
+
+
+@cache
+def _fields(kind: Any) -> tuple[_Field, ...]:
+    hints, fields = get_type_hints(kind, include_extras=True), []
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        marks = hint.__metadata__ if get_origin(hint) is Annotated else ()
+        names = [mark.name for mark in marks if isinstance(mark, Key)]
+        default = field.default_factory if field.default is MISSING else _constant(field.default)
+        fields.append(
+            _Field(
+                name=field.name,
+                key=names[0] if names else field.name,
+                hint=hint.__origin__ if names else hint,
+                marks=marks,
+                default=None if default is MISSING else default,
+            )
+        )
+    return tuple(fields)
+
+
+def _constant(value: Any) -> Callable[[], Any]:
+    return lambda: value
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, tuple):
+        return [_to_json(item) for item in value]
+    if not dataclasses.is_dataclass(value):
+        return value
+    document = {name: getattr(value, name) for name in getattr(value, "derived", ())}
+    for field in _fields(value.__class__):
+        item = getattr(value, field.name)
+        if FLATTEN in field.marks:
+            document |= _to_json(item)
+        elif field.default is None or item != field.default():
+            document[field.key] = _to_json(item)
+    return document
+
+
+def _read(hint: Any, value: Any, path: str) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        value = _read_object(hint, value, path)
+    elif origin is Annotated and SKIP_INVALID in arguments:
+        value = _read_list(get_args(arguments[0])[0], value, path, skip_invalid=True)
+    elif origin is Annotated and hint != PositiveInt:
+        value = _read(arguments[0], value, path)
+    elif origin is tuple:
+        value = _read_list(arguments[0], value, path)
+    elif hint is datetime:
+        value = parse_moment(value, path)
+    elif origin not in (Union, UnionType):
+        _check_scalar(hint, value, path)
+    elif value is not None or NoneType not in arguments:
+        choices = (choice for choice in arguments if (get_origin(choice) is tuple) is isinstance(value, list))
+        value = _read(next(choices, arguments[0]), value, path)
+    return value
+
+
+def _check_scalar(hint: Any, value: Any, path: str) -> None:
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        valid, expected = value in choices, " or ".join(f'"{choice}"' for choice in choices)
+    else:
+        types, expected = _SCALARS[get_origin(hint) if get_origin(hint) is Mapping else hint]
+        valid = type(value) in types and (hint is not int or value >= 0) and (hint != PositiveInt or value >= 1)
+    if not valid:
+        raise _mismatch(path, expected, value)
+
+
+def _read_object(kind: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _mismatch(path, "an object", value)
+    document = kind.upgraded(value) if issubclass(kind, Document) else value
+    fields, values = _fields(kind), {}
+    for field in fields:
+        item = document.get(field.key)
+        inner = f"{path}.{field.key}" if path else field.key
+        if FLATTEN in field.marks:
+            known = {other.key for other in fields if FLATTEN not in other.marks}
+            values[field.name] = _read(field.hint, {key: document[key] for key in document if key not in known}, path)
+        elif field.key not in document and field.default is not None:
+            values[field.name] = field.default()
+        elif field.hint is str and (not isinstance(item, str) or not item):
+            raise _mismatch(inner, "a string that is not empty", item)
+        else:
+            values[field.name] = _read(field.hint, item, inner)
+    try:
+        return kind(**values)
+    except InvalidFieldError as error:
+        raise InvalidFieldError(".".join(filter(None, (path, error.path))), error.problem) from None
+
+
+def _read_list(hint: Any, value: Any, path: str, *, skip_invalid: bool = False) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise _mismatch(path, "a list", value)
+    items = []
+    for number, item in enumerate(value):
+        try:
+            items.append(_read(hint, item, f"{path}[{number}]"))
+        except InvalidFieldError:
+            if not skip_invalid:
+                raise
+    return tuple(items)
+
+
+def parse_moment(value: Any, path: str) -> datetime:
+    """Return a time with its time zone, in UTC; raise InvalidFieldError, which names the path, if it is invalid."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise _mismatch(path, "a time such as 2026-11-21T18:00:00Z", value) from None
+    if moment.tzinfo is None:
+        raise _mismatch(path, "a time with a time zone such as 2026-11-21T18:00:00Z", value)
+    return moment.astimezone(UTC)
+
+
+def _mismatch(path: str, expected: str, value: Any) -> InvalidFieldError:
+    name = _NAMES.get(type(value), "a list" if isinstance(value, list) else "an object")
+    return InvalidFieldError(path, f"expected {expected}, found {'an empty string' if value == '' else name}")

@@ -16,8 +16,8 @@ import duckdb
 import typer
 from rich.console import Console
 
-from meibo.archive.catalog import Run
 from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import Run
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, UnexpectedError
 from meibo.formatting import format_number

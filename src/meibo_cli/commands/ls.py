@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.archive.catalog import Run, runs, suspect_reason
 from meibo.archive.keys import run_moment
+from meibo.archive.runs import Run, runs, suspect_reason
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo.formatting import format_age, format_bytes, format_number

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from meibo.archive.catalog import Run, runs, suspect_reason
 from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import Run, runs, suspect_reason
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, SecretError
 from meibo.formatting import format_count, format_number

@@ -16,9 +16,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.archive.catalog import Run, find_run, run_ids, suspect_reason
 from meibo.archive.keys import plan_key, report_key, run_moment
 from meibo.archive.manifest import RunManifest
+from meibo.archive.runs import Run, find_run, run_ids, suspect_reason
 from meibo.archive.storage import ArchiveReader, FolderStorage
 from meibo.configuration import Configuration
 from meibo.errors import ConfigurationError, UnexpectedError

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from meibo.archive.catalog import Run, runs
 from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import Run, runs
 from meibo.archive.storage import ArchiveReader
 from meibo.formatting import format_count
 from meibo_cli.download import download

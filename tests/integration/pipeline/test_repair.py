@@ -11,7 +11,7 @@ import boto3
 import pytest
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
-from meibo.archive.catalog import find_run
+from meibo.archive.runs import find_run
 from meibo.archive.storage import S3Reader
 from meibo.exports.finish import RunFinisher
 from meibo_local.aws import REGION

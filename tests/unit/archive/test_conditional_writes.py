@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
-from meibo.archive.outcome_record import Outcome
+from meibo.archive.outcomes import Outcome
 from meibo.archive.storage import S3Storage
 from meibo.changes.messages import InvalidChange, QueueMessage
 from meibo.changes.outcome_store import OutcomeStore

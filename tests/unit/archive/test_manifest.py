@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meibo.archive.keys import ExportAddress
 from meibo.archive.manifest import (
     ArchivedContent,
     ArchivedExport,
     ArchivedObject,
+    ArchivingDetails,
     ExportManifest,
     ManifestJob,
     MissingExport,
@@ -31,8 +33,14 @@ RUN_KEY = "runs/_manifest.json"
 
 TEXT = st.text(min_size=1, max_size=20)
 COUNT = st.integers(0, 10**12)
+
+
+def _manifest(address: ExportAddress, **fields: Any) -> ExportManifest:
+    return ExportManifest(export_id=address.export_id, address=address, **fields)
+
+
 MANIFESTS = st.builds(
-    ExportManifest,
+    _manifest,
     run_id=st.just(RUN),
     address=st.sampled_from([USERS, STAFF]),
     request=st.dictionaries(TEXT, st.one_of(TEXT, st.lists(TEXT, max_size=3)), max_size=3),
@@ -64,10 +72,9 @@ MANIFESTS = st.builds(
         accept_from=st.none() | TEXT,
         reason=st.none() | TEXT,
     ),
-    started_at=TEXT,
-    finished_at=TEXT,
-    meibo_version=TEXT,
-    read_back=st.booleans(),
+    archived=st.builds(
+        ArchivingDetails, started_at=TEXT, finished_at=TEXT, meibo_version=TEXT, read_back=st.booleans()
+    ),
 )
 
 
@@ -132,7 +139,8 @@ def test_missing_field_of_an_export_manifest_is_named(path: tuple[str, ...]) -> 
 def test_export_id_of_another_export_is_an_error() -> None:
     document = {**export_manifest(USERS).to_json(), "scope": "con_0000000000000001"}
 
-    with pytest.raises(ArchiveConflictError, match=r"export_id: expected acme/users/ndjson/con_0{15}1, found another"):
+    expected = r"export_id: expected acme/users/ndjson/con_0{15}1, found a different export"
+    with pytest.raises(ArchiveConflictError, match=expected):
         ExportManifest.from_json(document, KEY)
 
 

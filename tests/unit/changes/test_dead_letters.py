@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.archive.outcome_record import Outcome
+from meibo.archive.outcomes import Outcome
 from meibo.changes.messages import QueueMessage, RemoveChange, parse_change
 from meibo.changes.queue import (
     MAX_MESSAGE_BYTES,

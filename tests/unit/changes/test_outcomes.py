@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from meibo.archive.outcome_record import OutcomeRecord, parse_records
+from meibo.archive.outcomes import OutcomeRecord, parse_records
 from meibo.errors import ArchiveConflictError, ConfigurationError
 
 KEY = "changes/source=acme/dt=2026-11-21/m-1.ndjson"

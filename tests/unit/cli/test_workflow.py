@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ class FakeFunctions:
     def create(self, export: PlannedExport) -> dict[str, Any]:
         self._next("create", self.creates)
         number = export.job.number + 1 if export.job else 1
-        job = ExportJob(id=f"job_{number}", created_at="2026-11-21T18:00:00+00:00", number=number)
+        job = ExportJob(id=f"job_{number}", created_at=datetime(2026, 11, 21, 18, tzinfo=UTC), number=number)
         return export.with_job(job).to_json()
 
     def check(self, export: PlannedExport) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def test_export_with_a_job_is_created_checked_and_archived() -> None:
 
 def test_job_of_the_plan_is_not_created_again() -> None:
     functions = FakeFunctions()
-    job = ExportJob(id="job_9", created_at="2026-11-21T18:00:00+00:00", number=1)
+    job = ExportJob(id="job_9", created_at=datetime(2026, 11, 21, 18, tzinfo=UTC), number=1)
 
     execute(functions, planned(job=job))
 
@@ -318,7 +319,7 @@ def test_message_of_an_unexpected_error_is_withheld() -> None:
     execute(functions, PAGES)
 
     ((_, recorded),) = functions.failures
-    assert re.fullmatch(r"KeyError at test_workflow\.py:\d+; see the function's log .*", recorded.cause)
+    assert re.fullmatch(r"KeyError at test_workflow\.py:\d+; see the function's log .*", recorded.cause or "")
 
 
 def test_failure_that_cannot_be_recorded_does_not_stop_the_run() -> None:

@@ -34,7 +34,7 @@ EXPORT = planned_export(
     request={"fields": [{"name": "user_id"}]},
     has_job=True,
     job_deadline_seconds=3600,
-    job=ExportJob(id="job_0000000000000001", created_at=TICK.isoformat(), number=1),
+    job=ExportJob(id="job_0000000000000001", created_at=TICK, number=1),
 )
 
 ORGANIZATIONS = {

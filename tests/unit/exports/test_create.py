@@ -49,7 +49,7 @@ SHARED = "acme/users/ndjson/con_000000000000000S"
 
 
 def planned(harness: ExportsHarness, key: str = ATTEMPT_1) -> list[PlannedExport]:
-    return [PlannedExport.from_json(entry) for entry in harness.storage.read_json(key) or []]
+    return [PlannedExport.from_json(entry, "export") for entry in harness.storage.read_json(key) or []]
 
 
 def archive(harness: ExportsHarness, *exports: PlannedExport) -> None:
@@ -249,7 +249,7 @@ def test_number_of_jobs_per_export_is_bounded(harness: ExportsHarness) -> None:
     second = harness.creator.create_job(export)
     third = harness.creator.create_job(second)
 
-    assert third.job == ExportJob(id="job_0000000000000004", created_at=TICK.isoformat(), number=3)
+    assert third.job == ExportJob(id="job_0000000000000004", created_at=TICK, number=3)
     with pytest.raises(JobsExhaustedError) as caught:
         harness.creator.create_job(third)
     assert str(caught.value) == (
@@ -794,7 +794,7 @@ def test_plan_is_read_as_it_was_written(harness: ExportsHarness) -> None:
     harness.creator.begin(TICK)
     document = harness.storage.read_json(PLAN)
 
-    assert Plan.from_json(document).to_json() == document
+    assert Plan.from_json(document, "plan").to_json() == document
 
 
 @pytest.mark.parametrize(
@@ -813,4 +813,4 @@ def test_malformed_plan_is_an_event_error(harness: ExportsHarness, change: dict[
     assert document is not None
 
     with pytest.raises(EventError, match="plan"):
-        Plan.from_json({**document, **change})
+        Plan.from_json({**document, **change}, "plan")

@@ -79,7 +79,7 @@ def test_error_of_an_invalid_progress_names_the_field(progress: Any, message: st
 
 
 def test_export_is_unchanged_by_json() -> None:
-    assert PlannedExport.from_json(EXPORT.to_json()) == EXPORT
+    assert PlannedExport.from_json(EXPORT.to_json(), "export") == EXPORT
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,10 @@ def test_error_of_an_invalid_create_event_names_the_field(event: Any, message: s
         ({"export": {**EXPORT.to_json(), "format": "xml"}}, 'export.format: expected "ndjson" or "csv"'),
         ({"export": {**EXPORT.to_json(), "secret": ""}}, "export.secret: expected a string that is not empty"),
         ({"export": {**EXPORT.to_json(), "request": None}}, "export.request: expected an object, found nothing"),
-        ({"export": {**EXPORT.to_json(), "job": {"id": "job_1"}}}, "export.job.created_at: expected a string"),
+        (
+            {"export": {**EXPORT.to_json(), "job": {"id": "job_1"}}},
+            "export.job.created_at: expected a time such as 2026-11-21T18:00:00Z, found nothing",
+        ),
         ({"export": {**EXPORT.to_json(), "refused": "no"}}, "export.refused: expected an object, found a string"),
     ],
 )

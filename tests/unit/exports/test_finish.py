@@ -30,7 +30,7 @@ class FinishHarness:
     def exports(self) -> list[PlannedExport]:
         plan = self.harness.storage.read_json(FOLDER + "_plan.json")
         assert plan is not None
-        return [PlannedExport.from_json(entry) for entry in plan["exports"]]
+        return [PlannedExport.from_json(entry, "export") for entry in plan["exports"]]
 
     def archive(self, export: PlannedExport, *, rows: int = 10, reason: str | None = None) -> None:
         manifest = export_manifest(export.address, body=b"x" * 100, rows=rows, reason=reason)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal, Self
 
-from meibo.documents import Fields
 from meibo.errors import EventError
 
 ARCHIVE: Final = "archive/"
@@ -74,11 +73,6 @@ class ExportAddress:
     dataset: str
     format: str
     scope: str
-
-    @classmethod
-    def from_json(cls, fields: Fields) -> Self:
-        """Read the address from the document of an export, such as its manifest."""
-        return cls(**{name: fields.string(name) for name in ("provider", "source", "dataset", "format", "scope")})
 
     @property
     def export_id(self) -> str:

@@ -12,23 +12,22 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Self
+from typing import ClassVar, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 import meibo
 from meibo import aws
-from meibo.archive.catalog import run_ids
 from meibo.archive.keys import run_folder, run_moment, verification_key
 from meibo.archive.manifest import timestamp
+from meibo.archive.runs import run_ids
 from meibo.archive.storage import ArchiveStorage, ObjectStat, S3Storage
-from meibo.archive.verification import DAMAGES, Finding, VerificationTask, Verifier, plan_runs
-from meibo.documents import Fields
+from meibo.archive.verification import Finding, VerificationTask, Verifier, plan_runs
+from meibo.documents import Document, parse_moment
 from meibo.errors import MeiboError
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.settings import VerifyArchiveSettings
 
-RECORD_VERSION = 1
 # Runs that every verification reads completely: the last run, and the run before it, which may have been repaired.
 NEWEST_RUNS = 2
 # No export is started if less time is left; the rest is for the record and the metrics.
@@ -52,12 +51,14 @@ class UncheckedExport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerificationRecord:
+class VerificationRecord(Document):
     """The result of a scheduled verification.
 
     ``quick`` counts the exports whose objects were not read, ``damaged`` the damaged objects. The lists contain at most
     100 entries. ``at`` is UTC in ISO 8601.
     """
+
+    version_key: ClassVar[str | None] = "record_version"
 
     at: str
     meibo_version: str
@@ -66,48 +67,16 @@ class VerificationRecord:
     quick: int
     damaged: int
     unchecked: int
-    damage: tuple[Finding, ...] = ()
-    could_not_check: tuple[UncheckedExport, ...] = ()
+    damage: tuple[Finding, ...]
+    could_not_check: tuple[UncheckedExport, ...]
+
+    def __post_init__(self) -> None:
+        parse_moment(self.at, "at")  # the report shows this time
 
     @property
     def counts(self) -> dict[str, int]:
         """The counts by name."""
         return {name: getattr(self, name) for name in ("runs", "exports", "quick", "damaged", "unchecked")}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "record_version": RECORD_VERSION,
-            "at": self.at,
-            "meibo_version": self.meibo_version,
-            **self.counts,
-            "damage": [asdict(finding) for finding in self.damage],
-            "could_not_check": [asdict(export) for export in self.could_not_check],
-        }
-
-    @classmethod
-    def from_json(cls, document: Any, key: str) -> Self:
-        """Read the JSON form; ``key`` names it in errors.
-
-        Raises ArchiveConflictError if the document is not a record, and ConfigurationError if a later version of Meibo
-        wrote it.
-        """
-        fields = Fields(document, key)
-        fields.check_version("record_version", RECORD_VERSION)
-        fields.moment("at")  # the report shows this time
-        return cls(
-            at=fields.string("at"),
-            meibo_version=fields.string("meibo_version"),
-            **{name: fields.integer(name) for name in ("runs", "exports", "quick", "damaged", "unchecked")},
-            damage=tuple(
-                Finding(entry.choice("damage", DAMAGES), entry.string("key"), entry.string("detail"))
-                for entry in fields.objects("damage")
-            ),
-            could_not_check=tuple(
-                UncheckedExport(key=entry.string("key"), reason=entry.string("reason"))
-                for entry in fields.objects("could_not_check")
-            ),
-        )
 
 
 def has_turn(run_id: str, *, rotation_days: int, day: int) -> bool:

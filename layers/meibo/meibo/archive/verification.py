@@ -12,9 +12,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, cast
 
-from meibo.archive.catalog import Run, find_run, plan_addresses, run_ids
 from meibo.archive.content import Content, Facts, Format, Inspection
 from meibo.archive.keys import (
     ARCHIVE,
@@ -27,6 +26,7 @@ from meibo.archive.keys import (
     run_moment,
 )
 from meibo.archive.manifest import ArchivedExport, ExportManifest, RunCounts
+from meibo.archive.runs import PlanAddresses, Run, find_run, run_ids
 from meibo.archive.storage import ArchiveReader, ObjectStat, StoredObject
 from meibo.errors import ArchiveConflictError, BadFileError, OutOfTimeError
 
@@ -46,7 +46,6 @@ Damage = Literal[
     "unexpected extra",
 ]
 
-DAMAGES: Final[dict[str, Damage]] = {damage: damage for damage in get_args(Damage)}
 _MAX_RUN_DURATION: Final = timedelta(days=1)
 """A run without a manifest may be in progress for up to this time, because Auth0 keeps jobs for one day."""
 
@@ -173,7 +172,7 @@ def _planned(archive: ArchiveReader, run_id: str) -> Iterator[ExportFolder]:
     # Each repair writes a plan, which may contain exports that the first plan could not resolve.
     for key in archive.keys(run_documents(run_id, "plan")):
         try:
-            addresses = plan_addresses(archive.read_json(key), key)
+            addresses = PlanAddresses.from_json(archive.read_json(key), key).exports
         except ArchiveConflictError:
             continue
         for address in addresses:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, Final
 
 from meibo import aws
-from meibo.archive.outcome_record import Outcome, OutcomeCode
+from meibo.archive.outcomes import Outcome, OutcomeCode
 from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.aws import busy_error
 from meibo.changes.executor import StepExecutor, merge

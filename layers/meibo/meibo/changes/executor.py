@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
-from meibo.archive.outcome_record import Outcome, OutcomeCode, OutcomeKind
+from meibo.archive.outcomes import Outcome, OutcomeCode, OutcomeKind
 from meibo.changes.messages import Action, AddChange, Change, InviteChange, is_user_id
 from meibo.errors import RequestRefusedError
 from meibo.providers.auth0.client import Auth0Client

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import count
 
 from meibo.archive.keys import outcome_key
-from meibo.archive.outcome_record import Outcome, OutcomeRecord, format_records, parse_records
+from meibo.archive.outcomes import Outcome, OutcomeRecord, format_records, parse_records
 from meibo.archive.storage import ArchiveStorage
 from meibo.changes.messages import Change, InvalidChange, QueueMessage
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from meibo.archive.outcome_record import Outcome
+from meibo.archive.outcomes import Outcome
 from meibo.changes.messages import Change, QueueMessage, RemoveChange
 from meibo.observability import logger
 

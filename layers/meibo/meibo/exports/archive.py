@@ -15,6 +15,7 @@ from meibo.archive.existing_object import read_existing_object
 from meibo.archive.manifest import (
     ArchivedContent,
     ArchivedObject,
+    ArchivingDetails,
     ExportManifest,
     ManifestJob,
     ObjectChecksum,
@@ -161,9 +162,10 @@ class Archiver:
         job = None if adopted else export.job
         manifest = ExportManifest(
             run_id=run_id,
+            export_id=export.export_id,
             address=export.address,
-            request=dict(export.request),
-            job=ManifestJob(id=job.id, created_at=job.created_at) if job else None,
+            request=export.request,
+            job=ManifestJob(id=job.id, created_at=job.created_at.isoformat()) if job else None,
             object=ArchivedObject(
                 bucket=self.bucket,
                 key=key,
@@ -190,10 +192,12 @@ class Archiver:
                 may_be_empty=dataset.may_be_empty,
                 noun=dataset.row_noun,
             ),
-            started_at=timestamp(started),
-            finished_at=timestamp(self.now()),
-            meibo_version=meibo.__version__,
-            read_back=adopted or result.already_there,
+            archived=ArchivingDetails(
+                started_at=timestamp(started),
+                finished_at=timestamp(self.now()),
+                meibo_version=meibo.__version__,
+                read_back=adopted or result.already_there,
+            ),
         )
         if not self.storage.put_json(manifest_key, manifest.to_json()):
             # Another invocation of the same export was faster. Its manifest counts if it describes the same file.

@@ -24,7 +24,7 @@ def check(export: PlannedExport, context: ProviderContext, *, now: datetime | No
     """
     if export.job is None:
         raise EventError("export.job: expected the job to check, found nothing; create it first")
-    age = ((now or datetime.now(UTC)) - _moment(export.job.created_at)).total_seconds()
+    age = ((now or datetime.now(UTC)) - export.job.created_at).total_seconds()
     state = provider(export.provider).check_job(export, export.job.id, context)
     wait = max(MIN_JOB_WAIT_SECONDS, min(MAX_JOB_WAIT_SECONDS, int(age / 4)))
     status = {"completed": "ready", "gone": "gone"}.get(state.status, "pending")
@@ -34,11 +34,3 @@ def check(export: PlannedExport, context: ProviderContext, *, now: datetime | No
     if status == "gone":
         logger.warning("job gone", extra={"export_id": export.export_id, "job_id": export.job.id, "reason": reason})
     return {"status": status, "wait_seconds": wait}
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise EventError("export.job.created_at: expected a time such as 2026-11-21T18:00:00+00:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -16,11 +16,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from meibo.archive.keys import part_key, part_record_key, parts_folder
 from meibo.archive.storage import ArchiveStorage
-from meibo.documents import Fields
+from meibo.documents import Document, Key, PositiveInt
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError
 from meibo.exports.events import CheckpointProgress, ExportEvent
 from meibo.http.ratelimit import TimeLeft
@@ -73,48 +73,21 @@ class Totals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(Document):
     """One finished part.
 
     ``key`` is None if the part has no rows. ``position`` is the position after its last row. ``skipped`` contains the
     ids of organizations that were deleted before they were read. The name of this field in the record is ``gone``.
     """
 
-    number: int
+    number: PositiveInt
     key: str | None
     bytes: int
     sha256: str | None
-    skipped: tuple[str, ...]
+    skipped: Annotated[tuple[str, ...], Key("gone")]
     totals: Totals
     position: Mapping[str, Any]
     last: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the part's record as a JSON object."""
-        document = asdict(self)
-        return {**document, "gone": list(document.pop("skipped"))}
-
-    @classmethod
-    def from_json(cls, document: Any) -> Part:
-        """Return the part that a record describes; raise ArchiveConflictError if another version of Meibo wrote it."""
-        try:
-            fields = Fields(document, "part")
-            totals = fields.object("totals")
-            return cls(
-                number=fields.integer("number", minimum=1),
-                key=fields.optional_string("key"),
-                bytes=fields.integer("bytes"),
-                sha256=fields.optional_string("sha256"),
-                skipped=tuple(fields.items("gone")),
-                totals=Totals(**{name: totals.integer(name) for name in ("rows", "organizations", "skipped")}),
-                position=fields.object("position").document,
-                last=fields.boolean("last"),
-            )
-        except ArchiveConflictError as error:
-            raise ArchiveConflictError(
-                "part record: expected the fields of this version of Meibo, found others; repair the run to start this"
-                " export again"
-            ) from error
 
 
 class PartBuilder:
@@ -183,7 +156,15 @@ class PartStorage:
     def get(self, number: int) -> Part | None:
         """Return a part by its number, counted from 1, or None if it is not finished."""
         record = self.storage.read_json(part_record_key(self.folder, number))
-        return None if record is None else Part.from_json(record)
+        if record is None:
+            return None
+        try:
+            return Part.from_json(record, "part")
+        except ArchiveConflictError as error:
+            raise ArchiveConflictError(
+                "part record: expected the fields of this version of Meibo, found others; repair the run to start this"
+                " export again"
+            ) from error
 
     def after(self, number: int) -> Part | None:
         """Return the last finished part, or None if no part is finished.

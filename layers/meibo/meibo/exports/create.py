@@ -64,7 +64,7 @@ class RunCreator:
         OutOfTimeError if another invocation is still preparing the run when this invocation runs out of time.
         """
         run_id = run_id_of(scheduled_time)
-        plan = self._plan(run_id, 1)
+        plan = Plan.read(self.storage, run_id, 1)
         if plan is None:
             exports = resolve(self.configuration(), self.context)
             plan = self._new_plan(run_id, scheduled_time.isoformat(), exports)
@@ -123,7 +123,7 @@ class RunCreator:
             )
         job_id = provider(export.provider).create_job(export, self.context)
         logger.info("job created", extra={"export_id": export.export_id, "job_id": job_id, "number": number})
-        return export.with_job(ExportJob(id=job_id, created_at=self._now().isoformat(), number=number))
+        return export.with_job(ExportJob(id=job_id, created_at=self._now(), number=number))
 
     # -- Preparation of an attempt
 
@@ -151,7 +151,7 @@ class RunCreator:
         key = attempt_key(run_id, attempt)
         if not self.storage.put_json(key, Attempt(exports=tuple(exports)).to_json()):
             # Use the existing list: the workflow reads it, and it may already contain jobs.
-            exports = list(Attempt.from_json(self.storage.read_json(key) or []).exports)
+            exports = list(Attempt.from_json(self.storage.read_json(key)).exports)
         self.workflow.start(run_id, attempt, bucket=self.bucket, items_key=key)
         jobs = sum(export.job is not None for export in exports)
         refusals = [
@@ -171,10 +171,6 @@ class RunCreator:
 
     # -- Existing plans and attempts
 
-    def _plan(self, run_id: str, attempt: int) -> Plan | None:
-        document = self.storage.read_json(plan_key(run_id, attempt))
-        return None if document is None else Plan.from_json(document)
-
     def _new_plan(self, run_id: str, scheduled_time: str, exports: Iterable[PlannedExport]) -> Plan:
         return Plan(
             run_id=run_id,
@@ -191,7 +187,7 @@ class RunCreator:
         if self.storage.put_json(plan_key(plan.run_id, attempt), plan.to_json()):
             return plan
         # This invocation may have written the existing plan, if the response to its write request was lost.
-        written = self._plan(plan.run_id, attempt)
+        written = Plan.read(self.storage, plan.run_id, attempt)
         if written is None:
             raise UnexpectedError(
                 f"expected to read the existing plan of run {plan.run_id}, attempt {attempt}, found none; invoke again"
@@ -230,7 +226,7 @@ class RunCreator:
         plans = self._attempts(run_id, "plan")
         others = self._attempts(run_id, "attempt") | self._attempts(run_id, "manifest")
         planned = max(plans, default=0)
-        plan = self._plan(run_id, planned) if planned else None
+        plan = Plan.read(self.storage, run_id, planned) if planned else None
         if plan is None:
             raise EventError(
                 f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import meibo
 from meibo import aws, errors
-from meibo.archive.keys import failure_key, plan_key, report_key, run_manifest_key
+from meibo.archive.keys import failure_key, report_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, ExportManifest, MissingExport, RunCounts, RunManifest, timestamp
 from meibo.archive.storage import ArchiveStorage, S3Storage
-from meibo.documents import Fields
+from meibo.documents import FLATTEN, Document, PositiveInt
 from meibo.errors import EventError
 from meibo.exports.events import CaughtError
 from meibo.exports.heartbeat import Heartbeat
@@ -68,21 +68,11 @@ class EventBridgeBus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FailureRecord:
+class FailureRecord(Document):
     """The record of why one export failed in one attempt."""
 
-    attempt: int
-    export: MissingExport
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as it is written to the bucket."""
-        return {**asdict(self.export), "attempt": self.attempt}
-
-    @classmethod
-    def from_json(cls, document: Any, key: str) -> FailureRecord:
-        """Read a record, raising ArchiveConflictError if it is not one; ``key`` names it in errors."""
-        attempt = Fields(document, key).integer("attempt", minimum=1)
-        return cls(attempt=attempt, export=MissingExport.from_json(document, key))
+    export: Annotated[MissingExport, FLATTEN]
+    attempt: PositiveInt
 
 
 def _reason(error: CaughtError) -> str:
@@ -93,7 +83,7 @@ def _reason(error: CaughtError) -> str:
     cause = error.cause
     # The cause is the message of a refused export, or the JSON error of a function.
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        cause = json.loads(cause)["errorMessage"]
+        cause = json.loads(cause or "")["errorMessage"]
     return cause or known.__doc__ or error.name
 
 
@@ -178,9 +168,9 @@ class RunFinisher:
     def _plan(self, run_id: str, attempt: int) -> Plan:
         """Return the newest plan up to this attempt; a repair may have written its own plan."""
         for number in range(attempt, 0, -1):
-            document = self.storage.read_json(plan_key(run_id, number))
-            if document is not None:
-                return Plan.from_json(document)
+            plan = Plan.read(self.storage, run_id, number)
+            if plan is not None:
+                return plan
         raise EventError(
             f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"
         )

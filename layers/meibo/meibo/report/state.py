@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from meibo.archive.catalog import Run, find_run, run_ids, suspect_reason
 from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress, outcomes_folder, outcomes_source, run_moment
 from meibo.archive.manifest import ArchivedExport, RunCounts
-from meibo.archive.outcome_record import parse_records
+from meibo.archive.outcomes import parse_records
+from meibo.archive.runs import Run, find_run, run_ids, suspect_reason
 from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ArchiveConflictError

@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from meibo.archive.outcome_record import OutcomeKind, OutcomeRecord, parse_records
+from meibo.archive.outcomes import OutcomeKind, OutcomeRecord, parse_records
 from meibo.archive.storage import ArchiveReader
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
 from meibo_cli.selection import DEFAULT_ARCHIVE, MAX_PARALLEL_READS, ArchiveOption, open_archive

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, ClassVar
 
 from meibo.archive.keys import RUNS, ExportAddress, attempt_of, run_documents, run_id_of_folder
 from meibo.archive.manifest import ArchivedExport, ExportManifest, MissingExport, RunManifest
 from meibo.archive.storage import ArchiveReader
-from meibo.documents import Fields
+from meibo.documents import SKIP_INVALID, Document
 from meibo.errors import ArchiveConflictError
-
-PLAN_VERSION: Final = 1
 
 
 @dataclass(frozen=True)
@@ -69,20 +66,17 @@ def find_run(archive: ArchiveReader, run_id: str) -> Run | None:
     return None
 
 
-def plan_addresses(document: Any, key: str) -> list[ExportAddress]:
-    """Return the addresses of a plan's exports; ``key`` names the plan in errors. An invalid export is skipped.
+@dataclass(frozen=True, kw_only=True)
+class PlanAddresses(Document):
+    """The addresses of a plan's exports. An invalid export is skipped.
 
     ``meibo.exports.plan.Plan`` reads a plan completely. Here a provider that this version does not know must not
-    prevent the reading of an archive. Raises ArchiveConflictError if the document is not a plan, and ConfigurationError
-    if a later version of Meibo wrote it.
+    prevent the reading of an archive.
     """
-    fields = Fields(document, key)
-    fields.check_version("plan_version", PLAN_VERSION)
-    addresses = []
-    for number, export in enumerate(fields.items("exports")):
-        with suppress(ArchiveConflictError):
-            addresses.append(ExportAddress.from_json(Fields(export, f"{key}.exports[{number}]")))
-    return addresses
+
+    version_key: ClassVar[str | None] = "plan_version"
+
+    exports: Annotated[tuple[ExportAddress, ...], SKIP_INVALID]
 
 
 def runs(archive: ArchiveReader) -> Iterator[Run]:
