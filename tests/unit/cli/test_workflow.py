@@ -105,6 +105,7 @@ def test_delay_grows_to_its_maximum_with_full_jitter() -> None:
 
 def planned(name: str = "users", *, has_job: bool = True, **values: Any) -> PlannedExport:
     return PlannedExport(
+        request={},
         provider="auth0",
         source="acme",
         dataset=name,

@@ -99,7 +99,7 @@ class Sanity(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivingDetails:
-    """When and by which version of Meibo an export was archived. Times are UTC in ISO 8601.
+    """The time of the archiving, and the version of Meibo. Times are UTC in ISO 8601.
 
     ``read_back`` is true if the digests were computed from the stored object.
     """
