@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from meibo.archive.catalog import Run
 from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import Run
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo.providers.auth0.client import Auth0Client
