@@ -260,8 +260,8 @@ def test_expected_run_follows_from_the_rate_limits(runs: LocalRuns, meibo: Meibo
     assert check["seconds"] == pytest.approx((2 + 6) * 60 / 50 + 6 * 60 / 400 + 3 * 0.1, rel=0.15)
     assert result.json()["expected_run"]["requests"] == check["requests"]
     assert re.fullmatch(
-        r"at least 17 requests, about 1\d s at the tenant's rate limits \(requests per minute: organizations 50,"
-        r" enabled_connections 50, members 400\), and the time in which Auth0 creates 1 file of users",
+        r"at least 17 requests, about 1\d s at the tenant's rate limits \(requests per minute: enabled_connections 50,"
+        r" organizations 50, members 400\), and the time in which Auth0 creates 1 file of users",
         check["detail"],
     )
 

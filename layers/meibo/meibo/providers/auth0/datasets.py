@@ -1,10 +1,11 @@
 """The datasets of Auth0.
 
-To add a dataset, change at most three modules:
+To add a dataset, change at most four modules:
 
 1. here: its ``Dataset`` in ``DATASETS`` and, if it is read page by page, its pages in ``PAGES``;
 2. ``configuration.py``: the model of its entry in the configuration, in ``Auth0Export``;
-3. the module of its pages, such as ``organization_pages.py``, with the requests and OAuth scopes that they need.
+3. the module of its pages, such as ``organization_pages.py``, with the requests and OAuth scopes that they need;
+4. ``checks.py``: its OAuth scopes in ``REQUIRED_SCOPES``, and the number of its requests.
 
 Then describe it in ``docs/configuration.md`` and run ``make schema``.
 """
