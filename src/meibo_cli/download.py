@@ -29,7 +29,9 @@ def checked_chunks(archive: ArchiveReader, export: ArchivedExport) -> Iterator[b
     if count != export.bytes:
         raise CorruptFileError(f"{export.key}: expected {export.bytes:,} bytes as in its manifest, found {count:,}")
     if digest.hexdigest() != export.sha256:
-        raise CorruptFileError(f"{export.key}: expected the SHA-256 in its manifest, found another; run `meibo verify`")
+        raise CorruptFileError(
+            f"{export.key}: expected the SHA-256 in its manifest, found a different SHA-256; run `meibo verify`"
+        )
 
 
 def download(

@@ -100,7 +100,14 @@ def transitions(polls: int) -> int:
                 raise SystemExit(f"the workflow has changed: {begin} no longer leads to {end}")
         return steps
 
-    stops = ["WhatNext", "CheckExport", "JobStatus", *["WaitForJob", "JobStatus"] * polls, "ArchiveExport", "Archived"]
+    stops = [
+        "ChooseNextStep",
+        "CheckExport",
+        "JobStatus",
+        *["WaitForJob", "JobStatus"] * polls,
+        "ArchiveExport",
+        "Archived",
+    ]
     return 2 + sum(shortest(begin, end) for begin, end in pairwise(stops))  # with the start and the first state
 
 

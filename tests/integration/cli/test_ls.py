@@ -91,7 +91,9 @@ def test_copy_in_another_bucket_is_read_despite_its_other_versions(meibo: Meibo,
     assert meibo("get", "acme").status == 0
     assert Path("users.ndjson.gz").read_bytes() == BODY
     storage.put(USERS.object_key(RUN, gzip=True), BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
-    assert "expected the SHA-256 in its manifest, found another" in meibo("get", "acme", "-o", "other").errors
+    assert (
+        "expected the SHA-256 in its manifest, found a different SHA-256" in meibo("get", "acme", "-o", "other").errors
+    )
 
 
 def test_object_with_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Storage) -> None:

@@ -348,7 +348,8 @@ def test_damaged_part_is_not_archived() -> None:
     harness.storage.objects[key] += b"\0"
 
     with pytest.raises(
-        CorruptFileError, match="expected the SHA-256 in the part's record, found another; another program wrote"
+        CorruptFileError,
+        match="expected the SHA-256 in the part's record, found a different SHA-256; another program wrote",
     ):
         list(collected.chunks())
 
@@ -370,7 +371,7 @@ def test_first_part_that_expired_before_the_last_is_an_error() -> None:
     harness.tenant.calls_left = 1_000_000
     del harness.storage.objects[f"{FOLDER}00001.json"]
 
-    with pytest.raises(ArchiveConflictError, match="expected 3 parts, found no part 1; repair the run"):
+    with pytest.raises(ArchiveConflictError, match="part 1 of 3 is missing; repair the run"):
         harness.collect(progress)
 
 

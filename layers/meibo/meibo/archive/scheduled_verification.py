@@ -196,7 +196,7 @@ class ScheduledVerification:
             return False
         age = now - run_moment(run_id)
         past_transition = self.transition_days > 0 and age >= timedelta(days=self.transition_days)
-        # If TransitionDays was raised or set to 0, older objects stay in their class.
+        # If TransitionDays was increased or set to 0, older objects stay in their class.
         if not past_transition and stat.storage_class is None:
             return True
         return has_cold_turn(

@@ -198,7 +198,7 @@ def _entries(
     for name in RunCounts.__dataclass_fields__:
         expected, listed = getattr(recorded, name), getattr(counts, name)
         if expected != listed:
-            detail = f"expected {expected} {name} as in its counts, found {listed} in its list"
+            detail = f"its counts record {expected} {name}, but it lists {listed}"
             findings.add("altered run manifest", run.manifest_key, detail)
     if run.manifest.run_id != run_id:
         findings.add("altered run manifest", run.manifest_key, "contains the id of another run")
@@ -295,7 +295,7 @@ class Verifier:
         if count != expected.bytes and not has_wrong_size:
             findings.add(_size_damage(count, expected.bytes), key, f"has {count:,} bytes, expected {expected.bytes:,}")
         if digest.hexdigest() != expected.sha256:
-            findings.add("other digest", key, "expected the SHA-256 in its manifest, found another")
+            findings.add("other digest", key, "expected the SHA-256 in its manifest, found a different SHA-256")
         if fault is not None:
             findings.add("broken content", key, fault)
         if facts is None:
@@ -339,14 +339,14 @@ def _compare_stat(stat: ObjectStat, manifest: ExportManifest, findings: _Finding
     checksum = expected.checksum
     is_comparable = stat.checksum_algorithm == checksum.algorithm and stat.checksum_type in (None, checksum.type)
     if is_comparable and stat.checksum != checksum.value:
-        detail = f"expected the {checksum.algorithm} in its manifest, but S3 reports another"
+        detail = f"expected the {checksum.algorithm} in its manifest, but S3 reports a different one"
         findings.add("other checksum", expected.key, detail)
 
 
 def _compare(task: VerificationTask, manifest: ExportManifest, findings: _Findings) -> None:
     key = task.folder.manifest_key
     if manifest.folder != task.folder:
-        findings.add("altered manifest", key, "describes an export or a run of another folder")
+        findings.add("altered manifest", key, "its export or run does not match its folder")
     if not _is_in(task.folder, manifest.object.key):
         findings.add("altered manifest", key, "contains the key of an object outside its folder")
     if task.entry is None:

@@ -189,9 +189,7 @@ class PartStorage:
         """Return the first ``count`` parts. Raises ArchiveConflictError if a part is missing."""
         parts = [self.get(number) for number in range(1, count + 1)]
         if missing := [number for number, part in enumerate(parts, 1) if part is None]:
-            raise ArchiveConflictError(
-                f"{self.folder}: expected {count} parts, found no part {missing[0]}; repair the run"
-            )
+            raise ArchiveConflictError(f"{self.folder}: part {missing[0]} of {count} is missing; repair the run")
         return [part for part in parts if part is not None]
 
 
@@ -208,8 +206,8 @@ def concatenate_parts(storage: ArchiveStorage, parts: Sequence[Part]) -> Iterato
             yield chunk
         if digest.hexdigest() != part.sha256:
             raise CorruptFileError(
-                f"{part.key}: expected the SHA-256 in the part's record, found another; another program wrote to the"
-                " archive"
+                f"{part.key}: expected the SHA-256 in the part's record, found a different SHA-256; another program"
+                " wrote to the archive"
             )
 
 

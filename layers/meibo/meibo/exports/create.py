@@ -57,11 +57,12 @@ class RunCreator:
     invocation: str = field(default_factory=lambda: uuid4().hex)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
-        """Start the run of a schedule tick. If the run has already started, the tick has no effect.
+        """Start the run of a schedule tick, or an attempt that was prepared only in part.
 
-        Writes the plan first, then creates as many jobs as the time allows; the workflow creates the others. The
-        response lists in ``not_created`` the exports whose job could not be created, with the reason. Raises
-        OutOfTimeError if another invocation is still preparing the run when this invocation runs out of time.
+        If the run has already started, the tick has no effect. Writes the plan first, then creates as many jobs as the
+        time allows; the workflow creates the others. The response lists in ``not_created`` the exports whose job could
+        not be created, with the reason. Raises OutOfTimeError if another invocation is still preparing the run when
+        this invocation runs out of time.
         """
         run_id = run_id_of(scheduled_time)
         plan = Plan.read(self.storage, run_id, 1)
@@ -105,7 +106,7 @@ class RunCreator:
         plan = self._write_plan(self._new_plan(run_id, plan.scheduled_time, exports), attempt)
         if self._is_mine(plan):
             return self._prepare(plan, attempt, missing)
-        logger.info("another invocation repairs this run", extra={"run_id": run_id, "attempt": attempt})
+        logger.info("another invocation is repairing this run", extra={"run_id": run_id, "attempt": attempt})
         return self.repair(run_id)
 
     def create_job(self, export: PlannedExport) -> PlannedExport:
