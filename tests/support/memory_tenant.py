@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.http.raw_json import RawJson
 from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers, OrganizationPages
 from meibo.providers.auth0.organizations import OrganizationApi, Page
 
@@ -14,6 +16,11 @@ ORGANIZATION_PAGES: dict[str, type[OrganizationPages]] = {
     "organizations": OrganizationList,
     "members": OrganizationMembers,
 }
+
+
+def raw_json(value: Any) -> RawJson:
+    """Return a value as a response contains it."""
+    return RawJson(value, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 def organization_id(number: int) -> str:
@@ -44,10 +51,10 @@ class MemoryTenant(OrganizationApi):
         ids = [organization_id(number) for number in range(self.count) if organization_id(number) not in self._deleted]
         return self._page([{"id": id_, "name": f"組織 {id_[-3:]}"} for id_ in ids if id_ > (cursor or "")], "id")
 
-    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
+    def enabled_connections(self, organization_id: str) -> list[RawJson]:
         self._answer(f"connections of {organization_id}")
         self._exists(organization_id)
-        return [{"connection_id": f"con_{organization_id[4:]}"}]
+        return [raw_json({"connection_id": f"con_{organization_id[4:]}"})]
 
     def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
         self._answer(f"members of {organization_id}")
@@ -70,7 +77,7 @@ class MemoryTenant(OrganizationApi):
     def _page(self, rows: list[dict[str, Any]], key: str, *, size: int = 0, always_next: bool = False) -> Page:
         size = size or self.size
         more = len(rows) > size or (always_next and bool(rows))
-        return Page(rows[:size], str(rows[:size][-1][key]) if more else None)
+        return Page([raw_json(row) for row in rows[:size]], str(rows[:size][-1][key]) if more else None)
 
     def _exists(self, organization_id: str) -> None:
         if organization_id in self.gone:

@@ -43,7 +43,7 @@ def list_rows(read_page: Callable[[str | None], Page], page: Page | None = None)
     rows: list[dict[str, Any]] = []
     while page is None or page.next is not None:
         page = read_page(None if page is None else page.next)
-        rows += page.rows
+        rows += [row.value for row in page.rows]
     return rows
 
 
@@ -61,11 +61,11 @@ def test_list_resumes_from_a_cursor_after_an_organization_was_deleted(
 ) -> None:
     expected = tenant.organizations.ids()
     first = api.organizations(None)
-    tenant.organizations.remove(first.rows[-1]["id"])
+    tenant.organizations.remove(first.rows[-1].value["id"])
 
     rest = list_rows(api_of(tenant, clock).organizations, first)
 
-    assert [row["id"] for row in [*first.rows, *rest]] == expected
+    assert [row["id"] for row in [*(row.value for row in first.rows), *rest]] == expected
 
 
 @pytest.mark.parametrize("limit_is_length", [True, False])

@@ -83,13 +83,6 @@ class ProviderRequest:
 
 
 @dataclass(frozen=True)
-class JsonNumber:
-    """A JSON number that Python's int or float would change, such as 1e999 or 1.10; ``literal`` is its text."""
-
-    literal: str = field(repr=False)
-
-
-@dataclass(frozen=True)
 class ProviderResponse:
     """A complete response of a provider."""
 
@@ -103,15 +96,15 @@ class ProviderResponse:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()[:60]
 
     def json(self) -> Any:
-        """Parse the body, raising ValueError if it is not JSON or is nested too deep.
-
-        A number that int or float would change is a JsonNumber.
-        """
-        text = self.body.decode("utf-8-sig")
+        """Parse the body, raising ValueError if it is not JSON or has too many levels."""
         try:
-            return json.loads(text, parse_int=_json_integer, parse_float=_json_float)
+            return json.loads(self.text())
         except RecursionError:
-            raise ValueError("nested too deep") from None
+            raise ValueError("expected fewer levels") from None
+
+    def text(self) -> str:
+        """Return the body as text, raising ValueError if it is not UTF-8."""
+        return self.body.decode("utf-8-sig")
 
     def members(self) -> dict[str, Any]:
         """Return the members of the JSON object in the body; none if it is something else."""
@@ -334,16 +327,6 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers with names in lower case, which the rate limiter and the clients use."""
     return {name.lower(): value for name, value in headers.items()}
-
-
-def _json_integer(literal: str) -> int | JsonNumber:
-    # int() rejects more than 4,300 digits.
-    return int(literal) if len(literal) < 4_000 and literal != "-0" else JsonNumber(literal)
-
-
-def _json_float(literal: str) -> float | JsonNumber:
-    value = float(literal)
-    return value if repr(value) == literal else JsonNumber(literal)
 
 
 def segment(value: str) -> str:

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meibo.errors import RequestRefusedError
+from meibo.http.raw_json import RawJson
 from meibo.providers.auth0.organizations import CursorWatch, Page
 
-ROWS = [{"id": "org_1"}]
+ROWS = [RawJson({"id": "org_1"}, '{"id":"org_1"}')]
 
 
 def watch(pages: Iterable[Page]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from meibo.errors import ScopeMissingError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.organizations import MEMBERS_SCOPE, ROLES_SCOPE, OrganizationApi, Page
+from meibo.providers.auth0.organizations import MEMBERS_SCOPE, ROLES_SCOPE, OrganizationApi
 from tests.support.transport import Reply, Seen, Transport
 
 ORGANIZATION = "org_0000000000000001"
@@ -36,7 +36,9 @@ def by_scope(refusal: Reply) -> Callable[[Seen], Reply]:
 def test_page_of_members_contains_their_roles(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", PATH, Reply(json={"members": [ROLES], "next": "c"}))
 
-    assert OrganizationApi(client).members(ORGANIZATION, None) == (Page([ROLES], "c"), True)
+    page, with_roles = OrganizationApi(client).members(ORGANIZATION, None)
+
+    assert ([row.value for row in page.rows], page.next, with_roles) == ([ROLES], "c", True)
     assert auth0.seen[-1].query == {
         "fields": "user_id,email,picture,name,roles",
         "include_fields": "true",
@@ -55,7 +57,7 @@ def test_members_without_roles_are_read_after_one_rejected_request(
     following, _ = api.members(ORGANIZATION, None, with_roles=with_roles)
 
     assert not with_roles
-    assert page.rows == following.rows == [MEMBER]
+    assert [row.value for row in page.rows] == [row.value for row in following.rows] == [MEMBER]
     assert len(auth0.calls("GET", PATH)) == 3
 
 

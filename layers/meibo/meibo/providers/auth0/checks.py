@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from meibo.errors import RequestRefusedError, ScopeMissingError
+from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
 from meibo.formatting import format_count
 from meibo.http.transport import Parameters, check_connection, is_id, segment
 from meibo.providers.auth0.client import Auth0Client, clients
@@ -178,8 +178,13 @@ class TenantChecks:
         if scope == TENANT_ROLES_SCOPE:
             self._roles = total or 0
         if scope == ORGANIZATIONS_SCOPE:
-            rows = self._client.rows(document, "organizations", "the list of organizations")
-            if rows and is_id(rows[0].get("id")):
+            rows = document.get("organizations") if isinstance(document, dict) else document
+            if not isinstance(rows, list):
+                raise WrongFormatError(
+                    f"{self._client.name}: expected the list of organizations, found {type(rows).__name__}; check the"
+                    " domain"
+                )
+            if rows and isinstance(rows[0], dict) and is_id(rows[0].get("id")):
                 self._organization_id = rows[0]["id"]
             self._organizations = total or len(rows)
         count = "" if total is None else f"; {format_count(total, request.noun)} in the tenant"

@@ -9,6 +9,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import requests
@@ -16,6 +17,7 @@ import requests
 from meibo import __version__
 from meibo.errors import ConfigurationError, CredentialsRefusedError, ScopeMissingError, WrongFormatError
 from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, SystemClock, TimeLeft
+from meibo.http.raw_json import RawJson, parse_list
 from meibo.http.transport import BUSY_STATUSES, HttpTransport, Multipart, Parameters, ProviderRequest, ProviderResponse
 from meibo.providers.auth0.credentials import Auth0Credentials, TokenSource
 from meibo.providers.auth0.errors import error_from_response
@@ -31,7 +33,7 @@ class Auth0Client:
     """The Management API of one tenant.
 
     ``domain`` is the tenant's own host name, with a port for a local simulator. ``read_credentials`` is called before
-    the first request, and again if a later request is refused, because the secret may have been rotated or an OAuth
+    the first request, and again if a later request is rejected, because the secret may have been rotated or an OAuth
     scope granted in the meantime. ``time_left`` returns the remaining seconds of the invocation. ``headroom`` is the
     number of requests of each rate limit that this client leaves to other clients; it must be at least their number.
     ``audience`` is the identifier of the Management API if ``domain`` is a custom domain.
@@ -98,72 +100,17 @@ class Auth0Client:
         against. With ``repeatable`` False a request with an unknown outcome (5xx, reset) is not retried. Other requests
         are retried for ``max_retry_seconds``, then ProviderBusyError is raised.
         """
-
-        def send() -> Any:
-            return self._send(
-                lambda token: ProviderRequest(
-                    method,
-                    f"https://{self.domain}/api/v2/{path}",
-                    bucket=bucket,
-                    max_bytes=MAX_RESPONSE_BYTES,
-                    headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
-                    params=params,
-                    json=json,
-                    multipart=multipart,
-                    repeatable=repeatable,
-                    max_retry_seconds=max_retry_seconds,
-                ),
-                subject,
-                scope,
-            )
-
-        is_first = self._token is None
-        try:
-            return send()
-        except (CredentialsRefusedError, ScopeMissingError):
-            self._token = None
-            if is_first:
-                raise
-        return send()
-
-    def rows(self, document: Any, key: str, subject: str) -> list[dict[str, Any]]:
-        """Return the list of objects under a key of a response, or the response if it is an array.
-
-        Raises WrongFormatError if the response contains no such list.
-        """
-        rows = document.get(key) if isinstance(document, dict) else document
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise WrongFormatError(
-                f"{self.name}: expected {subject} as a list of objects, found {type(rows).__name__}; check the domain"
-            )
-        return rows
-
-    def _token_source(self) -> TokenSource:
-        if self._token is None:
-            self._token = TokenSource(
-                self.domain, self._audience, self._read_credentials(), self._transport, self._clock
-            )
-        return self._token
-
-    def _send(self, request: Callable[[str], ProviderRequest], subject: str, scope: str) -> Any:
-        """Send the request; if Auth0 rejects the token, send it again with a new token."""
-        source = self._token_source()
-        token = source.token()
-        response = self._transport.send(request(token))
-        if response.status == 401:
-            # A token becomes invalid early if the tenant's signing key is rotated; then a new token is accepted.
-            source.drop(token)
-            response = self._transport.send(request(source.token()))
-        if response.status == 401:
-            raise CredentialsRefusedError(
-                f"{self.name} rejected a new access token (401); check that the domain is the tenant's own domain and"
-                " that the application is authorized for the Management API"
-            )
-        if not 200 <= response.status < 300:
-            raise error_from_response(response, provider=self.name, subject=subject, scope=scope)
-        return self._parse(response, subject)
-
-    def _parse(self, response: ProviderResponse, subject: str) -> Any:
+        request = self._new_request(
+            method,
+            path,
+            bucket,
+            params=params,
+            json=json,
+            multipart=multipart,
+            repeatable=repeatable,
+            max_retry_seconds=max_retry_seconds,
+        )
+        response = self._send(request, subject, scope)
         if response.status == 204 or not response.body.strip():
             return None
         try:
@@ -174,6 +121,71 @@ class Auth0Client:
             f"{self.name}: expected JSON for {subject}, found {response.content_type or 'no content type'} that is not"
             " JSON; check the domain"
         )
+
+    def request_list(
+        self, path: str, key: str, *, subject: str, scope: str, bucket: str, params: Parameters = ()
+    ) -> tuple[list[RawJson], dict[str, Any]]:
+        """Return the objects in a list of the API, and the other members of the response.
+
+        The response is an object with the list under ``key``, or an array if the endpoint ignores the parameters of
+        its pages. Raises WrongFormatError for any other response.
+        """
+        response = self._send(self._new_request("GET", path, bucket, params=params), subject, scope)
+        try:
+            text = response.text()
+            rows, members = parse_list(text, None if text.lstrip().startswith("[") else key)
+        except ValueError:
+            found = "another document"
+        else:
+            found = next((type(row.value).__name__ for row in rows if not isinstance(row.value, dict)), "")
+            if not found:
+                return rows, members
+        raise WrongFormatError(f"{self.name}: expected {subject} as a list of objects, found {found}; check the domain")
+
+    def _new_request(self, method: str, path: str, bucket: str, **options: Any) -> ProviderRequest:
+        return ProviderRequest(
+            method, f"https://{self.domain}/api/v2/{path}", bucket=bucket, max_bytes=MAX_RESPONSE_BYTES, **options
+        )
+
+    def _send(self, request: ProviderRequest, subject: str, scope: str) -> ProviderResponse:
+        """Return the successful response; read the credentials again if those of an earlier request are rejected."""
+        is_first = self._token is None
+        try:
+            return self._send_with_token(request, subject, scope)
+        except (CredentialsRefusedError, ScopeMissingError):
+            self._token = None
+            if is_first:
+                raise
+        return self._send_with_token(request, subject, scope)
+
+    def _token_source(self) -> TokenSource:
+        if self._token is None:
+            self._token = TokenSource(
+                self.domain, self._audience, self._read_credentials(), self._transport, self._clock
+            )
+        return self._token
+
+    def _send_with_token(self, request: ProviderRequest, subject: str, scope: str) -> ProviderResponse:
+        """Return the successful response; if Auth0 rejects the token, send the request again with a new token."""
+        source = self._token_source()
+        token = source.token()
+        response = self._transport.send(_authorized(request, token))
+        if response.status == 401:
+            # A token becomes invalid early if the tenant's signing key is rotated; then a new token is accepted.
+            source.drop(token)
+            response = self._transport.send(_authorized(request, source.token()))
+        if response.status == 401:
+            raise CredentialsRefusedError(
+                f"{self.name} rejected a new access token (401); check that the domain is the tenant's own domain and"
+                " that the application is authorized for the Management API"
+            )
+        if not 200 <= response.status < 300:
+            raise error_from_response(response, provider=self.name, subject=subject, scope=scope)
+        return response
+
+
+def _authorized(request: ProviderRequest, token: str) -> ProviderRequest:
+    return replace(request, headers={"Authorization": f"Bearer {token}", "Accept": "application/json"})
 
 
 class ClientPool:

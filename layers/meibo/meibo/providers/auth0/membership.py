@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, StrictBool, StrictInt
 
 from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.http.raw_json import RawJson
 from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.configuration import ConnectionId
@@ -106,15 +107,14 @@ def role_ids(client: Auth0Client) -> frozenset[str]:
     """Return the ids of all roles of the tenant."""
     ids: set[str] = set()
     for page in range(MAX_TENANT_ROLES // ROLES_PER_PAGE):
-        document = client.request(
-            "GET",
+        rows, _ = client.request_list(
+            "roles",
             "roles",
             params=(("page", str(page)), ("per_page", str(ROLES_PER_PAGE)), ("include_totals", "true")),
             subject="the list of roles",
             scope="read:roles",
             bucket="roles",
         )
-        rows = client.rows(document, "roles", "the list of roles")
         if not rows:
             break
         ids.update(_strings(client, rows, "id", "the list of roles"))
@@ -142,21 +142,18 @@ def users_by_email(client: Auth0Client, email: str) -> list[str]:
     The comparison is case-sensitive, and Auth0's own database stores addresses in lower case. So if there is no user
     with the address as given, the address in lower case is looked up.
     """
-    ids: list[str] = []
     for address in dict.fromkeys((email, email.lower())):
-        document = client.request(
-            "GET",
+        rows, _ = client.request_list(
             "users-by-email",
+            "users",
             params=(("email", address), ("fields", "user_id"), ("include_fields", "true")),
-            subject="users by e-mail",
+            subject="a list of users by e-mail",
             scope=USERS_SCOPE,
             bucket="users",
         )
-        rows = client.rows({"users": document}, "users", "a list of users by e-mail")
-        ids = ids or _strings(client, rows, "user_id", "a list of users by e-mail")
-        if ids:
-            break
-    return ids
+        if rows:
+            return _strings(client, rows, "user_id", "a list of users by e-mail")
+    return []
 
 
 # -- invitations
@@ -253,18 +250,16 @@ def list_invitations(client: Auth0Client, organization_id: str) -> dict[tuple[st
     The result includes expired invitations. Auth0 returns at most 1,000.
     """
     invitations: dict[tuple[str, str], list[Invitation]] = {}
-    subject = f"the invitations to organization {organization_id}"
     for page in range(MAX_INVITATIONS // INVITATIONS_PER_PAGE):
-        document = client.request(
-            "GET",
+        rows, _ = client.request_list(
             f"organizations/{segment(organization_id)}/invitations",
+            "invitations",
             params=(("page", str(page)), ("per_page", str(INVITATIONS_PER_PAGE)), ("sort", "created_at:-1")),
-            subject=subject,
+            subject=f"the invitations to organization {organization_id}",
             scope="read:organization_invitations",
             bucket="invitations",
         )
-        rows = client.rows(document, "invitations", subject)
-        for row in rows:
+        for row in (item.value for item in rows):
             invitee = row.get("invitee")
             email = invitee.get("email") if isinstance(invitee, dict) else None
             client_id = row.get("client_id")
@@ -311,8 +306,8 @@ def _exists(client: Auth0Client, path: str, **options: Any) -> bool:
     return True
 
 
-def _strings(client: Auth0Client, rows: list[dict[str, Any]], key: str, subject: str) -> list[str]:
-    values = [row.get(key) for row in rows]
+def _strings(client: Auth0Client, rows: list[RawJson], key: str, subject: str) -> list[str]:
+    values = [row.value.get(key) for row in rows]
     strings = [value for value in values if isinstance(value, str)]
     if len(strings) != len(values):
         raise WrongFormatError(

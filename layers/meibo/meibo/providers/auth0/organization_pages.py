@@ -5,15 +5,13 @@ An organization that is deleted between the list and the reading of it is skippe
 
 from __future__ import annotations
 
-import json
-import re
-import uuid
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
+from meibo.http.raw_json import RawJson
 from meibo.http.transport import is_id
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.organizations import ROLES_SCOPE, CursorWatch, OrganizationApi, Page
@@ -90,7 +88,7 @@ class OrganizationPages(Pages):
         while True:
             page = self.api.organizations(at.cursor)
             for row in _rows(page, at):
-                organization_id = row.get("id")
+                organization_id = row.value.get("id")
                 if not is_id(organization_id):
                     raise WrongFormatError(
                         f"{self.api.name}: expected an id in each organization, found an organization without an id"
@@ -113,30 +111,31 @@ class OrganizationPages(Pages):
             yield PageResult((), at.to_json())
 
     @abstractmethod
-    def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
         """Yield the lines of each call for one organization, with the position after them."""
 
 
 class OrganizationList(OrganizationPages):
     """One row per organization, with its enabled connections."""
 
-    def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
         """Yield the organization's row."""
-        organization_id = row["id"]
-        line = json_line({**row, "enabled_connections": self.api.enabled_connections(organization_id)})
-        yield (line,), position.after(organization_id)
+        organization_id = row.value["id"]
+        connections = ",".join(connection.text for connection in self.api.enabled_connections(organization_id))
+        line = f'{row.text[:-1]},"enabled_connections":[{connections}]}}\n'
+        yield (line.encode(),), position.after(organization_id)
 
 
 class OrganizationMembers(OrganizationPages):
     """One row per member of an organization, with the member's roles if the token may read them."""
 
-    def read(self, row: Mapping[str, Any], position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
         """Yield the rows of each page of the organization's members."""
-        organization_id = row["id"]
+        organization_id = row.value["id"]
         inside = position.inside or OrganizationPosition(organization_id)
         while True:
             page, with_roles = self.api.members(organization_id, inside.cursor, with_roles=position.with_roles)
-            lines = tuple(json_line({"organization_id": organization_id, **member}) for member in page.rows)
+            lines = tuple(_member_line(organization_id, member) for member in page.rows)
             had_roles = position.had_roles or (with_roles and bool(lines))
             position = replace(position, with_roles=with_roles, had_roles=had_roles)
             if page.next is None:
@@ -160,37 +159,14 @@ class OrganizationMembers(OrganizationPages):
         }
 
 
-def _rows(page: Page, position: ReadPosition) -> list[dict[str, Any]]:
+def _rows(page: Page, position: ReadPosition) -> list[RawJson]:
     # The organization that was being read must be first: reading another organization first would lose its position.
     if position.inside is None:
         return page.rows
     current = position.inside.organization_id
-    rest = [row for row in page.rows if row.get("id") != current]
-    return [{"id": current}, *rest]
+    return [RawJson({"id": current}, ""), *(row for row in page.rows if row.value.get("id") != current)]
 
 
-def json_line(row: Mapping[str, Any]) -> bytes:
-    """Return a row as a line of NDJSON, with numbers as they were received."""
-    try:
-        return _json(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        # A lone surrogate is valid JSON only if it is escaped.
-        return _json(row, ensure_ascii=True).encode()
-
-
-def _json(row: Mapping[str, Any], *, ensure_ascii: bool) -> str:
-    # The json module cannot write a number as it was received, so it writes a marked string instead.
-    marker = f"number {uuid.uuid4()} "
-    try:
-        text = json.dumps(
-            row,
-            ensure_ascii=ensure_ascii,
-            allow_nan=False,
-            separators=(",", ":"),
-            default=lambda number: marker + number.literal,
-        )
-    except ValueError:
-        raise WrongFormatError(
-            "Auth0: expected JSON numbers, found NaN or Infinity, which JSON does not have"
-        ) from None
-    return re.sub(f'"{marker}([^"]*)"', r"\1", text) + "\n"
+def _member_line(organization_id: str, member: RawJson) -> bytes:
+    rest = f",{member.text[1:]}" if member.value else "}"
+    return f'{{"organization_id":"{organization_id}"{rest}\n'.encode()

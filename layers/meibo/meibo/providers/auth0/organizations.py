@@ -8,9 +8,10 @@ https://auth0.com/docs/api/management/v2/organizations/get-organization-members
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
+from meibo.http.raw_json import RawJson
 from meibo.http.transport import Parameters, is_id, segment
 from meibo.providers.auth0.client import Auth0Client
 
@@ -33,12 +34,12 @@ FIELDS_WITH_ROLES: Final = "user_id,email,picture,name,roles"
 class Page:
     """Rows, and the cursor of the next page: None after the last page. A cursor is valid for 24 hours."""
 
-    rows: list[dict[str, Any]] = field(repr=False)
+    rows: list[RawJson] = field(repr=False)
     next: str | None
 
 
 @dataclass(frozen=True)
-class Listing:
+class CheckpointList:
     """A list of the API: its path, the key of its rows, its name in messages, its OAuth scope and its rate limit."""
 
     path: str
@@ -49,28 +50,26 @@ class Listing:
     params: Parameters = ()
 
 
-def read_page(client: Auth0Client, listing: Listing, cursor: str | None) -> Page:
+def read_page(client: Auth0Client, source: CheckpointList, cursor: str | None) -> Page:
     """Return the first page of a list, or the page at a cursor.
 
     A list ends with a page without a cursor, which for members was observed to be an empty page.
     """
-    document = client.request(
-        "GET",
-        listing.path,
-        params=(*listing.params, ("take", str(MAX_PAGE_SIZE)), *((("from", cursor),) if cursor else ())),
-        subject=listing.subject,
-        scope=listing.scope,
-        bucket=listing.bucket,
+    rows, members = client.request_list(
+        source.path,
+        source.key,
+        params=(*source.params, ("take", str(MAX_PAGE_SIZE)), *((("from", cursor),) if cursor else ())),
+        subject=source.subject,
+        scope=source.scope,
+        bucket=source.bucket,
     )
-    rows = client.rows(document, listing.key, listing.subject)
-    # Endpoints that ignore ``take`` return an array, which has no cursor.
-    following = document.get("next") if isinstance(document, dict) else None
-    if following is not None and not isinstance(following, str):
+    next_cursor = members.get("next")
+    if next_cursor is not None and not isinstance(next_cursor, str):
         # Not the last page: the rest of the list would be missing without an error.
         raise WrongFormatError(
-            f"{client.name}: expected a string as the cursor of {listing.subject}, found {type(following).__name__}"
+            f"{client.name}: expected a string as the cursor of {source.subject}, found {type(next_cursor).__name__}"
         )
-    return Page(rows, following or None)
+    return Page(rows, next_cursor or None)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class CursorWatch:
         return CursorWatch(self.mark, self.steps + 1, self.until, empty)
 
 
-ORGANIZATIONS: Final = Listing(
+ORGANIZATIONS: Final = CheckpointList(
     path="organizations",
     key="organizations",
     subject="the list of organizations",
@@ -119,23 +118,21 @@ class OrganizationApi:
         """Return a page of the list of organizations, each as Auth0 describes it."""
         return read_page(self._client, ORGANIZATIONS, cursor)
 
-    def enabled_connections(self, organization_id: str) -> list[dict[str, Any]]:
-        """Return the enabled connections of an organization as Auth0 describes them; there may be none.
+    def enabled_connections(self, organization_id: str) -> list[RawJson]:
+        """Return the enabled connections of an organization, if any.
 
-        Raises RequestRefusedError with ``status`` 404 if the organization does not exist or no longer exists.
+        Raises RequestRefusedError with ``status`` 404 if the organization does not exist.
         """
-        document = self._client.request(
-            "GET",
+        # "limit" in the response is the number of items, so neither it nor "total" shows whether there are more pages.
+        rows, _ = self._client.request_list(
             f"organizations/{segment(organization_id)}/enabled_connections",
+            "enabled_connections",
             params=(("per_page", str(ENABLED_CONNECTIONS_PER_PAGE)), ("page", "0"), ("include_totals", "true")),
             subject=f"the connections of organization {organization_id}",
             scope=ENABLED_CONNECTIONS_SCOPE,
             bucket="enabled_connections",
         )
-        # "limit" in the response is the number of items, so neither it nor "total" shows whether there are more pages.
-        return self._client.rows(
-            document, "enabled_connections", f"a list of connections of organization {organization_id}"
-        )
+        return rows
 
     def connection_ids(self, organization_id: str) -> list[str]:
         """Return the ids of an organization's connections, raising RequestRefusedError if it has none."""
@@ -145,7 +142,7 @@ class OrganizationApi:
                 f"{self.name}: organization {organization_id} has no enabled connection, so it has no users to export;"
                 " enable a connection or remove the organization from the configuration"
             )
-        ids = [connection_id for row in rows if is_id(connection_id := row.get("connection_id"))]
+        ids = [connection_id for row in rows if is_id(connection_id := row.value.get("connection_id"))]
         if len(ids) != len(rows):
             # The ids become parts of keys in the archive.
             raise WrongFormatError(
@@ -158,10 +155,10 @@ class OrganizationApi:
         """Return a page of the members of an organization, and whether it contains their roles.
 
         With ``with_roles`` the roles are requested, but Auth0 may return members only without them. Raises
-        RequestRefusedError with ``status`` 404 if the organization does not exist or no longer exists,
-        ScopeMissingError if the token is not allowed to read members.
+        RequestRefusedError with ``status`` 404 if the organization does not exist, and ScopeMissingError if the token
+        is not allowed to read members.
         """
-        listing = Listing(
+        source = CheckpointList(
             path=f"organizations/{segment(organization_id)}/members",
             key="members",
             subject=f"the members of organization {organization_id}",
@@ -171,10 +168,10 @@ class OrganizationApi:
         if with_roles:
             roles = (("fields", FIELDS_WITH_ROLES), ("include_fields", "true"))
             try:
-                return read_page(self._client, replace(listing, params=roles), cursor), True
+                return read_page(self._client, replace(source, params=roles), cursor), True
             except ScopeMissingError as error:
                 # The documented message names both OAuth scopes, whichever is missing. A request without roles needs
                 # only the scope of members.
                 if ROLES_SCOPE not in error.scopes:
                     raise
-        return read_page(self._client, listing, cursor), False
+        return read_page(self._client, source, cursor), False

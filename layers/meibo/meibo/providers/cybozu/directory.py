@@ -13,6 +13,7 @@ from typing import Final, Literal
 from urllib.parse import quote
 
 from meibo.errors import ConfigurationError, RequestRefusedError, WrongFormatError
+from meibo.http.raw_json import RawJson
 from meibo.http.transport import Parameters, is_id
 from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.pagination import (
@@ -25,7 +26,6 @@ from meibo.providers.cybozu.pagination import (
     map_in_order,
     page_at,
 )
-from meibo.providers.cybozu.raw_json import Item
 
 USERS: Final = Listing("/v1/users.json", "users")
 # A root organization has a ``parentCode`` of null.
@@ -86,7 +86,7 @@ def stream_users_ndjson(
     return stream_list_ndjson(client, USERS, concurrency=concurrency, report=report)
 
 
-def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: PagingReport) -> Iterator[list[Item]]:
+def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: PagingReport) -> Iterator[list[RawJson]]:
     seen: set[str] = set()
     for params in _chunks(name, list(dict.fromkeys(values))):
         offset = 0
@@ -139,7 +139,7 @@ def stream_members_ndjson(
 
 
 def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report: PagingReport) -> Iterator[bytes]:
-    def read_first_page(owner: _Owner) -> tuple[ListReader, list[Item], bool] | None:
+    def read_first_page(owner: _Owner) -> tuple[ListReader, list[RawJson], bool] | None:
         # Most organizations fit into a page. They are read completely and concurrently, which makes thousands of them
         # fast. The pages of a larger organization are read concurrently below.
         reader = ListReader(client, owner.members, PagingReport())
@@ -163,7 +163,7 @@ def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report
         head = json.dumps({"id": owner.id, "code": owner.code}, ensure_ascii=False, separators=(",", ":"))
         for page in (rows,) if complete else reader.pages(concurrency, first=rows):
             if page:
-                yield "".join(f'{{"{kind.name}":{head},"member":{item.line}}}\n' for item in page).encode()
+                yield "".join(f'{{"{kind.name}":{head},"member":{item.text}}}\n' for item in page).encode()
         report.add(reader.report)
 
 
@@ -172,7 +172,7 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
     report = PagingReport()
     for page in ListReader(client, kind.owners, report).pages(concurrency):
         for item in page:
-            identity, code = item.value["id"], item.value.get("code")
+            identity, code = identity_of(client, kind.owners, item), item.value.get("code")
             # The manifest contains the id if the organization is deleted in the meantime.
             if not is_id(identity):
                 raise WrongFormatError(
@@ -183,8 +183,8 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
             yield _Owner(identity, code, Listing(kind.path, kind.key, (("code", code),), kind.user_id))
 
 
-def _lines(pages: Iterator[list[Item]]) -> Iterator[bytes]:
+def _lines(pages: Iterator[list[RawJson]]) -> Iterator[bytes]:
     """Yield each page as lines of NDJSON, the rows as received."""
     for page in pages:
         if page:
-            yield ("\n".join(item.line for item in page) + "\n").encode()
+            yield ("\n".join(item.text for item in page) + "\n").encode()

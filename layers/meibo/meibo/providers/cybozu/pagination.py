@@ -19,9 +19,9 @@ from itertools import count, islice
 from typing import Final, TypeVar
 
 from meibo.errors import ProviderBusyError, WrongFormatError
+from meibo.http.raw_json import JsonNumber, RawJson, parse_list
 from meibo.http.transport import Parameters
 from meibo.providers.cybozu.client import CybozuClient
-from meibo.providers.cybozu.raw_json import Item, parse_items
 
 # https://cybozu.dev/ja/common/docs/user-api/users/get-users/
 PAGE_SIZE: Final = 100
@@ -72,12 +72,12 @@ class Listing:
     identity: tuple[str, ...] = ("id",)
 
 
-def page_at(client: CybozuClient, listing: Listing, offset: int, size: int = PAGE_SIZE) -> list[Item]:
+def page_at(client: CybozuClient, listing: Listing, offset: int, size: int = PAGE_SIZE) -> list[RawJson]:
     """Return one page of a list, raising WrongFormatError if the response is not a list of objects."""
     paging = (("offset", str(offset)), ("size", str(size)))
     text = client.get_text(listing.path, (*listing.params, *paging))
     try:
-        items = parse_items(text, listing.key)
+        items, _ = parse_list(text, listing.key)
     except ValueError:
         raise WrongFormatError(
             f"{client.name}: expected {listing.key} in {listing.path} as a list of objects, found another document;"
@@ -92,12 +92,13 @@ def page_at(client: CybozuClient, listing: Listing, offset: int, size: int = PAG
     return items
 
 
-def identity_of(client: CybozuClient, listing: Listing, item: Item) -> str:
+def identity_of(client: CybozuClient, listing: Listing, item: RawJson) -> str:
     """Return a row's id, raising WrongFormatError if it has none."""
     value = item.value
     for step in listing.identity:
         value = value.get(step) if isinstance(value, dict) else None
-    # Documented as a string with more digits than a float can hold; numbers are parsed as strings too.
+    if isinstance(value, JsonNumber):
+        value = value.text
     if not isinstance(value, str) or not value:
         raise WrongFormatError(
             f"{client.name}: expected an id in each row of {listing.path}, found a row without an id"
@@ -117,24 +118,24 @@ class ListReader:
         self._end = 0
         self._max_page_rows = 0
 
-    def first_page(self) -> list[Item]:
+    def first_page(self) -> list[RawJson]:
         """Return the first page, from which ``pages`` or ``one_by_one`` continues."""
         return self._fetch_and_count(0)
 
-    def one_by_one(self, first: list[Item]) -> Iterator[list[Item]]:
+    def one_by_one(self, first: list[RawJson]) -> Iterator[list[RawJson]]:
         """Yield the new rows of each page, one request at a time: the fewest requests for a short list."""
         if first:
             yield self._add(first, 0)
             yield from self._following_pages()
 
-    def pages(self, concurrency: int, *, first: list[Item] | None = None) -> Iterator[list[Item]]:
+    def pages(self, concurrency: int, *, first: list[RawJson] | None = None) -> Iterator[list[RawJson]]:
         """Yield the new rows of each page; ``first`` is the first page if the caller has already read it.
 
         At most ``concurrency`` pages are requested or waiting at a time, which limits memory. Pages after the end are
         requested unnecessarily and ignored.
         """
 
-        def read_page(number: int) -> list[Item]:
+        def read_page(number: int) -> list[RawJson]:
             return first if number == 0 and first is not None else self._fetch(number * STRIDE)
 
         pages_without_new_rows = 0
@@ -155,13 +156,13 @@ class ListReader:
             yield from self._following_pages()
             self.report.gaps += self.report.rows > before
 
-    def _pages_up_to(self, page: list[Item]) -> Iterator[list[Item]]:
+    def _pages_up_to(self, page: list[RawJson]) -> Iterator[list[RawJson]]:
         for rows in self._following_pages():
             yield rows
             if self._connects(page):
                 return
 
-    def _following_pages(self) -> Iterator[list[Item]]:
+    def _following_pages(self) -> Iterator[list[RawJson]]:
         """Yield the new rows after the last known row, page by page, until a page contains only that row."""
         pages_without_new_rows = 0
         while True:
@@ -172,7 +173,7 @@ class ListReader:
             pages_without_new_rows = self._count_without_new_rows(rows, pages_without_new_rows)
             yield rows
 
-    def _count_without_new_rows(self, rows: list[Item], before: int) -> int:
+    def _count_without_new_rows(self, rows: list[RawJson], before: int) -> int:
         """Return the number of pages in a row without a new row, raising ProviderBusyError if there are too many."""
         count = 0 if rows else before + 1
         if count > MAX_PAGES_WITHOUT_NEW_ROWS:
@@ -181,7 +182,7 @@ class ListReader:
             )
         return count
 
-    def _page_from_last_row(self) -> tuple[int, list[Item]]:
+    def _page_from_last_row(self) -> tuple[int, list[RawJson]]:
         position = self._end - 1
         page = self._fetch_and_count(position)
         # If earlier rows were deleted, the last row moved towards the beginning; any known row is sufficient.
@@ -190,16 +191,16 @@ class ListReader:
             page = self._fetch_and_count(position)
         return position, page
 
-    def _connects(self, page: list[Item]) -> bool:
+    def _connects(self, page: list[RawJson]) -> bool:
         return any(self._identity(item) in self._seen for item in page)
 
-    def _count_duplicates(self, page: list[Item]) -> None:
+    def _count_duplicates(self, page: list[RawJson]) -> None:
         known = [identity for item in page if (identity := self._identity(item)) in self._seen]
         # The row that both pages share is requested twice on purpose.
         self.report.duplicates += len(known) - (self._last_id in known)
 
-    def _add(self, page: list[Item], position: int) -> list[Item]:
-        new_items: dict[str, Item] = {}
+    def _add(self, page: list[RawJson], position: int) -> list[RawJson]:
+        new_items: dict[str, RawJson] = {}
         for item in page:
             self._last_id = self._identity(item)
             if self._last_id in new_items:
@@ -212,14 +213,14 @@ class ListReader:
         self.report.rows += len(new_items)
         return list(new_items.values())
 
-    def _fetch_and_count(self, offset: int) -> list[Item]:
+    def _fetch_and_count(self, offset: int) -> list[RawJson]:
         self.report.pages += 1
         return self._fetch(offset)
 
-    def _fetch(self, offset: int) -> list[Item]:
+    def _fetch(self, offset: int) -> list[RawJson]:
         return page_at(self._client, self._listing, offset)
 
-    def _identity(self, item: Item) -> str:
+    def _identity(self, item: RawJson) -> str:
         return identity_of(self._client, self._listing, item)
 
 

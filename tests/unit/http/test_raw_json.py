@@ -7,13 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meibo.providers.cybozu.raw_json import parse_items
+from meibo.http.raw_json import JsonNumber, RawJson, parse_list
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
+
+
+def items(text: str, key: str | None) -> list[RawJson]:
+    return parse_list(text, key)[0]
 
 
 @given(
@@ -28,15 +32,16 @@ def test_each_value_is_unchanged(
 ) -> None:
     text = json.dumps({**before, "users": rows}, indent=indent, ensure_ascii=ascii_only).replace("\n", line_end)
 
-    items = parse_items(text, "users")
+    items, members = parse_list(text, "users")
 
-    assert [json.loads(item.line) for item in items] == rows
+    assert members.keys() == before.keys()
+    assert [json.loads(item.text) for item in items] == rows
     for item, row in zip(items, rows, strict=True):
-        assert "\n" not in item.line
-        assert "\r" not in item.line
+        assert "\n" not in item.text
+        assert "\r" not in item.text
         if indent is None:
-            assert item.line == json.dumps(row, ensure_ascii=ascii_only)
-            assert item.line in text
+            assert item.text == json.dumps(row, ensure_ascii=ascii_only)
+            assert item.text in text
 
 
 @pytest.mark.parametrize(
@@ -51,21 +56,21 @@ def test_each_value_is_unchanged(
     ],
 )
 def test_notation_of_a_value_is_unchanged(row: str) -> None:
-    (item,) = parse_items(f'{{"users":[{row}]}}', "users")
+    (item,) = items(f'{{"users":[{row}]}}', "users")
 
-    assert item.line == row
+    assert item.text == row
 
 
 def test_line_breaks_between_tokens_become_spaces() -> None:
-    (item,) = parse_items('{"users":[{"id":\r\n"1",\n"text":"a\\nb"}]}', "users")
+    (item,) = items('{"users":[{"id":\r\n"1",\n"text":"a\\nb"}]}', "users")
 
-    assert item.line == '{"id":  "1", "text":"a\\nb"}'
+    assert item.text == '{"id":  "1", "text":"a\\nb"}'
 
 
 def test_numbers_keep_all_their_digits() -> None:
-    (item,) = parse_items('{"users":[{"id":7532782697181632513}]}', "users")
+    (item,) = items('{"users":[{"id":7532782697181632513}]}', "users")
 
-    assert item.value == {"id": "7532782697181632513"}
+    assert item.value == {"id": JsonNumber("7532782697181632513")}
 
 
 @pytest.mark.parametrize(
@@ -95,4 +100,11 @@ def test_numbers_keep_all_their_digits() -> None:
 )
 def test_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        parse_items(text, "users")
+        parse_list(text, "users")
+
+
+def test_document_that_is_the_list_is_read_on_request() -> None:
+    assert [item.text for item in items(' [{"id": 1.10}, 2]\n', None)] == ['{"id": 1.10}', "2"]
+    for text in ('{"users":[]}', "[1]x", "[1", ""):
+        with pytest.raises(ValueError, match=r"."):
+            parse_list(text, None)

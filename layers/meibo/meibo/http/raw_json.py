@@ -1,0 +1,107 @@
+"""Parse lists in JSON responses without a change to the text of their items.
+
+Python's parser changes numbers such as 1.10 or 1e999, escapes and repeated keys. Archived rows have the
+text as received.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, NoReturn
+
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+
+
+class JsonNumber(NamedTuple):
+    """A number as text, because ids can have more digits than a float."""
+
+    text: str
+
+
+def _reject_constant(_name: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=JsonNumber, parse_float=JsonNumber, parse_constant=_reject_constant)
+
+
+@dataclass(frozen=True)
+class RawJson:
+    """A JSON value: parsed, with JsonNumber for numbers, and its text as received but on one line."""
+
+    value: Any = field(repr=False)
+    text: str = field(repr=False)
+
+
+def parse_list(text: str, key: str | None) -> tuple[list[RawJson], dict[str, Any]]:
+    """Return the items of the list under ``key`` of a JSON object, and the other members of the object.
+
+    If ``key`` is None, the document is the list. Raises ValueError if the text is not such a document, has too many
+    levels, or contains the key twice.
+    """
+    start = _skip_space(text, 0)
+    members: dict[str, Any] = {}
+    try:
+        items, end = _parse_array(text, start) if key is None else _parse_object(text, start, key, members)
+        is_complete = _skip_space(text, end) == len(text)
+    except (RecursionError, IndexError):
+        # Too many levels, or truncated.
+        is_complete = False
+    if not is_complete:
+        raise ValueError("expected a complete JSON document")
+    return items, members
+
+
+def _parse_object(text: str, start: int, key: str, members: dict[str, Any]) -> tuple[list[RawJson], int]:
+    """Parse an object, add the members other than ``key`` to ``members``, and return the items and the end."""
+    items: list[RawJson] | None = None
+    position = _expect(text, start, "{") - 1
+    while text[position] in "{,":
+        name_start = _skip_space(text, position + 1)
+        _expect(text, name_start, '"')
+        name, position = _DECODER.raw_decode(text, name_start)
+        position = _skip_space(text, _expect(text, _skip_space(text, position), ":"))
+        if name != key:
+            members[name], position = _DECODER.raw_decode(text, position)
+        elif items is None:
+            items, position = _parse_array(text, position)
+        else:
+            raise ValueError("expected the list once, found it twice")
+        position = _skip_space(text, position)
+    if items is None:
+        raise ValueError("expected the list, found none")
+    return items, _expect(text, position, "}")
+
+
+def _parse_array(text: str, start: int) -> tuple[list[RawJson], int]:
+    """Return the items of an array and its end."""
+    items: list[RawJson] = []
+    position = _skip_space(text, _expect(text, start, "["))
+    if text[position] == "]":
+        return items, position + 1
+    while True:
+        value, end = _DECODER.raw_decode(text, position)
+        items.append(RawJson(value, _one_line(text[position:end])))
+        position = _skip_space(text, end)
+        if text[position] == "]":
+            return items, position + 1
+        position = _skip_space(text, _expect(text, position, ","))
+
+
+def _one_line(text: str) -> str:
+    # A line break inside a string is always escaped, so these are between tokens.
+    return text.replace("\r", " ").replace("\n", " ") if "\n" in text or "\r" in text else text
+
+
+def _skip_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _expect(text: str, position: int, character: str) -> int:
+    """Return the position after the expected character, raising ValueError if the text has another character."""
+    if text[position] != character:
+        raise ValueError(f"expected {character}")
+    return position + 1
