@@ -21,7 +21,7 @@ def test_next_request_waits_for_an_empty_bucket() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
-    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 7)})
+    paced.read_headers("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 7)})
     paced.wait_for_turn("jobs")
 
     assert clock.slept == [7]
@@ -32,7 +32,7 @@ def test_headroom_leaves_at_least_one_request_of_a_small_bucket() -> None:
     paced = pacer(clock, headroom=5)
     headers = {"x-ratelimit-limit": "2", "x-ratelimit-reset": str(clock.now() + 1)}
 
-    paced.learn("global", {**headers, "x-ratelimit-remaining": "1"})
+    paced.read_headers("global", {**headers, "x-ratelimit-remaining": "1"})
     paced.wait_for_turn("global")
 
     assert clock.slept == [1]
@@ -42,7 +42,7 @@ def test_bucket_with_remaining_requests_causes_no_wait() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
-    paced.learn("jobs", {"x-ratelimit-remaining": "1", "x-ratelimit-reset": str(clock.now() + 7)})
+    paced.read_headers("jobs", {"x-ratelimit-remaining": "1", "x-ratelimit-reset": str(clock.now() + 7)})
     paced.wait_for_turn("jobs")
 
     assert clock.slept == []
@@ -52,7 +52,7 @@ def test_buckets_are_independent() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
-    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 7)})
+    paced.read_headers("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 7)})
     paced.wait_for_turn("members")
 
     assert clock.slept == []
@@ -64,7 +64,9 @@ def test_reset_is_relative_to_the_providers_clock(skew: int) -> None:
     paced = pacer(clock)
     theirs = clock.now() + skew
 
-    paced.learn("jobs", {**_lower(at(theirs)), "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(theirs + 5)})
+    paced.read_headers(
+        "jobs", {**_lower(at(theirs)), "x-ratelimit-remaining": "0", "x-ratelimit-reset": str(theirs + 5)}
+    )
     paced.wait_for_turn("jobs")
 
     assert sum(clock.slept) == pytest.approx(5, abs=1)
@@ -74,7 +76,7 @@ def test_reset_in_the_past_causes_no_wait() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
-    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() - 100)})
+    paced.read_headers("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() - 100)})
     paced.wait_for_turn("jobs")
 
     assert clock.slept == []
@@ -84,7 +86,7 @@ def test_distant_reset_is_limited_to_the_longest_window() -> None:
     clock = FakeClock()
     paced = pacer(clock)
 
-    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 90_000)})
+    paced.read_headers("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 90_000)})
     paced.wait_for_turn("jobs")
 
     assert sum(clock.slept) == MAX_TRUSTED_RESET_SECONDS
@@ -93,7 +95,7 @@ def test_distant_reset_is_limited_to_the_longest_window() -> None:
 def test_wait_beyond_the_invocation_raises_provider_busy() -> None:
     clock = FakeClock()
     paced = pacer(clock, seconds=30)
-    paced.learn("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 60)})
+    paced.read_headers("jobs", {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(clock.now() + 60)})
 
     with pytest.raises(ProviderBusyError) as caught:
         paced.wait_for_turn("jobs")
@@ -103,7 +105,7 @@ def test_wait_beyond_the_invocation_raises_provider_busy() -> None:
 
 
 def test_retry_after_in_seconds_is_obeyed() -> None:
-    wait = pacer(FakeClock(), jitter=0).busy_wait({"retry-after": "40"}, attempt=0)
+    wait = pacer(FakeClock(), jitter=0).retry_delay({"retry-after": "40"}, attempt=0)
 
     assert 40 <= wait < 41
 
@@ -114,9 +116,9 @@ def test_retry_after_as_a_date_is_relative_to_the_providers_clock() -> None:
     theirs = clock.now() + 300
     headers = {**_lower(at(theirs)), "retry-after": formatdate(theirs + 20, usegmt=True)}
 
-    paced.learn("jobs", headers)
+    paced.read_headers("jobs", headers)
 
-    assert 20 <= paced.busy_wait(headers, attempt=0) < 22
+    assert 20 <= paced.retry_delay(headers, attempt=0) < 22
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ def test_retry_after_as_a_date_is_relative_to_the_providers_clock() -> None:
 def test_wait_without_a_usable_header_grows_with_each_attempt(headers: dict[str, str]) -> None:
     paced = pacer(FakeClock())
 
-    waits = [paced.busy_wait(headers, attempt) for attempt in range(12)]
+    waits = [paced.retry_delay(headers, attempt) for attempt in range(12)]
 
     assert waits[:4] == [1, 2, 4, 8]
     assert waits[-1] == MAX_BACKOFF_SECONDS
@@ -148,19 +150,19 @@ def test_invalid_header_is_ignored(text: str, after_a_date: bool) -> None:
     names = ("date", "retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset")
     headers = dict.fromkeys(names, value)
 
-    paced.learn("jobs", headers)
+    paced.read_headers("jobs", headers)
 
-    assert paced.busy_wait(headers, attempt=0) > 0
+    assert paced.retry_delay(headers, attempt=0) > 0
 
 
 def test_jitter_is_at_most_half_of_a_wait() -> None:
-    assert pacer(FakeClock(), jitter=0).busy_wait({}, attempt=3) == 4
+    assert pacer(FakeClock(), jitter=0).retry_delay({}, attempt=3) == 4
 
 
 def test_reset_is_obeyed_after_429() -> None:
     clock = FakeClock()
 
-    wait = pacer(clock, jitter=0).busy_wait({"x-ratelimit-reset": str(clock.now() + 12)}, attempt=0)
+    wait = pacer(clock, jitter=0).retry_delay({"x-ratelimit-reset": str(clock.now() + 12)}, attempt=0)
 
     assert 12 <= wait < 13
 
@@ -217,7 +219,7 @@ def test_single_client_never_receives_429(
         clock.time += latencies[number % len(latencies)] / 2
         status, headers = bucket.answer()
         clock.time += latencies[number % len(latencies)] / 2
-        paced.learn("members", headers)
+        paced.read_headers("members", headers)
         assert status == 200
 
 
@@ -231,7 +233,7 @@ def test_client_uses_nearly_the_whole_limit(burst: int, per_minute: int) -> None
     for _ in range(2000):
         paced.wait_for_turn("members")
         clock.time += 0.05
-        paced.learn("members", bucket.answer()[1])
+        paced.read_headers("members", bucket.answer()[1])
 
     possible = burst + (clock.now() - start) / 60 * per_minute
     assert bucket.refused == 0
@@ -259,10 +261,10 @@ def test_concurrent_clients_share_a_limit_with_few_429(burst: int, per_minute: i
         shared.time = max(shared.time, clocks[number].time)
         status, headers = bucket.answer()
         clocks[number].time += 0.08
-        pacers[number].learn("members", headers)
+        pacers[number].read_headers("members", headers)
         done += status == 200
         if status == 429:
-            pacers[number].hold("members", pacers[number].busy_wait(headers, 0))
+            pacers[number].hold("members", pacers[number].retry_delay(headers, 0))
 
     assert bucket.refused <= 10
     assert done >= 0.95 * (burst + (shared.now() - start) / 60 * per_minute) - clients * 5

@@ -105,9 +105,9 @@ class RateLimiter:
                 return
             self.pause(wait)
 
-    def learn(self, bucket: str, headers: Mapping[str, str]) -> None:
+    def read_headers(self, bucket: str, headers: Mapping[str, str]) -> None:
         """Read the rate-limit and Date headers of a response."""
-        self._learn_time(headers)
+        self._read_date(headers)
         remaining = _number(headers.get("x-ratelimit-remaining"))
         reset = _number(headers.get("x-ratelimit-reset"))
         limit = _number(headers.get("x-ratelimit-limit"))
@@ -124,7 +124,7 @@ class RateLimiter:
             # At the reset a request is available again; each missing request adds a second.
             self.hold(bucket, wait + headroom - remaining)
 
-    def busy_wait(self, headers: Mapping[str, str], attempt: int) -> float:
+    def retry_delay(self, headers: Mapping[str, str], attempt: int) -> float:
         """Return the seconds to wait after a 429 or 5xx, or after a failure without a response (no headers).
 
         ``Retry-After`` (seconds or a date) has precedence over ``x-ratelimit-reset`` if that is in the future. Without
@@ -157,8 +157,8 @@ class RateLimiter:
         left = self.seconds_left()
         if left is not None and wait >= left:
             raise ProviderBusyError(
-                f"{self.provider} is rate-limited for {wait:.0f} s but only {max(left, 0.0):.0f} s remain; will resume"
-                " later",
+                f"{self.provider} is rate-limited for {wait:.0f} s but only {max(left, 0.0):.0f} s remain; the"
+                " request is sent in a later invocation",
                 retry_after=wait,
             )
 
@@ -176,7 +176,7 @@ class RateLimiter:
         moment = _date(text)
         return None if moment is None else moment - self.provider_now()
 
-    def _learn_time(self, headers: Mapping[str, str]) -> None:
+    def _read_date(self, headers: Mapping[str, str]) -> None:
         moment = _date(headers.get("date", ""))
         if moment is None:
             return

@@ -56,7 +56,7 @@ BUSY_STATUSES: Final = frozenset({408, 425, 429})
 Parameters = Sequence[tuple[str, str]]
 # A part's name, and its file name (None for a plain field), content and type.
 Multipart = Mapping[str, tuple[str | None, bytes, str]]
-BROKEN: Final = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
+CONNECTION_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
 
 
 @dataclass(frozen=True)
@@ -147,24 +147,24 @@ class HttpTransport:
 
     def send(self, request: ProviderRequest) -> ProviderResponse:
         """Return the first response that is not "busy", raising ProviderBusyError if the time is too short."""
-        response, body = self._repeat(request, stream=False)
-        return ProviderResponse(response.status_code, _lower(response.headers), body or b"")
+        response, body = self._send_with_retries(request, stream=False)
+        return ProviderResponse(response.status_code, _lower_names(response.headers), body or b"")
 
     @contextmanager
     def stream(self, request: ProviderRequest) -> Iterator[tuple[ProviderResponse, Iterator[bytes] | None]]:
         """Yield the first response that is not "busy" and, for a 200, its body as it arrives.
 
         Any other body is read, up to ``request.max_bytes``. If the connection breaks, the body's iterator raises one of
-        ``BROKEN``.
+        ``CONNECTION_ERRORS``.
         """
-        response, body = self._repeat(request, stream=True)
+        response, body = self._send_with_retries(request, stream=True)
         try:
-            head = ProviderResponse(response.status_code, _lower(response.headers), body or b"")
+            head = ProviderResponse(response.status_code, _lower_names(response.headers), body or b"")
             yield head, (_chunks(response) if body is None else None)
         finally:
             response.close()
 
-    def _repeat(self, request: ProviderRequest, *, stream: bool) -> tuple[requests.Response, bytes | None]:
+    def _send_with_retries(self, request: ProviderRequest, *, stream: bool) -> tuple[requests.Response, bytes | None]:
         proxy_for(request.url)
         attempt, unknown_host, start = 0, 0, self._clock.now()
         while True:
@@ -177,7 +177,7 @@ class HttpTransport:
             else:
                 response, body = outcome
                 headers = response.headers
-                self.rate_limiter.learn(request.bucket, headers)
+                self.rate_limiter.read_headers(request.bucket, headers)
                 if not self._busy(response.status_code):
                     return response, body
                 response.close()
@@ -193,11 +193,11 @@ class HttpTransport:
                     f"{self.provider} {failure.reason}; the request may have taken effect, so it is not repeated",
                     uncertain=True,
                 )
-            wait = self.rate_limiter.busy_wait(headers, attempt)
+            wait = self.rate_limiter.retry_delay(headers, attempt)
             attempt += 1
             if self._clock.now() - start + wait > request.max_retry_seconds:
                 raise ProviderBusyError(
-                    f"{self.provider} {failure.reason} at each of {attempt} attempts; will retry later",
+                    f"{self.provider} {failure.reason} at each of {attempt} attempts; the request is retried later",
                     retry_after=wait,
                 )
             self.rate_limiter.hold(request.bucket, wait)
@@ -226,7 +226,7 @@ class HttpTransport:
             invalid_text = RequestRefusedError(
                 f"{self.provider}: the request contains text that is not valid Unicode; correct the id, code or address"
             )
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             # Only the type is used: the text of these errors contains the URL.
             return _failure(error)
         raise invalid_text
@@ -252,7 +252,10 @@ class HttpTransport:
         """Raise OutOfTimeError if the invocation ends too soon to read more."""
         left = self.rate_limiter.seconds_left()
         if left is not None and left <= 0:
-            raise OutOfTimeError(f"the time ended while {self.provider} was sending; will start again")
+            raise OutOfTimeError(
+                f"the invocation ends before {self.provider} has sent the complete file; a later invocation fetches it"
+                " again"
+            )
 
 
 def check_connection(provider: str, url: str, session: requests.Session) -> None:
@@ -270,7 +273,7 @@ def check_connection(provider: str, url: str, session: requests.Session) -> None
             timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
         ):
             return
-    except BROKEN as error:
+    except CONNECTION_ERRORS as error:
         failure = _failure(error)
     message = f"{provider} {failure.reason}"
     if failure.permanent or failure.unknown_host:
@@ -324,7 +327,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
         yield part
 
 
-def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
+def _lower_names(headers: Mapping[str, str]) -> Mapping[str, str]:
     """Return the headers with names in lower case, which the rate limiter and the clients use."""
     return {name.lower(): value for name, value in headers.items()}
 

@@ -108,7 +108,7 @@ def test_job_that_auth0_does_not_know_is_gone(auth0: Transport, client: Auth0Cli
 @pytest.mark.parametrize("reply", [Reply(404), Reply(404, body=b"<html>404 Not Found</html>"), Reply(404, json={})])
 def test_404_of_a_proxy_does_not_mean_that_the_job_is_gone(auth0: Transport, client: Auth0Client, reply: Reply) -> None:
     auth0.on("GET", "/api/v2/jobs/job_1", reply)
-    message = "expected the job job_1, found a 404 that is not from Auth0; will retry later"
+    message = "expected the job job_1, found a 404 that is not from Auth0; the job is checked again later"
 
     with pytest.raises(ProviderBusyError, match=message):
         get_job(client, "job_1")

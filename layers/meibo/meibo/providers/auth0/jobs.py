@@ -12,8 +12,8 @@ from meibo.providers.auth0.fields import wire_fields
 from meibo.providers.base import JobState
 
 USERS_SCOPE: Final = "read:users"
-# Any other state, also an undocumented one, means that the job is still running, until the job's deadline.
-GONE_STATES: Final = frozenset({"failed", "expired", "error"})
+# Any other state, documented or not, means that the job is pending until its deadline.
+FAILED_STATES: Final = frozenset({"failed", "expired", "error"})
 WIRE_FORMATS: Final = {"ndjson": "json", "csv": "csv"}
 
 
@@ -27,8 +27,8 @@ def create_users_export(
 ) -> str:
     """Create an export job of one connection's users, or of all users if ``connection_id`` is None, and return its id.
 
-    Not idempotent: Auth0 creates a job per request. The request is retried after a 5xx or a reset nevertheless, because
-    a second job does no harm: it is never read, and Auth0 deletes it after 24 hours.
+    Not idempotent: Auth0 creates a job per request. The request is retried after a 5xx or a reset, because another job
+    has no effect: it is never read, and Auth0 deletes it after 24 hours.
     """
     body: dict[str, Any] = {"format": WIRE_FORMATS[format], "fields": wire_fields(fields)}
     if connection_id is not None:
@@ -51,21 +51,21 @@ def created_job_id(client: Auth0Client, document: object, subject: str) -> str:
 
 
 def get_job(client: Auth0Client, job_id: str) -> JobState:
-    """Return the state of a job, without its location; a deleted job is gone with the reason ``missing``."""
+    """Return the state of a job, without its location; the state of a deleted job is ``gone`` (``missing``)."""
     document = read_job(client, job_id)
     if document is None:
         return JobState("gone", "missing")
     state = job_state(client, job_id, document)
-    if state in GONE_STATES:
+    if state in FAILED_STATES:
         return JobState("gone", state)
     return JobState("completed" if state == "completed" else "pending")
 
 
 def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
-    """Return a job as Auth0 describes it, or None if it does not exist or no longer exists. It may contain a location.
+    """Return the JSON object of a job, which may contain its location, or None if the job does not exist.
 
-    Raises ProviderBusyError for a 404 without an error of Auth0, such as the error page of a proxy: it does not show
-    that the job is missing.
+    Raises ProviderBusyError for a 404 that is not from Auth0, such as the error page of a proxy, because it does not
+    mean that the job is missing.
     """
     try:
         document = client.request(
@@ -76,7 +76,8 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
             return None
         if error.status == 404:
             raise ProviderBusyError(
-                f"{client.name}: expected the job {job_id}, found a 404 that is not from Auth0; will retry later"
+                f"{client.name}: expected the job {job_id}, found a 404 that is not from Auth0; the job is checked"
+                " again later"
             ) from error
         raise
     if not isinstance(document, dict):

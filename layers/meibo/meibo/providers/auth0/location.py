@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from meibo.errors import ConfigurationError, JobGoneError, LocationRefusedError
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.jobs import GONE_STATES, job_state, read_job
+from meibo.providers.auth0.jobs import FAILED_STATES, job_state, read_job
 
 # Auth0 stores the files in S3 buckets of its regions, formerly behind CloudFront. us-east-2, us-west-2 and CloudFront
 # were observed; the other regions are those that Auth0 lists for public cloud tenants.
@@ -47,7 +47,7 @@ def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str
         raise JobGoneError(f"{client.name} no longer has the job {job_id}; Auth0 deletes jobs after 24 hours")
     state, location = job_state(client, job_id, document), document.get("location")
     if state != "completed":
-        known = state if state in GONE_STATES or state == "pending" else "in an unknown state"
+        known = state if state in FAILED_STATES or state == "pending" else "in an unknown state"
         raise JobGoneError(f"{client.name} has no file for the job {job_id}: it is {known}")
     if not isinstance(location, str) or not location:
         raise JobGoneError(f"{client.name}: expected a location of the completed job {job_id}, found none")

@@ -91,7 +91,7 @@ class CursorWatch:
         if page.next == self.mark or empty >= MAX_EMPTY_PAGES:
             fault = "repeats" if page.next == self.mark else "leads to empty pages only"
             raise RequestRefusedError(
-                f"{provider}: expected the last page of {subject}, but its cursor {fault}; retry later"
+                f"{provider}: expected the last page of {subject}, but its cursor {fault}; repair the run later"
             )
         if self.steps + 1 == self.until:
             return CursorWatch(page.next, 0, self.until * 2, empty)

@@ -24,7 +24,7 @@ from meibo.providers.checks import CONNECTION, CREDENTIALS, EXPECTED_RUN, Check,
 from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient, CybozuCredentials
 from meibo.providers.cybozu.configuration import CybozuUsersExport
 from meibo.providers.cybozu.directory import GROUPS, MAX_FILTER_VALUES, ORGANIZATIONS, USERS, stream_users_ndjson
-from meibo.providers.cybozu.pagination import PAGE_SIZE, STRIDE, Listing, page_at
+from meibo.providers.cybozu.pagination import PAGE_SIZE, STRIDE, OffsetList, page_at
 
 if TYPE_CHECKING:
     import requests
@@ -155,7 +155,7 @@ class DomainChecks:
         owners = self._bound(client, ORGANIZATIONS) + self._bound(client, GROUPS)
         return owners + owners // STRIDE + 2 * (self._bound(client, USERS) // STRIDE + 1)
 
-    def _bound(self, client: CybozuClient, listing: Listing) -> int:
+    def _bound(self, client: CybozuClient, listing: OffsetList) -> int:
         """Return a number of rows that a list does not exceed, at most twice as large as needed.
 
         The API returns no total, so a row is requested at positions that double.

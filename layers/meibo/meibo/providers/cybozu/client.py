@@ -33,8 +33,8 @@ from meibo.errors import (
 from meibo.http.client_certificate import CERTIFICATE_KEY, ClientCertificate
 from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
 from meibo.http.transport import (
-    BROKEN,
     BUSY_STATUSES,
+    CONNECTION_ERRORS,
     HttpTransport,
     Parameters,
     ProviderRequest,
@@ -258,10 +258,10 @@ class CybozuClient:
         broken = None
         try:
             yield from body
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             broken = type(error).__name__
         if broken is not None:
-            raise CopyBrokenError(f"{self.name} ended {path} early ({broken}); will fetch it again from the beginning")
+            raise CopyBrokenError(f"{self.name} ended {path} early ({broken}); the file is fetched again")
 
     def _request(
         self, path: str, accept: str, max_bytes: int, params: Parameters, *, read_timeout_seconds: float | None = None

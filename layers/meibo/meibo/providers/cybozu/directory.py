@@ -19,20 +19,20 @@ from meibo.providers.cybozu.client import CybozuClient
 from meibo.providers.cybozu.pagination import (
     DEFAULT_CONCURRENCY,
     PAGE_SIZE,
-    Listing,
     ListReader,
+    OffsetList,
     PagingReport,
     identity_of,
     map_in_order,
     page_at,
 )
 
-USERS: Final = Listing("/v1/users.json", "users")
+USERS: Final = OffsetList("/v1/users.json", "users")
 # A root organization has a ``parentCode`` of null.
-ORGANIZATIONS: Final = Listing("/v1/organizations.json", "organizations")
+ORGANIZATIONS: Final = OffsetList("/v1/organizations.json", "organizations")
 # Includes the built-in groups ``everyone`` and ``Administrators``. Only the CSV file contains whether a group is static
 # or dynamic.
-GROUPS: Final = Listing("/v1/groups.json", "groups")
+GROUPS: Final = OffsetList("/v1/groups.json", "groups")
 # Of ids or codes per request: https://cybozu.dev/ja/common/docs/user-api/users/get-users/
 MAX_FILTER_VALUES: Final = 100
 # The maximum length of a URL is not documented for this API; the platform advises other methods above 4 KB.
@@ -42,7 +42,7 @@ MAX_QUERY_LENGTH: Final = 3500
 @dataclass(frozen=True)
 class _Kind:
     name: Literal["organization", "group"]
-    owners: Listing
+    owners: OffsetList
     path: str
     key: str
     user_id: tuple[str, ...]
@@ -56,7 +56,7 @@ KINDS: Final = (
 
 def stream_list_ndjson(
     client: CybozuClient,
-    listing: Listing,
+    listing: OffsetList,
     *,
     concurrency: int = DEFAULT_CONCURRENCY,
     report: PagingReport | None = None,
@@ -92,7 +92,7 @@ def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: Pa
         offset = 0
         while offset < len(params):
             # Users that do not exist are omitted silently, so a short page may also be the domain's own page size.
-            page = page_at(client, Listing(USERS.path, USERS.key, params), offset)
+            page = page_at(client, OffsetList(USERS.path, USERS.key, params), offset)
             report.pages += 1
             if not page:
                 break
@@ -123,7 +123,7 @@ def _chunks(name: str, values: Sequence[str]) -> Iterator[Parameters]:
 class _Owner:
     id: str
     code: str
-    members: Listing
+    members: OffsetList
 
 
 def stream_members_ndjson(
@@ -180,7 +180,7 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
                 )
             if not isinstance(code, str) or not code:
                 raise WrongFormatError(f"{client.name}: expected a code of the {kind.name} {identity}, found none")
-            yield _Owner(identity, code, Listing(kind.path, kind.key, (("code", code),), kind.user_id))
+            yield _Owner(identity, code, OffsetList(kind.path, kind.key, (("code", code),), kind.user_id))
 
 
 def _lines(pages: Iterator[list[RawJson]]) -> Iterator[bytes]:

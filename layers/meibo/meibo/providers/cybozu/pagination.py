@@ -63,7 +63,7 @@ class PagingReport:
 
 
 @dataclass(frozen=True)
-class Listing:
+class OffsetList:
     """A list of the API: its path, the key of its rows, and the path of the id in a row."""
 
     path: str
@@ -72,7 +72,7 @@ class Listing:
     identity: tuple[str, ...] = ("id",)
 
 
-def page_at(client: CybozuClient, listing: Listing, offset: int, size: int = PAGE_SIZE) -> list[RawJson]:
+def page_at(client: CybozuClient, listing: OffsetList, offset: int, size: int = PAGE_SIZE) -> list[RawJson]:
     """Return one page of a list, raising WrongFormatError if the response is not a list of objects."""
     paging = (("offset", str(offset)), ("size", str(size)))
     text = client.get_text(listing.path, (*listing.params, *paging))
@@ -92,7 +92,7 @@ def page_at(client: CybozuClient, listing: Listing, offset: int, size: int = PAG
     return items
 
 
-def identity_of(client: CybozuClient, listing: Listing, item: RawJson) -> str:
+def identity_of(client: CybozuClient, listing: OffsetList, item: RawJson) -> str:
     """Return a row's id, raising WrongFormatError if it has none."""
     value = item.value
     for step in listing.identity:
@@ -109,7 +109,7 @@ def identity_of(client: CybozuClient, listing: Listing, item: RawJson) -> str:
 class ListReader:
     """Reads a list once. Rows are in the list's order, each id once."""
 
-    def __init__(self, client: CybozuClient, listing: Listing, report: PagingReport) -> None:
+    def __init__(self, client: CybozuClient, listing: OffsetList, report: PagingReport) -> None:
         self.report = report
         self._client = client
         self._listing = listing
@@ -178,7 +178,8 @@ class ListReader:
         count = 0 if rows else before + 1
         if count > MAX_PAGES_WITHOUT_NEW_ROWS:
             raise ProviderBusyError(
-                f"{self._client.name} changes {self._listing.path} faster than it can be read; will retry later"
+                f"{self._client.name} changes {self._listing.path} faster than it can be read; the export is retried"
+                " later"
             )
         return count
 
