@@ -72,7 +72,7 @@ def test_every_member_is_a_line(domain: SimulatedDomain, client: CybozuClient, c
     members = rows(stream_members_ndjson(client, concurrency=concurrency, report=report))
 
     assert members == expected_members(domain)
-    assert (report.rows, report.duplicates, report.gaps, report.skipped) == (len(members), 0, 0, [])
+    assert (report.duplicates, report.skipped) == (0, [])
 
 
 def test_organization_that_was_deleted_meanwhile_is_skipped_and_named(

@@ -58,7 +58,7 @@ def test_pages_are_read_until_one_is_empty(
     ids = read(client, concurrency=concurrency, report=report)
 
     assert ids == [str(number) for number in range(count)]
-    assert (report.rows, report.duplicates, report.gaps) == (count, 0, 0)
+    assert report.duplicates == 0
     assert report.pages <= -(-count // 99) + 2
     assert len(cybozu.seen) <= report.pages + concurrency
 
@@ -91,7 +91,7 @@ def test_list_with_smaller_pages_is_read_completely(cybozu: Transport, client: C
     report = PagingReport()
 
     assert read(client, report=report) == [str(number) for number in range(512)]
-    assert report.gaps > 0
+    assert report.pages >= 512 // 30
     assert report.duplicates == 0
 
 
@@ -110,7 +110,7 @@ def test_duplicate_user_is_dropped_and_counted(cybozu: Transport, client: Cybozu
     ids = read(client, concurrency=1, report=report)
 
     assert ids == [str(number) for number in range(250)]
-    assert (report.rows, report.duplicates) == (250, 1)
+    assert report.duplicates == 1
 
 
 class MovingDirectory(Directory):
@@ -248,12 +248,12 @@ def test_failed_page_ends_the_reading(cybozu: Transport, client: CybozuClient) -
         return Reply(400, json={"code": "CB_VA01"}) if request.query["offset"] == "297" else directory(request)
 
     cybozu.on("GET", PATH, answer)
-    report = PagingReport()
+    received: list[bytes] = []
 
     with pytest.raises(RequestRefusedError, match="CB_VA01"):
-        read(client, report=report)
+        received.extend(line for page in stream_users_ndjson(client) for line in page.splitlines())
 
-    assert report.rows == 298
+    assert len(received) == 298
 
 
 def test_failure_after_the_end_of_the_list_is_ignored(cybozu: Transport, client: CybozuClient) -> None:

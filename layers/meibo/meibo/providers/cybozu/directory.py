@@ -99,7 +99,6 @@ def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: Pa
             items = {identity_of(client, USERS, item): item for item in page}
             new_items = [item for identity, item in items.items() if identity not in seen]
             seen |= items.keys()
-            report.rows += len(new_items)
             report.duplicates += len(page) - len(new_items)
             yield new_items
             offset += len(page)

@@ -41,24 +41,18 @@ R = TypeVar("R")
 class PagingReport:
     """Counts of the reading of a list, complete after its last row.
 
-    ``duplicates`` are rows that were read again because the list shifted, and dropped. ``gaps`` counts the places at
-    which rows between two pages were missing, because they had shifted or the domain's pages are smaller, and were
-    read separately. ``skipped`` are the ids of organizations and groups that were deleted before their members were
-    read.
+    ``duplicates`` are rows that were read again because the list shifted, and dropped. ``skipped`` are the ids of
+    organizations and groups that were deleted before their members were read.
     """
 
     pages: int = 0
-    rows: int = 0
     duplicates: int = 0
-    gaps: int = 0
     skipped: list[str] = field(default_factory=list)
 
     def add(self, other: PagingReport) -> None:
         """Add the counts of another report."""
         self.pages += other.pages
-        self.rows += other.rows
         self.duplicates += other.duplicates
-        self.gaps += other.gaps
         self.skipped += other.skipped
 
 
@@ -117,6 +111,7 @@ class ListReader:
         self._last_id = ""
         self._end = 0
         self._max_page_rows = 0
+        self._pages_without_new_rows = 0
 
     def first_page(self) -> list[RawJson]:
         """Return the first page, from which ``pages`` or ``one_by_one`` continues."""
@@ -138,7 +133,6 @@ class ListReader:
         def read_page(number: int) -> list[RawJson]:
             return first if number == 0 and first is not None else self._fetch(number * STRIDE)
 
-        pages_without_new_rows = 0
         for number, page in enumerate(map_in_order(read_page, count(), concurrency)):
             self.report.pages += number > 0 or first is None
             if not page:
@@ -146,15 +140,10 @@ class ListReader:
             if number == 0 or self._connects(page):
                 self._count_duplicates(page)
             else:
-                self.report.gaps += 1
                 yield from self._pages_up_to(page)
-            rows = self._add(page, number * STRIDE)
-            pages_without_new_rows = self._count_without_new_rows(rows, pages_without_new_rows)
-            yield rows
+            yield self._add(page, number * STRIDE)
         if self._seen:
-            before = self.report.rows
             yield from self._following_pages()
-            self.report.gaps += self.report.rows > before
 
     def _pages_up_to(self, page: list[RawJson]) -> Iterator[list[RawJson]]:
         for rows in self._following_pages():
@@ -164,24 +153,11 @@ class ListReader:
 
     def _following_pages(self) -> Iterator[list[RawJson]]:
         """Yield the new rows after the last known row, page by page, until a page contains only that row."""
-        pages_without_new_rows = 0
         while True:
             position, page = self._page_from_last_row()
             if not page or (len(page) == 1 and self._identity(page[0]) == self._last_id):
                 return
-            rows = self._add(page, position)
-            pages_without_new_rows = self._count_without_new_rows(rows, pages_without_new_rows)
-            yield rows
-
-    def _count_without_new_rows(self, rows: list[RawJson], before: int) -> int:
-        """Return the number of pages in a row without a new row, raising ProviderBusyError if there are too many."""
-        count = 0 if rows else before + 1
-        if count > MAX_PAGES_WITHOUT_NEW_ROWS:
-            raise ProviderBusyError(
-                f"{self._client.name} changes {self._listing.path} faster than it can be read; the export is retried"
-                " later"
-            )
-        return count
+            yield self._add(page, position)
 
     def _page_from_last_row(self) -> tuple[int, list[RawJson]]:
         position = self._end - 1
@@ -201,6 +177,7 @@ class ListReader:
         self.report.duplicates += len(known) - (self._last_id in known)
 
     def _add(self, page: list[RawJson], position: int) -> list[RawJson]:
+        """Return the new rows of a page, raising ProviderBusyError if too many pages in a row have none."""
         new_items: dict[str, RawJson] = {}
         for item in page:
             self._last_id = self._identity(item)
@@ -211,7 +188,12 @@ class ListReader:
         self._seen |= new_items.keys()
         self._max_page_rows = max(self._max_page_rows, len(page))
         self._end = position + len(page)
-        self.report.rows += len(new_items)
+        self._pages_without_new_rows = 0 if new_items else self._pages_without_new_rows + 1
+        if self._pages_without_new_rows > MAX_PAGES_WITHOUT_NEW_ROWS:
+            raise ProviderBusyError(
+                f"{self._client.name} changes {self._listing.path} faster than it can be read; the export is retried"
+                " later"
+            )
         return list(new_items.values())
 
     def _fetch_and_count(self, offset: int) -> list[RawJson]:
