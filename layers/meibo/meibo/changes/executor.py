@@ -1,7 +1,7 @@
 """Merge the changes of one organization into few requests, execute them and return the outcome of each member.
 
-Changes of different users commute, changes of the same user do not. So the changes of each user keep their order, and
-the others are merged: n ids with the same action cost ⌈n/10⌉ requests, regardless of the number of messages.
+The order of changes matters only for the same user. The changes of each user keep their order, and the others are
+merged: n ids with the same action require ⌈n/10⌉ requests, regardless of the number of messages.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ def _message(record: Any) -> QueueMessage:
 def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
     """Return the messages of each group in their order, and the groups in an order that differs at each delivery.
 
-    So each group is soon the first, even if the time of each invocation is spent on a group whose organization is
-    unavailable.
+    Each group is therefore the first in some deliveries, even if an unavailable organization uses up the time of every
+    invocation.
     """
     groups: dict[str, list[QueueMessage]] = {}
     for message in messages:

@@ -19,7 +19,7 @@ from meibo.errors import ProviderBusyError
 
 # Auth0 refills its buckets every second or every minute
 # (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy/rate-limit-use-cases),
-# so a later reset is a wrong clock or a wrong header, which the next request corrects.
+# so a later reset is caused by a wrong clock or a wrong header. The next response corrects it.
 MAX_TRUSTED_RESET_SECONDS: Final = 90.0
 MIN_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 32.0
@@ -59,8 +59,8 @@ class RateLimiter:
     """Delays requests so that they stay within the limits that the provider's responses report.
 
     Each client has its own; its threads share it. ``provider`` names the host in messages. ``headroom`` is the number
-    of requests that are left to other clients that share the limit. If it is at least the number of such clients, none
-    uses the last request that another has just seen.
+    of requests that are left to other clients that share the limit. If it is at least the number of those clients, they
+    do not exceed the limit together.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RateLimiter:
         return self._limits.get(bucket)
 
     def provider_now(self) -> float:
-        """Return the provider's time as its Date headers report it, never ahead of it."""
+        """Return the provider's time, estimated from its Date headers; the estimate is never too late."""
         return self._clock.now() + (self._offset or 0.0)
 
     def wait_for_turn(self, bucket: str) -> None:

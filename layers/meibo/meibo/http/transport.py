@@ -34,10 +34,10 @@ from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, ConcurrencyLimiter, R
 
 CONNECT_TIMEOUT_SECONDS: Final = 6.0
 READ_TIMEOUT_SECONDS: Final = 30.0
-# For a complete response: a server that sends a byte per second never exceeds a read time-out.
+# Limit of a complete response, because a server that sends a byte per second never exceeds the read time-out.
 MAX_RESPONSE_SECONDS: Final = 120.0
 CHUNK_BYTES: Final = 64 * 1024
-# A host name that fails to resolve this often is misspelt; fewer failures may be the resolver's.
+# After this number of failures to resolve a host name, it is considered misspelled. Resolvers can fail temporarily.
 MAX_UNKNOWN_HOST_ATTEMPTS: Final = 3
 # TLS alerts of a server that requires a client certificate, by OpenSSL's names.
 CERTIFICATE_ALERTS: Final = frozenset(
@@ -63,9 +63,9 @@ CONNECTION_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPEr
 class ProviderRequest:
     """A request and the rules of its retries.
 
-    ``bucket`` names the rate limit that it counts against. ``repeatable`` is False if a repetition would do harm: then
-    it is only retried if it certainly had no effect (429, no connection). Retries end after ``max_retry_seconds``.
-    ``form`` is called for each attempt, because a signed assertion is valid once.
+    ``bucket`` names the rate limit that it counts against. ``repeatable`` is False if the request must not be executed
+    twice: it is then retried only after a failure that had no effect (429, no connection). Retries end after
+    ``max_retry_seconds``. ``form`` is called for each attempt, because a signed assertion is valid once.
     """
 
     method: str
@@ -292,7 +292,7 @@ class _Failure:
 
 
 class _NoOtherCredentials(AuthBase):
-    """Keeps requests from replacing the credentials by those of ``~/.netrc``."""
+    """Prevents requests from using the credentials in ``~/.netrc``."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request

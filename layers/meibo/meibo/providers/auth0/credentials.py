@@ -113,7 +113,7 @@ class TokenSource:
     def _request_token(self) -> tuple[str, float]:
         response = self._send()
         if response.status == 401 and self._credentials.private_key and self._skew() > MAX_CLOCK_SKEW_SECONDS:
-            # Auth0's time is known only now; by its clock the assertion may have expired or have been valid too long.
+            # The Date header of this response states Auth0's time, so the assertion is signed again with it.
             response = self._send()
         if response.status != 200:
             raise self._error(response)

@@ -1,6 +1,6 @@
-"""Read the organizations of a tenant, request by request; the reading can stop after any request and resume later.
+"""Read the organizations of a tenant request by request. A later invocation can resume after any request.
 
-An organization that is deleted between the list and the reading of it is skipped and reported.
+An organization that is deleted before it is read is skipped and reported.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ CSV_FILES: Final = {
     "user_groups": "userGroups",
     "user_services": "userServices",
 }
-# Formerly, and possibly at some endpoints still, cybozu.com rejected failed logins with 520 instead of 401.
+# cybozu.com formerly rejected failed logins with 520 instead of 401. Some endpoints may still do so.
 LEGACY_LOGIN_FAILED_STATUS: Final = 520
 # The API has no documented error code for these states of an account. Its messages contain these words in Japanese,
 # English and Chinese: https://kb.kintoneapp.com/user/errors.html https://help.cybozu.cn/general/en/login/unlock.html
