@@ -33,6 +33,7 @@ _PROBLEMS: Final = {
     "too_short": "expected at least {min_length} entries, found {actual_length}",
     "union_tag_invalid": "expected {expected_tags}",
     "union_tag_not_found": "is missing",
+    "value_error": "{error}",
 }
 
 T = TypeVar("T")
@@ -68,14 +69,17 @@ def pattern_field(*, pattern: str, expected: str, description: str | None = None
 
 
 def invalid(problem: str, *, steps: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """Return the error of a validator; ``steps`` lead from the validated value to the fault."""
+    """Return the error of a validator; ``steps`` lead from the validated value to the fault.
+
+    A validator whose fault is the validated value can raise ValueError instead.
+    """
     # The problem is passed in the context, because pydantic formats braces in the template.
     return PydanticCustomError("meibo", "{problem}", {"problem": problem, "steps": steps})
 
 
 def _not_null(value: Any) -> Any:
     if value is None:
-        raise invalid("expected a value, found null; remove the key")
+        raise ValueError("expected a value, found null; remove the key")
     return value
 
 

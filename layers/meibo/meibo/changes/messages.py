@@ -106,7 +106,7 @@ def _ids(
     def validate(values: Any) -> tuple[str, ...]:
         if not isinstance(values, list) or not 1 <= len(values) <= maximum:
             found = f"{len(values)} entries" if isinstance(values, list) else "no list"
-            raise invalid(f"expected a list of 1 to {maximum} entries, found {found}")
+            raise ValueError(f"expected a list of 1 to {maximum} entries, found {found}")
         errors: list[InitErrorDetails] = []
         first: dict[str, int] = {}
         for index, value in enumerate(values):

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, Field
 
 from meibo.providers.datasets import DEFAULT_SUSPECT_SHARE, ExportFormat
-from meibo.validation import StrictModel, invalid, pattern_field
+from meibo.validation import StrictModel, pattern_field
 
 NAME: Final = "^[a-z0-9][a-z0-9-]{0,62}$"
 Name = Annotated[
@@ -34,7 +34,7 @@ def _is_date(value: str) -> str:
     try:
         date.fromisoformat(value)
     except ValueError:
-        raise invalid("expected a calendar date such as 2026-11-21; correct month and day") from None
+        raise ValueError("expected a calendar date such as 2026-11-21; correct month and day") from None
     return value
 
 

@@ -11,7 +11,7 @@ from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, check_location_hosts
 from meibo.providers.configuration import ExportModel, SourceModel
 from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS
-from meibo.validation import StrictModel, invalid, pattern_field
+from meibo.validation import StrictModel, pattern_field
 
 ORGANIZATION_ID: Final = "^org_[A-Za-z0-9]{16}$"
 ConnectionId = Annotated[
@@ -58,15 +58,12 @@ class Auth0UsersExport(ExportModel):
     @model_validator(mode="after")
     def _check_scope(self) -> Auth0UsersExport:
         if self.connection_id and self.organization_id:
-            raise invalid("expected connection_id or organization_id, got both; remove one")
+            raise ValueError("expected connection_id or organization_id, got both; remove one")
         return self
 
     @model_validator(mode="after")
     def _check_fields(self) -> Auth0UsersExport:
-        try:
-            check_fields(self.format, self.request_fields())
-        except ConfigurationError as error:
-            raise invalid(str(error)) from error
+        check_fields(self.format, self.request_fields())
         return self
 
     @property
@@ -154,7 +151,7 @@ class Auth0Source(SourceModel):
         try:
             check_location_hosts(hosts)
         except ConfigurationError as error:
-            raise invalid(str(error)) from error
+            raise ValueError(str(error)) from error
         return hosts
 
     @property

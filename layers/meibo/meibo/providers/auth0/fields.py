@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from meibo.errors import ConfigurationError
-
 MAX_CSV_FIELDS: Final = 30
 MAX_NAME_LENGTH: Final = 100
 METADATA: Final = ("app_metadata", "user_metadata")
@@ -59,13 +57,13 @@ _PART: Final = re.compile(r"([a-z_]+)((?:\.[^.\[\]\s]+|\[[0-9]{1,4}\])*)")
 
 
 def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None:  # noqa: A002 - the term of the configuration
-    """Raise a ConfigurationError that names the position of a field that Auth0 would reject or damage."""
+    """Raise a ValueError that names the position of a field that Auth0 would reject or damage."""
     if not fields:
-        raise ConfigurationError(
+        raise ValueError(
             "fields: expected at least one field, found none; add one, or remove the key for the default fields"
         )
     if format == "csv" and len(fields) > MAX_CSV_FIELDS:
-        raise ConfigurationError(
+        raise ValueError(
             f"fields[{MAX_CSV_FIELDS}]: expected at most {MAX_CSV_FIELDS} fields in a CSV export, found {len(fields)};"
             ' remove some or use "format": "ndjson"'
         )
@@ -74,12 +72,10 @@ def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None
         path, name, output = f"fields[{position}]", field["name"], field.get("export_as", field["name"])
         for key, value in field.items():
             if not 1 <= len(value) <= MAX_NAME_LENGTH:
-                raise ConfigurationError(
-                    f"{path}.{key}: expected 1 to {MAX_NAME_LENGTH} characters, found {len(value)}"
-                )
+                raise ValueError(f"{path}.{key}: expected 1 to {MAX_NAME_LENGTH} characters, found {len(value)}")
         _check_name(path, format, name)
         if output in first:
-            raise ConfigurationError(
+            raise ValueError(
                 f'{path}: expected another name in the file than fields[{first[output]}]; change "export_as" of one of'
                 " them"
             )
@@ -105,14 +101,14 @@ def _check_name(path: str, format: str, name: str) -> None:  # noqa: A002 - as a
     parts = _PART.fullmatch(name)
     root = parts[1] if parts else ""
     if parts is None or root not in EXPORTABLE:
-        raise ConfigurationError(
+        raise ValueError(
             f"{path}.name: expected a field that Auth0 can export ({', '.join(EXPORTABLE)}) or a part of a field, such"
             " as user_metadata.country or identities[0].connection"
         )
     if parts[2] and root not in STRUCTURED:
-        raise ConfigurationError(f"{path}.name: expected {root} without a part, because it has none")
+        raise ValueError(f"{path}.name: expected {root} without a part, because it has none")
     if format == "csv" and not parts[2] and root in METADATA:
-        raise ConfigurationError(
+        raise ValueError(
             f"{path}.name: expected a part of {root}, such as {root}.country, because a CSV file cannot contain"
             ' objects; name parts or use "format": "ndjson"'
         )

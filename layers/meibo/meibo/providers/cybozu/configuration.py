@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from meibo.providers.configuration import ExportModel, SourceModel
 from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
-from meibo.validation import invalid, pattern_field
+from meibo.validation import pattern_field
 
 UserId = Annotated[
     str, pattern_field(pattern=r"^\d{1,19}$", description="Id of a user, a number", expected="a number such as 7532")
@@ -29,9 +29,9 @@ class CybozuUsersExport(ExportModel):
     @model_validator(mode="after")
     def _check_filter(self) -> CybozuUsersExport:
         if self.ids and self.codes:
-            raise invalid("expected ids or codes, got both, which cybozu.com rejects; remove one")
+            raise ValueError("expected ids or codes, got both, which cybozu.com rejects; remove one")
         if self.format == "csv" and (self.ids or self.codes):
-            raise invalid('ids and codes require "format": "ndjson"; a CSV file always contains the whole directory')
+            raise ValueError('ids and codes require "format": "ndjson"; a CSV file always contains the whole directory')
         return self
 
     @property
