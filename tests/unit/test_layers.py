@@ -19,7 +19,8 @@ PROVIDERS = ("auth0", "cybozu")
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "errors", "formatting", "validation"}),
     frozenset({"aws", "documents"}),
-    frozenset({"http", "secrets", "observability", "settings", "archive.content"}),
+    frozenset({"secrets", "observability", "settings", "archive.content"}),
+    frozenset({"http"}),
     frozenset({"archive.copy", "providers"}),
     frozenset({"archive", "providers.auth0", "providers.cybozu"}),
     frozenset({"configuration", "report"}),

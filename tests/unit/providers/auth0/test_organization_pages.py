@@ -224,7 +224,9 @@ class OneRow(MemoryTenant):
     text: str = "{}"
 
     def organizations(self, cursor: str | None) -> Page:
-        return self._page_of(f'{{"id":"{organization_id(1)}",{self.text[1:]}')
+        return self._page_of(
+            f'{{"id":"{organization_id(1)}"{"," if json.loads(self.text, parse_int=str) else ""}{self.text[1:]}'
+        )
 
     def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
         return self._page_of(self.text), True

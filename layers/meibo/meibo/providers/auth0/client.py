@@ -123,12 +123,12 @@ class Auth0Client:
         )
 
     def request_list(
-        self, path: str, key: str, *, subject: str, scope: str, bucket: str, params: Parameters = ()
+        self, path: str, key: str | None, *, subject: str, scope: str, bucket: str, params: Parameters = ()
     ) -> tuple[list[RawJson], dict[str, Any]]:
         """Return the objects in a list of the API, and the other members of the response.
 
-        The response is an object with the list under ``key``, or an array if the endpoint ignores the parameters of
-        its pages. Raises WrongFormatError for any other response.
+        The response is an object with the list under ``key``, or an array: always if ``key`` is None, otherwise if the
+        endpoint ignores the parameters of its pages. Raises WrongFormatError for any other response.
         """
         response = self._send(self._new_request("GET", path, bucket, params=params), subject, scope)
         try:

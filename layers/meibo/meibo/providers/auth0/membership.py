@@ -145,7 +145,7 @@ def users_by_email(client: Auth0Client, email: str) -> list[str]:
     for address in dict.fromkeys((email, email.lower())):
         rows, _ = client.request_list(
             "users-by-email",
-            "users",
+            None,
             params=(("email", address), ("fields", "user_id"), ("include_fields", "true")),
             subject="a list of users by e-mail",
             scope=USERS_SCOPE,
