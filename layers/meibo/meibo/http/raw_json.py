@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -52,6 +53,17 @@ def parse_list(text: str, key: str | None) -> tuple[list[RawJson], dict[str, Any
     if not is_complete:
         raise ValueError("expected a complete JSON document")
     return items, members
+
+
+def line_with_id(name: str, identity: str, row: RawJson) -> bytes:
+    """Return the JSON object ``row`` as a line of NDJSON, after a member with the id of another resource."""
+    rest = f",{row.text[1:]}" if row.value else "}"
+    return f'{{"{name}":"{identity}"{rest}\n'.encode()
+
+
+def line_with_list(row: RawJson, name: str, items: Sequence[RawJson]) -> bytes:
+    """Return the JSON object ``row``, which is not empty, as a line of NDJSON with a list as its last member."""
+    return f'{row.text[:-1]},"{name}":[{",".join(item.text for item in items)}]}}\n'.encode()
 
 
 def _parse_object(text: str, start: int, key: str, members: dict[str, Any]) -> tuple[list[RawJson], int]:

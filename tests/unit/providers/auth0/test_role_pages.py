@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meibo.errors import ArchiveConflictError, ProviderBusyError, RequestRefusedError, WrongFormatError
+from meibo.http.raw_json import RawJson
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.organizations import Page
 from meibo.providers.auth0.role_pages import RoleApi, RoleList, RoleMembers, RolePages
 from meibo.providers.base import PageResult
+from tests.support.memory_tenant import raw_json
 from tests.support.transport import Reply, Transport
 
 DATASETS: dict[str, type[RolePages]] = {"roles": RoleList, "role_members": RoleMembers}
@@ -28,19 +30,19 @@ class MemoryRoles(RoleApi):
     deleted: set[str] = field(default_factory=set)
     name: str = "Auth0 (acme.test)"
 
-    def roles(self) -> list[dict[str, Any]]:
+    def roles(self) -> list[RawJson]:
         self._call()
-        return [{"id": f"rol_{number:016}", "name": f"役割 {number}"} for number in range(self.count)]
+        return [raw_json({"id": f"rol_{number:016}", "name": f"役割 {number}"}) for number in range(self.count)]
 
-    def permissions(self, role_id: str) -> list[dict[str, Any]]:
+    def permissions(self, role_id: str) -> list[RawJson]:
         self._call(role_id)
-        return [{"permission_name": f"read:{number}"} for number in range(int(role_id[4:]) % 4)]
+        return [raw_json({"permission_name": f"read:{number}"}) for number in range(int(role_id[4:]) % 4)]
 
     def users(self, role_id: str, cursor: str | None) -> Page:
         self._call(role_id)
         ids = [f"auth0|{number:03}" for number in range(int(role_id[4:]))]
         rest = [user_id for user_id in ids if user_id > (cursor or "")]
-        return Page([{"user_id": user_id} for user_id in rest[:2]], rest[1] if len(rest) > 2 else None)
+        return Page([raw_json({"user_id": user_id}) for user_id in rest[:2]], rest[1] if len(rest) > 2 else None)
 
     def _call(self, role_id: str = "") -> None:
         if not self.calls_left:
@@ -50,9 +52,9 @@ class MemoryRoles(RoleApi):
             raise RequestRefusedError("missing", status=404)
 
     def lines(self, dataset: str) -> list[dict[str, Any]]:
-        roles = [row for row in self.roles() if row["id"] not in self.deleted]
+        roles = [row.value for row in self.roles() if row.value["id"] not in self.deleted]
         if dataset == "roles":
-            return [{**row, "permissions": self.permissions(row["id"])} for row in roles]
+            return [{**row, "permissions": [item.value for item in self.permissions(row["id"])]} for row in roles]
         return [
             {"role_id": row["id"], "user_id": f"auth0|{number:03}"}
             for row in roles
@@ -92,8 +94,8 @@ def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
     assert [json.loads(line) for step in steps for line in step.lines] == api.lines(dataset)
     finished = [step.finished for step in steps if step.finished]
     skipped = [step.skipped for step in steps if step.skipped]
-    assert finished == [row["id"] for row in api.roles() if row["id"] not in api.deleted]
-    assert skipped == [row["id"] for row in api.roles() if row["id"] in api.deleted]
+    assert finished == [row.value["id"] for row in api.roles() if row.value["id"] not in api.deleted]
+    assert skipped == [row.value["id"] for row in api.roles() if row.value["id"] in api.deleted]
 
 
 def test_position_of_another_version_is_an_error() -> None:
@@ -105,7 +107,7 @@ def test_roles_are_read_page_by_page_and_sorted(auth0: Transport, client: Auth0C
     pages = [[{"id": "rol_3"}, {"id": "rol_1"}], [{"id": "rol_2"}]]
     auth0.on("GET", "/api/v2/roles", *(Reply(json={"roles": rows, "total": 3}) for rows in pages))
 
-    assert [row["id"] for row in RoleApi(client).roles()] == ["rol_1", "rol_2", "rol_3"]
+    assert [row.value["id"] for row in RoleApi(client).roles()] == ["rol_1", "rol_2", "rol_3"]
 
 
 def test_more_than_a_thousand_rows_are_an_error(auth0: Transport, client: Auth0Client) -> None:

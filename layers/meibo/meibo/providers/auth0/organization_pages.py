@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
-from meibo.http.raw_json import RawJson
+from meibo.http.raw_json import RawJson, line_with_id, line_with_list
 from meibo.http.transport import is_id
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.organizations import ROLES_SCOPE, CursorWatch, OrganizationApi, Page
@@ -121,9 +121,8 @@ class OrganizationList(OrganizationPages):
     def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
         """Yield the organization's row."""
         organization_id = row.value["id"]
-        connections = ",".join(connection.text for connection in self.api.enabled_connections(organization_id))
-        line = f'{row.text[:-1]},"enabled_connections":[{connections}]}}\n'
-        yield (line.encode(),), position.after(organization_id)
+        line = line_with_list(row, "enabled_connections", self.api.enabled_connections(organization_id))
+        yield (line,), position.after(organization_id)
 
 
 class OrganizationMembers(OrganizationPages):
@@ -135,7 +134,7 @@ class OrganizationMembers(OrganizationPages):
         inside = position.inside or OrganizationPosition(organization_id)
         while True:
             page, with_roles = self.api.members(organization_id, inside.cursor, with_roles=position.with_roles)
-            lines = tuple(_member_line(organization_id, member) for member in page.rows)
+            lines = tuple(line_with_id("organization_id", organization_id, member) for member in page.rows)
             had_roles = position.had_roles or (with_roles and bool(lines))
             position = replace(position, with_roles=with_roles, had_roles=had_roles)
             if page.next is None:
@@ -165,8 +164,3 @@ def _rows(page: Page, position: ReadPosition) -> list[RawJson]:
         return page.rows
     current = position.inside.organization_id
     return [RawJson({"id": current}, ""), *(row for row in page.rows if row.value.get("id") != current)]
-
-
-def _member_line(organization_id: str, member: RawJson) -> bytes:
-    rest = f",{member.text[1:]}" if member.value else "}"
-    return f'{{"organization_id":"{organization_id}"{rest}\n'.encode()

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Final, Self
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
+from meibo.http.raw_json import JsonNumber, RawJson, line_with_id, line_with_list
 from meibo.http.transport import is_id, segment
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.organization_pages import json_line
-from meibo.providers.auth0.organizations import CursorWatch, Listing, Page, read_page
+from meibo.providers.auth0.organizations import CheckpointList, CursorWatch, Page, read_page
 from meibo.providers.base import PageResult, Pages
 
 TENANT_ROLES_SCOPE: Final = "read:roles"
@@ -33,14 +33,14 @@ class RoleApi:
         self.name = client.name
         self._client = client
 
-    def roles(self) -> list[dict[str, Any]]:
-        """Return all roles as Auth0 describes them, in the order of their ids."""
+    def roles(self) -> list[RawJson]:
+        """Return all roles in the order of their ids."""
         rows = self._list("roles", "roles", "the list of roles")
-        if not all(is_id(row.get("id")) for row in rows):
+        if not all(is_id(row.value.get("id")) for row in rows):
             raise WrongFormatError(f"{self.name}: expected an id in each role, found a role without an id")
-        return sorted(rows, key=lambda row: str(row["id"]))
+        return sorted(rows, key=lambda row: str(row.value["id"]))
 
-    def permissions(self, role_id: str) -> list[dict[str, Any]]:
+    def permissions(self, role_id: str) -> list[RawJson]:
         """Return the permissions of a role.
 
         Raises RequestRefusedError with ``status`` 404 if the role does not exist or no longer exists.
@@ -52,7 +52,7 @@ class RoleApi:
 
         Raises RequestRefusedError with ``status`` 404 if the role does not exist or no longer exists.
         """
-        listing = Listing(
+        listing = CheckpointList(
             path=f"roles/{segment(role_id)}/users",
             key="users",
             subject=f"the users of role {role_id}",
@@ -61,23 +61,21 @@ class RoleApi:
         )
         return read_page(self._client, listing, cursor)
 
-    def _list(self, path: str, key: str, subject: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        total: object = None
+    def _list(self, path: str, key: str, subject: str) -> list[RawJson]:
+        rows: list[RawJson] = []
         for page in range(MAX_ROWS // ROWS_PER_PAGE):
-            document = self._client.request(
-                "GET",
+            page_rows, members = self._client.request_list(
                 path,
+                key,
                 params=(("page", str(page)), ("per_page", str(ROWS_PER_PAGE)), ("include_totals", "true")),
                 subject=subject,
                 scope=TENANT_ROLES_SCOPE,
                 bucket="roles",
             )
-            found = self._client.rows(document, key, subject)
-            rows += found
-            total = document.get("total") if isinstance(document, dict) else None
+            rows += page_rows
+            total = members.get("total")
             # A page may be shorter than requested, so only an empty page or the total shows the end.
-            if not found or (isinstance(total, int) and len(rows) >= total):
+            if not page_rows or (isinstance(total, JsonNumber) and len(rows) >= float(total.text)):
                 return rows
         raise RequestRefusedError(f"{self.name}: expected at most {MAX_ROWS} rows in {subject}, found more")
 
@@ -126,7 +124,7 @@ class RolePages(Pages):
         """Yield the result of each request; after an error, the position of the last result resumes the reading."""
         at = RolePosition() if position is None else RolePosition.from_json(position)
         for row in self.api.roles():
-            role_id = row["id"]
+            role_id = row.value["id"]
             if role_id <= at.after:
                 continue
             try:
@@ -139,30 +137,30 @@ class RolePages(Pages):
                 yield PageResult((), at.to_json(), skipped=role_id)
 
     @abstractmethod
-    def read(self, row: Mapping[str, Any], position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
+    def read(self, row: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
         """Yield the lines of each request for one role, with the position after them."""
 
 
 class RoleList(RolePages):
     """One row per role, with its permissions."""
 
-    def read(self, row: Mapping[str, Any], position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:  # noqa: ARG002  # the row is read at once
+    def read(self, row: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:  # noqa: ARG002  # the row is read at once
         """Yield the role's row."""
-        role_id = row["id"]
-        yield (json_line({**row, "permissions": self.api.permissions(role_id)}),), RolePosition(after=role_id)
+        role_id = row.value["id"]
+        yield (line_with_list(row, "permissions", self.api.permissions(role_id)),), RolePosition(after=role_id)
 
 
 class RoleMembers(RolePages):
     """One row per direct assignment of a role to a user."""
 
-    def read(self, row: Mapping[str, Any], position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
+    def read(self, row: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
         """Yield the rows of each page of the role's users."""
-        role_id = row["id"]
+        role_id = row.value["id"]
         if position.inside != role_id:
             position = RolePosition(after=position.after, inside=role_id)
         while True:
             page = self.api.users(role_id, position.cursor)
-            lines = tuple(json_line({"role_id": role_id, **user}) for user in page.rows)
+            lines = tuple(line_with_id("role_id", role_id, user) for user in page.rows)
             if page.next is None:
                 yield lines, RolePosition(after=role_id)
                 return
