@@ -150,6 +150,8 @@ def _to_json(value: Any) -> Any:
 
 
 def _read(hint: Any, value: Any, path: str) -> Any:
+    if hint is type(value) and (hint is not int or value >= 0):
+        return value  # most fields
     origin, arguments = get_origin(hint), get_args(hint)
     if dataclasses.is_dataclass(hint):
         value = _read_object(hint, value, path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Literal, Self
 
 from meibo.errors import EventError
@@ -50,6 +51,7 @@ def run_id_of(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
+@lru_cache
 def run_moment(run_id: str) -> datetime:
     """Return the scheduled time of a run. Raises EventError if the id does not have the form of a run id."""
     try:
