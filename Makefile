@@ -1,6 +1,7 @@
 # The two main commands: `make run` runs the whole system on this machine, `make test` tests it.
 # `make help` lists all targets. Everything is installed below .venv/; no target needs root.
 SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -17,14 +18,22 @@ export PYTHONPATH := layers/meibo:src:.
 help: ## list all targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# Installs the locked dependencies, and prints each package, because pip --quiet prints nothing for a minute.
+# $(call install,VENV,REQUIREMENTS,OPTIONS)
+define install
+	@echo "installing $$(grep -c == $(2)) packages into $(1)/ (once; a minute or two)"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --disable-pip-version-check --require-hashes $(3) -r $(2) | \
+	  awk '/^Collecting/ {printf "  %s\n", $$2} /^Installing/ {print "  copying all packages to $(1)/ (half a minute)"} {fflush()}'
+endef
+
 $(READY): requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Meibo needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "setting up $(VENV) (once; a minute or two)"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@command -v '$(PYTHON)' >/dev/null || { echo "PYTHON: expected Python 3.11 or newer, but $(PYTHON) does not exist" >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "PYTHON: expected Python 3.11 or newer, but $(PYTHON) is $$('$(PYTHON)' --version 2>&1). Try: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(call install,$(VENV),requirements/dev.txt)
 	@# Installs the command meibo in editable mode.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .PHONY: setup
@@ -33,6 +42,9 @@ setup: $(READY) ## install the locked dependencies and the command .venv/bin/mei
 USERS ?= 50000
 CYBOZU_USERS ?= 1000
 SOURCES ?=
+# $(call check-count,NAME): stop if the value of the variable is not a positive integer.
+check-count = $(if $(shell [[ '$($(1))' =~ ^[1-9][0-9]*$$ ]] && echo ok),,$(error $(1): expected an integer ≥ 1, got '$($(1))'))
+$(call check-count,USERS)$(call check-count,CYBOZU_USERS)
 
 .PHONY: run
 run: $(READY) ## run the system and archive simulated directories to ./archive-demo/ (USERS=…); with SOURCES=sources.json: meibo run
@@ -89,9 +101,7 @@ PRINT_SCHEMA := import json; from meibo.configuration import configuration_schem
 # Tools with many pinned dependencies have their own environments. The lock file lists every dependency. --no-deps is required,
 # because pip does not recognize that the pin of a package also applies to the package with extras.
 .venv-%/.ready: requirements/%.txt
-	@echo "setting up .venv-$* (once; a minute or two)"
-	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
+	$(call install,.venv-$*,$<,--no-deps)
 	@touch $@
 
 .PHONY: validate
@@ -163,9 +173,7 @@ BENCH := .venv-bench
 BENCH_READY := $(BENCH)/.ready
 
 $(BENCH_READY): requirements/bench.txt
-	@echo "setting up $(BENCH) (once; a minute or two)"
-	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	$(call install,$(BENCH),requirements/bench.txt)
 	@touch $@
 
 .PHONY: bench

@@ -15,7 +15,7 @@ from rich.terminal_theme import MONOKAI
 from meibo_local.runner import run
 from meibo_local.sources import simulated_sources
 
-COLUMNS = 100
+COLUMNS = 110
 USERS, CYBOZU_USERS = 50_000, 1_000
 # The template of rich without its fonts, which a picture in a README cannot load.
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">

@@ -67,17 +67,17 @@ def _check_kind(folder: Path, kind: Kind) -> None:
             file.write(f"{json.dumps(document)}\n".encode())
         return
     try:
-        found = json.loads(marker.read_bytes())
-        found_kind, version = found["kind"], found["version"]
+        content = json.loads(marker.read_bytes())
+        existing_kind, version = content["kind"], content["version"]
     except (ValueError, TypeError, KeyError):
-        found_kind, version = None, None
-    if found_kind not in _DESCRIPTIONS or version != MARKER_VERSION:
+        existing_kind, version = None, None
+    if existing_kind not in _DESCRIPTIONS or version != MARKER_VERSION:
         raise ConfigurationError(
             f"{marker}: expected {json.dumps(document)}; another version of Meibo or another program wrote it"
         )
-    if found_kind != kind:
+    if existing_kind != kind:
         raise ConfigurationError(
-            f"{folder}/ is {_DESCRIPTIONS[found_kind]}; choose another folder, because real archives and"
+            f"{folder}/ is {_DESCRIPTIONS[existing_kind]}; choose another folder, because real archives and"
             " demonstrations are never mixed"
         )
 

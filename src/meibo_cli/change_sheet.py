@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +21,7 @@ from meibo.changes.messages import (
     validate_change,
 )
 from meibo.errors import ConfigurationError
+from meibo.formatting import format_count
 
 # The limit of the queue (MaximumMessageSize in the template) less the other fields of a message.
 MAX_MEMBERS_BYTES: Final = 200_000
@@ -84,7 +85,7 @@ class SheetError(ConfigurationError):
 
     def __init__(self, faults: Sequence[SheetFault]) -> None:
         unique = sorted(dict.fromkeys(faults), key=lambda fault: fault.line)
-        super().__init__(f"the file has {len(unique)} faults; nothing was sent")
+        super().__init__(f"the file has {format_count(len(unique), 'fault')}; nothing was sent")
         self.faults = tuple(str(fault) for fault in unique)
 
 
@@ -154,12 +155,21 @@ def _rows(path: Path) -> tuple[list[Row], list[SheetFault]]:
 
 def _header(names: Sequence[str]) -> list[str]:
     header = [COLUMNS.get(name.strip().lower(), "") for name in names]
-    problems = [f"column {number} has an unknown name" for number, name in enumerate(header, 1) if not name]
+    problems = [
+        f"column {number}: expected {_list(dict.fromkeys(COLUMNS.values()))}, got {name!r}"
+        for number, name in enumerate(names, 1)
+        if not header[number - 1]
+    ]
     problems += [f"the column {name} is missing" for name in REQUIRED if name not in header]
     problems += [f"the column {name} exists twice" for name in dict.fromkeys(header) if name and header.count(name) > 1]
     if problems:
         raise SheetError([SheetFault(0, problem) for problem in problems])
     return header
+
+
+def _list(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
 
 
 def _row(line: int, header: list[str], values: list[str], faults: list[SheetFault]) -> Row | None:
@@ -169,7 +179,7 @@ def _row(line: int, header: list[str], values: list[str], faults: list[SheetFaul
     cells = {name: value.strip() for name, value in zip(header, values, strict=True)}
     action = cells["action"].lower()
     if action not in ACTIONS:
-        faults.append(SheetFault(line, "action: expected add, remove or invite"))
+        faults.append(SheetFault(line, f"action: expected {_list(ACTIONS)}, got {cells['action']!r}"))
         return None
     roles = tuple(role for role in re.split(r"[;\s]+", cells.get("roles", "")) if role)
     return Row(line, cells["organization"], action, cells["member"], roles)

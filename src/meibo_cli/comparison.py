@@ -7,9 +7,10 @@ that differ are parsed. The order of rows, and of the keys within a row, does no
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -67,6 +68,20 @@ def connect(folder: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def execute(connection: duckdb.DuckDBPyConnection, query: str | duckdb.Statement) -> duckdb.DuckDBPyConnection:
+    """Execute a query in a thread, so that Ctrl-C interrupts it immediately; DuckDB itself would continue for seconds.
+
+    Return the connection, which contains the result.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(connection.execute, query)
+        try:
+            return result.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+
+
 class Comparison:
     """The comparison of two files. ``counts`` is complete after ``changes`` was read to its end."""
 
@@ -80,7 +95,9 @@ class Comparison:
         """Yield every row that differs: removed, added, then changed rows, in the order of their keys."""
         contents = [self._folder / f"{side}.content" for side in _SIDES]
         indexes = [self._folder / f"{side}.index" for side in _SIDES]
-        with ProcessPoolExecutor(len(_SIDES)) as pool:
+        # The processes end with Ctrl-C without a traceback.
+        end_silently = (signal.SIGINT, signal.SIG_DFL)
+        with ProcessPoolExecutor(len(_SIDES), initializer=signal.signal, initargs=end_silently) as pool:
             list(pool.map(write_index, self._files, contents, indexes))
         with (
             connect(self._folder) as connection,
@@ -122,16 +139,18 @@ class Comparison:
         if self._files[0].form == "csv" and self._files[0].columns != self._files[1].columns:
             # The same bytes have another meaning, so no rows are identical.
             connection.execute("UPDATE b SET digest = digest || '-'")
-        for side, other in (("a", "b"), ("b", "a")):
-            connection.execute(
+        for side, opposite in (("a", "b"), ("b", "a")):
+            execute(
+                connection,
                 f"CREATE TABLE {side}_rest AS SELECT *, row_number() OVER (PARTITION BY key ORDER BY start) AS number"  # noqa: S608  # constants
-                f" FROM {side} ANTI JOIN {other} USING (digest)"
+                f" FROM {side} ANTI JOIN {opposite} USING (digest)",
             )
-        connection.execute(
+        execute(
+            connection,
             "CREATE TABLE pairs AS SELECT decode(unhex(coalesce(a.key, b.key))) AS key,"
             " CASE WHEN b.key IS NULL THEN 'removed' WHEN a.key IS NULL THEN 'added' ELSE 'changed' END AS kind,"
             " a.start AS a_start, a.size AS a_size, b.start AS b_start, b.size AS b_size"
-            " FROM a_rest a FULL JOIN b_rest b ON a.key = b.key AND a.number = b.number"
+            " FROM a_rest a FULL JOIN b_rest b ON a.key = b.key AND a.number = b.number",
         )
         ((rest,),) = _rows(connection, "SELECT count(*) FROM a_rest")
         self.counts.unchanged -= rest
@@ -173,6 +192,6 @@ class Comparison:
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[Any, ...]]:
-    result = connection.cursor().execute(query)
+    result = execute(connection.cursor(), query)
     while batch := result.fetchmany(_BATCH_ROWS):
         yield from batch

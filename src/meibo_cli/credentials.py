@@ -52,9 +52,9 @@ def secret_reader(
     missing: dict[str, str] = {}
     for source in configuration.sources:
         source_provider = provider(source.provider)
-        found = credentials_of(source.name, source_provider.credential_keys, environment)
-        if found:
-            secrets[source.secret] = {**secrets.get(source.secret, {}), **found}
+        credentials = credentials_of(source.name, source_provider.credential_keys, environment)
+        if credentials:
+            secrets[source.secret] = {**secrets.get(source.secret, {}), **credentials}
         else:
             required = ", or ".join(" and ".join(keys) for keys in source_provider.required_credentials)
             missing[source.secret] = (

@@ -1,13 +1,20 @@
-"""The exit codes of the command, and the translation of errors into an exit code and one line on stderr."""
+"""The exit codes of the command, and the translation of errors into an exit code and one line on stderr.
+
+``docs/command-line.md`` documents the exit codes; a test compares them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore import exceptions as aws
 
 from meibo.errors import ConfigurationError, MeiboError
 from meibo_cli.terminal import escape_control_characters
@@ -15,42 +22,114 @@ from meibo_cli.terminal import escape_control_characters
 EXIT_DIFFERENT: Final = 1
 """The command succeeded and has findings, such as damage or failed users."""
 EXIT_FAILURE: Final = 2
-"""The command failed."""
+"""The command failed, or an argument is wrong."""
 EXIT_INTERRUPTED: Final = 130
 """The user interrupted the command with Ctrl-C: 128 and the number of SIGINT, as in shells."""
+EXIT_BROKEN_PIPE: Final = 141
+"""The reader of stdout ended early, for example ``head``: 128 and the number of SIGPIPE, as in shells."""
 
+_CREDENTIALS: Final = "set AWS_PROFILE or --profile, or run `aws configure`"
+_UNKNOWN_KEY: Final = f"AWS does not accept the credentials; {_CREDENTIALS}"
+_NO_STACK: Final = "no stack has this name in this account and region; check --stack, --region and --profile"
 _HINTS: Final = {
-    "NoSuchBucket": ": no bucket has this name",
-    "AccessDenied": ": the credentials have no permission; docs/reading.md lists the required permissions",
+    "NoSuchBucket": "no bucket has this name",
+    "AccessDenied": "the credentials have no permission; docs/reading.md lists the required permissions",
+    "AWS.SimpleQueueService.NonExistentQueue": _NO_STACK,
+    "QueueDoesNotExist": _NO_STACK,
+    "ExpiredToken": "the credentials have expired; sign in again",
+    "InvalidAccessKeyId": _UNKNOWN_KEY,
+    "InvalidClientTokenId": _UNKNOWN_KEY,
+    "SignatureDoesNotMatch": _UNKNOWN_KEY,
+    "UnrecognizedClientException": _UNKNOWN_KEY,
+}
+_NO_CREDENTIALS: Final = f"no AWS credentials; {_CREDENTIALS}"
+_SIGN_IN: Final = "the AWS sign-in has expired; run `aws sso login`"
+_MESSAGES: Final[dict[type[aws.BotoCoreError], str]] = {
+    aws.NoRegionError: "no AWS region; set AWS_REGION or --region",
+    aws.InvalidRegionError: "expected an AWS region such as ap-northeast-1, got {region_name!r}; set --region",
+    aws.ProfileNotFound: "no AWS profile {profile!r}; `aws configure list-profiles` lists the profiles",
+    aws.NoCredentialsError: _NO_CREDENTIALS,
+    aws.PartialCredentialsError: _NO_CREDENTIALS,
+    aws.SSOError: _SIGN_IN,
+    aws.SSOTokenLoadError: _SIGN_IN,
+    aws.TokenRetrievalError: _SIGN_IN,
 }
 
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Report an error that the user can fix as one line, and exit with ``EXIT_FAILURE``."""
+    """Report an error that the user can fix as one line, and exit with ``EXIT_FAILURE``.
+
+    An interruption exits with ``EXIT_INTERRUPTED``, and a broken pipe with ``EXIT_BROKEN_PIPE`` and without a message.
+    """
     try:
         yield
+        sys.stdout.flush()
     except ConfigurationError as error:
         # The message names the option or the file to change, so the class adds nothing.
         _fail(str(error))
     except MeiboError as error:
         _fail(f"{type(error).__name__}: {error}")
-    except ClientError as error:
+    except aws.ClientError as error:
         # Only the code and the operation, because a message of S3 may contain a signed URL.
         code = error.response["Error"]["Code"]
-        _fail(f"AWS returned {code} for {error.operation_name}{_HINTS.get(code, '')}")
-    except NoCredentialsError:
-        _fail("no AWS credentials found; set AWS_PROFILE, or run `aws configure`")
-    except BotoCoreError as error:
-        _fail(f"cannot reach AWS: {type(error).__name__}")
+        hint = f": {_HINTS[code]}" if code in _HINTS else ""
+        _fail(f"AWS returned {code} for {error.operation_name}{hint}")
+    except aws.BotoCoreError as error:
+        _fail(_aws_message(error))
     except BrokenPipeError:
-        # The reader of stdout has ended, for example ``head``. Typer exits without a message.
-        raise
+        _discard_output()
+        raise typer.Exit(EXIT_BROKEN_PIPE) from None
     except OSError as error:
-        _fail(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}")
+        name = error.filename or ("stdout" if _is_full(error) else "a file")
+        _fail(f"{name}: {error.strerror or type(error).__name__}")
+    except KeyboardInterrupt:
+        _interrupt()
+    except typer.Abort as error:
+        # Typer raises Abort for Ctrl-C at a prompt, and also at the end of stdin.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            _interrupt()
+        _fail("stdin ended without an answer; use --yes to run the command without confirmation")
 
 
-def _fail(message: str) -> None:
+def _aws_message(error: aws.BotoCoreError) -> str:
+    """Return the message for an error that is raised before AWS has returned a response."""
+    for error_class, message in _MESSAGES.items():
+        if isinstance(error, error_class):
+            return message.format(**error.kwargs)
+    name = type(error).__name__
+    if "endpoint_url" not in error.kwargs:
+        return f"cannot reach AWS: {name}"
+    # Only the host, because the URL may be signed.
+    host = urlsplit(error.kwargs["endpoint_url"]).hostname
+    return f"cannot reach {host} ({name}); check the region and the network connection"
+
+
+def _is_full(error: OSError) -> bool:
+    """Return whether stdout caused the error, and discard the rest of the output if so."""
+    if error.errno not in {errno.ENOSPC, errno.EIO, errno.EBADF}:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+        return True
+    return False
+
+
+def _discard_output() -> None:
+    # Otherwise, Python reports the error again when it flushes stdout at exit.
+    # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _interrupt() -> NoReturn:
+    typer.echo("interrupted", err=True)
+    raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _fail(message: str) -> NoReturn:
     # Messages contain names and keys of the archive.
     typer.echo("\n".join(map(escape_control_characters, message.split("\n"))), err=True)
     raise typer.Exit(EXIT_FAILURE) from None

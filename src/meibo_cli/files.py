@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from meibo.errors import ConfigurationError
+
+STDOUT: Final = Path("-")
+"""The name of stdout in the options for files."""
+
+
+def write_stdout(content: bytes) -> None:
+    """Write bytes to stdout. Raises OSError with the file name stdout if they cannot be written."""
+    try:
+        sys.stdout.buffer.write(content)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from None
 
 
 @contextmanager
@@ -23,6 +37,8 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         try:
             # Unlike a rename, a link fails if the name exists.
             os.link(part, path)

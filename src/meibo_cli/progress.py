@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from meibo.archive.keys import MANIFEST_NAME
-from meibo_cli.terminal import printable
+from meibo_cli.terminal import Column, fitted_table, printable
 
 _STYLES = {
     "archived": "green",
@@ -23,6 +23,13 @@ _STYLES = {
     "job pending": "magenta",
     "waiting for limits": "magenta",
 }
+_COLUMNS = (
+    Column("export"),
+    Column("state", min_width=14),
+    Column("time", number=True, min_width=9, optional=True),
+    Column("size", number=True, min_width=9, optional=True),
+    Column("rows", number=True, min_width=9, optional=True),
+)
 # Lines of the terminal that the table does not use: its header, its caption and the prompt.
 _OTHER_LINES = 4
 
@@ -106,21 +113,20 @@ class ProgressDisplay:
         with self._lock:
             lines = list(self._lines.items())
         ended = sum(line.ended is not None for _, line in lines)
-        table = Table(box=None, pad_edge=False, header_style="dim", expand=False, caption_justify="left")
-        table.caption = f"{ended:,} of {len(lines):,} exports ended"
-        table.add_column("export", overflow="fold")
-        table.add_column("state", min_width=18)
-        for name in ("rows", "bytes", "time"):
-            table.add_column(name, justify="right", min_width=9)
+        caption = f"{ended:,} of {len(lines):,} exports ended"
         if len(lines) > self._console.height - _OTHER_LINES:
             lines = [(name, line) for name, line in lines if line.ended is None and line.state != "planned"]
-        for export_id, line in lines:
-            style = _STYLES.get(line.state, "dim")
-            table.add_row(
+        rows = [
+            (
                 printable(export_id),
-                f"[{style}]{line.state}[/]",
-                "" if line.rows is None else f"{line.rows:,}",
-                decimal(line.bytes) if line.bytes else "",
+                f"[{_STYLES.get(line.state, 'dim')}]{line.state}[/]",
                 "" if line.state == "planned" else f"{line.seconds:.1f} s",
+                decimal(line.bytes) if line.bytes else "",
+                "" if line.rows is None else f"{line.rows:,}",
             )
+            for export_id, line in lines
+        ]
+        table = fitted_table(self._console, _COLUMNS, rows) or Table()
+        table.caption = caption
+        table.caption_justify = "left"
         return table

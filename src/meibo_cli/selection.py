@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final
@@ -22,7 +24,7 @@ LATEST: Final = "latest"
 PREVIOUS: Final = "previous"
 DEFAULT_ARCHIVE: Final = "./archive"
 MAX_PARALLEL_READS: Final = 32
-_MAX_IDS_SHOWN: Final = 10
+MAX_IDS_SHOWN: Final = 10
 
 ArchiveOption = Annotated[
     str, typer.Option("--archive", "-a", envvar="MEIBO_ARCHIVE", help="The archive: s3://BUCKET, or a folder.")
@@ -31,6 +33,16 @@ RunOption = Annotated[str, typer.Option("--run", "-r", help="The id of the run, 
 ExportsArgument = Annotated[
     str, typer.Argument(help="Only these exports: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
 ]
+
+
+@contextmanager
+def reading_pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Return a pool of threads whose pending tasks are canceled if the command is interrupted."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def bucket_name(location: str) -> str | None:
@@ -87,9 +99,9 @@ def checked_id(name: str) -> str:
 
 def matches(export_id: str, pattern: str) -> bool:
     """Return whether a pattern matches an export id (``acme/users/ndjson/all``) or its first parts."""
-    wanted = pattern.strip("/")
-    beginning = "/".join(export_id.split("/")[: wanted.count("/") + 1])
-    return not wanted or fnmatchcase(beginning, wanted)
+    pattern = pattern.strip("/")
+    first_parts = "/".join(export_id.split("/")[: pattern.count("/") + 1])
+    return not pattern or fnmatchcase(first_parts, pattern)
 
 
 def matching(exports: Iterable[ArchivedExport], pattern: str) -> Iterator[ArchivedExport]:
@@ -101,7 +113,7 @@ def single_export(exports: Sequence[ArchivedExport], pattern: str) -> ArchivedEx
     """Return the only export that matches a pattern. Raises ConfigurationError if none or several match."""
     matched = list(matching(exports, pattern))
     if len(matched) != 1:
-        ids = ", ".join(export.export_id for export in (matched or exports)[:_MAX_IDS_SHOWN]) or "none"
+        ids = ", ".join(export.export_id for export in (matched or exports)[:MAX_IDS_SHOWN]) or "none"
         count = "several exports" if matched else "no export"
         raise ConfigurationError(f"{pattern!r} matches {count} of the run; expected one of: {ids}")
     return matched[0]

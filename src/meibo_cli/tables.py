@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from meibo.archive.keys import dataset_pattern
 from meibo.providers import all_providers
 
 PARTITIONS: Final = ("provider", "source", "dataset", "format", "scope", "dt", "run")
@@ -27,10 +28,7 @@ class Table:
     @property
     def pattern(self) -> str:
         """The glob pattern of the keys of its files."""
-        return (
-            f"archive/provider={self.provider}/source=*/dataset={self.dataset}/format=ndjson/scope=*/dt=*/run=*/"
-            f"{self.dataset}.ndjson*"
-        )
+        return dataset_pattern(self.provider, self.dataset, "ndjson")
 
 
 def tables() -> list[Table]:

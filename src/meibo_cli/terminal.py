@@ -1,20 +1,37 @@
-"""Escape archived or received text for terminals and for spreadsheets."""
+"""Print archived or received text on terminals, in pipes and for spreadsheets."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
+import sys
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import IO, Any, Final
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
+from rich.status import Status
+from rich.table import Table
 
 # Control and format characters (terminal escapes, text direction, zero width), lone surrogates, line separators.
 _UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
+
+# The signs of this command that are not ASCII.
+_ASCII_SIGNS: Final = {"–": "-", "→": "->", "…": "...", "✓": "+", "✗": "x"}
+_ENCODING_ERRORS: Final = "meibo-escape"
+
+# Without a terminal, nothing is wrapped.
+_UNLIMITED_WIDTH: Final = 10_000
+_MIN_TEXT_WIDTH: Final = 20
 
 
 def escape_control_characters(text: str) -> str:
@@ -38,9 +55,126 @@ def printable(text: object) -> str:
     return escape(escape_control_characters(str(text)))
 
 
+def prepare_streams() -> None:
+    """Escape the characters that the encoding of stdout or stderr does not contain, instead of raising an exception."""
+    codecs.register_error(_ENCODING_ERRORS, _escape_unencodable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_ENCODING_ERRORS)
+
+
+def use_utf8_in_pipes() -> None:
+    """Write UTF-8 to stdout, also if the locale has another encoding, unless stdout is a terminal."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")
+
+
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join(_ASCII_SIGNS.get(character) or _json_escape(character) for character in text), error.end
+
+
+class TextConsole(Console):
+    """A console that does not break lines. Without a terminal, tables have unlimited width too."""
+
+    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None) -> None:
+        super().__init__(stderr=stderr, file=file, emoji=False, highlight=False, soft_wrap=True)
+        if not self.is_terminal:
+            self.width = _UNLIMITED_WIDTH
+
+    def on_broken_pipe(self) -> None:
+        """Raise the BrokenPipeError, which ``report_errors`` handles, instead of exiting."""
+        raise  # noqa: PLE0704  # Rich calls this method while it handles the exception
+
+
+def show_activity(text: str) -> Status:
+    """Return a context that shows a spinner with Rich markup beside it, if stderr is a terminal."""
+    return TextConsole(stderr=True).status(text)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. Only the cells of a column that ``wraps`` are broken.
+
+    An ``optional`` column is left out if the terminal is too narrow, and a column that wraps if its cells are empty.
+    """
+
+    name: str
+    number: bool = False
+    optional: bool = False
+    wraps: bool = False
+    footer: str = ""
+    min_width: int | None = None
+
+
+Rows = Sequence[Sequence[str]]
+
+
+def fitted_table(console: Console, columns: Sequence[Column], rows: Rows, *, title: str = "") -> Table | None:
+    """Return a table that fits the console, without its last optional columns if necessary, or None if none fits.
+
+    Cells are Rich markup; see ``printable``.
+    """
+    shown = [n for n, column in enumerate(columns) if not column.wraps or any(row[n] for row in rows)]
+    unlimited = console.options.update(width=_UNLIMITED_WIDTH)
+    while Measurement.get(console, unlimited, _table(columns, rows, shown, narrow=True)).maximum > console.width:
+        optional = [index for index in shown if columns[index].optional]
+        if not optional:
+            return None
+        shown.remove(optional[-1])
+    return _table(columns, rows, shown, title=title)
+
+
+def print_table(console: Console, columns: Sequence[Column], rows: Rows, *, title: str = "") -> None:
+    """Print a table that fits the console, or, if none fits, each row as a record of one line per column."""
+    table = fitted_table(console, columns, rows, title=title)
+    if table is not None:
+        console.print(table, soft_wrap=False)
+        return
+    if title:
+        console.print(title)
+    footer = [column.footer for column in columns]
+    width = max(len(column.name) for column in columns)
+    for row in [*rows, *([footer] if any(footer) else [])]:
+        console.print()
+        for column, cell in zip(columns, row, strict=True):
+            if cell:
+                console.print(f"[bold]{column.name:<{width}}[/]  {cell}")
+
+
+def _table(
+    columns: Sequence[Column], rows: Rows, shown: Sequence[int], *, title: str = "", narrow: bool = False
+) -> Table:
+    has_footer = any(column.footer for column in columns)
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        show_footer=has_footer,
+    )
+    for column in (columns[index] for index in shown):
+        table.add_column(
+            column.name,
+            column.footer,
+            justify="right" if column.number else "left",
+            no_wrap=not column.wraps,
+            overflow="fold",
+            min_width=_MIN_TEXT_WIDTH if column.wraps else column.min_width,
+            max_width=_MIN_TEXT_WIDTH if column.wraps and narrow else None,
+        )
+    for row in rows:
+        table.add_row(*(row[index] for index in shown))
+    return table
+
+
 def json_text(document: Any, *, indent: int | None = None) -> str:
     """Return a document as JSON that is safe on a terminal. A program reads the same values."""
-    text = json.dumps(document, ensure_ascii=False, indent=indent, default=str)
+    is_ascii = not sys.stdout.encoding.lower().startswith("utf")
+    text = json.dumps(document, ensure_ascii=is_ascii, indent=indent, default=str)
     # Newlines within strings are escaped already, so only those of the indentation remain.
     return "\n".join(map(escape_control_characters, text.split("\n")))
 

@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
-
-from meibo.errors import MeiboError
-from meibo_local.folder import locked
-from meibo_local.runner import console_of_terminal, run
-from meibo_local.sources import simulated_sources
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return 0 if all exports are archived and verified, 1 if not, 2 if the configuration is wrong."""
+    """Return the exit status of ``meibo_cli.exit_codes``: 0 if all exports are archived and verified, 1 if not."""
     parser = argparse.ArgumentParser(prog="python -m meibo_local", description=__doc__)
     parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
     parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
     parser.add_argument("--archive", type=Path, default=Path("archive-demo"), help="folder of the archive")
     parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="log file of the functions")
     options = parser.parse_args(argv)
-    console = console_of_terminal()
+    print(
+        f"Simulating an Auth0 tenant with {options.users:,} users and a cybozu.com domain with"
+        f" {options.cybozu_users:,} users over HTTPS on this machine",
+        flush=True,
+    )
+    # Ctrl-C during the imports, which take seconds, ends the process without a traceback.
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import typer  # noqa: PLC0415  # see above
+
+    from meibo_cli.exit_codes import report_errors  # noqa: PLC0415
+    from meibo_local import folder, runner, sources  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, handler)
     # Archives and logs contain personal data, so only their owner may read them.
     os.umask(0o077)
     try:
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(locked(options.archive))
-            console.print(
-                f"Simulating an Auth0 tenant with {options.users:,} users and a cybozu.com domain with"
-                f" {options.cybozu_users:,} users over HTTPS on this machine"
-            )
-            sources = stack.enter_context(simulated_sources(users=options.users, cybozu_users=options.cybozu_users))
-            return run(sources, options.archive, console, options.log)
-    except MeiboError as error:
-        console.print(f"[red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
-        return 2
-    except OSError as error:
-        # For example a full disk. The message of a network error may contain a URL, so it is not printed.
-        console.print(
-            f"[red]{escape(str(error.filename or f'{options.archive}/'))}[/]:"
-            f" {error.strerror or type(error).__name__}; correct this and run again, the archive has no partial files",
-            highlight=False,
-        )
-        return 2
+        with (
+            report_errors(),
+            folder.locked(options.archive),
+            sources.simulated_sources(users=options.users, cybozu_users=options.cybozu_users) as simulated,
+        ):
+            return runner.run(simulated, options.archive, runner.console_of_terminal(), options.log)
+    except typer.Exit as error:
+        return error.exit_code
 
 
 def _count(text: str) -> int:

@@ -12,20 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from meibo.archive.keys import MANIFEST_NAME, attempt_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, RunManifest
-from meibo.archive.runs import suspect_reason
 from meibo.archive.storage import FolderReader
 from meibo.exports.plan import Attempt
 from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
 from meibo_cli.archive_folder import write_page
-from meibo_cli.terminal import printable
+from meibo_cli.run_summary import print_run
+from meibo_cli.terminal import TextConsole, printable
 from meibo_local.aws import LocalAws, local_aws
 from meibo_local.progress import InvocationDisplay
 from meibo_local.sample_changes import send_sample_changes
@@ -33,9 +31,6 @@ from meibo_local.sources import Sources
 
 _POLL_SECONDS = 0.1
 _READ_BYTES = 1024 * 1024
-
-_WIDE = 150
-_SHORT_DIGEST = 12
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,15 @@ class CheckedExport:
     def ok(self) -> bool:
         """Return whether the file matches its manifest and the simulated directory."""
         return self.sha256_matches and self.expected_rows in (None, self.export.rows)
+
+    @property
+    def note(self) -> str:
+        """The result of the check as Rich markup."""
+        digest = "[green]digest[/]" if self.sha256_matches else "[red]digest wrong[/]"
+        if self.expected_rows is None:
+            return digest
+        matches = self.expected_rows == self.export.rows
+        return f"{digest}, {'[green]rows[/]' if matches else f'[red]{self.expected_rows:,} rows expected[/]'}"
 
 
 def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
@@ -83,23 +87,21 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         run_id, attempt = outcome.payload["run_id"], outcome.payload["attempt"]
         _follow(aws, run_id, attempt, progress)
         aws.download(archive)
-        # The report in the bucket shows this run only; this page shows all runs in the folder.
-        write_page(archive, render(gather(FolderReader(archive), datetime.now(UTC))))
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.from_json(aws.read_json(key), key)
-        console.print(f"Sending {len(sources.changes)} valid and invalid membership changes to the queue")
+        checks = [_check(export, archive, sources) for export in manifest.exports]
+        notes = {check.export.export_id: check.note for check in checks}
+        print_run(console, FolderReader(archive), manifest, notes)
+        console.print(
+            f"Sending {len(sources.changes)} membership changes to the queue, as an application would; some are invalid"
+            " and must be rejected with a reason"
+        )
         changes = send_sample_changes(aws, sources.changes)
         aws.download(archive)
-    checked = [_check(export, archive, sources) for export in manifest.exports]
-    console.print(_summary(manifest, checked, console.width))
-    for export in manifest.exports:
-        if export.verdict == "suspect":
-            reason = suspect_reason(FolderReader(archive), export)
-            console.print(f"[yellow]suspect[/] {printable(export.export_id)}: {printable(reason)}")
-    for missing in manifest.missing:
-        console.print(f"[red]missing[/] {printable(missing.export_id)}: {missing.error}: {printable(missing.reason)}")
+        # The report in the bucket shows this run only; this page shows all runs in the folder, and the changes.
+        write_page(archive, render(gather(FolderReader(archive), datetime.now(UTC))))
     console.print(changes.table())
-    ok = manifest.complete and all(row.ok for row in checked) and changes.ok
+    ok = manifest.complete and all(check.ok for check in checks) and changes.ok
     console.print(
         f"run {run_id}: {'[green]complete[/]' if ok else '[red]not complete[/]'};"
         f" archive: [bold]{printable(archive)}/[/], report: {printable(archive)}/index.html, log: {printable(log)}"
@@ -137,35 +139,6 @@ def _check(export: ArchivedExport, archive: Path, sources: Sources) -> CheckedEx
     )
 
 
-def _summary(manifest: RunManifest, checked: list[CheckedExport], width: int) -> Table:
-    counts = manifest.counts
-    table = Table(
-        title=f"run {manifest.run_id}: {counts.archived} of {counts.planned} exports archived",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_footer=True,
-        pad_edge=False,
-    )
-    table.add_column("export", "total", overflow="fold")
-    table.add_column("rows", f"{counts.rows:,}", justify="right", no_wrap=True)
-    table.add_column("bytes", f"{counts.bytes:,}", justify="right", no_wrap=True)
-    table.add_column("SHA-256", no_wrap=True)
-    table.add_column("checked", no_wrap=True)
-    # Shortened on a narrow terminal; the manifest contains the complete digest.
-    digits = None if width >= _WIDE else _SHORT_DIGEST
-    for row in checked:
-        export = row.export
-        notes = ["[green]digest[/]" if row.sha256_matches else "[red]digest wrong[/]"]
-        if row.expected_rows is not None:
-            matches = row.expected_rows == export.rows
-            notes.append("[green]rows[/]" if matches else f"[red]{row.expected_rows:,} rows expected[/]")
-        if export.verdict == "suspect":
-            notes.append("[yellow]suspect[/]")
-        rows = "not counted" if export.rows is None else f"{export.rows:,}"
-        table.add_row(printable(export.export_id), rows, f"{export.bytes:,}", export.sha256[:digits], ", ".join(notes))
-    return table
-
-
 @contextlib.contextmanager
 def _output_to(file: Any) -> Any:
     # The functions print their logs and metrics; moto uses the root logger.
@@ -182,11 +155,13 @@ def _output_to(file: Any) -> Any:
             yield
     finally:
         root.removeHandler(handler)
+        # After Ctrl-C, the threads of moto may log until the process ends.
+        root.addHandler(logging.NullHandler())
         root.setLevel(level)
         if previous is not None and isinstance(functions_handler, logging.StreamHandler):
             functions_handler.setStream(previous)
 
 
-def console_of_terminal() -> Console:
+def console_of_terminal() -> TextConsole:
     """Return a console that writes to the terminal while standard output is redirected."""
-    return Console(file=sys.__stdout__, emoji=False)
+    return TextConsole(file=sys.__stdout__)

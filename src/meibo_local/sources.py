@@ -47,7 +47,14 @@ def simulated_sources(*, users: int, cybozu_users: int) -> Iterator[Sources]:
         "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}",
     }
     with subprocess.Popen(  # noqa: S603 - a module of this repository, with numbers as arguments
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        # Ctrl-C does not interrupt the simulators, which end with this process.
+        start_new_session=True,
     ) as process:
         try:
             line = process.stdout.readline() if process.stdout else ""
@@ -65,7 +72,7 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
     (tenant_name, tenant), (domain_name, domain) = (
         next(iter(simulators[provider].items())) for provider in ("auth0", "cybozu")
     )
-    first, second = tenant["connections"]
+    connection = next(iter(tenant["connections"]))
     fields = [
         "user_id",
         "email",
@@ -83,8 +90,8 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
                 "secret": f"meibo/{tenant_name}",
                 "location_hosts": tenant["allowed_hosts"],
                 "exports": [
-                    {"dataset": "users", "format": "ndjson", "connection_id": first},
-                    {"dataset": "users", "format": "ndjson", "connection_id": second},
+                    {"dataset": "users", "format": "ndjson", "connection_id": connection},
+                    {"dataset": "users", "format": "ndjson"},
                     {"dataset": "users", "format": "csv", "fields": fields},
                     {"dataset": "organizations"},
                     {"dataset": "members"},
@@ -101,7 +108,8 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
     }
     by_connection = {connection: about["users"] for connection, about in tenant["connections"].items()}
     expected = {
-        **{f"{tenant_name}/users/ndjson/{connection}": by_connection[connection] for connection in (first, second)},
+        f"{tenant_name}/users/ndjson/{connection}": by_connection[connection],
+        f"{tenant_name}/users/ndjson/all": sum(by_connection.values()),
         f"{tenant_name}/users/csv/all": sum(by_connection.values()),
         f"{tenant_name}/organizations/ndjson/all": tenant["organizations"],
         f"{tenant_name}/members/ndjson/all": tenant["members"],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,8 @@ from typing import Any
 
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 from meibo_simulators.auth0.ratelimit import TIERS
+
+_SHARED_ADDRESSES = 3
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -57,10 +60,21 @@ def _description(ca_file: str, tenant: SimulatedTenant, domain: SimulatedDomain)
     }
 
 
+def _share_addresses(tenant: SimulatedTenant) -> None:
+    """Give the first users of the second connection the e-mail addresses of users of the first connection."""
+    directory = tenant.directory
+    first, second = directory.connections.values()
+    for number in range(min(_SHARED_ADDRESSES, first.users or 0, second.users or 0)):
+        owner, profile = (directory.get(directory.user_id(connection.start + number)) for connection in (first, second))
+        if owner and profile:
+            directory.put(second.id, {**profile, "email": owner["email"]})
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until standard input closes or SIGTERM or SIGINT arrives; return the exit code."""
     options = _arguments(argv)
     tenant = SimulatedTenant("acme", users=options.users, organizations=options.organizations)
+    _share_addresses(tenant)
     tenant.switches.rate_tier = options.rate_tier
     domain = SimulatedDomain("example", users=options.cybozu_users)
     stop = threading.Event()
@@ -70,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(_description(str(simulators.ca_file), tenant, domain), ensure_ascii=False), flush=True)
 
         def wait_for_end() -> None:
-            sys.stdin.buffer.read()
+            # Without the buffer of sys.stdin, which is locked when the process ends.
+            while os.read(sys.stdin.fileno(), 1):
+                pass
             stop.set()
 
         threading.Thread(target=wait_for_end, daemon=True).start()

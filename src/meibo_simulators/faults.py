@@ -193,12 +193,12 @@ def break_body(after_bytes: int, *, reset: bool = True) -> Action:
     """Declare the full Content-Length, send ``after_bytes`` of the body, then reset or close the connection."""
 
     def cut(chunks: Iterator[bytes]) -> Iterator[bytes]:
-        left = after_bytes
+        remaining = after_bytes
         for chunk in chunks:
-            if len(chunk) >= left:
-                yield chunk[:left]
+            if len(chunk) >= remaining:
+                yield chunk[:remaining]
                 raise ConnectionBrokenError(reset=reset)
-            left -= len(chunk)
+            remaining -= len(chunk)
             yield chunk
 
     return _change_chunks(cut)
@@ -209,15 +209,15 @@ def stall(seconds: float, *, after_bytes: int, stop: threading.Event | None = No
     wait = stop.wait if stop is not None else time.sleep
 
     def pause(chunks: Iterator[bytes]) -> Iterator[bytes]:
-        left = after_bytes
+        remaining = after_bytes
         for chunk in chunks:
-            if 0 < left <= len(chunk):
-                yield chunk[:left]
+            if 0 < remaining <= len(chunk):
+                yield chunk[:remaining]
                 wait(seconds)
-                yield chunk[left:]
+                yield chunk[remaining:]
             else:
                 yield chunk
-            left -= len(chunk)
+            remaining -= len(chunk)
 
     return _change_chunks(pause)
 

@@ -22,7 +22,7 @@ from meibo.providers.base import ProviderContext
 from meibo.providers.checks import Check, round_duration
 from meibo_cli.commands.run import DEFAULT_JOBS
 from meibo_cli.credentials import ENV_FILE, secret_reader
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED, report_errors
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
 from meibo_cli.local_run import countdown
 from meibo_cli.sources import SOURCES_FILE, read_sources
 from meibo_cli.stack import StackChecks, find_stack
@@ -80,21 +80,18 @@ def check(
     """
     stack_checks, parallel = None, DEFAULT_JOBS
     try:
-        with report_errors():
-            if sources and stack:
-                raise ConfigurationError(
-                    "--sources and --stack exclude each other: the stack has its own configuration"
-                )
-            if stack:
-                deployed = find_stack(stack)
-                stack_checks, parallel = StackChecks(deployed), int(deployed.parameter("MaxParallelExports"))
-                groups = _stack_groups(stack, stack_checks)
-            else:
-                path = sources or Path(SOURCES_FILE)
-                configuration = read_sources(path)
-                read_secret = secret_reader(configuration, path.parent / ENV_FILE, require_all=False)
-                groups = _source_groups(configuration, read_secret)
-            outcomes = _run(groups, show=not as_json)
+        if sources and stack:
+            raise ConfigurationError("--sources and --stack exclude each other: the stack has its own configuration")
+        if stack:
+            deployed = find_stack(stack)
+            stack_checks, parallel = StackChecks(deployed), int(deployed.parameter("MaxParallelExports"))
+            groups = _stack_groups(stack, stack_checks)
+        else:
+            path = sources or Path(SOURCES_FILE)
+            configuration = read_sources(path)
+            read_secret = secret_reader(configuration, path.parent / ENV_FILE, require_all=False)
+            groups = _source_groups(configuration, read_secret)
+        outcomes = _run(groups, show=not as_json)
     except KeyboardInterrupt:
         typer.echo("interrupted; nothing was changed", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

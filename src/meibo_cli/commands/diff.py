@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,20 +14,18 @@ from typing import IO, Annotated, Any
 
 import duckdb
 import typer
-from rich.console import Console
 
 from meibo.archive.manifest import ArchivedExport
 from meibo.archive.runs import Run
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, UnexpectedError
-from meibo.formatting import format_number
+from meibo.formatting import format_count, format_number
 from meibo.providers import find_dataset
 from meibo_cli.comparison import Comparison, ComparisonCounts
-from meibo_cli.exit_codes import report_errors
-from meibo_cli.files import new_file
+from meibo_cli.files import STDOUT, new_file
 from meibo_cli.rows import fetch_rows
 from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, ExportsArgument, matching, named_run, open_archive
-from meibo_cli.terminal import json_text, printable, spreadsheet_writer
+from meibo_cli.terminal import TextConsole, json_text, printable, show_activity, spreadsheet_writer, use_utf8_in_pipes
 
 _MAX_FIELDS_SHOWN = 20
 
@@ -56,6 +54,7 @@ def diff(
     export: ExportsArgument = "",
     *,
     fields: Annotated[bool, typer.Option("--fields", help="Also print the number of changes per field.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Also print the exports without changes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
     csv_file: Annotated[
         Path | None,
@@ -71,20 +70,21 @@ def diff(
     ] = None,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Count the rows that were added, removed and changed between two runs, per export."""
-    with report_errors():
-        reader = open_archive(archive)
-        before, after = named_run(reader, run_a), named_run(reader, run_b)
-        with _writer(csv_file) as out:
-            comparisons = list(_compare(reader, (before, after), export, tuple(key or ()), out))
-            if not comparisons:
-                raise ConfigurationError(f"no export of these runs matches {export!r}")
+    """Count the rows that were added, removed and changed between two runs, for each export that differs."""
+    if as_json and csv_file == STDOUT:
+        raise ConfigurationError("--csv - and --json both write to stdout; write the CSV to a file")
+    reader = open_archive(archive)
+    before, after = named_run(reader, run_a), named_run(reader, run_b)
+    with _writer(csv_file) as out:
+        comparisons = list(_compare(reader, (before, after), export, tuple(key or ()), out))
+        if not comparisons:
+            raise ConfigurationError(f"no export of these runs matches {export!r}")
     if as_json:
         exports = [comparison.to_json() for comparison in comparisons]
         document = {"run_a": before.run_id, "run_b": after.run_id, "exports": exports}
         typer.echo(json_text(document, indent=2))
-    elif csv_file != Path("-"):
-        _print(before.run_id, after.run_id, comparisons, fields=fields)
+    elif csv_file != STDOUT:
+        _print(before.run_id, after.run_id, comparisons, fields=fields, every=every)
 
 
 def _compare(
@@ -98,7 +98,9 @@ def _compare(
         elif pair[0].sha256 == pair[1].sha256 and pair[0].rows is not None:
             yield ExportComparison(address.export_id, ComparisonCounts(unchanged=pair[0].rows))
         else:
-            yield ExportComparison(address.export_id, _counts(reader, pair[0], pair[1], key, out))
+            with show_activity(f"comparing {printable(address.export_id)}"):
+                counts = _counts(reader, pair[0], pair[1], key, out)
+            yield ExportComparison(address.export_id, counts)
 
 
 def _counts(
@@ -131,11 +133,14 @@ def _writer(path: Path | None) -> Iterator[WriteRow | None]:
     if path is None:
         yield None
         return
-    if path == Path("-"):
+    if path == STDOUT:
+        use_utf8_in_pipes()
         yield _write_header(sys.stdout)
         return
-    with new_file(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+    with new_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
         yield _write_header(text)
+        text.detach()
 
 
 def _write_header(file: IO[str]) -> WriteRow:
@@ -144,13 +149,17 @@ def _write_header(file: IO[str]) -> WriteRow:
     return write
 
 
-def _print(before: str, after: str, comparisons: list[ExportComparison], *, fields: bool) -> None:
-    console = Console(highlight=False, soft_wrap=True, emoji=False)
+def _print(before: str, after: str, comparisons: Sequence[ExportComparison], *, fields: bool, every: bool) -> None:
+    console = TextConsole()
     console.print(f"{before} → {after}")
+    unchanged = 0
     for comparison in comparisons:
         name, counts = f"[bold]{printable(comparison.export_id)}[/]", comparison.counts
         if counts is None:
             console.print(f"{name}: only in {comparison.only_in}")
+            continue
+        if not every and not (counts.added or counts.removed or counts.changed or counts.duplicates):
+            unchanged += 1
             continue
         console.print(
             f"{name}: [green]{format_number(counts.added)} added[/],"
@@ -160,6 +169,10 @@ def _print(before: str, after: str, comparisons: list[ExportComparison], *, fiel
         if counts.duplicates:
             console.print(f"  {format_number(counts.duplicates)} rows have a duplicate key")
         if fields:
-            shown = counts.fields.most_common(None if console.is_terminal is False else _MAX_FIELDS_SHOWN)
+            shown = counts.fields.most_common(_MAX_FIELDS_SHOWN if console.is_terminal else None)
             for field, count in shown:
                 console.print(f"  {format_number(count):>12}  {printable(field)}")
+            if len(shown) < len(counts.fields):
+                console.print(f"  {format_count(len(counts.fields) - len(shown), 'more field')}; --json prints all")
+    if unchanged:
+        console.print(f"{format_count(unchanged, 'export')} unchanged")

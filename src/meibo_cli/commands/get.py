@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 
 from meibo.errors import ConfigurationError
-from meibo_cli.download import download
-from meibo_cli.exit_codes import report_errors
+from meibo_cli.download import checked_chunks, download
+from meibo_cli.files import STDOUT, write_stdout
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
     LATEST,
@@ -21,28 +21,37 @@ from meibo_cli.selection import (
     open_archive,
     single_export,
 )
-from meibo_cli.terminal import escape_control_characters, printable
+from meibo_cli.terminal import TextConsole, escape_control_characters, printable
 
 
 def get(
     export: Annotated[str, typer.Argument(help="The export: acme/users/ndjson/all, or its first parts.")],
     run: RunOption = LATEST,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A new file, or an existing folder.", show_default=False)
+        Path | None,
+        typer.Option("--output", "-o", help="A new file, an existing folder, or - for stdout.", show_default=False),
     ] = None,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Download an export and verify its SHA-256. Existing files are not overwritten."""
-    with report_errors():
-        reader = open_archive(archive)
-        selected = single_export(named_run(reader, run).exports, export)
-        target = output or Path(PurePosixPath(selected.key).name)
-        if target.is_dir():
-            target /= PurePosixPath(selected.key).name
-        if not target.parent.is_dir():
-            raise ConfigurationError(f"--output: the folder {target.parent} does not exist")
-        console = Console(stderr=True, emoji=False)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(printable(target.name), total=selected.bytes)
-            download(reader, selected, target, advance=lambda count: progress.advance(task, count))
+    """Download an export and verify its SHA-256. Existing files are not overwritten.
+
+    With -o -, the exit status is 2 if the bytes that were written do not match the manifest.
+    """
+    reader = open_archive(archive)
+    selected = single_export(named_run(reader, run).exports, export)
+    if output == STDOUT:
+        if sys.stdout.isatty():
+            raise ConfigurationError("--output: expected a file or a pipe, because stdout is a terminal")
+        for chunk in checked_chunks(reader, selected):
+            write_stdout(chunk)
+        return
+    target = output or Path(PurePosixPath(selected.key).name)
+    if target.is_dir():
+        target /= PurePosixPath(selected.key).name
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"--output: the folder {target.parent} does not exist")
+    console = TextConsole(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(printable(target.name), total=selected.bytes)
+        download(reader, selected, target, advance=lambda count: progress.advance(task, count))
     typer.echo(f"{selected.sha256}  {escape_control_characters(str(target))}")

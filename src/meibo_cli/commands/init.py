@@ -17,7 +17,7 @@ from meibo.providers import all_providers
 from meibo.providers import provider as find_provider
 from meibo.providers.base import SourceSetup
 from meibo_cli.credentials import ENV_FILE, variable_prefix
-from meibo_cli.exit_codes import EXIT_INTERRUPTED, report_errors
+from meibo_cli.exit_codes import EXIT_INTERRUPTED
 from meibo_cli.files import new_file
 from meibo_cli.sources import SOURCES_FILE
 
@@ -51,20 +51,18 @@ def init(
     """
     files = [sources, sources.with_suffix(".schema.json"), sources.parent / ENV_FILE]
     try:
-        with report_errors():
-            for path in files:
-                if path.exists():
-                    raise ConfigurationError(
-                        f"{path} already exists and is not overwritten; remove it, or choose another folder with"
-                        " --sources"
-                    )
-            interview = Interview(
-                {"provider": provider, "domain": domain, "name": name, "dataset": ",".join(dataset or [])}, ask=not yes
-            )
-            document = {"$schema": f"./{files[1].name}", "sources": interview.sources()}
-            schema = json.dumps(configuration_schema(), indent=2, ensure_ascii=False)
-            texts = [json.dumps(document, indent=2), schema, env_text(parse_configuration(json.dumps(document)))]
-            _write_all(dict(zip(files, texts, strict=True)))
+        for path in files:
+            if path.exists():
+                raise ConfigurationError(
+                    f"{path} already exists and is not overwritten; remove it, or choose another folder with --sources"
+                )
+        interview = Interview(
+            {"provider": provider, "domain": domain, "name": name, "dataset": ",".join(dataset or [])}, ask=not yes
+        )
+        document = {"$schema": f"./{files[1].name}", "sources": interview.sources()}
+        schema = json.dumps(configuration_schema(), indent=2, ensure_ascii=False)
+        texts = [json.dumps(document, indent=2), schema, env_text(parse_configuration(json.dumps(document)))]
+        _write_all(dict(zip(files, texts, strict=True)))
     except KeyboardInterrupt:
         typer.echo("\ninterrupted; nothing was written", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from meibo.archive.keys import run_moment
 from meibo.archive.runs import Run, runs, suspect_reason
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo.formatting import format_age, format_bytes, format_number
-from meibo_cli.exit_codes import report_errors
 from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, ExportsArgument, matches, matching, open_archive
-from meibo_cli.terminal import json_text, printable
+from meibo_cli.terminal import Column, TextConsole, json_text, print_table, printable
 
+_COLUMNS: Final = (
+    Column("run"),
+    Column("export"),
+    Column("rows", number=True),
+    Column("verdict"),
+    Column("age", number=True, optional=True),
+    Column("size", number=True, optional=True),
+)
 _STYLES = {"ok": "green", "suspect": "yellow", "missing": "red"}
 
 
@@ -59,22 +64,20 @@ def ls(
     ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List exports by run, latest first, with rows, bytes, age and verdict."""
-    with report_errors():
-        reader = open_archive(archive)
-        newest_runs = list(islice(runs(reader), newest))
-        lines = [line for run in newest_runs for line in _lines(reader, run, export)]
-        if newest_runs and not lines:
-            runs_ = "the latest run" if newest == 1 else f"the latest {newest:,} runs"
-            raise ConfigurationError(f"no export of {runs_} matches {export!r}")
+    """List exports by run, latest first, with rows, verdict, age and size."""
+    reader = open_archive(archive)
+    newest_runs = list(islice(runs(reader), newest))
+    lines = [line for run in newest_runs for line in _lines(reader, run, export)]
+    if newest_runs and not lines:
+        runs_ = "the latest run" if newest == 1 else f"the latest {newest:,} runs"
+        raise ConfigurationError(f"no export of {runs_} matches {export!r}")
+    if not newest_runs:
+        raise ConfigurationError(f"{reader.name} contains no finished run; check --archive")
     if as_json:
         typer.echo(json_text([line.to_json() for line in lines], indent=2))
         return
-    if not lines:
-        typer.echo(f"{archive} contains no finished run")
-        return
-    Console(emoji=False).print(_table(lines))
-    console = Console(soft_wrap=True, highlight=False, emoji=False)
+    console = TextConsole()
+    print_table(console, _COLUMNS, list(_rows(lines)))
     for line in lines:
         if line.reason is not None:
             console.print(f"{_verdict(line)} {printable(line.export_id)} of {line.run_id}: {printable(line.reason)}")
@@ -101,27 +104,16 @@ def _lines(reader: ArchiveReader, run: Run, pattern: str) -> list[ListedExport]:
     return sorted(lines, key=lambda line: line.export_id)
 
 
-def _table(lines: list[ListedExport]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("run", "export"):
-        table.add_column(name, overflow="fold")
-    for name in ("rows", "bytes", "age"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    previous = None
+def _rows(lines: Sequence[ListedExport]) -> Iterator[tuple[str, ...]]:
     for line in lines:
-        if previous not in (None, line.run_id):
-            table.add_section()
-        table.add_row(
-            "" if line.run_id == previous else line.run_id,
+        yield (
+            line.run_id,
             printable(line.export_id),
             format_number(line.rows),
-            "–" if line.bytes is None else format_bytes(line.bytes),
-            format_age(age_seconds(line.run_id)),
             _verdict(line),
+            format_age(age_seconds(line.run_id)),
+            "–" if line.bytes is None else format_bytes(line.bytes),
         )
-        previous = line.run_id
-    return table
 
 
 def age_seconds(run_id: str, now: datetime | None = None) -> int:

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
 
 import duckdb
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table as Grid
 
+from meibo.archive.keys import dataset_prefix, partition, provider_prefix
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
-from meibo_cli.comparison import connect
-from meibo_cli.exit_codes import report_errors
+from meibo_cli.comparison import connect, execute
 from meibo_cli.filesystem import PROTOCOL, ArchiveFileSystem
 from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, open_archive
 from meibo_cli.tables import PARTITIONS, Table, tables
-from meibo_cli.terminal import escape_control_characters, json_text, spreadsheet_writer
+from meibo_cli.terminal import (
+    Column,
+    TextConsole,
+    escape_control_characters,
+    json_text,
+    print_table,
+    printable,
+    show_activity,
+    spreadsheet_writer,
+    use_utf8_in_pipes,
+)
 
 _TYPES: Final = {"boolean": "BOOLEAN", "bigint": "BIGINT"}
+_NUMBER: Final = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|DOUBLE|FLOAT")
 _BATCH_ROWS: Final = 1000
 _MAX_ROWS_SHOWN: Final = 1000
 # DuckDB classifies DESCRIBE, SHOW, SUMMARIZE, VALUES and FROM as SELECT.
@@ -65,8 +75,12 @@ def query(
 
     Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read files of the archive only.
     """
-    with report_errors(), tempfile.TemporaryDirectory(prefix="meibo-query-") as name:
-        reader = open_archive(archive)
+    if as_csv and as_json:
+        raise ConfigurationError("--csv and --json exclude each other")
+    reader = open_archive(archive)
+    # With an ASCII locale, Python decodes other bytes of an argument as surrogates.
+    sql = os.fsencode(sql).decode(errors="replace")
+    with tempfile.TemporaryDirectory(prefix="meibo-query-") as name:
         try:
             try:
                 _run(reader, sql, Path(name), as_csv=as_csv, as_json=as_json)
@@ -92,17 +106,23 @@ def _run(reader: ArchiveReader, sql: str, folder: Path, *, as_csv: bool, as_json
             _define(connection, reader, sql)
             for setting in _CONFINEMENT:
                 connection.execute(setting)
-            result = connection.execute(statement)
+            with show_activity("running the query"):
+                result = execute(connection, statement)
             columns = [column[0] for column in result.description or ()]
             rows = _rows(result)
+            first = next(rows, None)
+            if first is None:
+                typer.echo(f"0 rows; {_partitions(reader, sql)}", err=True)
+            rows = chain([first] if first else [], rows)
             if as_csv:
+                use_utf8_in_pipes()
                 _write_csv(output, columns, rows)
             elif as_json:
                 _write_json(output, columns, rows)
             elif statement.type == duckdb.StatementType.EXPLAIN:
                 _write_plan(output, rows)
-            else:
-                _print(columns, rows)
+            elif first:
+                _print(result, rows)
         except duckdb.Error:
             if files.failure is not None:
                 raise files.failure from None
@@ -122,7 +142,7 @@ def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statem
 def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: str) -> None:
     # The name of this function in Athena.
     connection.execute("CREATE MACRO json_extract_scalar(document, path) AS json_extract_string(document, path)")
-    named = [table for table in tables() if table.name in sql.lower()]
+    named = _named_tables(sql)
     for table in named or tables():
         if next(_keys(reader, table), None) is None:
             if named:
@@ -144,9 +164,28 @@ def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: s
 
 
 def _keys(reader: ArchiveReader, table: Table) -> Iterator[str]:
-    for source in reader.folders(f"archive/provider={table.provider}/"):
-        for listed in reader.list(f"{source}dataset={table.dataset}/format=ndjson/"):
+    for source in reader.folders(provider_prefix(table.provider)):
+        for listed in reader.list(dataset_prefix(source, table.dataset, "ndjson")):
             yield listed.key
+
+
+def _partitions(reader: ArchiveReader, sql: str) -> str:
+    """Return the sources, scopes and days of the tables in a query."""
+    scopes = [
+        scope
+        for table in _named_tables(sql)
+        for source in reader.folders(provider_prefix(table.provider))
+        for scope in reader.folders(dataset_prefix(source, table.dataset, "ndjson"))
+    ]
+    names = dict.fromkeys(f"{partition(scope, 'source')}/{partition(scope, 'scope')}" for scope in scopes)
+    days = sorted(partition(day, "dt") for scope in scopes for day in reader.folders(scope))
+    if not days:
+        return "the query reads no table"
+    return f"sources and scopes in this archive: {', '.join(names)}; days: {days[0]} to {days[-1]}"
+
+
+def _named_tables(sql: str) -> list[Table]:
+    return [table for table in tables() if table.name in sql.lower()]
 
 
 def _rows(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
@@ -173,15 +212,20 @@ def _write_plan(output: IO[str], rows: Iterator[tuple[Any, ...]]) -> None:
         output.writelines(f"{escape_control_characters(line)}\n" for line in plan.splitlines())
 
 
-def _print(columns: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    grid = Grid(box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        grid.add_column(escape_control_characters(name), overflow="fold")
-    for row in islice(rows, _MAX_ROWS_SHOWN):
-        grid.add_row(*("–" if value is None else escape_control_characters(str(value)) for value in row))
-    more = next(rows, None) is not None
-    Console(markup=False, highlight=False, emoji=False).print(grid)
-    if more:
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    return str(value).lower() if isinstance(value, bool) else printable(value)
+
+
+def _print(result: duckdb.DuckDBPyConnection, rows: Iterator[tuple[Any, ...]]) -> None:
+    columns = [
+        Column(printable(column[0]), number=bool(_NUMBER.fullmatch(str(column[1]))))
+        for column in result.description or ()
+    ]
+    shown = [[_cell(value) for value in row] for row in islice(rows, _MAX_ROWS_SHOWN)]
+    print_table(TextConsole(), columns, shown)
+    if next(rows, None) is not None:
         typer.echo(
             f"only the first {_MAX_ROWS_SHOWN:,} rows are shown; use --csv or --json to print all rows", err=True
         )

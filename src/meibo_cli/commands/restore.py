@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from meibo.archive.manifest import ArchivedExport
 from meibo.archive.runs import Run, runs, suspect_reason
@@ -24,6 +21,7 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo_cli.credentials import credentials_of, variable_prefix
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED, report_errors
+from meibo_cli.files import STDOUT
 from meibo_cli.restore.archived_users import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, database_connection
 from meibo_cli.restore.changed_users import user_selection
@@ -44,7 +42,7 @@ from meibo_cli.selection import (
     open_archive,
     single_export,
 )
-from meibo_cli.terminal import escape_control_characters, printable
+from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable
 
 AUTH0_NOT_RESTORABLE: Final = """\
 Meibo cannot restore the following in Auth0:
@@ -55,6 +53,8 @@ Meibo cannot restore the following in Auth0:
   With --upsert, metadata of existing users is replaced, not merged; their email, username, phone_number
   and blocked fields are not changed.
 """
+_COUNTS: Final = ("inserted", "updated", "failed")
+_MAX_CONNECTIONS_SHOWN: Final = 10
 _CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
 # Runs that are searched for an export that the named run does not contain, and their ids in the message.
 _MAX_RUNS_SEARCHED: Final = 100
@@ -138,7 +138,7 @@ def restore(
     upsert: Annotated[
         bool | None, typer.Option("--upsert/--no-upsert", help="With --apply: update existing users, or ignore them.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="With --apply: import without confirmation.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --apply: import without confirmation.")] = False,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", help="Auth0: continue the import of the files in this folder.", show_default=False),
@@ -150,6 +150,8 @@ def restore(
     The credentials for --apply are MEIBO_<SOURCE>_CLIENT_ID and MEIBO_<SOURCE>_CLIENT_SECRET (or _PRIVATE_KEY).
     """
     with report_errors():
+        if output == STDOUT:
+            raise ConfigurationError("--output: expected a new folder for several files, got '-'")
         if (resume is None) == (not export):
             raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
         if resume is not None:
@@ -197,13 +199,14 @@ def restore(
                 skip_reason=comparison.skip_reason if comparison else lambda _: None,
             )
         _print(written, has_target=target is not None)
+        if len(written.connections) > 1 and only_connection is None:
+            names = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN])
+            hint = f"the users have {len(written.connections)} connections; choose a connection with --only-connection:"
+            if target is not None:
+                raise ConfigurationError(f"{hint} {names}")
+            typer.echo(escape_control_characters(f"{hint} {names}"), err=True)
         if target is None:
             return
-        if len(written.connections) > 1 and only_connection is None:
-            raise ConfigurationError(
-                f"the users have {len(written.connections)} connections; choose a connection with --only-connection:"
-                f" {', '.join(sorted(written.connections)[:10])}"
-            )
         target.check_connection(only_connection or next(iter(written.connections), None))
         with locked(written.folder):
             journal = Journal.create(
@@ -351,7 +354,7 @@ def _import(client: Auth0Client, journal: Journal, *, yes: bool) -> None:
 
 
 def _send(client: Auth0Client, journal: Journal) -> None:
-    console = Console(stderr=True)
+    console = TextConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("import", total=len([file for file in journal.files if file.state != "done"]))
         send(
@@ -363,16 +366,18 @@ def _send(client: Auth0Client, journal: Journal) -> None:
 
 
 def _print_results(files: Sequence[FileImport]) -> None:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_footer=True)
-    table.add_column("file", "total")
-    table.add_column("job")
-    table.add_column("state")
-    for name in ("inserted", "updated", "failed"):
-        table.add_column(name, format_number(sum(getattr(file, name) for file in files)), justify="right")
-    table.add_column("reason", overflow="fold")
+    totals = {name: format_number(sum(getattr(file, name) for file in files)) for name in _COUNTS}
+    columns = (
+        Column("file", footer="total"),
+        Column("state"),
+        *(Column(name, number=True, footer=total) for name, total in totals.items()),
+        Column("reason", wraps=True),
+        Column("job", optional=True),
+    )
+    rows = []
     for file in files:
         codes = ", ".join(f"{code} {count}" for code, count in sorted(file.codes.items()))
-        counts = (format_number(file.inserted), format_number(file.updated), format_number(file.failed))
-        cells = (file.name, file.job_id, file.state, *counts, "; ".join(filter(None, (file.reason, codes))))
-        table.add_row(*map(printable, cells))
-    Console(emoji=False).print(table)
+        counts = (format_number(getattr(file, name)) for name in _COUNTS)
+        cells = (file.name, file.state, *counts, "; ".join(filter(None, (file.reason, codes))), file.job_id)
+        rows.append([printable(cell) for cell in cells])
+    print_table(TextConsole(), columns, rows)

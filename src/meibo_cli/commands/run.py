@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,39 +13,40 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from meibo.archive.keys import plan_key, report_key, run_moment
 from meibo.archive.manifest import RunManifest
-from meibo.archive.runs import Run, find_run, run_ids, suspect_reason
+from meibo.archive.runs import Run, find_run, run_ids
 from meibo.archive.storage import ArchiveReader, FolderStorage
 from meibo.configuration import Configuration
 from meibo.errors import ConfigurationError, UnexpectedError
-from meibo.formatting import format_bytes, format_number
 from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
 from meibo.settings import ObjectLockSettings
 from meibo_cli.archive_folder import locked_folder, remove_parts, write_page
 from meibo_cli.credentials import ENV_FILE, secret_reader
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED, report_errors
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
 from meibo_cli.local_run import LocalFunctions
 from meibo_cli.progress import ProgressDisplay
-from meibo_cli.selection import DEFAULT_ARCHIVE, LATEST, ArchiveOption, bucket_name, checked_id, matches
+from meibo_cli.run_summary import print_run
+from meibo_cli.selection import (
+    DEFAULT_ARCHIVE,
+    LATEST,
+    MAX_IDS_SHOWN,
+    ArchiveOption,
+    bucket_name,
+    checked_id,
+    matches,
+)
 from meibo_cli.sources import SOURCES_FILE, SourcesOption, read_sources
-from meibo_cli.terminal import printable
+from meibo_cli.terminal import TextConsole, printable, show_activity
 from meibo_cli.workflow import Execution
 
 CONTINUE_HOURS: Final = 12
 """A killed run is continued for this long. Auth0 deletes jobs and cursors after 24 hours, and a daily run is new."""
 
 DEFAULT_JOBS: Final = 4
-
-_SHORT_DIGEST = 12
-# Without a terminal, nothing is wrapped.
-_UNLIMITED_WIDTH = 10_000
 
 
 def run(
@@ -68,10 +70,11 @@ def run(
     configuration, or from AWS Secrets Manager. If the last run in the folder was killed less than 12 hours ago, it is
     continued; otherwise a new run begins.
     """
-    progress = ProgressDisplay(Console(stderr=True, emoji=False))
+    progress = ProgressDisplay(TextConsole(stderr=True))
+    repair = _repair_command(sources, archive)
     attempt: list[str] = []
     try:
-        with report_errors(), _log_to(log):
+        with _log_to(log):
             if run_id and only:
                 raise ConfigurationError("--only and --run exclude each other: a repair archives all missing exports")
             configuration = _configuration(sources, only or [])
@@ -87,14 +90,24 @@ def run(
                     folder, now = Path(archive), datetime.now(UTC)
                     remove_parts(folder, now, finished.run_id if finished.manifest.complete else None)
                     write_page(folder, render(gather(functions.storage, now)))
-            _print(functions.storage, finished.manifest, archive)
+            _print(functions.storage, finished.manifest, archive, repair)
     except KeyboardInterrupt:
-        how = f"`meibo run --run {attempt[0]}` archives its missing exports" if attempt else "nothing was archived"
-        subject = f"run {attempt[0]} is not complete; " if attempt else ""
-        typer.echo(f"interrupted; {subject}{how}", err=True)
+        state = (
+            f"run {attempt[0]} is not complete; `{repair} {attempt[0]}` archives its missing exports"
+            if attempt
+            else "nothing was archived"
+        )
+        typer.echo(f"interrupted; {state}", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     if not finished.manifest.complete:
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _repair_command(sources: Path, archive: str) -> str:
+    """Return the command that repairs a run, without the id of the run."""
+    options = [] if sources == Path(SOURCES_FILE) else ["--sources", str(sources)]
+    options += [] if archive in {DEFAULT_ARCHIVE, os.environ.get("MEIBO_ARCHIVE")} else ["--archive", archive]
+    return shlex.join(["meibo", "run", *options, "--run"])
 
 
 def _configuration(path: Path, only: Sequence[str]) -> Configuration:
@@ -117,7 +130,9 @@ def _configuration(path: Path, only: Sequence[str]) -> Configuration:
         if exports:
             selected.append(source.model_copy(update={"exports": exports}))
     if unmatched := [pattern for pattern in only if pattern not in matched]:
-        raise ConfigurationError(f"--only: no export matches {unmatched[0]!r}; expected one of: {', '.join(ids)}")
+        raise ConfigurationError(
+            f"--only: no export matches {unmatched[0]!r}; expected one of: {', '.join(ids[:MAX_IDS_SHOWN])}"
+        )
     return Configuration(sources=selected)
 
 
@@ -161,7 +176,8 @@ def _run(
     attempt: tuple[str, int] | None
     if repaired is None:
         typer.echo(f"starting a run into {functions.storage.name}", err=True)
-        attempt = functions.begin()
+        with show_activity("planning the exports and creating their jobs"):
+            attempt = functions.begin()
     else:
         attempts.append(repaired)
         typer.echo(f"continuing run {repaired} in {functions.storage.name}", err=True)
@@ -189,52 +205,17 @@ def _run(
     return finished
 
 
-def _print(storage: ArchiveReader, manifest: RunManifest, archive: str) -> None:
-    console = Console(emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = _UNLIMITED_WIDTH
-    console.print(_table(manifest))
-    for export in manifest.suspects:
-        console.print(f"[yellow]suspect[/] {printable(export.export_id)}: {printable(suspect_reason(storage, export))}")
-    for missing in manifest.missing:
-        console.print(f"[red]missing[/] {printable(missing.export_id)}: {missing.error}: {printable(missing.reason)}")
+def _print(storage: ArchiveReader, manifest: RunManifest, archive: str, repair: str) -> None:
+    console = TextConsole()
+    print_run(console, storage, manifest)
     state = "[green]complete[/]" if manifest.complete else "[red]not complete[/]"
     page = report_key(manifest.run_id, manifest.attempt) if bucket_name(archive) else "index.html"
     console.print(
         f"run {manifest.run_id}: {state}; archive: [bold]{printable(archive)}[/], report:"
-        f" {printable(archive.rstrip('/'))}/{page}",
-        soft_wrap=True,
+        f" {printable(archive.rstrip('/'))}/{page}"
     )
     if not manifest.complete:
-        console.print(f"fix the causes, then run: meibo run --run {manifest.run_id}", soft_wrap=True)
-
-
-def _table(manifest: RunManifest) -> Table:
-    counts = manifest.counts
-    table = Table(
-        title=f"run {manifest.run_id}: {counts.archived} of {counts.planned} exports archived",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_footer=True,
-        pad_edge=False,
-    )
-    table.add_column("export", "total", overflow="fold")
-    table.add_column("rows", format_number(counts.rows), justify="right", no_wrap=True)
-    table.add_column("size", format_bytes(counts.bytes), justify="right", no_wrap=True)
-    table.add_column("SHA-256", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for export in manifest.exports:
-        verdict = "[yellow]suspect[/]" if export.verdict == "suspect" else f"[green]{printable(export.verdict)}[/]"
-        table.add_row(
-            printable(export.export_id),
-            format_number(export.rows),
-            format_bytes(export.bytes),
-            export.sha256[:_SHORT_DIGEST],
-            verdict,
-        )
-    for missing in manifest.missing:
-        table.add_row(printable(missing.export_id), "–", "–", "–", "[red]missing[/]")
-    return table
+        console.print(f"fix the causes, then run: {printable(repair)} {manifest.run_id}")
 
 
 @contextmanager

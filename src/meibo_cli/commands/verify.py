@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import threading
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -12,12 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 
-from meibo.archive.keys import ExportFolder, run_folder
+from meibo.archive.keys import ARCHIVE, ExportFolder, partition, run_folder, source_prefix
 from meibo.archive.storage import ArchiveReader
 from meibo.archive.verification import Finding, VerificationPlan, Verifier, plan_everything, plan_runs
 from meibo.errors import ConfigurationError, MeiboError
 from meibo.formatting import format_count
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
     ArchiveOption,
@@ -26,8 +27,9 @@ from meibo_cli.selection import (
     matches,
     named_run,
     open_archive,
+    reading_pool,
 )
-from meibo_cli.terminal import json_text, printable
+from meibo_cli.terminal import TextConsole, json_text, printable, show_activity
 
 
 @dataclass
@@ -81,15 +83,15 @@ def verify(
 
     Exits with 0 if there is no damage, with 1 if there is, and with 2 if something could not be checked.
     """
-    console = Console(stderr=True)
-    with report_errors():
-        reader = open_archive(archive)
+    console = TextConsole(stderr=True)
+    reader = open_archive(archive)
+    with show_activity("listing the archive"):
         plan = _plan(reader, export, run)
-        if not (plan.tasks or plan.findings or plan.running):
-            # An empty selection has no damage, but a misspelled name must not be reported as success.
-            matching = f" that matches {export!r}" if export else ""
-            raise ConfigurationError(f"{reader.name} contains no export{matching}; `meibo ls` lists the exports")
-        result = _verify(reader, plan, console, quick=quick, jobs=jobs)
+    if not (plan.tasks or plan.findings or plan.running):
+        # An empty selection has no damage, but a misspelled name must not be reported as success.
+        matching = f" that matches {export!r}" if export else ""
+        raise ConfigurationError(f"{reader.name} contains no export{matching}; `meibo ls` lists the exports")
+    result = _verify(reader, plan, console, quick=quick, jobs=jobs)
     if as_json:
         typer.echo(json_text(result.to_json(), indent=2))
     else:
@@ -98,7 +100,7 @@ def verify(
 
 
 def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> VerificationPlan:
-    def wanted(folder: ExportFolder) -> bool:
+    def is_selected(folder: ExportFolder) -> bool:
         return matches(folder.address.export_id, pattern)
 
     if run is not None:
@@ -106,17 +108,17 @@ def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> VerificationP
         run_id = named_run(reader, run).run_id if not run[:1].isdigit() else checked_id(run)
         if next(reader.list(run_folder(run_id)), None) is None and not _has_exports(reader, run_id):
             raise ConfigurationError(f"{reader.name} contains no run {run_id}; `meibo ls` lists the runs")
-        return plan_runs(reader, [run_id], selects=wanted)
-    prefixes: list[str] = ["archive/"]
+        return plan_runs(reader, [run_id], selects=is_selected)
+    prefixes = [ARCHIVE]
     source = pattern.strip("/").partition("/")[0]
     if source and not set(source) & set("*?["):
-        prefixes = [f"{provider}source={source}/" for provider in reader.folders("archive/")]
-    return plan_everything(reader, prefixes=prefixes, selects=wanted)
+        prefixes = [source_prefix(provider, source) for provider in reader.folders(ARCHIVE)]
+    return plan_everything(reader, prefixes=prefixes, selects=is_selected)
 
 
 def _has_exports(reader: ArchiveReader, run_id: str) -> bool:
     """Return whether a run without a folder below ``runs/`` has archived exports."""
-    return any(f"/run={run_id}/" in listed.key for listed in reader.list("archive/"))
+    return any(partition(listed.key, "run") == run_id for listed in reader.list(ARCHIVE))
 
 
 def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, quick: bool, jobs: int) -> Result:
@@ -126,31 +128,42 @@ def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, 
         columns = (TextColumn("verify"), BarColumn(), DownloadColumn(), TransferSpeedColumn())  # type: ignore[assignment]  # other columns
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(jobs) as pool,
+        reading_pool(jobs) as pool,
     ):
         total = len(plan.tasks) if quick else sum(task.bytes for task in plan.tasks)
         bar = progress.add_task("verify", total=total)
-        verifier = Verifier(reader, reads=lambda _: not quick, advance=lambda count: progress.advance(bar, count))
+        interrupted = threading.Event()
+
+        def advance(count: int) -> None:
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+            progress.advance(bar, count)
+
+        verifier = Verifier(reader, reads=lambda _: not quick, advance=advance)
         # The largest objects first, so that the threads finish at about the same time.
         largest_first = sorted(plan.tasks, key=lambda task: -task.bytes)
         tasks = {pool.submit(verifier.verify, task): task for task in largest_first}
-        for future in as_completed(tasks):
-            try:
-                result.findings += future.result()
-            except ClientError as error:
-                reason = f"S3 returned {error.response['Error']['Code']}"
-                result.unchecked.append((tasks[future].folder.key, reason))
-            except (MeiboError, BotoCoreError, OSError) as error:
-                result.unchecked.append((tasks[future].folder.key, type(error).__name__))
-            if quick:
-                progress.advance(bar)
+        try:
+            for future in as_completed(tasks):
+                try:
+                    result.findings += future.result()
+                except ClientError as error:
+                    reason = f"S3 returned {error.response['Error']['Code']}"
+                    result.unchecked.append((tasks[future].folder.key, reason))
+                except (MeiboError, BotoCoreError, OSError) as error:
+                    result.unchecked.append((tasks[future].folder.key, type(error).__name__))
+                if quick:
+                    progress.advance(bar)
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
     result.findings.sort(key=lambda finding: (finding.key, finding.damage))
     result.unchecked.sort()
     return result
 
 
 def _print(result: Result) -> None:
-    console = Console(soft_wrap=True, highlight=False, emoji=False)
+    console = TextConsole()
     for finding in result.findings:
         console.print(f"[red]{finding.damage}[/] {printable(finding.key)}: {printable(finding.detail)}")
     for key, reason in result.unchecked:

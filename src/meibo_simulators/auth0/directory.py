@@ -155,24 +155,24 @@ class Directory:
 
     def rows(self, layout: Layout, connection_id: str | None, limit: int | None) -> Iterator[tuple[bytes, int]]:
         """Yield the content of an export in pieces, each with its number of users."""
-        left = self.count(connection_id) if limit is None else limit
+        remaining = self.count(connection_id) if limit is None else limit
         with self._lock:
             changed = [self._generated(user_id) for user_id in self._changes]
         changed_blocks = {generated[1] // BLOCK for generated in changed if generated}
         for connection in self._connections(connection_id).values():
             start = connection.start
-            while start < connection.end and left > 0:
+            while start < connection.end and remaining > 0:
                 end = min(connection.end, start - start % BLOCK + BLOCK)
                 if start // BLOCK in changed_blocks:
-                    rows = [layout.row(profile) for profile in self._existing(start, end)][:left]
+                    rows = [layout.row(profile) for profile in self._existing(start, end)][:remaining]
                     piece, count = b"".join(rows), len(rows)
                 else:
                     # Blocks without a changed or removed user are written from the cached template.
-                    count = min(end - start, left)
+                    count = min(end - start, remaining)
                     piece = layout.block(self.seed, connection.name, start, start + count)
                 yield piece, count
-                left -= count
+                remaining -= count
                 start = end
-            added = self._added(connection.id)[:left]
+            added = self._added(connection.id)[:remaining]
             yield b"".join(layout.row(profile) for profile in added), len(added)
-            left -= len(added)
+            remaining -= len(added)

@@ -94,10 +94,10 @@ def list_organizations(call: Call) -> Any:
     organizations = call.tenant.organizations
     if "take" in query or "from" in query:
         position = read_cursor(query["from"]) if "from" in query else None
-        chosen, more = organizations.after(position, query.get("take", DEFAULT_SIZE))
-        body: dict[str, Any] = {"organizations": [organization.body for organization in chosen]}
+        selected, more = organizations.after(position, query.get("take", DEFAULT_SIZE))
+        body: dict[str, Any] = {"organizations": [organization.body for organization in selected]}
         if more:
-            body["next"] = cursor(chosen[-1].created, chosen[-1].id)
+            body["next"] = cursor(selected[-1].created, selected[-1].id)
         return body
     page = read_page(query)
     rows = [organization.body for organization in organizations.slice(page.start, page.size)]

@@ -118,8 +118,8 @@ class Organizations:
         if position is not None:
             # Numbers increase with the time of creation, so the position of a deleted row is still found.
             start = bisect.bisect_right(ids, position[0] + 1e-4, key=lambda item: self._created(item[1]))
-        chosen = [self._organization(*item) for item in ids[start : start + size]]
-        return chosen, start + size < len(ids)
+        page = [self._organization(*item) for item in ids[start : start + size]]
+        return page, start + size < len(ids)
 
     def slice(self, start: int, size: int) -> list[Organization]:
         """Return up to ``size`` organizations from an offset on."""

@@ -184,8 +184,8 @@ def list_services(domain: SimulatedDomain) -> dict[str, Any]:
     codes = set(listed(given, "codes"))
     offset, size = _paging(domain, given)
     users = ((domain.directory.user(index)["code"], index) for index in domain.directory.numbers())
-    chosen = [(code, index) for code, index in users if not codes or code in codes][offset : offset + size]
-    return {"users": [{"code": code, "services": [name for name, _ in services(index)]} for code, index in chosen]}
+    page = [(code, index) for code, index in users if not codes or code in codes][offset : offset + size]
+    return {"users": [{"code": code, "services": [name for name, _ in services(index)]} for code, index in page]}
 
 
 VIEWS: dict[str, View] = {

@@ -72,7 +72,7 @@ def test_every_export_is_archived_and_verified(runs: LocalRuns, meibo: Meibo) ->
     assert not list(runs.archive.glob("parts/*/*"))
     # The output: a line per export, which is not wrapped, and no user data.
     run_id = manifest["run_id"]
-    assert re.search(r"example/user_organizations/csv/all +40 +\S+ kB +[0-9a-f]{12} +ok", result.output)
+    assert re.search(r"example/user_organizations/csv/all +40 +\S+ kB +ok +[0-9a-f]{12}", result.output)
     assert f"run {run_id}: complete; archive: ./archive, report: ./archive/index.html\n" in result.output
     assert re.search(r"acme/users/csv/all  archived  300 rows\n", result.errors)
     log = (runs.folder / "log.jsonl").read_text(encoding="utf-8")

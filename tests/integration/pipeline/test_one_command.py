@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
-import io
 import json
 import os
 import re
@@ -17,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from typer.testing import CliRunner
 
 from meibo_cli.archive_folder import locked_folder
+from meibo_cli.main import app
 from meibo_local.__main__ import main
 from meibo_local.folder import locked
 from meibo_local.template import ROOT
 
+QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
 # Tokens, signed URLs and e-mail addresses.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated-[0-9a-f]{8}")
 
@@ -83,6 +84,11 @@ def test_command_succeeds_with_a_table(command: Command) -> None:
     assert command.status == 0, command.output
     assert "complete; archive:" in command.output
     assert "digest, rows" in command.output
+    # The results of the exports are shown before the changes are sent, and the page contains the changes.
+    assert command.output.index("16 of 16 exports archived") < command.output.index("Sending 300 membership changes")
+    page = (command.folder / "archive" / "index.html").read_text(encoding="utf-8")
+    assert "Membership changes of the last 7 days" in page
+    assert "membership changes by outcome" in page
 
 
 def test_every_file_on_disk_has_the_digest_of_its_manifest(command: Command) -> None:
@@ -118,6 +124,28 @@ def test_only_the_owner_can_read_the_archive_and_the_log(command: Command) -> No
     assert {stat.S_IMODE(path.stat().st_mode) for path in created if path.is_file()} == {0o600}
 
 
+@pytest.mark.parametrize("number", range(len(QUERIES)))
+def test_documented_query_returns_rows_of_the_demonstration(command: Command, number: int) -> None:
+    archive = str(command.folder / "archive")
+
+    def rows(sql: str) -> list[dict[str, str]]:
+        result = CliRunner().invoke(app, ["query", sql, "--json", "--archive", archive])
+        assert result.exit_code == 0, result.stderr
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    (member,) = rows("select organization_id, email, dt from auth0_members where email is not null limit 1")
+    sql = QUERIES[number]
+    examples = {
+        "2026-11-21": member["dt"],
+        "someone@example.jp": member["email"],
+        "org_0000000000000001": member["organization_id"],
+    }
+    for example, value in examples.items():
+        sql = sql.replace(example, value)
+
+    assert rows(sql)
+
+
 def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
     with locked(tmp_path / "archive"):
@@ -140,14 +168,14 @@ def test_folder_of_real_archives_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "archive" / "runs").exists()
 
 
-def test_full_disk_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_full_disk_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "[archive]"))
 
-    screen = io.StringIO()
-    monkeypatch.setattr("meibo_local.__main__.simulated_sources", lambda **_sizes: nullcontext())
-    monkeypatch.setattr("meibo_local.__main__.run", fail)
-    monkeypatch.setattr("meibo_local.__main__.console_of_terminal", lambda: Console(file=screen, width=400))
+    monkeypatch.setattr("meibo_local.sources.simulated_sources", lambda **_sizes: nullcontext())
+    monkeypatch.setattr("meibo_local.runner.run", fail)
     before = os.umask(0o077)
     try:
         status = main(["--archive", str(tmp_path / "archive")])
@@ -155,5 +183,4 @@ def test_full_disk_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_
         os.umask(before)
 
     assert status == 2
-    _, line = screen.getvalue().splitlines()
-    assert line.startswith(f"{tmp_path}/[archive]: No space left on device")
+    assert capsys.readouterr().err == f"{tmp_path}/[archive]: No space left on device\n"

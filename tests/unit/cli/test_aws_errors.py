@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from urllib3.exceptions import ProtocolError
 
 from meibo import aws
-from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
+from meibo_cli.exit_codes import EXIT_BROKEN_PIPE, EXIT_FAILURE, report_errors
 from meibo_cli.main import app
 from meibo_cli.selection import open_archive
 from tests.support.aws import UnreachableClient
@@ -117,7 +117,8 @@ def test_error_of_ssm_is_reported_in_one_line(
 
 
 def test_broken_pipe_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(BrokenPipeError), report_errors():
+    with pytest.raises(typer.Exit) as ended, report_errors():
         raise BrokenPipeError
 
+    assert ended.value.exit_code == EXIT_BROKEN_PIPE
     assert capsys.readouterr().err == ""

@@ -37,6 +37,32 @@ _EXPORT_FOLDER = re.compile(
 )
 
 
+def provider_prefix(provider: str) -> str:
+    """Return the prefix of all archives of a provider, ending with a slash."""
+    return f"{ARCHIVE}provider={provider}/"
+
+
+def source_prefix(provider_folder: str, source: str) -> str:
+    """Return the prefix of all archives of a source below the prefix of its provider, ending with a slash."""
+    return f"{provider_folder}source={source}/"
+
+
+def dataset_prefix(source_folder: str, dataset: str, format_name: str) -> str:
+    """Return the prefix of all archives of a dataset below the prefix of its source, ending with a slash."""
+    return f"{source_folder}dataset={dataset}/format={format_name}/"
+
+
+def dataset_pattern(provider: str, dataset: str, format_name: str) -> str:
+    """Return the glob pattern of the archived files of a dataset of all sources."""
+    folder = dataset_prefix(source_prefix(provider_prefix(provider), "*"), dataset, format_name)
+    return f"{folder}scope=*/dt=*/run=*/{dataset}.{format_name}*"
+
+
+def partition(key: str, name: str) -> str:
+    """Return the value of a partition in a key or a prefix, such as ``dt`` or ``scope``, or an empty string."""
+    return next((part.removeprefix(f"{name}=") for part in key.split("/") if part.startswith(f"{name}=")), "")
+
+
 def is_archive_key(key: str) -> bool:
     """Return whether a key can name an object of an archive.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from meibo_cli.command_group import CommandGroup
 from meibo_cli.commands.changes import outcome, redrive, send
 
 app = typer.Typer(
+    cls=CommandGroup,
     no_args_is_help=True,
     help="Send membership changes, show their outcomes, and send corrected DLQ messages again.",
 )

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
+from meibo.archive.keys import OUTCOMES, partition
 from meibo.archive.outcomes import OutcomeKind, OutcomeRecord, parse_records
 from meibo.archive.storage import ArchiveReader
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
-from meibo_cli.selection import DEFAULT_ARCHIVE, MAX_PARALLEL_READS, ArchiveOption, open_archive
-from meibo_cli.terminal import escape_control_characters, printable
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
+from meibo_cli.selection import DEFAULT_ARCHIVE, MAX_PARALLEL_READS, ArchiveOption, open_archive, reading_pool
+from meibo_cli.terminal import Column, TextConsole, json_text, print_table, printable
 
+_COLUMNS: Final = (
+    Column("organization"),
+    Column("action"),
+    Column("member"),
+    Column("outcome"),
+    Column("reason", wraps=True),
+)
 _STYLES: Final[dict[OutcomeKind, str]] = {"applied": "green", "rejected": "red", "dry_run": "yellow"}
 
 
@@ -34,11 +37,10 @@ def outcome(
 
     Exits with 1 if a member is rejected, and with 2 if the change has no outcome yet.
     """
-    with report_errors():
-        records = sorted(
-            _newest(record for record in _records(open_archive(archive), days) if record.change_id == change_id),
-            key=lambda record: (record.organization_id or "", record.sent_at, record.outcome.member),
-        )
+    records = sorted(
+        _newest(record for record in _records(open_archive(archive), days) if record.change_id == change_id),
+        key=lambda record: (record.organization_id or "", record.sent_at, record.outcome.member),
+    )
     if not records:
         typer.echo(
             f"{archive} has no outcome of {change_id} in the last {days} days; the change may still be on the queue",
@@ -49,10 +51,10 @@ def outcome(
     shown = [record for record in records if not rejected or record.outcome.kind == "rejected"]
     if as_json:
         for record in shown:
-            typer.echo(escape_control_characters(json.dumps(record.to_json(), ensure_ascii=False)))
+            typer.echo(json_text(record.to_json()))
     else:
-        console = Console(emoji=False)
-        console.print(_table(shown))
+        console = TextConsole()
+        print_table(console, _COLUMNS, list(_rows(shown)))
         console.print(", ".join(f"[{_STYLES[kind]}]{counts[kind]:,} {kind}[/]" for kind in _STYLES if counts[kind]))
     if counts["rejected"]:
         raise typer.Exit(EXIT_DIFFERENT)
@@ -67,34 +69,26 @@ def _newest(records: Iterable[OutcomeRecord]) -> Iterable[OutcomeRecord]:
 
 
 def _records(archive: ArchiveReader, days: int) -> Iterator[OutcomeRecord]:
-    first = (datetime.now(UTC) - timedelta(days=days)).strftime("dt=%Y-%m-%d")
+    first = (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%d")
     keys = [
         listed.key
-        for source in archive.folders("changes/")
+        for source in archive.folders(OUTCOMES)
         for day in archive.folders(source)
-        if day.rstrip("/").rpartition("/")[2] >= first
+        if partition(day, "dt") >= first
         for listed in archive.list(day)
     ]
-    with ThreadPoolExecutor(MAX_PARALLEL_READS) as pool:
+    with reading_pool(MAX_PARALLEL_READS) as pool:
         for key, body in zip(keys, pool.map(archive.read, keys), strict=True):
             yield from parse_records(body or b"", key)
 
 
-def _table(records: Sequence[OutcomeRecord]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("organization", "action", "member", "outcome"):
-        table.add_column(name, overflow="fold")
-    # The column leaves less width for the ids, so it is shown only if there is a reason.
-    has_reasons = any(record.outcome.reason for record in records)
-    if has_reasons:
-        table.add_column("reason", overflow="fold")
+def _rows(records: Iterable[OutcomeRecord]) -> Iterator[tuple[str, ...]]:
     for record in records:
         outcome = record.outcome
-        table.add_row(
+        yield (
             printable(record.organization_id or "–"),
             printable(record.action or "–"),
             printable(outcome.member or "–"),
             f"[{_STYLES[outcome.kind]}]{outcome.kind}[/]",
-            *([printable(outcome.reason or "")] if has_reasons else []),
+            printable(outcome.reason or ""),
         )
-    return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,23 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from botocore.exceptions import ClientError
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from meibo.changes.messages import Change, InvalidChange, parse_change
 from meibo.changes.queue import REASON_ATTRIBUTE
 from meibo.errors import ConfigurationError
-from meibo.formatting import format_count
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, report_errors
+from meibo.formatting import format_count, format_number
+from meibo_cli.exit_codes import EXIT_DIFFERENT
+from meibo_cli.files import STDOUT, new_file
 from meibo_cli.queues import DEFAULT_STACK, Queues, StackOption, queues_of
-from meibo_cli.terminal import escape_control_characters, printable
+from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 # DLQ messages stay hidden for this time after they were received, and again before each is moved.
 HIDDEN_SECONDS: Final = 300
+_COLUMNS: Final = (
+    Column("change"),
+    Column("organization"),
+    Column("action"),
+    Column("members", number=True),
+    Column("reason", wraps=True),
+)
 # The receipt handle of a FIFO queue expires with the visibility time-out.
 # https://repost.aws/knowledge-center/sqs-receipt-handle-error
 _EXPIRED_RECEIPT: Final = frozenset(
@@ -58,11 +62,11 @@ class StoredDeadLetter:
 def redrive(
     stack: StackOption = DEFAULT_STACK,
     change_id: Annotated[str, typer.Option("--change-id", help="Only the DLQ messages of this change.")] = "",
-    take: Annotated[
+    output: Annotated[
         Path | None,
-        typer.Option("--take", help="Move DLQ messages that are not valid changes to this file."),
+        typer.Option("--take", help="Move DLQ messages that are not valid changes to this new file."),
     ] = None,
-    repaired: Annotated[
+    source: Annotated[
         Path | None,
         typer.Option("--from", exists=True, dir_okay=False, help="Send the corrected DLQ messages of this file."),
     ] = None,
@@ -73,88 +77,93 @@ def redrive(
     A DLQ message has exactly the members that were rejected. DLQ messages that are not valid changes stay on the
     DLQ, or are moved to a file with --take. Correct them there, and send them with --from.
     """
-    console = Console(emoji=False)
-    with report_errors():
-        queues = queues_of(stack)
-        letters = list(_of_file(repaired) if repaired else _of_queue(queues))
-        chosen = [dead_letter for dead_letter in letters if change_id in ("", dead_letter.change.change_id)]
-        valid = [dead_letter for dead_letter in chosen if not isinstance(dead_letter.change, InvalidChange)]
-        invalid = [dead_letter for dead_letter in chosen if isinstance(dead_letter.change, InvalidChange)]
-        _release(queues, [dead_letter for dead_letter in letters if dead_letter not in chosen])
-        if not chosen:
-            console.print("no matching DLQ messages")
-            return
-        console.print(_table(chosen))
-        if repaired and invalid:
-            typer.echo("the file contains invalid changes and nothing was sent; correct them", err=True)
-            raise typer.Exit(EXIT_FAILURE)
-        if not yes and not typer.confirm(f"Move {len(valid)} of {len(chosen)}?"):
-            _release(queues, chosen)
-            raise typer.Exit(EXIT_FAILURE)
-        moved = _send(queues, valid)
-        if take and invalid:
-            taken = _take(queues, invalid, take)
-        else:
-            taken = 0
-            _release(queues, invalid)
-        left = queues.count_dead_letters() - (0 if take else len(invalid))
-    console.print(f"moved {moved} to the queue" + (f", {taken} to {printable(take)}" if taken else ""))
-    if missing := len(valid) - moved + (len(invalid) - taken if take else 0):
+    if output and (output == STDOUT or output.exists()):
+        raise ConfigurationError(f"--take: expected the name of a new file, got {str(output)!r}")
+    console = TextConsole()
+    queues = queues_of(stack)
+    dead_letters = list(_of_file(source) if source else _of_queue(queues))
+    selected = [dead_letter for dead_letter in dead_letters if change_id in ("", dead_letter.change.change_id)]
+    valid = [dead_letter for dead_letter in selected if not isinstance(dead_letter.change, InvalidChange)]
+    invalid = [dead_letter for dead_letter in selected if isinstance(dead_letter.change, InvalidChange)]
+    _show(queues, [dead_letter for dead_letter in dead_letters if dead_letter not in selected])
+    if not selected:
+        console.print("no matching DLQ messages")
+        return
+    print_table(console, _COLUMNS, list(map(_row, selected)))
+    if source and invalid:
+        raise ConfigurationError("the file contains invalid changes and nothing was sent; correct them")
+    try:
+        is_confirmed = yes or typer.confirm(f"Move {len(valid)} of {format_count(len(selected), 'message')}?")
+    except typer.Abort:
+        _show(queues, selected)
+        raise
+    if not is_confirmed:
+        _show(queues, selected)
+        raise ConfigurationError("nothing was moved")
+    sent = _send(queues, valid)
+    saved = 0
+    if output and invalid:
+        saved = _save(queues, invalid, output)
+    else:
+        _show(queues, invalid)
+    remaining = queues.count_dead_letters() - (0 if output else len(invalid))
+    console.print(f"moved {sent} to the queue" + (f", {saved} to {printable(output)}" if saved else ""))
+    if missing := len(valid) - sent + (len(invalid) - saved if output else 0):
         console.print(f"another command received or moved {format_count(missing, 'message')}; run the command again")
-    elif left > 0:
+    elif remaining > 0:
         # SQS returns at most ten messages of a group before the first of them are deleted.
-        console.print(f"{format_count(left, 'message')} left in the DLQ; run the command again")
-    if invalid and not take:
-        remaining = format_count(len(invalid), "invalid change")
-        console.print(f"{remaining} left in the DLQ; --take FILE moves invalid changes to a file")
-    if missing or (invalid and not take):
+        console.print(f"{format_count(remaining, 'message')} left in the DLQ; run the command again")
+    if invalid and not output:
+        invalid_changes = format_count(len(invalid), "invalid change")
+        console.print(f"{invalid_changes} left in the DLQ; --take FILE moves invalid changes to a file")
+    if missing or (invalid and not output):
         raise typer.Exit(EXIT_DIFFERENT)
 
 
 def _send(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> int:
     """Move DLQ messages to the queue of changes and return how many were moved."""
-    moved = 0
-    for dead_letter in _held(queues, dead_letters):
+    count = 0
+    for dead_letter in _received(queues, dead_letters):
         change = dead_letter.change
         if not isinstance(change, InvalidChange):
             queues.send(change, deduplication_id=dead_letter.id)
-            _remove(queues, dead_letter)
-            moved += 1
-    return moved
+            _delete(queues, dead_letter)
+            count += 1
+    return count
 
 
-def _take(queues: Queues, dead_letters: Sequence[StoredDeadLetter], path: Path) -> int:
+def _save(queues: Queues, dead_letters: Sequence[StoredDeadLetter], path: Path) -> int:
     """Move DLQ messages to a file and return how many were moved."""
-    held = list(_held(queues, dead_letters))
-    _write(path, held)
-    for dead_letter in held:
-        _remove(queues, dead_letter)
-    return len(held)
+    received = list(_received(queues, dead_letters))
+    _write(path, received)
+    for dead_letter in received:
+        _delete(queues, dead_letter)
+    return len(received)
 
 
-def _held(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> Iterator[StoredDeadLetter]:
+def _received(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> Iterator[StoredDeadLetter]:
     """Yield each DLQ message, hidden for another ``HIDDEN_SECONDS``, so that it can be moved and deleted.
 
     A DLQ message whose receipt has expired, for example because the prompt was not answered in time, is received again.
-    It is not yielded if it is no longer on the queue, or if another command holds it.
+    It is not yielded if it is no longer on the queue, or if another command has received it.
     """
     pending, received_again = list(dead_letters), False
     while pending:
         expired: set[str] = set()
         for dead_letter in pending:
-            if _hide(queues, dead_letter, HIDDEN_SECONDS):
+            if _change_visibility(queues, dead_letter, HIDDEN_SECONDS):
                 yield dead_letter
             else:
                 expired.add(dead_letter.id)
         if not expired or (received_again and len(expired) == len(pending)):
             return
         received = list(_of_queue(queues))
-        _release(queues, [dead_letter for dead_letter in received if dead_letter.id not in expired])
+        _show(queues, [dead_letter for dead_letter in received if dead_letter.id not in expired])
         pending, received_again = [dead_letter for dead_letter in received if dead_letter.id in expired], True
 
 
-def _hide(queues: Queues, dead_letter: StoredDeadLetter, seconds: int) -> bool:
-    """Hide a DLQ message for this many seconds from now; return False if its receipt has expired."""
+def _change_visibility(queues: Queues, dead_letter: StoredDeadLetter, seconds: int) -> bool:
+    """Set the visibility timeout of a DLQ message; return False if its receipt has expired."""
     if dead_letter.receipt is None:
         return True
     try:
@@ -168,10 +177,10 @@ def _hide(queues: Queues, dead_letter: StoredDeadLetter, seconds: int) -> bool:
     return True
 
 
-def _release(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> None:
+def _show(queues: Queues, dead_letters: Sequence[StoredDeadLetter]) -> None:
     """Make DLQ messages visible immediately."""
     for dead_letter in dead_letters:
-        _hide(queues, dead_letter, 0)
+        _change_visibility(queues, dead_letter, 0)
 
 
 def _of_queue(queues: Queues) -> Iterator[StoredDeadLetter]:
@@ -211,41 +220,25 @@ def _of_file(path: Path) -> Iterator[StoredDeadLetter]:
 
 
 def _write(path: Path, dead_letters: Sequence[StoredDeadLetter]) -> None:
-    # The DLQ messages are deleted from the queue afterwards: an existing file is not overwritten, and the data is on
-    # disk before. They contain user ids and e-mail addresses, so only the owner may read the file.
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    # The file is complete and on disk before the DLQ messages are deleted. It contains user ids and e-mail addresses.
+    with new_file(path) as file:
         for dead_letter in dead_letters:
             try:
                 change: Any = json.loads(dead_letter.body)
             except (ValueError, RecursionError):
                 change = dead_letter.body
             line = {"message_id": dead_letter.id, "reason": dead_letter.reason, "change": change}
-            file.write(escape_control_characters(json.dumps(line, ensure_ascii=False)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+            file.write(f"{escape_control_characters(json.dumps(line, ensure_ascii=False))}\n".encode())
 
 
-def _remove(queues: Queues, dead_letter: StoredDeadLetter) -> None:
+def _delete(queues: Queues, dead_letter: StoredDeadLetter) -> None:
     if dead_letter.receipt:
         queues.client.delete_message(QueueUrl=queues.dead_letters, ReceiptHandle=dead_letter.receipt)
 
 
-def _table(dead_letters: Sequence[StoredDeadLetter]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("change", "organization", "action"):
-        table.add_column(name, overflow="fold")
-    table.add_column("members", justify="right")
-    table.add_column("reason", overflow="fold")
-    for dead_letter in dead_letters:
-        change = dead_letter.change
-        if isinstance(change, InvalidChange):
-            table.add_row("–", "–", "–", "–", f"[red]is not valid:[/] {printable(change.reason)}")
-        else:
-            table.add_row(
-                printable(change.change_id),
-                printable(change.organization_id),
-                change.action,
-                f"{len(change.members):,}",
-                printable(dead_letter.reason),
-            )
-    return table
+def _row(dead_letter: StoredDeadLetter) -> tuple[str, ...]:
+    change = dead_letter.change
+    if isinstance(change, InvalidChange):
+        return ("–", "–", "–", "–", f"[red]is not valid:[/] {printable(change.reason)}")
+    names = (change.change_id, change.organization_id, change.action)
+    return (*map(printable, names), format_number(len(change.members)), printable(dead_letter.reason))

@@ -11,22 +11,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from meibo.changes.apply import auth0_client
 from meibo.changes.messages import AddChange, InviteChange
 from meibo.changes.queue import encode_message
 from meibo.configuration import parse_documents
 from meibo.errors import ConfigurationError
+from meibo.formatting import format_count, format_number
 from meibo.providers.auth0.membership import users_by_email
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo_cli.change_sheet import FindUsers, Sheet, SheetError, read_sheet
-from meibo_cli.exit_codes import EXIT_FAILURE, report_errors
 from meibo_cli.queues import DEFAULT_STACK, StackOption, queues_of
-from meibo_cli.terminal import escape_control_characters, printable
+from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable
 
 _MAX_FAULTS_SHOWN = 50
 
@@ -61,30 +58,30 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
     A member is a user id (auth0|…) or an e-mail address. An address to be added or removed is looked up in the tenant
     when the file is validated; an address to be invited is sent unchanged. If the file has a fault, nothing is sent.
     """
-    console = Console(emoji=False)
-    with report_errors():
-        common: dict[str, Any] = {"change_id": change_id or _change_id(file), "source": source}
-        if requested_by:
-            common["requested_by"] = requested_by
-        if dry_run:
-            common["dry_run"] = True
-        invitation: dict[str, Any] | None = None
-        if client_id and inviter:
-            invitation = {"client_id": client_id, "inviter": inviter, "send_email": send_email}
-            invitation |= {"ttl_sec": ttl_sec} if ttl_sec else {}
-        try:
-            sheet = read_sheet(file, common, users=_user_lookup(configuration, source), invitation=invitation)
-        except SheetError as error:
-            for fault in error.faults[:_MAX_FAULTS_SHOWN]:
-                typer.echo(escape_control_characters(fault), err=True)
-            raise
-        console.print(_table(sheet, common["change_id"]))
-        _confirm(sheet, confirm_removals, dry_run=dry_run, yes=yes)
-        queues = queues_of(stack)
-        for change in sheet.changes:
-            queues.send(change, deduplication_id=hashlib.sha256(encode_message(change).encode()).hexdigest())
+    console = TextConsole()
+    common: dict[str, Any] = {"change_id": change_id or _change_id(file), "source": source}
+    if requested_by:
+        common["requested_by"] = requested_by
+    if dry_run:
+        common["dry_run"] = True
+    invitation: dict[str, Any] | None = None
+    if client_id and inviter:
+        invitation = {"client_id": client_id, "inviter": inviter, "send_email": send_email}
+        invitation |= {"ttl_sec": ttl_sec} if ttl_sec else {}
+    try:
+        sheet = read_sheet(file, common, users=_user_lookup(configuration, source), invitation=invitation)
+    except SheetError as error:
+        for fault in error.faults[:_MAX_FAULTS_SHOWN]:
+            typer.echo(escape_control_characters(fault), err=True)
+        raise
+    _print_changes(console, sheet, common["change_id"])
+    _confirm(sheet, confirm_removals, dry_run=dry_run, yes=yes)
+    queues = queues_of(stack)
+    for change in sheet.changes:
+        queues.send(change, deduplication_id=hashlib.sha256(encode_message(change).encode()).hexdigest())
     console.print(
-        f"sent {len(sheet.changes)} messages; meibo changes outcome {printable(common['change_id'])} shows the outcomes"
+        f"sent {format_count(len(sheet.changes), 'message')};"
+        f" `meibo changes outcome {printable(common['change_id'])}` shows the outcomes"
     )
 
 
@@ -95,46 +92,38 @@ def _change_id(file: Path) -> str:
 
 def _confirm(sheet: Sheet, confirmed: int | None, *, dry_run: bool, yes: bool) -> None:
     removals = sheet.count("remove")
-    if confirmed is not None and confirmed != removals:
-        typer.echo(
-            f"--confirm-removals: expected {removals}, the removals in the file, got {confirmed}; nothing was sent",
-            err=True,
+    if confirmed not in {None, removals}:
+        raise ConfigurationError(
+            f"--confirm-removals: expected {removals}, the removals in the file, got {confirmed}; nothing was sent"
         )
-        raise typer.Exit(EXIT_FAILURE)
     if yes and removals and confirmed is None and not dry_run:
-        typer.echo(
-            f"the file has {removals} removals: confirm them with --confirm-removals {removals}; nothing was sent",
-            err=True,
+        raise ConfigurationError(
+            f"the file has {format_count(removals, 'removal')}: confirm with --confirm-removals {removals};"
+            " nothing was sent"
         )
-        raise typer.Exit(EXIT_FAILURE)
     if yes or dry_run:
         return
     if removals and confirmed is None:
-        typed = typer.prompt(
-            f"This removes {removals} members. Type the number to continue", default="", show_default=False
-        )
-        if typed.strip() != str(removals):
-            typer.echo("nothing was sent", err=True)
-            raise typer.Exit(EXIT_FAILURE)
-    elif not typer.confirm("Send it?"):
-        raise typer.Exit(EXIT_FAILURE)
+        question = f"This removes {format_count(removals, 'member')}. Type the number to continue"
+        is_confirmed = typer.prompt(question, default="", show_default=False).strip() == str(removals)
+    else:
+        is_confirmed = typer.confirm("Send it?")
+    if not is_confirmed:
+        raise ConfigurationError("nothing was sent")
 
 
-def _table(sheet: Sheet, change_id: str) -> Table:
-    table = Table(title=f"change {printable(change_id)}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("organization", "action", "roles"):
-        table.add_column(name, overflow="fold")
-    table.add_column("members", justify="right")
-    for change in sheet.changes:
-        style = "red" if change.action == "remove" else "green"
-        roles = change.roles if isinstance(change, AddChange | InviteChange) else ()
-        table.add_row(
+def _print_changes(console: TextConsole, sheet: Sheet, change_id: str) -> None:
+    columns = (Column("organization"), Column("action"), Column("members", number=True), Column("roles", wraps=True))
+    rows = [
+        (
             printable(change.organization_id),
-            f"[{style}]{change.action}[/]",
-            printable(", ".join(roles)),
-            f"{len(change.members):,}",
+            f"[{'red' if change.action == 'remove' else 'green'}]{change.action}[/]",
+            format_number(len(change.members)),
+            printable(", ".join(change.roles if isinstance(change, AddChange | InviteChange) else ())),
         )
-    return table
+        for change in sheet.changes
+    ]
+    print_table(console, columns, rows, title=f"change {printable(change_id)}")
 
 
 def _user_lookup(configuration: str, name: str) -> FindUsers:
