@@ -199,12 +199,8 @@ def restore(
                 skip_reason=comparison.skip_reason if comparison else lambda _: None,
             )
         _print(written, has_target=target is not None)
-        if len(written.connections) > 1 and only_connection is None:
-            names = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN])
-            hint = f"the users have {len(written.connections)} connections; choose a connection with --only-connection:"
-            if target is not None:
-                raise ConfigurationError(f"{hint} {names}")
-            typer.echo(escape_control_characters(f"{hint} {names}"), err=True)
+        if only_connection is None:
+            _warn_if_mixed(written, has_target=target is not None)
         if target is None:
             return
         target.check_connection(only_connection or next(iter(written.connections), None))
@@ -247,6 +243,17 @@ def _restorable(reader: ArchiveReader, run: Run, pattern: str) -> list[ArchivedE
             )
         single_export([export for export in run.exports if export.folder.address.dataset == "users"], pattern)
     return exports
+
+
+def _warn_if_mixed(written: ImportFiles, *, has_target: bool) -> None:
+    """Print a hint if the users have several connections. Raises ConfigurationError if they are to be imported."""
+    if len(written.connections) < 2:
+        return
+    names = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN])
+    hint = f"the users have {len(written.connections)} connections; choose a connection with --only-connection: {names}"
+    if has_target:
+        raise ConfigurationError(hint)
+    typer.echo(escape_control_characters(hint), err=True)
 
 
 def _warn_if_suspect(reader: ArchiveReader, export: ArchivedExport) -> None:
