@@ -138,7 +138,7 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (
             lambda d: auth0(d)["exports"].append({"dataset": "titles"}),
-            "sources[0].exports[3].dataset: expected 'users', 'organizations' or 'members'",
+            "sources[0].exports[3].dataset: expected 'users', 'organizations', 'members', 'roles' or 'role_members'",
         ),
         (lambda d: auth0(d)["exports"].append({"format": "csv"}), "sources[0].exports[3].dataset: is missing"),
         (
