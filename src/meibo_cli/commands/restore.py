@@ -71,9 +71,17 @@ class Target:
     expected_name: str | None
 
     def check_connection(self, users_connection: str | None) -> None:
-        """Raise ConfigurationError if the connection has another name than the connection of the users."""
+        """Raise ConfigurationError if the connection has another name than the connection of the users.
+
+        If the export does not contain the connection of the users (None), the options must contain the name.
+        """
         expected = self.expected_name or users_connection
-        if expected is not None and expected != self.connection.name:
+        if expected is None:
+            raise ConfigurationError(
+                "the export does not contain the connections of its users; check that all of them belong to the"
+                f" connection {self.connection.name!r}, and add --target-connection {self.connection.name!r}"
+            )
+        if expected != self.connection.name:
             raise ConfigurationError(
                 f"--connection-id: {self.connection.id} of {self.client.domain} is the connection"
                 f" {self.connection.name!r}, expected {expected!r}; correct the id, or, to import into a connection"
@@ -199,9 +207,11 @@ def restore(
                 skip_reason=comparison.skip_reason if comparison else lambda _: None,
             )
         _print(written, has_target=target is not None)
-        if only_connection is None:
-            _warn_if_mixed(written, has_target=target is not None)
+        _warn_if_mixed(written, only_connection, has_target=target is not None)
         if target is None:
+            return
+        if not written.users:
+            typer.echo("there is no user to import", err=True)
             return
         target.check_connection(only_connection or next(iter(written.connections), None))
         with locked(written.folder):
@@ -245,9 +255,12 @@ def _restorable(reader: ArchiveReader, run: Run, pattern: str) -> list[ArchivedE
     return exports
 
 
-def _warn_if_mixed(written: ImportFiles, *, has_target: bool) -> None:
-    """Print a hint if the users have several connections. Raises ConfigurationError if they are to be imported."""
-    if len(written.connections) < 2:
+def _warn_if_mixed(written: ImportFiles, connection: str | None, *, has_target: bool) -> None:
+    """Print a hint if the users have several connections and none was chosen.
+
+    Raises ConfigurationError if they are to be imported.
+    """
+    if connection is not None or len(written.connections) < 2:
         return
     names = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN])
     hint = f"the users have {len(written.connections)} connections; choose a connection with --only-connection: {names}"

@@ -227,6 +227,33 @@ def test_users_are_not_imported_into_another_connection(empty: SimulatedTenant, 
     assert {user["identities"][0]["connection"] for user in empty.directory.users()} == {"staff"}
 
 
+def test_connection_of_an_export_without_connections_must_be_named(
+    tmp_path: Path, empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    users = ndjson([{"user_id": "auth0|1", "email": "a@x.jp"}])
+    ArchiveBuilder(FolderArchive(tmp_path / "other")).run({USERS: users}, RUN)
+    arguments = ("acme", *apply(empty), "--archive", str(tmp_path / "other"))
+
+    result = meibo("restore", *arguments)
+
+    name = "Username-Password-Authentication"
+    assert result.status == 2
+    assert f"and add --target-connection '{name}'" in result.errors
+    assert not sent_files(empty)
+    assert meibo("restore", *arguments, "--target-connection", name, "-o", "b").status == 0
+    assert sent_files(empty) == [202]
+
+
+def test_restore_without_users_sends_nothing(tmp_path: Path, empty: SimulatedTenant, meibo: Meibo) -> None:
+    ArchiveBuilder(FolderArchive(tmp_path / "other")).run({USERS: ndjson([{"user_id": "sms|1", "email": "a@x.jp"}])})
+
+    result = meibo("restore", "acme", *apply(empty), "--archive", str(tmp_path / "other"))
+
+    assert result.status == 0, result.errors
+    assert "there is no user to import" in result.errors
+    assert not sent_files(empty)
+
+
 @pytest.mark.parametrize(
     ("connection_id", "message"),
     [
