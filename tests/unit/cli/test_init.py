@@ -131,7 +131,7 @@ def test_invalid_answers_are_explained_and_asked_again(init: Init) -> None:
         "expected auth0 or cybozu, got 'okta'",
         "domain: expected a host name such as acme.jp.auth0.com",
         "name: expected lower-case letters, digits and hyphens, such as acme-jp",
-        "expected some of users, organizations, members, got 'logs'",
+        "expected some of users, organizations, members, roles, role_members, got 'logs'",
         "expected y or n, got 'maybe'",
     ]
 
@@ -158,7 +158,7 @@ def test_name_of_another_source_is_not_accepted(init: Init) -> None:
         ),
         (
             ("--provider", "auth0", "--domain", "a.auth0.com", "--dataset", "logs"),
-            "--dataset: expected some of users, organizations, members, got 'logs'",
+            "--dataset: expected some of users, organizations, members, roles, role_members, got 'logs'",
         ),
     ],
 )
