@@ -25,6 +25,7 @@ MEMBERS = {"dataset": "members"}
 DIRECTORY = {"dataset": "directory"}
 # Tokens, e-mail addresses, URLs, and the passwords of the simulators.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |[\w.+-]+@[\w-]+\.\w|https?://|simulated[-:]|pässwörd")
+ALL_DATASETS = [{"dataset": name} for name in REQUIRED_SCOPES]
 DATASET_SCOPES = sorted({scope for scopes in REQUIRED_SCOPES.values() for scope in scopes})
 (ROLES_SCOPE,) = OPTIONAL_SCOPES.values()
 
@@ -128,9 +129,7 @@ def test_output_without_unicode_has_words_instead_of_marks(
 @pytest.mark.parametrize("scope", DATASET_SCOPES)
 def test_missing_oauth_scope_is_named(runs: LocalRuns, meibo: Meibo, scope: str, refusal: Any) -> None:
     runs.tenant.switches.members_refusal = refusal
-    runs.configure(
-        [USERS, ORGANIZATIONS, MEMBERS], [], acme=runs.tenant.limited_client(*(SCOPES - {scope, "create:users"}))
-    )
+    runs.configure(ALL_DATASETS, [], acme=runs.tenant.limited_client(*(SCOPES - {scope, "create:users"})))
 
     result = meibo("check", "--json")
 
@@ -145,7 +144,7 @@ def test_missing_oauth_scope_is_named(runs: LocalRuns, meibo: Meibo, scope: str,
 
 
 def test_all_missing_oauth_scopes_are_named_at_once(runs: LocalRuns, meibo: Meibo) -> None:
-    runs.configure([USERS, ORGANIZATIONS, MEMBERS], [], acme=runs.tenant.limited_client("read:roles"))
+    runs.configure(ALL_DATASETS, [], acme=runs.tenant.limited_client("create:users"))
 
     result = meibo("check", "--json")
 
