@@ -21,11 +21,12 @@ import meibo
 from meibo_cli import exit_codes
 from meibo_cli.commands import ls
 from meibo_cli.main import app
+from meibo_cli.tables import tables
 from meibo_local.template import ROOT
 from tests.support.archives import RUN, USERS, ArchiveBuilder, FolderArchive, ndjson
 
 COMMAND = [sys.executable, "-m", "meibo_cli"]
-TABLES = "auth0_users, auth0_organizations, auth0_members, cybozu_users"
+TABLES = ", ".join(table.name for table in tables())
 ASCII = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 
 
