@@ -21,6 +21,7 @@ from meibo_local.lambda_service import LambdaContext
 from meibo_local.template import ROOT, read_template
 from meibo_local.template import translate as sam_translate
 from meibo_simulators import FIRST_CONNECTION
+from meibo_simulators.cybozu.secure_access import SecureAccess
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
 from tests.fault_injection.system import ACCOUNT, DELIVERIES_OF_A_TICK, WholeSystem, start_system
 from tests.support.changes import change_message
@@ -332,6 +333,25 @@ def test_change_of_a_killed_invocation_counts_as_a_function_error_and_is_applied
 
     # then
     assert [line["outcome"] for line in system.outcomes()] == ["applied"]
+
+
+def test_expiring_certificate_raises_an_alarm_until_it_is_replaced(
+    system: WholeSystem, template: Template, caplog: pytest.LogCaptureFixture
+) -> None:
+    pattern = template.properties("ExpiringCertificates")["FilterPattern"]
+
+    def warnings_of_a_run(lifetime: timedelta) -> int:
+        certificate = SecureAccess().issue("hr-export", lifetime=lifetime)
+        system.configure_exports([], CYBOZU, **{"meibo/example": {**system.domain.credentials(), **certificate}})
+        caplog.clear()
+        assert system.wait(system.run(), 1) == "SUCCEEDED"
+        return sum(pattern == f'{{ $.message = "{record.getMessage()}" }}' for record in caplog.records)
+
+    # given: a domain whose client certificate expires in 20 days
+    assert is_in_alarm(template, "ExpiringCertificatesAlarm", warnings_of_a_run(timedelta(days=20)))
+
+    # when: the certificate is replaced
+    assert not is_in_alarm(template, "ExpiringCertificatesAlarm", warnings_of_a_run(timedelta(days=365)))
 
 
 def test_operations_page_lists_every_alarm_and_every_error(template: Template) -> None:

@@ -35,8 +35,11 @@ class Template:
         pseudo: Mapping[str, str] = PSEUDO_PARAMETERS,
     ) -> None:
         defaults = {name: declared["Default"] for name, declared in document["Parameters"].items()}
-        self._values: dict[str, Any] = {**pseudo, **defaults, **parameters}
+        values = {**defaults, **parameters}
+        lists = [name for name in values if document["Parameters"][name]["Type"] == "CommaDelimitedList"]
+        self._values: dict[str, Any] = {**pseudo, **values, **{name: values[name].split(",") for name in lists}}
         self._conditions = document["Conditions"]
+        self._rules = document["Rules"]
         self.resources: dict[str, Resource] = {
             name: self._resolve(resource)
             for name, resource in document["Resources"].items()
@@ -60,6 +63,10 @@ class Template:
         properties: dict[str, Any] = self.resources[name]["Properties"]
         return properties
 
+    def satisfies(self, rule: str) -> bool:
+        """Return whether the parameters satisfy a rule."""
+        return all(self._holds(assertion["Assert"]) for assertion in self._rules[rule]["Assertions"])
+
     def statements(self, role: str) -> Iterator[dict[str, Any]]:
         """Yield the statements of a role's policies, with Action and Resource as lists."""
         for policy in self.properties(role).get("Policies", ()):
@@ -73,6 +80,8 @@ class Template:
         if function == "Fn::Equals":
             left, right = (self._resolve(side) for side in value)
             return str(left) == str(right)
+        if function == "Fn::Contains":
+            return value[1] in self._resolve(value[0])
         holds = [self._holds(part) for part in value]
         return {"Fn::Not": not holds[0], "Fn::Or": any(holds), "Fn::And": all(holds)}[str(function)]
 

@@ -23,6 +23,7 @@ def test_missing_data_breaches_only_the_silence_alarm(template: Template) -> Non
         "SuspectExportsAlarm": "notBreaching",
         "DamageAlarm": "notBreaching",
         "UncheckedExportsAlarm": "notBreaching",
+        "ExpiringCertificatesAlarm": "notBreaching",
         "ScheduleDeadLettersAlarm": "notBreaching",
         "ChangesDeadLettersAlarm": "notBreaching",
         "ChangesAgeAlarm": "notBreaching",
@@ -182,3 +183,15 @@ def test_topic_is_created_only_for_an_email_address(template: Template, translat
 
     assert template.of_type("AWS::SNS::Topic") == {}
     assert mailing.properties("AlarmTopic")["Subscription"] == [{"Protocol": "email", "Endpoint": "ops@example.com"}]
+
+
+def test_certificate_alarm_watches_the_warnings_in_the_log(template: Template) -> None:
+    metric_filter = template.properties("ExpiringCertificates")
+    (transformation,) = metric_filter["MetricTransformations"]
+    alarm = template.properties("ExpiringCertificatesAlarm")
+    service = template.properties("ArchiveExport")["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+
+    assert metric_filter["LogGroupName"] == "ArchiveExportLogs"
+    assert (alarm["Namespace"], alarm["MetricName"]) == ("Meibo", transformation["MetricName"])
+    assert transformation["Dimensions"] == [{"Key": "service", "Value": "$.service"}]
+    assert alarm["Dimensions"] == [{"Name": "service", "Value": service}]

@@ -14,6 +14,7 @@ from meibo.http.client_certificate import ClientCertificate
 from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
 from meibo.providers.cybozu.directory import stream_users_ndjson
 from meibo.providers.cybozu.pagination import PagingReport
+from meibo_local.template import read_template
 from meibo_simulators import SimulatedDomain, Simulators
 from meibo_simulators.cybozu.secure_access import PASSWORD, SecureAccess
 from tests.support.clock import FakeClock
@@ -165,3 +166,20 @@ def test_key_is_never_written_unencrypted(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not any(b"BEGIN PRIVATE KEY" in data or b"BEGIN EC PRIVATE KEY" in data for data in written)
     assert list(tmp_path.iterdir()) == []
     assert pem["client_certificate_key"] not in repr(certificate)
+
+
+@pytest.mark.parametrize(("days", "warned"), [(29, True), (31, False)])
+def test_expiry_is_logged_30_days_ahead_for_the_metric_filter(
+    days: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    secure_access = SecureAccess()
+    secret = {"login": "a", "password": "b", **secure_access.issue("a", lifetime=timedelta(days=days, minutes=1))}
+    pattern = read_template()["Resources"]["ExpiringCertificates"]["Properties"]["FilterPattern"]
+
+    CybozuClient("https://example.cybozu.com", CybozuCredentials.from_secret(secret))
+
+    matching = [vars(record) for record in caplog.records if pattern == f'{{ $.message = "{record.getMessage()}" }}']
+    expires = datetime.now(UTC) + timedelta(days=days, minutes=1)
+    assert [(fields["host"], fields["expires"], fields["days_left"]) for fields in matching] == (
+        [("example.s.cybozu.com", f"{expires:%Y-%m-%d}", days)] if warned else []
+    )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 from requests.adapters import HTTPAdapter
 
 from meibo.errors import SecretError
+from meibo.observability import logger
 from meibo.secrets import string_value
 
 if TYPE_CHECKING:
@@ -81,13 +82,22 @@ class ClientCertificate:
             not_after=chain[0].not_valid_after_utc,
         )
 
-    def check_validity(self, now: datetime | None = None) -> None:
-        """Raise SecretError if the certificate has expired or is not valid yet."""
+    def check_validity(self, host: str, now: datetime | None = None) -> None:
+        """Raise SecretError if the certificate is not valid now; log a warning if it expires within 30 days.
+
+        A metric filter of the template counts the warnings for an alarm.
+        """
         now = now or datetime.now(UTC)
         if now >= self.not_after:
             _fail(CERTIFICATE_KEY, f"a valid certificate, found one that expired on {self.not_after:%Y-%m-%d}")
         if now < self.not_before:
             _fail(CERTIFICATE_KEY, f"a valid certificate, found one that is valid from {self.not_before:%Y-%m-%d}")
+
+        if now >= self.not_after - EXPIRES_SOON:
+            logger.warning(
+                "client certificate expires soon",
+                extra={"host": host, "expires": f"{self.not_after:%Y-%m-%d}", "days_left": (self.not_after - now).days},
+            )
 
     def ssl_context(self) -> ssl.SSLContext:
         """Return a context that presents the certificate and trusts the platform's certificate authorities.
