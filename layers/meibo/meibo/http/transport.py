@@ -388,10 +388,15 @@ def _failure(error: BaseException) -> _Failure:
             had_no_effect=True,
             unknown_host=True,
         )
-    not_connected = kinds & {"NewConnectionError", "ConnectTimeout", "ConnectTimeoutError"}
+    if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:
+        return _Failure(
+            "does not accept connections (time-out); check the domain and, for functions in a VPC, the route to the"
+            " internet and the outbound rules of the security groups",
+            had_no_effect=True,
+        )
     return _Failure(
         f"did not return a response ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})",
-        had_no_effect=bool(not_connected),
+        had_no_effect="NewConnectionError" in kinds,
     )
 
 

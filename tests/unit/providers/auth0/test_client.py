@@ -60,6 +60,18 @@ def test_broken_connection_is_retried(auth0: Transport, client: Auth0Client, err
     assert ask(client) == []
 
 
+def test_time_out_of_a_connection_names_what_to_check(auth0: Transport, client: Auth0Client) -> None:
+    auth0.on("GET", PATH, *(requests.ConnectTimeout(SECRET_URL) for _ in range(20)))
+
+    with pytest.raises(ProviderBusyError) as caught:
+        ask(client)
+
+    assert str(caught.value).startswith(
+        "Auth0 (acme.jp.auth0.com) does not accept connections (time-out); check the domain and, for functions in a VPC,"
+        " the route to the internet and the outbound rules of the security groups at each of "
+    )
+
+
 def test_truncated_body_is_requested_again(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", PATH, Reply(json=["x" * 100], breaks_after=50), OK)
 
