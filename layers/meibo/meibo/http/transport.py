@@ -388,16 +388,14 @@ def _failure(error: BaseException) -> _Failure:
             had_no_effect=True,
             unknown_host=True,
         )
-    if kinds & {"ConnectTimeout", "ConnectTimeoutError"}:
-        return _Failure(
+    timed_out = kinds & {"ConnectTimeout", "ConnectTimeoutError"}
+    reason = f"did not return a response ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})"
+    if timed_out:
+        reason = (
             "does not accept connections (time-out); check the domain and, for functions in a VPC, the route to the"
-            " internet and the outbound rules of the security groups",
-            had_no_effect=True,
+            " internet and the outbound rules of the security groups"
         )
-    return _Failure(
-        f"did not return a response ({', '.join(dict.fromkeys(type(cause).__name__ for cause in causes))})",
-        had_no_effect="NewConnectionError" in kinds,
-    )
+    return _Failure(reason, had_no_effect=bool(timed_out) or "NewConnectionError" in kinds)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
