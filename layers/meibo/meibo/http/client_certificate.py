@@ -82,17 +82,21 @@ class ClientCertificate:
             not_after=chain[0].not_valid_after_utc,
         )
 
-    def check_validity(self, host: str, now: datetime | None = None) -> None:
-        """Raise SecretError if the certificate is not valid now; log a warning if it expires within 30 days.
-
-        A metric filter of the template counts the warnings for an alarm.
-        """
-        now = now or datetime.now(UTC)
+    def check_validity(self) -> None:
+        """Raise SecretError if the certificate is not valid now."""
+        now = datetime.now(UTC)
         if now >= self.not_after:
             _fail(CERTIFICATE_KEY, f"a valid certificate, found one that expired on {self.not_after:%Y-%m-%d}")
         if now < self.not_before:
             _fail(CERTIFICATE_KEY, f"a valid certificate, found one that is valid from {self.not_before:%Y-%m-%d}")
 
+
+    def log_expiry(self, host: str) -> None:
+        """Log a warning if the certificate expires within 30 days.
+
+        A metric filter of the template counts the warnings for an alarm.
+        """
+        now = datetime.now(UTC)
         if now >= self.not_after - EXPIRES_SOON:
             logger.warning(
                 "client certificate expires soon",

@@ -176,7 +176,8 @@ class CybozuClient:
         self._credentials = credentials
         session = session or new_session(CONNECTIONS)
         if credentials.certificate is not None:
-            credentials.certificate.check_validity(self.host)
+            credentials.certificate.check_validity()
+            credentials.certificate.log_expiry(self.host)
             session.mount(f"https://{self.host}/", credentials.certificate.adapter(CONNECTIONS))
         self._transport = HttpTransport(
             self.name,
