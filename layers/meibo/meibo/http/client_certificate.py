@@ -90,7 +90,6 @@ class ClientCertificate:
         if now < self.not_before:
             _fail(CERTIFICATE_KEY, f"a valid certificate, found one that is valid from {self.not_before:%Y-%m-%d}")
 
-
     def log_expiry(self, host: str) -> None:
         """Log a warning if the certificate expires within 30 days.
 
