@@ -121,7 +121,7 @@ audit: .venv-scan/.ready ## check the layer's dependencies for known vulnerabili
 # The layer has its own Makefile, which inherits no variable except PYTHON. The pip of this interpreter downloads the wheels.
 .PHONY: build
 build: .venv-sam/.ready ## build the layers with sam build
-	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON=$(abspath .venv-sam)/bin/python $(SAM) build
+	env -u MAKEFLAGS -u MAKELEVEL -u PYTHONPATH SAM_CLI_TELEMETRY=0 PYTHON="$(CURDIR)/.venv-sam/bin/python" $(SAM) build
 
 .PHONY: bench-changes
 bench-changes: $(READY) ## measure the throughput of membership changes in real time (BENCH_FLAGS="--ids 6000")

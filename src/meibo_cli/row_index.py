@@ -44,7 +44,7 @@ def write_index(rows: RowFile, content: Path, index: Path) -> None:
             start = len(next(records, b"")) + 1
         for record in records:
             if record and not record.isspace():
-                digest = blake2b(record, digest_size=_DIGEST_BYTES).hexdigest()
+                digest = blake2b(record.removesuffix(b"\r"), digest_size=_DIGEST_BYTES).hexdigest()
                 out.write(f"{key(record).hex()},{digest},{start},{len(record)}\n")
             start += len(record) + 1
 

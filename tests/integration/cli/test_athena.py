@@ -60,7 +60,7 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     tenant = SimulatedTenant("acme", connections={FIRST_CONNECTION: 40, SECOND: 20}, organizations=3, members=5)
     tenant.switches.polls_until_completed = 0
     with running_system(tenant, SimulatedDomain("example", users=10)) as system:
-        datasets = ("users", "organizations", "members")
+        datasets = ("users", "organizations", "members", "roles", "role_members")
         system.configure(
             system.auth0_source(*({"dataset": dataset} for dataset in datasets)),
             system.cybozu_source({"dataset": "users", "format": "ndjson"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def shell(archive: Path, tmp_path: Path) -> Shell:
     """Run a shell command in an empty environment; ``meibo`` is the command."""
     (tmp_path / "home").mkdir()
     script = tmp_path / "home" / "meibo"
-    script.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
     script.chmod(0o700)
 
     def run(command: str, **variables: str) -> subprocess.CompletedProcess[str]:

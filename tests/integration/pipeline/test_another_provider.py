@@ -59,5 +59,5 @@ def test_documented_provider_is_archived(system: System, tmp_path: Path, monkeyp
 
     assert "staff/employees/ndjson/all" in meibo("ls")
     assert "Suzuki Ichiro" in meibo("query", "select name from payroll_employees where number = 2")
-    assert "staff/employees/ndjson/all" in meibo("diff", "previous", "latest")
+    assert "staff/employees/ndjson/all" in meibo("diff", "previous", "latest", "--all")
     meibo("verify")
