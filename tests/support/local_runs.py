@@ -18,6 +18,7 @@ import pytest
 from meibo.archive.storage import TEMPORARY_PREFIX
 from meibo.providers import clear_clients
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
+from meibo_simulators.cybozu.secure_access import SecureAccess
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,11 +143,13 @@ class LocalRuns:
 
 
 @contextmanager
-def local_runs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]:
+def local_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, secure_access: SecureAccess | None = None
+) -> Iterator[LocalRuns]:
     """Start a small tenant and a small domain, and make the folder the current folder, without an AWS account."""
     tenant = SimulatedTenant("acme", users=300, organizations=6)
     tenant.switches.polls_until_completed = 0
-    domain = SimulatedDomain("example", users=40)
+    domain = SimulatedDomain("example", users=40, secure_access=secure_access)
     for name in [name for name in os.environ if name.startswith(("AWS_", "MEIBO_"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
