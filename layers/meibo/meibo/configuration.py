@@ -58,7 +58,7 @@ class Configuration(StrictModel):
         return self
 
     def source(self, name: str) -> SourceModel | None:
-        """Return the source with this name, or None if it is not or no longer configured."""
+        """Return the source with this name, or None if it is not configured."""
         return next((source for source in self.sources if source.name == name), None)
 
 

@@ -23,7 +23,7 @@ from meibo.errors import ArchiveConflictError, ConfigurationError, MeiboError
 # Annotations of the types of fields.
 PositiveInt = Annotated[int, "positive"]
 Text = Annotated[str, "may be empty"]
-# The keys of this object are keys of the document. A Mapping contains the keys that are no fields.
+# The keys of this object are keys of the document. A Mapping contains the keys that are not fields.
 FLATTEN: Final = "flatten"
 # The entries of this list that cannot be read are skipped.
 SKIP_INVALID: Final = "skip invalid"

@@ -1,6 +1,6 @@
 """Logger and metrics of the functions, and the decorator that keeps sensitive data out of their errors.
 
-Messages and logs contain ids, counts and timings only. The message of an error that is not Meibo's may contain user
+Messages and logs contain ids, counts and timings only. The message of an error from other code may contain user
 data, so only its type and its place in the code are reported.
 """
 

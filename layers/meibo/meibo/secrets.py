@@ -51,7 +51,7 @@ def read_configuration(name: str) -> dict[str, str]:
     """Return the documents of the configuration by the names of their SSM parameters, sorted by name.
 
     The documents are the parameter ``name`` and all parameters below ``name/``; SSM limits each to 8 KB. Raises
-    ConfigurationError if there is none or if they cannot be read, and AwsBusyError if SSM is busy.
+    ConfigurationError if no document exists or a document cannot be read, and AwsBusyError if SSM is busy.
     """
     client = aws.ssm()
     documents: dict[str, str] = {}
