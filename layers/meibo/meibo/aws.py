@@ -62,7 +62,7 @@ def s3() -> S3Client:
     config = Config(retries=_RETRIES, max_pool_connections=_MAX_S3_CONNECTIONS, s3=_REGIONAL)
     virtual: Any = {"s3": {**_REGIONAL, "addressing_style": "virtual"}, "ignore_configured_endpoint_urls": True}
     configured: S3Client = _client("s3", config)
-    # The second client takes less than 10 ms, because the session has loaded the description of S3.
+    # Creating the second client takes less than 10 ms, because the session has loaded the description of S3.
     regional: S3Client = _client("s3", config.merge(Config(**virtual)))
     return regional if configured.meta.endpoint_url == regional.meta.endpoint_url else configured
 
@@ -103,7 +103,7 @@ def ssm() -> SSMClient:
 
 
 def clear_clients() -> None:
-    """Drop the cached clients, for a process whose endpoints or credentials change (tests, the local system)."""
+    """Remove the cached clients, for a process whose endpoints or credentials change (tests, the local system)."""
     for cached in (s3, step_functions, event_bridge, sqs, secrets_manager, ssm, _session):
         cached.cache_clear()
 
@@ -132,7 +132,7 @@ def busy_error(error: BaseException) -> AwsBusyError | None:
     """Return an AwsBusyError for a botocore error, or None if a retry would not help.
 
     AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains the operation and
-    the code only, because a message of S3 may contain a signed URL.
+    the code only, because a message from S3 may contain a signed URL.
     """
     if isinstance(error, _BROKEN_CONNECTIONS):
         return AwsBusyError(f"an AWS service did not respond ({type(error).__name__}); retry later")

@@ -91,7 +91,7 @@ def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
 
 
 def oldest_age_seconds(messages: Iterable[QueueMessage], now: datetime) -> float:
-    """Return the seconds since the oldest of the messages was sent, or 0 if there is none."""
+    """Return the seconds since the oldest of the messages was sent, or 0 if there are no messages."""
     return max((max(0.0, (now - message.sent_at).total_seconds()) for message in messages), default=0.0)
 
 

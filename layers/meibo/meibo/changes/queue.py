@@ -122,7 +122,7 @@ def encode_message(change: Change, rejections: Sequence[Mapping[str, Any]] | Non
 
 
 def _rejections(rejected: Sequence[Outcome]) -> Iterator[list[dict[str, Any]]]:
-    """Yield values for ``rejections``, each with less detail and fewer bytes than the one before."""
+    """Yield values for ``rejections``, each with less detail and fewer bytes than the previous value."""
     by_reason: dict[tuple[str, str | None], list[str]] = {}
     for outcome in rejected:
         by_reason.setdefault((outcome.code or "rejected", outcome.reason), []).append(outcome.member)

@@ -37,7 +37,7 @@ def previous_manifest(
 
 
 def is_accepted(run_id: str, accept_from: str | None) -> bool:
-    """Return whether exports before ``accept_from`` are ignored; a date after the run's has no effect yet."""
+    """Return whether exports before ``accept_from`` are ignored; a date after the date of the run has no effect yet."""
     return accept_from is not None and accept_from <= f"{run_moment(run_id):%Y-%m-%d}"
 
 
@@ -84,7 +84,7 @@ def assess_sanity(
 
 
 def _baseline(previous: ExportManifest | None, run_id: str, accept_from: str | None) -> tuple[str | None, int | None]:
-    """Return run id and rows of the last export that was not suspect; the manifest of a suspect export names it."""
+    """Return the run id and rows of the last export that was not suspect; the manifest of a suspect export names it."""
     if previous is None:
         return None, None
     if previous.sanity.verdict == "ok":

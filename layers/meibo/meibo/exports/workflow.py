@@ -19,7 +19,7 @@ class Workflow(Protocol):
         ...
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
-        """Start the attempt's execution. If it was started before, this has no effect."""
+        """Start the attempt's execution. Has no effect if it was already started."""
         ...
 
 
@@ -45,7 +45,7 @@ class StepFunctionsWorkflow:
             return "NEVER_STARTED"
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
-        """Start the attempt's execution. If it was started before, this has no effect."""
+        """Start the attempt's execution. Has no effect if it was already started."""
         document = {
             "run_id": run_id,
             "attempt": attempt,

@@ -1,1 +1,1 @@
-"""The page that shows an archive's state at a glance. Counts, sizes and names of exports; nothing of any user."""
+"""The page that shows an archive's state. It contains counts, sizes and names of exports, and no user data."""

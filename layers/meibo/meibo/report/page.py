@@ -164,7 +164,7 @@ class _Page:
         problems += [("suspect", export.export_id, reasons.get(export.export_id, "")) for export in suspects]
         if not problems:
             return ""
-        # The reasons are messages of Meibo, which are in English.
+        # The reasons are messages from Meibo, which are in English.
         rows = [
             (escape(export_id), self._state(kind), f'<span lang="en">{escape(reason)}</span>')
             for kind, export_id, reason in problems[:_MAX_PROBLEMS_LISTED]
