@@ -20,7 +20,7 @@ def check(export: PlannedExport, context: ProviderContext, *, now: datetime | No
     """Return ``{"status": "ready" | "pending" | "gone", "wait_seconds": n}`` of the export's job.
 
     ``wait_seconds`` is the time until the next check. A job that is older than its deadline is stuck, and its status is
-    ``gone``, too: the provider deletes jobs 24 hours after their creation.
+    also ``gone``: the provider deletes jobs 24 hours after their creation.
     """
     if export.job is None:
         raise EventError("export.job: expected the job to check, found nothing; create it first")

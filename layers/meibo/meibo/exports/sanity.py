@@ -18,7 +18,7 @@ _MAX_BASELINE_AGE = timedelta(days=30)
 def previous_manifest(
     archive: ArchiveReader, address: ExportAddress, run_id: str, *, accept_from: str | None = None
 ) -> ExportManifest | None:
-    """Return the newest manifest of this export before the run, or None if there is none.
+    """Return the newest manifest of this export before the run, or None if no manifest exists.
 
     If the run is not older than ``accept_from`` (a date such as ``2026-11-21``, UTC), archives before that date are
     ignored.
@@ -53,9 +53,9 @@ def assess_sanity(
 ) -> Sanity:
     """Return the verdict on an export with this number of rows, the exports it was compared with, and the reason.
 
-    An export without rows is suspect unless it ``may_be_empty``. So is an export with less than ``suspect_share`` of
-    the rows of the previous export, or of the baseline: the last export that was not suspect, for 30 days. Rows that
-    were not counted are not compared.
+    An export without rows is suspect unless it ``may_be_empty``. An export is also suspect if it has less than
+    ``suspect_share`` of the rows of the previous export, or of the baseline: the last export that was not suspect, for
+    30 days. Rows that were not counted are not compared.
     """
     previous_rows = previous.content.rows if previous else None
     baseline_run_id, baseline_rows = _baseline(previous, run_id, accept_from)
