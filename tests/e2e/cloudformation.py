@@ -51,7 +51,8 @@ def recorded(original: Function) -> Function:
 
 def previous_parameters(stack: Stack) -> dict[str, str]:
     """Return previous values of parameters as text: moto truncates 0.5 to 0 when a number is used again."""
-    return {name: str(value) for name, value in stack.resource_map.resolved_parameters.items()}
+    values = stack.resource_map.resolved_parameters.items()
+    return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in values}
 
 
 def conditional(original: Function) -> Function:
