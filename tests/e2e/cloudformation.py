@@ -55,6 +55,11 @@ def previous_parameters(stack: Stack) -> dict[str, str]:
     return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in values}
 
 
+def described_parameters(stack: Stack) -> list[dict[str, str]]:
+    """Return the parameters as DescribeStacks returns them; moto returns lists as Python prints them."""
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in previous_parameters(stack).items()]
+
+
 def conditional(original: Function) -> Function:
     """Update only resources whose condition holds, create missing ones, and keep those that moto cannot update."""
 
@@ -88,6 +93,7 @@ if __name__ == "__main__":
     replace(responses, "get_stack_from_s3_url", transforming)
     replace(ChangeSet, "apply", recorded)
     replace(Stack, "stack_parameters", lambda _: property(previous_parameters))  # type: ignore[arg-type,return-value]  # a property
+    replace(Stack, "parameter_list", lambda _: property(described_parameters))  # type: ignore[arg-type,return-value]  # as above
     replace(parsing, "parse_and_update_resource", conditional)
     replace(LambdaFunction, "_get_layers_data", by_arn)
     main(["--host", "127.0.0.1", "--port", sys.argv[1]])
