@@ -115,7 +115,7 @@ class ProviderBusyError(MeiboError):
 
 
 class AwsBusyError(MeiboError):
-    """An AWS service still throttles, responds with 5xx or cannot be reached after the retries of boto3."""
+    """An AWS service still throttles, responds with 5xx or cannot be reached after the retries of botocore."""
 
 
 # -- The copy did not finish: retried ------------------------------------------------------------------------------

@@ -73,9 +73,9 @@ def _message(record: Any) -> QueueMessage:
             receive_count=int(attributes["ApproximateReceiveCount"]),
         )
     except KeyError as error:
-        raise EventError(f"Records: expected records of an SQS FIFO queue, found one without {error}") from None
+        raise EventError(f"Records: expected records of an SQS FIFO queue, found a record without {error}") from None
     except (TypeError, ValueError):
-        raise EventError("Records: expected records of an SQS FIFO queue, found a malformed one") from None
+        raise EventError("Records: expected records of an SQS FIFO queue, found a malformed record") from None
 
 
 def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
@@ -243,7 +243,12 @@ def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | 
         )
         faults.append(Fault(("confirm_removals",), problem))
     if group_id not in (None, change.organization_id):
-        faults.append(Fault(("organization_id",), "expected the MessageGroupId, because the order is kept per group"))
+        faults.append(
+            Fault(
+                ("organization_id",),
+                "expected the MessageGroupId, because the queue preserves the order within a group only",
+            )
+        )
     return _invalid(faults, document, change) if faults else change
 
 

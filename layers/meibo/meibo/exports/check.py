@@ -19,8 +19,8 @@ MAX_JOB_WAIT_SECONDS = 120
 def check(export: PlannedExport, context: ProviderContext, *, now: datetime | None = None) -> dict[str, Any]:
     """Return ``{"status": "ready" | "pending" | "gone", "wait_seconds": n}`` of the export's job.
 
-    ``wait_seconds`` is the time until the next check. A job that is older than its deadline is stuck, and its status is
-    also ``gone``: the provider deletes jobs 24 hours after their creation.
+    ``wait_seconds`` is the time until the next check. The status of a job that is still pending after its deadline is
+    also ``gone``, because the provider deletes jobs 24 hours after their creation.
     """
     if export.job is None:
         raise EventError("export.job: expected the job to check, found nothing; create it first")

@@ -18,7 +18,7 @@ _MAX_BASELINE_AGE = timedelta(days=30)
 def previous_manifest(
     archive: ArchiveReader, address: ExportAddress, run_id: str, *, accept_from: str | None = None
 ) -> ExportManifest | None:
-    """Return the newest manifest of this export before the run, or None if no manifest exists.
+    """Return the newest manifest of this export before the run, or None if no such manifest exists.
 
     If the run is not older than ``accept_from`` (a date such as ``2026-11-21``, UTC), archives before that date are
     ignored.
