@@ -110,7 +110,7 @@ validate: .venv-sam/.ready ## validate the template with sam validate --lint
 
 .PHONY: scan
 scan: .venv-scan/.ready ## scan the template with checkov and the code with bandit
-	.venv-scan/bin/checkov --config-file .checkov.yaml
+	.venv-scan/bin/python -m checkov.main --config-file .checkov.yaml
 	.venv-scan/bin/bandit --quiet --recursive --configfile .bandit.yaml layers/meibo/meibo functions src/meibo_cli
 
 # Not part of CI, because it requests the database of known vulnerabilities over the network.
