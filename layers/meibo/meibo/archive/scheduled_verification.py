@@ -28,7 +28,7 @@ from meibo.errors import MeiboError
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.settings import VerifyArchiveSettings
 
-# Runs that every verification reads completely: the last run, and the run before it, which may have been repaired.
+# Runs that every verification includes: the last run, and the run before it, which may have been repaired.
 NEWEST_RUNS = 2
 # No export is started if less time is left; the rest is for the record and the metrics.
 _MIN_EXPORT_SECONDS = 60.0

@@ -2,7 +2,8 @@
 
 A provider declares its datasets and its part of the configuration, resolves a configured entry into export requests,
 creates and checks export jobs, and opens the source of an export's bytes. Code outside ``meibo.providers`` uses these
-types and names no provider, except for membership changes, which exist for Auth0 only.
+types and names no provider, except for membership changes and the imports of a restore, which are specific to a
+provider.
 """
 
 from __future__ import annotations

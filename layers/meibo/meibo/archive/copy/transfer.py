@@ -45,7 +45,8 @@ def copy(
 ) -> CopyResult:
     """Copy a file to S3 and validate its content, in one pass.
 
-    ``time_left`` returns the seconds that the invocation has left. If the copy fails, no object and no upload remain.
+    ``time_left`` returns the seconds that the invocation has left. If the copy fails, the upload is aborted; if the
+    abort fails, too, the bucket's lifecycle rule removes the upload.
     Raises the copy errors of ``meibo.errors``. Errors of the source's callables are raised unchanged.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
@@ -147,7 +148,7 @@ class Transfer:
         self._only_part: ReceivedPart | None = None  # the part of a file that is written without a multipart upload
 
     def run(self) -> CopyResult:
-        """Copy the file. If an error is raised, no object and no upload remain."""
+        """Copy the file. If an error is raised, the upload is aborted."""
         result = None
         try:
             result = self._run()

@@ -1,4 +1,4 @@
-"""Auth0 as a provider: users by export jobs, organizations and their members by pages."""
+"""Auth0 as a provider: users by export jobs, all other datasets by pages."""
 
 from __future__ import annotations
 
