@@ -162,33 +162,43 @@ class Comparison:
     def _fields(self, before: bytes, after: bytes) -> tuple[str, ...]:
         try:
             old, new = self._files[0].values(before), self._files[1].values(after)
-            return tuple(self._changed_fields(old, new))
+            changes = field_changes(old, new, blank_is_null=self._blank_is_null)
+            return tuple(name for name, _, _ in changes)
         except RecursionError:
             # Users can nest their own metadata deeper than Python can parse.
             return (TOO_DEEP,)
 
-    def _changed_fields(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-        for name in {**before, **after}:
-            old, new = self._value(before.get(name)), self._value(after.get(name))
-            if old == new and type(old) is type(new):
-                continue
-            if isinstance(old, dict) and isinstance(new, dict):
-                for inner in {**old, **new}:
-                    if not self._is_same(old.get(inner), new.get(inner)):
-                        yield f"{name}.{inner}"
-            elif not self._is_same(old, new):
-                yield name
 
-    def _is_same(self, old: Any, new: Any) -> bool:
-        old, new = self._value(old), self._value(new)
-        # In Python True equals 1 and 1 equals 1.0. In a directory only the latter are the same value.
-        return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True) or (
-            old == new and isinstance(old, (int, float)) and not isinstance(old, bool) and not isinstance(new, bool)
-        )
+def field_changes(
+    before: Mapping[str, Any], after: Mapping[str, Any], *, blank_is_null: bool
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name, the old and the new value of each field that differs.
 
-    def _value(self, value: Any) -> Any:
-        # An absent field and null are equal in the files of both providers.
-        return None if self._blank_is_null and value == "" else value
+    The fields of an object in both rows are compared individually, as ``user_metadata.country``. An absent field and
+    null are equal in the files of both providers, and an empty string as well if ``blank_is_null``.
+    """
+
+    def normalized(value: Any) -> Any:
+        return None if blank_is_null and value == "" else value
+
+    for name in {**before, **after}:
+        old, new = normalized(before.get(name)), normalized(after.get(name))
+        if isinstance(old, dict) and isinstance(new, dict):
+            for inner in {**old, **new}:
+                inner_old, inner_new = normalized(old.get(inner)), normalized(new.get(inner))
+                if not _is_same(inner_old, inner_new):
+                    yield f"{name}.{inner}", inner_old, inner_new
+        elif not _is_same(old, new):
+            yield name, old, new
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    # In Python True equals 1 and 1 equals 1.0. In a directory only the latter are the same value.
+    if old == new and type(old) is type(new) and not isinstance(old, (dict, list)):
+        return True
+    return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True) or (
+        old == new and isinstance(old, (int, float)) and not isinstance(old, bool) and not isinstance(new, bool)
+    )
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[tuple[Any, ...]]:
