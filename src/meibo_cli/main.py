@@ -9,7 +9,7 @@ import typer
 
 import meibo
 from meibo_cli.command_group import CommandGroup
-from meibo_cli.commands import changes, check, diff, get, init, ls, query, report, restore, run, verify
+from meibo_cli.commands import changes, check, diff, get, history, init, ls, query, report, restore, run, verify
 from meibo_cli.terminal import prepare_streams
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command("ls")(ls.ls)
 app.command("get")(get.get)
 app.command("verify")(verify.verify)
 app.command("diff")(diff.diff)
+app.command("history")(history.history)
 app.command("restore")(restore.restore)
 app.command("query")(query.query)
 app.command("report")(report.report)

@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 import duckdb
 
 from meibo_cli.encoding import open_decompressed, readable_json
-from meibo_cli.rows import RowFile
+from meibo_cli.rows import RowFile, nested_value
 
 _BLOCK_BYTES: Final = 1024 * 1024
 _DIGEST_BYTES: Final = 16
@@ -107,7 +107,7 @@ def _parsed_key(rows: RowFile, record: bytes) -> bytes:
     if rows.form == "csv":
         parts = [values.get(name, "") for name in rows.key]
     else:
-        parts = [_text(_nested(values, name.split("."))) for name in rows.key]
+        parts = [_text(nested_value(values, name.split("."))) for name in rows.key]
     return _joined(parts)
 
 
@@ -124,12 +124,6 @@ def _deep_key(rows: RowFile, record: bytes) -> bytes:
 def _joined(parts: list[str]) -> bytes:
     key = parts[0] if len(parts) == 1 else " ".join(parts).strip(" ")
     return key.encode("utf-8", "surrogatepass")
-
-
-def _nested(values: Any, path: list[str]) -> Any:
-    for name in path:
-        values = values.get(name) if isinstance(values, dict) else None
-    return values
 
 
 def _text(value: Any) -> str:

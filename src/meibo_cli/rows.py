@@ -92,6 +92,13 @@ def _key(
     )
 
 
+def nested_value(values: Any, path: Sequence[str]) -> Any:
+    """Return the value at a path of names in a JSON object, or None if it does not exist."""
+    for name in path:
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
 def csv_records(path: Path) -> Iterator[list[str]]:
     """Yield the records of a CSV in UTF-8, which may be gzip. Invalid bytes are decoded with ``surrogateescape``."""
     csv.field_size_limit(sys.maxsize)

@@ -34,6 +34,8 @@ USERS: Final = Dataset(
     keys=(("user_id",), ("Id",), ("email",)),
     # Auth0 protects spreadsheets from formulas: https://auth0.com/docs/manage-users/user-migration/bulk-user-exports
     csv_apostrophe=True,
+    user_ids=("user_id",),
+    user_names=("email", "username", "phone_number"),
     table={
         **_strings("user_id", "email"),
         "email_verified": "boolean",
@@ -62,6 +64,8 @@ MEMBERS: Final = Dataset(
     may_be_empty=True,
     row_noun="members",
     keys=(("organization_id", "user_id"),),
+    user_ids=("user_id",),
+    user_names=("email",),
     table=_strings("organization_id", "user_id", "email", "name", "picture", "roles"),
 )
 ROLES: Final = Dataset(
@@ -79,6 +83,8 @@ ROLE_MEMBERS: Final = Dataset(
     may_be_empty=True,
     row_noun="assignments",
     keys=(("role_id", "user_id"),),
+    user_ids=("user_id",),
+    user_names=("email",),
     table=_strings("role_id", "user_id", "email", "name", "picture"),
 )
 DATASETS: Final = (USERS, ORGANIZATION_LIST, MEMBERS, ROLES, ROLE_MEMBERS)

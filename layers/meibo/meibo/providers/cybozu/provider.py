@@ -62,6 +62,8 @@ _DATASETS: Final = (
         "delete",
         formats=("csv", "ndjson"),
         row_noun="users",
+        user_ids=("id", "code"),
+        user_names=("email",),
         table={
             **_strings("id", "code", "ctime", "mtime"),
             "valid": "boolean",
@@ -88,9 +90,9 @@ _DATASETS: Final = (
         may_be_empty=True,
     ),
     # Rows of these are ragged: a login, then as many codes as the user has.
-    _csv("user_organizations", "code", csv_ragged=True),
-    _csv("user_groups", "code", csv_ragged=True),
-    _csv("user_services", "code", csv_ragged=True),
+    _csv("user_organizations", "code", csv_ragged=True, user_ids=("code",)),
+    _csv("user_groups", "code", csv_ragged=True, user_ids=("code",)),
+    _csv("user_services", "code", csv_ragged=True, user_ids=("code",)),
     Dataset(
         name="members",
         formats=("ndjson",),
@@ -100,6 +102,7 @@ _DATASETS: Final = (
         blank_is_null=True,
         # A row belongs to an organization or to a group, so two of the four exist.
         keys=(("organization.id", "group.id", "member.user.id", "member.id"),),
+        user_ids=("member.user.id", "member.user.code", "member.id", "member.code"),
     ),
 )
 
