@@ -105,20 +105,19 @@ def _to_json(item: UserHistory, *, values: bool) -> dict[str, Any]:
 
 def _print(item: UserHistory, *, values: bool) -> None:
     console = TextConsole()
+    # Memberships are rows of their own; the export of users has one row per user.
+    has_rows = any(event.row for event in item.events)
+    columns = [column for column in _COLUMNS if has_rows or column.name != "row"]
     rows = [
-        (
+        [
             event.run_id,
             printable(event.export_id),
             _change(event),
-            printable(event.row),
+            *([printable(event.row)] if has_rows else []),
             _fields(event.fields, values=values),
-        )
+        ]
         for event in item.events
     ]
-    has_rows = any(event.row for event in item.events)
-    columns = [column for column in _COLUMNS if has_rows or column.name != "row"]
-    if not has_rows:
-        rows = [(*row[:3], row[4]) for row in rows]
     title = f"{', '.join(map(printable, item.ids))} in {printable(item.source)} ({provider_title(item.provider)})"
     print_table(console, columns, rows, title=f"[bold]{title}[/]")
     for export_id, gap in item.gaps.items():

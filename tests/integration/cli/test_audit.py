@@ -31,7 +31,7 @@ def storage(tmp_path: Path) -> Any:
 @pytest.fixture(autouse=True)
 def _archive(builder: ArchiveBuilder) -> None:
     for number, run in enumerate(RUNS):
-        users = [{"user_id": USER, "blocked": number > 1}, *([{"user_id": ADDED}] if number > 1 else [])]
+        users: list[dict[str, Any]] = [{"user_id": USER, "blocked": number > 1}, {"user_id": ADDED}]
         member = {
             "organization_id": ORGANIZATION,
             "user_id": USER,
@@ -40,7 +40,14 @@ def _archive(builder: ArchiveBuilder) -> None:
         }
         others = [{**member, "organization_id": "org_2", "roles": []}, *([member] if number > 1 else [])]
         assignments = [{"role_id": "rol_0000000000000001", "user_id": USER}] if number > 1 else []
-        builder.run({USERS: ndjson(users), MEMBERS: ndjson(others), ROLE_MEMBERS: ndjson(assignments)}, run)
+        builder.run(
+            {
+                USERS: ndjson(users if number > 1 else users[:1]),
+                MEMBERS: ndjson(others),
+                ROLE_MEMBERS: ndjson(assignments),
+            },
+            run,
+        )
 
 
 def commands(heading: str) -> list[list[str]]:

@@ -194,11 +194,11 @@ def test_only_named_fields_are_listed(builder: ArchiveBuilder, meibo: Meibo) -> 
 
 def test_unknown_user_is_an_error_without_the_name(builder: ArchiveBuilder, meibo: Meibo) -> None:
     builder.run({USERS: ndjson([*OTHERS])}, RUNS[0])
-    builder.run({USERS: ndjson([{"user_id": "auth0|x", "name": "nobody@example.jp"}])}, RUNS[1])
+    builder.run({USERS: ndjson([{"user_id": "auth0|x", "name": "absent@example.jp"}])}, RUNS[1])
 
-    result = meibo("history", "nobody@example.jp")
+    result = meibo("history", "absent@example.jp")
 
     assert result.status == 2
     assert result.errors.startswith("none of 2 runs in ")
     assert result.errors.rstrip().endswith("contains a user with this id, login name, e-mail address or phone number")
-    assert "nobody" not in result.errors
+    assert "absent" not in result.errors

@@ -24,9 +24,9 @@ class Dataset:
     are alternatives for the columns that identify a row; the first alternative whose columns exist in a file counts.
     ``csv_columns`` are the columns of a CSV file that has no header row; ``csv_ragged`` states that its records
     differ in length, ``csv_apostrophe`` that strings in a CSV file begin with an apostrophe. ``blank_is_null`` states
-    that an empty string means the same as null. ``user_ids`` are the columns with the ids of the user to whom a row
-    belongs, and ``user_names`` other columns by which users are searched; rows of other datasets do not belong to
-    users. ``table`` maps the columns of the SQL table to their Athena types; None means no table.
+    that an empty string means the same as null. In a dataset about users, ``user_ids`` are the columns with the ids of
+    the user of a row, and ``user_names`` other columns by which users are searched. ``table`` maps the columns of the
+    SQL table to their Athena types; None means no table.
     """
 
     name: str
