@@ -281,6 +281,8 @@ def main() -> int:
     options.log.parent.mkdir(parents=True, exist_ok=True)
     # moto reports each path of the state that does not exist, which is a branch of the workflow.
     logging.getLogger("moto").setLevel(logging.CRITICAL)
+    # A worker of moto's distributed map calls itself once per export.
+    sys.setrecursionlimit(100_000)
     measurements = []
     for exports in options.exports:
         measurements.append(measure(exports, options.log))
