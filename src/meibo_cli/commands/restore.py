@@ -24,13 +24,14 @@ from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED,
 from meibo_cli.files import STDOUT
 from meibo_cli.restore.archived_users import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, database_connection
-from meibo_cli.restore.changed_users import user_selection
+from meibo_cli.restore.changed_users import UserSelection, user_selection
 from meibo_cli.restore.cybozu_checks import check_files
 from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv, write_instructions
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import FileImport, Journal, locked
 from meibo_cli.restore.live_comparison import live_comparison
+from meibo_cli.restore.user_secrets import UserSecrets, read_user_secrets
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
     LATEST,
@@ -131,6 +132,15 @@ def restore(
     only_connection: Annotated[
         str | None, typer.Option("--only-connection", help="Auth0: only users of the connection with this name.")
     ] = None,
+    hashes: Annotated[
+        Path | None,
+        typer.Option(
+            "--hashes",
+            help="Auth0: add the password hashes and MFA factors of this decrypted export (NDJSON), which Auth0 support"
+            " delivers on request.",
+            show_default=False,
+        ),
+    ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Auth0: import the files into a tenant.")] = False,
     domain: Annotated[str | None, typer.Option("--domain", help="With --apply: the domain of the tenant.")] = None,
     connection_id: Annotated[
@@ -177,6 +187,7 @@ def restore(
             return
         users = single_export(exports, export)
         selection = user_selection(select, select_from, only_fields, upsert=upsert, export_id=users.export_id)
+        secrets = _read_secrets(hashes, selection)
         target = None
         if apply:
             if run in (LATEST, PREVIOUS):
@@ -205,6 +216,7 @@ def restore(
                 connection=only_connection,
                 selection=selection,
                 skip_reason=comparison.skip_reason if comparison else lambda _: None,
+                secrets=secrets,
             )
         _print(written, has_target=target is not None)
         _warn_if_mixed(written, only_connection, has_target=target is not None)
@@ -227,6 +239,14 @@ def restore(
                 upsert=target.upsert,
             )
             _import(target.client, journal, yes=yes)
+
+
+def _read_secrets(path: Path | None, selection: UserSelection) -> dict[str, UserSecrets]:
+    if path is None:
+        return {}
+    if selection.fields:
+        raise ConfigurationError("--hashes and --only-fields exclude each other")
+    return read_user_secrets(path)
 
 
 def _restorable(reader: ArchiveReader, run: Run, pattern: str) -> list[ArchivedExport]:
@@ -336,6 +356,13 @@ def _print(written: ImportFiles, *, has_target: bool) -> None:
     typer.echo(f"{format_count(written.users, 'user')} in {format_count(len(written.files), 'file')} in {folder}/")
     for reason, count in written.skipped.users.most_common():
         typer.echo(f"  {format_count(count, 'user')} skipped: {reason}")
+    if written.with_secrets:
+        typer.echo(f"  password hashes or MFA factors for {format_count(written.with_secrets, 'user')}")
+    if written.large_profiles:
+        typer.echo(
+            f"  {format_count(written.large_profiles, 'profile')} larger than 10 KB, which Auth0 may reject"
+            " (PROFILE_SIZE_EXCEEDED)"
+        )
     for loss, count in (+written.skipped.losses).most_common():
         typer.echo(f"  lost by {format_count(count, 'user')}: {loss}")
     for name, count in written.skipped.fields.most_common():

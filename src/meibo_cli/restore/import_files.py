@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from meibo.errors import ConfigurationError
@@ -19,12 +20,17 @@ from meibo_cli.files import new_folder
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
 from meibo_cli.restore.changed_users import ALL_USERS, UserSelection
 from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReason, primary_connection
+from meibo_cli.restore.user_secrets import UserSecrets
 
 _MAX_CONNECTIONS_SHOWN = 10
 # The fields by which an import finds an existing user.
 _KEYS = ("user_id", "email")
 # Python's JSON module supports about 1,000 levels. Users can nest their own metadata deeper.
 _MAX_NESTING = 500
+# Auth0 accepts larger profiles within an allowance of about ten times this limit, and rejects others with
+# PROFILE_SIZE_EXCEEDED:
+# https://auth0.com/docs/troubleshoot/product-lifecycle/deprecations-and-migrations/migrate-oversized-user-profiles
+MAX_PROFILE_BYTES = 10 * 1024
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,10 @@ class ImportFiles:
     skipped: Skipped = field(default_factory=Skipped)
     connections: Counter[str] = field(default_factory=Counter)
     not_found: list[str] = field(default_factory=list)
+    large_profiles: int = 0
+    """The number of users whose profile is larger than 10 KB."""
+    with_secrets: int = 0
+    """The number of users with a password hash or MFA factors."""
 
     def count_connection(self, fields: Mapping[str, Any]) -> None:
         """Count a user of a database connection."""
@@ -73,6 +83,8 @@ class ImportFiles:
             "losses": {loss: count for loss, count in self.skipped.losses.items() if count},
             "connections": dict(self.connections),
             "selected_but_not_found": len(self.not_found),
+            "profiles_larger_than_10_kb": self.large_profiles,
+            "with_password_hash_or_mfa_factors": self.with_secrets,
         }
 
 
@@ -85,11 +97,12 @@ def write_files(
     connection: str | None = None,
     selection: UserSelection = ALL_USERS,
     skip_reason: Callable[[Mapping[str, Any]], SkipReason | None] = lambda _: None,
+    secrets: Mapping[str, UserSecrets] = MappingProxyType({}),
 ) -> ImportFiles:
     """Write ``users-0001.json`` and so on into a new folder, and skipped users into one file per reason.
 
     If the selection has fields, users are written with these fields, their id and their address only.
-    ``skip_reason`` returns why a user is skipped.
+    ``skip_reason`` returns why a user is skipped. ``secrets`` are fields to add, by the user id without its prefix.
     Raises ConfigurationError, and leaves no folder, if no user has the connection.
     """
     if connection is not None and not {"identities", "identities[0].connection"} & names.keys():
@@ -125,8 +138,13 @@ def write_files(
                 skip(user, json_bytes(row))
             elif reason := skip_reason(user):
                 skip(reason, json_bytes(row))
-            elif not pack.add(_only(user, selection.fields)):
-                skip("too large", json_bytes(row))
+            else:
+                user_secrets = secrets.get(user["user_id"], {})
+                if pack.add({**_only(user, selection.fields), **user_secrets}):
+                    written.large_profiles += len(json_bytes(user)) > MAX_PROFILE_BYTES
+                    written.with_secrets += bool(user_secrets)
+                else:
+                    skip("too large", json_bytes(row))
         pack.close()
     if connection is not None and connection not in written.connections:
         shutil.rmtree(folder)

@@ -45,6 +45,8 @@ class Directory:
         self.seed = seed
         self.connections = {connection.id: connection for connection in connections}
         self.version = 0
+        #: user id -> imported password hash and MFA factors, which the API does not return
+        self.secrets: dict[str, dict[str, Any]] = {}
         self._lock = threading.RLock()
         #: user id -> connection id and profile of an added or changed user, or None for a removed user
         self._changes: dict[str, tuple[str, Profile | None]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from typing import Any
 
@@ -48,6 +49,9 @@ FORBIDDEN_APP_METADATA = frozenset(
     ]
 )
 _NEVER_SHOWN = frozenset({"password_hash", "custom_password_hash", "mfa_factors"})
+# 10 KB and an allowance of about ten times as much. The documentation states neither the allowance nor how the size is
+# computed.
+_MAX_PROFILE_BYTES = 110 * 1024
 _EMAIL = re.compile(r"^[^@\s]+@[^@\s]+$")
 
 
@@ -82,6 +86,12 @@ def _row_errors(row: Any) -> list[dict[str, str]]:
         elif type_name(value) != TYPES[name]:
             message = f"Expected type {TYPES[name]} but found type {type_name(value)}"
             errors.append({"code": "INVALID_TYPE", "message": message, "path": name})
+    profile = {name: value for name, value in row.items() if name not in _NEVER_SHOWN}
+    if (
+        len(json.dumps(profile, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+        > _MAX_PROFILE_BYTES
+    ):
+        errors.append({"code": "PROFILE_SIZE_EXCEEDED", "message": "The user profile exceeds 10 KB"})
     email = row.get("email")
     if isinstance(email, str) and not _EMAIL.match(email):
         message = "Object didn't pass validation for format email"
@@ -116,6 +126,7 @@ def _import(
         directory.put(connection_id, {**existing, **changes, "updated_at": now})
         return "updated"
     identity = {"connection": connection.name, "user_id": own_id, "provider": "auth0", "isSocial": False}
+    directory.secrets[user_id] = {name: row[name] for name in _NEVER_SHOWN if name in row}
     shown = {name: value for name, value in row.items() if name not in _NEVER_SHOWN}
     profile = {
         "created_at": now,

@@ -121,6 +121,90 @@ def test_single_users_can_be_selected(archived: tuple[Path, SimulatedTenant], me
     assert meibo("restore", "acme/users/ndjson").status == 2
 
 
+def test_password_hashes_and_mfa_factors_are_imported_and_never_shown(
+    archived: tuple[Path, SimulatedTenant], empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    first, second, third, *_ = (user["user_id"][6:] for user in archived[1].expected_users(FIRST_CONNECTION))
+    bcrypt = "$2b$10$" + "aB3./" * 10 + "xyz"
+    lines: list[dict[str, Any]] = [
+        {"_id": {"$oid": first}, "email": "a@x.jp", "passwordHash": bcrypt, "connection": "c"},
+        {"_id": {"$oid": "0" * 24}, "alt_id": second, "passwordHash": bcrypt.replace("$10$", "$12$")},
+        {"user_id": f"auth0|{third}", "mfa_factors": [{"totp": {"secret": "JBSWY3DPEHPK3PXP"}}]},
+        {"user_id": "auth0|absent", "passwordHash": bcrypt},
+    ]
+    Path("hashes.ndjson").write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    only = ("--only-connection", "Username-Password-Authentication", "--hashes", "hashes.ndjson")
+
+    result = meibo("restore", "acme/users/ndjson", *apply(empty, *only))
+
+    assert result.status == 0, result.output + result.errors
+    assert "password hashes or MFA factors for 3 users" in result.output
+    secrets = {user_id: value for user_id, value in empty.directory.secrets.items() if value}
+    assert secrets == {
+        f"auth0|{first}": {"password_hash": bcrypt},
+        f"auth0|{second}": {
+            "custom_password_hash": {"algorithm": "bcrypt", "hash": {"value": bcrypt.replace("$10$", "$12$")}}
+        },
+        f"auth0|{third}": {"mfa_factors": [{"totp": {"secret": "JBSWY3DPEHPK3PXP"}}]},
+    }
+    shown = (
+        result.output
+        + result.errors
+        + Path("restore/journal.json").read_text()
+        + Path("restore/report.json").read_text()
+    )
+    assert "$2b$" not in shown
+    assert "JBSWY3DPEHPK3PXP" not in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'{"user_id": "auth0|1", "passwordHash": "secret-value"}\n',
+            "line 1 of hashes.ndjson: expected a bcrypt hash",
+        ),
+        (b"\n{}\n", "line 2 of hashes.ndjson: expected the user in user_id, alt_id or _id.$oid, found none"),
+        (b"[]\n", "line 1 of hashes.ndjson: expected a JSON object"),
+        (b'{"user_id": "1"}\n', "expected passwordHash, custom_password_hash or mfa_factors, found none"),
+        (b'{"user_id": "1", "mfa_factors": []}\n' * 2, "line 2 of hashes.ndjson: the user has an earlier line"),
+        (b"\x85\x01\xff", "expected decrypted NDJSON in hashes.ndjson, found binary data"),
+        (None, "--hashes: the file hashes.ndjson does not exist"),
+    ],
+)
+def test_invalid_file_of_password_hashes_is_an_error_without_values(
+    meibo: Meibo, content: bytes | None, message: str
+) -> None:
+    if content is not None:
+        Path("hashes.ndjson").write_bytes(content)
+
+    result = meibo("restore", "acme/users/ndjson", "--hashes", "hashes.ndjson")
+
+    assert result.status == 2
+    assert message in result.errors
+    assert "secret-value" not in result.errors
+    assert not Path("restore").exists()
+
+
+def test_profile_that_exceeds_the_allowance_of_auth0_is_reported_as_failed(
+    builder: ArchiveBuilder, empty: SimulatedTenant, meibo: Meibo, tmp_path: Path
+) -> None:
+    folder = FolderArchive(tmp_path / "large")
+    users = [
+        {"user_id": f"auth0|{n}", "email": f"{n}@x.jp", "user_metadata": {"a": "x" * size}}
+        for n, size in enumerate((100, 20_000, 200_000))
+    ]
+    ArchiveBuilder(folder).run({USERS: ndjson(users)})
+    more = ("--archive", str(folder.path), "--target-connection", "Username-Password-Authentication")
+
+    result = meibo("restore", "acme/users/ndjson", *apply(empty, *more))
+
+    assert result.status == 1
+    assert "2 profiles larger than 10 KB, which Auth0 may reject (PROFILE_SIZE_EXCEEDED)" in result.output
+    assert "PROFILE_SIZE_EXCEEDED 1" in result.output
+    assert {user["user_id"] for user in empty.directory.users()} == {"auth0|0", "auth0|1"}
+
+
 def test_existing_users_are_reported(empty: SimulatedTenant, meibo: Meibo) -> None:
     only = ("--only-connection", "Username-Password-Authentication")
     meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "a")

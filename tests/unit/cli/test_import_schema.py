@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meibo.providers.auth0.fields import DEFAULT_FIELDS
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
-from meibo_cli.restore.import_files import write_files
+from meibo_cli.restore.import_files import MAX_PROFILE_BYTES, write_files
 from meibo_cli.restore.import_schema import Converter, Skipped, primary_connection
 
 NAMES = {field["name"]: field.get("export_as", field["name"]) for field in DEFAULT_FIELDS["ndjson"]}
@@ -237,3 +237,15 @@ def test_user_too_large_for_a_file_is_skipped(tmp_path: Path) -> None:
 
     assert dict(written.skipped.users) == {"too large": 1}
     assert (tmp_path / "out" / "skipped-too-large.ndjson").exists()
+
+
+def test_profiles_larger_than_10_kb_are_written_and_counted(tmp_path: Path) -> None:
+    rows = [
+        {"user_id": f"auth0|{n}", "email": f"{n}@x.jp", "user_metadata": {"a": "x" * size}}
+        for n, size in enumerate((MAX_PROFILE_BYTES - 500, MAX_PROFILE_BYTES))
+    ]
+
+    written = write_files(iter(rows), tmp_path / "out", names=NAMES, text_only=False)
+
+    assert (written.users, written.large_profiles) == (2, 1)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["profiles_larger_than_10_kb"] == 1
