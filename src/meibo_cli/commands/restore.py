@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,13 +24,14 @@ from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED,
 from meibo_cli.files import STDOUT
 from meibo_cli.restore.archived_users import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, database_connection
-from meibo_cli.restore.changed_users import UserSelection, user_selection
+from meibo_cli.restore.blocked_users import ALREADY_RESTORED, RESTORED, blocked_states, restore_blocked_states
+from meibo_cli.restore.changed_users import BLOCKED, UserSelection, user_selection
 from meibo_cli.restore.cybozu_checks import check_files
 from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv, write_instructions
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import FileImport, Journal, locked
-from meibo_cli.restore.live_comparison import live_comparison
+from meibo_cli.restore.live_comparison import live_comparison, same_export
 from meibo_cli.restore.user_secrets import UserSecrets, read_user_secrets
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
@@ -188,13 +189,22 @@ def restore(
         users = single_export(exports, export)
         selection = user_selection(select, select_from, only_fields, upsert=upsert, export_id=users.export_id)
         secrets = _read_secrets(hashes, selection)
+        _require_run_id(run, named, apply=apply)
+        if BLOCKED in selection.fields:
+            _restore_blocked(
+                reader,
+                named,
+                users,
+                selection.ids or frozenset(),
+                output,
+                expected_run=expected_run,
+                domain=domain,
+                apply=apply,
+                yes=yes,
+            )
+            return
         target = None
         if apply:
-            if run in (LATEST, PREVIOUS):
-                raise ConfigurationError(
-                    "--apply requires --run with the id of a run, because the latest run may contain the damage;"
-                    f" {run} is now {named.run_id}, and `meibo ls` lists the runs"
-                )
             target = _target(users.folder.address.source, domain, connection_id, upsert, target_connection)
             if only_connection is not None:
                 target.check_connection(only_connection)
@@ -239,6 +249,51 @@ def restore(
                 upsert=target.upsert,
             )
             _import(target.client, journal, yes=yes)
+
+
+def _require_run_id(run: str, named: Run, *, apply: bool) -> None:
+    if apply and run in (LATEST, PREVIOUS):
+        raise ConfigurationError(
+            "--apply requires --run with the id of a run, because the latest run may contain the damage;"
+            f" {run} is now {named.run_id}, and `meibo ls` lists the runs"
+        )
+
+
+def _restore_blocked(
+    reader: ArchiveReader,
+    run: Run,
+    users: ArchivedExport,
+    ids: Collection[str],
+    output: Path,
+    *,
+    expected_run: str | None,
+    domain: str | None,
+    apply: bool,
+    yes: bool,
+) -> None:
+    """Print how many users have which state in the run and, with ``apply``, set the state of each in the tenant."""
+    states = blocked_states(reader, users, ids)
+    count = format_count(len(states), "user")
+    typer.echo(f"{count}, of whom {format_number(sum(states.values()))} are blocked in run {run.run_id}")
+    if not apply:
+        return
+    if domain is None or expected_run is None:
+        raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
+    other = named_run(reader, expected_run)
+    expected = blocked_states(reader, same_export(other, users), ids)
+    client = _client(domain, users.folder.address.source)
+    question = f"Set the blocked state of {count} of run {run.run_id} in {domain}?"
+    if not yes and not _confirm(escape_control_characters(question)):
+        typer.echo("nothing was sent", err=True)
+        raise typer.Exit(EXIT_FAILURE)
+    console = TextConsole(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("update", total=len(states))
+        results = restore_blocked_states(client, states, expected, output, advance=lambda: progress.advance(task))
+    for result, number in results.most_common():
+        typer.echo(f"  {format_count(number, 'user')}: {result}")
+    if results.keys() - {RESTORED, ALREADY_RESTORED}:
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 def _read_secrets(path: Path | None, selection: UserSelection) -> dict[str, UserSecrets]:

@@ -14,6 +14,7 @@ from meibo_cli.restore.settlement import UPDATED
 from meibo_cli.terminal import spreadsheet_text
 
 COLUMNS: Final = ["export", "change", "key", "fields"]
+BLOCKED: Final = "blocked"
 _MAX_EXPORTS_SHOWN: Final = 5
 
 
@@ -44,11 +45,16 @@ def user_selection(
         raise ConfigurationError("--select and --select-from exclude each other")
     if only_fields is not None and (path is None or not upsert):
         raise ConfigurationError("--only-fields requires --select-from and --upsert, because it changes existing users")
-    unknown = sorted(fields - UPDATED)
+    unknown = sorted(fields - UPDATED - {BLOCKED})
     if unknown or (only_fields is not None and not fields):
         raise ConfigurationError(
-            f"--only-fields: expected fields that an import can update ({', '.join(sorted(UPDATED))}), found"
-            f" {', '.join(unknown) or 'none'}"
+            "--only-fields: expected blocked, or fields that an import can update"
+            f" ({', '.join(sorted(UPDATED))}), found {', '.join(unknown) or 'none'}"
+        )
+    if BLOCKED in fields and len(fields) > 1:
+        raise ConfigurationError(
+            "--only-fields: blocked is restored with one request per user; run the command for blocked alone, and again"
+            " for the other fields"
         )
     ids = None if path is None else changed_users(path, export_id, fields)
     return UserSelection(frozenset(names or ()), ids, fields)

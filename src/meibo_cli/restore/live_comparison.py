@@ -45,17 +45,21 @@ def live_comparison(
     """
     if not selection.fields or selection.ids is None:
         raise ConfigurationError("--expected-run requires --only-fields")
-    address = export.folder.address
-    exports = [other for other in run.exports if other.folder.address == address]
-    if not exports:
-        raise ConfigurationError(f"--expected-run: run {run.run_id} does not contain {export.export_id}")
-    with archived_users(reader, exports[0]) as archived:
+    with archived_users(reader, same_export(run, export)) as archived:
         archived.check(selection.fields, upsert=True)
         converter = Converter(names=archived.names, text_only=archived.text_only, skipped=Skipped())
         column = archived.names["user_id"]
         rows = (row for row in archived.rows if isinstance(row, Mapping) and row.get(column) in selection.ids)
         expected = dict(_users(converter, rows))
     return LiveComparison(client, selection.fields, expected)
+
+
+def same_export(run: Run, export: ArchivedExport) -> ArchivedExport:
+    """Return the export with the same address in another run. Raises ConfigurationError if there is none."""
+    for other in run.exports:
+        if other.folder.address == export.folder.address:
+            return other
+    raise ConfigurationError(f"--expected-run: run {run.run_id} does not contain {export.export_id}")
 
 
 def _users(converter: Converter, rows: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -20,6 +20,7 @@ SCOPES = frozenset(
     [
         "read:users",
         "create:users",
+        "update:users",
         "read:connections",
         "read:organizations",
         "read:organization_connections",

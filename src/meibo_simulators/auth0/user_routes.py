@@ -33,6 +33,11 @@ BY_EMAIL = {
     "properties": {"email": {"type": "string", "description": "Email address to search for (case-sensitive)."}},
 }
 CONNECTION_ID: Schema = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
+_BLOCKED: Schema = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {"blocked": {"type": "boolean", "description": "Whether this user was blocked by an administrator."}},
+}
 _IMPORT_SCHEMA: Schema = {
     "type": "object",
     "properties": {
@@ -76,6 +81,20 @@ def get_user(call: Call) -> Any:
     if profile is None:
         raise user_missing()
     return with_fields(profile, query)
+
+
+@endpoints.add("PATCH", "/users/<user_id>", "update:users", limit="users")
+def update_user(call: Call) -> Any:
+    """Change the blocked state, the only field that Meibo changes in this way."""
+    body = read_body()
+    check(body, _BLOCKED)
+    directory, user_id = call.tenant.directory, call.path["user_id"]
+    profile = directory.get(user_id)
+    if profile is None:
+        raise user_missing()
+    profile.update(body)
+    directory.put("", profile)  # an existing user stays in the same connection
+    return profile
 
 
 @endpoints.add("DELETE", "/users/<user_id>", "delete:users", limit="users")

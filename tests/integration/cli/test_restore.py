@@ -475,6 +475,93 @@ def test_undo_does_not_replace_later_changes(edited: Path, empty: SimulatedTenan
     )
 
 
+@pytest.fixture
+def blocked(tmp_path: Path, empty: SimulatedTenant) -> Path:
+    """An archive of two runs of 60 users, of whom 50 were blocked between the runs, and a tenant with these users."""
+
+    def user(number: int, *, blocked: bool) -> dict[str, Any]:
+        connection = {"provider": "auth0", "user_id": str(number), "connection": "Username-Password-Authentication"}
+        prefix = "auth0" if number % 2 else "google-oauth2"
+        state = {"blocked": blocked} if blocked or number % 3 else {}
+        return {"user_id": f"{prefix}|{number}", "email": f"{number}@x.jp", "identities": [connection], **state}
+
+    builder = ArchiveBuilder(FolderArchive(tmp_path / "blocked"))
+    builder.run({USERS: ndjson([user(number, blocked=number == 55) for number in range(60)])}, EARLIER)
+    after = [user(number, blocked=number < 50) for number in range(60)]
+    builder.run({USERS: ndjson(after)}, RUN)
+    for profile in after:
+        empty.directory.put(FIRST_CONNECTION, profile)
+    return tmp_path / "blocked"
+
+
+def undo_blocked(tenant: SimulatedTenant, archive: Path, *more: str) -> list[str]:
+    selection = ["--select-from", "changed.csv", "--only-fields", "blocked", "--upsert", "--run", EARLIER]
+    target = ["--apply", "--yes", "--domain", tenant.domain, "--expected-run", RUN]
+    return ["restore", "acme", *selection, *target, "--archive", str(archive), *more]
+
+
+def test_blocked_state_of_all_connections_is_undone_unless_it_changed_later(
+    blocked: Path, empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    empty.directory.put(FIRST_CONNECTION, {**(empty.directory.get("auth0|1") or {}), "blocked": False})
+    empty.directory.put(FIRST_CONNECTION, {**(empty.directory.get("auth0|55") or {}), "blocked": True})
+    empty.directory.remove("auth0|3")
+    assert meibo("diff", EARLIER, RUN, "acme", "--csv", "changed.csv", "--archive", str(blocked)).status == 0
+
+    result = meibo(*undo_blocked(empty, blocked))
+
+    assert result.status == 1
+    assert result.output.splitlines() == [
+        f"51 users, of whom 1 are blocked in run {EARLIER}",
+        "  48 users: restored",
+        "  2 users: already restored",
+        "  1 user: not in the tenant",
+    ]
+    states = {user["user_id"]: bool(user.get("blocked")) for user in empty.directory.users()}
+    assert [user_id for user_id, state in states.items() if state] == ["auth0|55"]
+    assert len(Path("restore/results.ndjson").read_bytes().splitlines()) == 51
+    assert Path("restore/results.ndjson").stat().st_mode & 0o777 == 0o600
+
+
+def test_failed_undo_of_the_blocked_state_continues_when_it_is_repeated(
+    blocked: Path, empty: SimulatedTenant, meibo: Meibo
+) -> None:
+    meibo("diff", EARLIER, RUN, "acme", "--csv", "changed.csv", "--archive", str(blocked))
+    error = json.dumps({"statusCode": 400, "error": "Bad Request", "message": "no", "errorCode": "invalid_body"})
+    empty.faults.add("PATCH */users/*", faults.respond(400, error, {"Content-Type": "application/json"}), after=20)
+
+    failed = meibo(*undo_blocked(empty, blocked))
+    repeated = meibo(*undo_blocked(empty, blocked, "--output", "again"))
+
+    assert failed.status == 2
+    assert "invalid_body" in failed.errors.splitlines()[-1]
+    assert repeated.status == 0, repeated.errors
+    assert repeated.output.splitlines()[1:] == ["  31 users: restored", "  20 users: already restored"]
+    patched = [request.path for request in empty.requests if request.method == "PATCH" and request.status == 200]
+    assert len(patched) == len(set(patched)) == 51
+
+
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        ("--domain", "--only-fields blocked with --apply requires --domain and --expected-run"),
+        ("--expected-run", "--only-fields blocked with --apply requires --domain and --expected-run"),
+    ],
+)
+def test_undo_of_the_blocked_state_has_requirements(
+    blocked: Path, empty: SimulatedTenant, meibo: Meibo, without: str, message: str
+) -> None:
+    meibo("diff", EARLIER, RUN, "acme", "--csv", "changed.csv", "--archive", str(blocked))
+    arguments = undo_blocked(empty, blocked)
+    index = arguments.index(without)
+
+    result = meibo(*arguments[:index], *arguments[index + 2 :])
+
+    assert result.status == 2
+    assert message in result.errors
+    assert not [request for request in empty.requests if request.method == "PATCH"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -518,7 +605,8 @@ def test_changed_and_removed_users_are_selected_from_a_file(edited: Path, meibo:
             (),
             "contains no user of acme/users/ndjson/all; its exports",
         ),
-        ("", ("--only-fields", "blocked", "--upsert"), "found blocked"),
+        ("", ("--only-fields", "email", "--upsert"), "found email"),
+        ("", ("--only-fields", "blocked,name", "--upsert"), "run the command for blocked alone"),
         ("", ("--only-fields", ",", "--upsert"), "found none"),
         ("", ("--only-fields", "name"), "--only-fields requires --select-from and --upsert"),
         ("", ("--select", "a"), "--select and --select-from exclude each other"),
