@@ -274,7 +274,7 @@ def _restore_blocked(
     """Print how many users have which state in the run and, with ``apply``, set the state of each in the tenant."""
     states = blocked_states(reader, users, ids)
     count = format_count(len(states), "user")
-    typer.echo(f"{count}, of whom {format_number(sum(states.values()))} are blocked in run {run.run_id}")
+    typer.echo(f"{count}, {format_number(sum(states.values()))} of them blocked in run {run.run_id}")
     if not apply:
         return
     if domain is None or expected_run is None:

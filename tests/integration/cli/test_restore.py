@@ -477,7 +477,7 @@ def test_undo_does_not_replace_later_changes(edited: Path, empty: SimulatedTenan
 
 @pytest.fixture
 def blocked(tmp_path: Path, empty: SimulatedTenant) -> Path:
-    """An archive of two runs of 60 users, of whom 50 were blocked between the runs, and a tenant with these users."""
+    """An archive of two runs of 60 users, and a tenant with these users. Between the runs, 50 users were blocked."""
 
     def user(number: int, *, blocked: bool) -> dict[str, Any]:
         connection = {"provider": "auth0", "user_id": str(number), "connection": "Username-Password-Authentication"}
@@ -512,7 +512,7 @@ def test_blocked_state_of_all_connections_is_undone_unless_it_changed_later(
 
     assert result.status == 1
     assert result.output.splitlines() == [
-        f"51 users, of whom 1 are blocked in run {EARLIER}",
+        f"51 users, 1 of them blocked in run {EARLIER}",
         "  48 users: restored",
         "  2 users: already restored",
         "  1 user: not in the tenant",
