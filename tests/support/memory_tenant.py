@@ -9,8 +9,13 @@ from typing import Any
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
 from meibo.http.raw_json import RawJson
-from meibo.providers.auth0.organization_pages import OrganizationList, OrganizationMembers, OrganizationPages
-from meibo.providers.auth0.organizations import OrganizationApi, Page
+from meibo.providers.auth0.organizations import (
+    OrganizationApi,
+    OrganizationList,
+    OrganizationMembers,
+    OrganizationPages,
+)
+from meibo.providers.auth0.pagination import Page
 
 ORGANIZATION_PAGES: dict[str, type[OrganizationPages]] = {
     "organizations": OrganizationList,

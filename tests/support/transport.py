@@ -14,6 +14,8 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from meibo.http.session import new_session
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -74,7 +76,7 @@ class Transport(HTTPAdapter):
         return self
 
     def session(self) -> requests.Session:
-        session = requests.Session()
+        session = new_session(1)
         session.mount("https://", self)
         return session
 

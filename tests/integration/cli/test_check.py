@@ -159,7 +159,7 @@ def test_missing_oauth_scope_for_roles_is_a_warning(runs: LocalRuns, meibo: Meib
     assert result.status == 0
     assert by_name(result)[f"acme: {ROLES_SCOPE}"]["status"] == "warning"
     assert by_name(result)[f"acme: {ROLES_SCOPE}"]["detail"] == (
-        "OAuth scope that is missing: the dataset members will not contain roles; grant it to include them"
+        "OAuth scope is missing, so the dataset members will not contain roles; grant it to include them"
     )
 
 
@@ -340,7 +340,7 @@ def test_user_who_is_not_an_administrator_is_reported(runs: LocalRuns, meibo: Me
     assert statuses(result)["example: login"] == "ok"
     assert failed(result) == {
         "example: CSV files": f"cybozu.com ({runs.domain.host}) rejected /v1/csv/title.csv (403, CB_NO02); use a"
-        " cybozu.com Administrator (共通管理者) or an API token that may read"
+        " cybozu.com Administrator (共通管理者) or an API token with read permission"
     }
     runs.configure([], [{**DIRECTORY, "format": "ndjson"}], example=runs.domain.plain_credentials())
     assert meibo("check").status == 0
@@ -351,9 +351,8 @@ def test_address_that_is_not_allowed_is_reported(runs: LocalRuns, meibo: Meibo) 
     runs.configure([], [DIRECTORY])
 
     assert failed(meibo("check", "--json")) == {
-        "example: login": f"cybozu.com ({runs.domain.host}) rejected /v1/users.json before the login (403); add the"
-        " addresses that Meibo calls from to the domain's IP address restriction, or a client certificate to the"
-        " secret"
+        "example: login": f"cybozu.com ({runs.domain.host}) rejected /v1/users.json before the login (403); add the IP"
+        " addresses of Meibo to the domain's IP address restriction, or a client certificate to the secret"
     }
 
 
@@ -390,8 +389,8 @@ def test_expiry_of_an_api_token_is_reported(runs: LocalRuns, meibo: Meibo, days:
         "ok": expires,
         "warning": f"{expires}; replace it before that day, because later runs fail",
         "failed": (
-            f"secret: the API token expired on {day}; create another in the administration of cybozu.com, and store it"
-            " in the secret"
+            f"secret: the API token expired on {day}; create a new API token in the administration of cybozu.com, and"
+            " store it in the secret"
         ),
     }
     assert check["detail"] == details[status]
@@ -423,7 +422,7 @@ def test_selected_users_that_do_not_exist_are_counted(runs: LocalRuns, meibo: Me
         "example: users by ids": f"cybozu.com ({runs.domain.host}): expected a user for each of the 4 configured ids,"
         " found 3; correct ids in the configuration"
     }
-    assert by_name(by_codes)["example: users by codes"]["detail"] == "all 2 users exist"
+    assert by_name(by_codes)["example: users by codes"]["detail"] == "found 2 users"
 
 
 def test_requests_of_json_lists_are_estimated(runs: LocalRuns, meibo: Meibo) -> None:

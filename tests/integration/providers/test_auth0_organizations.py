@@ -10,7 +10,8 @@ import pytest
 from meibo.errors import CredentialsRefusedError, MeiboError, RequestRefusedError, ScopeMissingError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.organizations import OrganizationApi, Page
+from meibo.providers.auth0.organizations import OrganizationApi
+from meibo.providers.auth0.pagination import Page
 from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedTenant, faults
 from tests.support.clock import FakeClock
 

@@ -78,8 +78,8 @@ def test_expired_certificate_is_named_before_a_request(domain: SimulatedDomain) 
         client_of(domain, secret)
 
     assert str(error.value) == (
-        f'secret: "client_certificate": expected a valid certificate, found one that expired on {expired:%Y-%m-%d};'
-        " correct the secret"
+        'secret: "client_certificate": expected a valid certificate, found a certificate that expired on'
+        f" {expired:%Y-%m-%d}; correct the secret"
     )
     assert not domain.requests
 
@@ -109,8 +109,8 @@ def test_secure_host_needs_a_certificate() -> None:
         ({"client_certificate_password": ""}, 'expected a PFX file that "client_certificate_password" opens'),
         ({"client_certificate": "not base64!"}, "expected a PFX file in base64 or a certificate in PEM format"),
         ({"client_certificate": base64.b64encode(b"other").decode()}, "expected a PFX file that"),
-        ({"client_certificate_key": "-----BEGIN"}, "expected no separate key, because a PFX file contains its key"),
-        ({"client_certificate": ""}, "expected a certificate, because the secret has a key or password for it"),
+        ({"client_certificate_key": "-----BEGIN"}, "expected no value, because the PFX file contains the private key"),
+        ({"client_certificate": ""}, "expected a certificate, because the secret contains a key or password for it"),
     ],
 )
 def test_faults_of_a_pfx_file_are_named(change: dict[str, str], message: str) -> None:
@@ -132,7 +132,7 @@ def test_faults_of_a_pfx_file_are_named(change: dict[str, str], message: str) ->
         (SecureAccess().issue_pem("b"), None),
         (
             {"client_certificate_key": SecureAccess().issue_pem("b")["client_certificate_key"]},
-            "expected the private key of the certificate, found the key of a different one",
+            "expected the private key of the certificate, found the key of another certificate",
         ),
     ],
 )

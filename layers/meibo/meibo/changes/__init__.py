@@ -1,1 +1,1 @@
-"""Changes of organization memberships that arrive on the queue."""
+"""Changes of organization memberships from the queue."""

@@ -1,8 +1,8 @@
 """Apply the changes of one invocation of ``change_members``.
 
-For each organization: merge the changes, send the requests, write the outcomes, send rejected members to the
-DLQ, and only then acknowledge the messages. Unfinished messages are returned to the queue in order, after
-their existing outcomes were written.
+For each organization: merge the changes, send the requests, write the outcomes, send rejected members to the DLQ, and
+only then acknowledge the messages. Unfinished messages are returned to the queue in order, after their outcomes so far
+were written.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, Retention
 
-# MaximumConcurrency of the event source mapping in template.yaml. Lambda's minimum is 2, and two invocations use the
-# full rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the other.
+# MaximumConcurrency of the event source mapping in template.yaml. The minimum of Lambda is 2, and two invocations use
+# the full rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the other.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
-# Reserved for writing the outcomes and DLQ messages of ten messages.
+# Reserved for writing the outcomes and the DLQ messages of ten messages.
 MIN_FINISH_SECONDS: Final = 15.0
 # Minimum and maximum backoff of messages without progress. MAX_BACKOFF_SECONDS, maxReceiveCount and the retention
 # period of the queue depend on each other; docs/changes.md contains the calculation.
@@ -53,19 +53,19 @@ MAX_BACKOFF_SECONDS: Final = 900
 # If a group starts with less time than this, other requests may have used up the current rate-limit window (a second
 # or a minute). The group is then returned to the queue without backoff.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
-# Maximum number of receives without backoff for a group that started late. The other 900 receives of maxReceiveCount,
-# with 900 s of backoff each, take more than nine days.
+# Maximum number of receives without backoff for a group that started late. With the other 900 receives of
+# maxReceiveCount and 900 s of backoff each, a message is received for more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
 # The metrics that the alarms evaluate, by their key in ``ChangeApplier.counts``.
 _METRICS: Final = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "failures": "FailedChangeGroups"}
-# These errors are resolved by waiting, so they do not count as failures of a group.
+# A retry resolves these errors, so they do not count as failures of a group.
 _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One message of the invocation, with its change and the outcomes of its members."""
+    """A message, its change, and the outcomes of the members of the change."""
 
     message: QueueMessage
     change: Change | InvalidChange
@@ -76,9 +76,9 @@ class Entry:
 class ChangeApplier:
     """Applies the messages of one invocation.
 
-    ``client`` returns the client of a source, or None if no Auth0 source has that name. ``time_left`` returns the
-    remaining seconds of the invocation. ``counts`` contains the number of outcomes of each kind in finished messages,
-    the number of finished messages (``messages``), and the number of failed organizations (``failures``).
+    ``client`` returns the client of a source, or None if there is no Auth0 source with the name. ``time_left`` returns
+    the remaining seconds of the invocation. ``counts`` contains the number of outcomes of each kind in finished
+    messages, the number of finished messages (``messages``), and the number of failed organizations (``failures``).
     """
 
     client: Callable[[str], Auth0Client | None]
@@ -96,7 +96,7 @@ class ChangeApplier:
     _stopped: dict[str, MeiboError] = field(default_factory=dict)
 
     def apply(self, messages: Sequence[QueueMessage]) -> list[QueueMessage]:
-        """Apply the messages and return those that are not finished, in order within each group."""
+        """Apply the messages and return the unfinished messages, in order within each group."""
         unprocessed: list[QueueMessage] = []
         for group in by_group(messages):
             unprocessed += self._apply_group(group)
@@ -121,7 +121,7 @@ class ChangeApplier:
         return unprocessed
 
     def _guarded(self, group_id: str, work: Callable[[], None]) -> Exception | None:
-        """Call ``work`` for a group and return its error, if any, so that other groups are not affected."""
+        """Call ``work`` and return its error, if any, so that an error of a group does not affect other groups."""
         try:
             work()
         except Exception as raised:  # noqa: BLE001  # any error of one organization must not stop the others
@@ -140,10 +140,9 @@ class ChangeApplier:
     def _wait_seconds(self, first: QueueMessage, error: Exception | None, *, is_late: bool) -> int:
         """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
-        A group is received again without backoff only if outcomes of this group were written, or if it started late.
-        Progress of other groups is ignored. Otherwise, a group without progress would be received without backoff and
-        reach maxReceiveCount too early. Outcomes that could not be written are ignored for the same reason: S3 may be
-        busy for hours.
+        A busy group is received again without backoff only if outcomes of this group were written, or if the group
+        started late. Other groups, and outcomes that could not be written, do not count: S3 may be busy for hours, and
+        without backoff the messages would reach maxReceiveCount too early.
         """
         retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_BACKOFF_SECONDS)
         if isinstance(error, _BUSY) and (
@@ -163,7 +162,7 @@ class ChangeApplier:
                 " the queue"
             )
         for message in group:
-            entries.append(self._open(message))  # noqa: PERF401  # if a message fails, the caller needs the entries of the messages before it
+            entries.append(self._open(message))  # noqa: PERF401  # the caller needs the entries before a failure
         changes = {
             index: entry.change for index, entry in enumerate(entries) if not isinstance(entry.change, InvalidChange)
         }
@@ -215,7 +214,7 @@ class ChangeApplier:
 
     def _finish(self, entries: Sequence[Entry], finished: list[Entry]) -> None:
         """Append finished entries to ``finished``, up to the first unfinished entry."""
-        # The outcomes of messages that are returned to the queue are also written.
+        # This includes the outcomes of messages that are returned to the queue.
         for entry in entries:
             self._write(entry)
         for entry in entries:
@@ -253,7 +252,7 @@ class ChangeApplier:
 
 
 def auth0_client(configuration: Configuration, name: str, context: ProviderContext) -> Auth0Client | None:
-    """Return the client of a source, or None if no Auth0 source has that name."""
+    """Return the client of a source, or None if there is no Auth0 source with the name."""
     source = configuration.source(name)
     if not isinstance(source, Auth0Source):
         return None
@@ -264,7 +263,7 @@ def change_members(
     settings: ChangeMembersSettings, retention: Retention | None, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Apply the messages and return the partial batch response, which lists the unfinished messages."""
-    # The configuration is read on first use, so that an error fails the messages and not the invocation.
+    # The configuration is read on first use, so that an error is an error of the messages and not of the invocation.
     configuration = cache(lambda: parse_documents(read_configuration(settings.configuration_parameter)))
     context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(
@@ -277,9 +276,9 @@ def change_members(
     unprocessed = applier.apply(messages)
     for kind, name in _METRICS.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=applier.counts[kind])
-    # The SQS metric ApproximateAgeOfOldestMessage excludes messages that were received three times, so Meibo publishes
-    # the age of returned changes as its own metric. The value is 0 if no message is returned, so that the alarm returns
-    # to OK.
+    # The SQS metric ApproximateAgeOfOldestMessage excludes messages that were received three times. Therefore Meibo
+    # publishes the age of returned changes as a metric. The value is 0 if no message is returned, so that the alarm
+    # returns to OK.
     metrics.add_metric(
         name="OldestReturnedChangeAge",
         unit=MetricUnit.Seconds,

@@ -1,7 +1,8 @@
-"""Merge the changes of one organization into few requests, execute them and return the outcome of each member.
+"""Merge the changes of an organization to reduce the number of requests, and execute them.
 
-The order of changes matters only for the same user. The changes of each user keep their order, and the others are
-merged: n ids with the same action require ⌈n/10⌉ requests, regardless of the number of messages.
+The order of changes is relevant only for the same user. The changes of a user are executed in their order, and the
+changes of different users are merged: n ids with the same action require ⌈n/10⌉ requests, regardless of the number of
+messages.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from meibo.providers.auth0.membership import (
     list_invitations,
     organization_exists,
     remove_members,
-    role_ids,
     user_exists,
     users_by_email,
 )
+from meibo.providers.auth0.roles import RoleApi
 
-# Statuses of responses that reject the ids of a request. Other statuses do not depend on the ids.
+# Statuses that can be caused by the ids in a request. Other statuses do not depend on the ids.
 REJECTED_IDS_STATUSES: Final = frozenset({400, 404, 409, 413, 422})
 MAX_IDS_IN_REASON: Final = 10
 
@@ -41,9 +42,10 @@ IndexedOutcome = tuple[int, Outcome]
 
 @dataclass
 class ChangeStep:
-    """One action on users of one organization: ``members`` maps each id to the indexes of the changes with it.
+    """An action on users of an organization. ``members`` maps each id to the indexes of the changes that contain it.
 
-    A ``single`` step belongs to one change and is executed id by id: invitations, and the look-ups of a dry run.
+    The ids of a ``single`` step belong to one change and are processed one by one: invitations, and the look-ups of a
+    dry run.
     """
 
     source: str
@@ -59,7 +61,7 @@ class ChangeStep:
 
 
 def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeStep]:
-    """Return the steps for (index, change, members without an outcome) in the order of the queue."""
+    """Return the steps that execute changes. Each change has an index and the members that have no outcome yet."""
     steps: list[ChangeStep] = []
     # The index of the last step with a user of a source.
     last: dict[tuple[str, str], int] = {}
@@ -78,7 +80,7 @@ def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeSt
 
 
 def _place(steps: list[ChangeStep], change: Change, after: int) -> int:
-    """Return the index of the first step from ``after`` that a user of the change can join, or of a new step."""
+    """Return the index of the first step from ``after`` with the action of the change, or the index of a new step."""
     for number in range(after, len(steps)):
         step = steps[number]
         if not step.single and (step.source, step.action) == (change.source, change.action):
@@ -89,23 +91,23 @@ def _place(steps: list[ChangeStep], change: Change, after: int) -> int:
 
 @dataclass
 class StepExecutor:
-    """Executes the steps of one source during one invocation, and caches look-ups."""
+    """Executes the steps of a source in one invocation, and caches look-ups."""
 
     client: Auth0Client
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _organizations: dict[str, bool] = field(default_factory=dict)
     _invitations: dict[str, dict[tuple[str, str], list[Invitation]]] = field(default_factory=dict)
     _roles: frozenset[str] | None = None
-    # By organization as well: roles can belong to an organization, and the reason names it.
+    # By organization and roles, because the reason contains the organization.
     _missing_roles: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
 
     def execute(
         self, organization_id: str, step: ChangeStep, changes: Mapping[int, Change]
     ) -> Iterator[IndexedOutcome]:
-        """Send the requests of a step and yield each outcome as soon as it is final.
+        """Send the requests of a step and yield each outcome when it is final.
 
-        Raises ProviderBusyError if Auth0 is busy for longer than the invocation lasts, or another MeiboError whose
-        message describes the correction. Ids that Auth0 rejects have the outcome ``rejected`` and raise no error.
+        Ids that Auth0 rejects have the outcome ``rejected``. Raises ProviderBusyError if Auth0 is busy until the end of
+        the invocation, or another MeiboError whose message describes the correction.
         """
         for members in step.requests():
             if not step.single:
@@ -164,7 +166,7 @@ class StepExecutor:
                 yield index, self._outcome(member, "rejected", code, reason)
 
     def _add_roles(self, change: Change, member: str) -> Outcome:
-        """Assign the roles of the change, if any, to a new member, and return the outcome of the member."""
+        """Assign the roles of the change, if any, to a new member and return the outcome."""
         if not isinstance(change, AddChange) or not change.roles:
             return self._outcome(member, "applied")
         key = (change.organization_id, change.roles)
@@ -177,7 +179,7 @@ class StepExecutor:
                     raise
                 reason = str(error)
                 if error.code == NO_SUCH_ROLE:
-                    # The role is missing for every member, so the others need no request.
+                    # The role does not exist for any member, so no further request is sent.
                     self._missing_roles[key] = reason
             else:
                 return self._outcome(member, "applied")
@@ -206,7 +208,7 @@ class StepExecutor:
         return self._outcome(email, "applied", invitation_id=invitation.id)
 
     def _invitation_rejection(self, change: InviteChange, email: str) -> Outcome | None:
-        """Return the outcome of a person who cannot be invited with the terms of the change, or None."""
+        """Return the outcome ``rejected`` if the person cannot be invited with the terms of the change."""
         if not self._organization_exists(change.organization_id):
             return self._outcome(email, "rejected", *_no_organization(change.organization_id))
         users = users_by_email(self.client, email)
@@ -250,7 +252,7 @@ class StepExecutor:
 
     def _known_roles(self) -> frozenset[str]:
         if self._roles is None:
-            self._roles = role_ids(self.client)
+            self._roles = frozenset(row.value["id"] for row in RoleApi(self.client).roles())
         return self._roles
 
     def _open_invitations(self, change: InviteChange, email: str) -> list[Invitation]:
@@ -276,10 +278,9 @@ class StepExecutor:
 
 
 def _rejects_ids(error: RequestRefusedError) -> bool:
-    """Return whether Auth0, and not an intermediary such as a proxy, rejected the ids of the request."""
+    """Return whether Auth0 rejected the ids of the request. Intermediaries such as proxies do not count."""
     return error.status in REJECTED_IDS_STATUSES and not error.foreign
 
 
 def _no_organization(organization_id: str) -> tuple[OutcomeCode, str]:
-    """Return the code and the reason of a rejection."""
     return "unknown_organization", f"the tenant has no organization {organization_id}"

@@ -1,4 +1,4 @@
-"""The messages on the queue: the event that delivers them, and the change in the body of each."""
+"""The messages on the queue: the event that contains them, and the change in the body of each message."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ ACTIONS: Final = get_args(Action)
 # The source in the outcomes of messages without a valid source.
 UNKNOWN_SOURCE: Final = "unknown"
 ROLE_ID: Final = re.compile(r"rol_[A-Za-z0-9]{16}")
-# A user id is the name of the provider, a bar and the provider's own id, which may contain bars and spaces.
+# A user id consists of the name of an identity provider, a bar, and the id at this provider, which may contain bars and
+# spaces.
 USER_ID: Final = re.compile(r"[A-Za-z0-9_-]+\|[^\x00-\x1f\x7f]+")
 EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s.]+(\.[^@\s.]+)+")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
@@ -38,7 +39,7 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 @dataclass(frozen=True)
 class QueueMessage:
-    """A delivery of a message by the queue."""
+    """A message as delivered by the queue."""
 
     message_id: str
     receipt: str = field(repr=False)
@@ -54,7 +55,7 @@ class QueueMessage:
 
 
 def parse_queue_event(event: Any) -> list[QueueMessage]:
-    """Return the messages of an event of an SQS FIFO queue, raising EventError for any other event."""
+    """Return the messages in an event of an SQS FIFO queue, raising EventError for any other event."""
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list) or not records:
         raise EventError("expected an event of an SQS FIFO queue with Records; change_members is invoked by its queue")
@@ -79,10 +80,10 @@ def _message(record: Any) -> QueueMessage:
 
 
 def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
-    """Return the messages of each group in their order, and the groups in an order that differs at each delivery.
+    """Return the messages of each group in their order.
 
-    Each group is therefore the first in some deliveries, even if an unavailable organization uses up the time of every
-    invocation.
+    The order of the groups differs at each delivery. Otherwise, a group that uses the complete time of an invocation
+    could precede the same other groups at each delivery.
     """
     groups: dict[str, list[QueueMessage]] = {}
     for message in messages:
@@ -91,7 +92,7 @@ def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
 
 
 def oldest_age_seconds(messages: Iterable[QueueMessage], now: datetime) -> float:
-    """Return the seconds since the oldest of the messages was sent, or 0 if there are no messages."""
+    """Return the seconds since the oldest message was sent, or 0 if there are no messages."""
     return max((max(0.0, (now - message.sent_at).total_seconds()) for message in messages), default=0.0)
 
 
@@ -101,7 +102,7 @@ def oldest_age_seconds(messages: Iterable[QueueMessage], now: datetime) -> float
 def _ids(
     pattern: re.Pattern[str], expected: str, *, maximum: int, normalize: Callable[[str], str] = str
 ) -> BeforeValidator:
-    """Return the validator of a list of distinct ids, which reports every invalid id and every duplicate."""
+    """Return a validator of a list of ids. It reports every invalid id and every duplicate."""
 
     def validate(values: Any) -> tuple[str, ...]:
         if not isinstance(values, list) or not 1 <= len(values) <= maximum:
@@ -154,7 +155,7 @@ class Change(StrictModel):
     members: tuple[str, ...]
     requested_by: Omissible[Annotated[str, Field(max_length=MAX_NAME_LENGTH)]] = Field(default=None, repr=False)
     dry_run: StrictBool = False
-    # Meibo writes ``rejections`` into DLQ messages. A redriven message may still contain the field; it has no effect.
+    # Meibo writes ``rejections`` to DLQ messages. In a redriven message, the field has no effect.
     rejections: Any = Field(default=None, repr=False)
 
 
@@ -167,7 +168,7 @@ class AddChange(Change):
 
 
 class RemoveChange(Change):
-    """Remove users from an organization; they lose their roles in it."""
+    """Remove users from an organization. The users lose their roles in the organization."""
 
     action: Literal["remove"]
     members: UserIds
@@ -198,8 +199,8 @@ _CHANGE: Final[TypeAdapter[Change]] = TypeAdapter(
 class InvalidChange:
     """A message that is not a valid change: its faults, and the values for its outcome records.
 
-    ``members`` contains an empty string if the message has no members. ``change`` is the change if only MaxRemovals or
-    the MessageGroupId makes it invalid.
+    ``members`` contains an empty string if the message has no members. ``change`` is a valid change that is rejected
+    because of MaxRemovals or the MessageGroupId.
     """
 
     faults: tuple[Fault, ...]
@@ -222,8 +223,8 @@ class InvalidChange:
 def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | None = None) -> Change | InvalidChange:
     """Parse the body of a message.
 
-    A change that removes more than ``max_removals`` members must confirm the number. ``group_id`` is the message group
-    of the queue; it must be the id of the organization, because the queue keeps the order within a group only.
+    A change that removes more than ``max_removals`` members must confirm the number. ``group_id``, the MessageGroupId,
+    must be the id of the organization, because the queue preserves the order within a group only.
     """
     try:
         document, faults = parse_json(body)
@@ -238,8 +239,8 @@ def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | 
         return change
     if isinstance(change, RemoveChange) and change.confirm_removals is None and len(change.members) > max_removals:
         problem = (
-            f"is missing: {len(change.members)} removals are more than the {max_removals} that need no confirmation;"
-            " send the exact number to confirm it"
+            f"is missing: {len(change.members)} removals exceed the {max_removals} that are allowed without"
+            " confirmation; send the exact number to confirm it"
         )
         faults.append(Fault(("confirm_removals",), problem))
     if group_id not in (None, change.organization_id):
@@ -253,7 +254,7 @@ def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | 
 
 
 def validate_change(document: Mapping[str, Any]) -> Change | InvalidChange:
-    """Return the change in a JSON object."""
+    """Return the change in a JSON object, without the checks of ``parse_change`` against the queue."""
     try:
         return _CHANGE.validate_python(document)
     except ValidationError as error:
@@ -261,14 +262,14 @@ def validate_change(document: Mapping[str, Any]) -> Change | InvalidChange:
 
 
 def is_user_id(text: str) -> bool:
-    """Return whether a string is a user id that a change can contain, and is printable."""
+    """Return whether a string is a printable user id that a change can contain."""
     return len(text) <= MAX_ID_LENGTH and USER_ID.fullmatch(text) is not None and text.isprintable()
 
 
 def _invalid(
     faults: Iterable[Fault], document: Mapping[str, Any] | None = None, change: Change | None = None
 ) -> InvalidChange:
-    """Return an invalid change with those values of the document that can be recorded."""
+    """Return an invalid change with the values of the document that can be recorded."""
     fields = document or {}
     members = fields.get("members")
     values = [member for member in members if isinstance(member, str) and member] if isinstance(members, list) else []
@@ -285,7 +286,7 @@ def _invalid(
 
 
 def _printable(step: str | int) -> str | int:
-    # Faults are logged, and a name that is not an identifier may contain anything.
+    # Faults are logged, and the name of an unknown field may contain user data.
     return step if isinstance(step, int) or _FIELD_NAME.fullmatch(step) else "*"
 
 

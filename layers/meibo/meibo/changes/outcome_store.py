@@ -1,8 +1,8 @@
-"""Storage of outcomes: the result of each member of each message, archived under ``changes/`` as NDJSON.
+"""Storage of outcomes: the outcome of each member of each message, under ``changes/`` as NDJSON.
 
-The outcomes of a message are written before it is acknowledged. A member never has two outcomes of the same message: if
-a message is delivered again, its stored outcomes are read, and only the other members are processed. Each delivery
-writes its outcomes as a further part.
+The outcomes of a message are written before it is acknowledged. A member has at most one outcome per message: if a
+message is delivered again, its stored outcomes are read, and only members without an outcome are processed. Each
+delivery writes new parts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from meibo.changes.messages import Change, InvalidChange, QueueMessage
 
 
 class OutcomeStore:
-    """The outcomes of one message: those in the archive, and new outcomes that are not written yet."""
+    """The outcomes of one message: stored outcomes, and new outcomes that are not written yet."""
 
     def __init__(self, storage: ArchiveStorage, message: QueueMessage, change: Change | InvalidChange) -> None:
         self._storage = storage
@@ -39,14 +39,14 @@ class OutcomeStore:
         return [member for member in self._change.members if member not in self._stored and member not in self._new]
 
     def add(self, outcome: Outcome) -> None:
-        """Add an outcome unless the member has one, because the first outcome is final."""
+        """Add an outcome, unless the member already has an outcome: the first outcome is final."""
         if outcome.member not in self._stored:
             self._new.setdefault(outcome.member, outcome)
 
     def write(self) -> bool:
         """Write the new outcomes and return whether there were any.
 
-        If another delivery of the message wrote the same part first, its outcomes replace those of this delivery.
+        If another delivery of the message wrote the same part first, the outcomes of that part are used instead.
         """
         written = False
         while self._new:

@@ -29,9 +29,9 @@ _NOT_ACCEPTED: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One message for the DLQ. SQS drops a repetition of its deduplication id within five minutes.
+    """A message for the DLQ. SQS ignores a message with the same deduplication id for five minutes.
 
-    ``reason`` is the value of the message attribute, which is omitted if it is empty.
+    ``reason`` is the value of a message attribute. If it is empty, the message has no attribute.
     """
 
     body: str = field(repr=False)
@@ -41,19 +41,17 @@ class DeadLetter:
 
 
 class ChangeQueue(Protocol):
-    """The queue and its DLQ; tests implement it in memory."""
+    """The queue of changes and its DLQ. Tests implement this interface in memory."""
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         """Set the visibility timeout of messages that are returned to the queue."""
-        ...
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
-        """Send a DLQ message."""
-        ...
+        """Send a message to the DLQ."""
 
 
 class SqsChangeQueue:
-    """The queues in SQS."""
+    """The queue of changes and its DLQ in SQS."""
 
     def __init__(self, client: SQSClient, queue_url: str, dead_letters_url: str) -> None:
         self._client = client
@@ -63,8 +61,8 @@ class SqsChangeQueue:
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         """Set the visibility timeout of messages that are returned to the queue.
 
-        If SQS rejects the timeout for a message, the message stays hidden for the default timeout of the queue. This
-        only delays the message, so it is logged and not raised.
+        If SQS rejects the timeout of a message, the message remains hidden for the default timeout of the queue. The
+        rejection only delays the message, so it is logged and not raised.
         """
         response = self._client.change_message_visibility_batch(
             QueueUrl=self._queue_url,
@@ -78,7 +76,6 @@ class SqsChangeQueue:
             logger.warning("messages stay hidden longer", extra={"messages": len(failed), "codes": codes})
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
-        """Send a DLQ message."""
         reason = dead_letter.reason
         self._client.send_message(
             QueueUrl=self._dead_letters_url,
@@ -90,16 +87,16 @@ class SqsChangeQueue:
 
 
 def dead_letter_of_message(message: QueueMessage, reason: str) -> DeadLetter:
-    """Return the DLQ message of a message that is not a valid change: its body is the message as received."""
+    """Return the DLQ message of a message that is not a valid change. It has the body of the received message."""
     return _dead_letter(message, message.body, reason)
 
 
 def dead_letter_of_members(message: QueueMessage, change: Change, rejected: Sequence[Outcome]) -> DeadLetter:
-    """Return the DLQ message of rejected members: a change that contains only them, with the reasons.
+    """Return the DLQ message of rejected members: a change that contains only these members, with the reasons.
 
-    It is a valid change: sent again after the cause is fixed, it processes only the rejected members. It is never
-    larger than ``MAX_MESSAGE_BYTES``, because the change alone is no larger than the message that it comes from. The
-    outcomes under ``changes/`` contain the reason of each member.
+    The message is a valid change that can be redriven after a correction. It does not exceed ``MAX_MESSAGE_BYTES``,
+    because the change without reasons is not larger than the received message. The outcomes under ``changes/`` contain
+    the reason of each member.
     """
     update: dict[str, Any] = {"members": tuple(outcome.member for outcome in rejected)}
     if isinstance(change, RemoveChange) and change.confirm_removals is not None:
@@ -116,13 +113,13 @@ def dead_letter_of_members(message: QueueMessage, change: Change, rejected: Sequ
 
 
 def encode_message(change: Change, rejections: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """Return a change as the body of a message that SQS accepts; ``rejections`` replace those of the change."""
+    """Return a change as the body of a message that SQS accepts. ``rejections`` replace those of the change."""
     change = change.model_copy(update={"rejections": rejections})
     return _accepted(change.model_dump_json(exclude_unset=True, exclude=None if rejections else {"rejections"}))
 
 
 def _rejections(rejected: Sequence[Outcome]) -> Iterator[list[dict[str, Any]]]:
-    """Yield values for ``rejections``, each with less detail and fewer bytes than the previous value."""
+    """Yield alternatives for ``rejections`` with decreasing detail and size."""
     by_reason: dict[tuple[str, str | None], list[str]] = {}
     for outcome in rejected:
         by_reason.setdefault((outcome.code or "rejected", outcome.reason), []).append(outcome.member)
@@ -143,7 +140,7 @@ def _dead_letter(message: QueueMessage, body: str, reason: str) -> DeadLetter:
 
 
 def _accepted(text: str) -> str:
-    """Return the text with each character that SQS does not accept as a JSON escape."""
+    """Return the text with JSON escapes in place of the characters that SQS does not accept."""
     return _NOT_ACCEPTED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

@@ -1,4 +1,4 @@
-"""Client certificates for mutual TLS, from the PFX file or the PEM texts in a secret."""
+"""Client certificates for mutual TLS. A secret contains a certificate as a PFX file or in PEM format."""
 
 from __future__ import annotations
 
@@ -32,69 +32,54 @@ EXPIRES_SOON: Final = timedelta(days=30)
 
 @dataclass(frozen=True)
 class ClientCertificate:
-    """A client certificate with its chain (PEM) and its private key (encrypted PEM)."""
+    """A client certificate with its chain and its private key."""
 
-    chain: bytes = field(repr=False)
-    encrypted_key: bytes = field(repr=False)
-    key_password: bytes = field(repr=False)
-    not_before: datetime
-    not_after: datetime
+    chain: list[x509.Certificate] = field(repr=False)
+    private_key: PrivateKeyTypes = field(repr=False)
 
     @classmethod
     def from_secret(cls, document: Mapping[str, Any]) -> Self | None:
-        """Return the certificate of a secret, or None if the secret contains none.
+        """Return the certificate of a secret, or None if the secret contains no certificate.
 
-        ``client_certificate`` is a PFX file in base64, opened with ``client_certificate_password``, or a certificate in
-        PEM format with its key in ``client_certificate_key``. Raises a SecretError that names the key, never a value.
+        ``client_certificate`` is a PFX file in base64, protected by ``client_certificate_password``, or a certificate
+        in PEM format with its private key in ``client_certificate_key``. Raises a SecretError that names the key of
+        the secret, never a value.
         """
         text, key = string_value(document, CERTIFICATE_KEY), string_value(document, PRIVATE_KEY_KEY)
         password = string_value(document, PASSWORD_KEY)
-        if text is None:
-            if key is not None or password is not None:
-                _fail(CERTIFICATE_KEY, "a certificate, because the secret has a key or password for it, found none")
+        if text is None and key is None and password is None:
             return None
+        if text is None:
+            _fail(CERTIFICATE_KEY, "a certificate, because the secret contains a key or password for it, found none")
         if "-----BEGIN" in text:
             if key is None:
                 _fail(PRIVATE_KEY_KEY, "the private key in PEM format, found none")
             chain, private_key = _read_pem(text, key, password)
         else:
             if key is not None:
-                _fail(PRIVATE_KEY_KEY, "no separate key, because a PFX file contains its key; remove it")
+                _fail(PRIVATE_KEY_KEY, "no value, because the PFX file contains the private key")
             chain, private_key = _read_pfx(text, password)
         if chain[0].public_key() != private_key.public_key():
-            _fail(PRIVATE_KEY_KEY, "the private key of the certificate, found the key of a different one")
-        return cls._of(chain, private_key)
+            _fail(PRIVATE_KEY_KEY, "the private key of the certificate, found the key of another certificate")
+        return cls(chain, private_key)
 
-    @classmethod
-    def _of(cls, chain: list[x509.Certificate], key: PrivateKeyTypes) -> Self:
-        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # slow to import
-
-        password = secrets.token_hex(32).encode()
-        return cls(
-            chain=b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in chain),
-            encrypted_key=key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.BestAvailableEncryption(password),
-            ),
-            key_password=password,
-            not_before=chain[0].not_valid_before_utc,
-            not_after=chain[0].not_valid_after_utc,
-        )
+    @property
+    def not_after(self) -> datetime:
+        """The time at which the certificate expires."""
+        return self.chain[0].not_valid_after_utc
 
     def check_validity(self) -> None:
         """Raise SecretError if the certificate is not valid now."""
-        now = datetime.now(UTC)
+        now, problem = datetime.now(UTC), ""
         if now >= self.not_after:
-            _fail(CERTIFICATE_KEY, f"a valid certificate, found one that expired on {self.not_after:%Y-%m-%d}")
-        if now < self.not_before:
-            _fail(CERTIFICATE_KEY, f"a valid certificate, found one that is valid from {self.not_before:%Y-%m-%d}")
+            problem = f"expired on {self.not_after:%Y-%m-%d}"
+        elif now < (not_before := self.chain[0].not_valid_before_utc):
+            problem = f"is valid from {not_before:%Y-%m-%d}"
+        if problem:
+            _fail(CERTIFICATE_KEY, f"a valid certificate, found a certificate that {problem}")
 
     def log_expiry(self, host: str) -> None:
-        """Log a warning if the certificate expires within 30 days.
-
-        A metric filter of the template counts the warnings for an alarm.
-        """
+        """Log a warning if the certificate expires within 30 days. A metric filter counts the warnings for an alarm."""
         now = datetime.now(UTC)
         if now >= self.not_after - EXPIRES_SOON:
             logger.warning(
@@ -103,17 +88,21 @@ class ClientCertificate:
             )
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Return a context that presents the certificate and trusts the platform's certificate authorities.
+        """Return a TLS context that presents the certificate and trusts the platform's certificate authorities.
 
-        OpenSSL reads a certificate and its key from files only. They exist during this call, in a folder that only the
-        owner can read; the key in them is encrypted with a random password that is never written.
+        OpenSSL reads certificates and keys from files only. The files exist during this call, in a folder that only
+        the owner can read. The key is encrypted with a random password that is never written.
         """
+        from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # slow to import
+
+        pem, password = serialization.Encoding.PEM, secrets.token_hex(32).encode()
+        encryption = serialization.BestAvailableEncryption(password)
         context = ssl.create_default_context()
         with tempfile.TemporaryDirectory(prefix="meibo-") as folder:
             chain, key = Path(folder, "certificate.pem"), Path(folder, "key.pem")
-            chain.write_bytes(self.chain)
-            key.write_bytes(self.encrypted_key)
-            context.load_cert_chain(chain, key, self.key_password)
+            chain.write_bytes(b"".join(certificate.public_bytes(pem) for certificate in self.chain))
+            key.write_bytes(self.private_key.private_bytes(pem, serialization.PrivateFormat.PKCS8, encryption))
+            context.load_cert_chain(chain, key, password)
         return context
 
     def adapter(self, connections: int) -> HTTPAdapter:
@@ -127,11 +116,9 @@ class _CertificateAdapter(HTTPAdapter):
         super().__init__(pool_maxsize=connections, max_retries=0)
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """Create the pool of direct connections."""
         super().init_poolmanager(*args, **options, ssl_context=self._context)
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        """Return the pool of connections through a proxy."""
         return super().proxy_manager_for(proxy, **options, ssl_context=self._context)
 
 
@@ -146,9 +133,12 @@ def _read_pfx(text: str, password: str | None) -> tuple[list[x509.Certificate], 
     try:
         key, certificate, others = pkcs12.load_key_and_certificates(data, password.encode() if password else None)
     except (ValueError, UnsupportedAlgorithm):
-        _fail(CERTIFICATE_KEY, f'a PFX file that "{PASSWORD_KEY}" opens; check the password and copy the file again')
+        _fail(
+            CERTIFICATE_KEY,
+            f'a PFX file with the password in "{PASSWORD_KEY}"; correct the password or copy the file again',
+        )
     if key is None or certificate is None:
-        _fail(CERTIFICATE_KEY, "a PFX file with a certificate and its private key")
+        _fail(CERTIFICATE_KEY, "a PFX file that contains a certificate and its private key")
     return [certificate, *others], key
 
 
@@ -160,11 +150,11 @@ def _read_pem(text: str, key: str, password: str | None) -> tuple[list[x509.Cert
     try:
         chain = x509.load_pem_x509_certificates(text.encode())
     except ValueError:
-        _fail(CERTIFICATE_KEY, "a certificate in PEM format, found text that is not one")
+        _fail(CERTIFICATE_KEY, "a certificate in PEM format, found other text")
     try:
         return chain, load_pem_private_key(key.encode(), password.encode() if password else None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        _fail(PRIVATE_KEY_KEY, f'a private key in PEM format, and "{PASSWORD_KEY}" if and only if the key is encrypted')
+        _fail(PRIVATE_KEY_KEY, f'a private key in PEM format, with "{PASSWORD_KEY}" only if the key is encrypted')
 
 
 def _fail(key: str, expected: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """Rate and concurrency limits of requests to a provider.
 
-The rate limiter reads a bucket's state from ``x-ratelimit-remaining`` and ``x-ratelimit-reset`` and delays the next
-request *before* the provider returns 429. Tests replace the clock.
+The rate limiter reads the state of each limit from ``x-ratelimit-remaining`` and ``x-ratelimit-reset``, and delays the
+next request *before* the provider returns 429. A bucket is one of several limits of a provider.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from meibo.errors import ProviderBusyError
 
 # Auth0 refills its buckets every second or every minute
 # (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy/rate-limit-use-cases),
-# so a later reset is caused by a wrong clock or a wrong header. The next response corrects it.
+# so a later reset is caused by a wrong clock or a wrong header.
 MAX_TRUSTED_RESET_SECONDS: Final = 90.0
 MIN_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 32.0
-# Waiting in a function is billed, waiting in the workflow is not. After this time the function fails and the workflow
-# waits.
+# Lambda bills the time that a function waits, Step Functions does not. After this time the function fails, and the
+# workflow waits.
 MAX_RETRY_SECONDS: Final = 300.0
 # Time that an invocation needs after its last request to return its result.
 MIN_REMAINING_SECONDS: Final = 5.0
-# The Date header has a resolution of a second. A larger step back means that either clock was adjusted.
+# The Date header has a resolution of one second. After a larger step back, a clock was adjusted.
 MIN_CLOCK_STEP_SECONDS: Final = 3.0
 
 _RANDOM: Final = SystemRandom()
 
-# Returns the seconds that are left of the invocation.
+# Returns the remaining seconds of the invocation.
 TimeLeft = Callable[[], float]
 
 
 class Clock(Protocol):
-    """A clock with the time in seconds since 1970."""
+    """A clock that returns the seconds since 1970."""
 
     def now(self) -> float: ...
 
@@ -58,9 +58,9 @@ class SystemClock:
 class RateLimiter:
     """Delays requests so that they stay within the limits that the provider's responses report.
 
-    Each client has its own; its threads share it. ``provider`` names the host in messages. ``headroom`` is the number
-    of requests that are left to other clients that share the limit. If it is at least the number of those clients, they
-    do not exceed the limit together.
+    The threads of a client share one rate limiter. ``provider`` names the provider in messages. ``headroom`` is the
+    number of requests of each bucket that are reserved for other clients of the same tenant. If it is at least the
+    number of those clients, the clients together do not exceed the limit.
     """
 
     def __init__(
@@ -84,26 +84,35 @@ class RateLimiter:
         self._offset: float | None = None
 
     def seconds_left(self) -> float | None:
-        """Return the seconds that are left for requests, or None without a limit."""
+        """Return the remaining seconds for requests, or None if the time is unlimited."""
         return None if self.time_left is None else self.time_left() - MIN_REMAINING_SECONDS
 
     def limit(self, bucket: str) -> float | None:
-        """Return the size of a bucket as a response reported it, or None if none did."""
+        """Return the size of a bucket, or None if no response has reported it."""
         return self._limits.get(bucket)
 
     def provider_now(self) -> float:
-        """Return the provider's time, estimated from its Date headers; the estimate is never too late."""
+        """Return the provider's time, estimated from its Date headers, or the local time before the first header."""
         return self._clock.now() + (self._offset or 0.0)
 
     def wait_for_turn(self, bucket: str) -> None:
-        """Sleep until the bucket has room, raising ProviderBusyError if that is after the invocation ends."""
+        """Sleep until a request of the bucket may be sent.
+
+        Raises ProviderBusyError at once if the invocation ends earlier.
+        """
         while True:
             with self._lock:
-                wait = self._next_request_at.get(bucket, 0.0) - self._clock.now()
-            if wait <= 0:
-                self._check_time_left(0.0)
+                wait = max(0.0, self._next_request_at.get(bucket, 0.0) - self._clock.now())
+            left = self.seconds_left()
+            if left is not None and wait >= left:
+                raise ProviderBusyError(
+                    f"{self.provider} is rate-limited for {wait:.0f} s but only {max(left, 0.0):.0f} s remain; the"
+                    " request is sent in a later invocation",
+                    retry_after=wait,
+                )
+            if not wait:
                 return
-            self.pause(wait)
+            self._clock.sleep(wait)
 
     def read_headers(self, bucket: str, headers: Mapping[str, str]) -> None:
         """Read the rate-limit and Date headers of a response."""
@@ -121,16 +130,17 @@ class RateLimiter:
             return
         wait = min(reset - self.provider_now(), MAX_TRUSTED_RESET_SECONDS)
         if wait > 0:
-            # At the reset a request is available again; each missing request adds a second.
+            # At the reset one request is available again. Each further request takes a second.
             self.hold(bucket, wait + headroom - remaining)
 
     def retry_delay(self, headers: Mapping[str, str], attempt: int) -> float:
-        """Return the seconds to wait after a 429 or 5xx, or after a failure without a response (no headers).
+        """Return the seconds to wait before a retry. ``headers`` are empty if there was no response.
 
-        ``Retry-After`` (seconds or a date) has precedence over ``x-ratelimit-reset`` if that is in the future. Without
-        either, the wait grows with each attempt. Jitter keeps clients from retrying at the same time.
+        Uses ``Retry-After`` (seconds or a date) or ``x-ratelimit-reset``, if it is in the future, otherwise an
+        exponential backoff. Jitter prevents clients from retrying at the same time.
         """
-        backoff = self._backoff(attempt)
+        limit = min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
+        backoff = limit * (0.5 + 0.5 * self._jitter())
         retry_after = self._retry_after(headers)
         if retry_after is not None and retry_after > 0:
             return retry_after + backoff / 4
@@ -143,45 +153,20 @@ class RateLimiter:
 
     def hold(self, bucket: str, seconds: float) -> None:
         """Delay every request of a bucket, for example after a 429."""
-        if seconds <= 0:
-            return
         with self._lock:
             self._next_request_at[bucket] = max(self._next_request_at.get(bucket, 0.0), self._clock.now() + seconds)
 
-    def pause(self, seconds: float) -> None:
-        """Sleep, or raise ProviderBusyError at once if the invocation ends earlier."""
-        self._check_time_left(seconds)
-        self._clock.sleep(seconds)
-
-    def _check_time_left(self, wait: float) -> None:
-        left = self.seconds_left()
-        if left is not None and wait >= left:
-            raise ProviderBusyError(
-                f"{self.provider} is rate-limited for {wait:.0f} s but only {max(left, 0.0):.0f} s remain; the"
-                " request is sent in a later invocation",
-                retry_after=wait,
-            )
-
-    def _backoff(self, attempt: int) -> float:
-        limit = min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
-        return limit * (0.5 + 0.5 * self._jitter())
-
     def _retry_after(self, headers: Mapping[str, str]) -> float | None:
         text = headers.get("retry-after", "").strip()
-        if not text:
-            return None
-        seconds = _number(text)
-        if seconds is not None:
-            return seconds
-        moment = _date(text)
-        return None if moment is None else moment - self.provider_now()
+        seconds, moment = _number(text), _date(text)
+        return moment - self.provider_now() if seconds is None and moment is not None else seconds
 
     def _read_date(self, headers: Mapping[str, str]) -> None:
         moment = _date(headers.get("date", ""))
         if moment is None:
             return
-        # The header is rounded down and the response took time to arrive, so no difference exceeds the true offset: the
-        # largest is the best estimate and never makes a request too early.
+        # The header is rounded down and the response takes time to arrive, so no difference exceeds the true offset.
+        # The largest difference is the best estimate.
         offset = moment - self._clock.now()
         with self._lock:
             if self._offset is None or offset > self._offset or offset < self._offset - MIN_CLOCK_STEP_SECONDS:
@@ -191,8 +176,8 @@ class RateLimiter:
 class ConcurrencyLimiter:
     """Limits simultaneous requests, and lowers the limit after each 429.
 
-    If the provider limits simultaneous requests, waiting alone does not help: all of them would be sent again at the
-    same time.
+    If the provider limits simultaneous requests, a wait is not sufficient: after it, the same number of requests would
+    be sent simultaneously.
     """
 
     def __init__(self, limit: int) -> None:
@@ -211,7 +196,7 @@ class ConcurrencyLimiter:
             self._changed.notify_all()
 
     def lower_limit(self) -> None:
-        """Lower the limit to the number of active requests, which no longer includes the rejected request."""
+        """Lower the limit to the number of active requests. The rejected request is no longer active."""
         with self._changed:
             self._limit = max(1, min(self._limit - 1, self._active))
 

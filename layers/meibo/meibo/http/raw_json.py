@@ -1,6 +1,6 @@
-"""Parse lists in JSON responses without a change to the text of their items.
+"""Parse lists in JSON responses, and preserve the text of their items.
 
-Python's parser changes numbers such as 1.10 or 1e999, escapes and repeated keys. Archived rows have the
+Python's parser does not preserve numbers such as 1.10 or 1e999, escapes, or repeated keys. Archived rows contain the
 text as received.
 """
 
@@ -16,7 +16,7 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
 class JsonNumber(NamedTuple):
-    """A number as text, because ids can have more digits than a float."""
+    """The text of a number, because ids can have more digits than a float."""
 
     text: str
 
@@ -30,7 +30,7 @@ _DECODER: Final = json.JSONDecoder(parse_int=JsonNumber, parse_float=JsonNumber,
 
 @dataclass(frozen=True)
 class RawJson:
-    """A JSON value: parsed, with JsonNumber for numbers, and its text as received but on one line."""
+    """A parsed JSON value, with JsonNumber for numbers, and the text of the value as received but on one line."""
 
     value: Any = field(repr=False)
     text: str = field(repr=False)
@@ -39,8 +39,8 @@ class RawJson:
 def parse_list(text: str, key: str | None) -> tuple[list[RawJson], dict[str, Any]]:
     """Return the items of the list under ``key`` of a JSON object, and the other members of the object.
 
-    If ``key`` is None, the document is the list. Raises ValueError if the text is not such a document, has too many
-    levels, or contains the key twice.
+    If ``key`` is None, the document is the list. Raises ValueError for any other document, and for a document that has
+    too many levels or contains the key twice.
     """
     start = _skip_space(text, 0)
     members: dict[str, Any] = {}
@@ -56,18 +56,18 @@ def parse_list(text: str, key: str | None) -> tuple[list[RawJson], dict[str, Any
 
 
 def line_with_id(name: str, identity: str, row: RawJson) -> bytes:
-    """Return the JSON object ``row`` as a line of NDJSON, after a member with the id of another resource."""
+    """Return the JSON object ``row`` as a line of NDJSON whose first member is the id of another resource."""
     rest = f",{row.text[1:]}" if row.value else "}"
     return f'{{"{name}":"{identity}"{rest}\n'.encode()
 
 
 def line_with_list(row: RawJson, name: str, items: Sequence[RawJson]) -> bytes:
-    """Return the JSON object ``row``, which is not empty, as a line of NDJSON with a list as its last member."""
+    """Return the JSON object ``row``, which is not empty, as a line of NDJSON whose last member is a list."""
     return f'{row.text[:-1]},"{name}":[{",".join(item.text for item in items)}]}}\n'.encode()
 
 
 def _parse_object(text: str, start: int, key: str, members: dict[str, Any]) -> tuple[list[RawJson], int]:
-    """Parse an object, add the members other than ``key`` to ``members``, and return the items and the end."""
+    """Return the items of the list under ``key`` and the object's end. Adds the other members to ``members``."""
     items: list[RawJson] | None = None
     position = _expect(text, start, "{") - 1
     while text[position] in "{,":
@@ -103,7 +103,7 @@ def _parse_array(text: str, start: int) -> tuple[list[RawJson], int]:
 
 
 def _one_line(text: str) -> str:
-    # A line break inside a string is always escaped, so these are between tokens.
+    # Line breaks in strings are escaped, so these line breaks are between tokens.
     return text.replace("\r", " ").replace("\n", " ") if "\n" in text or "\r" in text else text
 
 
@@ -113,7 +113,7 @@ def _skip_space(text: str, position: int) -> int:
 
 
 def _expect(text: str, position: int, character: str) -> int:
-    """Return the position after the expected character, raising ValueError if the text has another character."""
+    """Return the position after the expected character, raising ValueError if there is another character."""
     if text[position] != character:
         raise ValueError(f"expected {character}")
     return position + 1

@@ -1,4 +1,4 @@
-"""The registry of providers. No other module lists them."""
+"""The registry of providers. No other module contains a list of providers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meibo.errors import EventError
 from meibo.providers.base import Provider
 from meibo.providers.datasets import Dataset
 
-# The class of each provider, imported on first use: a function that archives one export imports one provider.
+# The class of each provider. It is imported on first use, so that a function imports only the providers that it uses.
 PROVIDERS: Final[dict[str, str | Provider]] = {
     "auth0": "meibo.providers.auth0.provider:Auth0Provider",
     "cybozu": "meibo.providers.cybozu.provider:CybozuProvider",
@@ -18,7 +18,7 @@ PROVIDERS: Final[dict[str, str | Provider]] = {
 
 
 def provider(name: str) -> Provider:
-    """Return the provider of that name, raising EventError if it is not registered."""
+    """Return a provider by its name, raising EventError if it is not registered."""
     registered = PROVIDERS.get(name)
     if registered is None:
         raise EventError(f"provider: expected {' or '.join(map(repr, PROVIDERS))}, got {name[:40]!r}")
@@ -29,7 +29,7 @@ def provider(name: str) -> Provider:
 
 
 def clear_clients() -> None:
-    """Drop all cached clients, for tests and the local system, in which credentials change."""
+    """Remove the cached clients. Tests and the local system call this function, because their credentials change."""
     for registered in PROVIDERS.values():
         if isinstance(registered, Provider):
             registered.clear_clients()
@@ -41,7 +41,7 @@ def all_providers() -> list[Provider]:
 
 
 def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
-    """Return a dataset for reading an archive; a default if this version does not know the provider or the dataset."""
+    """Return a dataset of an archive, or default properties if this version does not know the dataset."""
     try:
         return provider(provider_name).dataset(dataset_name)
     except EventError:
@@ -49,7 +49,7 @@ def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
 
 
 def column_names(name: str, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
-    """Return the columns with another name in the file of an export of a provider; see ``Provider.column_names``."""
+    """Return the column names of an export of a provider, as described for ``Provider.column_names``."""
     return provider(name).column_names(dataset, format, request) if name in PROVIDERS else {}
 
 

@@ -1,9 +1,8 @@
-"""The boundary between Meibo and the providers it exports from.
+"""The interface that each provider implements.
 
-A provider declares its datasets and its part of the configuration, resolves a configured entry into export requests,
-creates and checks export jobs, and opens the source of an export's bytes. Code outside ``meibo.providers`` uses these
-types and names no provider, except for membership changes and the imports of a restore, which are specific to a
-provider.
+A provider declares its datasets and its part of the configuration, resolves an entry of the configuration
+to export requests, creates and checks export jobs, and opens the source of an export. Code outside ``meibo.providers``
+depends on these types and not on a provider, except for membership changes and the imports of a restore.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from meibo.errors import EventError
 from meibo.http.ratelimit import Clock, TimeLeft
-from meibo.http.transport import new_session
+from meibo.http.session import new_session
 from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS, Dataset, ExportFormat
 from meibo.secrets import read_secret
 
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 class ExportRequest:
     """The parameters of one export for its provider.
 
-    ``endpoint`` is the host or base URL of the source, ``secret`` the name of its secret. ``request`` selects the data
-    and is recorded in the manifest. ``options`` configure the access to the provider and are not recorded.
-    A job that is not finished after ``job_deadline_seconds`` is replaced.
+    ``endpoint`` is the host or the base URL of the source. ``secret`` is the name of its secret. ``request`` selects
+    the data and is recorded in the manifest. ``options`` configure the access to the provider and are not recorded. A
+    job that is not finished after ``job_deadline_seconds`` is replaced.
     """
 
     dataset: str
@@ -47,7 +46,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class JobState:
-    """The state of an export job; ``reason`` is the provider's term for the reason that a job is gone."""
+    """The state of an export job. ``reason`` is the provider's term for the state of a job that is gone."""
 
     status: Literal["pending", "completed", "gone"]
     reason: str | None = None
@@ -55,10 +54,10 @@ class JobState:
 
 @dataclass(frozen=True)
 class ProviderContext:
-    """The invocation's context for the clients of a provider.
+    """The properties of an invocation for the clients of a provider.
 
-    ``time_left`` returns the seconds that are left. ``headroom`` is the number of requests of each rate limit that are
-    left to other invocations that run at the same time.
+    ``time_left`` returns the remaining seconds. ``headroom`` is the number of requests of each rate limit that are
+    reserved for other invocations that run at the same time.
     """
 
     time_left: TimeLeft
@@ -72,19 +71,19 @@ class ProviderContext:
 class ExportSource(ABC):
     """The source of one export's bytes.
 
-    ``gzip`` is true if the archived file is gzip data, ``header`` if a CSV file begins with a header row.
+    ``gzip`` is true if the archived file is compressed with gzip. ``header`` is true if a CSV file has a header row.
     """
 
     gzip: bool
     header: bool = False
 
     def notes(self) -> Mapping[str, Any]:
-        """Return counts and ids of the reading for the manifest; called after the last byte was read."""
+        """Return counts and ids for the manifest. This method is called after the last byte was read."""
         return {}
 
 
 class JobFile(ExportSource):
-    """The file of a finished job, behind a location that is valid for a short time; archived as delivered."""
+    """The file of a finished job, which has a short-lived location and is archived as delivered."""
 
     @abstractmethod
     def fetch_location(self) -> str:
@@ -96,15 +95,15 @@ class ByteStream(ExportSource):
 
     @abstractmethod
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes; Meibo compresses them if ``gzip`` is true."""
+        """Yield the uncompressed bytes. Meibo compresses them if ``gzip`` is true."""
 
 
 @dataclass(frozen=True)
 class PageResult:
-    """The result of one request: rows as lines of NDJSON, and the position after them as a JSON object.
+    """Rows as lines of NDJSON, and the position after them as a JSON object.
 
-    ``finished`` is the id of an organization or a role that was read completely, ``skipped`` the id of one that was
-    deleted in the meantime.
+    ``finished`` is the id of an organization or role that was read completely. ``skipped`` is the id of an organization
+    or role that was deleted before it was read.
     """
 
     lines: tuple[bytes, ...] = field(repr=False)
@@ -114,19 +113,19 @@ class PageResult:
 
 
 class Pages(ABC):
-    """Rows that are read request by request, over several invocations if the provider's rate limits require it.
+    """Rows that are read page by page, in several invocations if the rate limits of the provider require it.
 
-    ``unit`` is the plural of what is finished or skipped in a PageResult.
+    ``unit`` is the plural noun for ``finished`` and ``skipped`` in a PageResult.
     """
 
     unit: ClassVar[str] = "organizations"
 
     @abstractmethod
     def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
-        """Yield the result of each request, from a position (None: the beginning) to the last row of the dataset."""
+        """Yield the results after a position, or all results if the position is None."""
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002  # a default for subclasses
-        """Return notes for the manifest about the reading that ended at this position."""
+        """Return notes for the manifest about a reading that ended at this position."""
         return {}
 
 
@@ -134,10 +133,10 @@ class Pages(ABC):
 class SourceSetup:
     """The questions of ``meibo init`` about a source of a provider.
 
-    ``endpoint`` is the key of the endpoint in the configuration and ``endpoint_example`` an example of its value.
-    ``choices`` are the names of what a source can archive, and ``default`` those that are proposed. ``normalize``
-    returns the value of an endpoint as the configuration requires it, ``entry`` the entry of ``exports`` for a choice
-    and the normalized endpoint.
+    ``endpoint`` is the key of the endpoint in the configuration, and ``endpoint_example`` is an example of its value.
+    ``choices`` are the datasets that the user can select, and ``default`` are the datasets that are selected by
+    default. ``normalize`` returns an endpoint in the format of the configuration. ``entry`` returns the entry of
+    ``exports`` for a dataset and a normalized endpoint.
     """
 
     endpoint: str
@@ -149,19 +148,19 @@ class SourceSetup:
 
 
 class Provider(ABC):
-    """One provider. It has no state except its cached clients."""
+    """A provider. It has no state except its cached clients."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     datasets: ClassVar[tuple[Dataset, ...]]
-    # The keys that the secret of a source can have, and the combinations of keys of which one is required.
+    # The possible keys in the secret of a source, and the alternative combinations of required keys.
     credential_keys: ClassVar[tuple[str, ...]]
     required_credentials: ClassVar[tuple[tuple[str, ...], ...]]
-    # What `meibo init` asks for a source; None if it does not offer the provider.
+    # None if `meibo init` does not support the provider.
     setup: ClassVar[SourceSetup | None] = None
 
     def dataset(self, name: str) -> Dataset:
-        """Return the dataset of that name, raising EventError if the provider has none."""
+        """Return a dataset by its name, raising EventError if it does not exist."""
         for dataset in self.datasets:
             if dataset.name == name:
                 return dataset
@@ -179,32 +178,32 @@ class Provider(ABC):
         return dataset
 
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002, ARG002  # the term of the configuration; a default for subclasses
-        """Return the columns with another name in the file of an export, by the name of the field.
+        """Return the column names in the file of an export by the names of the fields.
 
-        ``request`` is the request in the export's manifest.
+        A field without an entry has the same name in the file. ``request`` is the request in the export's manifest.
         """
         return {}
 
     def clear_clients(self) -> None:  # noqa: B027  # a default for subclasses
-        """Drop the cached clients, if the provider caches any."""
+        """Remove the cached clients, if the provider caches clients."""
 
     @abstractmethod
     def source_model(self) -> type[SourceModel]:
-        """Return the pydantic model of a source, imported on first use to keep cold starts short."""
+        """Return the pydantic model of a source. Import it in this method, because the import of pydantic is slow."""
 
     def source_settings(self, source: Any) -> dict[str, Any]:
-        """Return the fields of an export request that depend on the source alone; a repair applies today's values."""
+        """Return the fields of an export request that depend on the source only. A repair uses their current values."""
         return {"endpoint": source.endpoint, "secret": source.secret}
 
     @abstractmethod
     def resolve(self, source: Any, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
         """Return the export requests of one configured export of a source.
 
-        Raises a MeiboError if the export cannot be resolved; the other exports are not affected.
+        Raises a MeiboError if the export cannot be resolved. This error does not affect the other exports.
         """
 
     def checks(self, source: Any, context: ProviderContext) -> Iterable[Check]:  # noqa: ARG002  # a default for subclasses
-        """Return the checks of a source before a run, in the order in which they are run."""
+        """Return the checks of a source before a run, in the order of their execution."""
         return ()
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:  # noqa: ARG002  # a default for subclasses
@@ -212,9 +211,9 @@ class Provider(ABC):
         raise EventError(f"{self.title} has no export job for the dataset {export.dataset[:40]!r}")
 
     def check_job(self, export: ExportRequest, job_id: str, context: ProviderContext) -> JobState:  # noqa: ARG002  # a default for subclasses
-        """Return the state of a job, never its location."""
+        """Return the state of a job, without its location."""
         raise EventError(f"{self.title} has no export job for the dataset {export.dataset[:40]!r}")
 
     @abstractmethod
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
-        """Return the source of an export's bytes; ``job_id`` is None if the dataset has no job."""
+        """Return the source of an export. ``job_id`` is None if the dataset has no job."""

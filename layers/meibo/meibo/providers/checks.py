@@ -1,6 +1,7 @@
 """Checks of a source before a run: credentials, connection, permissions, ids, and the expected duration.
 
-``Provider.checks`` returns the checks of a source; ``meibo check`` runs them. A check only reads from the provider.
+``Provider.checks`` returns the checks of a source, and ``meibo check`` runs them. Checks do not change data at the
+provider.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from meibo.formatting import format_count, format_duration
 
 T = TypeVar("T")
 
-# Names of checks that all providers have.
+# Names of the checks that all providers share.
 CREDENTIALS: Final = "credentials"
 CONNECTION: Final = "DNS and TLS"
 EXPECTED_RUN: Final = "expected run"
@@ -25,8 +26,8 @@ EXPECTED_RUN: Final = "expected run"
 class CheckResult:
     """The result of a successful check.
 
-    With ``warning`` a run would succeed, but ``detail`` states what to change. ``requests`` and ``seconds`` are the
-    number of requests that a run sends to the source, and their duration.
+    If ``warning`` is true, a run would succeed, but ``detail`` recommends a change. ``requests`` is the number of
+    requests that a run sends to the source, and ``seconds`` is their duration.
     """
 
     detail: str = ""
@@ -39,7 +40,8 @@ class CheckResult:
 class Check:
     """A check of a source.
 
-    ``run`` raises a MeiboError whose message states what to change. It is not called if a check in ``requires`` failed.
+    If the check fails, ``run`` raises a MeiboError whose message describes the correction. ``run`` is not called if a
+    check in ``requires`` failed.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Check:
 
 @dataclass
 class Latency:
-    """The duration of the requests of the checks, from which the duration of a run is estimated."""
+    """The durations of the requests of the checks, which are used to estimate the duration of a run."""
 
     _seconds: list[float] = field(default_factory=list)
 
@@ -63,7 +65,10 @@ class Latency:
 
     @property
     def seconds(self) -> float:
-        """The median duration, which excludes the few requests that waited for a rate limit."""
+        """The median duration in seconds, or 0 if no request was sent.
+
+        A few waits for rate limits do not affect the median.
+        """
         return median(self._seconds) if self._seconds else 0.0
 
 
@@ -75,5 +80,5 @@ def expected_run(requests: int, seconds: float, remark: str = "", *, at_least: b
 
 
 def round_duration(seconds: float) -> int:
-    """Return a duration of at least a second, rounded up to minutes from two minutes."""
+    """Return a duration in seconds, rounded up to seconds or, from two minutes, to minutes."""
     return max(1, -int(-seconds // 1)) if seconds < 120 else -int(-seconds // 60) * 60

@@ -1,4 +1,4 @@
-"""Base models of a source and its exports in the configuration. Each provider extends them."""
+"""Base models of a source and its exports in the configuration. Each provider extends these models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _is_date(value: str) -> str:
     try:
         date.fromisoformat(value)
     except ValueError:
-        raise ValueError("expected a calendar date such as 2026-11-21; correct month and day") from None
+        raise ValueError("expected a calendar date such as 2026-11-21; correct the month or the day") from None
     return value
 
 
@@ -68,7 +68,7 @@ class ExportModel(StrictModel):
 
 
 class SourceModel(StrictModel):
-    """One source: a tenant or a domain. A provider adds its endpoint and the type of its exports."""
+    """One source: a tenant or a domain. The model of a provider adds the endpoint and the type of the exports."""
 
     provider: str
     name: Name

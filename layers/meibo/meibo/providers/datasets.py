@@ -1,4 +1,4 @@
-"""The description of a dataset, and the defaults of exports."""
+"""The properties of datasets, and the defaults of exports."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 ExportFormat = Literal["ndjson", "csv"]
-# Auth0 deletes a job 24 hours after its creation, so the deadline of a job must be shorter than a day.
+# Auth0 deletes a job 24 hours after its creation, so the deadline must be shorter than a day.
 DEFAULT_JOB_DEADLINE_SECONDS = 21_600
 DEFAULT_SUSPECT_SHARE = 0.5
 
-# job: the provider creates a file asynchronously. pages: read page by page, over several invocations if needed.
-# stream: read as a stream of bytes within an invocation.
+# job: the provider creates a file asynchronously. pages: rows are read page by page, in one or more invocations.
+# stream: a stream of bytes is read in one invocation.
 Reading = Literal["job", "pages", "stream"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One dataset of a provider, as Meibo uses it.
+    """One dataset of a provider.
 
-    An export without rows is suspect unless the dataset ``may_be_empty``. ``row_noun`` names rows in messages. ``keys``
-    are alternatives for the columns that identify a row; the first alternative whose columns exist in a file counts.
-    ``csv_columns`` are the columns of a CSV file that has no header row; ``csv_ragged`` states that its records
-    differ in length, ``csv_apostrophe`` that strings in a CSV file begin with an apostrophe. ``blank_is_null`` states
-    that an empty string means the same as null. In a dataset about users, ``user_ids`` are the columns with the ids of
-    the user of a row, and ``user_names`` other columns by which users are searched. ``table`` maps the columns of the
-    SQL table to their Athena types; None means no table.
+    An export without rows is suspect unless ``may_be_empty`` is true. ``row_noun`` names the rows in messages. ``keys``
+    are alternatives for the columns that identify a row: the first alternative whose columns exist in a file is used.
+    ``csv_columns`` are the columns of a CSV file without a header row. ``csv_ragged`` is true if its records differ in
+    length, ``csv_apostrophe`` if strings in a CSV file begin with an apostrophe, ``blank_is_null`` if an empty string
+    has the same meaning as null. ``user_ids`` are the columns that contain ids of a user, and ``user_names`` are other
+    columns in which users are searched. ``table`` maps the columns of the SQL table to their Athena types, or is None
+    if there is no table.
     """
 
     name: str
@@ -42,3 +42,8 @@ class Dataset:
     user_ids: tuple[str, ...] = ()
     user_names: tuple[str, ...] = ()
     table: Mapping[str, str] | None = None
+
+
+def string_columns(*names: str) -> dict[str, str]:
+    """Return columns of a table with the Athena type ``string``."""
+    return dict.fromkeys(names, "string")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meibo.errors import RequestRefusedError
 from meibo.http.raw_json import RawJson
-from meibo.providers.auth0.organizations import CursorWatch, Page
+from meibo.providers.auth0.pagination import CursorWatch, Page
 
 ROWS = [RawJson({"id": "org_1"}, '{"id":"org_1"}')]
 

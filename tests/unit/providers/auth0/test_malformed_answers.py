@@ -22,11 +22,11 @@ from meibo.providers.auth0.membership import (
     add_members,
     create_invitation,
     list_invitations,
-    role_ids,
     user_exists,
     users_by_email,
 )
 from meibo.providers.auth0.organizations import OrganizationApi
+from meibo.providers.auth0.roles import RoleApi
 from meibo_cli.restore.auth0_imports import create_users_import, import_faults, import_summary
 from tests.support.clock import FakeClock
 from tests.support.json_values import CANARY, JSON, WRONG_VALUES, altered, places, replaced
@@ -126,7 +126,7 @@ READINGS = {
         "GET",
         "/api/v2/roles",
         {"roles": [{"id": "rol_1", "name": "a"}], "start": 0, "limit": 100, "total": 1},
-        role_ids,
+        lambda client: RoleApi(client).roles(),
     ),
     "new members": Reading(
         "POST", f"{OF_ORGANIZATION}/members", None, lambda client: add_members(client, ORGANIZATION, ["auth0|1"])

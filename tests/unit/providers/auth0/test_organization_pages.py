@@ -19,8 +19,8 @@ from meibo.errors import (
 )
 from meibo.http.raw_json import parse_list
 from meibo.providers import provider
-from meibo.providers.auth0.organization_pages import ReadPosition
-from meibo.providers.auth0.organizations import Page
+from meibo.providers.auth0.organizations import ReadPosition
+from meibo.providers.auth0.pagination import Page
 from meibo.providers.base import ExportRequest, PageResult, ProviderContext
 from tests.support.memory_tenant import ORGANIZATION_PAGES, MemoryTenant, organization_id, raw_json
 

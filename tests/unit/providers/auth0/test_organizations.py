@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from meibo.errors import ProviderBusyError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo.providers.auth0.organizations import OrganizationApi, Page
+from meibo.providers.auth0.organizations import OrganizationApi
+from meibo.providers.auth0.pagination import Page
 from tests.support.clock import FakeClock
 from tests.support.transport import Reply, Seen, Transport
 from tests.unit.providers.auth0.conftest import TOKEN, MakeClient

@@ -159,7 +159,7 @@ def test_malformed_id_is_not_in_the_message(cybozu: Transport, client: CybozuCli
     report = PagingReport()
 
     with pytest.raises(
-        WrongFormatError, match=r"expected ids in /v1/organizations\.json, found other text in place of an id"
+        WrongFormatError, match=r"expected an id in each row of /v1/organizations\.json, found other text"
     ) as caught:
         read(client, report=report)
 

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import meibo
 from meibo.errors import ConfigurationError
-from meibo.http.proxy import proxy_failure, proxy_for
+from meibo.http.failures import proxy_failure
+from meibo.http.proxy import proxy_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

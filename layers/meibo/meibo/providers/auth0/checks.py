@@ -1,34 +1,36 @@
-"""Checks of a tenant before a run: the token, each OAuth scope, the configured ids, and the duration of a run.
+"""Checks of a tenant before a run: the token, each OAuth scope, the configured ids, and the expected duration.
 
-Each OAuth scope is tested with a request that needs it and returns at most one row. Nothing is created: a job would
-be an export.
+Each OAuth scope is checked with a request that requires it and returns at most one row. No job is created, because a
+job exports users.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
 from meibo.formatting import format_count
-from meibo.http.transport import Parameters, check_connection, is_id, segment
+from meibo.http.session import check_connection
+from meibo.http.transport import Parameters, is_id, segment
 from meibo.providers.auth0.client import Auth0Client, clients
-from meibo.providers.auth0.configuration import Auth0RoleMembersExport, Auth0RolesExport, Auth0UsersExport
+from meibo.providers.auth0.configuration import Auth0UsersExport
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo.providers.auth0.organizations import (
     ENABLED_CONNECTIONS_SCOPE,
     FIELDS_WITH_ROLES,
-    MAX_PAGE_SIZE,
     MEMBERS_SCOPE,
     ORGANIZATIONS_SCOPE,
     ROLES_SCOPE,
     OrganizationApi,
 )
-from meibo.providers.auth0.role_pages import ROLE_MEMBERS_SCOPE, TENANT_ROLES_SCOPE
+from meibo.providers.auth0.pagination import MAX_PAGE_SIZE
+from meibo.providers.auth0.roles import ROLE_MEMBERS_SCOPE, TENANT_ROLES_SCOPE
 from meibo.providers.base import ProviderContext
 from meibo.providers.checks import CONNECTION, CREDENTIALS, EXPECTED_RUN, Check, CheckResult, Latency, expected_run
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from meibo.providers.auth0.configuration import Auth0Source
 
 TOKEN: Final = "access token"  # noqa: S105  # the name of a check
-# Only the check of configured connection ids needs this OAuth scope.
+# Only the check of configured connection ids requires this OAuth scope.
 CONNECTIONS_SCOPE: Final = "read:connections"
 REQUIRED_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
     "users": (USERS_SCOPE,),
@@ -50,7 +52,7 @@ OPTIONAL_SCOPES: Final[Mapping[str, str]] = {"members": ROLES_SCOPE}
 
 @dataclass(frozen=True)
 class _ScopeRequest:
-    """A request that needs an OAuth scope. ``noun`` is the noun of the total in the response, if it has one."""
+    """A request that requires an OAuth scope. ``noun`` names the rows that the response counts, if it has a total."""
 
     path: str
     bucket: str
@@ -59,7 +61,7 @@ class _ScopeRequest:
 
 
 _WITH_TOTAL: Final = (("per_page", "1"), ("include_totals", "true"))
-# In the order of the checks: the list of organizations returns the organization that the following requests need.
+# In the order of the checks: the list of organizations contains the organization of the following requests.
 _REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
     USERS_SCOPE: _ScopeRequest(
         "users", "users", (*_WITH_TOTAL, ("fields", "user_id"), ("include_fields", "true")), "user"
@@ -76,17 +78,17 @@ _REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
     ),
     TENANT_ROLES_SCOPE: _ScopeRequest("roles", "roles", _WITH_TOTAL, "role"),
 }
-# Auth0 checks the OAuth scope before it looks up the organization, so an unknown id is sufficient for an empty tenant.
+# For a tenant without organizations. Auth0 checks the OAuth scope before the organization, so this id is sufficient.
 UNKNOWN_ORGANIZATION: Final = "org_0000000000000000"
-# The header x-ratelimit-limit is the burst of a limit. Each documented limit allows at least ten times its burst per
-# minute: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
+# The header x-ratelimit-limit contains the burst limit. Each documented limit allows at least ten times its burst limit
+# per minute: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
 BURSTS_PER_MINUTE: Final = 10
-# The creation of a users export job, its status and its location.
+# The requests to create a users export job, to check it, and to fetch its location.
 REQUESTS_PER_JOB: Final = 3
 
 
 class TenantChecks:
-    """The checks of a tenant. They share the client and the counts that the requests return."""
+    """The checks of a tenant. They share the client and the counts in the responses."""
 
     def __init__(self, source: Auth0Source, context: ProviderContext) -> None:
         self._source = source
@@ -102,7 +104,7 @@ class TenantChecks:
         yield Check(TOKEN, self._token, (CREDENTIALS, CONNECTION))
         datasets = self._datasets_by_scope()
         for scope, names in datasets.items():
-            # A response that rejects the request with roles does not state which of both OAuth scopes is missing.
+            # The response to a request with roles does not show which of the two OAuth scopes is missing.
             requires = MEMBERS_SCOPE if scope == ROLES_SCOPE else TOKEN
             yield Check(scope, partial(self._scope, scope, names), (requires,))
         users = [export for export in self._source.exports if isinstance(export, Auth0UsersExport)]
@@ -159,19 +161,19 @@ class TenantChecks:
         except ScopeMissingError as error:
             if scope in OPTIONAL_SCOPES.values():
                 return CheckResult(
-                    detail=f"OAuth scope that is missing: {subject} will not contain roles; grant it to include them",
+                    detail=f"OAuth scope is missing, so {subject} will not contain roles; grant it to include them",
                     warning=True,
                 )
             if len(error.scopes) == 1:
                 raise
-            # The response names all OAuth scopes of the endpoint, but this request needs only one of them.
+            # The response contains all OAuth scopes of the endpoint, but this request requires only one of them.
             raise ScopeMissingError(
                 f"{self._client.name} requires the OAuth scope {scope} for {subject}; grant it to the application for"
                 " the Management API",
                 scopes=(scope,),
             ) from error
         except RequestRefusedError as error:
-            # The OAuth scope is checked before the organization is looked up, so the tenant has no organization.
+            # Auth0 checks the OAuth scope first, so the scope is granted, and only the organization does not exist.
             if not error.is_missing or path == request.path:
                 raise
         total = _total(document)
@@ -201,40 +203,38 @@ class TenantChecks:
         fields = (("fields", "id"), ("include_fields", "true"))
         path = f"connections/{segment(connection_id)}"
         try:
-            self._read(path, fields, scope=CONNECTIONS_SCOPE, bucket="connections", subject=subject)
+            with self._existing(f"connection {connection_id}", "connection_id"):
+                self._read(path, fields, scope=CONNECTIONS_SCOPE, bucket="connections", subject=subject)
         except ScopeMissingError:
             return CheckResult(
                 detail=f"not checked, because the application does not have the OAuth scope {CONNECTIONS_SCOPE}; grant"
                 " it for the check, or verify the id in the Auth0 dashboard",
                 warning=True,
             )
-        except RequestRefusedError as error:
-            if not error.is_missing:
-                raise
-            raise RequestRefusedError(
-                f"{self._client.name} has no connection {connection_id}; correct connection_id in the configuration",
-                status=error.status,
-                code=error.code,
-            ) from error
         return CheckResult(detail="exists")
 
     def _organization(self, organization_id: str) -> CheckResult:
         api = OrganizationApi(self._client)
-        try:
+        with self._existing(f"organization {organization_id}", "organization_id"):
             connections = self._latency.measure(lambda: api.connection_ids(organization_id))
+        return CheckResult(detail=f"exists, with {format_count(len(connections), 'enabled connection')}")
+
+    @contextmanager
+    def _existing(self, resource: str, key: str) -> Iterator[None]:
+        """Replace the error of a resource that does not exist. ``key`` is the key of its id in the configuration."""
+        try:
+            yield
         except RequestRefusedError as error:
             if not error.is_missing:
                 raise
             raise RequestRefusedError(
-                f"{self._client.name} has no organization {organization_id}; correct organization_id in the"
-                " configuration",
+                f"{self._client.name} has no {resource}; correct {key} in the configuration",
                 status=error.status,
                 code=error.code,
             ) from error
-        return CheckResult(detail=f"exists, with {format_count(len(connections), 'enabled connection')}")
 
     def _expected_run(self) -> CheckResult:
-        """Return the expected requests of a run, and their duration at the rate limits of the tenant."""
+        """Return the expected number of requests of a run, and their duration at the rate limits of the tenant."""
         pages = self._organizations // MAX_PAGE_SIZE + 1
         jobs, buckets = 0, Counter[str]()
         for export in self._source.exports:
@@ -242,7 +242,7 @@ class TenantChecks:
                 jobs += 1
                 buckets["jobs"] += REQUESTS_PER_JOB
                 buckets["enabled_connections"] += export.organization_id is not None
-            elif isinstance(export, (Auth0RolesExport, Auth0RoleMembersExport)):
+            elif export.dataset in {"roles", "role_members"}:
                 buckets["roles"] += self._roles // MAX_PAGE_SIZE + 1 + self._roles
             else:
                 buckets["organizations"] += pages
@@ -253,7 +253,7 @@ class TenantChecks:
         remark = f" at the tenant's rate limits (requests per minute: {', '.join(known)})" if known else ""
         if jobs:
             remark += f", and the time in which Auth0 creates {format_count(jobs, 'file')} of users"
-        # Organizations with more than 100 members need several requests.
+        # Organizations with more than 100 members require several requests.
         return expected_run(sum(buckets.values()), seconds, remark, at_least=buckets["members"] > 0)
 
     def _seconds_per_request(self, bucket: str) -> float:

@@ -1,4 +1,4 @@
-"""Requests to the Management API of one tenant; an unsuccessful response raises a Meibo error.
+"""Requests to the Management API of a tenant. An unsuccessful response raises a Meibo error.
 
 https://auth0.com/docs/api/management/v2
 """
@@ -9,14 +9,13 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import requests
 
-from meibo import __version__
 from meibo.errors import ConfigurationError, CredentialsRefusedError, ScopeMissingError, WrongFormatError
-from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, SystemClock, TimeLeft
+from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, TimeLeft
 from meibo.http.raw_json import RawJson, parse_list
 from meibo.http.transport import BUSY_STATUSES, HttpTransport, Multipart, Parameters, ProviderRequest, ProviderResponse
 from meibo.providers.auth0.credentials import Auth0Credentials, TokenSource
@@ -25,18 +24,34 @@ from meibo.providers.base import ProviderContext
 
 # Auth0 documents 1 MB for requests. Responses (100 organizations with branding and metadata) may be larger.
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
-# A client has a connection and up to 2 MiB of certificates. More clients than this are not in use at the same time.
+# A client has a connection and up to 2 MiB of certificates. Meibo does not use more clients than this simultaneously.
 MAX_CLIENTS: Final = 32
 
 
-class Auth0Client:
-    """The Management API of one tenant.
+@dataclass(frozen=True)
+class ApiList:
+    """A list of the API: the key of its rows in the response, and the other parameters of ``Auth0Client.request``.
 
-    ``domain`` is the tenant's own host name, with a port for a local simulator. ``read_credentials`` is called before
-    the first request, and again if a later request is rejected, because the secret may have been rotated or an OAuth
-    scope granted in the meantime. ``time_left`` returns the remaining seconds of the invocation. ``headroom`` is the
-    number of requests of each rate limit that this client leaves to other clients; it must be at least their number.
-    ``audience`` is the identifier of the Management API if ``domain`` is a custom domain.
+    ``key`` is None if the response is an array.
+    """
+
+    path: str
+    key: str | None
+    subject: str
+    scope: str
+    bucket: str
+    params: Parameters = ()
+
+
+class Auth0Client:
+    """The Management API of a tenant.
+
+    ``domain`` is the host name of the tenant or its custom domain, with a port for a local simulator.
+    ``read_credentials`` is called before the first request. It is called again if a later request is rejected, because
+    the secret may have been rotated or an OAuth scope may have been granted in the meantime. ``time_left`` returns the
+    remaining seconds of the invocation. ``headroom`` is the number of requests of each rate limit that are reserved for
+    other clients. It must be at least the number of the other clients. ``audience`` is the identifier of the Management
+    API if ``domain`` is a custom domain.
     """
 
     def __init__(
@@ -57,13 +72,12 @@ class Auth0Client:
         self.domain = domain.lower()
         self.name = f"Auth0 ({self.domain})"
         self._audience = audience or f"https://{self.domain}/api/v2/"
-        self._clock = clock or SystemClock()
         self._transport = HttpTransport(
             self.name,
+            f"https://{self.domain}",
             session=session,
-            clock=self._clock,
+            clock=clock,
             time_left=time_left,
-            user_agent=f"meibo/{__version__}",
             busy=lambda status: status in BUSY_STATUSES or status >= 500,
             headroom=headroom,
         )
@@ -72,7 +86,7 @@ class Auth0Client:
         self._token: TokenSource | None = None
 
     def close(self) -> None:
-        """Close the idle connection of the client. A request that is in progress is completed."""
+        """Close the idle connection of the client. A request in progress is not interrupted."""
         self._transport.close()
 
     def authenticate(self) -> None:
@@ -95,10 +109,10 @@ class Auth0Client:
     ) -> Any:
         """Send a request and return the parsed response, or None if it is empty.
 
-        ``path`` follows /api/v2/, with ids quoted. ``subject`` names the resource in messages ("the job job_…"),
-        ``scope`` is the OAuth scope that the token needs, ``bucket`` names the rate limit that the request counts
-        against. With ``repeatable`` False a request with an unknown outcome (5xx, reset) is not retried. Other requests
-        are retried for ``max_retry_seconds``, then ProviderBusyError is raised.
+        ``path`` follows /api/v2/ and contains quoted ids. ``subject`` names the resource in messages ("the job job_…").
+        ``scope`` is the OAuth scope that the request requires. ``bucket`` names the rate limit that the request counts
+        against. If ``repeatable`` is False, a request with an unknown outcome (5xx, reset) is not retried. Other
+        requests are retried for ``max_retry_seconds``, then ProviderBusyError is raised.
         """
         request = self._new_request(
             method,
@@ -122,33 +136,32 @@ class Auth0Client:
             " JSON; check the domain"
         )
 
-    def request_list(
-        self, path: str, key: str | None, *, subject: str, scope: str, bucket: str, params: Parameters = ()
-    ) -> tuple[list[RawJson], dict[str, Any]]:
+    def request_list(self, source: ApiList, *params: tuple[str, str]) -> tuple[list[RawJson], dict[str, Any]]:
         """Return the objects in a list of the API, and the other members of the response.
 
-        The response is an object with the list under ``key``, or an array: always if ``key`` is None, otherwise if the
-        endpoint ignores the parameters of its pages. Raises WrongFormatError for any other response.
+        ``params`` follow the parameters of the list. Endpoints that ignore the parameters of pages return an array
+        instead of an object with the list. Raises WrongFormatError for any other response.
         """
-        response = self._send(self._new_request("GET", path, bucket, params=params), subject, scope)
+        request = self._new_request("GET", source.path, source.bucket, params=(*source.params, *params))
+        response = self._send(request, source.subject, source.scope)
         try:
             text = response.text()
-            rows, members = parse_list(text, None if text.lstrip().startswith("[") else key)
+            rows, members = parse_list(text, None if text.lstrip().startswith("[") else source.key)
         except ValueError:
             found = "another document"
         else:
             found = next((type(row.value).__name__ for row in rows if not isinstance(row.value, dict)), "")
             if not found:
                 return rows, members
-        raise WrongFormatError(f"{self.name}: expected {subject} as a list of objects, found {found}; check the domain")
-
-    def _new_request(self, method: str, path: str, bucket: str, **options: Any) -> ProviderRequest:
-        return ProviderRequest(
-            method, f"https://{self.domain}/api/v2/{path}", bucket=bucket, max_bytes=MAX_RESPONSE_BYTES, **options
+        raise WrongFormatError(
+            f"{self.name}: expected {source.subject} as a list of objects, found {found}; check the domain"
         )
 
+    def _new_request(self, method: str, path: str, bucket: str, **options: Any) -> ProviderRequest:
+        return ProviderRequest(method, f"/api/v2/{path}", bucket=bucket, max_bytes=MAX_RESPONSE_BYTES, **options)
+
     def _send(self, request: ProviderRequest, subject: str, scope: str) -> ProviderResponse:
-        """Return the successful response; read the credentials again if those of an earlier request are rejected."""
+        """Return the successful response. If the credentials of an earlier request are rejected, read them again."""
         is_first = self._token is None
         try:
             return self._send_with_token(request, subject, scope)
@@ -160,18 +173,16 @@ class Auth0Client:
 
     def _token_source(self) -> TokenSource:
         if self._token is None:
-            self._token = TokenSource(
-                self.domain, self._audience, self._read_credentials(), self._transport, self._clock
-            )
+            self._token = TokenSource(self._transport, self._read_credentials(), self._audience)
         return self._token
 
     def _send_with_token(self, request: ProviderRequest, subject: str, scope: str) -> ProviderResponse:
-        """Return the successful response; if Auth0 rejects the token, send the request again with a new token."""
+        """Return the successful response. If Auth0 rejects the token, send the request again with a new token."""
         source = self._token_source()
         token = source.token()
         response = self._transport.send(_authorized(request, token))
         if response.status == 401:
-            # A token becomes invalid early if the tenant's signing key is rotated; then a new token is accepted.
+            # A token becomes invalid before its expiry if the tenant's signing key is rotated.
             source.drop(token)
             response = self._transport.send(_authorized(request, source.token()))
         if response.status == 401:
@@ -189,9 +200,9 @@ def _authorized(request: ProviderRequest, token: str) -> ProviderRequest:
 
 
 class ClientPool:
-    """One client per tenant, secret and thread, cached with its token.
+    """A cache with a client per tenant, secret and thread.
 
-    The least recently used clients are closed if there are more than MAX_CLIENTS.
+    If there are more than ``MAX_CLIENTS`` clients, the least recently used clients are closed.
     """
 
     def __init__(self) -> None:
@@ -200,19 +211,14 @@ class ClientPool:
 
     def client(self, domain: str, secret: str, context: ProviderContext, *, audience: str | None = None) -> Auth0Client:
         """Return the client of a tenant for the calling thread and the current invocation."""
-        # Exports and changes have different headroom. In Lambda they run in separate processes; locally they share one
-        # process.
+        # Exports and changes have different headroom. They share a process only in the local system.
         key = (domain, audience, secret, context.headroom, threading.get_ident())
         with self._lock:
             client = self._clients.get(key)
             if client is None:
-
-                def read_credentials() -> Auth0Credentials:
-                    return Auth0Credentials.from_secret(context.read_secret(secret))
-
                 client = self._clients[key] = Auth0Client(
                     domain,
-                    read_credentials,
+                    lambda: Auth0Credentials.from_secret(context.read_secret(secret)),
                     # A client sends one request at a time.
                     session=context.new_session(1),
                     clock=context.clock,
@@ -227,7 +233,7 @@ class ClientPool:
         return client
 
     def clear(self) -> None:
-        """Remove all cached clients."""
+        """Remove the cached clients."""
         with self._lock:
             self._clients.clear()
 

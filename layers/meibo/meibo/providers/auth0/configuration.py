@@ -1,12 +1,11 @@
-"""The configuration of an Auth0 tenant: its endpoint and the exports it can have."""
+"""The configuration of an Auth0 tenant: its endpoint and its exports."""
 
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from meibo.errors import ConfigurationError
 from meibo.providers.auth0.fields import DEFAULT_FIELDS, check_fields
 from meibo.providers.auth0.location import DEFAULT_LOCATION_HOSTS, check_location_hosts
 from meibo.providers.configuration import ExportModel, SourceModel
@@ -40,13 +39,13 @@ class ExportField(StrictModel):
 
 
 class Auth0UsersExport(ExportModel):
-    """Users of one Auth0 tenant: of one connection, of an organization's connections, or of all."""
+    """Users of one Auth0 tenant: of one connection, of the connections of an organization, or of all connections."""
 
     dataset: Literal["users"]
     format: Literal["ndjson", "csv"] = "ndjson"
     connection_id: ConnectionId | None = None
     organization_id: Annotated[
-        OrganizationId | None, Field(description="Every connection enabled for it, one export each")
+        OrganizationId | None, Field(description="Every enabled connection of this organization, with one export each")
     ] = None
     limit: Annotated[
         int | None, Field(ge=1, strict=True, description="Maximum number of users; all users if absent")
@@ -56,64 +55,38 @@ class Auth0UsersExport(ExportModel):
     ] = None
 
     @model_validator(mode="after")
-    def _check_scope(self) -> Auth0UsersExport:
+    def _check(self) -> Auth0UsersExport:
         if self.connection_id and self.organization_id:
             raise ValueError("expected connection_id or organization_id, got both; remove one")
-        return self
-
-    @model_validator(mode="after")
-    def _check_fields(self) -> Auth0UsersExport:
         check_fields(self.format, self.request_fields())
         return self
 
     @property
     def scope(self) -> str:
-        """The part of the tenant that this export covers; an organization stands for its connections."""
+        """The part of the tenant that this export covers. An organization is resolved to its connections."""
         return self.connection_id or self.organization_id or "all"
 
     def request_fields(self) -> list[dict[str, str]]:
-        """Return the fields in the form of Auth0's request: ``name`` and, if given, ``export_as``."""
+        """Return the fields as objects with ``name`` and optionally ``export_as``."""
         if self.fields is None:
             return [dict(field) for field in DEFAULT_FIELDS[self.format]]
         return [
-            {"name": field}
-            if isinstance(field, str)
-            else {key: value for key, value in field.model_dump().items() if value is not None}
-            for field in self.fields
+            {"name": field} if isinstance(field, str) else field.model_dump(exclude_none=True) for field in self.fields
         ]
 
 
-class Auth0OrganizationsExport(ExportModel):
-    """Every organization of the tenant, each with its enabled connections."""
+class Auth0ListExport(ExportModel):
+    """A list of one Auth0 tenant.
 
-    dataset: Literal["organizations"]
+    The lists are the organizations with their enabled connections, the members of every organization, the roles with
+    their permissions, and the direct assignments of roles to users.
+    """
+
+    dataset: Literal["organizations", "members", "roles", "role_members"]
     format: Literal["ndjson"] = "ndjson"
 
 
-class Auth0MembersExport(ExportModel):
-    """Every member of every organization of the tenant, with roles if the token may read them."""
-
-    dataset: Literal["members"]
-    format: Literal["ndjson"] = "ndjson"
-
-
-class Auth0RolesExport(ExportModel):
-    """Every role of the tenant, with its permissions."""
-
-    dataset: Literal["roles"]
-    format: Literal["ndjson"] = "ndjson"
-
-
-class Auth0RoleMembersExport(ExportModel):
-    """Every direct assignment of a role of the tenant to a user."""
-
-    dataset: Literal["role_members"]
-    format: Literal["ndjson"] = "ndjson"
-
-
-Auth0Export = (
-    Auth0UsersExport | Auth0OrganizationsExport | Auth0MembersExport | Auth0RolesExport | Auth0RoleMembersExport
-)
+Auth0Export = Auth0UsersExport | Auth0ListExport
 
 
 class Auth0Source(SourceModel):
@@ -139,22 +112,13 @@ class Auth0Source(SourceModel):
     exports: Annotated[list[Annotated[Auth0Export, Field(discriminator="dataset")]], Field(min_length=1)]
     location_hosts: Annotated[
         tuple[str, ...],
+        AfterValidator(check_location_hosts),
         Field(min_length=1, description="Hosts of finished jobs' files, such as *.s3.us-east-2.amazonaws.com"),
     ] = DEFAULT_LOCATION_HOSTS
     job_deadline_seconds: Annotated[
         int, Field(ge=60, le=82_800, strict=True, description="A job that is not finished after this time is replaced.")
     ] = DEFAULT_JOB_DEADLINE_SECONDS
 
-    @field_validator("location_hosts")
-    @classmethod
-    def _check_location_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            check_location_hosts(hosts)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
-        return hosts
-
     @property
     def endpoint(self) -> str:
-        """The host name of the tenant."""
         return self.domain

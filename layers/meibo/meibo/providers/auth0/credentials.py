@@ -20,7 +20,6 @@ from meibo.errors import (
     SecretError,
     WrongFormatError,
 )
-from meibo.http.ratelimit import Clock
 from meibo.http.transport import HttpTransport, ProviderRequest, ProviderResponse, error_code
 from meibo.secrets import string_value
 
@@ -29,13 +28,13 @@ ALGORITHMS: Final = ("RS256", "RS384", "PS256")
 MAX_CLIENT_ID_LENGTH: Final = 64
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ASSERTION_BYTES: Final = 2048
-# Auth0 accepts at most five minutes; half of it allows for clocks that differ in either direction.
+# Auth0 accepts at most five minutes. Half of this time allows for clock differences in both directions.
 ASSERTION_LIFETIME_SECONDS: Final = 150
-# With a larger skew the assertion is signed again with the time of the response's Date header.
+# If the clock skew is larger, the assertion is signed again with the time in the Date header of the response.
 MAX_CLOCK_SKEW_SECONDS: Final = 30.0
-# A token is replaced this long before its expiry, so that none expires during a request.
+# A token is replaced this long before its expiry, so that it does not expire during a request.
 RENEW_BEFORE_SECONDS: Final = 60.0
-# For a response without a valid expires_in. Auth0's own default is a day, its maximum is 30 days.
+# For a response without a valid expires_in. The default of Auth0 is a day, and the maximum is 30 days.
 DEFAULT_LIFETIME_SECONDS: Final = 300.0
 MAX_LIFETIME_SECONDS: Final = 2_592_000
 MAX_RESPONSE_BYTES: Final = 256 * 1024
@@ -53,9 +52,10 @@ class Auth0Credentials:
 
     @classmethod
     def from_secret(cls, document: Mapping[str, Any]) -> Self:
-        """Read the credentials from a secret's JSON, raising a SecretError that names the key, never a value.
+        """Return the credentials in the JSON object of a secret.
 
-        ``{"client_id", "client_secret"}`` or ``{"client_id", "private_key", "key_id"?, "algorithm"?}``.
+        The keys are ``client_id`` and ``client_secret``, or ``client_id``, ``private_key`` and optionally ``key_id``
+        and ``algorithm``. Raises a SecretError that names the key, never a value.
         """
 
         def stripped(key: str) -> str | None:
@@ -75,33 +75,29 @@ class Auth0Credentials:
             raise SecretError('secret: expected either "client_secret" or "private_key", found both or neither')
         algorithm = stripped("algorithm") or "RS256"
         if algorithm not in ALGORITHMS:
-            raise SecretError(f'secret: expected "algorithm" to be one of {", ".join(ALGORITHMS)}; correct it')
+            raise SecretError(f'secret: expected "algorithm" to be {" or ".join(ALGORITHMS)}; correct it')
         if private_key is not None and "-----BEGIN" not in private_key:
             raise SecretError('secret: expected "private_key" to be a private key in PEM format; correct it')
         return cls(client_id, client_secret, private_key, stripped("key_id"), algorithm)
 
 
 class TokenSource:
-    """The access token of a client, which is replaced after it expired or was rejected."""
+    """The access token of a client. It is replaced before it expires, or after the API rejected it."""
 
-    def __init__(
-        self, domain: str, audience: str, credentials: Auth0Credentials, transport: HttpTransport, clock: Clock
-    ) -> None:
-        self._domain = domain
-        self._audience = audience
-        self._credentials = credentials
+    def __init__(self, transport: HttpTransport, credentials: Auth0Credentials, audience: str) -> None:
         self._transport = transport
-        self._clock = clock
+        self._credentials = credentials
+        self._audience = audience
         self._token: str | None = None
         self._valid_until = 0.0
         self._lock = threading.Lock()
 
     def token(self) -> str:
-        """Return a valid token, requesting a new one if necessary."""
+        """Return a valid token, requesting a new token if necessary."""
         with self._lock:
-            if self._token is None or self._clock.now() >= self._valid_until:
+            if self._token is None or self._transport.clock.now() >= self._valid_until:
                 self._token, lifetime = self._request_token()
-                self._valid_until = self._clock.now() + max(lifetime - RENEW_BEFORE_SECONDS, lifetime / 2)
+                self._valid_until = self._transport.clock.now() + max(lifetime - RENEW_BEFORE_SECONDS, lifetime / 2)
             return self._token
 
     def drop(self, token: str) -> None:
@@ -113,13 +109,13 @@ class TokenSource:
     def _request_token(self) -> tuple[str, float]:
         response = self._send()
         if response.status == 401 and self._credentials.private_key and self._skew() > MAX_CLOCK_SKEW_SECONDS:
-            # The Date header of this response states Auth0's time, so the assertion is signed again with it.
+            # The Date header of this response contains Auth0's time. The new assertion is signed with that time.
             response = self._send()
         if response.status != 200:
             raise self._error(response)
         document = response.members()
         token = document.get("access_token")
-        # The token is sent as a header: other text must neither be sent nor appear in an error about the header.
+        # The token is sent in a header. Other text must neither be sent nor be part of an error about the header.
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):
             raise WrongFormatError(
                 f"{self._transport.provider}: expected an access token, found"
@@ -130,30 +126,18 @@ class TokenSource:
 
     def _send(self) -> ProviderResponse:
         return self._transport.send(
-            ProviderRequest(
-                "POST",
-                f"https://{self._domain}/oauth/token",
-                bucket="token",
-                max_bytes=MAX_RESPONSE_BYTES,
-                form=self._form,
-            )
+            ProviderRequest("POST", "/oauth/token", bucket="token", max_bytes=MAX_RESPONSE_BYTES, form=self._form)
         )
 
     def _form(self) -> dict[str, str]:
-        return {
-            "grant_type": "client_credentials",
-            "client_id": self._credentials.client_id,
-            "audience": self._audience,
-            **self._proof(),
-        }
-
-    def _proof(self) -> dict[str, str]:
-        if self._credentials.client_secret is not None:
-            return {"client_secret": self._credentials.client_secret}
-        return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion()}
+        credentials = self._credentials
+        form = {"grant_type": "client_credentials", "client_id": credentials.client_id, "audience": self._audience}
+        if credentials.client_secret is not None:
+            return {**form, "client_secret": credentials.client_secret}
+        return {**form, "client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion()}
 
     def _assertion(self) -> str:
-        # Imported here, because PyJWT and cryptography are the slowest imports of a cold start.
+        # PyJWT and cryptography are the slowest imports of a cold start.
         import jwt  # noqa: PLC0415
 
         credentials, now = self._credentials, self._transport.rate_limiter.provider_now()
@@ -162,7 +146,7 @@ class TokenSource:
                 {
                     "iss": credentials.client_id,
                     "sub": credentials.client_id,
-                    "aud": f"https://{self._domain}/",
+                    "aud": f"{self._transport.base_url}/",
                     "exp": int(now) + ASSERTION_LIFETIME_SECONDS,
                     "jti": uuid.uuid4().hex,
                 },
@@ -182,11 +166,12 @@ class TokenSource:
         return assertion
 
     def _skew(self) -> float:
-        return abs(self._transport.rate_limiter.provider_now() - self._clock.now())
+        return abs(self._transport.rate_limiter.provider_now() - self._transport.clock.now())
 
     def _error(self, response: ProviderResponse) -> Exception:
         provider, status = self._transport.provider, response.status
-        code, description = _oauth_error(response)
+        document = response.members()
+        code, description = error_code(document.get("error")), str(document.get("error_description"))
         detail = f"{status}, {code}" if code else str(status)
         if "Service not found" in description:
             return ConfigurationError(
@@ -214,14 +199,7 @@ class TokenSource:
 
 
 def _lifetime(expires_in: object) -> float:
-    """Return the lifetime of a token in seconds."""
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return DEFAULT_LIFETIME_SECONDS
     # The comparison is also False for NaN.
     return float(expires_in) if 0 < expires_in <= MAX_LIFETIME_SECONDS else DEFAULT_LIFETIME_SECONDS
-
-
-def _oauth_error(response: ProviderResponse) -> tuple[str | None, str]:
-    document = response.members()
-    description = document.get("error_description")
-    return error_code(document.get("error")), description if isinstance(description, str) else ""

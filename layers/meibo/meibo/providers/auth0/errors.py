@@ -1,7 +1,7 @@
-"""Map unsuccessful responses of the Management API to errors that contain no value of the request.
+"""Map unsuccessful responses of the Management API to errors that contain no values of the request.
 
-Auth0's messages may quote values of the request, so only error codes, paths, OAuth scopes, ids and sentences that are
-known to contain no value are copied into an error.
+Auth0's messages may quote values of the request, so an error contains only error codes, paths, OAuth scopes, ids, and
+sentences that are known to contain no values.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 from meibo.errors import MeiboError, RequestRefusedError, ScopeMissingError
 from meibo.http.transport import ProviderResponse, error_code
 
-# Meibo's code for roles that do not exist; Auth0 sends no code of its own for the roles of a member.
+# Meibo's code for roles that do not exist. The response of Auth0 for the roles of a member contains no code.
 NO_SUCH_ROLE: Final = "no_such_role"
 _NO_SUCH_ROLE: Final = ("One or more of the specified roles do not exist", "No such role with id")
 
-# Sentences of the API's documentation that contain no user data and no value.
+# Sentences of the API's documentation that contain no user data and no values.
 _KNOWN_SENTENCES: Final = frozenset(
     {
         "The connection does not exist",
@@ -41,8 +41,12 @@ _IDS: Final = re.compile(r"\b(?:rol|con|org|job|uinv)_[A-Za-z0-9]{16}\b")
 
 
 def error_from_response(response: ProviderResponse, *, provider: str, subject: str, scope: str) -> MeiboError:
-    """Return the error for a response that is neither a success nor "busy" nor 401."""
-    status, code, message = response.status, *_body(response)
+    """Return the error for a response that is neither successful nor busy nor 401."""
+    document = response.members()
+    status, code = response.status, error_code(document.get("errorCode"))
+    message = document.get("message")
+    message = message if isinstance(message, str) else ""
+    detail = f"{status}, {code}" if code else str(status)
     if status == 403:
         scopes = tuple(dict.fromkeys(_SCOPE.findall(message)))
         if scopes or code == "insufficient_scope":
@@ -53,7 +57,7 @@ def error_from_response(response: ProviderResponse, *, provider: str, subject: s
                 scopes=scopes or (scope,),
             )
         return ScopeMissingError(
-            f"{provider} rejected the request for {subject} ({_detail(status, code)}); check that the application has"
+            f"{provider} rejected the request for {subject} ({detail}); check that the application has"
             f" the OAuth scope {scope} and that no firewall blocks the request",
             scopes=(scope,),
         )
@@ -62,24 +66,14 @@ def error_from_response(response: ProviderResponse, *, provider: str, subject: s
             f"{provider} redirected the request for {subject} ({status}), which is not followed; check the domain",
             status=status,
         )
-    reason = _reason(message)
-    detail = _detail(status, code) + (f": {reason}" if reason else "")
+    if reason := _reason(message):
+        detail += f": {reason}"
     return RequestRefusedError(
         f"{provider} rejected the request for {subject} ({detail})",
         status=status,
         code=NO_SUCH_ROLE if message.startswith(_NO_SUCH_ROLE) else code,
         foreign=not (message or code),
     )
-
-
-def _body(response: ProviderResponse) -> tuple[str | None, str]:
-    document = response.members()
-    message = document.get("message")
-    return error_code(document.get("errorCode")), message if isinstance(message, str) else ""
-
-
-def _detail(status: int, code: str | None) -> str:
-    return f"{status}, {code}" if code else str(status)
 
 
 def _reason(message: str) -> str:

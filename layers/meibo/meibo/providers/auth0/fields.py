@@ -1,7 +1,7 @@
-"""The profile fields that an export can contain, validated before the request to Auth0.
+"""The profile fields of a users export, which are validated before the request to Auth0.
 
-https://auth0.com/docs/manage-users/user-migration/bulk-user-exports and, for the names,
-https://auth0.com/docs/manage-users/user-accounts/user-profiles/user-profile-structure ("export").
+https://auth0.com/docs/manage-users/user-migration/bulk-user-exports
+https://auth0.com/docs/manage-users/user-accounts/user-profiles/user-profile-structure
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 MAX_CSV_FIELDS: Final = 30
 MAX_NAME_LENGTH: Final = 100
 METADATA: Final = ("app_metadata", "user_metadata")
-# Fields with parts that can be exported alone, as in identities[0].connection.
+# Fields whose parts can be exported, for example identities[0].connection.
 STRUCTURED: Final = (*METADATA, "identities", "multifactor")
 
 EXPORTABLE: Final = (
@@ -42,8 +42,8 @@ EXPORTABLE: Final = (
     "user_metadata",
 )
 
-# Requested if the configuration names no fields: every field. Auth0's own default is not documented, so fields are
-# always sent. CSV cannot contain objects; it has the parts of the first identity.
+# Every exportable field, for exports without configured fields. Requests always contain fields, because the default of
+# Auth0 is not documented. A CSV file cannot contain objects, so it contains parts of the first identity.
 DEFAULT_FIELDS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     "ndjson": tuple({"name": name} for name in EXPORTABLE),
     "csv": (
@@ -57,7 +57,7 @@ _PART: Final = re.compile(r"([a-z_]+)((?:\.[^.\[\]\s]+|\[[0-9]{1,4}\])*)")
 
 
 def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None:  # noqa: A002 - the term of the configuration
-    """Raise a ValueError that names the position of a field that Auth0 would reject or damage."""
+    """Raise a ValueError that contains the position of a field that Auth0 would reject or export incorrectly."""
     if not fields:
         raise ValueError(
             "fields: expected at least one field, found none; add one, or remove the key for the default fields"
@@ -76,25 +76,25 @@ def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None
         _check_name(path, format, name)
         if output in first:
             raise ValueError(
-                f'{path}: expected another name in the file than fields[{first[output]}]; change "export_as" of one of'
-                " them"
+                f'{path}: expected another name in the file than fields[{first[output]}]; change one "export_as"'
             )
         first[output] = position
 
 
 def wire_fields(fields: Sequence[str | Mapping[str, str]]) -> list[dict[str, str]]:
-    """Return fields as the API expects them.
+    """Return the fields in the format of the API.
 
-    Parts of a field always get an ``export_as``: without one it is not documented whether ``user_metadata.x``
-    becomes a flat key or a nested object.
+    Parts of a field always have ``export_as``, because it is not documented whether ``user_metadata.x`` without
+    ``export_as`` becomes a flat key or a nested object.
     """
-    return [_wire_field({"name": field} if isinstance(field, str) else field) for field in fields]
-
-
-def _wire_field(field: Mapping[str, str]) -> dict[str, str]:
-    name = field.get("name") or ""
-    output = field.get("export_as") or (name if "." in name or "[" in name else None)
-    return {"name": name} if output is None else {"name": name, "export_as": output}
+    objects = []
+    for field in fields:
+        name = field if isinstance(field, str) else field.get("name") or ""
+        output = "" if isinstance(field, str) else field.get("export_as")
+        if not output and ("." in name or "[" in name):
+            output = name
+        objects.append({"name": name, "export_as": output} if output else {"name": name})
+    return objects
 
 
 def _check_name(path: str, format: str, name: str) -> None:  # noqa: A002 - as above

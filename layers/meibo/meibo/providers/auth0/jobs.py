@@ -1,4 +1,4 @@
-"""Auth0's asynchronous export jobs. https://auth0.com/docs/api/management/v2/jobs/post-users-exports"""
+"""The asynchronous export jobs of Auth0. https://auth0.com/docs/api/management/v2/jobs/post-users-exports"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meibo.providers.auth0.fields import wire_fields
 from meibo.providers.base import JobState
 
 USERS_SCOPE: Final = "read:users"
-# Any other state, documented or not, means that the job is pending until its deadline.
+# A job in any other state, documented or not, is pending until its deadline.
 FAILED_STATES: Final = frozenset({"failed", "expired", "error"})
 WIRE_FORMATS: Final = {"ndjson": "json", "csv": "csv"}
 
@@ -25,10 +25,11 @@ def create_users_export(
     limit: int | None,
     fields: Sequence[str | Mapping[str, str]],
 ) -> str:
-    """Create an export job of one connection's users, or of all users if ``connection_id`` is None, and return its id.
+    """Create an export job and return its id.
 
-    Not idempotent: Auth0 creates a job per request. The request is retried after a 5xx or a reset, because another job
-    has no effect: it is never read, and Auth0 deletes it after 24 hours.
+    The job exports the users of a connection, or all users if ``connection_id`` is None. Not idempotent: Auth0 creates
+    a job for each request. The request is still retried after a 5xx or a reset, because an additional job is not read,
+    and Auth0 deletes it after 24 hours.
     """
     body: dict[str, Any] = {"format": WIRE_FORMATS[format], "fields": wire_fields(fields)}
     if connection_id is not None:
@@ -43,7 +44,7 @@ def create_users_export(
 
 
 def created_job_id(client: Auth0Client, document: object, subject: str) -> str:
-    """Return the id in a response that confirms the creation of a job, raising WrongFormatError if it has none."""
+    """Return the id in the response to the creation of a job, raising WrongFormatError if it contains no id."""
     job_id = document.get("id") if isinstance(document, dict) else None
     if not is_id(job_id):
         raise WrongFormatError(f"{client.name}: expected the id of a job for {subject}, found none")
@@ -51,7 +52,7 @@ def created_job_id(client: Auth0Client, document: object, subject: str) -> str:
 
 
 def get_job(client: Auth0Client, job_id: str) -> JobState:
-    """Return the state of a job, without its location; the state of a deleted job is ``gone`` (``missing``)."""
+    """Return the state of a job, without its location. A job that does not exist is ``gone`` (``missing``)."""
     document = read_job(client, job_id)
     if document is None:
         return JobState("gone", "missing")
@@ -64,8 +65,8 @@ def get_job(client: Auth0Client, job_id: str) -> JobState:
 def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
     """Return the JSON object of a job, which may contain its location, or None if the job does not exist.
 
-    Raises ProviderBusyError for a 404 that is not from Auth0, such as the error page of a proxy, because it does not
-    mean that the job is missing.
+    Raises ProviderBusyError for a 404 that is not from Auth0, such as the error page of a proxy, because the job may
+    exist.
     """
     try:
         document = client.request(
@@ -88,7 +89,7 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
 
 
 def job_state(client: Auth0Client, job_id: str, document: dict[str, Any]) -> str | None:
-    """Return the state of a job or None if it has none, raising WrongFormatError if it is not a string."""
+    """Return Auth0's state of a job, or None if it is absent, raising WrongFormatError if it is not a string."""
     state = document.get("status")
     if state is None or isinstance(state, str):
         return state

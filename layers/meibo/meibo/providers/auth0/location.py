@@ -1,7 +1,7 @@
-"""The short-lived URL of a finished job's file, fetched immediately before use and validated.
+"""The location of a finished job's file: a short-lived URL, which is fetched immediately before use and validated.
 
-A location gives access to every user of the export for 60 seconds. It is a secret: only the copy receives it, and a
-message contains at most its host name.
+A location gives access to all exported users for 60 seconds. It is a secret: only the copy receives it, and messages
+contain at most its host name.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from meibo.errors import ConfigurationError, JobGoneError, LocationRefusedError
+from meibo.errors import JobGoneError, LocationRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import FAILED_STATES, job_state, read_job
 
 # Auth0 stores the files in S3 buckets of its regions, formerly behind CloudFront. us-east-2, us-west-2 and CloudFront
-# were observed; the other regions are those that Auth0 lists for public cloud tenants.
+# were observed. The other regions are those that Auth0 lists for public cloud tenants.
 DEFAULT_LOCATION_HOSTS: Final = (
     *(
         f"*.s3.{region}.amazonaws.com"
@@ -27,7 +27,7 @@ DEFAULT_LOCATION_HOSTS: Final = (
     ),
     "user-exports.auth0.com",
 )
-# A URL that S3 signs with a session token has about 2 KB.
+# A URL that is signed with a session token has about 2 KB.
 MAX_LOCATION_LENGTH: Final = 16 * 1024
 
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -39,8 +39,7 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str]) -> str:
     """Return a new, validated location of a completed job.
 
-    Raises JobGoneError if the job does not have a location or no longer has one, LocationRefusedError if its host is
-    not allowed.
+    Raises JobGoneError if the job has no location, and LocationRefusedError if its host is not allowed.
     """
     document = read_job(client, job_id)
     if document is None:
@@ -57,13 +56,13 @@ def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str
 def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
     """Return the location as an https URL, raising LocationRefusedError if its host is not allowed.
 
-    A location without a scheme, as in earlier versions of Auth0's documentation, is read as https. The URL is built
-    from the validated parts, so that no other URL parser can find another host in it.
+    A location without a scheme, as in earlier versions of Auth0's documentation, is an https URL. The returned URL is
+    built from the validated parts, so that other URL parsers cannot return a different host.
     """
     patterns = [_pattern(pattern) for pattern in allowed_hosts]
     if len(location) > MAX_LOCATION_LENGTH or not re.fullmatch(r"[\x21-\x7e]+", location) or "\\" in location:
         raise LocationRefusedError(
-            f"the location: expected at most {MAX_LOCATION_LENGTH} characters that a URL can contain, found others"
+            f"the location: expected a URL of at most {MAX_LOCATION_LENGTH} characters, found other text"
         )
     scheme = _SCHEME.match(location)
     if scheme is not None and scheme[1].lower() != "https":
@@ -88,17 +87,18 @@ def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
     return f"https://{netloc}{parts.path or '/'}" + (f"?{parts.query}" if parts.query else "")
 
 
-def check_location_hosts(patterns: Iterable[str]) -> None:
-    """Raise ConfigurationError if a pattern is neither a host name nor ``*.`` and a domain."""
+def check_location_hosts(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the patterns, raising ValueError if a pattern is neither a host name nor a domain after ``*.``."""
     for pattern in patterns:
         _pattern(pattern)
+    return patterns
 
 
 def _pattern(text: str) -> tuple[bool, str, int]:
     match = _PATTERN.fullmatch(text.strip().lower())
     # "*.com" would allow every host of a top-level domain.
     if match is None or (match[1] and match[2].count(".") < 1):
-        raise ConfigurationError(
+        raise ValueError(
             f"expected a host name, or a domain after *., such as *.s3.us-east-2.amazonaws.com; got {text[:100]!r}"
         )
     return bool(match[1]), match[2], int(match[3] or 443)

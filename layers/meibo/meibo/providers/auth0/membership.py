@@ -14,29 +14,25 @@ from typing import Annotated, Any, Final
 from pydantic import Field, StrictBool, StrictInt
 
 from meibo.errors import RequestRefusedError, WrongFormatError
-from meibo.http.raw_json import RawJson
 from meibo.http.transport import segment
-from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.client import ApiList, Auth0Client
 from meibo.providers.auth0.configuration import ConnectionId
 from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo.providers.auth0.organizations import ORGANIZATIONS_SCOPE
+from meibo.providers.auth0.pagination import numbered_pages
 from meibo.validation import Omissible, StrictModel, pattern_field
 
 # Users per request:
 # https://auth0.com/docs/manage-users/organizations/configure-organizations/assign-members
 MAX_MEMBERS_PER_REQUEST: Final = 10
-# Roles per member of an organization, and roles per tenant:
+# Roles per member of an organization:
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 MAX_ROLES: Final = 50
-MAX_TENANT_ROLES: Final = 1000
-ROLES_PER_PAGE: Final = 100
-# Auth0 rejects an offset above 1,000 records.
-MAX_INVITATIONS: Final = 1000
 INVITATIONS_PER_PAGE: Final = 50
 MAX_NAME_LENGTH: Final = 300
 MAX_TTL_SECONDS: Final = 2_592_000
 DEFAULT_TTL_SECONDS: Final = 604_800
-# Auth0 sets both timestamps, so a smaller difference is not caused by the requested lifetime.
+# Auth0 sets both timestamps. A smaller difference is not caused by the requested lifetime.
 MAX_TTL_DIFFERENCE_SECONDS: Final = 60
 
 
@@ -45,52 +41,44 @@ MAX_TTL_DIFFERENCE_SECONDS: Final = 60
 
 def organization_exists(client: Auth0Client, organization_id: str) -> bool:
     """Return whether the tenant has an organization with this id."""
-    return _exists(
-        client,
-        f"organizations/{segment(organization_id)}",
-        subject=f"organization {organization_id}",
-        scope=ORGANIZATIONS_SCOPE,
-        bucket="organization",
-    )
+    path, subject = f"organizations/{segment(organization_id)}", f"organization {organization_id}"
+    return _exists(client, path, subject=subject, scope=ORGANIZATIONS_SCOPE, bucket="organization")
 
 
 def add_members(client: Auth0Client, organization_id: str, user_ids: Sequence[str]) -> None:
-    """Add up to 10 users; a user who is already a member remains a member.
+    """Add 1 to 10 users to an organization. A user who is already a member remains a member.
 
     Raises RequestRefusedError, for example if the tenant has no user with one of the ids. Auth0 does not document
     whether it adds the other users in that case. The request is idempotent, so it is retried after a 5xx or a reset.
     """
-    _check_count(user_ids, MAX_MEMBERS_PER_REQUEST)
-    client.request(
-        "POST",
-        f"organizations/{segment(organization_id)}/members",
-        json={"members": list(user_ids)},
-        subject=f"{len(user_ids)} new members of organization {organization_id}",
-        scope="create:organization_members",
-        bucket="write_members",
-    )
+    subject = f"{len(user_ids)} new members of organization {organization_id}"
+    _change_members(client, "POST", organization_id, user_ids, subject=subject, scope="create:organization_members")
 
 
 def remove_members(client: Auth0Client, organization_id: str, user_ids: Sequence[str]) -> None:
-    """Remove up to 10 users; users who are not members are ignored. Raises the same errors as ``add_members``."""
+    """Remove 1 to 10 users from an organization. Users who are not members are ignored.
+
+    Raises the same errors as ``add_members``.
+    """
+    subject = f"the removal of {len(user_ids)} members of organization {organization_id}"
+    _change_members(client, "DELETE", organization_id, user_ids, subject=subject, scope="delete:organization_members")
+
+
+def _change_members(
+    client: Auth0Client, method: str, organization_id: str, user_ids: Sequence[str], *, subject: str, scope: str
+) -> None:
     _check_count(user_ids, MAX_MEMBERS_PER_REQUEST)
-    client.request(
-        "DELETE",
-        f"organizations/{segment(organization_id)}/members",
-        json={"members": list(user_ids)},
-        subject=f"the removal of {len(user_ids)} members of organization {organization_id}",
-        scope="delete:organization_members",
-        bucket="write_members",
-    )
+    path, members = f"organizations/{segment(organization_id)}/members", {"members": list(user_ids)}
+    client.request(method, path, json=members, subject=subject, scope=scope, bucket="write_members")
 
 
 # -- roles
 
 
 def add_roles(client: Auth0Client, organization_id: str, user_id: str, role_ids: Sequence[str]) -> None:
-    """Assign roles to a member, in addition to the roles that the member has.
+    """Assign roles to a member, in addition to the existing roles of the member.
 
-    Auth0 does not document the result for a user who is not a member, so add the member first.
+    Add the member first, because Auth0 does not document the result for a user who is not a member.
     """
     _check_count(role_ids, MAX_ROLES)
     client.request(
@@ -103,29 +91,11 @@ def add_roles(client: Auth0Client, organization_id: str, user_id: str, role_ids:
     )
 
 
-def role_ids(client: Auth0Client) -> frozenset[str]:
-    """Return the ids of all roles of the tenant."""
-    ids: set[str] = set()
-    for page in range(MAX_TENANT_ROLES // ROLES_PER_PAGE):
-        rows, _ = client.request_list(
-            "roles",
-            "roles",
-            params=(("page", str(page)), ("per_page", str(ROLES_PER_PAGE)), ("include_totals", "true")),
-            subject="the list of roles",
-            scope="read:roles",
-            bucket="roles",
-        )
-        if not rows:
-            break
-        ids.update(_strings(client, rows, "id", "the list of roles"))
-    return frozenset(ids)
-
-
 # -- users
 
 
 def user_exists(client: Auth0Client, user_id: str) -> bool:
-    """Return whether the tenant has a user with this id. Nothing else about the user is requested."""
+    """Return whether the tenant has a user with this id. No other field of the user is requested."""
     return _exists(
         client,
         f"users/{segment(user_id)}",
@@ -139,20 +109,22 @@ def user_exists(client: Auth0Client, user_id: str) -> bool:
 def users_by_email(client: Auth0Client, email: str) -> list[str]:
     """Return the ids of the users with this address in all connections, including users who were just created.
 
-    The comparison is case-sensitive, and Auth0's own database stores addresses in lower case. So if there is no user
-    with the address as given, the address in lower case is looked up.
+    The comparison is case-sensitive, and Auth0's own database stores addresses in lower case. If there is no user with
+    the address as given, the address in lower case is looked up.
     """
     for address in dict.fromkeys((email, email.lower())):
-        rows, _ = client.request_list(
-            "users-by-email",
-            None,
-            params=(("email", address), ("fields", "user_id"), ("include_fields", "true")),
-            subject="a list of users by e-mail",
-            scope=USERS_SCOPE,
-            bucket="users",
-        )
-        if rows:
-            return _strings(client, rows, "user_id", "a list of users by e-mail")
+        params = (("email", address), ("fields", "user_id"), ("include_fields", "true"))
+        subject = "a list of users by e-mail"
+        rows, _ = client.request_list(ApiList("users-by-email", None, subject, USERS_SCOPE, "users", params))
+        ids = [row.value.get("user_id") for row in rows]
+        wrong_types = {type(user_id).__name__ for user_id in ids if not isinstance(user_id, str)}
+        if wrong_types:
+            raise WrongFormatError(
+                f"{client.name}: expected {subject} with a string as the user_id of each object, found"
+                f" {', '.join(sorted(wrong_types))}; check the domain"
+            )
+        if ids:
+            return ids
     return []
 
 
@@ -183,24 +155,22 @@ class Invitation:
     """An invitation without its URL. The URL is a secret: anyone who has it can accept the invitation."""
 
     id: str
-    expires_at: str | None
-    created_at: str | None = None
+    expires_at: datetime | None
+    created_at: datetime | None = None
     roles: frozenset[str] = frozenset()
     connection_id: str | None = None
 
     @property
     def lifetime(self) -> timedelta | None:
         """The time from creation to expiry, or None if Auth0 does not return both timestamps."""
-        created, expires = _timestamp(self.created_at), _timestamp(self.expires_at)
-        return expires - created if created and expires else None
+        return self.expires_at - self.created_at if self.created_at and self.expires_at else None
 
     def has_expired(self, now: datetime) -> bool:
         """Return whether the invitation has expired and can no longer be accepted."""
-        expires = _timestamp(self.expires_at)
-        return expires is not None and expires <= now
+        return self.expires_at is not None and self.expires_at <= now
 
     def differences(self, terms: InvitationTerms, roles: Sequence[str]) -> list[str]:
-        """Return the differences between this invitation and these terms as phrases; empty if there are none."""
+        """Return the differences between this invitation and these terms as phrases for messages."""
         differences = []
         if self.roles != frozenset(roles):
             differences.append("other roles")
@@ -220,7 +190,7 @@ def create_invitation(
     """Invite a person to an organization.
 
     Not idempotent: each request creates another invitation and sends another e-mail. A request with an unknown outcome
-    is therefore not retried: it raises ProviderBusyError with ``uncertain``.
+    is not retried, but raises ProviderBusyError with ``uncertain``.
     """
     body: dict[str, Any] = {
         "inviter": {"name": terms.inviter},
@@ -247,53 +217,45 @@ def create_invitation(
 def list_invitations(client: Auth0Client, organization_id: str) -> dict[tuple[str, str], list[Invitation]]:
     """Return the invitations to an organization by case-folded e-mail address and client id, the newest first.
 
-    The result includes expired invitations. Auth0 returns at most 1,000.
+    The result includes expired invitations. Auth0 returns at most 1,000 invitations.
     """
+    source = ApiList(
+        path=f"organizations/{segment(organization_id)}/invitations",
+        key="invitations",
+        subject=f"the invitations to organization {organization_id}",
+        scope="read:organization_invitations",
+        bucket="invitations",
+        params=(("sort", "created_at:-1"),),
+    )
     invitations: dict[tuple[str, str], list[Invitation]] = {}
-    for page in range(MAX_INVITATIONS // INVITATIONS_PER_PAGE):
-        rows, _ = client.request_list(
-            f"organizations/{segment(organization_id)}/invitations",
-            "invitations",
-            params=(("page", str(page)), ("per_page", str(INVITATIONS_PER_PAGE)), ("sort", "created_at:-1")),
-            subject=f"the invitations to organization {organization_id}",
-            scope="read:organization_invitations",
-            bucket="invitations",
-        )
+    for rows, _ in numbered_pages(client, source, size=INVITATIONS_PER_PAGE):
         for row in (item.value for item in rows):
             invitee = row.get("invitee")
             email = invitee.get("email") if isinstance(invitee, dict) else None
             client_id = row.get("client_id")
             if isinstance(email, str) and isinstance(client_id, str) and isinstance(row.get("id"), str):
                 invitations.setdefault((email.casefold(), client_id), []).append(_invitation(row))
-        # "limit" in the response is the number of items, and a short page need not be the last. Only an empty page
-        # marks the end.
-        if not rows:
-            break
     return invitations
 
 
 def _invitation(document: dict[str, Any]) -> Invitation:
-    def string(name: str) -> str | None:
-        value = document.get(name)
-        return value if isinstance(value, str) else None
-
-    roles = document.get("roles")
+    roles, connection_id = document.get("roles"), document.get("connection_id")
     return Invitation(
         document["id"],
-        string("expires_at"),
-        string("created_at"),
+        _timestamp(document.get("expires_at")),
+        _timestamp(document.get("created_at")),
         frozenset(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else frozenset(),
-        string("connection_id"),
+        connection_id if isinstance(connection_id, str) else None,
     )
 
 
-def _timestamp(text: str | None) -> datetime | None:
-    """Return an ISO 8601 timestamp with its time zone, or None if the string is not such a timestamp."""
+def _timestamp(value: object) -> datetime | None:
+    """Return an ISO 8601 timestamp with a time zone, or None for any other value."""
     try:
-        timestamp = datetime.fromisoformat(text or "")
+        timestamp = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return timestamp if timestamp.tzinfo else None
+    return timestamp if timestamp and timestamp.tzinfo else None
 
 
 def _exists(client: Auth0Client, path: str, **options: Any) -> bool:
@@ -304,17 +266,6 @@ def _exists(client: Auth0Client, path: str, **options: Any) -> bool:
             return False
         raise
     return True
-
-
-def _strings(client: Auth0Client, rows: list[RawJson], key: str, subject: str) -> list[str]:
-    values = [row.value.get(key) for row in rows]
-    strings = [value for value in values if isinstance(value, str)]
-    if len(strings) != len(values):
-        raise WrongFormatError(
-            f"{client.name}: expected {subject} with a string as the {key} of each object, found"
-            f" {', '.join(sorted({type(value).__name__ for value in values} - {'str'}))}; check the domain"
-        )
-    return strings
 
 
 def _check_count(ids: Sequence[str], maximum: int) -> None:

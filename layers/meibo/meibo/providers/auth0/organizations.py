@@ -1,104 +1,37 @@
-"""Requests of the organizations of a tenant, their connections and their members.
+"""The organizations of a tenant, their connections and their members.
 
-Lists are read with checkpoint paging (``take`` and ``from``), which has no limit of 1,000 records:
+A later invocation can resume after any request. An organization that is deleted before it is read is skipped and
+reported.
+
 https://auth0.com/docs/manage-users/organizations/configure-organizations/retrieve-organizations
 https://auth0.com/docs/api/management/v2/organizations/get-organization-members
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Final
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
-from meibo.http.raw_json import RawJson
-from meibo.http.transport import Parameters, is_id, segment
-from meibo.providers.auth0.client import Auth0Client
+from meibo.http.raw_json import RawJson, line_with_id, line_with_list
+from meibo.http.transport import is_id, segment
+from meibo.providers.auth0.client import ApiList, Auth0Client
+from meibo.providers.auth0.pagination import ListPosition, Page, read_page
+from meibo.providers.base import PageResult, Pages
 
-MAX_PAGE_SIZE: Final = 100
-# An empty page with a cursor is not documented. After this number of consecutive empty pages, the list is considered
-# endless.
-MAX_EMPTY_PAGES: Final = 10
 ORGANIZATIONS_SCOPE: Final = "read:organizations"
 ENABLED_CONNECTIONS_SCOPE: Final = "read:organization_connections"
 MEMBERS_SCOPE: Final = "read:organization_members"
 ROLES_SCOPE: Final = "read:organization_member_roles"
 # An organization has at most ten connections (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/
-# entity-limit-policy). It is not documented whether the endpoint has pages; one page contains all connections.
+# entity-limit-policy). It is not documented whether the endpoint has pages. One page contains all connections.
 ENABLED_CONNECTIONS_PER_PAGE: Final = 50
-# The response contains roles only if "fields" names them, and "fields" has to name every field.
+# The response contains roles only if the parameter "fields" contains "roles" and every other field.
 FIELDS_WITH_ROLES: Final = "user_id,email,picture,name,roles"
 
-
-@dataclass(frozen=True)
-class Page:
-    """Rows, and the cursor of the next page: None after the last page. A cursor is valid for 24 hours."""
-
-    rows: list[RawJson] = field(repr=False)
-    next: str | None
-
-
-@dataclass(frozen=True)
-class CheckpointList:
-    """A list of the API: its path, the key of its rows, its name in messages, its OAuth scope and its rate limit."""
-
-    path: str
-    key: str
-    subject: str
-    scope: str
-    bucket: str
-    params: Parameters = ()
-
-
-def read_page(client: Auth0Client, source: CheckpointList, cursor: str | None) -> Page:
-    """Return the first page of a list, or the page at a cursor.
-
-    A list ends with a page without a cursor, which for members was observed to be an empty page.
-    """
-    rows, members = client.request_list(
-        source.path,
-        source.key,
-        params=(*source.params, ("take", str(MAX_PAGE_SIZE)), *((("from", cursor),) if cursor else ())),
-        subject=source.subject,
-        scope=source.scope,
-        bucket=source.bucket,
-    )
-    next_cursor = members.get("next")
-    if next_cursor is not None and not isinstance(next_cursor, str):
-        # Not the last page: the rest of the list would be missing without an error.
-        raise WrongFormatError(
-            f"{client.name}: expected a string as the cursor of {source.subject}, found {type(next_cursor).__name__}"
-        )
-    return Page(rows, next_cursor or None)
-
-
-@dataclass(frozen=True)
-class CursorWatch:
-    """Detects a list that does not end, across invocations that each read some pages.
-
-    It stores one cursor, at distances that double (Brent's algorithm). A cycle of any length is found within three
-    rounds, and the state that is passed to the next invocation stays small.
-    """
-
-    mark: str | None = field(default=None, repr=False)
-    steps: int = 0
-    until: int = 1
-    empty: int = 0
-
-    def after(self, page: Page, *, subject: str, provider: str) -> CursorWatch:
-        """Return the watch after this page, raising RequestRefusedError if the list does not end."""
-        empty = 0 if page.rows else self.empty + 1
-        if page.next == self.mark or empty >= MAX_EMPTY_PAGES:
-            fault = "repeats" if page.next == self.mark else "leads to empty pages only"
-            raise RequestRefusedError(
-                f"{provider}: expected the last page of {subject}, but its cursor {fault}; repair the run later"
-            )
-        if self.steps + 1 == self.until:
-            return CursorWatch(page.next, 0, self.until * 2, empty)
-        return CursorWatch(self.mark, self.steps + 1, self.until, empty)
-
-
-ORGANIZATIONS: Final = CheckpointList(
+ORGANIZATIONS: Final = ApiList(
     path="organizations",
     key="organizations",
     subject="the list of organizations",
@@ -108,34 +41,35 @@ ORGANIZATIONS: Final = CheckpointList(
 
 
 class OrganizationApi:
-    """The organizations of a tenant. Each method sends one request, or two if the OAuth scope for roles is missing."""
+    """The organizations of a tenant.
+
+    Each method sends one request. ``members`` sends a second request if the OAuth scope for roles is missing. Methods
+    with an organization id raise RequestRefusedError with ``status`` 404 if the organization does not exist.
+    """
 
     def __init__(self, client: Auth0Client) -> None:
         self.name = client.name
         self._client = client
 
     def organizations(self, cursor: str | None) -> Page:
-        """Return a page of the list of organizations, each as Auth0 describes it."""
+        """Return a page of the list of organizations."""
         return read_page(self._client, ORGANIZATIONS, cursor)
 
     def enabled_connections(self, organization_id: str) -> list[RawJson]:
-        """Return the enabled connections of an organization, if any.
-
-        Raises RequestRefusedError with ``status`` 404 if the organization does not exist.
-        """
+        """Return the enabled connections of an organization."""
         # "limit" in the response is the number of items, so neither it nor "total" shows whether there are more pages.
-        rows, _ = self._client.request_list(
-            f"organizations/{segment(organization_id)}/enabled_connections",
-            "enabled_connections",
-            params=(("per_page", str(ENABLED_CONNECTIONS_PER_PAGE)), ("page", "0"), ("include_totals", "true")),
+        source = ApiList(
+            path=f"organizations/{segment(organization_id)}/enabled_connections",
+            key="enabled_connections",
             subject=f"the connections of organization {organization_id}",
             scope=ENABLED_CONNECTIONS_SCOPE,
             bucket="enabled_connections",
+            params=(("per_page", str(ENABLED_CONNECTIONS_PER_PAGE)), ("page", "0"), ("include_totals", "true")),
         )
-        return rows
+        return self._client.request_list(source)[0]
 
     def connection_ids(self, organization_id: str) -> list[str]:
-        """Return the ids of an organization's connections, raising RequestRefusedError if it has none."""
+        """Return the ids of an organization's connections, raising RequestRefusedError if it has no connections."""
         rows = self.enabled_connections(organization_id)
         if not rows:
             raise RequestRefusedError(
@@ -152,13 +86,12 @@ class OrganizationApi:
         return list(dict.fromkeys(ids))
 
     def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
-        """Return a page of the members of an organization, and whether it contains their roles.
+        """Return a page of the members of an organization, and whether the members have their roles.
 
-        With ``with_roles`` the roles are requested, but Auth0 may return members only without them. Raises
-        RequestRefusedError with ``status`` 404 if the organization does not exist, and ScopeMissingError if the token
-        is not allowed to read members.
+        If ``with_roles`` is true, the roles are requested, but the token may not be allowed to read them. Raises
+        ScopeMissingError if the token is not allowed to read members.
         """
-        source = CheckpointList(
+        source = ApiList(
             path=f"organizations/{segment(organization_id)}/members",
             key="members",
             subject=f"the members of organization {organization_id}",
@@ -170,8 +103,129 @@ class OrganizationApi:
             try:
                 return read_page(self._client, replace(source, params=roles), cursor), True
             except ScopeMissingError as error:
-                # The documented message names both OAuth scopes, whichever is missing. A request without roles needs
-                # only the scope of members.
+                # The documented message always names both OAuth scopes. A request without roles requires only the scope
+                # of members.
                 if ROLES_SCOPE not in error.scopes:
                     raise
         return read_page(self._client, source, cursor), False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrganizationPosition(ListPosition):
+    """A position in the members of an organization."""
+
+    organization_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPosition(ListPosition):
+    """A position in the list of organizations.
+
+    ``done`` contains the ids of the organizations of the current page that were read. A count would not be sufficient,
+    because a page shifts when one of its organizations is deleted. ``inside`` is the position in the organization that
+    is being read.
+    """
+
+    done: tuple[str, ...] = ()
+    inside: OrganizationPosition | None = None
+    with_roles: bool = True
+    had_roles: bool = False
+
+    def after(self, organization_id: str) -> ReadPosition:
+        """Return the position after an organization."""
+        return replace(self, done=(*self.done, organization_id), inside=None)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the position in a JSON object, raising ArchiveConflictError if another version of Meibo wrote it."""
+        position, inside = super().from_json(document), document.get("inside")
+        return replace(position, done=tuple(position.done), inside=inside and OrganizationPosition.from_json(inside))
+
+
+class OrganizationPages(Pages):
+    """Rows of a tenant's organizations. A subclass reads the rows of one organization."""
+
+    def __init__(self, api: OrganizationApi) -> None:
+        self.api = api
+
+    def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
+        at = ReadPosition() if position is None else ReadPosition.from_json(position)
+        while True:
+            page = self.api.organizations(at.cursor)
+            for row in _rows(page, at):
+                organization_id = row.value.get("id")
+                if not is_id(organization_id):
+                    raise WrongFormatError(
+                        f"{self.api.name}: expected an id in each organization, found an organization without an id"
+                    )
+                if organization_id in at.done:
+                    continue
+                try:
+                    for lines, at in self.read(row, at):  # noqa: B020  # each result has a new position
+                        finished = organization_id if at.inside is None else None
+                        yield PageResult(lines, at.to_json(), finished=finished)
+                except RequestRefusedError as error:
+                    if not error.is_missing:
+                        raise
+                    at = at.after(organization_id)
+                    yield PageResult((), at.to_json(), skipped=organization_id)
+            if page.next is None:
+                return
+            at = replace(at, done=(), inside=None).after_page(
+                page, subject=ORGANIZATIONS.subject, provider=self.api.name
+            )
+            yield PageResult((), at.to_json())
+
+    @abstractmethod
+    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+        """Yield the lines of each request for one organization, with the position after them."""
+
+
+class OrganizationList(OrganizationPages):
+    """One row per organization, with its enabled connections."""
+
+    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+        """Yield the row of the organization."""
+        organization_id = row.value["id"]
+        line = line_with_list(row, "enabled_connections", self.api.enabled_connections(organization_id))
+        yield (line,), position.after(organization_id)
+
+
+class OrganizationMembers(OrganizationPages):
+    """One row per member of an organization, with the member's roles if the token is allowed to read them."""
+
+    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+        """Yield the rows of each page of the organization's members."""
+        organization_id = row.value["id"]
+        inside = position.inside or OrganizationPosition(organization_id=organization_id)
+        while True:
+            page, with_roles = self.api.members(organization_id, inside.cursor, with_roles=position.with_roles)
+            lines = tuple(line_with_id("organization_id", organization_id, member) for member in page.rows)
+            had_roles = position.had_roles or (with_roles and bool(lines))
+            position = replace(position, with_roles=with_roles, had_roles=had_roles)
+            if page.next is None:
+                yield lines, position.after(organization_id)
+                return
+            subject = f"the members of organization {organization_id}"
+            inside = inside.after_page(page, subject=subject, provider=self.api.name)
+            position = replace(position, inside=inside)
+            yield lines, position
+
+    def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return whether the rows contain roles. The roles are direct assignments in the organization."""
+        if position.get("with_roles", True):
+            return {"roles": {"included": "yes", "assignments": "direct"}}
+        return {
+            "roles": {
+                "included": "in part" if position.get("had_roles") else "no",
+                "reason": f"the token does not have the OAuth scope {ROLES_SCOPE}",
+            }
+        }
+
+
+def _rows(page: Page, position: ReadPosition) -> list[RawJson]:
+    # The organization that is being read must be first. Otherwise, another organization would replace its position.
+    if position.inside is None:
+        return page.rows
+    current = position.inside.organization_id
+    return [RawJson({"id": current}, ""), *(row for row in page.rows if row.value.get("id") != current)]

@@ -1,4 +1,4 @@
-"""Auth0 as a provider: users by export jobs, all other datasets by pages."""
+"""The provider Auth0: users are exported by jobs, the other datasets are read page by page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UsersFile(JobFile):
     context: ProviderContext
 
     def fetch_location(self) -> str:
-        """Return a new location of the job's file, checked against the allowed hosts. It is a secret."""
+        """Return a new location of the job's file, whose host is allowed. It is a secret: never log it."""
         hosts = tuple(self.export.options.get("location_hosts", DEFAULT_LOCATION_HOSTS))
         return fresh_location(_client(self.export, self.context), self.job_id, hosts)
 
@@ -66,24 +66,22 @@ class Auth0Provider(Provider):
     )
 
     def clear_clients(self) -> None:
-        """Drop the cached clients."""
         clients.clear()
 
     def source_model(self) -> type[SourceModel]:
-        """Return the model of a tenant in the configuration."""
         from meibo.providers.auth0.configuration import Auth0Source  # noqa: PLC0415  # pydantic slows cold starts
 
         return Auth0Source
 
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
-        """Return the names that the fields of a users export have in its file."""
+        """Return the names of the fields of a users export in its file."""
         if dataset != USERS.name:
             return {}
         fields = request.get("fields") or DEFAULT_FIELDS[format]
         return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
     def source_settings(self, source: Auth0Source) -> dict[str, Any]:
-        """Return the endpoint, the secret and the settings of a tenant; default settings are omitted from plans."""
+        """Return the endpoint, the secret and the settings of a tenant. Plans contain no default settings."""
         options: dict[str, Any] = {}
         if source.location_hosts != DEFAULT_LOCATION_HOSTS:
             options["location_hosts"] = list(source.location_hosts)
@@ -96,18 +94,18 @@ class Auth0Provider(Provider):
         }
 
     def resolve(self, source: Auth0Source, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
-        """Return the export requests of one configured export; an organization stands for its connections."""
+        """Return the export requests of one configured export: for an organization, one per enabled connection."""
         request = ExportRequest(
             dataset=export.dataset, format=export.format, scope=export.scope, **self.source_settings(source)
         )
         if self.dataset(export.dataset).reading != "job":
             return [request]
-        return self._users(request, export, context)
+        return self._resolve_users(request, export, context)
 
-    def _users(self, request: ExportRequest, export: Any, context: ProviderContext) -> Iterable[ExportRequest]:
+    def _resolve_users(self, request: ExportRequest, export: Any, context: ProviderContext) -> Iterable[ExportRequest]:
         connections = [export.connection_id]
         if export.organization_id is not None:
-            connections = self.organization_connections(request, export.organization_id, context)
+            connections = OrganizationApi(_client(request, context)).connection_ids(export.organization_id)
         for connection in connections:
             parameters = {"connection_id": connection, "limit": export.limit, "fields": export.request_fields()}
             yield replace(
@@ -116,20 +114,12 @@ class Auth0Provider(Provider):
                 request={key: value for key, value in parameters.items() if value is not None},
             )
 
-    def organization_connections(
-        self, request: ExportRequest, organization_id: str, context: ProviderContext
-    ) -> list[str]:
-        """Return the ids of the connections that are enabled for an organization."""
-        return OrganizationApi(_client(request, context)).connection_ids(organization_id)
-
     def checks(self, source: Auth0Source, context: ProviderContext) -> Iterable[Check]:
-        """Return the checks of a tenant."""
         from meibo.providers.auth0.checks import TenantChecks  # noqa: PLC0415  # needs pydantic, see above
 
         return TenantChecks(source, context).checks()
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:
-        """Create a users export job and return its id."""
         request = export.request
         return create_users_export(
             _client(export, context),
@@ -140,11 +130,10 @@ class Auth0Provider(Provider):
         )
 
     def check_job(self, export: ExportRequest, job_id: str, context: ProviderContext) -> JobState:
-        """Return the state of a users export job."""
         return get_job(_client(export, context), job_id)
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
-        """Return the file of the finished job, or the pages of a dataset that is read page by page."""
+        """Return the file of a finished job, or the pages of the other datasets."""
         dataset = self.requested_dataset(export)
         if dataset.reading == "pages":
             return PAGES[dataset.name](_client(export, context))

@@ -1,7 +1,7 @@
-"""Checks of a domain before a run: the login, the permission for CSV files, the selected users, the duration of a run.
+"""Checks of a domain before a run: the login, the permission for CSV files, the selected users, the expected duration.
 
-The login is tried once per credentials, and no further check is run if it fails: cybozu.com locks an account after a
-number of failed logins. https://jp.cybozu.help/general/ja/admin/list_security/list_login/account_lock.html
+If the login fails, no further request is sent, because cybozu.com locks accounts after several failed logins:
+https://jp.cybozu.help/general/ja/admin/list_security/list_login/account_lock.html
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from meibo.errors import CredentialsRefusedError, RequestRefusedError, SecretError
 from meibo.formatting import format_count
 from meibo.http.client_certificate import EXPIRES_SOON
-from meibo.http.transport import check_connection
+from meibo.http.session import check_connection
 from meibo.providers.base import ProviderContext
 from meibo.providers.checks import CONNECTION, CREDENTIALS, EXPECTED_RUN, Check, CheckResult, Latency, expected_run
 from meibo.providers.cybozu.client import CONNECTIONS, CybozuClient, CybozuCredentials
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOGIN: Final = "login"
 CSV_FILES: Final = "CSV files"
-# The largest number of rows for which the end of a list is searched.
+# The search for the number of rows in a list ends at this number.
 MAX_ROWS: Final = PAGE_SIZE * 2**20
 
 
@@ -49,7 +49,7 @@ class DomainChecks:
         self._exports = [export for entry in source.exports_by_entry() for export in entry]
 
     def checks(self) -> Iterator[Check]:
-        """Yield the checks in their order; they share a session, which is closed after the last check."""
+        """Yield the checks in their order. They share a session, which is closed after the last check."""
         with closing(self._context.new_session(CONNECTIONS)) as session:
             yield Check(CREDENTIALS, self._check_credentials)
             yield Check(CONNECTION, partial(self._check_connection, session))
@@ -68,7 +68,7 @@ class DomainChecks:
         return CybozuCredentials.from_secret(self._context.read_secret(self._source.secret))
 
     def _open(self, session: requests.Session) -> CybozuClient:
-        """Return the client of all checks, which presents the client certificate if the secret contains one."""
+        """Return the client, which all checks share. It presents the client certificate if the secret contains it."""
         if self._client is None:
             self._client = CybozuClient(
                 self._source.base_url,
@@ -92,8 +92,8 @@ class DomainChecks:
         for name, expiry in parts:
             if expiry is not None and expiry <= now:
                 raise CredentialsRefusedError(
-                    f"secret: the {name} expired on {expiry:%Y-%m-%d}; create another in the administration of"
-                    " cybozu.com, and store it in the secret"
+                    f"secret: the {name} expired on {expiry:%Y-%m-%d}; create a new {name} in the administration"
+                    " of cybozu.com, and store it in the secret"
                 )
         detail = ", ".join(
             name if expiry is None else f"{name} that expires on {expiry:%Y-%m-%d}" for name, expiry in parts
@@ -106,7 +106,7 @@ class DomainChecks:
         try:
             host = self._open(session).host
         except SecretError:
-            # The check of the credentials reports the error. The connection can be checked without them.
+            # The check of the credentials reports this error. The check of the connection does not need credentials.
             host = self._source.base_url.removeprefix("https://")
         check_connection(f"cybozu.com ({host})", f"https://{host}/", session)
         return CheckResult(detail=host)
@@ -117,7 +117,7 @@ class DomainChecks:
         return CheckResult(detail="accepted")
 
     def _check_csv(self, session: requests.Session) -> CheckResult:
-        # Of the files, the titles are the smallest. Only the beginning is read.
+        # The file of titles is the smallest. Only its beginning is read.
         client = self._open(session)
         self._latency.measure(lambda: next(client.stream_csv("titles"), b""))
         return CheckResult(detail="readable with these credentials")
@@ -126,7 +126,7 @@ class DomainChecks:
         name, values = ("ids", export.ids) if export.ids else ("codes", export.codes)
         expected = len(set(values or ()))
         client = self._open(session)
-        pages = stream_users_ndjson(client, **{name: list(values or ())})  # type: ignore[arg-type]  # the name of the parameter is not known statically
+        pages = stream_users_ndjson(client, **{name: list(values or ())})  # type: ignore[arg-type]  # ids or codes
         count = sum(page.count(b"\n") for page in pages)
         if count < expected:
             # The codes are login names, so the message does not contain them.
@@ -134,10 +134,10 @@ class DomainChecks:
                 f"{client.name}: expected a user for each of the {expected} configured {name}, found {count}; correct"
                 f" {name} in the configuration"
             )
-        return CheckResult(detail=f"all {format_count(count, 'user')} exist")
+        return CheckResult(detail=f"found {format_count(count, 'user')}")
 
     def _expect_run(self, session: requests.Session) -> CheckResult:
-        """Return the expected requests of a run: one per CSV file, and an upper bound for the pages of JSON lists."""
+        """Return the expected number of requests of a run: one per CSV file, and an estimate for the JSON lists."""
         client = self._open(session)
         files = sum(export.format == "csv" for export in self._exports)
         pages = sum(self._pages(client, export) for export in self._exports if export.format == "ndjson")
@@ -150,15 +150,16 @@ class DomainChecks:
             return -(-len(export.ids or export.codes or ()) // MAX_FILTER_VALUES)
         if export.dataset != "members":
             return self._bound(client, _LISTS[export.dataset]) // STRIDE + 1
-        # A request per organization and group, and more for those with more than a page of members. A user is usually
-        # in an organization, and always in the group "everyone".
+        # One request per organization and group, and more requests for the pages of large organizations and groups.
+        # Most users are in one organization, and all users are in the group "everyone".
         owners = self._bound(client, ORGANIZATIONS) + self._bound(client, GROUPS)
         return owners + owners // STRIDE + 2 * (self._bound(client, USERS) // STRIDE + 1)
 
     def _bound(self, client: CybozuClient, listing: OffsetList) -> int:
-        """Return a number of rows that a list does not exceed, at most twice as large as needed.
+        """Return an upper bound of the number of rows in a list, or ``MAX_ROWS`` if the list has more rows.
 
-        The API returns no total, so a row is requested at positions that double.
+        The API returns no total, so a row is requested at positions that double. The bound is at most twice the number
+        of rows, or one page.
         """
         bound = PAGE_SIZE
         while bound < MAX_ROWS and self._latency.measure(partial(page_at, client, listing, bound, 1)):
@@ -170,9 +171,9 @@ _LISTS: Final = {"users": USERS, "organizations": ORGANIZATIONS, "groups": GROUP
 
 
 def token_expiry(api_token: str) -> datetime | None:
-    """Return the time at which an API token expires, or None if it does not state it.
+    """Return the time at which an API token expires, or None if the token does not contain the time.
 
-    A token is ``cy.s.api1.`` and a JSON Web Token: https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
+    An API token is ``cy.s.api1.`` and a JSON Web Token: https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
     """
     parts = api_token.split(".")
     if len(parts) < 3:

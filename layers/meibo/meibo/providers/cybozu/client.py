@@ -1,11 +1,11 @@
-"""Requests to the User API of one cybozu.com domain: credentials, responses, and errors.
+"""Requests to the User API of a cybozu.com domain: credentials, responses, and errors.
 
 https://cybozu.dev/ja/common/docs/user-api/
 https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
 
-Error messages of the API are in the caller's language and may quote values, so the class of an error depends on the
-status and the error code only, and no message is copied. A gateway in front of the API returns HTML, or JSON without a
-code.
+Error messages of the API are in the language of the caller and may quote values. Therefore the class of an error
+depends on the status and the error code only, and no message is copied. A gateway in front of the API returns HTML, or
+JSON without a code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 import requests
 
-from meibo import __version__
 from meibo.errors import (
     ConfigurationError,
     CopyBrokenError,
@@ -31,25 +30,25 @@ from meibo.errors import (
     WrongFormatError,
 )
 from meibo.http.client_certificate import CERTIFICATE_KEY, ClientCertificate
-from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
+from meibo.http.failures import CONNECTION_ERRORS
+from meibo.http.ratelimit import Clock, TimeLeft
+from meibo.http.session import READ_TIMEOUT_SECONDS, new_session
 from meibo.http.transport import (
     BUSY_STATUSES,
-    CONNECTION_ERRORS,
     HttpTransport,
     Parameters,
     ProviderRequest,
     ProviderResponse,
     error_code,
-    new_session,
 )
 from meibo.secrets import string_value
 
-# A page of 100 users with 50 custom items each is far smaller.
+# A page of 100 users with 50 custom items each is smaller.
 MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 1024 * 1024
-# cybozu.com builds the whole CSV file before it sends the first byte.
+# cybozu.com creates the complete CSV file before it sends the first byte.
 CSV_READ_TIMEOUT_SECONDS: Final = 120.0
-# Enough to distinguish HTML from CSV after a byte order mark and blank lines.
+# Sufficient to distinguish HTML from CSV after a byte order mark and blank lines.
 MIN_SNIFFED_BYTES: Final = 512
 CONNECTIONS: Final = 16
 # https://cybozu.dev/ja/common/docs/user-api/csv/
@@ -62,7 +61,7 @@ CSV_FILES: Final = {
     "user_groups": "userGroups",
     "user_services": "userServices",
 }
-# cybozu.com formerly rejected failed logins with 520 instead of 401. Some endpoints may still do so.
+# cybozu.com formerly responded to failed logins with 520 instead of 401. Some endpoints may still do so.
 LEGACY_LOGIN_FAILED_STATUS: Final = 520
 # The API has no documented error code for these states of an account. Its messages contain these words in Japanese,
 # English and Chinese: https://kb.kintoneapp.com/user/errors.html https://help.cybozu.cn/general/en/login/unlock.html
@@ -74,7 +73,7 @@ _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|
 
 @dataclass(frozen=True)
 class CybozuCredentials:
-    """Credentials of a domain: ``login`` and ``password``, or ``api_token``; optionally a client certificate."""
+    """Credentials of a domain: ``login`` and ``password``, or ``api_token``, and optionally a client certificate."""
 
     login: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -85,10 +84,11 @@ class CybozuCredentials:
 
     @classmethod
     def from_secret(cls, document: Mapping[str, Any]) -> Self:
-        """Read the credentials from a secret's JSON, raising a SecretError that names the key, never a value.
+        """Return the credentials in the JSON object of a secret.
 
-        ``{"login", "password"}`` with or without ``{"basic_user", "basic_password"}``, or ``{"api_token"}``. Each may
-        have the keys of a client certificate (see ``ClientCertificate.from_secret``).
+        The keys are ``login`` and ``password``, optionally with ``basic_user`` and ``basic_password``, or
+        ``api_token``. Both may be combined with the keys of a client certificate (see
+        ``ClientCertificate.from_secret``). Raises a SecretError that names the key, never a value.
         """
         keys = ("login", "password", "api_token", "basic_user", "basic_password")
         login, password, api_token, basic_user, basic_password = (string_value(document, key) for key in keys)
@@ -120,7 +120,7 @@ class CybozuCredentials:
         return cls(login, password, api_token, basic_user, basic_password, certificate)
 
     def headers(self) -> dict[str, str]:
-        """Return the headers with these credentials."""
+        """Return the headers that contain the credentials."""
         headers: dict[str, str] = {}
         if self.api_token is not None:
             headers["Authorization"] = f"Bearer {self.api_token}"
@@ -136,7 +136,7 @@ def _pair(user: str | None, password: str | None) -> str:
 
 
 def _api_host(host: str, credentials: CybozuCredentials) -> str:
-    """Return the host of the API: with a client certificate, example.cybozu.com is called at example.s.cybozu.com.
+    """Return the host of the API: example.s.cybozu.com for example.cybozu.com with a client certificate.
 
     https://jp.cybozu.help/general/ja/admin/list_security/list_access/secureaccess.html
     """
@@ -151,10 +151,10 @@ def _api_host(host: str, credentials: CybozuCredentials) -> str:
 
 
 class CybozuClient:
-    """The User API of one domain.
+    """The User API of a domain.
 
-    ``base_url`` is https, a host and optionally a port. ``time_left`` returns the seconds that are left of the
-    invocation.
+    ``base_url`` consists of https, a host name and optionally a port. ``time_left`` returns the remaining seconds of
+    the invocation.
     """
 
     def __init__(
@@ -181,16 +181,16 @@ class CybozuClient:
             session.mount(f"https://{self.host}/", credentials.certificate.adapter(CONNECTIONS))
         self._transport = HttpTransport(
             self.name,
+            f"https://{self.host}",
             session=session,
-            clock=clock or SystemClock(),
+            clock=clock,
             time_left=time_left,
-            user_agent=f"meibo/{__version__}",
             busy=lambda status: status in BUSY_STATUSES or (status >= 500 and status != LEGACY_LOGIN_FAILED_STATUS),
             connections=CONNECTIONS,
         )
 
     def get_text(self, path: str, params: Parameters = ()) -> str:
-        """Return the body of a JSON response as text; thread-safe."""
+        """Return the body of a JSON response as text. This method is thread-safe."""
         response = self._transport.send(self._request(path, "application/json", MAX_PAGE_BYTES, params))
         if response.status != 200:
             raise error_from_response(response, provider=self.name, path=path)
@@ -203,24 +203,22 @@ class CybozuClient:
         raise WrongFormatError(f"{self.name}: expected UTF-8 for {path}, found other bytes")
 
     def stream_csv(self, dataset: str) -> Iterator[bytes]:
-        """Yield a dataset's CSV file as delivered, after a check of its status, content type and first bytes.
+        """Yield the CSV file of a dataset as delivered, after a check of its status, content type and first bytes.
 
-        Requires a cybozu.com Administrator or an API token. No file has a header row; the users file contains every
-        user except the built-in account ``Administrator``. Raises ConfigurationError if the dataset has no CSV file,
-        CopyBrokenError if the connection breaks or the body is shorter than its length: the file cannot be resumed,
-        only fetched again.
+        Requires a cybozu.com Administrator or an API token. CSV files have no header row. The file of users contains
+        every user except the built-in account ``Administrator``. Raises ConfigurationError if the dataset has no CSV
+        file. Raises CopyBrokenError if the connection breaks or the body is shorter than its length. Then the complete
+        file must be fetched again.
         """
         if dataset not in CSV_FILES:
             raise ConfigurationError(
-                f"dataset: expected one that cybozu.com offers as a CSV file ({', '.join(CSV_FILES)}), found"
+                f"dataset: expected a dataset that cybozu.com offers as a CSV file ({', '.join(CSV_FILES)}), found"
                 f" {dataset[:40]!r}"
             )
         return self._stream_csv(f"/v1/csv/{CSV_FILES[dataset]}.csv")
 
     def _stream_csv(self, path: str) -> Iterator[bytes]:
-        request = self._request(
-            path, "text/csv, */*;q=0.5", MAX_ERROR_BYTES, (), read_timeout_seconds=CSV_READ_TIMEOUT_SECONDS
-        )
+        request = self._request(path, "text/csv, */*;q=0.5", MAX_ERROR_BYTES, seconds=CSV_READ_TIMEOUT_SECONDS)
         with self._transport.stream(request) as (response, body):
             if body is None:
                 raise error_from_response(response, provider=self.name, path=path)
@@ -232,56 +230,47 @@ class CybozuClient:
                 )
             if response.content_type in {"text/html", "application/xhtml+xml", "application/json"}:
                 raise WrongFormatError(f"{self.name}: expected CSV for {path}, found {response.content_type}")
-            yield from self._checked(body, path)
+            parts, head = self._parts(body, path), b""
+            for part in parts:
+                head += part
+                if len(head) >= MIN_SNIFFED_BYTES:
+                    break
+            if _MARKUP.match(head):
+                raise WrongFormatError(f"{self.name}: expected CSV for {path}, found HTML; check the base_url")
+            if head:
+                yield head
+            yield from parts
 
-    def _checked(self, body: Iterator[bytes], path: str) -> Iterator[bytes]:
-        head = bytearray()
-        sniffing = True
-        for part in self._body(body, path):
-            self._transport.check_time()
-            if not sniffing:
-                yield part
-                continue
-            head += part
-            if len(head) >= MIN_SNIFFED_BYTES:
-                sniffing = False
-                self._reject_markup(head, path)
-                yield bytes(head)
-        if sniffing and head:
-            self._reject_markup(head, path)
-            yield bytes(head)
-
-    def _reject_markup(self, head: bytearray, path: str) -> None:
-        if _MARKUP.match(head):
-            raise WrongFormatError(f"{self.name}: expected CSV for {path}, found HTML; check the base_url")
-
-    def _body(self, body: Iterator[bytes], path: str) -> Iterator[bytes]:
+    def _parts(self, body: Iterator[bytes], path: str) -> Iterator[bytes]:
         broken = None
         try:
-            yield from body
+            for part in body:
+                self._transport.check_time()
+                yield part
         except CONNECTION_ERRORS as error:
+            # The error is not chained, because its text contains the URL.
             broken = type(error).__name__
         if broken is not None:
             raise CopyBrokenError(f"{self.name} ended {path} early ({broken}); the file is fetched again")
 
     def _request(
-        self, path: str, accept: str, max_bytes: int, params: Parameters, *, read_timeout_seconds: float | None = None
+        self, path: str, accept: str, max_bytes: int, params: Parameters = (), *, seconds: float = READ_TIMEOUT_SECONDS
     ) -> ProviderRequest:
-        options: dict[str, Any] = {} if read_timeout_seconds is None else {"read_timeout_seconds": read_timeout_seconds}
         return ProviderRequest(
             "GET",
-            f"https://{self.host}{path}",
+            path,
             bucket="user api",
             max_bytes=max_bytes,
             headers={"Accept": accept, **self._credentials.headers()},
             params=params,
-            **options,
+            read_timeout_seconds=seconds,
         )
 
 
 def error_from_response(response: ProviderResponse, *, provider: str, path: str) -> MeiboError:
-    """Return the error for a response that is neither 200 nor "busy"."""
-    status, code = response.status, _code(response)
+    """Return the error for a response that is neither 200 nor busy."""
+    status = response.status
+    code = error_code(response.members().get("code")) or error_code(response.headers.get("x-cybozu-error"))
     detail = f"{status}, {code}" if code else str(status)
     login_failed = code is None or code.startswith(("CB_AU", "CB_WA"))
     reason = _account_state(response) if status in {401, 403, LEGACY_LOGIN_FAILED_STATUS} else None
@@ -322,7 +311,7 @@ def _login_error(provider: str, detail: str, code: str | None, reason: str | Non
 
 
 def _account_state(response: ProviderResponse) -> str | None:
-    """Return the reason and the advice if the message of an error states that the account cannot log in at present."""
+    """Return the reason and the correction if the message states that the account is locked or its password expired."""
     document = response.members()
     message = document.get("message") or document.get("reason")
     if not isinstance(message, str):
@@ -340,12 +329,12 @@ def _account_state(response: ProviderResponse) -> str | None:
 def _permission_error(provider: str, path: str, detail: str, code: str | None) -> MeiboError:
     if code is None:
         return ScopeMissingError(
-            f"{provider} rejected {path} before the login ({detail}); add the addresses that Meibo calls from to the"
+            f"{provider} rejected {path} before the login ({detail}); add the IP addresses of Meibo to the"
             " domain's IP address restriction, or a client certificate to the secret"
         )
     return ScopeMissingError(
-        f"{provider} rejected {path} ({detail}); use a cybozu.com Administrator (共通管理者) or an API token that may"
-        " read",
+        f"{provider} rejected {path} ({detail}); use a cybozu.com Administrator (共通管理者) or an API token with"
+        " read permission",
         scopes=("cybozu.com Administrator",),
     )
 
@@ -355,7 +344,3 @@ def _leads_to_login(location: str) -> bool:
         return urlsplit(location).path.startswith("/login")
     except ValueError:
         return False
-
-
-def _code(response: ProviderResponse) -> str | None:
-    return error_code(response.members().get("code")) or error_code(response.headers.get("x-cybozu-error"))

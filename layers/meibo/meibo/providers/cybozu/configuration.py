@@ -1,4 +1,4 @@
-"""The configuration of a cybozu.com domain: its endpoint and the exports it can have."""
+"""The configuration of a cybozu.com domain: its endpoint and its exports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class CybozuUsersExport(ExportModel):
     def scope(self) -> str:
         """The part of the domain that this export covers.
 
-        A filtered export is not the directory: it must not be compared with one.
+        An export of selected users is not compared with an export of all users.
         """
         return "selected" if self.ids or self.codes else "all"
 
@@ -51,7 +51,7 @@ class CybozuListExport(ExportModel):
 
 
 class CybozuCsvExport(ExportModel):
-    """Datasets that cybozu.com offers as CSV only: titles, and the organizations, groups and services of each user."""
+    """Datasets that exist as CSV only: titles, and the organizations, groups and services of each user."""
 
     dataset: CSV_ONLY
     format: Literal["csv"] = "csv"
@@ -65,13 +65,13 @@ class CybozuMembersExport(ExportModel):
 
 
 class CybozuDirectoryExport(ExportModel):
-    """Every dataset of a domain that exists in the format, users included."""
+    """All datasets of a domain that exist in the format."""
 
     dataset: Literal["directory"]
     format: Literal["csv", "ndjson"] = "csv"
 
     def expand(self) -> Sequence[ExportModel]:
-        """Return the exports that this entry stands for."""
+        """Return an export for each dataset."""
         accepted = self.accept_from
         users = CybozuUsersExport(dataset="users", format=self.format, accept_from=accepted)
         lists = [
@@ -111,5 +111,4 @@ class CybozuSource(SourceModel):
 
     @property
     def endpoint(self) -> str:
-        """The base URL of the domain."""
         return self.base_url

@@ -1,12 +1,12 @@
 """Read JSON lists of the User API page by page. https://cybozu.dev/ja/common/docs/user-api/
 
-The API has no snapshot and no cursor: a row that is added or deleted in the meantime shifts all later rows. So each
-page begins with the last row of the page before. A page that contains a known row connects to the rows that were read,
-because rows keep their order: no row that stays in the list is between them. If a page contains none, the rows before
-it are read page by page until it connects.
+The API has no snapshot and no cursor: if a row is added or deleted while a list is read, all later rows shift.
+Therefore each page begins with the last row of the page before. A page that contains a known row is connected to the
+rows that were read: rows keep their order, so there is no unread row between them. If a page contains no known row, the
+rows before it are read page by page until they are connected.
 
-The API does not mark the end either: a short page need not be the last, and an empty page proves nothing if rows moved
-towards the beginning. The list ends if a page contains only the last known row.
+The API does not mark the end of a list. A short page need not be the last page, and an empty page does not prove the
+end, because rows may have shifted towards the beginning. The list ends when a page contains only the last known row.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ from meibo.providers.cybozu.client import CybozuClient
 
 # https://cybozu.dev/ja/common/docs/user-api/users/get-users/
 PAGE_SIZE: Final = 100
-# kintone's API on the same platform limits simultaneous requests to 100 per domain, which users of the domain share.
+# The API of kintone, which is on the same platform, allows 100 simultaneous requests per domain. Users of the domain
+# share this limit.
 MAX_CONCURRENCY: Final = 16
 DEFAULT_CONCURRENCY: Final = 4
-# Two pages share a row.
+# Consecutive pages share a row.
 STRIDE: Final = PAGE_SIZE - 1
-# With more pages in a row without a new row, the list changes faster than it can be read.
+# After more consecutive pages without a new row, the list is considered to change faster than it can be read.
 MAX_PAGES_WITHOUT_NEW_ROWS: Final = 50
 
 T = TypeVar("T")
@@ -39,10 +40,10 @@ R = TypeVar("R")
 
 @dataclass
 class PagingReport:
-    """Counts of the reading of a list, complete after its last row.
+    """Counts of a list that is read. They are complete after the last row.
 
-    ``duplicates`` are rows that were read again because the list shifted, and dropped. ``skipped`` are the ids of
-    organizations and groups that were deleted before their members were read.
+    ``duplicates`` is the number of rows that were read again and dropped, because the list shifted. ``skipped``
+    contains the ids of organizations and groups that were deleted before their members were read.
     """
 
     pages: int = 0
@@ -50,7 +51,7 @@ class PagingReport:
     skipped: list[str] = field(default_factory=list)
 
     def add(self, other: PagingReport) -> None:
-        """Add the counts of another report."""
+        """Add the counts and ids of another report."""
         self.pages += other.pages
         self.duplicates += other.duplicates
         self.skipped += other.skipped
@@ -67,7 +68,7 @@ class OffsetList:
 
 
 def page_at(client: CybozuClient, listing: OffsetList, offset: int, size: int = PAGE_SIZE) -> list[RawJson]:
-    """Return one page of a list, raising WrongFormatError if the response is not a list of objects."""
+    """Return a page of a list, raising WrongFormatError if the response is not a list of objects."""
     paging = (("offset", str(offset)), ("size", str(size)))
     text = client.get_text(listing.path, (*listing.params, *paging))
     try:
@@ -87,7 +88,7 @@ def page_at(client: CybozuClient, listing: OffsetList, offset: int, size: int = 
 
 
 def identity_of(client: CybozuClient, listing: OffsetList, item: RawJson) -> str:
-    """Return a row's id, raising WrongFormatError if it has none."""
+    """Return the id of a row, raising WrongFormatError if the row has no id."""
     value = item.value
     for step in listing.identity:
         value = value.get(step) if isinstance(value, dict) else None
@@ -101,7 +102,7 @@ def identity_of(client: CybozuClient, listing: OffsetList, item: RawJson) -> str
 
 
 class ListReader:
-    """Reads a list once. Rows are in the list's order, each id once."""
+    """Reads a list once. The rows are in the order of the list, and each id occurs once."""
 
     def __init__(self, client: CybozuClient, listing: OffsetList, report: PagingReport) -> None:
         self.report = report
@@ -114,20 +115,20 @@ class ListReader:
         self._pages_without_new_rows = 0
 
     def first_page(self) -> list[RawJson]:
-        """Return the first page, from which ``pages`` or ``one_by_one`` continues."""
+        """Return the first page. ``pages`` or ``one_by_one`` continues after it."""
         return self._fetch_and_count(0)
 
     def one_by_one(self, first: list[RawJson]) -> Iterator[list[RawJson]]:
-        """Yield the new rows of each page, one request at a time: the fewest requests for a short list."""
+        """Yield the new rows of each page, one request at a time, which minimizes the requests for a short list."""
         if first:
             yield self._add(first, 0)
             yield from self._following_pages()
 
     def pages(self, concurrency: int, *, first: list[RawJson] | None = None) -> Iterator[list[RawJson]]:
-        """Yield the new rows of each page; ``first`` is the first page if the caller has already read it.
+        """Yield the new rows of each page. ``first`` is the first page if the caller has already read it.
 
-        At most ``concurrency`` pages are requested or waiting at a time, which limits memory. Pages after the end are
-        requested unnecessarily and ignored.
+        At most ``concurrency`` pages are requested or waiting at a time, which limits memory. Pages after the end of
+        the list are ignored.
         """
 
         def read_page(number: int) -> list[RawJson]:
@@ -154,30 +155,26 @@ class ListReader:
     def _following_pages(self) -> Iterator[list[RawJson]]:
         """Yield the new rows after the last known row, page by page, until a page contains only that row."""
         while True:
-            position, page = self._page_from_last_row()
+            position = self._end - 1
+            page = self._fetch_and_count(position)
+            # If earlier rows were deleted, the last row has shifted towards the beginning. Any known row is sufficient.
+            while position > 0 and not self._connects(page):
+                position = max(0, position - max(1, self._max_page_rows - 1))
+                page = self._fetch_and_count(position)
             if not page or (len(page) == 1 and self._identity(page[0]) == self._last_id):
                 return
             yield self._add(page, position)
-
-    def _page_from_last_row(self) -> tuple[int, list[RawJson]]:
-        position = self._end - 1
-        page = self._fetch_and_count(position)
-        # If earlier rows were deleted, the last row moved towards the beginning; any known row is sufficient.
-        while position > 0 and not self._connects(page):
-            position = max(0, position - max(1, self._max_page_rows - 1))
-            page = self._fetch_and_count(position)
-        return position, page
 
     def _connects(self, page: list[RawJson]) -> bool:
         return any(self._identity(item) in self._seen for item in page)
 
     def _count_duplicates(self, page: list[RawJson]) -> None:
         known = [identity for item in page if (identity := self._identity(item)) in self._seen]
-        # The row that both pages share is requested twice on purpose.
+        # Consecutive pages share the last known row on purpose.
         self.report.duplicates += len(known) - (self._last_id in known)
 
     def _add(self, page: list[RawJson], position: int) -> list[RawJson]:
-        """Return the new rows of a page, raising ProviderBusyError if too many pages in a row have none."""
+        """Return the new rows of a page, raising ProviderBusyError after too many pages without a new row."""
         new_items: dict[str, RawJson] = {}
         for item in page:
             self._last_id = self._identity(item)
@@ -208,7 +205,7 @@ class ListReader:
 
 
 def map_in_order(work: Callable[[T], R], items: Iterable[T], concurrency: int) -> Iterator[R]:
-    """Yield the result of ``work`` for each item in the items' order, with at most ``concurrency`` at a time."""
+    """Yield the result of ``work`` for each item, in order. At most ``concurrency`` results exist at a time."""
     waiting: deque[Future[R]] = deque()
     remaining = iter(items)
     with ThreadPoolExecutor(concurrency, thread_name_prefix="pages") as pool:
@@ -220,5 +217,5 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], concurrency: int) -
                     return
                 yield waiting.popleft().result()
         finally:
-            # If the caller stops early or a page fails, nothing new starts, and running requests are waited for.
+            # If the caller stops early or a page fails, waiting calls are cancelled, and active calls are completed.
             pool.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""cybozu.com as a provider: its datasets, as CSV files or as JSON lists, each read within one invocation."""
+"""The provider cybozu.com: each dataset is a CSV file or a JSON list that is read in one invocation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from meibo.providers.cybozu.directory import (
     stream_users_ndjson,
 )
 from meibo.providers.cybozu.pagination import DEFAULT_CONCURRENCY, PagingReport
-from meibo.providers.datasets import Dataset
+from meibo.providers.datasets import Dataset, string_columns
 
 if TYPE_CHECKING:
     from meibo.providers.checks import Check
@@ -40,10 +40,6 @@ _NDJSON: Final[Mapping[str, Callable[..., Iterator[bytes]]]] = {
     "groups": partial(stream_list_ndjson, listing=GROUPS),
     "members": stream_members_ndjson,
 }
-
-
-def _strings(*names: str) -> dict[str, str]:
-    return dict.fromkeys(names, "string")
 
 
 def _csv(name: str, *columns: str, **details: Any) -> Dataset:
@@ -65,13 +61,15 @@ _DATASETS: Final = (
         user_ids=("id", "code"),
         user_names=("email",),
         table={
-            **_strings("id", "code", "ctime", "mtime"),
+            **string_columns("id", "code", "ctime", "mtime"),
             "valid": "boolean",
-            **_strings("name", "surName", "givenName", "surNameReading", "givenNameReading", "localName", "timezone"),
-            **_strings("locale", "description", "phone", "mobilePhone", "extensionNumber", "email", "url"),
-            **_strings("employeeNumber", "birthDate", "joinDate", "primaryOrganization"),
+            **string_columns("name", "surName", "givenName", "surNameReading", "givenNameReading", "localName"),
+            **string_columns(
+                "timezone", "locale", "description", "phone", "mobilePhone", "extensionNumber", "email", "url"
+            ),
+            **string_columns("employeeNumber", "birthDate", "joinDate", "primaryOrganization"),
             "sortOrder": "bigint",
-            **_strings("customItemValues"),
+            **string_columns("customItemValues"),
         },
     ),
     _csv(
@@ -89,7 +87,7 @@ _DATASETS: Final = (
         row_noun="groups",
         may_be_empty=True,
     ),
-    # Rows of these are ragged: a login, then as many codes as the user has.
+    # The records contain a login name, and as many codes as the user has.
     _csv("user_organizations", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_groups", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_services", "code", csv_ragged=True, user_ids=("code",)),
@@ -100,7 +98,7 @@ _DATASETS: Final = (
         row_noun="members",
         may_be_empty=True,
         blank_is_null=True,
-        # A row belongs to an organization or to a group, so two of the four exist.
+        # A row belongs to an organization or a group, so two of the four columns exist.
         keys=(("organization.id", "group.id", "member.user.id", "member.id"),),
         user_ids=("member.user.id", "member.user.code", "member.id", "member.code"),
     ),
@@ -109,7 +107,7 @@ _DATASETS: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class DirectoryStream(ByteStream):
-    """One dataset of a domain as one stream."""
+    """A dataset of a domain as a stream of bytes."""
 
     export: ExportRequest
     context: ProviderContext
@@ -133,25 +131,23 @@ class DirectoryStream(ByteStream):
             yield from _NDJSON[export.dataset](client, concurrency=concurrency, report=self.report, **export.request)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return counts of the reading; empty if this invocation read nothing."""
-        # The report of an object that an earlier invocation completed is lost.
+        """Return counts of the reading, or no counts if an earlier invocation wrote the object."""
         if not self.report.pages:
             return {}
         counts: dict[str, Any] = {"pages": self.report.pages, "duplicates_dropped": self.report.duplicates}
         if self.export.dataset == "members":
-            # Organizations and groups that were deleted before their members were read.
             counts["skipped"] = {"count": len(self.report.skipped), "ids": list(self.report.skipped)}
         return counts
 
 
 def _base_url(text: str) -> str:
     host = text.strip().lower().removeprefix("https://").rstrip("/")
-    # The first label of the host name is sufficient.
+    # The user may enter only the subdomain.
     return f"https://{host}" if "." in host or ":" in host or not host else f"https://{host}.cybozu.com"
 
 
 def _entry(dataset: str, base_url: str) -> dict[str, Any]:
-    """Return the entry of a dataset, as NDJSON if the domain has no CSV API or the dataset has no CSV file."""
+    """Return the entry of a dataset. The format is NDJSON if the domain or the dataset does not support CSV."""
     is_csv = base_url.endswith(".cybozu.com") and dataset != "members"
     return {"dataset": dataset, "format": "csv" if is_csv else "ndjson"}
 
@@ -174,18 +170,14 @@ class CybozuProvider(Provider):
     )
 
     def source_model(self) -> type[SourceModel]:
-        """Return the model of a domain in the configuration."""
         from meibo.providers.cybozu.configuration import CybozuSource  # noqa: PLC0415  # pydantic slows cold starts
 
         return CybozuSource
 
     def source_settings(self, source: CybozuSource) -> dict[str, Any]:
-        """Return the endpoint, the secret and the settings of a domain; the default concurrency is omitted."""
-        default = source.concurrency == DEFAULT_CONCURRENCY
-        return {
-            **super().source_settings(source),
-            "options": {} if default else {"concurrency": source.concurrency},
-        }
+        """Return the endpoint, the secret and the settings of a domain. Plans contain no default settings."""
+        options = {} if source.concurrency == DEFAULT_CONCURRENCY else {"concurrency": source.concurrency}
+        return {**super().source_settings(source), "options": options}
 
     def resolve(
         self,
@@ -193,7 +185,6 @@ class CybozuProvider(Provider):
         export: ExportModel,
         context: ProviderContext,  # noqa: ARG002  # nothing has to be requested
     ) -> Iterable[ExportRequest]:
-        """Return the request of one configured export."""
         filters = {name: getattr(export, name, None) for name in ("ids", "codes")}
         yield ExportRequest(
             dataset=export.dataset,
@@ -204,12 +195,10 @@ class CybozuProvider(Provider):
         )
 
     def checks(self, source: CybozuSource, context: ProviderContext) -> Iterable[Check]:
-        """Return the checks of a domain."""
         from meibo.providers.cybozu.checks import DomainChecks  # noqa: PLC0415  # needs pydantic, see above
 
         return DomainChecks(source, context).checks()
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:  # noqa: ARG002  # no dataset has a job
-        """Return the stream of a dataset."""
         self.requested_dataset(export)
         return DirectoryStream(gzip=export.format == "ndjson", export=export, context=context)
