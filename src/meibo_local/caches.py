@@ -1,4 +1,4 @@
-"""Caches of boto3 clients and of parsed workflow definitions.
+"""Caches of boto3 clients, and of parsed workflow definitions and JSONPath expressions.
 
 boto3 builds a client from the complete description of its service, which takes longer than most calls. moto's
 interpreter creates a client per task, and waiting for an execution creates a client per poll.
@@ -19,6 +19,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
+from moto.stepfunctions.parser.asl.utils import json_path
 
 
 class SharingSession(boto3.Session):
@@ -59,16 +60,20 @@ def shared_clients() -> Iterator[None]:
 
 
 _parse = cache(AmazonStateLanguageParser.parse)
+_parse_path = cache(json_path.parse)
 
 
 @contextmanager
 def cached_definitions() -> Iterator[None]:
-    """Make moto parse each workflow definition once per process; parsing takes longer than most executions."""
+    """Make moto parse each definition and JSONPath expression once per process; parsing takes longer than executing."""
 
     def parse(definition: str) -> Any:
         program, tree = _parse(definition)
         # An execution may modify the program.
         return copy.deepcopy(program), tree
 
-    with patch.object(AmazonStateLanguageParser, "parse", staticmethod(parse)):
+    with (
+        patch.object(AmazonStateLanguageParser, "parse", staticmethod(parse)),
+        patch.object(json_path, "parse", _parse_path),
+    ):
         yield

@@ -173,13 +173,10 @@ def test_deployment_does_not_change_the_configuration_file(cloud: Cloud, created
 
 
 def test_update_changes_the_named_parameter_and_no_other(cloud: Cloud, created: Deployment) -> None:
-    # given
     before = cloud.describe()
 
-    # when
     updated = cloud.deploy("--parameter-overrides", "MaxRemovals=10")
 
-    # then
     assert updated.status == "UPDATE_COMPLETE"
     assert _changes(before.parameters, updated.parameters) == {"MaxRemovals": ("50", "10")}
 
@@ -201,6 +198,5 @@ def test_omitted_parameters_keep_their_previous_values(cloud: Cloud, created: De
     upgraded = cloud.deploy()
     changed = cloud.deploy("--parameter-overrides", "MaxSilenceHours=30")
 
-    # then
     assert upgraded.parameters == enabled.parameters
     assert _changes(enabled.parameters, changed.parameters) == {"MaxSilenceHours": ("26", "30")}

@@ -112,7 +112,6 @@ def test_a_run_in_lambda_containers_archives_every_export(archived: System) -> N
 
 @pytest.mark.parametrize("path", EVENTS, ids=lambda path: path.stem)
 def test_sample_event_returns_a_result(archived: System, containers: SamFunctions, path: Path) -> None:
-    # given
     logical_id = FUNCTIONS[path.name.split(".")[0]]
     event = _adapted(json.loads(path.read_text()), archived)
     before = archived.aws.keys("archive/")
@@ -122,7 +121,6 @@ def test_sample_event_returns_a_result(archived: System, containers: SamFunction
     # when: an export of the run is requested again, or another dataset
     outcome = containers.ask(logical_id, event)
 
-    # then
     assert not outcome.failed, outcome.payload
     added = [key for key in archived.aws.keys("archive/") if key not in before]
     assert [key.endswith("/_manifest.json") for key in added] == ([True, False] if new else [])
@@ -148,11 +146,9 @@ def test_layer_has_bytecode_for_the_containers_python(containers: SamFunctions) 
 
 
 def test_no_log_line_of_the_containers_shows_a_person_or_a_secret(archived: System, containers: SamFunctions) -> None:
-    # given
     logged = "\n".join(containers.logs)
     assert "archived" in logged
 
-    # then
     users = list(archived.tenant.expected_users(FIRST_CONNECTION))
     forbidden = {user["email"] for user in users}
     forbidden |= {archived.tenant.credentials()["client_secret"], archived.domain.credentials()["password"]}

@@ -22,24 +22,24 @@ class ChangeBatch:
         self.system = system
         tenant = system.tenant
         self.first, self.second = tenant.organizations.ids()[:2]
-        self.people = [user["user_id"] for user in tenant.expected_users()]
+        self.user_ids = [user["user_id"] for user in tenant.expected_users()]
         role = next(iter(tenant.organizations.roles))
-        stays, leaves = self.people[20:33], self.people[:2]
+        stays, leaves = self.user_ids[20:33], self.user_ids[:2]
         self.before = {self.first: set(leaves), self.second: set()}
-        self.after = {self.first: set(stays) | {self.people[40]}, self.second: {self.people[3]}}
+        self.after = {self.first: set(stays) | {self.user_ids[40]}, self.second: {self.user_ids[3]}}
         self.messages = [
             # Two requests. The second contains an unknown user and is split until only that id remains.
             self._change(self.first, "add", [*stays, UNKNOWN_USER]),
             self._change(self.first, "remove", leaves),
-            self._change(self.first, "add", [self.people[40]], roles=[role]),
-            self._change(self.second, "add", [self.people[3], self.people[4]]),
-            self._change(self.second, "remove", [self.people[4]]),
+            self._change(self.first, "add", [self.user_ids[40]], roles=[role]),
+            self._change(self.second, "add", [self.user_ids[3], self.user_ids[4]]),
+            self._change(self.second, "remove", [self.user_ids[4]]),
             self._change(self.second, "invite", [GUEST], invitation={"client_id": "portal", "inviter": "Somebody"}),
             "{not json",
         ]
         self.outcomes = sorted(
-            [*((member, "applied") for member in (*stays, *leaves, self.people[40], self.people[3]))]
-            + [(self.people[4], "applied")] * 2
+            [*((member, "applied") for member in (*stays, *leaves, self.user_ids[40], self.user_ids[3]))]
+            + [(self.user_ids[4], "applied")] * 2
             + [(GUEST, "applied"), (UNKNOWN_USER, "rejected"), ("", "rejected")]
         )
 

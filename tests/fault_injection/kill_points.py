@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
+import meibo
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
 
 Moment = Literal["before", "after"]
+# The lines of the program that led to a call, the innermost first.
+Stack = tuple[tuple[str, int], ...]
+_PROGRAM = tuple(meibo.__path__)
 
 
 @dataclass(frozen=True)
@@ -32,31 +37,61 @@ def service_of(name: str) -> str:
     return service if colon and operation.isidentifier() else "HTTP"
 
 
+@dataclass(frozen=True)
+class CallSite:
+    """A call with the lines that led to it and the kinds of objects in the bucket.
+
+    A kill at an equal call of another run would test nothing new.
+    """
+
+    function: str
+    name: str
+    number: int
+    stack: Stack
+    stored: tuple[str, ...]
+
+
 @dataclass
 class CallCounter:
-    """Records the calls of a complete run."""
+    """Records the calls of a complete run. ``stored`` returns the objects in the bucket."""
 
-    calls: list[tuple[str, str]] = field(default_factory=list)
+    stored: Callable[[], tuple[str, ...]] = tuple
+    sites: list[CallSite] = field(default_factory=list)
+    _numbers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def before(self, invocation: Invocation, call: Call) -> None:
-        self.calls.append((call.function, call.name))
+        with self._lock:
+            self._numbers[call.function, call.name] += 1
+            number = self._numbers[call.function, call.name]
+            self.sites.append(CallSite(call.function, call.name, number, _program_stack(), self.stored()))
 
     def after(self, invocation: Invocation, call: Call) -> None:
         pass
 
     def services(self) -> Counter[str]:
         """Return the number of calls per service; ``HTTP`` stands for the providers."""
-        return Counter(service_of(name) for _, name in self.calls)
+        return Counter(service_of(site.name) for site in self.sites)
 
-    def points(self) -> list[Point]:
-        """Return every point at which an invocation can be killed."""
-        seen = Counter[tuple[str, str]]()
-        points: list[Point] = []
-        for function, name in self.calls:
-            seen[function, name] += 1
-            number = seen[function, name]
-            points += [Point(function, name, number, "before"), Point(function, name, number, "after")]
-        return points
+    def points(self, tested: Collection[CallSite] = ()) -> list[Point]:
+        """Return every point at which an invocation can be killed, except those of the tested calls."""
+        moments: tuple[Moment, ...] = ("before", "after")
+        return [
+            Point(site.function, site.name, site.number, moment)
+            for site in self.sites
+            if site not in tested
+            for moment in moments
+        ]
+
+
+def _program_stack() -> Stack:
+    lines: list[tuple[str, int]] = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(_PROGRAM):
+            lines.append((frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
+    return tuple(lines)
 
 
 class Killer:
@@ -100,10 +135,15 @@ def kill_at_every_point(
     counter: CallCounter,
     attempt: Callable[[Killer], None],
     report_line: Callable[[str], None],
+    *,
+    tested: Collection[CallSite] = (),
 ) -> None:
-    """Run the attempt with a kill at every point of the counted calls, report a summary, and fail with all failures."""
+    """Run the attempt with a kill at every point of the counted calls, report a summary, and fail with all failures.
+
+    ``tested`` are the calls of other runs, whose points are not tried again.
+    """
     failures: list[str] = []
-    points = counter.points()
+    points = counter.points(tested)
     for point in points:
         killer = Killer(point)
         try:
@@ -114,7 +154,9 @@ def kill_at_every_point(
         if not killer.reached:
             failures.append(f"{point}: was never reached")
     services = ", ".join(f"{count} {service}" for service, count in sorted(counter.services().items()))
+    same = sum(site in tested for site in counter.sites)
     report_line(
-        f"{subject}: {len(counter.calls)} calls ({services}), {len(points)} crash points tried, {len(failures)} failed"
+        f"{subject}: {len(counter.sites)} calls ({services}), {same} the same as in other runs,"
+        f" {len(points)} crash points tried, {len(failures)} failed"
     )
     assert not failures, "\n".join(failures)

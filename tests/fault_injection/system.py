@@ -15,10 +15,12 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.config import Config
 from moto.backends import get_backend
 from moto.stepfunctions.parser.asl.utils import boto_client
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
+from meibo import aws as meibo_aws
 from meibo.archive.copy import CopyOptions
 from meibo.exports import archive
 from meibo.exports.archive import MAX_EXPANDED_BYTES
@@ -55,6 +57,14 @@ class VerifiedExport:
 
 
 @dataclass
+class Snapshot:
+    """The versions of every object in the bucket, and the executions of the workflow."""
+
+    versions: dict[str, list[Any]] = field(default_factory=dict)
+    executions: list[Any] = field(default_factory=list)
+
+
+@dataclass
 class WholeSystem(Stack):
     """A stack for many runs. ``observer`` receives the functions' calls while it is set."""
 
@@ -63,10 +73,8 @@ class WholeSystem(Stack):
     runs: int = 0
 
     def reset(self) -> None:
-        """Empty the bucket and the queues, discard the sandbox, and remove all faults."""
-        bucket = get_backend("s3")[ACCOUNT]["aws"].buckets[self.aws.bucket]
-        bucket.keys = type(bucket.keys)()
-        bucket.multiparts.clear()
+        """Empty the bucket and the queues, forget the executions, discard the sandbox, and remove all faults."""
+        self.restore(Snapshot())
         for queue in get_backend("sqs")[ACCOUNT][REGION].queues.values():
             queue._messages.clear()
             queue._pending_messages.clear()
@@ -76,6 +84,29 @@ class WholeSystem(Stack):
         self.invocations.calls.clear()
         self.observer = None
         reset_sandbox()
+
+    def snapshot(self) -> Snapshot:
+        """Return the state of the bucket and the workflow, without unfinished uploads."""
+        keys = self._bucket.keys
+        return Snapshot({key: list(keys.getlist(key)) for key in keys}, list(self._state_machine.executions))
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Restore the bucket and the workflow, and remove unfinished uploads."""
+        bucket = self._bucket
+        bucket.keys = type(bucket.keys)()
+        for key, versions in snapshot.versions.items():
+            bucket.keys.setlist(key, list(versions))
+        bucket.multiparts.clear()
+        self._state_machine.executions[:] = snapshot.executions
+
+    # The state of moto, which its API returns more slowly or not at all.
+    @property
+    def _bucket(self) -> Any:
+        return get_backend("s3")[ACCOUNT]["aws"].buckets[self.aws.bucket]
+
+    @property
+    def _state_machine(self) -> Any:
+        return stepfunctions_parser_backends[ACCOUNT][REGION].describe_state_machine(self.aws.state_machine_arn)
 
     def configure_exports(self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **secrets: Any) -> None:
         """Configure the tenant and the domain with these exports, and omit a source without exports."""
@@ -105,7 +136,6 @@ class WholeSystem(Stack):
     def wait(self, run_id: str, attempt: int, seconds: float = 60) -> str:
         """Wait until an execution ends and return its status."""
         end = time.monotonic() + seconds
-        # Read moto's state: a call of its API takes longer than the interval between two reads.
         machines = stepfunctions_parser_backends[ACCOUNT][REGION]
         execution = machines.describe_execution(self.aws.execution_arn(run_id, attempt))
         while (status := execution.status) == "RUNNING":
@@ -140,6 +170,11 @@ class WholeSystem(Stack):
         assert self.overwritten() == []
         return exports
 
+    def stored(self) -> tuple[str, ...]:
+        """Return the prefix of each object in the bucket, with its name if that does not depend on a dataset."""
+        paths = [key.split("/") for key in self._bucket.keys]
+        return tuple(sorted(f"{path[0]}/{path[-1] if path[-1].startswith('_') else 'object'}" for path in paths))
+
     def overwritten(self) -> list[str]:
         """Return the keys that have more than one version or a delete marker."""
         answer = boto3.client("s3").list_object_versions(Bucket=self.aws.bucket)
@@ -167,7 +202,7 @@ class WholeSystem(Stack):
 
     def remove(self, prefix: str) -> None:
         """Remove every version below a prefix, without delete markers."""
-        keys = get_backend("s3")[ACCOUNT]["aws"].buckets[self.aws.bucket].keys
+        keys = self._bucket.keys
         for key in [key for key in keys if key.startswith(prefix)]:
             dict.pop(keys, key)
 
@@ -200,7 +235,7 @@ class SkippingClock(SystemClock):
 
 
 def skip_waits(patch: pytest.MonkeyPatch) -> None:
-    """Skip the waits of the workflow and of the copy, and make the copy's parts small."""
+    """Skip the waits of the workflow and of the copy, make the copy's parts small, and share AWS clients."""
 
     # The marked client distinguishes the interpreter's calls from those of the local system.
     def workflow_client(**options: Any) -> Any:
@@ -209,6 +244,18 @@ def skip_waits(patch: pytest.MonkeyPatch) -> None:
         return client
 
     patch.setattr(boto_client, "boto3", types.SimpleNamespace(client=workflow_client))
+
+    # Creating the clients of a sandbox takes longer than most invocations. Their only state is the pool of connections,
+    # which moto does not use.
+    create_client, clients = meibo_aws._client, dict[tuple[str, str], Any]()
+
+    def shared_client(service: str, config: Config | None = None) -> Any:
+        key = service, repr(config and sorted(vars(config).items()))
+        if key not in clients:
+            clients[key] = create_client(service, config)
+        return clients[key]
+
+    patch.setattr(meibo_aws, "_client", shared_client)
     retry = "moto.stepfunctions.parser.asl.component.common.retry.retrier_decl.time"
     patch.setattr(retry, types.SimpleNamespace(sleep=lambda _seconds: None))
     wait = "moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_function.WaitFunction._wait_interval"

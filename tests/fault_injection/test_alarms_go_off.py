@@ -107,7 +107,6 @@ def test_incomplete_run_raises_alarms_and_repair_fetches_only_missing_exports(
     # given: a domain with a wrong password
     system.configure_exports(USERS, CYBOZU, **{"meibo/example": WRONG})
 
-    # when
     run_id = system.run()
 
     # then: the failed execution triggers RunFailedAlarm, and the lack of a complete run triggers SilenceAlarm
@@ -152,7 +151,6 @@ def test_tick_that_exhausts_its_retries_goes_to_the_dead_letter_queue_and_can_be
     system.configure_exports([], CYBOZU)
     run_id = system.run(moment)
 
-    # then
     assert system.run_manifest(run_id)["complete"] is True
 
 
@@ -176,7 +174,6 @@ def test_verification_that_exhausts_its_retries_goes_to_the_dead_letter_queue(
     system.observer = None
     system.verify()
 
-    # then
     assert len(system.aws.keys("verifications/")) == 1
 
 
@@ -199,14 +196,12 @@ def test_shrunken_export_is_suspect_until_the_new_level_is_accepted(
     tomorrow = system.next_tick() + timedelta(days=1)
     system.run(tomorrow)
 
-    # then
     assert metrics("SuspectExports") == 2
 
     # when: the new level is accepted
     system.configure_exports([{**USERS[0], "limit": 3, "accept_from": f"{tomorrow:%Y-%m-%d}"}], [])
     system.run(tomorrow + timedelta(days=1))
 
-    # then
     assert metrics("SuspectExports") == 2
 
 
@@ -255,15 +250,12 @@ def _change(system: WholeSystem, *members: str) -> dict[str, Any]:
 def test_rejected_member_is_counted_and_sent_to_the_dead_letter_queue(
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    # given
     system.configure_exports(USERS, [])
     system.aws.changes.send(_change(system, "auth0|0000000000000000000000ff"))
 
-    # when
     while system.aws.changes.source.poll():
         pass
 
-    # then
     assert is_in_alarm(template, "RejectedMembersAlarm", metrics("RejectedMembers"))
     assert is_in_alarm(template, "ChangesDeadLettersAlarm", queue_size(system.aws.changes.dead_letters_url))
     assert not is_in_alarm(template, "ChangesDeadLettersAlarm", queue_size(system.aws.changes.queue_url))
@@ -302,7 +294,6 @@ def test_change_with_refused_credentials_raises_alarms_and_is_applied_after_the_
     while system.aws.changes.source.poll():
         pass
 
-    # then
     assert system.aws.changes.source.queue.size() == 0
     assert [line["outcome"] for line in system.outcomes()] == ["applied"]
 
@@ -310,7 +301,6 @@ def test_change_with_refused_credentials_raises_alarms_and_is_applied_after_the_
 def test_change_of_a_killed_invocation_counts_as_a_function_error_and_is_applied_by_the_next(
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    # given
     system.configure_exports(USERS, [])
     person = next(iter(system.tenant.expected_users()))["user_id"]
     system.aws.changes.send(_change(system, person))
@@ -331,7 +321,6 @@ def test_change_of_a_killed_invocation_counts_as_a_function_error_and_is_applied
     while system.aws.changes.source.poll():
         pass
 
-    # then
     assert [line["outcome"] for line in system.outcomes()] == ["applied"]
 
 

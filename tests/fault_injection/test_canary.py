@@ -225,15 +225,15 @@ def test_change_leaves_no_user_data_in_output(system: WholeSystem, secrets: Secr
     system.configure_exports(*EXPORTS["auth0"])
     organization = system.tenant.organizations.ids()[0]
     change = change_message(organization, requested_by=CANARY)
-    people = [user["user_id"] for user in system.tenant.expected_users()][:12]
+    user_ids = [user["user_id"] for user in system.tenant.expected_users()][:12]
     invitation = {"client_id": "portal", "inviter": CANARY}
     for message in (
-        {**change, "action": "add", "members": people},
+        {**change, "action": "add", "members": user_ids},
         {**change, "action": "add", "members": [CANARY]},
         {**change, "action": "invite", "members": [CANARY], "invitation": invitation},
-        {**change, "action": CANARY, "members": people},
-        {**change, "action": "remove", "members": people[:2], CANARY: CANARY, "roles": CANARY},
-        {**change, "source": CANARY, "action": "add", "members": people},
+        {**change, "action": CANARY, "members": user_ids},
+        {**change, "action": "remove", "members": user_ids[:2], CANARY: CANARY, "roles": CANARY},
+        {**change, "source": CANARY, "action": "add", "members": user_ids},
         f"{{{CANARY}",
     ):
         system.aws.changes.send(message)

@@ -37,9 +37,7 @@ def test_no_change_is_lost_when_the_function_is_killed_at_any_call(
     def attempt(killer: Killer) -> None:
         changes.reset()
         changes.system.observer = killer
-        # when
         changes.deliver()
-        # then
         changes.check()
 
     kill_at_every_point("a batch of changes", counter, attempt, report_line)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
 
 import pytest
 
 from meibo_simulators import FIRST_CONNECTION
-from tests.fault_injection.kill_points import CallCounter, Killer, kill_at_every_point
+from tests.fault_injection.kill_points import CallCounter, CallSite, Killer, kill_at_every_point
 from tests.fault_injection.system import VerifiedExport, WholeSystem, start_system
 
 pytestmark = [
@@ -36,6 +37,8 @@ PLANS: dict[str, Exports] = {
 }
 # The services that every run calls. A service that is missing here would not be tested.
 SERVICES = {"HTTP", "events", "s3", "secretsmanager", "ssm", "stepfunctions"}
+# Functions without code for a provider or dataset, except CreateExports for jobs.
+GENERAL_FUNCTIONS = ("CreateExports", "FinishRun")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,39 @@ def system() -> Iterator[WholeSystem]:
         running.tenant.switches.polls_until_completed = 1
         running.service.cold = True
         yield running
+
+
+@dataclass
+class UndisturbedRuns:
+    """The calls and the archived exports of a run of each plan."""
+
+    system: WholeSystem
+    runs: dict[str, tuple[CallCounter, dict[str, VerifiedExport]]] = field(default_factory=dict)
+
+    def run(self, plan: str) -> tuple[CallCounter, dict[str, VerifiedExport]]:
+        """Run the plan once and return the calls and the exports."""
+        system = self.system
+        if plan not in self.runs:
+            system.reset()
+            system.configure_exports(*PLANS[plan])
+            system.observer = counter = CallCounter(system.stored)
+            run_id = system.run()
+            assert system.run_manifest(run_id)["complete"] is True
+            assert system.aws.unfinished_uploads() == 0
+            assert counter.services().keys() == SERVICES
+            self.runs[plan] = counter, system.archived()
+        return self.runs[plan]
+
+    def tested(self, plan: str) -> set[CallSite]:
+        """Return the calls of general functions in the runs of earlier plans."""
+        earlier = list(PLANS)[: list(PLANS).index(plan)]
+        sites = (site for other in earlier for site in self.run(other)[0].sites)
+        return {site for site in sites if site.function in GENERAL_FUNCTIONS}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(system: WholeSystem) -> UndisturbedRuns:
+    return UndisturbedRuns(system)
 
 
 def _assert_same_content(
@@ -70,26 +106,19 @@ def _assert_no_upload_of_a_live_invocation(system: WholeSystem, killer: Killer) 
 
 @pytest.mark.parametrize("plan", PLANS)
 def test_run_is_complete_when_a_function_is_killed_at_any_call(
-    system: WholeSystem, plan: str, report_line: Callable[[str], None]
+    system: WholeSystem, undisturbed: UndisturbedRuns, plan: str, report_line: Callable[[str], None]
 ) -> None:
     # given: the calls of an undisturbed run
-    system.reset()
+    counter, expected = undisturbed.run(plan)
+    tested = undisturbed.tested(plan)
     system.configure_exports(*PLANS[plan])
-    system.observer = counter = CallCounter()
-    run_id = system.run()
-    expected = system.archived()
-    assert system.run_manifest(run_id)["complete"] is True
-    assert system.aws.unfinished_uploads() == 0
-    assert counter.services().keys() == SERVICES
     sandbox_error = cycle(SANDBOX_ERRORS)
 
     def attempt(killer: Killer) -> None:
         system.reset()
         system.service.sandbox_error = next(sandbox_error)
         system.observer = killer
-        # when
         run_id = system.run()
-        # then
         status = system.wait(run_id, 1)
         assert status == "SUCCEEDED", f"the execution ended as {status} after {system.service.sandbox_error}"
         manifest = system.run_manifest(run_id)
@@ -98,26 +127,24 @@ def test_run_is_complete_when_a_function_is_killed_at_any_call(
         assert {export["export_id"] for export in manifest["exports"]} == set(expected)
         _assert_no_upload_of_a_live_invocation(system, killer)
 
-    kill_at_every_point(f"a run of {plan}", counter, attempt, report_line)
+    kill_at_every_point(f"a run of {plan}", counter, attempt, report_line, tested=tested)
 
 
 def test_repair_is_complete_when_a_function_is_killed_at_any_call(
     system: WholeSystem, report_line: Callable[[str], None]
 ) -> None:
-    # given: runs without one of two exports, because of a wrong password
+    # given: a run without one of two exports, because of a wrong password
     exports: Exports = ([{"dataset": "organizations"}], [{"dataset": "users", "format": "csv"}])
     wrong: dict[str, Any] = {"meibo/example": {"login": "Administrator", "password": "wrong"}}
+    system.reset()
+    system.configure_exports(*exports, **wrong)
+    run_id = system.run()
+    assert system.run_manifest(run_id)["complete"] is False
+    assert system.aws.unfinished_uploads() == 0
+    system.configure_exports(*exports)
+    incomplete = system.snapshot()
 
-    def incomplete() -> str:
-        system.reset()
-        system.configure_exports(*exports, **wrong)
-        run_id = system.run()
-        assert system.run_manifest(run_id)["complete"] is False
-        assert system.aws.unfinished_uploads() == 0
-        system.configure_exports(*exports)
-        return run_id
-
-    def repaired(run_id: str) -> None:
+    def repaired() -> None:
         # An operator repeats a repair that failed.
         for _ in range(2):
             outcome = system.aws.invoke({"run_id": run_id, "repair": True})
@@ -127,18 +154,16 @@ def test_repair_is_complete_when_a_function_is_killed_at_any_call(
         assert system.wait(run_id, 2) == "SUCCEEDED"
         assert system.run_manifest(run_id, 2)["complete"] is True
 
-    run_id = incomplete()
     system.observer = counter = CallCounter()
-    repaired(run_id)
+    repaired()
     expected = system.archived()
 
     def attempt(killer: Killer) -> None:
-        run_id = incomplete()
+        system.reset()
+        system.restore(incomplete)
         system.service.sandbox_error = next(sandbox_error)
         system.observer = killer
-        # when
-        repaired(run_id)
-        # then
+        repaired()
         _assert_same_content(system.archived(), expected, system)
         _assert_no_upload_of_a_live_invocation(system, killer)
 

@@ -67,7 +67,6 @@ def test_verification_ends_when_the_function_is_killed_at_any_call(
     def attempt(killer: Killer) -> None:
         _remove_records(system)
         system.observer = killer
-        # when
         deliveries = _verify(system)
         # then: every record is correct, no key was overwritten, and the archive is unchanged
         assert deliveries == 2

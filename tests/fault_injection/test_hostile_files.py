@@ -185,7 +185,6 @@ def _serve(system: WholeSystem, kind: str, action: broken.Action) -> None:
 def test_hostile_response_fails_the_export_in_time_and_in_bounded_memory(
     system: WholeSystem, kind: str, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given
     serve, errors = HOSTILE_RESPONSES[kind, case]
     _serve(system, kind, serve(system))
     if case in LARGE:
@@ -198,7 +197,6 @@ def test_hostile_response_fails_the_export_in_time_and_in_bounded_memory(
     gc.collect()
     before = _memory(reset_peak=True)
 
-    # when
     run_id = system.run()
 
     # then: the manifest has the reason, nothing is archived, no invocation reached its time-out

@@ -113,8 +113,8 @@ def _use_every_call(system: WholeSystem) -> None:
     verified = system.verify()
     assert (verified["damaged"], verified["unchecked"]) == (0, 0)
     # Changes that are applied, rejected, and returned to the queue.
-    people = [user["user_id"] for user in tenant.expected_users()]
-    system.aws.changes.send(change_message(organization, *people[:3], "auth0|0000000000000000000000ff"))
+    user_ids = [user["user_id"] for user in tenant.expected_users()]
+    system.aws.changes.send(change_message(organization, *user_ids[:3], "auth0|0000000000000000000000ff"))
     tenant.faults.add("POST /api/v2/organizations/*", broken.respond(401), times=2)
     for _ in range(8):
         while system.aws.changes.source.poll():
@@ -171,10 +171,8 @@ def test_every_grant_is_used_by_a_call(observed: Observed, function: str) -> Non
         (action, arn) for statement in statements for action in statement["Action"] for arn in statement["Resource"]
     }
 
-    # when
     used = {grants(statements, need) for need in observed.needs if need.function == function}
 
-    # then
     unused = {
         (action, resource)
         for action, resource in granted - used

@@ -149,8 +149,8 @@ class ChangeQueueHarness:
         assert len(outcomes) == len(lines), "a member has two outcomes"
         return outcomes
 
-    def letters(self) -> list[dict[str, Any]]:
-        return [json.loads(letter.body) for letter in self.queue.letters]
+    def dead_letters(self) -> list[dict[str, Any]]:
+        return [json.loads(dead_letter.body) for dead_letter in self.queue.dead_letters]
 
     def requests(self, method: str, tail: str = "members") -> list[int]:
         """Return the statuses of the requests with this method and last part of the path."""

@@ -35,7 +35,7 @@ class FifoQueue:
     visibility: float = 1800.0
     max_receives: int = 1000
     messages: list[Message] = field(default_factory=list)
-    letters: list[DeadLetter] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
     expired: list[Message] = field(default_factory=list)
     _sent: dict[str, float] = field(default_factory=dict)
 
@@ -87,7 +87,7 @@ class FifoQueue:
 
     def send_dead_letter(self, letter: DeadLetter) -> None:
         if not self._is_duplicate(f"dead-letter:{letter.group_id}:{letter.deduplication_id}"):
-            self.letters.append(letter)
+            self.dead_letters.append(letter)
 
     def _is_duplicate(self, key: str) -> bool:
         first = self._sent.get(key)

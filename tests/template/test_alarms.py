@@ -69,7 +69,6 @@ def test_alarm_lasts_until_a_stuck_change_is_received_again(template: Template, 
         hidden = template.properties("ChangesQueue")["VisibilityTimeout"]
     properties = template.properties(alarm)
 
-    # then
     assert properties["DatapointsToAlarm"] == 1
     evaluated = (properties["EvaluationPeriods"] - 1) * properties["Period"]
     assert evaluated >= hidden + template.properties("ChangeMembers")["Timeout"]

@@ -115,13 +115,10 @@ def test_default_lifecycle_removes_only_incomplete_uploads_and_parts(template: T
 
 
 def test_lifecycle_follows_the_parameters(translate: Callable[..., Template]) -> None:
-    # given
     template = translate(TransitionDays=30, TransitionStorageClass="DEEP_ARCHIVE", RetentionDays=400, NoncurrentDays=90)
 
-    # when
     rules = _rules(template)
 
-    # then
     assert rules["Transition"]["Transitions"] == [{"StorageClass": "DEEP_ARCHIVE", "TransitionInDays": 30}]
     assert rules["Expire"]["ExpirationInDays"] == 400
     assert rules["ExpireNoncurrent"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 90}

@@ -73,11 +73,9 @@ def test_change_is_retried_for_ten_days_and_dead_lettered_before_it_expires(
     receives = properties["RedrivePolicy"]["maxReceiveCount"]
     waits = [min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2**number) for number in range(receives)]
 
-    # when
     shortest = sum(waits)
     longest = shortest + receives * template.properties("ChangeMembers")["Timeout"]
 
-    # then
     assert shortest > 10 * 86400
     assert longest < properties["MessageRetentionPeriod"]
 
@@ -94,7 +92,6 @@ def test_dead_letter_queue_has_the_maximum_retention(template: Template) -> None
 
 
 def test_dead_letter_fits_with_its_reason(template: Template) -> None:
-    # given
     max_change = template.properties("ChangesQueue")["MaximumMessageSize"]
     max_dead_letter = template.properties("ChangesDeadLetters")["MaximumMessageSize"]
 

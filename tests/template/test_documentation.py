@@ -114,7 +114,6 @@ def test_japanese_pages_show_the_same_commands(page: str) -> None:
 
 
 def test_documented_key_policy_covers_the_grants_of_the_roles(translate: Callable[..., Template]) -> None:
-    # given
     template = translate(CustomerKeyArn=KEY)
     granted = [
         statement
@@ -124,10 +123,8 @@ def test_documented_key_policy_covers_the_grants_of_the_roles(translate: Callabl
     ]
     services = [statement["Condition"]["StringEquals"]["kms:ViaService"] for statement in granted]
 
-    # when
     documented = _statement("MeiboThroughS3AndSecretsManager")
 
-    # then
     assert set(documented["Action"]) == {action for statement in granted for action in statement["Action"]}
     assert {service.replace("ap-northeast-1", "eu-central-1") for service in _via(documented)} == {
         service for value in services for service in ([value] if isinstance(value, str) else value)

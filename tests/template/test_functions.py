@@ -144,10 +144,8 @@ def test_number_of_parallel_exports_is_bounded(template: Template, workflow: dic
 def test_layer_has_the_architecture_of_the_functions(
     translate: Callable[..., Template], architecture: str, layer: str
 ) -> None:
-    # when
     template = translate(Architecture=architecture)
 
-    # then
     ((name, properties),) = template.of_type("AWS::Lambda::LayerVersion").items()
     assert name.startswith(layer)
     assert properties["CompatibleArchitectures"] == [architecture]

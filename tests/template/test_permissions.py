@@ -184,10 +184,8 @@ def test_listing_is_limited_to_the_prefixes_in_use(template: Template, role: str
 
 @pytest.mark.parametrize("role", ROLES)
 def test_keys_are_granted_only_if_configured(template: Template, full_template: Template, role: str) -> None:
-    # given
     keys = [item for item in full_template.statements(role) if any(a.startswith("kms:") for a in item["Action"])]
 
-    # then
     assert not any(action.startswith("kms:") for action in _granted(template, role))
     for statement in keys:
         assert statement["Resource"] in ([KEY], [OLD_KEY])
@@ -211,10 +209,8 @@ def test_former_key_can_decrypt_but_not_encrypt(translate: Callable[..., Templat
     # given: the grants while the former key is the archive's key
     before = _decrypt_services(translate(CustomerKeyArn=OLD_KEY), role)
 
-    # when
     template = translate(CustomerKeyArn=new_key, DecryptKeyArns=f"{OLD_KEY},{OTHER_KEY}")
 
-    # then
     after = _decrypt_services(template, role)
     assert after.keys() == ({OLD_KEY, OTHER_KEY, new_key} - {""} if before else set())
     for services in after.values():
@@ -298,11 +294,9 @@ def test_every_iam_statement_has_a_sid(source: dict[str, Any]) -> None:
 def test_only_finish_run_reads_the_secret_of_the_heartbeat_and_only_if_it_is_set(
     template: Template, translate: Callable[..., Template]
 ) -> None:
-    # given
     heartbeat = translate(HeartbeatSecret="monitoring/meibo", CustomerKeyArn=KEY)
     secret = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:monitoring/meibo-??????"
 
-    # then
     readers = [role for role in ROLES if secret in _granted(heartbeat, role).get("secretsmanager:GetSecretValue", [])]
     assert readers == ["FinishRunRole"]
     assert _granted(heartbeat, "FinishRunRole")["secretsmanager:GetSecretValue"] == [secret]

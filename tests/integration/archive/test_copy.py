@@ -152,11 +152,9 @@ def test_the_archived_bytes_are_the_sources_or_nothing_is_visible(
         bench.store.gate = threading.Event()
         threading.Timer(0.02, bench.store.gate.set).start()
 
-    # when
     try:
         result = bench.copy()
 
-    # then
     except CopyBrokenError:
         assert etag != '"v1"' or change_at is not None  # nothing else is beyond repair
         assert bench.archived is None

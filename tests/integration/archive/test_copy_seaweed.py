@@ -86,7 +86,6 @@ def test_a_wrong_checksum_is_refused_by_the_server(
 
 @pytest.mark.parametrize("size", [1000, 2 * PART])
 def test_a_second_archive_is_refused_by_the_server(archive: Archive, size: int) -> None:
-    # given
     first = archive.copy(b"a" * size)
 
     # when the same file comes again, then that is a success that changed nothing

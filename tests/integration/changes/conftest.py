@@ -24,7 +24,7 @@ class ChangesSystem:
     def __post_init__(self) -> None:
         self.organizations = self.tenant.organizations.ids()
         self.organization = self.organizations[0]
-        self.people = [user["user_id"] for user in self.tenant.expected_users()]
+        self.user_ids = [user["user_id"] for user in self.tenant.expected_users()]
         self.roles = list(self.tenant.organizations.roles)
 
     def change(self, *members: str, action: str = "add", **more: Any) -> dict[str, Any]:

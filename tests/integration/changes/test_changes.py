@@ -12,29 +12,23 @@ from tests.integration.changes.conftest import ChangesSystem
 
 
 def test_each_added_member_has_an_outcome(queue: ChangesSystem) -> None:
-    # given
-    people = queue.people[:23]
-    message = queue.send(*people)
+    user_ids = queue.user_ids[:23]
+    message = queue.send(*user_ids)
 
-    # when
     queue.drain()
 
-    # then
-    assert queue.members() == frozenset(people)
-    assert queue.outcomes(message) == dict.fromkeys(people, "applied")
+    assert queue.members() == frozenset(user_ids)
+    assert queue.outcomes(message) == dict.fromkeys(user_ids, "applied")
     assert queue.writes() == [("POST", 204)] * 3
     assert queue.aws.changes.take_dead_letters() == []
 
 
 def test_only_the_unknown_id_is_rejected_and_becomes_a_dead_letter(queue: ChangesSystem) -> None:
-    # given
-    members, unknown_id = queue.people[:9], "auth0|0000000000000000000000ff"
+    members, unknown_id = queue.user_ids[:9], "auth0|0000000000000000000000ff"
     message = queue.send(*members[:4], unknown_id, *members[4:])
 
-    # when
     queue.drain()
 
-    # then
     assert queue.members() == frozenset(members)
     assert queue.outcomes(message) == {**dict.fromkeys(members, "applied"), unknown_id: "rejected"}
     (dead_letter,) = (json.loads(message["Body"]) for message in queue.aws.changes.take_dead_letters())
@@ -45,14 +39,11 @@ def test_only_the_unknown_id_is_rejected_and_becomes_a_dead_letter(queue: Change
 
 
 def test_invalid_message_is_sent_to_the_dead_letter_queue_without_retries(queue: ChangesSystem) -> None:
-    # given
     message = queue.aws.changes.send({**queue.change("no-prefix"), "surprise": 1})
     broken = queue.aws.changes.send("{not json")
 
-    # when
     queue.drain()
 
-    # then
     dead_letters = queue.aws.changes.take_dead_letters()
     bodies = [dead_letter["Body"] for dead_letter in dead_letters]
     reasons = {dead_letter["MessageAttributes"]["MeiboReason"]["StringValue"] for dead_letter in dead_letters}
@@ -64,13 +55,10 @@ def test_invalid_message_is_sent_to_the_dead_letter_queue_without_retries(queue:
 
 
 def test_changes_of_make_run_have_the_expected_outcomes(queue: ChangesSystem) -> None:
-    # given
-    planned = sample_changes("acme", queue.organizations, queue.people, queue.roles, count=70)
+    planned = sample_changes("acme", queue.organizations, queue.user_ids, queue.roles, count=70)
 
-    # when
     rehearsal = send_sample_changes(queue.aws, planned)
 
-    # then
     assert rehearsal.drained
     assert rehearsal.actual == rehearsal.expected
     assert rehearsal.actual["rejected"] > 0
@@ -78,15 +66,12 @@ def test_changes_of_make_run_have_the_expected_outcomes(queue: ChangesSystem) ->
 
 
 def test_roles_are_assigned_after_the_membership(queue: ChangesSystem) -> None:
-    # given
-    message = queue.send(*queue.people[:3], roles=queue.roles[:2])
+    message = queue.send(*queue.user_ids[:3], roles=queue.roles[:2])
 
-    # when
     queue.drain()
 
-    # then
-    assert queue.outcomes(message) == dict.fromkeys(queue.people[:3], "applied")
-    for person in queue.people[:3]:
+    assert queue.outcomes(message) == dict.fromkeys(queue.user_ids[:3], "applied")
+    for person in queue.user_ids[:3]:
         assert queue.tenant.organizations.member_roles(queue.organization, person) == queue.roles[:2]
 
 
@@ -94,16 +79,13 @@ def test_roles_are_assigned_after_the_membership(queue: ChangesSystem) -> None:
 def test_unknown_role_is_rejected_if_the_tenant_rejects_it(
     queue: ChangesSystem, switch: Any, outcome: str, dead_letters: int
 ) -> None:
-    # given
     queue.tenant.switches.unknown_role = switch
-    message = queue.send(*queue.people[:2], roles=["rol_0000000000000404"])
+    message = queue.send(*queue.user_ids[:2], roles=["rol_0000000000000404"])
 
-    # when
     queue.drain()
 
-    # then
-    assert queue.outcomes(message) == dict.fromkeys(queue.people[:2], outcome)
-    assert queue.members() == frozenset(queue.people[:2])
+    assert queue.outcomes(message) == dict.fromkeys(queue.user_ids[:2], outcome)
+    assert queue.members() == frozenset(queue.user_ids[:2])
     assert len(queue.aws.changes.take_dead_letters()) == dead_letters
 
 
@@ -115,10 +97,8 @@ def test_person_is_invited_once_without_an_email(queue: ChangesSystem, status: A
     change = queue.change("new.person@example.com", action="invite", roles=queue.roles[:1], invitation=terms)
     messages = [queue.aws.changes.send({**change, "change_id": f"hr-{number}"}) for number in range(2)]
 
-    # when
     queue.drain()
 
-    # then
     assert [queue.outcomes(message) for message in messages] == [{"new.person@example.com": "applied"}] * 2
     assert len({line["invitation_id"] for line in queue.lines()}) == 1
     (invitation,) = queue.tenant.invitations.all[queue.organization].values()
@@ -127,15 +107,12 @@ def test_person_is_invited_once_without_an_email(queue: ChangesSystem, status: A
 
 
 def test_dry_run_looks_up_and_writes_nothing(queue: ChangesSystem) -> None:
-    # given
     unknown = "auth0|0000000000000000000000ff"
-    message = queue.send(queue.people[0], unknown, dry_run=True)
+    message = queue.send(queue.user_ids[0], unknown, dry_run=True)
 
-    # when
     queue.drain()
 
-    # then
-    assert queue.outcomes(message) == {queue.people[0]: "dry_run", unknown: "rejected"}
+    assert queue.outcomes(message) == {queue.user_ids[0]: "dry_run", unknown: "rejected"}
     assert queue.writes() == []
     assert queue.members() == frozenset()
     assert queue.aws.changes.take_dead_letters() == []

@@ -35,32 +35,29 @@ def _file(folder: Path, *rows: str, header: str = "organization,action,member,ro
 
 def test_file_is_sent_and_its_outcomes_shown(queue: ChangesSystem, meibo: Meibo, tmp_path: Path) -> None:
     # given: additions by id, by e-mail address and with a role, and a removal
-    people = list(queue.tenant.expected_users())[:4]
+    users = list(queue.tenant.expected_users())[:4]
     first, other = queue.organizations[:2]
     path = _file(
         tmp_path,
-        f"{first},add,{people[0]['user_id']},",
-        f"{first},add,{people[1]['email']},",
-        f"{other},add,{people[2]['user_id']},{queue.roles[0]}",
-        f"{other},remove,{people[3]['user_id']},",
+        f"{first},add,{users[0]['user_id']},",
+        f"{first},add,{users[1]['email']},",
+        f"{other},add,{users[2]['user_id']},{queue.roles[0]}",
+        f"{other},remove,{users[3]['user_id']},",
     )
 
-    # when
     sent = meibo("send", path, "--source", "acme", "--change-id", "hr-7", "--confirm-removals", "1", "--yes")
     queue.drain()
     shown = meibo("outcome", "hr-7", "--archive", f"s3://{queue.aws.bucket}")
 
-    # then
     assert sent.exit_code == 0, sent.output
     assert "sent 3 messages" in sent.output
     assert shown.exit_code == 0, shown.output
     assert "4 applied" in shown.output
-    assert queue.members() == {people[0]["user_id"], people[1]["user_id"]}
+    assert queue.members() == {users[0]["user_id"], users[1]["user_id"]}
 
 
 def test_file_with_an_invalid_line_is_not_sent(queue: ChangesSystem, meibo: Meibo, tmp_path: Path) -> None:
-    # given
-    line = f"{queue.organization},add,{queue.people[0]},"
+    line = f"{queue.organization},add,{queue.user_ids[0]},"
     path = _file(
         tmp_path,
         line,
@@ -70,10 +67,8 @@ def test_file_with_an_invalid_line_is_not_sent(queue: ChangesSystem, meibo: Meib
         f"{queue.organization},add,missing@example.invalid,",
     )
 
-    # when
     sent = meibo("send", path, "--source", "acme", "--yes")
 
-    # then
     assert sent.exit_code == 2
     faults = {line.partition(":")[0]: line for line in sent.output.splitlines()}
     assert "repeats line 2" in faults["line 3"]
@@ -89,29 +84,24 @@ def test_file_with_an_invalid_line_is_not_sent(queue: ChangesSystem, meibo: Meib
 def test_removals_are_sent_after_their_number_was_entered(
     queue: ChangesSystem, meibo: Meibo, tmp_path: Path, typed: str, messages: int
 ) -> None:
-    # given
-    rows = [f"{queue.organization},remove,{person}," for person in queue.people[:2]]
+    rows = [f"{queue.organization},remove,{person}," for person in queue.user_ids[:2]]
 
-    # when
     sent = meibo("send", _file(tmp_path, *rows), "--source", "acme", answer=typed)
 
-    # then
     assert (sent.exit_code == 0) == bool(messages)
     assert queue.aws.changes.source.queue.size() == messages
 
 
 def test_repaired_dead_letter_is_redriven(queue: ChangesSystem, meibo: Meibo) -> None:
     # given: a user who was not in the tenant in time, and an unreadable change
-    queue.send(queue.people[0], UNKNOWN)
+    queue.send(queue.user_ids[0], UNKNOWN)
     queue.aws.changes.send("{broken", group="none")
     queue.drain()
     queue.tenant.switches.unknown_member = "ignore"
 
-    # when
     moved = meibo("redrive", "--yes")
     queue.drain()
 
-    # then
     assert moved.exit_code == 1, moved.output
     assert "moved 1 to the queue" in moved.output
     assert "is not valid: $: expected valid JSON" in moved.output
@@ -121,22 +111,19 @@ def test_repaired_dead_letter_is_redriven(queue: ChangesSystem, meibo: Meibo) ->
 
 
 def test_invalid_dead_letter_is_repaired_in_a_file(queue: ChangesSystem, meibo: Meibo, tmp_path: Path) -> None:
-    # given
-    wrong = {**queue.change(queue.people[0]), "version": 2}
+    wrong = {**queue.change(queue.user_ids[0]), "version": 2}
     queue.aws.changes.send(wrong)
     queue.drain()
     path = tmp_path / "dead-letters.ndjson"
 
-    # when
     taken = meibo("redrive", "--take", str(path), "--yes")
     (line,) = map(json.loads, path.read_text().splitlines())
     path.write_text(json.dumps({**line, "change": {**line["change"], "version": 1}}))
     moved = meibo("redrive", "--from", str(path), "--yes")
     queue.drain()
 
-    # then
     assert taken.exit_code == 0, taken.output
     assert "$.version" in line["reason"]
     assert moved.exit_code == 0, moved.output
-    assert queue.members() == {queue.people[0]}
+    assert queue.members() == {queue.user_ids[0]}
     assert queue.aws.changes.dead_letter_count() == 0

@@ -39,14 +39,12 @@ def _metrics(output: str) -> dict[str, tuple[float, str]]:
 def test_age_of_the_oldest_returned_change_is_counted(queue: ChangesSystem, capsys: pytest.CaptureFixture[str]) -> None:
     # given: an OAuth scope that is missing
     queue.tenant.faults.add("POST /api/v2/organizations/*/members", respond(403), times=None)
-    queue.send(queue.people[0])
+    queue.send(queue.user_ids[0])
     event = _received(queue, sent_seconds_ago=HOUR_SECONDS)
     capsys.readouterr()
 
-    # when
     outcome = queue.aws.changes.source.invoke(event)
 
-    # then
     assert len(outcome.payload["batchItemFailures"]) == 1
     metrics = _metrics(capsys.readouterr().out)
     value, unit = metrics["OldestReturnedChangeAge"]
@@ -56,15 +54,12 @@ def test_age_of_the_oldest_returned_change_is_counted(queue: ChangesSystem, caps
 
 
 def test_returned_age_is_zero_if_nothing_is_returned(queue: ChangesSystem, capsys: pytest.CaptureFixture[str]) -> None:
-    # given
-    queue.send(queue.people[0])
+    queue.send(queue.user_ids[0])
     event = _received(queue, sent_seconds_ago=HOUR_SECONDS)
     capsys.readouterr()
 
-    # when
     outcome = queue.aws.changes.source.invoke(event)
 
-    # then
     assert outcome.payload == {"batchItemFailures": []}
     assert _metrics(capsys.readouterr().out) == {
         "AppliedMembers": (1, "Count"),

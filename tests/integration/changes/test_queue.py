@@ -48,23 +48,19 @@ def _source(url: str, outcome: InvocationResult, batches: list[Any]) -> EventSou
     ],
 )
 def test_acknowledged_messages_are_deleted(urls: list[str], outcome: InvocationResult, left: int) -> None:
-    # given
     for number in range(3):
         boto3.client("sqs").send_message(QueueUrl=urls[0], MessageBody=str(number), MessageGroupId="a")
     batches: list[Any] = []
     source = _source(urls[0], outcome, batches)
 
-    # when
     polled = source.poll()
 
-    # then
     assert polled
     assert [record["body"] for record in batches[0]["Records"]] == ["0", "1", "2"]
     assert source.queue.size() == left
 
 
 def test_returned_messages_are_received_again_in_order(urls: list[str]) -> None:
-    # given
     client = boto3.client("sqs")
     for number in range(3):
         client.send_message(QueueUrl=urls[0], MessageBody=str(number), MessageGroupId="a")
@@ -73,26 +69,21 @@ def test_returned_messages_are_received_again_in_order(urls: list[str]) -> None:
     source.poll()
     assert not source.poll()
 
-    # when
     SqsChangeQueue(client, *urls).set_visibility_timeout(parse_queue_event(batches[0]), 0)
     source.poll()
 
-    # then
     again = parse_queue_event(batches[1])
     assert [delivery.body for delivery in again] == ["0", "1", "2"]
     assert {delivery.receive_count for delivery in again} == {2}
 
 
 def test_repeated_dead_letter_is_a_single_message(urls: list[str]) -> None:
-    # given
     client = boto3.client("sqs")
     dead_letter = DeadLetter("{}", "org_0000000000000001", "m-1", "$: 名簿")
 
-    # when
     for _ in range(2):
         SqsChangeQueue(client, *urls).send_dead_letter(dead_letter)
 
-    # then
     (message,) = client.receive_message(
         QueueUrl=urls[1], MaxNumberOfMessages=10, MessageAttributeNames=["All"], MessageSystemAttributeNames=["All"]
     )["Messages"]

@@ -95,10 +95,8 @@ def test_newest_runs_are_verified_first_when_time_is_short(builder: ArchiveBuild
         time_left=lambda: 900 if len(reader.read_keys) < 3 else 45,
     )
 
-    # when
     counts = scheduled.run()
 
-    # then
     assert reader.read_keys == [USERS.object_key(run_id, gzip=True) for run_id in ids[:3]]
     assert counts["unchecked"] == 5
     record = builder.storage.reader().read_json(verification_key(NOW))
@@ -141,7 +139,6 @@ def test_cold_export_is_read_once_per_long_rotation_and_otherwise_checked_quickl
         for moment in daily
     ]
 
-    # then
     assert sorted(reader.read_keys) == [USERS.object_key(run_id, gzip=True) for run_id in (EARLIER, RUN)]
     assert sum(count["quick"] for count in counts) == 2 * 360 - 2
     assert {(count["exports"], count["unchecked"], count["damaged"]) for count in counts} == {(2, 0, 0)}
@@ -164,7 +161,6 @@ def test_export_that_needs_a_restore_request_is_never_read(
     reader = ObservedFolder(tmp_path, storage_class)
     scheduled = replace(verification(builder), rotation_days=1, cold_rotation_days=1)
 
-    # when
     counts = replace(scheduled, archive=reader, transition_days=30).run()
 
     # then: the exports are not counted as unchecked

@@ -267,11 +267,9 @@ def test_object_outside_the_folder_of_its_manifest_is_damage_and_not_read(
 
     monkeypatch.setattr(reader, "chunks", recorded)
 
-    # when
     plan = plan_everything(reader)
     findings = [finding for task in plan.tasks for finding in Verifier(reader).verify(task)]
 
-    # then
     detail = "contains the key of an object outside its folder"
     if key == "":
         detail = "object.key: expected a string that is not empty, found an empty string"

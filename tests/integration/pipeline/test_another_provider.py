@@ -32,10 +32,8 @@ def payroll(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_documented_provider_is_archived(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given
     system.configure(SOURCE, secrets={"meibo/staff": {"token": "t"}})
 
-    # when
     first = system.run()
     system.run(days=1)
 

@@ -122,7 +122,6 @@ def test_export_that_outlasts_an_invocation_is_resumed_by_the_next(
         )
     system.configure(system.auth0_source({"dataset": dataset}))
 
-    # when
     manifest = system.run()
 
     # then: the workflow invoked the function again, with only counts and the part number in its state
@@ -159,7 +158,6 @@ def test_repair_completes_an_export_that_was_refused_half_way(system: System, mo
     system.tenant.faults.add(path, faults.html(404), after=15)
     system.configure(system.auth0_source({"dataset": "members"}))
 
-    # when
     manifest = system.run()
 
     # then: the collected parts are not archived
@@ -167,10 +165,8 @@ def test_repair_completes_an_export_that_was_refused_half_way(system: System, mo
     assert manifest["missing"][0]["error"] == "RequestRefusedError"
     assert system.aws.keys("archive/") == []
 
-    # when
     repaired = system.repair()
 
-    # then
     assert repaired["complete"] is True
     assert repaired["counts"]["rows"] == sum(len(members) for members in system.tenant.memberships.values())
 

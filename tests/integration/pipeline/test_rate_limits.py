@@ -1,4 +1,4 @@
-"""Export ten thousand organizations under the rate limits of a subscription, long_export of them on a simulated clock.
+"""Export thousands of organizations under the rate limits of a subscription, on a simulated clock.
 
 The simulated tenant and the client use the same clock. The function is invoked repeatedly like in the workflow, with
 only the JSON that it returned.
@@ -29,8 +29,9 @@ from tests.support.stack import RUN
 from tests.support.wsgi import WsgiAdapter
 
 INVOCATION_SECONDS = 900.0
-ORGANIZATIONS = 10_000
-ANSWER_SECONDS = 0.1
+# More requests than an invocation can send: 750 at 50 requests per minute.
+ORGANIZATIONS = 2_000
+RESPONSE_SECONDS = 0.1
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -73,7 +74,7 @@ class LongExport:
             assert remaining > 0, "the invocation exceeded its time-out"
             return remaining
 
-        adapter = WsgiAdapter(tenant_api(self.tenant), self.clock.sleep, seconds=ANSWER_SECONDS)
+        adapter = WsgiAdapter(tenant_api(self.tenant), self.clock.sleep, seconds=RESPONSE_SECONDS)
         context = ProviderContext(
             time_left,
             read_secret=lambda _: self.tenant.credentials(),
@@ -113,7 +114,7 @@ def _objects(long_export: LongExport) -> list[str]:
 
 
 @pytest.mark.parametrize("long_export", [("essentials", "second", ORGANIZATIONS)], indirect=True, ids=["essentials"])
-def test_ten_thousand_organizations_finish_under_the_essentials_limits(long_export: LongExport) -> None:
+def test_organizations_finish_under_the_essentials_limits(long_export: LongExport) -> None:
     # when: enabled_connections allows a burst of 5 and 50 requests per minute
     manifest = long_export.archive("organizations")
 
@@ -131,14 +132,14 @@ def test_ten_thousand_organizations_finish_under_the_essentials_limits(long_expo
     assert manifest["content"]["skipped_organizations"] == {"count": 0, "ids": []}
 
     # and: the export used the limit over many invocations, without a 429
-    assert 195 <= long_export.minutes <= 220
-    assert 13 <= len(long_export.invocations) <= 17
+    assert 39 <= long_export.minutes <= 44
+    assert 3 <= len(long_export.invocations) <= 4
     assert long_export.tenant.limits.refused == 0
     assert manifest["content"]["parts"] == len(long_export.invocations)
 
 
 @pytest.mark.parametrize("long_export", [("essentials", "second", ORGANIZATIONS)], indirect=True, ids=["essentials"])
-def test_members_of_ten_thousand_organizations_finish_under_the_essentials_limits(long_export: LongExport) -> None:
+def test_members_of_organizations_finish_under_the_essentials_limits(long_export: LongExport) -> None:
     long_export.tenant.switches.members_always_next = True
 
     manifest = long_export.archive("members")
@@ -152,7 +153,7 @@ def test_members_of_ten_thousand_organizations_finish_under_the_essentials_limit
         for user_id in user_ids
     }
     assert manifest["content"]["roles"] == {"included": "yes", "assignments": "direct"}
-    assert 35 <= long_export.minutes <= 50
+    assert 7 <= long_export.minutes <= 10
     assert long_export.tenant.limits.refused == 0
 
 
@@ -180,10 +181,8 @@ def test_rate_limit_used_up_by_others_delays_the_export(long_export: LongExport)
 
     long_export.tenant.faults.add(is_limited, faults.too_many_requests(retry_after=600), times=None)
 
-    # when
     manifest = long_export.archive("organizations")
 
-    # then
     assert manifest["content"]["rows"] == 120
     assert 120 <= long_export.minutes <= 140
     assert [response["wait_seconds"] >= 600 for response in long_export.invocations].count(True) >= 10

@@ -106,7 +106,6 @@ def test_shared_connection_that_was_refused_is_archived_by_a_repair(system_with_
     configure("email", "email")
     repaired = system.repair()
 
-    # then
     assert (repaired["complete"], repaired["missing"]) == (True, [])
     assert {export["export_id"]: export["rows"] for export in repaired["exports"]} == {
         f"acme/users/ndjson/{connection}": system.tenant.expected_rows(connection)

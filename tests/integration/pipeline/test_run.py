@@ -30,7 +30,6 @@ def test_tick_archives_every_configured_export(system: System) -> None:
         system.cybozu_source({"dataset": "users", "format": "csv"}, {"dataset": "users", "format": "ndjson"}),
     )
 
-    # when
     manifest = system.run()
 
     # then: all four exports are archived and match the manifest
@@ -140,10 +139,8 @@ def test_throttling_by_lambda_is_not_a_failure(system: System, monkeypatch: pyte
 
     monkeypatch.setattr(service, "invoke", throttled_invoke)
 
-    # when
     manifest = system.run()
 
-    # then
     assert sum(throttled.values()) == 60
     assert manifest["complete"] is True
 
@@ -178,10 +175,8 @@ def test_busy_aws_services_are_not_a_failure(system: System, monkeypatch: pytest
 
     monkeypatch.setattr(BaseClient, "_make_api_call", busy_api_call)
 
-    # when
     manifest = system.run()
 
-    # then
     assert manifest["complete"] is True
     assert {name.partition(" ")[0] for name, count in busy.items() if count > 6} >= {
         "GetSecretValue",

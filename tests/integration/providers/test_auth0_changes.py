@@ -37,18 +37,18 @@ def organization(tenant: SimulatedTenant) -> str:
 
 
 @pytest.fixture
-def people(tenant: SimulatedTenant) -> list[str]:
+def user_ids(tenant: SimulatedTenant) -> list[str]:
     return [tenant.directory.user_id(index) for index in range(20)]
 
 
 def test_members_are_added_and_removed(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, user_ids: list[str]
 ) -> None:
-    add_members(client, organization, people[:10])
-    add_members(client, organization, people[5:12])
-    remove_members(client, organization, [*people[:2], people[19]])
+    add_members(client, organization, user_ids[:10])
+    add_members(client, organization, user_ids[5:12])
+    remove_members(client, organization, [*user_ids[:2], user_ids[19]])
 
-    assert tenant.memberships[organization] == set(people[2:12])
+    assert tenant.memberships[organization] == set(user_ids[2:12])
 
 
 @pytest.mark.parametrize(
@@ -61,90 +61,90 @@ def test_members_are_added_and_removed(
     ],
 )
 def test_change_is_retried_while_the_tenant_is_busy(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str], fault: faults.Action
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, user_ids: list[str], fault: faults.Action
 ) -> None:
     tenant.faults.add("* /api/v2/organizations/*/members*", fault, times=2)
     tenant.faults.add("* /api/v2/organizations/*/members*", fault, times=1, after=1)
     role = next(iter(tenant.organizations.roles))
 
-    add_members(client, organization, people[:3])
-    add_roles(client, organization, people[0], [role])
-    remove_members(client, organization, people[1:2])
+    add_members(client, organization, user_ids[:3])
+    add_roles(client, organization, user_ids[0], [role])
+    remove_members(client, organization, user_ids[1:2])
 
-    assert tenant.memberships[organization] == {people[0], people[2]}
-    assert tenant.organizations.member_roles(organization, people[0]) == [role]
+    assert tenant.memberships[organization] == {user_ids[0], user_ids[2]}
+    assert tenant.organizations.member_roles(organization, user_ids[0]) == [role]
 
 
 def test_unknown_user_rejects_the_request(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, user_ids: list[str]
 ) -> None:
     with pytest.raises(RequestRefusedError, match=organization) as caught:
-        add_members(client, organization, [people[0], "auth0|000000000000000000000000"])
+        add_members(client, organization, [user_ids[0], "auth0|000000000000000000000000"])
 
     assert caught.value.status == 400
     assert tenant.memberships[organization] == frozenset()
 
 
-def test_unknown_organization_has_status_404(client: Auth0Client, people: list[str]) -> None:
+def test_unknown_organization_has_status_404(client: Auth0Client, user_ids: list[str]) -> None:
     with pytest.raises(RequestRefusedError) as caught:
-        add_members(client, "org_9999999999999999", people[:1])
+        add_members(client, "org_9999999999999999", user_ids[:1])
 
     assert caught.value.status == 404
 
 
 def test_roles_are_added_to_those_of_the_member(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, user_ids: list[str]
 ) -> None:
     roles = list(tenant.organizations.roles)
-    add_members(client, organization, people[:1])
+    add_members(client, organization, user_ids[:1])
 
-    add_roles(client, organization, people[0], roles[:3])
-    add_roles(client, organization, people[0], roles[:1])
+    add_roles(client, organization, user_ids[0], roles[:3])
+    add_roles(client, organization, user_ids[0], roles[:1])
 
-    assert tenant.organizations.member_roles(organization, people[0]) == roles[:3]
+    assert tenant.organizations.member_roles(organization, user_ids[0]) == roles[:3]
 
 
 def test_unknown_role_that_the_tenant_ignores_is_not_an_error(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, user_ids: list[str]
 ) -> None:
     tenant.switches.unknown_role = "ignore"
     role = next(iter(tenant.organizations.roles))
-    add_members(client, organization, people[:1])
+    add_members(client, organization, user_ids[:1])
 
-    add_roles(client, organization, people[0], [role, "rol_9999999999999999"])
+    add_roles(client, organization, user_ids[0], [role, "rol_9999999999999999"])
 
-    assert tenant.organizations.member_roles(organization, people[0]) == [role]
+    assert tenant.organizations.member_roles(organization, user_ids[0]) == [role]
 
 
 def test_roles_of_a_user_who_is_not_a_member_are_rejected(
-    client: Auth0Client, organization: str, people: list[str], tenant: SimulatedTenant
+    client: Auth0Client, organization: str, user_ids: list[str], tenant: SimulatedTenant
 ) -> None:
     role = next(iter(tenant.organizations.roles))
 
     with pytest.raises(RequestRefusedError) as caught:
-        add_roles(client, organization, people[0], [role])
+        add_roles(client, organization, user_ids[0], [role])
 
     assert caught.value.status == 404
 
 
 def test_roles_that_the_tenant_accepts_before_the_membership_remain(
-    tenant: SimulatedTenant, client: Auth0Client, organization: str, people: list[str]
+    tenant: SimulatedTenant, client: Auth0Client, organization: str, user_ids: list[str]
 ) -> None:
     tenant.switches.roles_of_non_member = "accept"
     role = next(iter(tenant.organizations.roles))
 
-    add_roles(client, organization, people[0], [role])
-    add_members(client, organization, people[:1])
+    add_roles(client, organization, user_ids[0], [role])
+    add_members(client, organization, user_ids[:1])
 
-    assert tenant.memberships[organization] == {people[0]}
-    assert tenant.organizations.member_roles(organization, people[0]) == [role]
+    assert tenant.memberships[organization] == {user_ids[0]}
+    assert tenant.organizations.member_roles(organization, user_ids[0]) == [role]
 
 
-def test_unknown_role_is_named_in_the_error(client: Auth0Client, organization: str, people: list[str]) -> None:
-    add_members(client, organization, people[:1])
+def test_unknown_role_is_named_in_the_error(client: Auth0Client, organization: str, user_ids: list[str]) -> None:
+    add_members(client, organization, user_ids[:1])
 
     with pytest.raises(RequestRefusedError, match="rol_9999999999999999"):
-        add_roles(client, organization, people[0], ["rol_9999999999999999"])
+        add_roles(client, organization, user_ids[0], ["rol_9999999999999999"])
 
 
 @pytest.mark.parametrize("status", [200, 201])
@@ -173,14 +173,14 @@ def test_invitation_with_an_unknown_outcome_is_not_created_again(
     assert list(list_invitations(client, organization)) == [("new@example.com", "portal")]
 
 
-def test_users_are_looked_up(tenant: SimulatedTenant, client: Auth0Client, people: list[str]) -> None:
-    profile = tenant.directory.get(people[0])
+def test_users_are_looked_up(tenant: SimulatedTenant, client: Auth0Client, user_ids: list[str]) -> None:
+    profile = tenant.directory.get(user_ids[0])
     assert profile is not None
 
-    assert users_by_email(client, profile["email"]) == [people[0]]
-    assert users_by_email(client, profile["email"].upper()) == [people[0]]
+    assert users_by_email(client, profile["email"]) == [user_ids[0]]
+    assert users_by_email(client, profile["email"].upper()) == [user_ids[0]]
     assert users_by_email(client, "missing@example.com") == []
-    assert user_exists(client, people[0])
+    assert user_exists(client, user_ids[0])
     assert not user_exists(client, "auth0|000000000000000000000000")
 
 
@@ -190,29 +190,29 @@ def test_429_is_retried_with_and_without_retry_after(
     client: Auth0Client,
     clock: FakeClock,
     organization: str,
-    people: list[str],
+    user_ids: list[str],
     retry_after: bool,
 ) -> None:
     tenant.switches.rate_tier, tenant.switches.retry_after = "essentials", retry_after
     for _ in range(20):
         tenant.limits.take("write_members")
 
-    add_members(client, organization, people[:1])
+    add_members(client, organization, user_ids[:1])
 
     assert tenant.limits.refused == 1
     assert 0 < sum(clock.slept) < 5
-    assert tenant.memberships[organization] == {people[0]}
+    assert tenant.memberships[organization] == {user_ids[0]}
 
 
 @pytest.mark.parametrize("tier", ["free", "essentials"])
 def test_writes_use_the_limit_without_429(
-    tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, organization: str, people: list[str], tier: str
+    tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock, organization: str, user_ids: list[str], tier: str
 ) -> None:
     tenant.switches.rate_tier = tier  # type: ignore[assignment] # mypy widens the parameter
     start = clock.now()
 
     for number in range(300):
-        (add_members if number % 2 else remove_members)(client, organization, people[:1])
+        (add_members if number % 2 else remove_members)(client, organization, user_ids[:1])
 
     a_minute = {"free": 120, "essentials": 200}[tier]
     assert tenant.limits.refused == 0

@@ -94,10 +94,8 @@ def test_outcome_record_is_written_after_a_conflicting_write_failed(harness: Sto
     outcomes = OutcomeStore(harness.storage, message, InvalidChange(faults=(), source="acme"))
     outcomes.add(Outcome("auth0|1", "applied", NOW))
 
-    # when
     written = outcomes.write()
 
-    # then
     assert written
     assert outcomes.by_member["auth0|1"].kind == "applied"
     assert len(harness.waits) == 2

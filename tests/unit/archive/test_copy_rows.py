@@ -124,7 +124,6 @@ def test_the_last_csv_record_has_as_many_fields_as_the_first(
     for piece in cut(data, size):
         rows.feed(piece)
 
-    # then
     if len(cut_off) == len(last):
         assert rows.finish() == (len(records), len(last))
     else:

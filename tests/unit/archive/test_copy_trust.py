@@ -14,7 +14,6 @@ def test_trust_follows_the_variable_that_names_it(monkeypatch: pytest.MonkeyPatc
     for file in files:
         trustme.CA().cert_pem.write_to_path(str(file))
 
-    # when
     monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
     first = trust()
     monkeypatch.setenv("SSL_CERT_FILE", str(files[1]))

@@ -7,10 +7,10 @@ from tests.support.changes import ChangeQueueHarness
 
 
 @pytest.fixture
-def world() -> ChangeQueueHarness:
+def harness() -> ChangeQueueHarness:
     return ChangeQueueHarness(SimulatedTenant("acme", users=200, organizations=5, members=0))
 
 
 @pytest.fixture
-def people(world: ChangeQueueHarness) -> list[str]:
-    return [user["user_id"] for user in world.tenant.expected_users()]
+def user_ids(harness: ChangeQueueHarness) -> list[str]:
+    return [user["user_id"] for user in harness.tenant.expected_users()]

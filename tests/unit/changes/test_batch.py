@@ -45,7 +45,6 @@ def test_event_of_another_source_is_rejected(event: Any) -> None:
 
 
 def test_messages_keep_their_order_within_their_group() -> None:
-    # given
     record = json.loads(EVENTS[0].read_text(encoding="utf-8"))["Records"][0]
     groups = ["a", "b", "a", "c", "b", "a"]
     records = [
@@ -53,10 +52,8 @@ def test_messages_keep_their_order_within_their_group() -> None:
         for number, group in enumerate(groups)
     ]
 
-    # when
     batches = by_group(parse_queue_event({"Records": records}))
 
-    # then
     assert sorted([message.message_id for message in group] for group in batches) == [
         ["0", "2", "5"],
         ["1", "4"],

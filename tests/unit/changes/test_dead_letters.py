@@ -64,10 +64,8 @@ def test_dead_letter_is_a_valid_change_of_the_rejected_members() -> None:
     # given: a change that was redriven
     change = _change("auth0|1", "auth0|2", "auth0|3", confirm_removals=3, rejections=["old"])
 
-    # when
     dead_letter = dead_letter_of_members(DELIVERY, change, _rejected("auth0|1", "auth0|3"))
 
-    # then
     part = parse_change(dead_letter.body, max_removals=0, group_id=ORGANIZATION)
     assert isinstance(part, RemoveChange)
     assert part.members == ("auth0|1", "auth0|3")
@@ -80,10 +78,8 @@ def test_dead_letter_of_many_long_ids_omits_the_reason_of_each_id() -> None:
     # given: ids of the maximum size of a message
     members = [f"samlp|{'長' * 70}|{number:04d}" for number in range(1000)]
 
-    # when
     dead_letter = dead_letter_of_members(DELIVERY, _change(*members), _rejected(*members))
 
-    # then
     assert _size(dead_letter) <= MAX_MESSAGE_BYTES
     assert json.loads(dead_letter.body)["rejections"] == [
         {"code": "refused", "reasons": ["Auth0 refuses it (400)"], "count": 1000}
@@ -120,10 +116,8 @@ def test_dead_letter_of_a_large_message_has_at_most_the_maximum_size(reason: str
         for number, member in enumerate(members)
     ]
 
-    # when
     dead_letter = dead_letter_of_members(DELIVERY, _change(*members), outcomes)
 
-    # then
     assert _size(dead_letter) <= MAX_MESSAGE_BYTES
     document = json.loads(dead_letter.body)
     assert document["members"] == members
@@ -151,11 +145,9 @@ def test_dead_letter_of_any_change_has_at_most_the_maximum_size(data: st.DataObj
         for member in members
     ]
 
-    # when
     part = dead_letter_of_members(DELIVERY, change, outcomes)
     whole = dead_letter_of_message(replace(DELIVERY, body=message), data.draw(reasons))
 
-    # then
     for dead_letter in (part, whole):
         assert _size(dead_letter) <= MAX_MESSAGE_BYTES
         assert len(dead_letter.reason.encode()) <= MAX_REASON_BYTES

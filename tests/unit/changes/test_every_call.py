@@ -31,17 +31,17 @@ FAULTS: dict[str, Callable[[], Instead | None]] = {
 }
 
 
-class BreakOne:
+class RequestFault:
     """Returns a fault for the n-th request to the provider."""
 
     def __init__(self, fault: str, number: int) -> None:
         self.fault = fault
         self.number = number
-        self.seen = -1
+        self.calls = -1
 
     def before(self, _request: requests.PreparedRequest) -> Instead | None:
-        self.seen += 1
-        if self.seen != self.number:
+        self.calls += 1
+        if self.calls != self.number:
             return None
         if self.fault == "reset":
             raise requests.ConnectionError
@@ -50,89 +50,89 @@ class BreakOne:
         return FAULTS[self.fault]()
 
     def after(self, _request: requests.PreparedRequest) -> None:
-        if self.seen == self.number and self.fault == "reset after it took effect":
+        if self.calls == self.number and self.fault == "reset after it took effect":
             raise requests.ConnectionError
 
 
-class Strike:
-    """Makes the n-th call of the store or queue fail, or terminates the function, before or after the call."""
+class CallFault:
+    """Makes the n-th call of the store or queue fail or terminate the function, before or after it takes effect."""
 
-    def __init__(self, number: int, *, late: bool, deadly: bool) -> None:
-        self.number, self.late, self.deadly = number, late, deadly
-        self.seen = -1
-        self.over = False
+    def __init__(self, number: int, *, after_effect: bool, terminates: bool) -> None:
+        self.number, self.after_effect, self.terminates = number, after_effect, terminates
+        self.calls = -1
+        self.is_off = False
 
     def around(self, work: Callable[[], T]) -> T:
-        self.seen += not self.over
-        struck = self.seen == self.number and not self.over
-        if struck and not self.late:
-            raise TerminatedError if self.deadly else ConnectionError("aws")
+        self.calls += not self.is_off
+        is_faulty = self.calls == self.number and not self.is_off
+        if is_faulty and not self.after_effect:
+            raise TerminatedError if self.terminates else ConnectionError("aws")
         result = work()
-        if struck:
-            raise TerminatedError if self.deadly else ConnectionError("aws")
+        if is_faulty:
+            raise TerminatedError if self.terminates else ConnectionError("aws")
         return result
 
 
-class StruckStore(MemoryStorage):
-    def __init__(self, strike: Strike) -> None:
+class FaultyStore(MemoryStorage):
+    def __init__(self, fault: CallFault) -> None:
         super().__init__()
-        self.strike = strike
+        self.fault = fault
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
-        return self.strike.around(lambda: super(StruckStore, self).put_bytes(key, body, content_type=content_type))
+        return self.fault.around(lambda: super(FaultyStore, self).put_bytes(key, body, content_type=content_type))
 
     def read(self, key: str) -> bytes | None:
-        return self.strike.around(lambda: super(StruckStore, self).read(key))
+        return self.fault.around(lambda: super(FaultyStore, self).read(key))
 
 
-class StruckQueue:
-    def __init__(self, queue: ChangeQueue, strike: Strike) -> None:
-        self.queue, self.strike = queue, strike
+class FaultyQueue:
+    def __init__(self, queue: ChangeQueue, fault: CallFault) -> None:
+        self.queue, self.fault = queue, fault
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
-        self.strike.around(lambda: self.queue.set_visibility_timeout(unprocessed, seconds))
+        self.fault.around(lambda: self.queue.set_visibility_timeout(unprocessed, seconds))
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
-        self.strike.around(lambda: self.queue.send_dead_letter(dead_letter))
+        self.fault.around(lambda: self.queue.send_dead_letter(dead_letter))
 
 
 class Scenario:
     """Additions and removals in two organizations, with roles, an unknown id, an invitation and an invalid message."""
 
-    def __init__(self, strike: Strike | None = None) -> None:
-        self.strike = strike = strike or Strike(-2, late=False, deadly=False)
+    def __init__(self, fault: CallFault | None = None) -> None:
+        self.fault = fault = fault or CallFault(-2, after_effect=False, terminates=False)
         tenant = SimulatedTenant("acme", users=40, organizations=2, members=0)
-        self.world = world = ChangeQueueHarness(tenant, concurrency=1, storage=StruckStore(strike))
-        world.function_queue = StruckQueue(world.queue, strike)
-        world.tenant.switches.unknown_member = "refuse"
-        people = [user["user_id"] for user in world.tenant.expected_users()]
-        role = next(iter(world.tenant.organizations.roles))
-        self.members = [frozenset(people[2:12]), frozenset(people[20:23])]
+        self.harness = harness = ChangeQueueHarness(tenant, concurrency=1, storage=FaultyStore(fault))
+        harness.function_queue = FaultyQueue(harness.queue, fault)
+        harness.tenant.switches.unknown_member = "refuse"
+        user_ids = [user["user_id"] for user in harness.tenant.expected_users()]
+        role = next(iter(harness.tenant.organizations.roles))
+        self.members = [frozenset(user_ids[2:12]), frozenset(user_ids[20:23])]
         applied, rejected = "applied", "rejected"
         self.outcomes = {
-            world.send(*people[:12], UNKNOWN): {**dict.fromkeys(people[:12], applied), UNKNOWN: rejected},
-            world.send(*people[:2], action="remove"): dict.fromkeys(people[:2], applied),
-            world.send(*people[20:23], roles=[role], organization=1): dict.fromkeys(people[20:23], applied),
-            world.send("x", organization=1): {"x": rejected},
-            world.send(NEW, action="invite", invitation={"client_id": "portal", "inviter": "人事部"}): {NEW: applied},
+            harness.send(*user_ids[:12], UNKNOWN): {**dict.fromkeys(user_ids[:12], applied), UNKNOWN: rejected},
+            harness.send(*user_ids[:2], action="remove"): dict.fromkeys(user_ids[:2], applied),
+            harness.send(*user_ids[20:23], roles=[role], organization=1): dict.fromkeys(user_ids[20:23], applied),
+            harness.send("x", organization=1): {"x": rejected},
+            harness.send(NEW, action="invite", invitation={"client_id": "portal", "inviter": "人事部"}): {NEW: applied},
         }
 
     def end(self) -> None:
         """Process the queue until it is empty, despite terminated functions, and compare the result."""
-        world = self.world
-        source = world.source()
+        harness = self.harness
+        source = harness.source()
         for _ in range(40):
             try:
                 source.poll()
             except TerminatedError:
-                source = world.source()
-            world.clock.sleep(1800)
-        self.strike.over = True
-        assert world.queue.size() == 0
-        assert [world.members(0), world.members(1)] == self.members
-        assert {message: world.outcomes(message) for message in self.outcomes} == self.outcomes
-        assert {tuple(dead_letter["members"]) for dead_letter in world.letters()} == {(UNKNOWN,), ("x",)}
-        assert world.tenant.invitations.created == 1
+                source = harness.source()
+            harness.clock.sleep(1800)
+        self.fault.is_off = True
+        assert harness.queue.size() == 0
+        assert [harness.members(0), harness.members(1)] == self.members
+        assert {message: harness.outcomes(message) for message in self.outcomes} == self.outcomes
+        assert {tuple(dead_letter["members"]) for dead_letter in harness.dead_letters()} == {(UNKNOWN,), ("x",)}
+        assert harness.tenant.invitations.created == 1
 
 
 def _calls() -> int:
@@ -143,7 +143,7 @@ def _calls() -> int:
         nonlocal count
         count += 1
 
-    scenario.world.adapter.before = counting
+    scenario.harness.adapter.before = counting
     scenario.end()
     return count
 
@@ -155,39 +155,34 @@ def test_scenario_contains_every_kind_of_call() -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_fault_in_any_provider_request_does_not_change_the_result(fault: str) -> None:
     for number in range(_calls()):
-        # given
         scenario = Scenario()
-        breaks = BreakOne(fault, number)
-        scenario.world.adapter.before, scenario.world.adapter.after = breaks.before, breaks.after
+        request_fault = RequestFault(fault, number)
+        scenario.harness.adapter.before, scenario.harness.adapter.after = request_fault.before, request_fault.after
 
-        # then
         scenario.end()
-        assert breaks.seen >= number
+        assert request_fault.calls >= number
 
 
-@pytest.mark.parametrize("deadly", [False, True])
-@pytest.mark.parametrize("late", [False, True])
-def test_failure_or_termination_at_any_step_does_not_change_the_result(deadly: bool, late: bool) -> None:
+@pytest.mark.parametrize("terminates", [False, True])
+@pytest.mark.parametrize("after_effect", [False, True])
+def test_failure_or_termination_at_any_step_does_not_change_the_result(terminates: bool, after_effect: bool) -> None:
     for number in range(100):
-        # given
-        strike = Strike(number, late=late, deadly=deadly)
-        scenario = Scenario(strike)
+        fault = CallFault(number, after_effect=after_effect, terminates=terminates)
+        scenario = Scenario(fault)
 
-        # then
         scenario.end()
-        if strike.seen < number:
+        if fault.calls < number:
             break
     assert 5 < number < 99
 
 
 def test_reason_of_a_dead_letter_has_a_maximum_size() -> None:
-    # given
     scenario = Scenario()
-    message = {**scenario.world.change("x"), **{f"unknown_field_{number}": 1 for number in range(500)}}
-    scenario.world.put(message)
+    message = {**scenario.harness.change("x"), **{f"unknown_field_{number}": 1 for number in range(500)}}
+    scenario.harness.put(message)
 
-    # when
-    scenario.world.drain()
+    scenario.harness.drain()
 
-    # then
-    assert all(len(dead_letter.reason.encode()) <= MAX_REASON_BYTES for dead_letter in scenario.world.queue.letters)
+    assert all(
+        len(dead_letter.reason.encode()) <= MAX_REASON_BYTES for dead_letter in scenario.harness.queue.dead_letters
+    )

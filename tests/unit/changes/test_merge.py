@@ -28,12 +28,10 @@ def _change(action: Action, members: list[str]) -> Change:
 
 @given(CHANGES)
 def test_merged_changes_have_the_same_result_as_separate_changes(changes: list[tuple[Action, list[str]]]) -> None:
-    # given
     alone: set[str] = set()
     for action, members in changes:
         alone = alone | set(members) if action == "add" else alone - set(members)
 
-    # when
     together: set[str] = set()
     executed: Counter[tuple[int, str]] = Counter()
     for step in merge([(index, _change(*change), change[1]) for index, change in enumerate(changes)]):
@@ -42,7 +40,6 @@ def test_merged_changes_have_the_same_result_as_separate_changes(changes: list[t
             together = together | set(portion) if step.action == "add" else together - set(portion)
         executed.update((index, member) for member, indexes in step.members.items() for index in indexes)
 
-    # then
     assert together == alone
     assert executed == Counter((index, member) for index, (_, members) in enumerate(changes) for member in members)
 
@@ -56,8 +53,6 @@ def test_ids_of_an_action_share_requests_across_changes(members: list[str], data
         if members[start:end]:
             changes += [_change("add", members[start:end]), _change("remove", [f"other-{start}"])]
 
-    # when
     steps = merge([(index, change, change.members) for index, change in enumerate(changes)])
 
-    # then
     assert sum(len(list(step.requests())) for step in steps if step.action == "add") == math.ceil(len(members) / 10)

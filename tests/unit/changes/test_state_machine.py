@@ -60,39 +60,39 @@ CHANGES = st.builds(
 )
 
 
-class Chance:
-    """Decides for every call whether it fails; with a ``share`` of 0 no call fails."""
+class RandomFaults:
+    """Decides at random which calls fail and where the function is terminated."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311  # reproducible
-        self.share = 0.0
-        self.deadly = 0.0
+        self.fault_rate = 0.0
+        self.termination_rate = 0.0
 
     def fault(self) -> str | None:
-        return self.random.choice(FAULTS) if self.random.random() < self.share else None
+        return self.random.choice(FAULTS) if self.random.random() < self.fault_rate else None
 
-    def strike(self) -> None:
-        if self.random.random() < self.deadly:
+    def fail_or_terminate(self) -> None:
+        if self.random.random() < self.termination_rate:
             raise TerminatedError
-        if self.random.random() < self.share / 2:
+        if self.random.random() < self.fault_rate / 2:
             raise ConnectionError("aws")
 
 
 class UnreliableStore(MemoryStorage):
     """A store whose writes sometimes fail or terminate the function, before or after they took effect."""
 
-    def __init__(self, chance: Chance) -> None:
+    def __init__(self, faults: RandomFaults) -> None:
         super().__init__()
-        self.chance = chance
+        self.faults = faults
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
-        self.chance.strike()
+        self.faults.fail_or_terminate()
         written = super().put_bytes(key, body, content_type=content_type)
-        self.chance.strike()
+        self.faults.fail_or_terminate()
         return written
 
     def read(self, key: str) -> bytes | None:
-        self.chance.strike()
+        self.faults.fail_or_terminate()
         return super().read(key)
 
     def all_lines(self) -> list[Any]:
@@ -103,18 +103,18 @@ class UnreliableStore(MemoryStorage):
 class UnreliableQueue:
     """The queue as the function uses it; its calls sometimes fail."""
 
-    def __init__(self, world: ChangeQueueHarness, chance: Chance) -> None:
-        self.world = world
-        self.chance = chance
+    def __init__(self, harness: ChangeQueueHarness, faults: RandomFaults) -> None:
+        self.harness = harness
+        self.faults = faults
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
-        self.chance.strike()
-        self.world.queue.set_visibility_timeout(unprocessed, seconds)
+        self.faults.fail_or_terminate()
+        self.harness.queue.set_visibility_timeout(unprocessed, seconds)
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
-        self.chance.strike()
-        self.world.queue.send_dead_letter(dead_letter)
-        self.chance.strike()
+        self.faults.fail_or_terminate()
+        self.harness.queue.send_dead_letter(dead_letter)
+        self.faults.fail_or_terminate()
 
 
 class Changes(RuleBasedStateMachine):
@@ -122,17 +122,17 @@ class Changes(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 2**32), unknown=st.sampled_from(["refuse", "ignore"]))
     def begin(self, seed: int, unknown: str) -> None:
-        self.chance = Chance(seed)
+        self.faults = RandomFaults(seed)
         tenant = SimulatedTenant("acme", users=PEOPLE, organizations=ORGANIZATIONS, members=0)
         tenant.switches.unknown_member = "refuse" if unknown == "refuse" else "ignore"
         tenant.switches.rate_tier = "essentials"
-        self.storage = UnreliableStore(self.chance)
-        self.world = ChangeQueueHarness(tenant, seconds=0.1, max_removals=MAX_REMOVALS, storage=self.storage)
-        self.world.function_queue = UnreliableQueue(self.world, self.chance)
-        self.world.adapter.before, self.world.adapter.after = self.before, self.after
+        self.storage = UnreliableStore(self.faults)
+        self.harness = ChangeQueueHarness(tenant, seconds=0.1, max_removals=MAX_REMOVALS, storage=self.storage)
+        self.harness.function_queue = UnreliableQueue(self.harness, self.faults)
+        self.harness.adapter.before, self.harness.adapter.after = self.before, self.after
         self.late: str | None = None
-        self.source = self.world.source()
-        self.people = [user["user_id"] for user in tenant.expected_users()]
+        self.source = self.harness.source()
+        self.user_ids = [user["user_id"] for user in tenant.expected_users()]
         self.model: list[set[str]] = [set() for _ in range(ORGANIZATIONS)]
         #: The expected outcome of each member, by message id.
         self.expected: dict[str, dict[str, str]] = {}
@@ -141,18 +141,18 @@ class Changes(RuleBasedStateMachine):
 
     def before(self, request: requests.PreparedRequest) -> Instead | None:
         self.late = None
-        fault = self.chance.fault()
-        now = self.world.clock.now()
+        fault = self.faults.fault()
+        now = self.harness.clock.now()
         if fault in ("500", "503", "html"):
             return Instead({"500": 500, "503": 503, "html": 502}[fault], body=b"<html></html>")
         if fault == "429":
             return Instead(429, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(now) + 2)})
         if fault == "429 with Retry-After":
-            return Instead(429, {"Retry-After": str(self.chance.random.choice((1, 1200, 1200)))})
+            return Instead(429, {"Retry-After": str(self.faults.random.choice((1, 1200, 1200)))})
         if fault == "reset":
             raise requests.ConnectionError
         if fault == "time-out":
-            self.world.clock.sleep(30)
+            self.harness.clock.sleep(30)
             raise requests.ReadTimeout
         self.late = fault
         return None
@@ -161,7 +161,7 @@ class Changes(RuleBasedStateMachine):
         if self.late == "reset after":
             raise requests.ConnectionError
         if self.late == "time-out after":
-            self.world.clock.sleep(30)
+            self.harness.clock.sleep(30)
             raise requests.ReadTimeout
 
     # -- rules
@@ -172,8 +172,8 @@ class Changes(RuleBasedStateMachine):
             self._send(change)
 
     def _send(self, change: RandomChange) -> None:
-        named = [self.people[number] for number in change.members] + [UNKNOWN[number] for number in change.unknown]
-        self.chance.random.shuffle(named)
+        named = [self.user_ids[number] for number in change.members] + [UNKNOWN[number] for number in change.unknown]
+        self.faults.random.shuffle(named)
         named += [] if change.wrong is None else [change.wrong]
         more: dict[str, Any] = {"dry_run": True} if change.dry_run else {}
         removing = change.action == "remove"
@@ -183,7 +183,7 @@ class Changes(RuleBasedStateMachine):
         invalid = change.wrong is not None or (removing and (change.confirm == "wrong" or unconfirmed))
         for copy in range(change.copies):
             unique = f"{len(self.expected)}-{copy}"
-            message = self.world.send(
+            message = self.harness.send(
                 *named, action=change.action, organization=change.organization, unique=unique, **more
             )
             if invalid:
@@ -197,70 +197,73 @@ class Changes(RuleBasedStateMachine):
                 self.model[change.organization] = members - valid_ids if removing else members | valid_ids
 
     def _refused(self, action: str, *, dry_run: bool) -> bool:
-        return action == "add" and (dry_run or self.world.tenant.switches.unknown_member == "refuse")
+        return action == "add" and (dry_run or self.harness.tenant.switches.unknown_member == "refuse")
 
-    @rule(share=st.sampled_from([0.0, 0.1, 0.5]), deadly=st.sampled_from([0.0, 0.0, 0.05, 0.2]))
-    def weather(self, share: float, deadly: float) -> None:
-        self.chance.share, self.chance.deadly = share, deadly
+    @rule(
+        fault_rate=st.sampled_from([0.0, 0.1, 0.5]),
+        termination_rate=st.sampled_from([0.0, 0.0, 0.05, 0.2]),
+    )
+    def set_rates(self, fault_rate: float, termination_rate: float) -> None:
+        self.faults.fault_rate, self.faults.termination_rate = fault_rate, termination_rate
 
     @rule(seconds=st.sampled_from([1, 30, 300, 1800]))
     def wait(self, seconds: int) -> None:
-        self.world.clock.sleep(seconds)
+        self.harness.clock.sleep(seconds)
 
     @rule()
     def restart(self) -> None:
         """Start a new execution environment."""
-        self.source = self.world.source()
+        self.source = self.harness.source()
 
     @rule()
     def reorder_groups(self) -> None:
         """Shuffle the organizations; the order within each organization is unchanged."""
         groups: dict[str, list[Any]] = {}
-        for message in self.world.queue.messages:
+        for message in self.harness.queue.messages:
             groups.setdefault(message.group, []).append(message)
         names = list(groups)
-        self.chance.random.shuffle(names)
-        self.world.queue.messages = [message for name in names for message in groups[name]]
+        self.faults.random.shuffle(names)
+        self.harness.queue.messages = [message for name in names for message in groups[name]]
 
-    @precondition(lambda self: self.world.queue.size())
+    @precondition(lambda self: self.harness.queue.size())
     @rule()
     def deliver(self) -> None:
         try:
             self.source.poll()
         except TerminatedError:
-            self.source = self.world.source()
+            self.source = self.harness.source()
 
-    @precondition(lambda self: self.world.queue.size())
+    @precondition(lambda self: self.harness.queue.size())
     @rule()
     def drain(self) -> None:
-        self.chance.share = self.chance.deadly = 0.0
-        self.world.drain()
+        self.faults.fault_rate = self.faults.termination_rate = 0.0
+        self.harness.drain()
         self._check()
 
     # -- invariants
 
     @invariant()
     def no_member_has_two_outcomes(self) -> None:
-        if not hasattr(self, "world"):
+        if not hasattr(self, "harness"):
             return
         lines = Counter((line["message_id"], line["member"]) for line in self.storage.all_lines())
         assert [member for member, times in lines.items() if times > 1] == []
 
     def teardown(self) -> None:
-        if hasattr(self, "world"):
-            self.chance.share = self.chance.deadly = 0.0
-            self.world.drain()
+        if hasattr(self, "harness"):
+            self.faults.fault_rate = self.faults.termination_rate = 0.0
+            self.harness.drain()
             self._check()
 
     def _check(self) -> None:
         for organization, model in enumerate(self.model):
-            assert self.world.members(organization) == model
+            assert self.harness.members(organization) == model
         for message, expected in self.expected.items():
-            outcomes = {member or "": outcome for member, outcome in self.world.outcomes(message).items()}
+            outcomes = {member or "": outcome for member, outcome in self.harness.outcomes(message).items()}
             # An empty id is not a member, so only the other ids of the message have outcomes.
             assert outcomes == {member: outcome for member, outcome in expected.items() if member}
-        assert not self.world.queue.expired
-        for dead_letter in self.world.letters():
+        assert not self.harness.queue.expired
+        for dead_letter in self.harness.dead_letters():
             assert set(dead_letter["members"]) & {*UNKNOWN, *WRONG} or dead_letter["action"] == "remove"
 
 

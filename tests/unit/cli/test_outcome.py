@@ -57,10 +57,8 @@ def test_repaired_member_counts_as_applied(tmp_path: Path, outcome: Outcome) -> 
     _record(tmp_path, "m-2", _line("auth0|1", "applied"), _line("auth0|2", "rejected", reason="refused"))
     _record(tmp_path, "m-1", _line("auth0|2", "applied"), hours=1)
 
-    # when
     shown, only_rejected, as_json = outcome(), outcome("--rejected"), outcome("--json")
 
-    # then
     assert shown.exit_code == 0, shown.output
     assert "2 applied" in shown.output
     assert "rejected" not in shown.output
@@ -95,14 +93,11 @@ def test_other_action_or_organization_does_not_supersede_a_rejection(
 
 
 def test_recorded_text_does_not_control_the_terminal(tmp_path: Path, outcome: Outcome) -> None:
-    # given
     member, reason = "auth0|[/x][red]:cat:\x1b[2J", "\x9b31m[bold]\u202e\\"
     _record(tmp_path, "m-1", _line(member, "rejected", reason=reason))
 
-    # when
     shown, as_json = outcome(), outcome("--json")
 
-    # then
     assert shown.exit_code == 1, shown.output
     assert "auth0|[/x][red]:cat:\\u001b[2J" in shown.output
     assert "\\u009b31m[bold]\\u202e\\" in shown.output

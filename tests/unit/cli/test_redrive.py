@@ -127,15 +127,12 @@ def _change(*members: str, **more: Any) -> str:
 
 @pytest.mark.parametrize("after", [10.0, 299.0, 301.0, 40_000.0])
 def test_message_is_moved_once_however_late_the_prompt_is_answered(sqs: Sqs, run: Redrive, after: float) -> None:
-    # given
     for number in range(12):
         organization = f"org_{number:016d}"
         sqs.add(_change(f"auth0|{number}", organization_id=organization), group=organization)
 
-    # when
     result = run(after=after)
 
-    # then
     assert result.exit_code == 0, result.output
     assert sorted(change["members"][0] for change in sqs.sent) == sorted(f"auth0|{number}" for number in range(12))
     assert sqs.messages == []
@@ -146,10 +143,8 @@ def test_messages_that_were_not_listed_are_not_moved_after_a_late_answer(sqs: Sq
     sqs.add(_change("auth0|1"))
     sqs.add(_change("auth0|2", change_id="hr-2"))
 
-    # when
     result = run("--change-id", "hr-1", after=301.0, meanwhile=lambda: sqs.add(_change("auth0|3")))
 
-    # then
     assert result.exit_code == 0, result.output
     assert [change["members"] for change in sqs.sent] == [["auth0|1"]]
     assert [json.loads(message.body)["members"] for message in sqs.messages] == [["auth0|2"], ["auth0|3"]]
@@ -157,14 +152,11 @@ def test_messages_that_were_not_listed_are_not_moved_after_a_late_answer(sqs: Sq
 
 
 def test_message_that_another_command_moved_is_not_sent_again(sqs: Sqs, run: Redrive) -> None:
-    # given
     sqs.add(_change("auth0|1"))
     sqs.add(_change("auth0|2"))
 
-    # when
     result = run(after=301.0, meanwhile=lambda: sqs.messages.pop(0) and None)
 
-    # then
     assert [change["members"] for change in sqs.sent] == [["auth0|2"]]
     assert result.exit_code == 1
     assert "another command received or moved 1 message; run the command again" in " ".join(result.output.split())
@@ -184,10 +176,8 @@ def test_sending_longer_than_the_visibility_timeout_moves_each_message_once(
 
     monkeypatch.setattr(sqs, "send_message", slow)
 
-    # when
     result = run("--yes")
 
-    # then
     assert result.exit_code == 0, result.output
     assert sorted(change["members"][0] for change in sqs.sent) == [f"auth0|{number}" for number in range(5)]
     assert sqs.messages == []
@@ -209,10 +199,8 @@ def test_messages_are_moved_to_a_private_file_once_after_a_late_answer(sqs: Sqs,
     sqs.add(_change("auth0|\ud83d"))
     path = tmp_path / "rejected.ndjson"
 
-    # when
     result = run("--take", str(path), after=301.0)
 
-    # then
     assert result.exit_code == 0, result.output
     assert sqs.messages == []
     moved = [json.loads(line)["change"] for line in path.read_text(encoding="utf-8").splitlines()]
@@ -224,10 +212,8 @@ def test_text_of_the_queue_does_not_control_the_terminal(sqs: Sqs, run: Redrive)
     # given: a reason of markup, an emoji code and terminal escapes
     sqs.add(_change("auth0|1"), reason="[/x][red]:cat:\x1b]0;title\x07\u202e")
 
-    # when
     result = run("--yes")
 
-    # then
     assert result.exit_code == 0, result.output
     assert "[/x][red]:cat:\\u001b]0;title\\u0007\\u202e" in result.output
     assert "\x1b" not in result.output

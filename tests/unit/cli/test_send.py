@@ -18,10 +18,8 @@ def test_ids_of_the_tenant_do_not_control_the_terminal(tmp_path: Path, monkeypat
     path = tmp_path / "joiners.csv"
     path.write_text("organization,action,member\norg_0000000000000001,add,taro@example.com\n", encoding="utf-8")
 
-    # when
     result = CliRunner().invoke(app, ["changes", "send", str(path), "--source", "acme", "--yes"])
 
-    # then
     assert result.exit_code == 2
     assert "auth0|\\u001b]0;title\\u0007, auth0|[/x]\\u202e" in result.output
     assert result.output.replace("\n", "").isprintable()

@@ -70,7 +70,6 @@ def test_object_without_a_manifest_is_read_back_and_gets_one() -> None:
     harness.archive()
     del harness.storage.objects[MANIFEST]
 
-    # when
     harness.archive()
 
     # then: the file is not fetched again
@@ -279,7 +278,6 @@ def test_later_exports_are_compared_with_the_accepted_level(day: int) -> None:
     daily.archive(1, 4)
     accepted = f"{TICK + timedelta(days=day):%Y-%m-%d}"
 
-    # when
     sanity = daily.archive(2, 4, accept_from=accepted)
 
     # then: the loss is accepted, and a further loss is suspect

@@ -159,7 +159,6 @@ def test_provider_that_is_busy_for_hours_does_not_fail_the_export() -> None:
     # when: the provider responds again
     harness.tenant.calls_left = 1_000_000
 
-    # then
     assert rows(harness.collected(progress)) == harness.tenant.lines("members")
 
 
@@ -190,7 +189,6 @@ def test_existing_part_is_reused() -> None:
     calls_before = len(harness.tenant.calls)
     before = dict(harness.storage.objects)
 
-    # when
     harness.tenant.calls_left = 1_000_000
     collected = harness.collected()
 
@@ -214,7 +212,6 @@ def test_first_of_two_concurrent_writes_of_a_part_counts() -> None:
 
     harness.tenant.before = race
 
-    # when
     progress = harness.unfinished().progress
     harness.tenant.calls_left = 1_000_000
 
@@ -248,13 +245,11 @@ def test_two_concurrent_invocations_produce_one_file(
 
     harness.tenant.before = run_other
 
-    # when
     result = harness.collect()
     harness.tenant.calls_left = 1_000_000
     if isinstance(result, Unfinished):
         result = harness.collect(result.progress)
 
-    # then
     assert isinstance(result, Collected)
     assert rows(result) == harness.tenant.lines(dataset)
     assert result.parts[-1].last
@@ -270,11 +265,9 @@ def test_large_part_is_written_during_the_invocation() -> None:
 
 
 def test_parts_are_joined_by_the_next_invocation_if_little_time_is_left() -> None:
-    # given
     harness = CollectorHarness(MemoryTenant(10), seconds_left=100)
     progress = harness.unfinished().progress
 
-    # when
     harness.seconds_left = 900
     calls_before = len(harness.tenant.calls)
     collected = harness.collected(progress)

@@ -182,10 +182,8 @@ def test_repair_uses_the_current_settings_of_the_source(new_harness: HarnessFact
     source = {**auth0_source({"dataset": "users"}), "location_hosts": ["files.example.com"], "suspect_share": 0.25}
     harness.configuration = configuration_of({**source, "job_deadline_seconds": 600})
 
-    # when
     harness.creator.repair(RUN)
 
-    # then
     (export,) = harness.storage.read_json(ATTEMPT_2) or []
     assert export["options"] == {"location_hosts": ["files.example.com"]}
     assert (export["suspect_share"], export["job_deadline_seconds"]) == (0.25, 600)
@@ -208,7 +206,6 @@ def test_organization_without_connections_fails_only_its_own_export(new_harness:
 
 
 def test_busy_aws_does_not_refuse_an_organization(new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    # given
     harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000001"}))
 
     def busy(*_arguments: object) -> list[str]:

@@ -86,7 +86,6 @@ def test_deletion_between_invocations_skips_no_other_organization(
     steps: list[PageResult] = []
     position: Any = None
 
-    # when
     for calls, number in [*deletions, (1_000_000, -1)]:
         tenant.calls_left = calls
         try:
@@ -189,7 +188,6 @@ def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: lis
             except ProviderBusyError:
                 continue
 
-    # when
     with pytest.raises(RequestRefusedError, match="repeats"):
         invoke_repeatedly()
 
