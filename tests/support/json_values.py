@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import strategies as st
+
+from meibo.errors import MeiboError
 
 # Must not appear in an error message. It contains a space, which ids and error codes cannot.
 CANARY = "canary "
@@ -60,3 +63,13 @@ def altered(draw: st.DrawFn, document: Any) -> Any:
         path = draw(st.sampled_from(list(places(document))))
         document = replaced(document, path, draw(JSON))
     return document
+
+
+def assert_ends(call: Callable[[], Any]) -> None:
+    """Assert that a call returns, or raises a MeiboError whose text contains nothing of the response."""
+    text = ""
+    try:
+        call()
+    except MeiboError as error:
+        text = "".join(traceback.format_exception(error))
+    assert CANARY not in text

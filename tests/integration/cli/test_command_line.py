@@ -13,18 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import typer
 from botocore.exceptions import EndpointConnectionError
 from typer.testing import CliRunner
 
-import meibo
+from meibo import __version__
 from meibo_cli import exit_codes
 from meibo_cli.commands import ls
 from meibo_cli.main import app
 from meibo_cli.tables import tables
 from meibo_local.template import ROOT
-from tests.support.archives import RUN, USERS, ArchiveBuilder, FolderArchive, ndjson
+from tests.integration.cli.conftest import Meibo, invoke
+from tests.support.archives import EARLIER, RUN, USERS, ArchiveBuilder, FolderArchive, ndjson
 
 COMMAND = [sys.executable, "-m", "meibo_cli"]
 TABLES = ", ".join(table.name for table in tables())
@@ -65,8 +67,21 @@ def shell(archive: Path, tmp_path: Path) -> Shell:
     return run
 
 
+@pytest.fixture
+def meibo(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Meibo:
+    """Run a command in this process, without a configuration of AWS."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("MEIBO_ARCHIVE", str(archive))
+    monkeypatch.chdir(tmp_path)
+    return invoke
+
+
 def test_version_is_printed() -> None:
-    assert CliRunner().invoke(app, ["--version"]).stdout == f"meibo {meibo.__version__}\n"
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"meibo {__version__}\n"
 
 
 @pytest.mark.parametrize("words", [[], ["ls"], ["changes"], ["changes", "send"]], ids=" ".join)
@@ -140,11 +155,21 @@ def test_options_for_aws_are_used_until_the_command_ends(words: list[str], monke
     ],
 )
 def test_wrong_value_is_reported_in_one_line(
-    shell: Shell, command: str, variables: dict[str, str], message: str
+    meibo: Meibo, command: str, variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = shell(f"meibo {command}", **variables)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
 
-    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{message}\n")
+    result = meibo(*shlex.split(command))
+
+    assert (result.status, result.output, result.errors) == (2, "", f"{message}\n")
+
+
+def test_error_of_a_process_is_one_line_and_its_exit_status(shell: Shell) -> None:
+    result = shell("meibo query ''")
+
+    message = "expected one SELECT, DESCRIBE, EXPLAIN or SHOW statement, found none\n"
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", message)
 
 
 def test_unreachable_host_is_named_without_the_signature(capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,14 +213,25 @@ def test_export_and_page_are_written_to_stdout(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("command", ["ls", "report", "verify", "get acme", "diff latest previous"])
-def test_folder_without_runs_is_an_error(shell: Shell, command: str, tmp_path: Path) -> None:
+def test_folder_without_runs_is_an_error(meibo: Meibo, command: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    result = shell(f"meibo {command} --archive empty")
+    result = meibo(*command.split(), "--archive", "empty")
 
-    assert result.returncode == 2
-    assert result.stderr.startswith("empty contains no")
-    assert result.stderr.count("\n") == 1
+    assert result.status == 2
+    assert result.errors.startswith("empty contains no")
+    assert result.errors.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def large_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs, whose files take long enough to read to be interrupted."""
+    folder = tmp_path_factory.mktemp("large")
+    builder = ArchiveBuilder(FolderArchive(folder))
+    users = [{"user_id": f"auth0|{number}", "email": f"{number}@example.jp"} for number in range(400_000)]
+    builder.run({USERS: ndjson(users)}, EARLIER)
+    builder.run({USERS: ndjson([{**user, "name": "x"} for user in users])})
+    return folder
 
 
 def test_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch, archive: Path) -> None:
@@ -213,31 +249,28 @@ def test_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch, arc
     "words",
     [
         ["query", "select count(*) from range(1000000000) a, range(100000) b"],
-        ["diff", "20261120T180000Z", "latest", "--csv", "changes.csv"],
+        ["diff", EARLIER, "latest", "--csv", "changes.csv"],
         ["verify"],
         ["get", "acme"],
         ["restore", "acme"],
     ],
     ids=lambda words: words[0],
 )
-def test_long_command_is_interrupted_with_one_line_and_leaves_nothing(words: list[str], tmp_path: Path) -> None:
-    builder = ArchiveBuilder(FolderArchive(tmp_path / "archive"))
-    users = [{"user_id": f"auth0|{number}", "email": f"{number}@example.jp"} for number in range(400_000)]
-    builder.run({USERS: ndjson(users)}, "20261120T180000Z")
-    builder.run({USERS: ndjson([{**user, "name": "x"} for user in users])})
-    work = tmp_path / "work"
-    work.mkdir()
+@pytest.mark.xdist_group("large archive")
+def test_long_command_is_interrupted_with_one_line_and_leaves_nothing(
+    words: list[str], large_archive: Path, tmp_path: Path
+) -> None:
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}",
-        "TMPDIR": str(work),
-        "MEIBO_ARCHIVE": str(tmp_path / "archive"),
+        "TMPDIR": str(tmp_path),
+        "MEIBO_ARCHIVE": str(large_archive),
     }
     with subprocess.Popen(  # noqa: S603  # our own module
-        [*COMMAND, *words], env=environment, cwd=work, stderr=subprocess.PIPE, start_new_session=True, text=True
+        [*COMMAND, *words], env=environment, cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True, text=True
     ) as process:
         # Interrupt the command as soon as it has opened a file of the archive, or has created its own.
-        while process.poll() is None and not (any(work.iterdir()) or _reads(process.pid, tmp_path / "archive")):
+        while process.poll() is None and not (any(tmp_path.iterdir()) or _reads(process.pid, large_archive)):
             time.sleep(0.002)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
@@ -246,7 +279,7 @@ def test_long_command_is_interrupted_with_one_line_and_leaves_nothing(words: lis
         "interrupted"
     ]
     assert process.returncode == exit_codes.EXIT_INTERRUPTED
-    assert list(work.rglob("*")) == []
+    assert list(tmp_path.rglob("*")) == []
 
 
 def _reads(pid: int, folder: Path) -> bool:

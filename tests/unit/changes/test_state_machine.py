@@ -270,7 +270,7 @@ class Changes(RuleBasedStateMachine):
 # Shrinking a failure takes long.
 TestChanges = pytest.mark.timeout(900)(Changes.TestCase)
 TestChanges.settings = settings(
-    max_examples=80,
+    max_examples=40,
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
