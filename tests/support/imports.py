@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import Journal
-from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, Simulators
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, tenant_api
 from meibo_simulators.auth0 import imports
 from tests.support.clock import FakeClock
+from tests.support.wsgi import WsgiAdapter
 
 CONNECTION = "Username-Password-Authentication"
 
@@ -37,11 +38,12 @@ class ImportTarget:
 
     tenant: SimulatedTenant
     clock: FakeClock
+    adapter: WsgiAdapter
     received: Counter[str] = field(default_factory=Counter)
 
     def client(self) -> Auth0Client:
         credentials = Auth0Credentials.from_secret(self.tenant.credentials())
-        return Auth0Client(self.tenant.domain, lambda: credentials, clock=self.clock)
+        return Auth0Client(self.tenant.domain, lambda: credentials, session=self.adapter.session(), clock=self.clock)
 
     def journal(self, folder: Path, *, files: int, users: int = 2, upsert: bool = False) -> Journal:
         """Write files with users from number 0, and their journal."""
@@ -82,14 +84,12 @@ def import_target() -> Iterator[ImportTarget]:
     tenant = SimulatedTenant("empty", connections={FIRST_CONNECTION: 0})
     tenant.switches.import_seconds = 5
     tenant.switches.token_lifetime = 10**6
-    target = ImportTarget(tenant, clock)
+    tenant.start("empty.jp.auth0.com", clock)
+    target = ImportTarget(tenant, clock, WsgiAdapter(tenant_api(tenant), clock.sleep))
 
     def import_users(directory: Any, job: Any, connection_id: str, rows: Any, *, upsert: bool) -> None:
         target.received.update(row["user_id"] for row in rows)
         imports.import_users(directory, job, connection_id, rows, upsert=upsert)
 
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch("meibo_simulators.auth0.user_routes.import_users", import_users))
-        simulators = stack.enter_context(Simulators([tenant], clock=clock))
-        stack.enter_context(mock.patch.dict("os.environ", simulators.environment()))
+    with mock.patch("meibo_simulators.auth0.user_routes.import_users", import_users):
         yield target

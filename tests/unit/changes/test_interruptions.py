@@ -170,7 +170,7 @@ def test_outage_of_nine_days_moves_no_valid_change_to_the_dead_letter_queue(
 ) -> None:
     # given: an invocation has time for the requests of a single organization
     def respond_late(_request: requests.PreparedRequest) -> Instead:
-        harness.clock.sleep(90)
+        harness.clock.sleep(135)
         return Instead(503)
 
     harness.adapter.before = respond_late

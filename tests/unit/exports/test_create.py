@@ -177,8 +177,7 @@ def test_accepted_date_is_in_the_plan_and_the_latest_counts_for_a_shared_connect
 def test_repair_uses_the_current_settings_of_the_source(new_harness: HarnessFactory) -> None:
     # given: a run whose files were on a host outside the allowed hosts
     harness = new_harness(auth0_source({"dataset": "users"}))
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     source = {**auth0_source({"dataset": "users"}), "location_hosts": ["files.example.com"], "suspect_share": 0.25}
     harness.configuration = configuration_of({**source, "job_deadline_seconds": 600})
 
@@ -263,8 +262,7 @@ def test_export_of_cybozu_has_no_job(harness: ExportsHarness) -> None:
 
 
 def test_repair_contains_only_missing_exports(harness: ExportsHarness) -> None:
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     harness.storage.put_json(planned(harness)[0].address.manifest_key(RUN), {})
 
     response = harness.creator.repair(RUN)
@@ -295,8 +293,7 @@ def test_repair_of_a_complete_run_starts_nothing(harness: ExportsHarness) -> Non
 
 
 def test_repair_starts_the_attempt_that_a_killed_repair_prepared(harness: ExportsHarness) -> None:
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     harness.creator.repair(RUN)
     del harness.workflow.executions[RUN, 2]
     harness.workflow.starts.clear()
@@ -309,8 +306,7 @@ def test_repair_starts_the_attempt_that_a_killed_repair_prepared(harness: Export
 
 
 def test_repair_uses_the_current_domain_and_secret(harness: ExportsHarness) -> None:
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     source = auth0_source({"dataset": "users", "connection_id": "con_0000000000000001"})
     source.update(domain="acme.eu.auth0.com", secret="meibo/acme-corrected")
     harness.configuration = configuration_of(source, cybozu_source({"dataset": "users"}))
@@ -324,8 +320,7 @@ def test_repair_uses_the_current_domain_and_secret(harness: ExportsHarness) -> N
 def test_repair_resolves_refused_exports_again(new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     # given: an organization without connections when the plan was written
     harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
 
     # when: the organization has a connection now
     monkeypatch.setitem(ORGANIZATIONS, "org_0000000000000009", ["con_0000000000000009"])
@@ -387,8 +382,7 @@ def test_two_concurrent_ticks_create_each_job_once(new_harness: HarnessFactory, 
 
 
 def test_two_concurrent_repairs_create_each_job_once(harness: ExportsHarness) -> None:
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     harness.providers.jobs.clear()
 
     responses = at_the_same_time(harness, *[lambda: harness.creator.repair(RUN)] * 2)
@@ -490,8 +484,7 @@ def test_response_lists_exports_that_were_not_created(
 
 
 def test_response_of_a_repair_lists_exports_that_were_not_created(harness: ExportsHarness) -> None:
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     harness.providers.fails["acme/users/ndjson/con_0000000000000001"] = ProviderBusyError("busy")
 
     response = harness.creator.repair(RUN)
@@ -614,8 +607,7 @@ def test_run_with_all_exports_is_finished_without_a_configuration(harness: Expor
 def test_repair_does_not_reuse_the_name_of_an_execution_without_a_list(
     harness: ExportsHarness, lost: tuple[str, ...]
 ) -> None:
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     if ATTEMPT_2 in lost:
         harness.creator.repair(RUN)
         harness.workflow.executions[RUN, 2] = "FAILED"
@@ -649,8 +641,7 @@ def test_run_that_was_planned_but_not_started_is_repaired(harness: ExportsHarnes
 
 def test_plan_without_a_preparation_can_be_repaired(harness: ExportsHarness) -> None:
     # given: a plan of an earlier version of Meibo
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     document = harness.storage.read_json(PLAN)
     assert document is not None
     del document["preparation"], harness.storage.objects[PLAN]
@@ -697,8 +688,7 @@ def test_shared_connection_is_archived_after_its_fields_agree(
 
 def test_fields_that_still_differ_are_refused_again(new_harness: HarnessFactory) -> None:
     harness = new_harness(shared_with(["user_id"], ["email"]))
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
 
     response = harness.creator.repair(RUN)
 
@@ -710,8 +700,7 @@ def test_fields_that_still_differ_are_refused_again(new_harness: HarnessFactory)
 
 def test_export_that_is_no_longer_configured_is_missing_with_that_reason(new_harness: HarnessFactory) -> None:
     harness = new_harness(shared_with(["user_id"], ["email"]))
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     harness.configuration = configuration_of(auth0_source({"dataset": "organizations"}))
 
     response = harness.creator.repair(RUN)
@@ -723,8 +712,7 @@ def test_export_that_is_no_longer_configured_is_missing_with_that_reason(new_har
 
 def test_export_of_a_removed_source_is_missing_with_that_reason(new_harness: HarnessFactory) -> None:
     harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     harness.configuration = configuration_of(cybozu_source({"dataset": "users"}))
 
     (failure,) = harness.creator.repair(RUN)["not_created"]
@@ -777,8 +765,7 @@ def test_connection_archived_with_other_fields_does_not_hide_a_refused_export(
 def test_refused_organizations_are_resolved_once_each(new_harness: HarnessFactory) -> None:
     names = [f"org_{number:016d}" for number in range(3, 9)]
     harness = new_harness(auth0_source(*({"dataset": "users", "organization_id": name} for name in names)))
-    harness.creator.begin(TICK)
-    harness.workflow.executions[RUN, 1] = "FAILED"
+    harness.begin_failed_run()
     calls: list[None] = []
     harness.providers.wait = lambda: calls.append(None)
 
