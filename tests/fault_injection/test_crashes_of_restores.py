@@ -20,6 +20,12 @@ from tests.support.imports import ImportTarget, import_target, user
 FILES, USERS = 3, 2
 
 
+@pytest.fixture(autouse=True)
+def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the writes to the disk: a killed process loses nothing that the system has buffered."""
+    monkeypatch.setattr("os.fsync", lambda _file: None)
+
+
 class KilledError(BaseException):
     """The process was killed."""
 

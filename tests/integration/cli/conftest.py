@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import boto3
 import pytest
@@ -15,7 +16,7 @@ from moto import mock_aws
 from typer.testing import CliRunner
 
 from meibo_cli.main import app
-from meibo_local.caches import shared_clients
+from meibo_local.caches import SharingSession, shared_clients
 from tests.support.archives import ArchiveBuilder, BucketArchive, FolderArchive, Storage
 
 BUCKET = "archive"
@@ -28,12 +29,18 @@ def bucket() -> BucketArchive:
     return BucketArchive(client, BUCKET)
 
 
+@pytest.fixture(scope="session")
+def aws_session() -> SharingSession:
+    """Return a session whose clients all tests share, because creating a client takes longer than most tests."""
+    return SharingSession()
+
+
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def account(aws_session: SharingSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws(), shared_clients():
+    with mock_aws(), shared_clients(), mock.patch.object(boto3, "DEFAULT_SESSION", aws_session):
         yield
 
 
