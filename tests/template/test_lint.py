@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import Any
 
-from cfnlint.api import lint, lint_file
-from cfnlint.config import ManualArgs
+import pytest
 
 from meibo_local.template import ROOT
+
+# A single worker imports cfn-lint, which takes seconds.
+pytestmark = pytest.mark.xdist_group("cfn-lint")
 
 
 def test_template_passes_cfn_lint() -> None:
     regions = ["ap-northeast-1", "eu-central-1", "us-east-1"]
-    findings = lint_file(ROOT / "template.yaml", config=ManualArgs(regions=regions))
+    findings = import_module("cfnlint.api").lint_file(ROOT / "template.yaml", config=_configuration(*regions))
 
     assert [f"{match.rule.id} line {match.linenumber}: {match.message}" for match in findings] == []
+
+
+def _configuration(*regions: str) -> Any:
+    return import_module("cfnlint.config").ManualArgs(regions=list(regions))
 
 
 def _findings_in_workflow(definition: dict[str, Any]) -> list[str]:
@@ -26,7 +33,8 @@ def _findings_in_workflow(definition: dict[str, Any]) -> list[str]:
         "AWSTemplateFormatVersion": "2010-09-09",
         "Resources": {"Workflow": {"Type": "AWS::StepFunctions::StateMachine", "Properties": properties}},
     }
-    return [match.message for match in lint(json.dumps(template), config=ManualArgs(regions=["ap-northeast-1"]))]
+    findings = import_module("cfnlint.api").lint(json.dumps(template), config=_configuration("ap-northeast-1"))
+    return [match.message for match in findings]
 
 
 def test_workflow_passes_cfn_lint(workflow: dict[str, Any]) -> None:

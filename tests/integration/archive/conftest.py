@@ -157,7 +157,7 @@ def seaweed(ca: trustme.CA, ca_file: Path, tmp_path_factory: pytest.TempPathFact
         yield Seaweed(client, tls)
         client.close()
     finally:
-        # It waits for its own connections when it is asked to end, sometimes for longer than anybody should.
+        # SeaweedFS waits for its open connections before it ends, sometimes for minutes.
         process.kill()
         process.wait(20)
         shutil.rmtree(folder / "data", ignore_errors=True)

@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
             socket.socket.close(self.connection)
 
     def stall(self) -> None:
-        """Send nothing more, until the client gives up or the server closes."""
+        """Send nothing more, until the client or the server closes the connection."""
         self.close_connection = True
         with suppress(OSError):
             self.connection.settimeout(10)
@@ -147,12 +147,12 @@ class SourceHandler(Handler):
             return self.refuse(412, "PreconditionFailed")
         headers = {"Accept-Ranges": "bytes"} | ({"ETag": etag} if etag else {})
         status, start, end = 200, 0, len(data)
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked and file.ranges:
-            if int(asked[1]) >= len(data):
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if requested and file.ranges:
+            if int(requested[1]) >= len(data):
                 return self.refuse(416, "InvalidRange")
-            status, start = 206, int(asked[1])
-            end = min(int(asked[2] or len(data)) + 1, len(data)) if asked[2] else len(data)
+            status, start = 206, int(requested[1])
+            end = min(int(requested[2] or len(data)) + 1, len(data)) if requested[2] else len(data)
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         self.send_response(status)
         body, chunked = data[start:end], file.chunked and status == 200
@@ -307,13 +307,13 @@ class S3Handler(Handler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        found = self.server.store.objects.get(self.key)
-        if found is None:
+        stored = self.server.store.objects.get(self.key)
+        if stored is None:
             return self.refuse(404, "NotFound")
-        headers = {"ETag": '"whole"', "Content-Length": str(len(found[0]))}
+        headers = {"ETag": '"whole"', "Content-Length": str(len(stored[0]))}
         if self.headers.get("x-amz-checksum-mode") == "ENABLED":
-            headers |= {"x-amz-checksum-crc64nvme": crc64(found[0]), "x-amz-checksum-type": "FULL_OBJECT"}
-        return self.answer(200, found[0], headers)
+            headers |= {"x-amz-checksum-crc64nvme": crc64(stored[0]), "x-amz-checksum-type": "FULL_OBJECT"}
+        return self.answer(200, stored[0], headers)
 
 
 class Server(ThreadingHTTPServer):
@@ -350,7 +350,7 @@ class Server(ThreadingHTTPServer):
         return file
 
     def empty(self) -> Store:
-        """Forget what was stored."""
+        """Delete all objects and uploads."""
         with self.lock:
             self.store = Store()
         return self.store

@@ -70,8 +70,8 @@ class Bench:
 
     @property
     def archived(self) -> bytes | None:
-        found = self.store.objects.get(f"/archive/{self.target.key}")
-        return None if found is None else found[0]
+        stored = self.store.objects.get(f"/archive/{self.target.key}")
+        return None if stored is None else stored[0]
 
     def copy(self, content: Content | None = None, **options: object) -> CopyResult:
         return copy(
@@ -131,7 +131,7 @@ sink_faults = st.dictionaries(
     change_at=st.none() | st.integers(1, 8),
     slow=st.booleans(),
 )
-def test_the_archived_bytes_are_the_sources_or_nothing_is_visible(
+def test_object_has_the_bytes_of_the_source_or_does_not_exist(
     bench: Bench,
     size: int,
     ranges: bool,
@@ -143,7 +143,7 @@ def test_the_archived_bytes_are_the_sources_or_nothing_is_visible(
     change_at: int | None,
     slow: bool,
 ) -> None:
-    # given a source and an S3 that break in every way at once
+    # given: a source and an S3 with several kinds of faults
     first, second = content_of(size), content_of(size + 1, seed=2)
     changes = {} if change_at is None else {change_at: (second, '"v2"' if etag else None)}
     bench.serve(first, ranges=ranges, etag=etag, chunked=chunked, uses=uses, faults=faults, changes=changes)
@@ -156,14 +156,14 @@ def test_the_archived_bytes_are_the_sources_or_nothing_is_visible(
         result = bench.copy()
 
     except CopyBrokenError:
-        assert etag != '"v1"' or change_at is not None  # nothing else is beyond repair
+        assert etag != '"v1"' or change_at is not None  # all other faults are temporary
         assert bench.archived is None
         assert not bench.store.uploads
     else:
         bench.check(result, second if bench.archived == second else first)
 
 
-def test_calls_are_counted_and_none_is_made_twice(bench: Bench) -> None:
+def test_requests_are_counted_and_none_is_repeated(bench: Bench) -> None:
     data = content_of(7 * PART + 1)
     file = bench.serve(data)
 
@@ -179,7 +179,7 @@ def test_calls_are_counted_and_none_is_made_twice(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, PART])
-def test_a_file_of_one_part_is_one_put_object(bench: Bench, size: int) -> None:
+def test_file_of_one_part_is_uploaded_with_one_put_object(bench: Bench, size: int) -> None:
     data = content_of(size)
     bench.serve(data)
 
@@ -190,19 +190,19 @@ def test_a_file_of_one_part_is_one_put_object(bench: Bench, size: int) -> None:
     assert result.counts.parts == 1
 
 
-def test_every_range_after_the_first_carries_the_version(bench: Bench) -> None:
+def test_every_range_after_the_first_requires_the_same_etag(bench: Bench) -> None:
     file = bench.serve(content_of(3 * PART))
     bench.copy()
     assert [("if-match" in request, "range" in request) for request in file.requests[1:]] == [(True, True)] * 2
 
 
-def test_nothing_but_what_http_needs_is_sent_to_a_location(bench: Bench) -> None:
+def test_request_of_a_location_has_only_the_required_headers(bench: Bench) -> None:
     file = bench.serve(content_of(1))
     bench.copy()
     assert set(file.requests[0]) == {"host", "user-agent", "accept-encoding", "range"}
 
 
-def test_a_refused_range_is_one_stream(bench: Bench) -> None:
+def test_source_without_ranges_is_read_with_one_request(bench: Bench) -> None:
     data = content_of(6 * PART)
     file = bench.serve(data, ranges=False)
     bench.check(bench.copy(), data)
@@ -212,7 +212,7 @@ def test_a_refused_range_is_one_stream(bench: Bench) -> None:
 @pytest.mark.parametrize("ranges", [True, False])
 @pytest.mark.parametrize("kind", ["reset", "short"])
 @pytest.mark.parametrize("at", [0, 1, 12_345])
-def test_a_broken_download_goes_on_from_the_exact_byte(bench: Bench, ranges: bool, kind: str, at: int) -> None:
+def test_broken_download_resumes_at_the_first_missing_byte(bench: Bench, ranges: bool, kind: str, at: int) -> None:
     data = content_of(PART - 5)
     file = bench.serve(data, ranges=ranges, faults={0: Fault(kind, at)})
     result = bench.copy()
@@ -220,12 +220,12 @@ def test_a_broken_download_goes_on_from_the_exact_byte(bench: Bench, ranges: boo
     assert len(file.requests) == 2
     # A reset overtakes bytes that the client has not read yet; an end in good order does not.
     if kind == "short":
-        wanted = f"bytes={at}-{len(data) - 1 if ranges else ''}"
-        assert file.requests[1].get("range") == (wanted if ranges or at else None)
+        expected_range = f"bytes={at}-{len(data) - 1 if ranges else ''}"
+        assert file.requests[1].get("range") == (expected_range if ranges or at else None)
     assert result.counts.breaks == 1
 
 
-def test_an_expired_location_is_fetched_again_once_for_all_lanes(bench: Bench) -> None:
+def test_expired_location_is_fetched_again_once_for_all_workers(bench: Bench) -> None:
     data = content_of(12 * PART)
     file = bench.serve(data, uses=4)
     result = bench.copy()
@@ -235,13 +235,13 @@ def test_an_expired_location_is_fetched_again_once_for_all_lanes(bench: Bench) -
     assert result.counts.refreshes <= 4
 
 
-def test_locations_that_are_refused_again_and_again_end_the_copy(bench: Bench) -> None:
+def test_repeatedly_refused_locations_end_the_copy(bench: Bench) -> None:
     bench.serve(content_of(10), uses=0)
     with pytest.raises(CopyBrokenError, match=r"^a new location failed 8 times in a row, last with: status 403$"):
         bench.copy()
 
 
-def test_an_error_of_the_providers_client_passes_through(bench: Bench) -> None:
+def test_error_of_the_provider_client_is_raised_unchanged(bench: Bench) -> None:
     bench.serve(content_of(10))
 
     def fetch() -> str:
@@ -252,7 +252,7 @@ def test_an_error_of_the_providers_client_passes_through(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_stall_is_a_break(bench: Bench, ranges: bool) -> None:
+def test_stalled_connections_are_retried(bench: Bench, ranges: bool) -> None:
     data = content_of(2 * PART)
     bench.serve(data, ranges=ranges, faults={0: Fault("stall", 1000)})
     bench.store.faults = {0: Fault("stall")}
@@ -261,20 +261,20 @@ def test_a_stall_is_a_break(bench: Bench, ranges: bool) -> None:
     assert result.counts.breaks == 2
 
 
-def test_a_redirect_is_not_followed(bench: Bench) -> None:
+def test_redirect_is_not_followed(bench: Bench) -> None:
     bench.serve(content_of(10), faults={0: Fault("status", status=302)})
     with pytest.raises(LocationRefusedError, match="302"):
         bench.copy()
 
 
-def test_an_untrusted_certificate_is_refused_at_once(bench: Bench) -> None:
+def test_untrusted_certificate_is_refused_at_once(bench: Bench) -> None:
     file = bench.serve(content_of(10))
     with pytest.raises(LocationRefusedError, match="certificate of localhost"):
         bench.copy(source_tls=ssl.create_default_context())
     assert not file.requests
 
 
-def test_a_changed_source_starts_over(bench: Bench) -> None:
+def test_changed_source_starts_over(bench: Bench) -> None:
     before, after = content_of(5 * PART), content_of(4 * PART, seed=2)
     bench.serve(before, changes={2: (after, '"v2"')})
     result = bench.copy()
@@ -283,7 +283,7 @@ def test_a_changed_source_starts_over(bench: Bench) -> None:
     assert bench.store.aborted <= 1
 
 
-def test_a_source_of_another_size_starts_over_even_without_an_etag(bench: Bench) -> None:
+def test_source_of_another_size_starts_over_even_without_an_etag(bench: Bench) -> None:
     # given: the first answer is reset before its first byte, and only the length of the second response differs
     before, after = content_of(PART), content_of(PART + 1, seed=2)
     bench.serve(before, etag=None, ranges=False, faults={0: Fault("reset", 0)}, changes={1: (after, None)})
@@ -292,7 +292,7 @@ def test_a_source_of_another_size_starts_over_even_without_an_etag(bench: Bench)
     assert result.counts.restarts == 1
 
 
-def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
+def test_source_that_always_changes_ends_the_copy(bench: Bench) -> None:
     changes = {number: (content_of(5 * PART, seed=number), f'"{number}"') for number in range(60)}
     bench.serve(b"", changes=changes, ranges=True, faults={n: Fault("reset", 10) for n in range(60)})
     with pytest.raises(SourceChangedError, match="the copy was restarted 3 times, last because the location has "):
@@ -300,14 +300,14 @@ def test_a_source_that_never_stays_the_same_ends_the_copy(bench: Bench) -> None:
     assert bench.archived is None
 
 
-def test_a_source_that_gives_a_byte_and_breaks_for_ever_ends_the_copy(bench: Bench) -> None:
+def test_source_that_breaks_after_each_byte_ends_the_copy(bench: Bench) -> None:
     bench.serve(content_of(3 * PART), faults={number: Fault("short", 1) for number in range(1, 4 * PART)})
     with pytest.raises(CopyBrokenError, match="the source failed 8 times in a row, last with: a short body"):
         bench.copy()
     assert bench.archived is None
 
 
-def test_no_part_is_lost_or_sent_twice_without_a_cause(bench: Bench) -> None:
+def test_failed_parts_are_sent_again_and_no_other_part_is(bench: Bench) -> None:
     data = content_of(5 * PART)
     bench.serve(data)
     bench.store.faults = {1: Fault("lost"), 3: Fault("status", status=503, retry_after="0")}
@@ -326,7 +326,7 @@ def test_no_part_is_lost_or_sent_twice_without_a_cause(bench: Bench) -> None:
         (Fault("status", status=400, code="RequestTimeout"), AwsBusyError),
     ],
 )
-def test_an_s3_that_keeps_refusing_ends_the_copy_and_the_upload(
+def test_repeated_errors_of_s3_end_the_copy_and_abort_the_upload(
     bench: Bench, fault: Fault, error: type[Exception]
 ) -> None:
     bench.serve(content_of(5 * PART))
@@ -337,7 +337,7 @@ def test_an_s3_that_keeps_refusing_ends_the_copy_and_the_upload(
     assert not bench.store.uploads
 
 
-def test_an_s3_that_cannot_be_reached_is_busy(bench: Bench) -> None:
+def test_unreachable_s3_is_busy(bench: Bench) -> None:
     bench.serve(content_of(5 * PART))
     bench.store.faults = dict.fromkeys(range(100), Fault("reset"))
     with pytest.raises(AwsBusyError, match="the upload to S3 failed 8 times in a row, last with: "):
@@ -350,7 +350,7 @@ def test_an_s3_that_cannot_be_reached_is_busy(bench: Bench) -> None:
     ("status", "code", "error"),
     [(307, "TemporaryRedirect", AwsBusyError), (301, "PermanentRedirect", ConfigurationError)],
 )
-def test_a_redirect_of_a_part_is_reported_and_not_followed(
+def test_redirect_of_a_part_is_reported_and_not_followed(
     bench: Bench, status: int, code: str, error: type[Exception]
 ) -> None:
     bench.serve(content_of(5 * PART))
@@ -366,7 +366,7 @@ def test_a_redirect_of_a_part_is_reported_and_not_followed(
 
 
 @pytest.mark.parametrize("size", [10, 3 * PART])
-def test_the_same_file_twice_is_a_success_and_another_is_a_conflict(bench: Bench, size: int) -> None:
+def test_second_copy_of_the_same_file_succeeds_and_of_another_conflicts(bench: Bench, size: int) -> None:
     data = content_of(size)
     bench.serve(data)
     first = bench.copy()
@@ -384,7 +384,7 @@ def test_the_same_file_twice_is_a_success_and_another_is_a_conflict(bench: Bench
 
 
 @pytest.mark.parametrize("size", [1000, 5 * PART])
-def test_a_bad_end_leaves_nothing(bench: Bench, size: int) -> None:
+def test_truncated_file_is_not_archived(bench: Bench, size: int) -> None:
     zipped = gzip.compress(content_of(size))
     bench.serve(zipped[:-1])
     with pytest.raises(CorruptFileError, match="ends early"):
@@ -393,7 +393,7 @@ def test_a_bad_end_leaves_nothing(bench: Bench, size: int) -> None:
     assert not bench.store.uploads
 
 
-def test_a_bad_start_ends_the_copy_before_its_end(bench: Bench) -> None:
+def test_file_of_another_format_ends_the_copy_early(bench: Bench) -> None:
     file = bench.serve(b"<html>" + content_of(100 * PART))
     with pytest.raises(WrongFormatError, match="HTML"):
         bench.copy(Content("csv", "never"))
@@ -401,7 +401,7 @@ def test_a_bad_start_ends_the_copy_before_its_end(bench: Bench) -> None:
     assert bench.archived is None
 
 
-def test_rows_are_counted_on_the_way(bench: Bench) -> None:
+def test_rows_are_counted_during_the_copy(bench: Bench) -> None:
     rows = b"".join(b'"auth0|%d","line\nbreak"\r\n' % number for number in range(20_000))
     data = gzip.compress(b"id,note\r\n" + rows)
     bench.serve(data)
@@ -412,7 +412,7 @@ def test_rows_are_counted_on_the_way(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, PART - 1, PART, PART + 1, 6 * PART])
-def test_an_iterator_is_archived_too(bench: Bench, size: int) -> None:
+def test_stream_is_archived(bench: Bench, size: int) -> None:
     data = content_of(size)
     bench.sink.empty()
     chunks = (data[at : at + 7_001] for at in range(0, size, 7_001))
@@ -421,7 +421,7 @@ def test_an_iterator_is_archived_too(bench: Bench, size: int) -> None:
     assert bench.store.calls[0] == ("CreateMultipartUpload" if size > PART else "PutObject")
 
 
-def test_an_iterator_that_raises_leaves_nothing(bench: Bench) -> None:
+def test_stream_that_raises_is_not_archived(bench: Bench) -> None:
     bench.sink.empty()
 
     def chunks() -> Iterator[bytes]:
@@ -434,7 +434,7 @@ def test_an_iterator_that_raises_leaves_nothing(bench: Bench) -> None:
     assert not bench.store.uploads
 
 
-def test_the_copy_ends_in_good_order_before_its_time_does(bench: Bench) -> None:
+def test_copy_without_time_left_aborts_its_upload(bench: Bench) -> None:
     # given an S3 that never acknowledges, and an invocation whose time ends soon
     bench.serve(content_of(40 * PART))
     bench.store.gate = threading.Event()
@@ -453,7 +453,7 @@ def test_the_copy_ends_in_good_order_before_its_time_does(bench: Bench) -> None:
     assert bench.store.aborted == 1
 
 
-def test_a_slow_sink_holds_the_source_back(bench: Bench) -> None:
+def test_slow_target_limits_the_download(bench: Bench) -> None:
     # given an S3 that acknowledges nothing yet
     data = content_of(40 * PART)
     file = bench.serve(data)
@@ -468,7 +468,7 @@ def test_a_slow_sink_holds_the_source_back(bench: Bench) -> None:
             break
         copying.join(0.02)
 
-    # then no part beyond the lanes' buffers was asked for
+    # then: only the parts that fit into the buffers of the workers were requested
     assert len(file.requests) == bench.options.workers
     gate.set()
     copying.join(20)
@@ -495,7 +495,7 @@ def test_checksums_are_signed_and_object_lock_is_set(bench: Bench, parts: int, m
 
 
 @pytest.mark.parametrize("etag", ['"v1"', None])
-def test_no_error_tells_the_location(bench: Bench, etag: str | None) -> None:
+def test_errors_do_not_contain_the_location(bench: Bench, etag: str | None) -> None:
     bench.serve(content_of(10), etag=etag, faults=dict.fromkeys(range(100), Fault("reset", 0)))
     with pytest.raises(CopyBrokenError) as caught:
         bench.copy()

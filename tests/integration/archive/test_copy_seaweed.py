@@ -48,9 +48,9 @@ class Archive:
         return copy(LocationSource(self.source.location), self.target, content=content, options=self.options)
 
     def nothing_is_left(self) -> bool:
-        found = self.client.list_objects_v2(Bucket="archive", Prefix=self.target.key)
+        objects = self.client.list_objects_v2(Bucket="archive", Prefix=self.target.key)
         uploads = self.client.list_multipart_uploads(Bucket="archive", Prefix=self.target.key)
-        return not found.get("Contents") and not uploads.get("Uploads")
+        return not objects.get("Contents") and not uploads.get("Uploads")
 
 
 @pytest.fixture
@@ -59,21 +59,19 @@ def archive(seaweed: Seaweed, source: Server, tls: ssl.SSLContext) -> Archive:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_what_is_archived_is_what_was_served(archive: Archive, size: int) -> None:
+def test_archived_bytes_are_the_served_bytes(archive: Archive, size: int) -> None:
     data = random.Random(size).randbytes(size)
 
     result = archive.copy(data, _1=Fault("reset", 70_000))
 
-    there = archive.client.get_object(Bucket="archive", Key=archive.target.key, ChecksumMode="ENABLED")
-    assert hashlib.sha256(there["Body"].read()).hexdigest() == result.sha256
-    assert there["ChecksumCRC64NVME"] == result.checksum
-    assert there["ContentType"] == "text/csv"
+    stored = archive.client.get_object(Bucket="archive", Key=archive.target.key, ChecksumMode="ENABLED")
+    assert hashlib.sha256(stored["Body"].read()).hexdigest() == result.sha256
+    assert stored["ChecksumCRC64NVME"] == result.checksum
+    assert stored["ContentType"] == "text/csv"
 
 
 @pytest.mark.parametrize("size", [1000, 2 * PART])
-def test_a_wrong_checksum_is_refused_by_the_server(
-    archive: Archive, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_checksum_is_refused_by_the_server(archive: Archive, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong(Crc64Nvme):
         def encode(self, value: int) -> str:
             return super().encode(value ^ 1)
@@ -85,7 +83,7 @@ def test_a_wrong_checksum_is_refused_by_the_server(
 
 
 @pytest.mark.parametrize("size", [1000, 2 * PART])
-def test_a_second_archive_is_refused_by_the_server(archive: Archive, size: int) -> None:
+def test_second_archive_is_refused_by_the_server(archive: Archive, size: int) -> None:
     first = archive.copy(b"a" * size)
 
     # when the same file comes again, then that is a success that changed nothing
@@ -101,13 +99,13 @@ def test_a_second_archive_is_refused_by_the_server(archive: Archive, size: int) 
     assert head["ETag"].strip('"') == first.etag
 
 
-def test_a_bad_end_leaves_neither_object_nor_upload(archive: Archive) -> None:
+def test_truncated_file_leaves_neither_an_object_nor_an_upload(archive: Archive) -> None:
     with pytest.raises(CorruptFileError):
         archive.copy(b"\x1f\x8b\x08\0\0\0\0\0\0\3" + bytes(2 * PART), Content("opaque", "required"))
     assert archive.nothing_is_left()
 
 
-def test_retention_is_asked_for_with_the_object(archive: Archive) -> None:
+def test_retention_is_requested_with_the_object(archive: Archive) -> None:
     seen: list[dict[str, str]] = []
     events = archive.client.meta.events
     for call in ("CreateMultipartUpload", "PutObject"):

@@ -1,4 +1,4 @@
-"""Rows are counted as a CSV or JSON parser would, however the bytes are cut."""
+"""Rows are counted as by a CSV or JSON parser, in chunks of any size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meibo.archive.content.rows import KEY_ROWS, CsvRows, NdjsonRows, check_start
 from meibo.errors import CorruptFileError, FileTooLargeError, WrongFormatError
 
-MUCH = 1 << 20
+MAX_ROW_BYTES = 1 << 20
 
 
 def cut(data: bytes, size: int) -> list[bytes]:
@@ -42,7 +42,7 @@ def test_csv_records_are_counted_as_written(
     data = csv_of(records, line_end)
     if not last_line_ended:
         data = data.removesuffix(line_end.encode())
-    rows = CsvRows(header=False, max_row_bytes=MUCH)
+    rows = CsvRows(header=False, max_row_bytes=MAX_ROW_BYTES)
 
     for piece in cut(data, size):
         rows.feed(piece)
@@ -67,20 +67,20 @@ def test_blank_lines_between_csv_records_do_not_count(
     for number, record in enumerate(records):
         text.write(line_end * blanks.count(number))
         writer.writerow(record)
-    rows = CsvRows(header=False, max_row_bytes=MUCH)
+    rows = CsvRows(header=False, max_row_bytes=MAX_ROW_BYTES)
     for piece in cut(text.getvalue().encode(), size):
         rows.feed(piece)
     assert rows.finish() == (len(records), len(records[0]))
 
 
 def test_csv_header_is_not_a_row_and_names_the_columns() -> None:
-    rows = CsvRows(header=True, max_row_bytes=MUCH)
+    rows = CsvRows(header=True, max_row_bytes=MAX_ROW_BYTES)
     rows.feed(b'\xef\xbb\xbf"user\nid","e-mail"\r\n"1","a@example.com"\r\n\r\n')
     assert rows.finish() == (1, ("user\nid", "e-mail"))
 
 
-def test_a_csv_that_ends_inside_quotes_is_corrupt() -> None:
-    rows = CsvRows(header=False, max_row_bytes=MUCH)
+def test_csv_that_ends_inside_quotes_is_corrupt() -> None:
+    rows = CsvRows(header=False, max_row_bytes=MAX_ROW_BYTES)
     rows.feed(b'"a","b"\n"c","d')
     with pytest.raises(CorruptFileError, match="inside a quoted field"):
         rows.finish()
@@ -101,7 +101,7 @@ def uniform_records(draw: st.DrawFn) -> list[list[str]]:
     last_line_ended=st.booleans(),
     size=st.integers(1, 40),
 )
-def test_the_last_csv_record_has_as_many_fields_as_the_first(
+def test_last_csv_record_has_as_many_fields_as_the_first(
     records: list[list[str]],
     missing: int,
     blanks: list[int],
@@ -120,7 +120,7 @@ def test_the_last_csv_record_has_as_many_fields_as_the_first(
         writer.writerow(record)
     data = text.getvalue().encode()
     data = data + line_end.encode() * blanks.count(9) if last_line_ended else data.removesuffix(line_end.encode())
-    rows = CsvRows(header=False, max_row_bytes=MUCH, uniform=True)
+    rows = CsvRows(header=False, max_row_bytes=MAX_ROW_BYTES, uniform=True)
     for piece in cut(data, size):
         rows.feed(piece)
 
@@ -134,30 +134,30 @@ def test_the_last_csv_record_has_as_many_fields_as_the_first(
 @pytest.mark.parametrize("size", [1, 1000, 1 << 17])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n"])
 @pytest.mark.parametrize("note", [b"x" * 300_000, b'"' + b'a""b\n,' * 40_000 + b'"'], ids=["long", "quoted"])
-def test_the_fields_of_a_last_csv_record_larger_than_a_chunk_are_counted(note: bytes, end: bytes, size: int) -> None:
+def test_fields_of_a_last_csv_record_larger_than_a_chunk_are_counted(note: bytes, end: bytes, size: int) -> None:
     before = b"id,name,note\n" + b"1,a,b\n" * 50_000
-    for last, enough in ((b"2,c," + note, True), (note + b",c,d", True), (b"2," + note, False)):
+    for last, complete in ((b"2,c," + note, True), (note + b",c,d", True), (b"2," + note, False)):
         data = before + last + end
-        rows = CsvRows(header=True, max_row_bytes=MUCH, uniform=True)
+        rows = CsvRows(header=True, max_row_bytes=MAX_ROW_BYTES, uniform=True)
         pieces = cut(data, size) if size > 1 else [before, *cut(last + end, 1000)]
         for piece in pieces:
             rows.feed(piece)
-        if enough:
+        if complete:
             assert rows.finish() == (50_001, ("id", "name", "note"))
         else:
             with pytest.raises(CorruptFileError, match="last record has 2 fields, expected 3"):
                 rows.finish()
 
 
-def test_ragged_csv_records_are_rows_where_they_may_be() -> None:
-    rows = CsvRows(header=False, max_row_bytes=MUCH)
+def test_ragged_csv_records_are_rows_unless_they_must_be_uniform() -> None:
+    rows = CsvRows(header=False, max_row_bytes=MAX_ROW_BYTES)
     rows.feed(b"alice,sales,dev\r\nbob\r\n")
     assert rows.finish() == (2, 3)
 
 
 @pytest.mark.parametrize("rows", [CsvRows(header=False, max_row_bytes=100), NdjsonRows(max_row_bytes=100)])
 @pytest.mark.parametrize("size", [10, 1000])
-def test_a_row_without_end_is_too_large(rows: CsvRows | NdjsonRows, size: int) -> None:
+def test_row_without_end_is_too_large(rows: CsvRows | NdjsonRows, size: int) -> None:
     with pytest.raises(FileTooLargeError):  # noqa: PT012  (some chunk raises)
         for piece in cut(b'{"a":"' + b"x\n" * (0 if isinstance(rows, NdjsonRows) else 60) + b"x" * 200, size):
             rows.feed(piece)
@@ -172,9 +172,9 @@ json_values = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
     blanks=st.sampled_from([b"", b"\n", b"\r\n"]),
     size=st.integers(1, 20),
 )
-def test_ndjson_rows_and_keys_are_noted(objects: list[dict[str, Any]], blanks: bytes, size: int) -> None:
+def test_ndjson_rows_and_keys_are_collected(objects: list[dict[str, Any]], blanks: bytes, size: int) -> None:
     data = b"".join(json.dumps(item).encode() + b"\n" + blanks for item in objects)
-    rows = NdjsonRows(max_row_bytes=MUCH)
+    rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
 
     for piece in cut(data, size):
         rows.feed(piece)
@@ -184,8 +184,8 @@ def test_ndjson_rows_and_keys_are_noted(objects: list[dict[str, Any]], blanks: b
     assert set(columns) == {key for item in objects for key in item}
 
 
-def test_an_ndjson_row_that_is_nested_without_reason_is_a_row() -> None:
-    rows = NdjsonRows(max_row_bytes=MUCH)
+def test_deeply_nested_ndjson_row_is_counted() -> None:
+    rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
 
     rows.feed(b'{"a":1}\n{"b":' + b"[" * 100_000 + b"]" * 100_000 + b'}\n{"c":1}\n')
 
@@ -194,10 +194,10 @@ def test_an_ndjson_row_that_is_nested_without_reason_is_a_row() -> None:
 
 
 @given(extra=st.integers(0, 40), blank_at=st.integers(0, 30), size=st.integers(1, 300))
-def test_ndjson_rows_after_the_noted_ones_are_counted_too(extra: int, blank_at: int, size: int) -> None:
+def test_ndjson_rows_after_those_with_collected_keys_are_counted(extra: int, blank_at: int, size: int) -> None:
     lines = [b'{"a":1}'] * (KEY_ROWS + extra)
     lines.insert(KEY_ROWS + blank_at, b" ")
-    rows = NdjsonRows(max_row_bytes=MUCH)
+    rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
     for piece in cut(b"\n".join(lines), size):
         rows.feed(piece)
     assert rows.finish() == (KEY_ROWS + extra, ("a",))
@@ -205,8 +205,8 @@ def test_ndjson_rows_after_the_noted_ones_are_counted_too(extra: int, blank_at: 
 
 @pytest.mark.parametrize("bad", [b"[1]", b"oops", b'"x"'])
 @pytest.mark.parametrize("before", [0, KEY_ROWS + 10])
-def test_an_ndjson_row_that_is_no_object_is_refused(bad: bytes, before: int) -> None:
-    rows = NdjsonRows(max_row_bytes=MUCH)
+def test_ndjson_row_that_is_not_an_object_is_refused(bad: bytes, before: int) -> None:
+    rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
     with pytest.raises(WrongFormatError, match=f"row {before + 1} "):  # noqa: PT012  (either call may raise)
         rows.feed(b'{"a":1}\n' * before + bad + b'\n{"a":1}\n')
         rows.finish()
@@ -218,10 +218,10 @@ LAST = b'{"user_id":"auth0|1500","email":"a@example.com","n":{"x":[1,2]}}'
 @pytest.mark.parametrize("size", [1, 63, 1000, 1 << 17])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n\r\n", b"\n \n"])
 @pytest.mark.parametrize("rows_before", [0, KEY_ROWS - 1, KEY_ROWS, KEY_ROWS + 500])
-def test_the_last_ndjson_row_is_valid_json(rows_before: int, end: bytes, size: int) -> None:
+def test_last_ndjson_row_is_valid_json(rows_before: int, end: bytes, size: int) -> None:
     before = b'{"a":1}\n' * rows_before
     for length in (*range(1, len(LAST), 9), len(LAST) - 1, len(LAST)):
-        rows = NdjsonRows(max_row_bytes=MUCH)
+        rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
         pieces = [before, *cut(LAST[:length] + end, 1)] if size == 1 else cut(before + LAST[:length] + end, size)
         if length == len(LAST):
             for piece in pieces:
@@ -238,18 +238,18 @@ def test_the_last_ndjson_row_is_valid_json(rows_before: int, end: bytes, size: i
 @pytest.mark.parametrize("rows_before", [0, KEY_ROWS + 500])
 @pytest.mark.parametrize("value", [b"1" * 5000, b"1e999", b'"\\ud83d"', b'"\xff"', b'"\t"'])
 def test_unusual_values_are_valid_json(rows_before: int, value: bytes) -> None:
-    rows = NdjsonRows(max_row_bytes=MUCH)
+    rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
     rows.feed(b'{"a":1}\n' * rows_before + b'{"a":' + value + b"}\n")
     assert rows.finish() == (rows_before + 1, ("a",))
 
 
 @pytest.mark.parametrize("size", [1000, 1 << 17])
-def test_a_last_ndjson_row_larger_than_a_chunk_is_valid_json(size: int) -> None:
+def test_last_ndjson_row_larger_than_a_chunk_is_valid_json(size: int) -> None:
     before = b'{"a":1}\n' * (KEY_ROWS + 500)
     long_row = b'{"note":"' + b"x" * 300_000 + b'"}'
     for last, valid in ((long_row, True), (long_row[:-1], False), (long_row[:-2], False)):
         for end in (b"", b"\n", b"\n" * 200_000):
-            rows = NdjsonRows(max_row_bytes=MUCH)
+            rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
             for piece in cut(before + last + end, size):
                 rows.feed(piece)
             if valid:
@@ -259,8 +259,8 @@ def test_a_last_ndjson_row_larger_than_a_chunk_is_valid_json(size: int) -> None:
                     rows.finish()
 
 
-def test_an_error_names_the_row_but_not_what_is_in_it() -> None:
-    rows = NdjsonRows(max_row_bytes=MUCH)
+def test_error_names_the_row_without_its_content() -> None:
+    rows = NdjsonRows(max_row_bytes=MAX_ROW_BYTES)
     with pytest.raises(WrongFormatError) as caught:
         rows.feed(b'{"email":"a@example.com"\n')
     assert "example.com" not in str(caught.value)
@@ -277,6 +277,6 @@ def test_an_error_names_the_row_but_not_what_is_in_it() -> None:
         ("ndjson", b'[{"a":1}]'),
     ],
 )
-def test_another_format_is_told_by_its_first_bytes(format_name: str, start: bytes) -> None:
+def test_another_format_is_recognized_by_its_first_bytes(format_name: str, start: bytes) -> None:
     with pytest.raises(WrongFormatError):
         check_start(format_name, start)

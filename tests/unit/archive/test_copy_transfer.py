@@ -57,10 +57,10 @@ def refused(code: str, status: int) -> ClientError:
 class FakeS3:
     """The calls of a copy of one part, and one object at most."""
 
-    there: bytes | None = None
+    stored: bytes | None = None
     error: ClientError | None = None
     conflicts: int = 0
-    told_checksum: bool = True
+    returned_checksum: bool = True
     puts: list[dict[str, Any]] = field(default_factory=list)
     meta: Any = field(default_factory=lambda: SimpleNamespace(events=SimpleNamespace(register=lambda *_, **__: None)))
 
@@ -70,22 +70,22 @@ class FakeS3:
             raise refused("ConditionalRequestConflict", 409)
         if self.error is not None:
             raise self.error
-        if self.there is not None:
+        if self.stored is not None:
             raise refused("PreconditionFailed", 412)
-        self.there = parameters["Body"].read()
+        self.stored = parameters["Body"].read()
         return {"ETag": '"tag"', "VersionId": "3"}
 
     def head_object(self, **_: Any) -> dict[str, Any]:
-        assert self.there is not None
-        told = {"ContentLength": len(self.there), "ETag": '"tag"', "VersionId": "3"}
-        if self.told_checksum:
+        assert self.stored is not None
+        head = {"ContentLength": len(self.stored), "ETag": '"tag"', "VersionId": "3"}
+        if self.returned_checksum:
             crc = Crc64Nvme()
-            told |= {"ChecksumCRC64NVME": crc.encode(crc.update(self.there)), "ChecksumType": "FULL_OBJECT"}
-        return told
+            head |= {"ChecksumCRC64NVME": crc.encode(crc.update(self.stored)), "ChecksumType": "FULL_OBJECT"}
+        return head
 
     def get_object(self, **_: Any) -> dict[str, Any]:
-        assert self.there is not None
-        body = io.BytesIO(self.there)
+        assert self.stored is not None
+        body = io.BytesIO(self.stored)
         return {"Body": SimpleNamespace(iter_chunks=lambda size: iter(lambda: body.read(size), b""))}
 
 
@@ -93,7 +93,7 @@ def target(fake: FakeS3, **more: Any) -> Target:
     return Target(cast("S3Client", fake), "archive", "users.csv", "text/csv", **more)
 
 
-def test_a_file_of_one_part_is_put_once_with_its_checksum_and_condition() -> None:
+def test_file_of_one_part_is_uploaded_once_with_a_checksum_and_a_condition() -> None:
     fake, until = FakeS3(), datetime(2027, 1, 1, tzinfo=UTC)
 
     result = copy(
@@ -102,18 +102,18 @@ def test_a_file_of_one_part_is_put_once_with_its_checksum_and_condition() -> Non
         content=Content("csv", "never", header=True),
     )
 
-    assert fake.there == b"id\n1\n"
+    assert fake.stored == b"id\n1\n"
     (put,) = fake.puts
     assert put["IfNoneMatch"] == "*"
     assert put["ChecksumCRC64NVME"] == result.checksum
     assert (put["ObjectLockMode"], put["ObjectLockRetainUntilDate"]) == ("COMPLIANCE", until)
-    assert (result.sha256, result.version_id) == (hashlib.sha256(fake.there).hexdigest(), "3")
+    assert (result.sha256, result.version_id) == (hashlib.sha256(fake.stored).hexdigest(), "3")
     assert (result.rows, result.columns, result.already_there) == (1, ("id",), False)
 
 
-@pytest.mark.parametrize("told_checksum", [True, False])
-def test_the_same_object_is_a_success_even_where_s3_tells_no_checksum(told_checksum: bool) -> None:
-    fake = FakeS3(there=b"same", told_checksum=told_checksum)
+@pytest.mark.parametrize("returned_checksum", [True, False])
+def test_same_object_is_a_success_even_if_s3_returns_no_checksum(returned_checksum: bool) -> None:
+    fake = FakeS3(stored=b"same", returned_checksum=returned_checksum)
     assert copy(StreamSource([b"same"]), target(fake)).already_there
     with pytest.raises(ArchiveConflictError, match=r"users\.csv"):
         copy(StreamSource([b"else"]), target(fake))
@@ -127,45 +127,47 @@ def test_the_same_object_is_a_success_even_where_s3_tells_no_checksum(told_check
         ("BadDigest", 400, CopyBrokenError),
     ],
 )
-def test_what_no_retry_mends_is_told_from_what_one_may(code: str, status: int, error: type[Exception]) -> None:
+def test_permanent_errors_are_distinguished_from_temporary_errors(
+    code: str, status: int, error: type[Exception]
+) -> None:
     with pytest.raises(error, match=code):
         copy(StreamSource([b"x"]), target(FakeS3(error=refused(code, status))))
 
 
-def test_a_put_that_meets_another_write_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_put_that_conflicts_with_another_write_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aws, "_MIN_CONFLICT_WAIT_SECONDS", 0.0)
     fake = FakeS3(conflicts=3)
 
     result = copy(StreamSource([b"some bytes"]), target(fake))
 
-    assert (fake.there, result.already_there, len(fake.puts)) == (b"some bytes", False, 4)
+    assert (fake.stored, result.already_there, len(fake.puts)) == (b"some bytes", False, 4)
 
 
-def test_waiting_for_another_write_ends_with_the_invocations_time() -> None:
+def test_wait_for_another_write_ends_with_the_invocation() -> None:
     fake = FakeS3(conflicts=100)
 
     with pytest.raises(OutOfTimeError):
         copy(StreamSource([b"x"]), target(fake), time_left=lambda: 0.0 if fake.puts else 60.0)
 
     assert len(fake.puts) == 1
-    assert fake.there is None
+    assert fake.stored is None
 
 
-def test_nothing_is_put_when_the_file_is_bad() -> None:
+def test_invalid_file_is_not_uploaded() -> None:
     fake = FakeS3()
     with pytest.raises(CorruptFileError):
         copy(StreamSource([b"\x1f\x8b rubbish"]), target(fake), content=Content("csv", "required"))
     assert not fake.puts
 
 
-def test_nothing_is_put_when_the_time_is_over() -> None:
+def test_file_is_not_uploaded_without_time_left() -> None:
     fake = FakeS3()
     with pytest.raises(OutOfTimeError):
         copy(StreamSource([b"x"]), target(fake), time_left=lambda: 9.0)
     assert not fake.puts
 
 
-def test_an_iterators_own_error_passes_through() -> None:
+def test_error_of_a_stream_is_raised_unchanged() -> None:
     def chunks() -> Iterator[bytes]:
         yield b"x"
         raise ZeroDivisionError
@@ -174,7 +176,7 @@ def test_an_iterators_own_error_passes_through() -> None:
         copy(StreamSource(chunks()), target(FakeS3()))
 
 
-def test_crc32_proves_the_object_where_awscrt_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crc32_is_used_without_awscrt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "best_checksum", Crc32)
     fake = FakeS3()
     result = copy(StreamSource([b"some bytes"]), target(fake))
@@ -193,9 +195,9 @@ def test_parts_combine_to_the_checksum_of_the_whole(checksum: Crc64Nvme | Crc32)
     assert digest.sha256 == hashlib.sha256(whole).hexdigest()
 
 
-def test_what_is_secret_is_not_shown() -> None:
+def test_repr_contains_no_secret() -> None:
     source = LocationSource(lambda: "https://example.com/?signature=secret")
-    shown = repr([source, StreamSource([b"secret"]), target(FakeS3(there=b"secret")), CopyOptions()])
+    shown = repr([source, StreamSource([b"secret"]), target(FakeS3(stored=b"secret")), CopyOptions()])
     assert "secret" not in shown
 
 
@@ -221,7 +223,7 @@ def test_parts_have_the_minimum_size_of_s3(size: int, parts: int) -> None:
     assert layout.workers == min(parts, 16)
 
 
-def test_a_retry_budget_is_spent_by_failures_in_a_row_only() -> None:
+def test_only_consecutive_failures_use_up_the_retry_budget() -> None:
     options, counts = CopyOptions(max_attempts=3, backoff_seconds=0), Counts()
     budget = RetryBudget("the source", options, CancelToken(options, None), counts)
     for _ in range(5):
@@ -235,7 +237,7 @@ def test_a_retry_budget_is_spent_by_failures_in_a_row_only() -> None:
     assert counts.breaks == 13
 
 
-def test_a_few_bytes_between_failures_are_no_progress() -> None:
+def test_few_bytes_between_failures_do_not_restore_the_retry_budget() -> None:
     options = CopyOptions(max_attempts=4, backoff_seconds=0)
     budget = RetryBudget("the source", options, CancelToken(options, None), Counts())
     for _ in range(3):
@@ -246,7 +248,7 @@ def test_a_few_bytes_between_failures_are_no_progress() -> None:
         budget.spend("a reset")
 
 
-def test_a_wait_ends_when_the_copy_does() -> None:
+def test_wait_ends_with_the_copy() -> None:
     token = CancelToken(CopyOptions(), None)
     token.cancel(CopyBrokenError("elsewhere"))
     with pytest.raises(CancelledError):

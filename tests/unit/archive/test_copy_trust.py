@@ -8,7 +8,9 @@ import trustme
 from meibo.archive.copy.connection import trust
 
 
-def test_trust_follows_the_variable_that_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_trusted_authorities_are_those_of_the_environment_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     # given: two authorities, as two systems in one process have them
     files = [tmp_path / "first.pem", tmp_path / "second.pem"]
     for file in files:
