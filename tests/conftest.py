@@ -29,7 +29,7 @@ def _compile_builder_on_use(rule: Rule, append_unknown: bool = True) -> Callable
     return build
 
 
-Rule._compile_builder = _compile_builder_on_use  # type: ignore[method-assign]
+Rule._compile_builder = _compile_builder_on_use  # type: ignore[method-assign, assignment]  # the bound method of the stubs
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
+from jsonpath_ng.ext import parse as parse_path
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import json_path
 
@@ -60,7 +61,7 @@ def shared_clients() -> Iterator[None]:
 
 
 _parse = cache(AmazonStateLanguageParser.parse)
-_parse_path = cache(json_path.parse)
+_parse_path = cache(parse_path)
 
 
 @contextmanager

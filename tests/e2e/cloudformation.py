@@ -1,4 +1,4 @@
-"""moto's server as the AWS that ``sam deploy`` deploys to, with what CloudFormation does and moto 5.2 does not.
+"""Run moto's server for ``sam deploy``, with the behavior of CloudFormation that moto 5.2 lacks.
 
 ``python -m tests.e2e.cloudformation PORT`` listens on loopback. Types of resources that moto's CloudFormation does not
 know (alarms, schedules, metric filters, Glue tables, policies of buckets and queues) are skipped.
@@ -38,7 +38,7 @@ def transforming(original: Function) -> Function:
 
 
 def recorded(original: Function) -> Function:
-    """Record the parameters of an executed change set, which the next one is compared with, and its outputs."""
+    """Record the outputs of an executed change set, and its parameters for the comparison with the next."""
 
     def apply(self: ChangeSet) -> None:
         original(self)
@@ -61,7 +61,7 @@ def described_parameters(stack: Stack) -> list[dict[str, str]]:
 
 
 def conditional(original: Function) -> Function:
-    """Update only resources whose condition holds, create missing ones, and keep those that moto cannot update."""
+    """Update resources whose condition holds, create missing ones, and skip those that moto cannot update."""
 
     def update(logical_id: str, resource: dict[str, Any], resources: Any, **account: str) -> Any | None:
         condition = resource.get("Condition")

@@ -84,7 +84,7 @@ async def _listening_in_folder(folder: Path, port: int) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def relayed(folders: Iterable[Path], ports: list[int]) -> Iterator[None]:
-    """Offer ports of this machine's loopback in each of the folders."""
+    """Relay ports of this machine's loopback to sockets in each of the folders."""
     ready = threading.Event()
     ends: list[Callable[[], object]] = []
 

@@ -40,7 +40,8 @@ _NOT_PASSED_ON = ("AWS_", "MEIBO_", "POWERTOOLS_", "PYTHON", "REQUESTS_CA_BUNDLE
 class SamFunctions(LambdaService):
     """Invoke functions with ``sam local invoke``, and store the logs of the containers.
 
-    ``endpoint`` is where the functions find AWS, through the relay like the providers; ``ca_file`` is what they trust.
+    ``endpoint`` is the address of AWS, which the functions reach through the relay, as they reach the providers.
+    ``ca_file`` contains the certificates that they trust.
     """
 
     functions: list[LocalFunction]
@@ -97,8 +98,8 @@ class SamFunctions(LambdaService):
     def _write_template(self) -> Path:
         """Write the built template with the environment that each function has in AWS.
 
-        ``sam local`` resolves no names of resources, and passes on only variables that the template has. What was
-        built is untouched; a certificate lies beside the handler, and a layer with the relay beside Meibo's.
+        ``sam local`` resolves no names of resources, and passes only variables that are in the template. The result of
+        ``sam build`` is not changed. The certificates are in the folder of the handler, the relay is a second layer.
         """
         template = yaml_parse(BUILT.read_text())
         for layer in of_type(template, "AWS::Serverless::LayerVersion").values():

@@ -1,7 +1,7 @@
 """Run ``sam deploy`` against moto on loopback, as the README describes, with the result of ``make build``.
 
-See ``tests.e2e.cloudformation`` for what moto lacks. Alarms, schedules, Glue tables and policies of buckets and queues
-are not created here; tests/template asserts them on the translated template.
+See ``tests.e2e.cloudformation`` for the limits of moto. Alarms, schedules, Glue tables and policies of buckets and
+queues are not created here; tests/template asserts them on the translated template.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def test_update_changes_the_named_parameter_and_no_other(cloud: Cloud, created: 
     assert updated.status == "UPDATE_COMPLETE"
     assert _changes(before.parameters, updated.parameters) == {"MaxRemovals": ("50", "10")}
 
-    # and: it arrives in the function that reads it, and nothing else changed or was replaced
+    # and: the function that reads it has the new value, and no other resource was changed or replaced
     assert updated.outputs == before.outputs
     assert updated.environments.keys() == before.environments.keys()
     changed = {name: _changes(before.environments[name], variables) for name, variables in updated.environments.items()}

@@ -73,7 +73,7 @@ class WholeSystem(Stack):
     runs: int = 0
 
     def reset(self) -> None:
-        """Empty the bucket and the queues, forget the executions, discard the sandbox, and remove all faults."""
+        """Empty the bucket and the queues, delete the executions, discard the sandbox, and remove all faults."""
         self.restore(Snapshot())
         for queue in get_backend("sqs")[ACCOUNT][REGION].queues.values():
             queue._messages.clear()

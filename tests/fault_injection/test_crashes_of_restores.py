@@ -32,7 +32,7 @@ class KilledError(BaseException):
 
 @dataclass
 class Killer:
-    """Kills the process at the moment with a number: two moments for each request and each write."""
+    """Kills the process at a numbered moment: there are two moments for each request and each write."""
 
     moment: int | None = None
     moments: int = 0

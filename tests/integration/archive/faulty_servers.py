@@ -31,9 +31,9 @@ PIECE = 16 * 1024
 class Fault:
     """A fault of one request.
 
-    reset: the connection is reset after ``at`` bytes of the body (sent or received); short: it is closed in order
-    there; stall: nothing more is sent until the client closes; status: the response has this status; lost: the request
-    is executed, but the connection is reset before the response.
+    reset: the connection is reset after ``at`` bytes of the body (sent or received); short: it is closed
+    normally there; stall: nothing more is sent until the client closes; status: the response has this status; lost: the
+    request is executed, but the connection is reset before the response.
     """
 
     kind: str

@@ -218,7 +218,7 @@ def test_broken_download_resumes_at_the_first_missing_byte(bench: Bench, ranges:
     result = bench.copy()
     bench.check(result, data)
     assert len(file.requests) == 2
-    # A reset overtakes bytes that the client has not read yet; an end in good order does not.
+    # A reset overtakes bytes that the client has not read yet; an orderly end does not.
     if kind == "short":
         expected_range = f"bytes={at}-{len(data) - 1 if ranges else ''}"
         assert file.requests[1].get("range") == (expected_range if ranges or at else None)
@@ -435,7 +435,7 @@ def test_stream_that_raises_is_not_archived(bench: Bench) -> None:
 
 
 def test_copy_without_time_left_aborts_its_upload(bench: Bench) -> None:
-    # given an S3 that never acknowledges, and an invocation whose time ends soon
+    # given: S3 does not respond, and the invocation ends soon
     bench.serve(content_of(40 * PART))
     bench.store.gate = threading.Event()
     end = time.monotonic() + 1.4
@@ -454,7 +454,7 @@ def test_copy_without_time_left_aborts_its_upload(bench: Bench) -> None:
 
 
 def test_slow_target_limits_the_download(bench: Bench) -> None:
-    # given an S3 that acknowledges nothing yet
+    # given: S3 does not respond yet
     data = content_of(40 * PART)
     file = bench.serve(data)
     gate = bench.store.gate = threading.Event()
@@ -462,7 +462,7 @@ def test_slow_target_limits_the_download(bench: Bench) -> None:
     copying = threading.Thread(target=lambda: results.append(bench.copy()))
     copying.start()
 
-    # when every lane has a part that it cannot get rid of
+    # when: every worker waits for S3
     for _ in range(200):
         if len(bench.store.puts) == bench.options.workers:
             break

@@ -28,7 +28,7 @@ SIZES = [0, 1000, PART, 3 * PART + 1]
 
 
 class Archive:
-    """A key of its own in SeaweedFS, and a source to fill it from."""
+    """A key in SeaweedFS that no other test uses, and a source."""
 
     def __init__(self, seaweed: Seaweed, source: Server, tls: ssl.SSLContext) -> None:
         self.client = seaweed.client
@@ -86,11 +86,11 @@ def test_wrong_checksum_is_refused_by_the_server(archive: Archive, size: int, mo
 def test_second_archive_is_refused_by_the_server(archive: Archive, size: int) -> None:
     first = archive.copy(b"a" * size)
 
-    # when the same file comes again, then that is a success that changed nothing
+    # when: the same file is copied again, the copy succeeds without a change
     again = archive.copy(b"a" * size)
     assert (again.already_there, again.etag) == (True, first.etag)
 
-    # and another file is refused, by us and by the server
+    # and: another file is rejected by the copy and by the server
     with pytest.raises(ArchiveConflictError):
         archive.copy(b"b" * size)
     with pytest.raises(ClientError, match="PreconditionFailed"):

@@ -1,4 +1,4 @@
-"""A file that is copied into a folder is complete or absent, as in a bucket, whatever fails."""
+"""A file that is copied into a folder is complete or absent after any failure, as in a bucket."""
 
 from __future__ import annotations
 

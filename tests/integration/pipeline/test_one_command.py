@@ -28,7 +28,7 @@ QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "queries.md").read_te
 # Tokens, signed URLs and e-mail addresses.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated-[0-9a-f]{8}")
 
-# The command runs once for all tests. It takes half a minute on an idle machine, and several on a busy one.
+# The command runs once for all tests. It takes half a minute on an idle machine, and several minutes on a busy machine.
 pytestmark = [pytest.mark.xdist_group("one command"), pytest.mark.timeout(300)]
 
 

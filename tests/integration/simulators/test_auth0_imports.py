@@ -84,7 +84,7 @@ def test_users_of_a_pending_import_are_hidden(api: Api, tenant: Any, clock: Fake
             api.get(f"/jobs/{job['id']}/errors").status_code,
         )
 
-    # Polling does not help, only time does.
+    # An import ends after a time, regardless of the number of polls.
     for _ in range(10):
         assert api.get(f"/jobs/{job['id']}").json() == job
     clock.advance(59.9)

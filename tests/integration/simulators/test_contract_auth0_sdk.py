@@ -30,7 +30,7 @@ ONCE: Any = {"max_retries": 0}
 
 @pytest.fixture
 def simulators(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulators]:
-    # The SDK knows no other clock than the system's, and takes its authorities from the environment.
+    # The SDK uses the system clock, and reads the trusted authorities from the environment.
     tenant = SimulatedTenant("acme", users=300, organizations=70, members=20)
     with Simulators([tenant]) as started:
         for name, value in started.environment().items():
@@ -124,7 +124,7 @@ def test_organization_and_its_connections(tenant: SimulatedTenant, sdk: Manageme
     assert sdk.organizations.get_by_name("org-000000").id == organization
     ids = tenant.organizations.connections(organization)
     for size in (1, 50):
-        # The SDK's pager asks for the next page until one is empty.
+        # The SDK requests pages until a page is empty.
         pager = sdk.organizations.enabled_connections.list(organization, per_page=size)
         assert [item.connection_id for item in pager] == ids
     enabled = sdk.organizations.enabled_connections.get(organization, ids[1])

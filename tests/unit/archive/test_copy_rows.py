@@ -50,7 +50,7 @@ def test_csv_records_are_counted_as_written(
     assert rows.finish() == (len(records), len(records[0]))
 
 
-unreturned = st.text(alphabet=st.sampled_from('ab"\n,\0é名'), max_size=6)  # csv leaves a lone return unquoted
+unreturned = st.text(alphabet=st.sampled_from('ab"\n,\0é名'), max_size=6)  # csv does not quote a single carriage return
 
 
 @given(
@@ -189,7 +189,7 @@ def test_deeply_nested_ndjson_row_is_counted() -> None:
 
     rows.feed(b'{"a":1}\n{"b":' + b"[" * 100_000 + b"]" * 100_000 + b'}\n{"c":1}\n')
 
-    # Its bytes are the provider's; only its keys stay unknown.
+    # The row is archived as delivered; only its keys are unknown.
     assert rows.finish() == (3, ("a", "c"))
 
 

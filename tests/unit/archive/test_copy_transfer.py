@@ -1,4 +1,4 @@
-"""A copy of one part, and what ends one, without a network."""
+"""Copies of one part, and the errors that end a copy, without a network."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ class Changes(RuleBasedStateMachine):
             assert set(dead_letter["members"]) & {*UNKNOWN, *WRONG} or dead_letter["action"] == "remove"
 
 
-# Shrinking a failure takes long.
+# Shrinking a failure takes minutes.
 TestChanges = pytest.mark.timeout(900)(Changes.TestCase)
 TestChanges.settings = settings(
     max_examples=40,

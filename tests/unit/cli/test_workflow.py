@@ -124,7 +124,7 @@ Step = Mapping[str, Any] | Exception
 
 @dataclass
 class FakeFunctions:
-    """Functions that return or raise the next of their results, and the last one again and again."""
+    """Functions that return or raise the next of their results, and repeat the last one."""
 
     checks: list[Step] = field(default_factory=lambda: [{"status": "ready", "wait_seconds": 1}])
     archives: list[Step] = field(

@@ -1,4 +1,4 @@
-"""FinishHarness a run: the run manifest, recorded failures and the event."""
+"""Finish a run: the run manifest, recorded failures and the event."""
 
 from __future__ import annotations
 

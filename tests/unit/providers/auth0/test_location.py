@@ -154,7 +154,7 @@ def test_accepted_location_has_an_allowed_host(text: str) -> None:
     except LocationRefusedError:
         return
 
-    # Two readers of URLs that we did not write agree about the host: the standard library's and the copy's.
+    # The standard library and the library of the copy parse the same host.
     for host, port, scheme in (
         (urlsplit(accepted).hostname, urlsplit(accepted).port, urlsplit(accepted).scheme),
         (parse_url(accepted).host, parse_url(accepted).port, parse_url(accepted).scheme),
