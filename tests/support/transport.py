@@ -77,6 +77,8 @@ class Transport(HTTPAdapter):
 
     def session(self) -> requests.Session:
         session = new_session(1)
+        # Looking up a proxy at each request takes time.
+        session.trust_env = False
         session.mount("https://", self)
         return session
 
