@@ -20,7 +20,7 @@ from meibo.formatting import format_count, format_number
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo_cli.credentials import credentials_of, variable_prefix
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED, report_errors
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
 from meibo_cli.files import STDOUT
 from meibo_cli.restore.archived_users import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, database_connection
@@ -168,87 +168,86 @@ def restore(
 
     The credentials for --apply are MEIBO_<SOURCE>_CLIENT_ID and MEIBO_<SOURCE>_CLIENT_SECRET (or _PRIVATE_KEY).
     """
-    with report_errors():
-        if output == STDOUT:
-            raise ConfigurationError("--output: expected a new folder for several files, got '-'")
-        if (resume is None) == (not export):
-            raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
-        if resume is not None:
-            with locked(resume):
-                journal = Journal.read(resume)
-                _import(_client(journal.domain, journal.source), journal, yes=yes)
-            return
-        reader = open_archive(archive)
-        named = named_run(reader, run)
-        exports = _restorable(reader, named, export)
-        if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
-            if apply:
-                raise ConfigurationError("--apply is for Auth0 only; import the files into cybozu.com yourself")
-            _write_cybozu(reader, named, exports, output, tuple(select or ()))
-            return
-        users = single_export(exports, export)
-        selection = user_selection(select, select_from, only_fields, upsert=upsert, export_id=users.export_id)
-        secrets = _read_secrets(hashes, selection)
-        _require_run_id(run, named, apply=apply)
-        if BLOCKED in selection.fields:
-            _restore_blocked(
-                reader,
-                named,
-                users,
-                selection.ids or frozenset(),
-                output,
-                expected_run=expected_run,
-                domain=domain,
-                apply=apply,
-                yes=yes,
-            )
-            return
-        target = None
+    if output == STDOUT:
+        raise ConfigurationError("--output: expected a new folder for several files, got '-'")
+    if (resume is None) == (not export):
+        raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
+    if resume is not None:
+        with locked(resume):
+            journal = Journal.read(resume)
+            _import(_client(journal.domain, journal.source), journal, yes=yes)
+        return
+    reader = open_archive(archive)
+    named = named_run(reader, run)
+    exports = _restorable(reader, named, export)
+    if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
         if apply:
-            target = _target(users.folder.address.source, domain, connection_id, upsert, target_connection)
-            if only_connection is not None:
-                target.check_connection(only_connection)
-        typer.echo(AUTH0_NOT_RESTORABLE, err=True)
-        _warn_if_suspect(reader, users)
-        with archived_users(reader, users) as archived:
-            archived.check(selection.fields, upsert=bool(upsert))
-            comparison = None
-            if expected_run is not None:
-                if target is None:
-                    raise ConfigurationError("--expected-run requires --apply")
-                other = named_run(reader, expected_run)
-                comparison = live_comparison(target.client, reader, other, users, selection)
-            written = write_files(
-                archived.rows,
-                output,
-                names=archived.names,
-                text_only=archived.text_only,
-                connection=only_connection,
-                selection=selection,
-                skip_reason=comparison.skip_reason if comparison else lambda _: None,
-                secrets=secrets,
-            )
-        _print(written, has_target=target is not None)
-        _warn_if_mixed(written, only_connection, has_target=target is not None)
-        if target is None:
-            return
-        if not written.users:
-            typer.echo("there is no user to import", err=True)
-            return
-        target.check_connection(only_connection or next(iter(written.connections), None))
-        with locked(written.folder):
-            journal = Journal.create(
-                written.folder,
-                list(written.files.items()),
-                export_id=users.export_id,
-                run_id=named.run_id,
-                source=users.folder.address.source,
-                domain=target.client.domain,
-                connection_id=target.connection.id,
-                connection=target.connection.name,
-                upsert=target.upsert,
-            )
-            _import(target.client, journal, yes=yes)
+            raise ConfigurationError("--apply is for Auth0 only; import the files into cybozu.com yourself")
+        _write_cybozu(reader, named, exports, output, tuple(select or ()))
+        return
+    users = single_export(exports, export)
+    selection = user_selection(select, select_from, only_fields, upsert=upsert, export_id=users.export_id)
+    secrets = _read_secrets(hashes, selection)
+    _require_run_id(run, named, apply=apply)
+    if BLOCKED in selection.fields:
+        _restore_blocked(
+            reader,
+            named,
+            users,
+            selection.ids or frozenset(),
+            output,
+            expected_run=expected_run,
+            domain=domain,
+            apply=apply,
+            yes=yes,
+        )
+        return
+    target = None
+    if apply:
+        target = _target(users.folder.address.source, domain, connection_id, upsert, target_connection)
+        if only_connection is not None:
+            target.check_connection(only_connection)
+    typer.echo(AUTH0_NOT_RESTORABLE, err=True)
+    _warn_if_suspect(reader, users)
+    with archived_users(reader, users) as archived:
+        archived.check(selection.fields, upsert=bool(upsert))
+        comparison = None
+        if expected_run is not None:
+            if target is None:
+                raise ConfigurationError("--expected-run requires --apply")
+            other = named_run(reader, expected_run)
+            comparison = live_comparison(target.client, reader, other, users, selection)
+        written = write_files(
+            archived.rows,
+            output,
+            names=archived.names,
+            text_only=archived.text_only,
+            connection=only_connection,
+            selection=selection,
+            skip_reason=comparison.skip_reason if comparison else lambda _: None,
+            secrets=secrets,
+        )
+    _print(written, has_target=target is not None)
+    _warn_if_mixed(written, only_connection, has_target=target is not None)
+    if target is None:
+        return
+    if not written.users:
+        typer.echo("there is no user to import", err=True)
+        return
+    target.check_connection(only_connection or next(iter(written.connections), None))
+    with locked(written.folder):
+        journal = Journal.create(
+            written.folder,
+            list(written.files.items()),
+            export_id=users.export_id,
+            run_id=named.run_id,
+            source=users.folder.address.source,
+            domain=target.client.domain,
+            connection_id=target.connection.id,
+            connection=target.connection.name,
+            upsert=target.upsert,
+        )
+        _import(target.client, journal, yes=yes)
 
 
 def _require_run_id(run: str, named: Run, *, apply: bool) -> None:
