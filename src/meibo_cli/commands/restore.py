@@ -144,6 +144,14 @@ def restore(
     ] = None,
     apply: Annotated[bool, typer.Option("--apply", help="Auth0: import the files into a tenant.")] = False,
     domain: Annotated[str | None, typer.Option("--domain", help="With --apply: the domain of the tenant.")] = None,
+    audience: Annotated[
+        str | None,
+        typer.Option(
+            "--audience",
+            help="With --apply, if the domain is a custom domain: https://acme.jp.auth0.com/api/v2/.",
+            show_default=False,
+        ),
+    ] = None,
     connection_id: Annotated[
         str | None, typer.Option("--connection-id", help="With --apply: the id of the database connection.")
     ] = None,
@@ -175,7 +183,7 @@ def restore(
     if resume is not None:
         with locked(resume):
             journal = Journal.read(resume)
-            _import(_client(journal.domain, journal.source), journal, yes=yes)
+            _import(_client(journal.domain, journal.source, journal.audience), journal, yes=yes)
         return
     reader = open_archive(archive)
     named = named_run(reader, run)
@@ -198,13 +206,16 @@ def restore(
             output,
             expected_run=expected_run,
             domain=domain,
+            audience=audience,
             apply=apply,
             yes=yes,
         )
         return
     target = None
     if apply:
-        target = _target(users.folder.address.source, domain, connection_id, upsert, target_connection)
+        target = _target(
+            users.folder.address.source, domain, connection_id, upsert, target_connection, audience=audience
+        )
         if only_connection is not None:
             target.check_connection(only_connection)
     typer.echo(AUTH0_NOT_RESTORABLE, err=True)
@@ -243,6 +254,7 @@ def restore(
             run_id=named.run_id,
             source=users.folder.address.source,
             domain=target.client.domain,
+            audience=audience,
             connection_id=target.connection.id,
             connection=target.connection.name,
             upsert=target.upsert,
@@ -267,6 +279,7 @@ def _restore_blocked(
     *,
     expected_run: str | None,
     domain: str | None,
+    audience: str | None,
     apply: bool,
     yes: bool,
 ) -> None:
@@ -280,7 +293,7 @@ def _restore_blocked(
         raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
     other = named_run(reader, expected_run)
     expected = blocked_states(reader, same_export(other, users), ids)
-    client = _client(domain, users.folder.address.source)
+    client = _client(domain, users.folder.address.source, audience)
     question = f"Set the blocked state of {count} of run {run.run_id} in {domain}?"
     if not yes and not _confirm(escape_control_characters(question)):
         typer.echo("nothing was sent", err=True)
@@ -357,15 +370,21 @@ def _confirm(question: str) -> bool:
 
 
 def _target(
-    source: str, domain: str | None, connection_id: str | None, upsert: bool | None, expected_name: str | None
+    source: str,
+    domain: str | None,
+    connection_id: str | None,
+    upsert: bool | None,
+    expected_name: str | None,
+    *,
+    audience: str | None,
 ) -> Target:
     if domain is None or connection_id is None or upsert is None:
         raise ConfigurationError("--apply requires --domain, --connection-id, and --upsert or --no-upsert")
-    client = _client(domain, source)
+    client = _client(domain, source, audience)
     return Target(client, database_connection(client, connection_id), upsert, expected_name)
 
 
-def _client(domain: str, source: str) -> Auth0Client:
+def _client(domain: str, source: str, audience: str | None) -> Auth0Client:
     secret = credentials_of(source, _CREDENTIALS, os.environ)
     if not secret:
         prefix = variable_prefix(source)
@@ -374,7 +393,7 @@ def _client(domain: str, source: str) -> Auth0Client:
             " read:users and read:connections"
         )
     credentials = Auth0Credentials.from_secret(secret)
-    return Auth0Client(domain, lambda: credentials)
+    return Auth0Client(domain, lambda: credentials, audience=audience)
 
 
 def _write_cybozu(

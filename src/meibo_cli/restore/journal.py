@@ -66,6 +66,7 @@ class Journal(_Document):
     run_id: str
     source: str
     domain: str
+    audience: str | None = None
     connection_id: str
     connection: str
     upsert: bool

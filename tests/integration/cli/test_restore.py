@@ -246,6 +246,23 @@ def test_import_with_an_unknown_result_is_not_repeated(empty: SimulatedTenant, m
     assert sent_files(empty) == [0]
 
 
+def test_custom_domain_is_imported_into_and_resumed_with_its_audience(empty: SimulatedTenant, meibo: Meibo) -> None:
+    empty.tokens.api_host = "acme.jp.auth0.com"
+    empty.faults.add("POST */users-imports", faults.reset(after_processing=True))
+    arguments = apply(empty, "--only-connection", "Username-Password-Authentication")
+
+    refused = meibo("restore", "acme/users/ndjson", *arguments)
+    result = meibo("restore", "acme/users/ndjson", *arguments, "--audience", "https://acme.jp.auth0.com/api/v2/")
+    resumed = meibo("restore", "--resume", "restore", "--yes")
+
+    assert refused.errors == (
+        f"Auth0 ({empty.domain}) has no API with the audience https://{empty.domain}/api/v2/; if the domain is a custom"
+        " domain, set the audience to the Management API of the tenant, such as https://acme.jp.auth0.com/api/v2/\n"
+    )
+    assert (refused.status, result.status, resumed.status) == (2, 1, 0)
+    assert "90 users found in the tenant" in resumed.output
+
+
 def test_unconfirmed_import_sends_nothing(empty: SimulatedTenant, meibo: Meibo) -> None:
     arguments = [argument for argument in apply(empty) if argument != "--yes"]
 

@@ -280,6 +280,6 @@ def test_audience_that_auth0_does_not_know_is_named(tenant: SimulatedTenant, cli
 
     assert str(error.value) == (
         f"Auth0 ({tenant.domain}) has no API with the audience https://{tenant.domain}/api/v2/; if the domain is a"
-        ' custom domain, set "audience" of the source to the Management API of the tenant, such as'
+        " custom domain, set the audience to the Management API of the tenant, such as"
         " https://acme.jp.auth0.com/api/v2/"
     )

@@ -176,8 +176,7 @@ class TokenSource:
         if "Service not found" in description:
             return ConfigurationError(
                 f"{provider} has no API with the audience {self._audience}; if the domain is a custom domain, set"
-                ' "audience" of the source to the Management API of the tenant, such as'
-                " https://acme.jp.auth0.com/api/v2/"
+                " the audience to the Management API of the tenant, such as https://acme.jp.auth0.com/api/v2/"
             )
         if status == 403 and ("client-grant" in description or "not authorized to access" in description):
             return ScopeMissingError(
