@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import signal
+
+_EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Import the commands and run one."""
-    # Ctrl-C during the imports ends the process without a traceback. Afterwards, it raises KeyboardInterrupt.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from meibo_cli.main import app  # noqa: PLC0415  # see above
+    """Import the commands and run one. During the imports and at exit, Ctrl-C ends the process with one line."""
+    signal.signal(signal.SIGINT, _exit)
+    try:
+        from typer.main import get_command  # noqa: PLC0415  # see above
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    app()
+        from meibo_cli.main import app  # noqa: PLC0415  # see above
+
+        command = get_command(app)
+        # The command reports KeyboardInterrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        command(prog_name="meibo")
+    finally:
+        signal.signal(signal.SIGINT, _exit)
+
+
+def _exit(*_: object) -> None:
+    # An exception could be caught, or be printed with a traceback, by the module that is being imported.
+    os.write(2, b"interrupted\n")
+    os._exit(_EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ class CommandGroup(TyperGroup):
                 # Typer would otherwise print the line breaks of the docstring.
                 command.help = _SINGLE_NEWLINE.sub(" ", command.help or "")
 
+    def make_context(self, *arguments: Any, **extra: Any) -> Any:
+        """Parse the arguments and report errors, such as Ctrl-C."""
+        with report_errors():
+            return super().make_context(*arguments, **extra)
+
     def invoke(self, ctx: Any) -> Any:
         """Invoke the command and report its errors."""
         with report_errors():

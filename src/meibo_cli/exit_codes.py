@@ -87,9 +87,10 @@ def report_errors() -> Iterator[None]:
         _interrupt()
     except typer.Abort as error:
         # Typer raises Abort for Ctrl-C at a prompt, and also at the end of stdin.
+        typer.echo(err=True)  # ends the line of the prompt
         if isinstance(error.__context__, KeyboardInterrupt):
             _interrupt()
-        _fail("stdin ended without an answer; use --yes to run the command without confirmation")
+        _fail("stdin ended without an answer; use --yes to run the command without questions")
 
 
 def _aws_message(error: aws.BotoCoreError) -> str:

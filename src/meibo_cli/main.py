@@ -41,19 +41,18 @@ def prepare(
     prepare_streams()
 
 
-app.command("init")(init.init)
-app.command("check")(check.check)
-app.command("run")(run.run)
-app.command("ls")(ls.ls)
-app.command("get")(get.get)
-app.command("verify")(verify.verify)
-app.command("diff")(diff.diff)
-app.command("history")(history.history)
-app.command("restore")(restore.restore)
-app.command("query")(query.query)
-app.command("report")(report.report)
+for command in (
+    init.init,
+    check.check,
+    run.run,
+    ls.ls,
+    get.get,
+    verify.verify,
+    diff.diff,
+    history.history,
+    restore.restore,
+    query.query,
+    report.report,
+):
+    app.command()(command)
 app.add_typer(changes.app, name="changes")
-
-
-if __name__ == "__main__":
-    app()

@@ -1,20 +1,29 @@
-"""A deployed stack, and its checks: the configuration, the bucket, the schedule and the target of the alarms."""
+"""A deployed stack: its resources, its checks and its queues of changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import boto3
+import typer
 from botocore.exceptions import ClientError
 
+from meibo.changes.messages import Change
+from meibo.changes.queue import encode_message
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import ConfigurationError, SecretError
 from meibo.formatting import format_count
 from meibo.providers.checks import Check, CheckResult
 from meibo.secrets import read_configuration, read_secret
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+StackOption = Annotated[str, typer.Option("--stack", envvar="MEIBO_STACK", help="Name of the CloudFormation stack.")]
+DEFAULT_STACK = "meibo"
 
 # A stack in these states works, but was not updated as intended.
 _ROLLED_BACK = frozenset({"UPDATE_ROLLBACK_COMPLETE", "IMPORT_ROLLBACK_COMPLETE"})
@@ -179,3 +188,36 @@ def _allow(action: str, subject: str) -> Iterator[None]:
             f"{subject} cannot be read: AWS returned {code} for {error.operation_name}; check that it exists, and allow"
             f" {action}"
         ) from None
+
+
+@dataclass(frozen=True)
+class Queues:
+    """Both queues of a stack. ``changes`` and ``dead_letters`` are their URLs."""
+
+    client: SQSClient
+    changes: str
+    dead_letters: str
+
+    def count_dead_letters(self) -> int:
+        """Return the approximate number of DLQ messages, including hidden messages."""
+        attributes = self.client.get_queue_attributes(QueueUrl=self.dead_letters, AttributeNames=["All"])["Attributes"]
+        return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
+
+    def send(self, change: Change, *, deduplication_id: str) -> str:
+        """Send a change and return the message id. SQS drops a message if its deduplication id was used before."""
+        return self.client.send_message(
+            QueueUrl=self.changes,
+            MessageBody=encode_message(change),
+            MessageGroupId=change.organization_id,
+            MessageDeduplicationId=deduplication_id,
+        )["MessageId"]
+
+
+def queues_of(stack: str) -> Queues:
+    """Return the queues of a stack. Raises ClientError if they do not exist."""
+    client = boto3.client("sqs")
+    return Queues(
+        client,
+        client.get_queue_url(QueueName=f"{stack}-changes.fifo")["QueueUrl"],
+        client.get_queue_url(QueueName=f"{stack}-changes-dead-letters.fifo")["QueueUrl"],
+    )

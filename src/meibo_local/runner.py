@@ -22,7 +22,7 @@ from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
 from meibo_cli.archive_folder import write_page
-from meibo_cli.run_summary import print_run
+from meibo_cli.progress import print_run
 from meibo_cli.terminal import TextConsole, printable
 from meibo_local.aws import LocalAws, local_aws
 from meibo_local.progress import InvocationDisplay

@@ -97,7 +97,7 @@ def compare(address: ExportAddress, users: int) -> bool:
             archive(Path(name), address, users, run_id, later=later)
             print(f"{run_id}: {users:,} users as {address.format}", flush=True)
         for arguments in (("verify",), ("verify", "--quick"), ("diff", EARLIER, RUN, "--json")):
-            meibo = (sys.executable, "-m", "meibo_cli.main", *arguments, "--archive", name)
+            meibo = (sys.executable, "-m", "meibo_cli", *arguments, "--archive", name)
             status, output, seconds, busy, peak = measure(*meibo)
             is_good = status == 0 and seconds < MAX_SECONDS and peak < MAX_BYTES
             command = "meibo " + " ".join(argument for argument in arguments if argument != "--json")

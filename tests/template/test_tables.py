@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meibo.archive.keys import ExportAddress
-from meibo_cli.tables import Table, tables
+from meibo_cli.commands.query import Table, tables
 from tests.support.template import Template
 
 RUN = "20261121T180000Z"

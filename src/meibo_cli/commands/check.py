@@ -21,10 +21,9 @@ from meibo.providers import provider
 from meibo.providers.base import ProviderContext
 from meibo.providers.checks import Check, round_duration
 from meibo_cli.commands.run import DEFAULT_JOBS
-from meibo_cli.credentials import ENV_FILE, secret_reader
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
 from meibo_cli.local_run import countdown
-from meibo_cli.sources import SOURCES_FILE, read_sources
+from meibo_cli.sources import ENV_FILE, SOURCES_FILE, read_sources, secret_reader
 from meibo_cli.stack import StackChecks, find_stack
 from meibo_cli.terminal import escape_control_characters, json_text, printable
 

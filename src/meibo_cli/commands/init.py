@@ -16,10 +16,8 @@ from meibo.errors import ConfigurationError
 from meibo.providers import all_providers
 from meibo.providers import provider as find_provider
 from meibo.providers.base import SourceSetup
-from meibo_cli.credentials import ENV_FILE, variable_prefix
-from meibo_cli.exit_codes import EXIT_INTERRUPTED
 from meibo_cli.files import new_file
-from meibo_cli.sources import SOURCES_FILE
+from meibo_cli.sources import ENV_FILE, SOURCES_FILE, variable_prefix
 
 SECRET_PREFIX: Final = "meibo/"  # noqa: S105  # the default of the template's parameter SecretPrefix, not a secret
 
@@ -50,22 +48,18 @@ def init(
     contains the names of the variables: enter the values, and test them with `meibo check`.
     """
     files = [sources, sources.with_suffix(".schema.json"), sources.parent / ENV_FILE]
-    try:
-        for path in files:
-            if path.exists():
-                raise ConfigurationError(
-                    f"{path} already exists and is not overwritten; remove it, or choose another folder with --sources"
-                )
-        interview = Interview(
-            {"provider": provider, "domain": domain, "name": name, "dataset": ",".join(dataset or [])}, ask=not yes
-        )
-        document = {"$schema": f"./{files[1].name}", "sources": interview.sources()}
-        schema = json.dumps(configuration_schema(), indent=2, ensure_ascii=False)
-        texts = [json.dumps(document, indent=2), schema, env_text(parse_configuration(json.dumps(document)))]
-        _write_all(dict(zip(files, texts, strict=True)))
-    except KeyboardInterrupt:
-        typer.echo("\ninterrupted; nothing was written", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    for path in files:
+        if path.exists():
+            raise ConfigurationError(
+                f"{path} already exists and is not overwritten; remove it, or choose another folder with --sources"
+            )
+    interview = Interview(
+        {"provider": provider, "domain": domain, "name": name, "dataset": ",".join(dataset or [])}, ask=not yes
+    )
+    document = {"$schema": f"./{files[1].name}", "sources": interview.sources()}
+    schema = json.dumps(configuration_schema(), indent=2, ensure_ascii=False)
+    texts = [json.dumps(document, indent=2), schema, env_text(parse_configuration(json.dumps(document)))]
+    _write_all(dict(zip(files, texts, strict=True)))
     typer.echo(f"wrote {', '.join(map(str, files))}")
     typer.echo(f"next: enter the credentials in {files[-1]}, then run `meibo check`")
 
@@ -96,7 +90,7 @@ class Interview:
         """Return the sources in the form of the configuration."""
         while True:
             self._sources.append(self._source())
-            if not self.ask or not self._answer("add another source? (y/n)", "", "n", _yes_or_no):
+            if not self.ask or not typer.confirm("add another source?", err=True):
                 return self._sources
             self.options = {}
 
@@ -138,17 +132,15 @@ class Interview:
                 return parse(given or default or "")
             except ConfigurationError as error:
                 raise ConfigurationError(f"--{option}: {error}") from None
-        while True:
+
+        def value(text: str) -> T:
             try:
-                answer = input(f"{question} [{default}]: " if default else f"{question}: ").strip()
-            except EOFError:
-                raise ConfigurationError(
-                    "the input ended before the last answer; nothing was written. In scripts, use --yes with options"
-                ) from None
-            try:
-                return parse(answer or default or "")
+                return parse(text)
             except ConfigurationError as error:
-                typer.echo(str(error), err=True)
+                raise typer.BadParameter(str(error)) from None
+
+        answer: T = typer.prompt(question, default=default, value_proc=value, err=True)
+        return answer
 
 
 def _validate(sources: Sequence[Mapping[str, Any]]) -> None:
@@ -172,12 +164,6 @@ def _choices(text: str, setup: SourceSetup) -> list[str]:
         if name not in setup.choices:
             raise ConfigurationError(f"expected some of {', '.join(setup.choices)}, got {name!r}")
     return names
-
-
-def _yes_or_no(text: str) -> bool:
-    if text.lower() in {"y", "yes", "n", "no"}:
-        return text.lower().startswith("y")
-    raise ConfigurationError(f"expected y or n, got {text!r}")
 
 
 def _name_of(endpoint: str) -> str:

@@ -1,4 +1,8 @@
-"""``meibo query``: run SQL over all runs of an archive, with the partitions of the keys as columns."""
+"""``meibo query``: run SQL over all runs of an archive, with the partitions of the keys as columns.
+
+The datasets of the providers define the tables, which Athena has too; a test compares them with the Glue tables of the
+template. A column that an export does not contain is null. Metadata and lists are JSON strings.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,9 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
@@ -17,13 +22,13 @@ from typing import IO, Annotated, Any, Final
 import duckdb
 import typer
 
-from meibo.archive.keys import dataset_prefix, partition, provider_prefix
+from meibo.archive.keys import dataset_pattern, dataset_prefix, partition, provider_prefix
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
+from meibo.providers import all_providers
 from meibo_cli.comparison import connect, execute
 from meibo_cli.filesystem import PROTOCOL, ArchiveFileSystem
 from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, open_archive
-from meibo_cli.tables import PARTITIONS, Table, tables
 from meibo_cli.terminal import (
     Column,
     TextConsole,
@@ -36,6 +41,7 @@ from meibo_cli.terminal import (
     use_utf8_in_pipes,
 )
 
+PARTITIONS: Final = ("provider", "source", "dataset", "format", "scope", "dt", "run")
 _TYPES: Final = {"boolean": "BOOLEAN", "bigint": "BIGINT"}
 _NUMBER: Final = re.compile(r"U?(TINY|SMALL|BIG|HUGE)?INT(EGER)?|DECIMAL.*|DOUBLE|FLOAT")
 _BATCH_ROWS: Final = 1000
@@ -54,6 +60,31 @@ _CONFINEMENT: Final = (
     # EXPLAIN ANALYZE executes the statement.
     "BEGIN TRANSACTION READ ONLY",
 )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A dataset of a provider in all runs."""
+
+    name: str
+    provider: str
+    dataset: str
+    columns: Mapping[str, str]
+
+    @property
+    def pattern(self) -> str:
+        """The glob pattern of the keys of its files."""
+        return dataset_pattern(self.provider, self.dataset, "ndjson")
+
+
+def tables() -> list[Table]:
+    """Return the tables of every registered provider."""
+    return [
+        Table(f"{provider.name}_{dataset.name}", provider.name, dataset.name, dataset.table)
+        for provider in all_providers()
+        for dataset in provider.datasets
+        if dataset.table is not None
+    ]
 
 
 def query(

@@ -19,7 +19,6 @@ from meibo.errors import ConfigurationError, SecretError
 from meibo.formatting import format_count, format_number
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
-from meibo_cli.credentials import credentials_of, variable_prefix
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
 from meibo_cli.files import STDOUT
 from meibo_cli.restore.archived_users import archived_users
@@ -44,6 +43,7 @@ from meibo_cli.selection import (
     open_archive,
     single_export,
 )
+from meibo_cli.sources import credentials_of, variable_prefix
 from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable
 
 AUTH0_NOT_RESTORABLE: Final = """\

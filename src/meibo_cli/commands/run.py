@@ -25,11 +25,9 @@ from meibo.report.page import render
 from meibo.report.state import gather
 from meibo.settings import ObjectLockSettings
 from meibo_cli.archive_folder import locked_folder, remove_parts, write_page
-from meibo_cli.credentials import ENV_FILE, secret_reader
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
 from meibo_cli.local_run import LocalFunctions
-from meibo_cli.progress import ProgressDisplay
-from meibo_cli.run_summary import print_run
+from meibo_cli.progress import ProgressDisplay, print_run
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
     LATEST,
@@ -39,7 +37,7 @@ from meibo_cli.selection import (
     checked_id,
     matches,
 )
-from meibo_cli.sources import SOURCES_FILE, SourcesOption, read_sources
+from meibo_cli.sources import ENV_FILE, SOURCES_FILE, SourcesOption, read_sources, secret_reader
 from meibo_cli.terminal import TextConsole, printable, show_activity
 from meibo_cli.workflow import Execution
 

@@ -23,7 +23,7 @@ import sqlglot
 from sqlglot import ErrorLevel, exp
 from sqlglot.optimizer.qualify import qualify
 
-from meibo_cli.tables import Table, tables
+from meibo_cli.commands.query import Table, tables
 from meibo_local.template import ROOT
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant
 from tests.integration.cli.conftest import Meibo

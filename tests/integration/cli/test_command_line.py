@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from meibo import __version__
 from meibo_cli import exit_codes
 from meibo_cli.commands import ls
+from meibo_cli.commands.query import tables
 from meibo_cli.main import app
-from meibo_cli.tables import tables
 from meibo_local.template import ROOT
 from tests.integration.cli.conftest import Meibo, invoke
 from tests.support.archives import EARLIER, RUN, USERS, ArchiveBuilder, FolderArchive, ndjson
@@ -299,7 +299,7 @@ def test_end_of_stdin_is_not_an_answer(archive: Path, monkeypatch: pytest.Monkey
     result = CliRunner().invoke(app, ["ls", "--archive", str(archive)])
 
     assert result.exit_code == exit_codes.EXIT_FAILURE
-    assert result.stderr == "stdin ended without an answer; use --yes to run the command without confirmation\n"
+    assert result.stderr == "\nstdin ended without an answer; use --yes to run the command without questions\n"
 
 
 def test_exit_codes_are_documented() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import ConfigurationError, SecretError
-from meibo_cli.credentials import read_env_file, secret_reader
+from meibo_cli.sources import read_env_file, secret_reader
 
 ACME = {
     "provider": "auth0",
@@ -129,7 +129,7 @@ def test_other_secrets_are_read_from_secrets_manager(env_file: Path, monkeypatch
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
-    monkeypatch.setattr("meibo_cli.credentials.read_secret", lambda name: {"name": name})
+    monkeypatch.setattr("meibo_cli.sources.read_secret", lambda name: {"name": name})
 
     read = secret_reader(configuration(ACME, EXAMPLE), env_file)
 

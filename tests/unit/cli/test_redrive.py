@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from meibo_cli.commands.changes import redrive
 from meibo_cli.main import app
-from meibo_cli.queues import Queues
+from meibo_cli.stack import Queues
 
 ORGANIZATION = "org_0000000000000001"
 Redrive = Callable[..., Result]

@@ -17,7 +17,7 @@ from meibo.errors import ConfigurationError
 from meibo.formatting import format_count, format_number
 from meibo_cli.exit_codes import EXIT_DIFFERENT
 from meibo_cli.files import STDOUT, new_file
-from meibo_cli.queues import DEFAULT_STACK, Queues, StackOption, queues_of
+from meibo_cli.stack import DEFAULT_STACK, Queues, StackOption, queues_of
 from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable
 
 if TYPE_CHECKING:

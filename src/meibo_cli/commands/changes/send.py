@@ -22,7 +22,7 @@ from meibo.providers.auth0.membership import users_by_email
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo_cli.change_sheet import FindUsers, Sheet, SheetError, read_sheet
-from meibo_cli.queues import DEFAULT_STACK, StackOption, queues_of
+from meibo_cli.stack import DEFAULT_STACK, StackOption, queues_of
 from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable
 
 _MAX_FAULTS_SHOWN = 50
