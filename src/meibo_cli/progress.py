@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.live import Live
 from rich.table import Table
 
@@ -35,7 +34,7 @@ _COLUMNS = (
     Column("size", number=True, min_width=9, optional=True),
     Column("rows", number=True, min_width=9, optional=True),
 )
-# Lines of the terminal that the table does not use: its header, its caption and the prompt.
+# Lines of the terminal that are not rows of the table: its header, its caption and the prompt.
 _OTHER_LINES = 4
 _DIGEST_LENGTH: Final = 12
 
@@ -57,10 +56,14 @@ class ExportLine:
 
 
 class ProgressDisplay:
-    """The progress of the exports of a run. Its methods can be called by several threads."""
+    """The progress of the exports of a run. Its methods can be called by several threads.
 
-    def __init__(self, console: Console) -> None:
+    If ``live`` is False, or if the console is not a terminal, each change of state is a line.
+    """
+
+    def __init__(self, console: Console, *, live: bool = True) -> None:
         self._console = console
+        self._is_live = live and console.is_terminal
         self._lines: dict[str, ExportLine] = {}
         self._folders: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -75,14 +78,14 @@ class ProgressDisplay:
         )
 
     def __enter__(self) -> ProgressDisplay:
-        """Start to draw."""
-        if self._console.is_terminal:
+        """Start drawing."""
+        if self._is_live:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop drawing."""
-        if self._console.is_terminal:
+        if self._is_live:
             self._live.stop()
 
     def expect(self, export_id: str, folder: str) -> None:
@@ -109,7 +112,7 @@ class ProgressDisplay:
             if state == "copying":
                 values.setdefault("bytes", 0)
             line = self._lines[export_id] = replace(previous, state=state, **values)
-        if line.state != previous.state and not self._console.is_terminal:
+        if line.state != previous.state and not self._is_live:
             rows = f"  {line.rows:,} rows" if line.rows is not None else ""
             text = f"{line.seconds:6.1f} s  {printable(export_id)}  {state}{rows}"
             self._console.print(text, highlight=False, soft_wrap=True)
@@ -127,7 +130,7 @@ class ProgressDisplay:
                 printable(export_id),
                 f"[{_STYLES.get(line.state, 'dim')}]{line.state}[/]",
                 "" if line.state == "planned" else f"{line.seconds:.1f} s",
-                decimal(line.bytes) if line.bytes else "",
+                format_bytes(line.bytes) if line.bytes else "",
                 "" if line.rows is None else f"{line.rows:,}",
             )
             for export_id, line in lines

@@ -6,9 +6,11 @@ import codecs
 import csv
 import io
 import json
+import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
@@ -96,9 +98,9 @@ def show_activity(text: str) -> Status:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. Only the cells of a column that ``wraps`` are broken.
+    """A column of a table. Only cells of a column that ``wraps`` are broken into lines.
 
-    An ``optional`` column is left out if the terminal is too narrow, and a column that wraps if its cells are empty.
+    An ``optional`` column is left out if the terminal is too narrow. A column that wraps is left out if it is empty.
     """
 
     name: str
@@ -131,7 +133,10 @@ def print_table(console: Console, columns: Sequence[Column], rows: Rows, *, titl
     """Print a table that fits the console, or, if none fits, each row as a record of one line per column."""
     table = fitted_table(console, columns, rows, title=title)
     if table is not None:
-        console.print(table, soft_wrap=False)
+        with console.capture() if not console.is_terminal else nullcontext() as output:
+            console.print(table, soft_wrap=False)
+        if output is not None:
+            console.file.write(re.sub(r" +$", "", output.get(), flags=re.MULTILINE))
         return
     if title:
         console.print(title)
@@ -152,6 +157,7 @@ def _table(
         title=title or None,
         title_justify="left",
         box=SIMPLE_HEAD,
+        show_header=any(column.name for column in columns),
         show_edge=False,
         pad_edge=False,
         show_footer=has_footer,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import typer
 from botocore.exceptions import BotoCoreError
-from rich.console import Console
-from rich.table import Table
 
 from meibo.configuration import Configuration
 from meibo.errors import ConfigurationError, MeiboError
@@ -21,24 +18,23 @@ from meibo.providers import provider
 from meibo.providers.base import ProviderContext
 from meibo.providers.checks import Check, round_duration
 from meibo_cli.commands.run import DEFAULT_JOBS
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
 from meibo_cli.local_run import countdown
 from meibo_cli.sources import ENV_FILE, SOURCES_FILE, read_sources, secret_reader
 from meibo_cli.stack import StackChecks, find_stack
-from meibo_cli.terminal import escape_control_characters, json_text, printable
+from meibo_cli.terminal import Column, TextConsole, json_text, print_table, printable, show_activity
 
 SOURCE_SECONDS: Final = 60.0
 """Time for the checks of a source, including retries while the provider is busy."""
 
 Status = Literal["ok", "warning", "failed", "skipped"]
-# The mark of each status, and its replacement if the output cannot contain it.
-_MARKS: Final[Mapping[Status, tuple[str, str]]] = {
-    "ok": ("✓", "ok"),
-    "warning": ("!", "warn"),
-    "failed": ("✗", "FAIL"),
-    "skipped": ("–", "skip"),
+_MARKS: Final[Mapping[Status, str]] = {
+    "ok": "[green]✓[/]",
+    "warning": "[yellow]![/]",
+    "failed": "[red]✗[/]",
+    "skipped": "[dim]–[/]",
 }
-_STYLES: Final[Mapping[Status, str]] = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
+_COLUMNS: Final = (Column(""), Column(""), Column("", wraps=True))
 
 
 @dataclass(frozen=True)
@@ -77,23 +73,19 @@ def check(
     All checks are run, and each failed check states what to change. The exit status is 0 if no check failed, 1 if a
     check failed, and 2 if the configuration cannot be read.
     """
+    if sources and stack:
+        raise ConfigurationError("--sources and --stack exclude each other: the stack has its own configuration")
     stack_checks, parallel = None, DEFAULT_JOBS
-    try:
-        if sources and stack:
-            raise ConfigurationError("--sources and --stack exclude each other: the stack has its own configuration")
-        if stack:
-            deployed = find_stack(stack)
-            stack_checks, parallel = StackChecks(deployed), int(deployed.parameter("MaxParallelExports"))
-            groups = _stack_groups(stack, stack_checks)
-        else:
-            path = sources or Path(SOURCES_FILE)
-            configuration = read_sources(path)
-            read_secret = secret_reader(configuration, path.parent / ENV_FILE, require_all=False)
-            groups = _source_groups(configuration, read_secret)
-        outcomes = _run(groups, show=not as_json)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; nothing was changed", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    if stack:
+        deployed = find_stack(stack)
+        stack_checks, parallel = StackChecks(deployed), int(deployed.parameter("MaxParallelExports"))
+        groups = _stack_groups(stack, stack_checks)
+    else:
+        path = sources or Path(SOURCES_FILE)
+        configuration = read_sources(path)
+        read_secret = secret_reader(configuration, path.parent / ENV_FILE, require_all=False)
+        groups = _source_groups(configuration, read_secret)
+    outcomes = _run(groups, show=not as_json)
     seconds = round_duration(duration(outcomes, parallel))
     failed = any(outcome.status == "failed" for outcome in outcomes)
     if as_json:
@@ -154,7 +146,7 @@ def _run_checks(group: Group) -> Iterator[Outcome]:
             yield Outcome(group.subject, check_.name, "skipped", f"not checked, because it requires: {missing[0]}")
             continue
         try:
-            with _progress(f"{group.subject}: {check_.name}"):
+            with show_activity(printable(f"checking {group.subject}: {check_.name}")):
                 result = check_.run()
         except MeiboError as error:
             yield Outcome(group.subject, check_.name, "failed", str(error), type(error).__name__)
@@ -169,32 +161,10 @@ def _run_checks(group: Group) -> Iterator[Outcome]:
             )
 
 
-def _progress(text: str) -> AbstractContextManager[Any]:
-    console = Console(stderr=True, emoji=False)
-    return console.status(f"checking {printable(text)}") if console.is_terminal else nullcontext()
-
-
 def _print_group(group: Group, outcomes: Sequence[Outcome]) -> None:
-    console = Console(emoji=False, highlight=False)
-    column = 1 if console.options.ascii_only else 0
-    if not console.is_terminal:
-        # Without a terminal, nothing is wrapped.
-        width = max((len(outcome.check) for outcome in outcomes), default=0)
-        typer.echo(f"{group.subject} ({group.title})")
-        for outcome in outcomes:
-            mark = _MARKS[outcome.status][column].ljust(4 if column else 1)
-            typer.echo(escape_control_characters(f"{mark}  {outcome.check:{width}}  {outcome.detail}"))
-        typer.echo()
-        return
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for outcome in outcomes:
-        mark, style = _MARKS[outcome.status][column], _STYLES[outcome.status]
-        table.add_row(f"[{style}]{mark}[/]", printable(outcome.check), printable(outcome.detail))
-    console.print(f"[bold]{printable(group.subject)}[/] ({printable(group.title)})")
-    console.print(table)
+    console = TextConsole()
+    rows = [(_MARKS[outcome.status], printable(outcome.check), printable(outcome.detail)) for outcome in outcomes]
+    print_table(console, _COLUMNS, rows, title=f"[bold]{printable(group.subject)}[/] ({printable(group.title)})")
     console.print()
 
 
@@ -209,6 +179,4 @@ def _print_summary(outcomes: list[Outcome], seconds: int) -> None:
     typer.echo(", ".join(parts))
     if any(outcome.requests for outcome in outcomes):
         requests = format_count(sum(outcome.requests for outcome in outcomes), "request")
-        typer.echo(
-            f"expected run: {requests}, about {format_duration(seconds)}, and the time in which files are created"
-        )
+        typer.echo(f"expected run: {requests}, about {format_duration(seconds)}, and the time to create files")

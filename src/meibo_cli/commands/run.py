@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 
@@ -42,9 +43,11 @@ from meibo_cli.terminal import TextConsole, printable, show_activity
 from meibo_cli.workflow import Execution
 
 CONTINUE_HOURS: Final = 12
-"""A killed run is continued for this long. Auth0 deletes jobs and cursors after 24 hours, and a daily run is new."""
+"""Maximum age of a killed run that is continued. Auth0 deletes jobs and cursors after 24 hours."""
 
 DEFAULT_JOBS: Final = 4
+_STDERR: Final = Path("-")
+"""The name of stderr in ``--log``."""
 
 
 def run(
@@ -58,9 +61,11 @@ def run(
         str, typer.Option("--run", "-r", help="Repair a run: archive its missing exports. Its id, or latest.")
     ] = "",
     jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=1, max=64, help="Exports that run side by side.")
+        int, typer.Option("--jobs", "-j", min=1, max=64, help="The number of exports that run in parallel.")
     ] = DEFAULT_JOBS,
-    log: Annotated[Path | None, typer.Option("--log", help="Append a log in JSON lines to this file.")] = None,
+    log: Annotated[
+        Path | None, typer.Option("--log", help="Append a log in JSON lines to this file (- for stderr).")
+    ] = None,
 ) -> None:
     """Archive real directories into a folder or a bucket, without a stack.
 
@@ -68,7 +73,7 @@ def run(
     configuration, or from AWS Secrets Manager. If the last run in the folder was killed less than 12 hours ago, it is
     continued; otherwise a new run begins.
     """
-    progress = ProgressDisplay(TextConsole(stderr=True))
+    progress = ProgressDisplay(TextConsole(stderr=True), live=log != _STDERR)
     repair = _repair_command(sources, archive)
     attempt: list[str] = []
     try:
@@ -218,23 +223,21 @@ def _print(storage: ArchiveReader, manifest: RunManifest, archive: str, repair: 
 
 @contextmanager
 def _log_to(path: Path | None) -> Iterator[None]:
-    """Write the log of the functions to a file, or discard it."""
+    """Write the log of the functions to a file or, with ``-``, to stderr. Discard it if ``path`` is None."""
     handler = logger.registered_handler
     if not isinstance(handler, logging.StreamHandler):
         yield
         return
-    file = Path(path or os.devnull).open("a", encoding="utf-8")  # noqa: SIM115  # see below
-    if path is not None:
-        path.chmod(0o600)  # the log may exist with other permissions
-    stdout = handler.setStream(file)
-    try:
-        yield
-    except KeyboardInterrupt:
-        # The threads of the run may write to the log until the process ends.
-        raise
-    except BaseException:
-        handler.setStream(stdout)
-        file.close()
-        raise
-    handler.setStream(stdout)
-    file.close()
+    with ExitStack() as stack:
+        stream: TextIO = sys.stderr
+        if path != _STDERR:
+            stream = stack.enter_context(Path(path or os.devnull).open("a", encoding="utf-8"))
+            if path is not None:
+                path.chmod(0o600)  # the log may exist with other permissions
+        stack.callback(handler.setStream, handler.setStream(stream))
+        try:
+            yield
+        except KeyboardInterrupt:
+            # The threads of the run may write to the log until the process ends.
+            stack.pop_all()
+            raise

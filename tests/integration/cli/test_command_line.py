@@ -282,6 +282,24 @@ def test_long_command_is_interrupted_with_one_line_and_leaves_nothing(
     assert list(tmp_path.rglob("*")) == []
 
 
+@pytest.mark.parametrize(
+    ("module", "content"),
+    [
+        ("duckdb", "try:\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(9)\nexcept BaseException:\n    pass"),
+        ("sitecustomize", "import atexit\natexit.register(os.kill, os.getpid(), signal.SIGINT)"),
+    ],
+    ids=["import", "exit"],
+)
+def test_interruption_outside_of_a_command_is_one_line(module: str, content: str, shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / f"{module}.py").write_text(f"import os, signal, time\n{content}\n", encoding="utf-8")
+
+    result = shell(f"PYTHONPATH={folder}:$PYTHONPATH meibo --version")
+
+    assert (result.returncode, result.stderr) == (exit_codes.EXIT_INTERRUPTED, "interrupted\n")
+
+
 def _reads(pid: int, folder: Path) -> bool:
     try:
         files = list(Path(f"/proc/{pid}/fd").iterdir())

@@ -91,6 +91,17 @@ def test_every_export_is_archived_and_verified(runs: LocalRuns, meibo: Meibo) ->
     assert {stat.S_IMODE(path.stat().st_mode) for path in created if path.is_file()} == {0o600}
 
 
+def test_log_is_written_to_stderr(runs: LocalRuns, meibo: Meibo) -> None:
+    runs.configure([USERS], [])
+
+    result = meibo("run", "--log", "-")
+
+    assert result.status == 0, result.output + result.errors
+    logged = [json.loads(line) for line in result.errors.splitlines() if line.startswith("{")]
+    assert [line["message"] for line in logged].count("archived") == 1
+    assert not (runs.folder / "-").exists()
+
+
 def test_failed_exports_do_not_stop_the_others_and_are_repaired(runs: LocalRuns, meibo: Meibo) -> None:
     runs.configure([USERS], [USERS, {"dataset": "groups"}], example={"login": "hr-export", "password": "wrong"})
 
