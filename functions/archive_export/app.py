@@ -7,7 +7,7 @@ from typing import Any
 from meibo.exports.archive import archiver
 from meibo.exports.events import parse_export_event
 from meibo.observability import logger, sanitize_errors
-from meibo.settings import BucketSettings, ObjectLockSettings, time_left
+from meibo.settings import BucketSettings, ObjectLock, time_left
 
 
 @logger.inject_lambda_context
@@ -15,5 +15,5 @@ from meibo.settings import BucketSettings, ObjectLockSettings, time_left
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Return the counts and the verdict of the export, or its progress if it is not finished."""
     request = parse_export_event(event)
-    settings, retention = BucketSettings.from_env(), ObjectLockSettings.from_env().retention()
-    return archiver(settings, retention, time_left(context)).archive(request)
+    settings, object_lock = BucketSettings.from_env(), ObjectLock.from_env()
+    return archiver(settings, object_lock, time_left(context)).archive(request)

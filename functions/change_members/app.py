@@ -7,14 +7,14 @@ from typing import Any
 from meibo.changes.apply import change_members
 from meibo.changes.messages import parse_queue_event
 from meibo.observability import logger, metrics, sanitize_errors
-from meibo.settings import ChangeMembersSettings, ObjectLockSettings, time_left
+from meibo.settings import ChangeMembersSettings, ObjectLock, time_left
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Apply the changes of a batch and return the messages that stay on the queue (``batchItemFailures``)."""
+    """Apply the changes of a batch and return the messages that remain on the queue (``batchItemFailures``)."""
     messages = parse_queue_event(event)
-    settings, retention = ChangeMembersSettings.from_env(), ObjectLockSettings.from_env().retention()
-    return change_members(settings, retention, time_left(context), messages)
+    settings, object_lock = ChangeMembersSettings.from_env(), ObjectLock.from_env()
+    return change_members(settings, object_lock, time_left(context), messages)

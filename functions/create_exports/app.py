@@ -7,7 +7,7 @@ from typing import Any
 from meibo.exports.create import run_creator
 from meibo.exports.events import RepairEvent, TickEvent, parse_create_event
 from meibo.observability import logger, sanitize_errors
-from meibo.settings import CreateExportsSettings, ObjectLockSettings, time_left
+from meibo.settings import CreateExportsSettings, ObjectLock, time_left
 
 
 @logger.inject_lambda_context
@@ -15,8 +15,8 @@ from meibo.settings import CreateExportsSettings, ObjectLockSettings, time_left
 def handler(event: Any, context: Any) -> dict[str, Any]:
     """Process a tick, a repair or one export; ``meibo.exports.events`` defines the events."""
     request = parse_create_event(event)
-    settings, retention = CreateExportsSettings.from_env(), ObjectLockSettings.from_env().retention()
-    creator = run_creator(settings, retention, time_left(context))
+    settings, object_lock = CreateExportsSettings.from_env(), ObjectLock.from_env()
+    creator = run_creator(settings, object_lock, time_left(context))
     if isinstance(request, TickEvent):
         return creator.begin(request.scheduled_time)
     if isinstance(request, RepairEvent):

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from meibo.archive.copier import Copier, FolderCopier, S3Copier
 from meibo.archive.copy import CopyOptions
-from meibo.archive.folder_copy import FolderCopier
 from meibo.archive.keys import attempt_key
 from meibo.archive.storage import ArchiveStorage, FolderStorage, S3Storage
 from meibo.aws import s3
 from meibo.configuration import Configuration
-from meibo.exports.archive import Archiver, Copier, S3Copier
+from meibo.exports.archive import Archiver
 from meibo.exports.check import check
 from meibo.exports.checkpoint import Collector
 from meibo.exports.create import RunCreator
@@ -24,7 +24,7 @@ from meibo.exports.finish import RunFinisher, write_report
 from meibo.exports.plan import Attempt, PlannedExport
 from meibo.http.ratelimit import SystemClock, TimeLeft
 from meibo.providers.base import ProviderContext
-from meibo.settings import Retention
+from meibo.settings import ObjectLock
 from meibo_cli.workflow import LocalWorkflow
 
 INVOCATION_SECONDS: Final = 900.0
@@ -35,13 +35,6 @@ COPY_WORKERS: Final = 4
 """Workers of one copy into a bucket; exports that are copied side by side share the memory and the connection."""
 FOLDER_BUCKET: Final = "local"
 """The name of the bucket in the manifests of an archive in a folder."""
-
-
-class NoEventBus:
-    """An event bus that publishes nothing."""
-
-    def publish(self, detail: Mapping[str, Any]) -> None:
-        """Do nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,16 +62,16 @@ class LocalFunctions:
         return cls(storage=storage, temporary=storage, bucket=FOLDER_BUCKET, copier=copier, **common)
 
     @classmethod
-    def on_bucket(cls, bucket: str, retention: Retention | None, **common: Any) -> LocalFunctions:
+    def on_bucket(cls, bucket: str, object_lock: ObjectLock, **common: Any) -> LocalFunctions:
         """Return the functions on a bucket."""
         copier = S3Copier(
             client=s3(),
             bucket=bucket,
             options=CopyOptions(workers=COPY_WORKERS),
-            retention=retention,
+            object_lock=object_lock,
             time_left=countdown(MAX_COPY_SECONDS, common["stopped"]),
         )
-        storage, temporary = S3Storage(s3(), bucket, retention=retention), S3Storage(s3(), bucket)
+        storage, temporary = S3Storage(s3(), bucket, object_lock=object_lock), S3Storage(s3(), bucket)
         return cls(storage=storage, temporary=temporary, bucket=bucket, copier=copier, **common)
 
     def begin(self) -> tuple[str, int]:
@@ -140,7 +133,6 @@ class LocalFunctions:
     def _finisher(self) -> RunFinisher:
         return RunFinisher(
             storage=self.storage,
-            bus=NoEventBus(),
             report=lambda run_id, attempt: write_report(self.temporary, run_id, attempt, datetime.now(UTC)),
         )
 

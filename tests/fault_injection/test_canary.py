@@ -125,7 +125,7 @@ def _skip_client_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meibo.http.ratelimit.SystemClock.sleep", sleep)
     # Shorten the hours in which a job may be pending, and the day in which a provider may return nothing.
     monkeypatch.setattr("meibo.exports.check.datetime", _FastDatetime)
-    monkeypatch.setattr("meibo.exports.checkpoint.MAX_STANDSTILL", timedelta(milliseconds=300))
+    monkeypatch.setattr("meibo.providers.base.Pages.position_lifetime", timedelta(milliseconds=300))
 
 
 def _run(system: WholeSystem) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from meibo.archive.copier import S3Copier
 from meibo.archive.copy import CopyOptions
 from meibo.archive.storage import S3Storage
-from meibo.exports.archive import Archiver, S3Copier
+from meibo.exports.archive import Archiver
 from meibo.exports.checkpoint import Collector
 from meibo.exports.plan import PlannedExport
 from meibo.providers.base import ProviderContext
@@ -41,7 +42,7 @@ def s3_archiver(
     return Archiver(
         storage=storage,
         bucket="archive",
-        copier=S3Copier(client=client, bucket="archive", options=CopyOptions(), retention=None, time_left=time_left),
+        copier=S3Copier(client=client, bucket="archive", options=CopyOptions(), time_left=time_left),
         collector=Collector(storage=storage, time_left=time_left, now=now),
         context=context,
         now=now,

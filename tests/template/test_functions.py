@@ -15,11 +15,11 @@ from tests.support.template import Template
 
 FUNCTIONS = ("CreateExports", "CheckExport", "ArchiveExport", "FinishRun", "ChangeMembers", "VerifyArchive")
 SETTINGS: dict[str, tuple[type[settings.EnvironmentSettings], ...]] = {
-    "CreateExports": (settings.CreateExportsSettings, settings.ObjectLockSettings),
+    "CreateExports": (settings.CreateExportsSettings, settings.ObjectLock),
     "CheckExport": (),
-    "ArchiveExport": (settings.BucketSettings, settings.ObjectLockSettings),
-    "FinishRun": (settings.FinishRunSettings, settings.ObjectLockSettings),
-    "ChangeMembers": (settings.ChangeMembersSettings, settings.ObjectLockSettings),
+    "ArchiveExport": (settings.BucketSettings, settings.ObjectLock),
+    "FinishRun": (settings.FinishRunSettings, settings.ObjectLock),
+    "ChangeMembers": (settings.ChangeMembersSettings, settings.ObjectLock),
     "VerifyArchive": (settings.VerifyArchiveSettings,),
 }
 

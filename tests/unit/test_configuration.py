@@ -222,7 +222,7 @@ def test_repeated_key_is_reported_with_its_path(name: str, repeated: str, path: 
     with pytest.raises(ConfigurationError) as raised:
         parse_configuration(text)
 
-    assert f"not valid: {path}: expected the key once" in str(raised.value)
+    assert f"invalid configuration: {path}: expected the key once" in str(raised.value)
 
 
 def test_repeated_key_with_the_same_value_is_reported() -> None:
@@ -238,7 +238,9 @@ def test_repeated_key_with_the_same_value_is_reported() -> None:
 def test_oversized_integer_is_reported_with_its_path(number: str, field: str, path: str) -> None:
     text = changed(lambda d: auth0(d)["exports"][1].update({field: 12345})).replace("12345", number)
 
-    with pytest.raises(ConfigurationError, match=rf"not valid: {path}: expected an integer of at most 19 digits"):
+    with pytest.raises(
+        ConfigurationError, match=rf"invalid configuration: {path}: expected an integer of at most 19 digits"
+    ):
         parse_configuration(text)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,10 +18,10 @@ from meibo.archive.outcomes import Outcome, OutcomeKind, OutcomeRecord, format_r
 from meibo.archive.runs import Run
 from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.exports.finish import write_report
-from meibo.report.charts import line
+from meibo.report.html import line_chart
 from meibo.report.page import estimated_usd, render
 from meibo.report.state import ExportHistory, RunSummary, gather
-from meibo.report.texts import TEXTS
+from meibo.report.texts import Texts
 from meibo.settings import MIB, ReportLanguage
 from tests.support.archives import EARLIER, RUN, STAFF, USERS, ArchiveBuilder, FolderArchive, export_manifest, ndjson
 from tests.support.memory_archive import MemoryStorage
@@ -199,10 +199,15 @@ def test_both_languages_have_the_same_texts_with_the_same_placeholders() -> None
     def placeholders(text: str) -> set[str]:
         return {name for _, name, _, _ in Formatter().parse(text) if name}
 
-    english, japanese = asdict(TEXTS["en"]), asdict(TEXTS["ja"])
+    texts = {
+        name: asdict(text) for name, text in vars(Texts).items() if is_dataclass(text) and not isinstance(text, type)
+    }
+    english = {name: languages["en"] for name, languages in texts.items()}
+    japanese = {name: languages["ja"] for name, languages in texts.items()}
 
-    assert set(TEXTS) == set(get_args(ReportLanguage))
-    assert english.keys() == japanese.keys()
+    assert texts
+    assert all(set(languages) == set(get_args(ReportLanguage)) for languages in texts.values())
+    assert all(getattr(Texts("ja"), name) == text for name, text in japanese.items())
     assert {name: placeholders(text) for name, text in english.items()} == {
         name: placeholders(text) for name, text in japanese.items()
     }
@@ -286,7 +291,7 @@ def test_long_history_is_cut(builder: ArchiveBuilder) -> None:
 
 @pytest.mark.parametrize("values", [[], [5], [5, 5, 5], [0, 10**12], list(range(90))])
 def test_chart_stays_within_its_frame(values: list[int]) -> None:
-    drawn = line(values, "rows of a<b")
+    drawn = line_chart(values, "rows of a<b")
 
     for x, y in re.findall(r"([\d.]+),([\d.]+)[ \"]", drawn.partition("points=")[2]):
         assert 0 <= float(x) <= 120
@@ -337,7 +342,7 @@ def test_more_than_200_exports_are_grouped_by_source(builder: ArchiveBuilder) ->
         latest=Run(RUN, key, manifest),
         runs=tuple(RunSummary(RUN, 65, manifest.counts) for _ in range(90)),
         histories=tuple(
-            ExportHistory(export.folder.address, export, tuple(range(90)), tuple(range(90))) for export in latest
+            ExportHistory(export.folder.address, export, list(range(90)), list(range(90))) for export in latest
         ),
     )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from meibo.errors import ConfigurationError
-from meibo.settings import ChangeMembersSettings, CreateExportsSettings, ObjectLockSettings, Retention
+from meibo.settings import ChangeMembersSettings, CreateExportsSettings, ObjectLock
 
 COMPLETE = {
     "MEIBO_BUCKET": "archive",
@@ -28,8 +30,8 @@ def test_every_invalid_variable_is_named_in_one_error() -> None:
         ChangeMembersSettings.from_env({**COMPLETE, "MEIBO_BUCKET": " ", "MEIBO_MAX_REMOVALS": "many"})
 
     assert str(raised.value) == (
-        "invalid environment of the function: MEIBO_BUCKET: expected a value, got an empty string; "
-        "MEIBO_MAX_REMOVALS: expected an integer from 0 to 1000, got 'many'"
+        "invalid environment variables: MEIBO_BUCKET: expected a value, found an empty string; "
+        "MEIBO_MAX_REMOVALS: expected an integer from 0 to 1000, found 'many'"
     )
 
 
@@ -41,18 +43,20 @@ def test_variable_without_a_default_is_required() -> None:
 @pytest.mark.parametrize(
     ("mode", "days", "reason"),
     [
-        ("LEGAL", "1", "MEIBO_OBJECT_LOCK_MODE: expected NONE, GOVERNANCE or COMPLIANCE, got 'LEGAL'"),
-        ("GOVERNANCE", "0", "MEIBO_OBJECT_LOCK_DAYS: expected an integer from 1 to 36500, got '0'"),
-        ("COMPLIANCE", "a year", "MEIBO_OBJECT_LOCK_DAYS: expected an integer from 1 to 36500, got 'a year'"),
+        ("LEGAL", "1", "MEIBO_OBJECT_LOCK_MODE: expected NONE, GOVERNANCE or COMPLIANCE, found 'LEGAL'"),
+        ("GOVERNANCE", "0", "MEIBO_OBJECT_LOCK_DAYS: expected an integer from 1 to 36500, found '0'"),
+        ("COMPLIANCE", "a year", "MEIBO_OBJECT_LOCK_DAYS: expected an integer from 1 to 36500, found 'a year'"),
     ],
 )
 def test_error_of_an_invalid_retention_says_what_is_expected(mode: str, days: str, reason: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^invalid environment of the function: {reason}$"):
-        ObjectLockSettings.from_env({"MEIBO_OBJECT_LOCK_MODE": mode, "MEIBO_OBJECT_LOCK_DAYS": days})
+    with pytest.raises(ConfigurationError, match=rf"^invalid environment variables: {reason}$"):
+        ObjectLock.from_env({"MEIBO_OBJECT_LOCK_MODE": mode, "MEIBO_OBJECT_LOCK_DAYS": days})
 
 
-def test_retention_is_none_unless_a_mode_is_set() -> None:
-    assert ObjectLockSettings.from_env({}).retention() is None
-    assert ObjectLockSettings.from_env({"MEIBO_OBJECT_LOCK_MODE": "COMPLIANCE"}).retention() == Retention(
-        mode="COMPLIANCE", days=365
-    )
+def test_objects_are_locked_only_if_a_mode_is_set() -> None:
+    start = datetime.now(UTC)
+    parameters = ObjectLock.from_env({"MEIBO_OBJECT_LOCK_MODE": "COMPLIANCE"}).parameters()
+
+    assert ObjectLock.from_env({}).parameters() == {}
+    assert parameters["ObjectLockMode"] == "COMPLIANCE"
+    assert start <= parameters["ObjectLockRetainUntilDate"] - timedelta(days=365) <= datetime.now(UTC)

@@ -1,3 +1,3 @@
-"""Meibo (名簿): an organization's own, proven copy of its user directories."""
+"""Meibo (名簿): archive the user directories of an organization, and change organization memberships."""
 
 __version__ = "0.1.0"

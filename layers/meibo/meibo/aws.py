@@ -1,7 +1,7 @@
-"""Clients of AWS, created on first use and cached for the life of the process, and classification of their errors.
+"""Create the clients of AWS services on first use, and classify their errors.
 
-The clients are those of boto3, but created by botocore, which boto3 wraps. Importing boto3 also imports its transfer
-manager and its resources, which are not used and take 60 ms of each cold start.
+The clients are created with botocore instead of boto3. Importing boto3 also imports its transfer manager and its
+resources, which are not used and add 60 ms to each cold start.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
 
-# Standard mode retries throttling and 5xx with backoff. Ten attempts outlast the 503 responses of S3 to a burst.
+# Standard mode retries throttling and 5xx responses. S3 may return 503 several times during a burst of requests.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
+# One connection for each thread of finish_run that reads manifests, and for each worker of a copy.
 _MAX_S3_CONNECTIONS = 32
 _REGIONAL: Any = {"us_east_1_regional_endpoint": "regional"}
 
@@ -43,7 +44,7 @@ _MIN_CONFLICT_WAIT_SECONDS = 0.1
 
 # Timeouts, failed connections and incomplete responses.
 _BROKEN_CONNECTIONS = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
-# Codes of throttling and of service failures that neither their name nor their status (4xx) identifies:
+# Error codes of throttling and service failures with a status of 4xx and without a typical name:
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 _BUSY_CODES = frozenset(
     {"RequestLimitExceeded", "RequestTimeout", "RequestTimeoutException", "TooManyRequestsException"}
@@ -52,17 +53,17 @@ _BUSY_CODES = frozenset(
 
 @cache
 def s3() -> S3Client:
-    """Return the S3 client, with a connection for each thread of finish_run that reads manifests.
+    """Return the S3 client, which presigns URLs for the regional endpoint.
 
-    It presigns URLs for the regional endpoint. boto3's default is s3.amazonaws.com, which redirects for up to a day
-    after a bucket was created, and rejects requests for regions launched after March 2019:
+    By default, boto3 presigns URLs for s3.amazonaws.com. This endpoint redirects requests for up to a day after the
+    creation of a bucket, and rejects requests for regions that were launched after March 2019:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html#VirtualHostingBackwardsCompatibility
-    A configured endpoint (AWS_ENDPOINT_URL_S3) keeps boto3's default, the bucket's name in the path.
+    If an endpoint is configured (AWS_ENDPOINT_URL_S3), its URLs contain the name of the bucket in the path.
     """
     config = Config(retries=_RETRIES, max_pool_connections=_MAX_S3_CONNECTIONS, s3=_REGIONAL)
     virtual: Any = {"s3": {**_REGIONAL, "addressing_style": "virtual"}, "ignore_configured_endpoint_urls": True}
     configured: S3Client = _client("s3", config)
-    # Creating the second client takes less than 10 ms, because the session has loaded the description of S3.
+    # Creating the second client takes less than 10 ms, because the session has already loaded the service model of S3.
     regional: S3Client = _client("s3", config.merge(Config(**virtual)))
     return regional if configured.meta.endpoint_url == regional.meta.endpoint_url else configured
 
@@ -103,20 +104,20 @@ def ssm() -> SSMClient:
 
 
 def clear_clients() -> None:
-    """Remove the cached clients, for a process whose endpoints or credentials change (tests, the local system)."""
+    """Clear the cached clients after endpoints or credentials have changed, in tests and in the local system."""
     for cached in (s3, step_functions, event_bridge, sqs, secrets_manager, ssm, _session):
         cached.cache_clear()
 
 
 @cache
 def _loader() -> Loader:
-    """Return the loader that caches the lists of endpoints and the descriptions of services for every session."""
+    """Return the loader that caches the endpoints and the service models for all sessions."""
     return create_loader()
 
 
 @cache
 def _session() -> Session:
-    """Return the session of all clients, which caches the credentials and the configuration."""
+    """Return the session of all clients, which caches the credentials."""
     session = get_session()
     session.register_component("data_loader", _loader())
     return session
@@ -129,10 +130,10 @@ def _client(service: str, config: Config | None = None) -> Any:
 
 
 def busy_error(error: BaseException) -> AwsBusyError | None:
-    """Return an AwsBusyError for a botocore error, or None if a retry would not help.
+    """Return the AwsBusyError for a botocore error, or None if a retry would not help.
 
-    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains the operation and
-    the code only, because a message from S3 may contain a signed URL.
+    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains only the operation
+    and the error code, because a message from S3 may contain a signed URL.
     """
     if isinstance(error, _BROKEN_CONNECTIONS):
         return AwsBusyError(f"an AWS service did not respond ({type(error).__name__}); retry later")
@@ -146,7 +147,7 @@ def busy_error(error: BaseException) -> AwsBusyError | None:
 
 
 def is_busy_code(code: str) -> bool:
-    """Return whether an error code of AWS means throttling or a service failure."""
+    """Return whether an error code of AWS indicates throttling or a service failure."""
     if code.startswith(("Internal", "ServiceUnavailable", "SlowDown")):
         return True
     return "throttl" in code.lower() or code in _BUSY_CODES
@@ -155,10 +156,10 @@ def is_busy_code(code: str) -> bool:
 def put_if_absent(
     client: S3Client, body: bytes | memoryview, *, wait: Callable[[float], None] = time.sleep, **parameters: Any
 ) -> PutObjectOutputTypeDef | None:
-    """Write an object unless its key exists; return S3's response, or None if the key exists (412).
+    """Write an object if its key is free; return the response of S3, or None if the key exists (412).
 
-    S3 responds with 409 while another request writes the key. That request may fail, so the write is repeated, with
-    ``wait`` called between the attempts. Raises AwsBusyError if S3 responds to every attempt with 409.
+    S3 responds with 409 while another request writes the key. That request may fail, so the write is repeated;
+    ``wait`` is called between the attempts. Raises AwsBusyError if S3 responds to every attempt with 409.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """
     for attempt in range(_MAX_CONDITIONAL_PUTS):

@@ -1,7 +1,7 @@
 """The configuration: the sources and their exports.
 
-One JSON document lists the sources; it names secrets and never contains them. Each provider defines the model of its
-sources. The JSON Schema that is generated from the models is ``docs/configuration.schema.json``.
+The configuration is one JSON document, or several. A document contains the names of secrets, but no secrets. Each
+provider defines the model of its sources. The JSON Schema of the models is ``docs/configuration.schema.json``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meibo.validation import StrictModel, invalid, model_faults, parse_json
 
 
 class Configuration(StrictModel):
-    """The configuration document."""
+    """A document of the configuration, or all documents together."""
 
     schema_location: Annotated[
         str | None,
@@ -63,7 +63,7 @@ class Configuration(StrictModel):
 
 
 def _document_model() -> type[Configuration]:
-    """Return the model of the document, with the source models of all registered providers."""
+    """Return the model of a document, with the source models of all registered providers."""
     models = [provider.source_model() for provider in all_providers()]
     source = Annotated[functools.reduce(operator.or_, models), Field(discriminator="provider")]  # type: ignore[valid-type]  # a union that is only known at run time
     sources: Any = (Annotated[list[source], Field(min_length=1)], ...)  # type: ignore[valid-type]  # as above
@@ -71,7 +71,7 @@ def _document_model() -> type[Configuration]:
 
 
 def parse_configuration(text: str) -> Configuration:
-    """Parse the sources document, raising one ConfigurationError that names the path of every fault."""
+    """Parse a document of the configuration. Raises one ConfigurationError, which names the path of every fault."""
     try:
         document, faults = parse_json(text)
     except ValueError as error:
@@ -81,14 +81,15 @@ def parse_configuration(text: str) -> Configuration:
             return _document_model().model_validate(document)
         except ValidationError as error:
             faults = model_faults(error, document)
-    raise ConfigurationError("the configuration is not valid: " + "; ".join(map(str, faults)))
+    detail = "; ".join(map(str, faults))
+    raise ConfigurationError(f"invalid configuration: {detail}", detail=detail)
 
 
 def parse_documents(documents: Mapping[str, str]) -> Configuration:
-    """Parse a configuration of one or more sources documents, given by the names of their SSM parameters.
+    """Parse the documents of the configuration by the names of their SSM parameters.
 
-    Raises one ConfigurationError that names the parameter and the path of every fault, and both parameters if a
-    source's name is in two of them.
+    Raises one ConfigurationError, which names the parameter and the path of every fault, and both parameters if they
+    contain the same name of a source.
     """
     sources: list[SourceModel] = []
     parameter_of: dict[str, str] = {}
@@ -113,7 +114,7 @@ def parse_documents(documents: Mapping[str, str]) -> Configuration:
 
 
 def configuration_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of the sources document."""
+    """Return the JSON Schema (2020-12) of a document of the configuration."""
     schema = _document_model().model_json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

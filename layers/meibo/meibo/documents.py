@@ -2,9 +2,9 @@
 
 The fields of a class are the keys of its object. Their types are ``bool``, ``int`` (≥ 0), ``float``, ``str`` (not
 empty unless optional), ``datetime`` (with a time zone), ``Literal``, ``Mapping``, ``tuple``, dataclasses and unions. A
-missing field has its default, or None if its type permits None. Unknown keys are ignored.
+missing field has its default value, or None if its type includes None. Unknown keys are ignored.
 
-Errors name the field, the expected type and the found type. They never quote a value, because a document may contain
+Messages contain the field, the expected type and the actual type, but never a value, because a document may contain
 user data. docs/decisions.md explains why this module does not use pydantic.
 """
 
@@ -23,9 +23,9 @@ from meibo.errors import ArchiveConflictError, ConfigurationError, MeiboError
 # Annotations of the types of fields.
 PositiveInt = Annotated[int, "positive"]
 Text = Annotated[str, "may be empty"]
-# The keys of this object are keys of the document. A Mapping contains the keys that are not fields.
+# The fields of this object are keys of the document itself. A Mapping contains the keys that are not fields.
 FLATTEN: Final = "flatten"
-# The entries of this list that cannot be read are skipped.
+# Invalid entries of this list are skipped.
 SKIP_INVALID: Final = "skip invalid"
 
 
@@ -48,7 +48,7 @@ _SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
 
 
 class InvalidFieldError(Exception):
-    """A field is invalid; ``path`` leads to it. A document raises it in ``__post_init__`` for its own rules."""
+    """The field at a path is invalid. A document raises the error in ``__post_init__`` if it violates its own rules."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}" if path else problem)
@@ -60,7 +60,8 @@ class InvalidFieldError(Exception):
 class Document:
     """Base class of documents.
 
-    ``version_key`` is the key of the version, if the document has one. ``derived`` names properties that are written.
+    ``version_key`` is the key of the version, if the document has one. ``derived`` contains the names of the properties
+    that are written, but not read.
     """
 
     version_key: ClassVar[str | None] = None
@@ -75,9 +76,9 @@ class Document:
 
     @classmethod
     def from_json(cls, document: Any, name: str) -> Self:
-        """Read a JSON object; ``name`` names it in errors.
+        """Read a JSON object; ``name`` is its name in messages.
 
-        Raises ``error_type`` if it is invalid, and ConfigurationError if a later version of Meibo wrote it.
+        Raises ``error_type`` if the object is invalid, and ConfigurationError if a later version of Meibo wrote it.
         """
         try:
             if cls.version_key and isinstance(document, Mapping):
@@ -92,7 +93,7 @@ class Document:
         return value
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object. A field that has its default is omitted."""
+        """Return the JSON object. Fields with their default values are omitted."""
         document: dict[str, Any] = _to_json(self)
         return {self.version_key: self.version, **document} if self.version_key else document
 
@@ -219,7 +220,7 @@ def _read_list(hint: Any, value: Any, path: str, *, skip_invalid: bool = False) 
 
 
 def parse_moment(value: Any, path: str) -> datetime:
-    """Return a time with its time zone, in UTC; raise InvalidFieldError, which names the path, if it is invalid."""
+    """Parse a time with a time zone and return it in UTC; raise InvalidFieldError with the path if it is invalid."""
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):

@@ -1,7 +1,7 @@
 """Errors that Meibo raises.
 
 The class name is a contract: AWS Lambda reports it as ``errorType``, and the workflow's ``Retry`` and ``Catch`` match
-it. On the right: what the workflow does with the error. A fatal error fails the export (or the invocation) at once, and
+it. The right column shows the reaction of the workflow. A fatal error fails the export (or the invocation) at once, and
 its message is recorded in the run manifest.
 
 ::
@@ -38,15 +38,12 @@ from __future__ import annotations
 class MeiboError(Exception):
     """Base class of every error that Meibo raises.
 
-    ``detail`` is the message without the name of the document that it is about, for callers that name the document.
+    ``detail`` is the message without the name of the invalid document, for callers that add the name themselves.
     """
 
     def __init__(self, message: str = "", *, detail: str | None = None) -> None:
         super().__init__(message)
         self.detail = message if detail is None else detail
-
-
-# -- Mistakes in the setup: fatal; the message states what to change -------------------------------------------------
 
 
 class ConfigurationError(MeiboError):
@@ -58,7 +55,7 @@ class EventError(MeiboError):
 
 
 class SecretError(MeiboError):
-    """A secret is missing, cannot be read, or does not contain values that its source needs."""
+    """A secret is missing, cannot be read, or does not contain the required values."""
 
 
 class CredentialsRefusedError(MeiboError):
@@ -66,7 +63,7 @@ class CredentialsRefusedError(MeiboError):
 
 
 class ScopeMissingError(MeiboError):
-    """The credentials are valid but do not have a permission, which the message names (403)."""
+    """The credentials are valid but lack a permission, which the message names (403)."""
 
     def __init__(self, message: str, *, scopes: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -76,8 +73,8 @@ class ScopeMissingError(MeiboError):
 class RequestRefusedError(MeiboError):
     """The provider rejected the request as invalid, for example because a connection does not exist (400, 404).
 
-    ``foreign`` is true if the response does not come from the provider's API but from an intermediary such as a proxy.
-    A foreign 404 does not mean that the requested resource does not exist.
+    ``foreign`` is true if an intermediary such as a proxy sent the response instead of the provider's API. A foreign
+    404 does not mean that the requested resource does not exist.
     """
 
     def __init__(
@@ -90,15 +87,12 @@ class RequestRefusedError(MeiboError):
 
     @property
     def is_missing(self) -> bool:
-        """True if the provider itself, and no intermediary, reports that the requested resource does not exist."""
+        """True if the provider, and not an intermediary, reports that the requested resource does not exist."""
         return self.status == 404 and not self.foreign
 
 
 class LocationRefusedError(MeiboError):
     """A location is not on an allowed host, does not use HTTPS, or redirects to another location."""
-
-
-# -- The provider or AWS is busy: retried with backoff -------------------------------------------------------------
 
 
 class ProviderBusyError(MeiboError):
@@ -118,22 +112,16 @@ class AwsBusyError(MeiboError):
     """An AWS service still throttles, responds with 5xx or cannot be reached after the retries of botocore."""
 
 
-# -- The copy did not finish: retried ------------------------------------------------------------------------------
-
-
 class CopyBrokenError(MeiboError):
-    """A copy lost its connection to the location or to S3 more often than one invocation retries."""
+    """A connection to the location or to S3 failed, and the retries of the invocation also failed."""
 
 
 class SourceChangedError(CopyBrokenError):
-    """The file at a location changed during the copy more often than one invocation restarts the copy."""
+    """The file at a location changed during each copy attempt of the invocation."""
 
 
 class OutOfTimeError(MeiboError):
     """The invocation has too little time left to finish its work."""
-
-
-# -- The file is invalid: fatal; nothing is published --------------------------------------------------------------
 
 
 class BadFileError(MeiboError):
@@ -156,19 +144,13 @@ class ArchiveConflictError(MeiboError):
     """The key already contains an object with different content."""
 
 
-# -- The job is gone: a new job is created, a limited number of times ----------------------------------------------
-
-
 class JobGoneError(MeiboError):
     """The provider's job failed, expired, was deleted or does not finish."""
 
 
 class JobsExhaustedError(MeiboError):
-    """The maximum number of jobs was created for one export, and none delivered a file."""
-
-
-# -- Everything else: retried twice --------------------------------------------------------------------------------
+    """The maximum number of jobs was created for one export, and no job produced a file."""
 
 
 class UnexpectedError(MeiboError):
-    """An error of another type was raised; only its type and its place in the code are reported."""
+    """An error of another type occurred; only its type and its place in the code are reported."""

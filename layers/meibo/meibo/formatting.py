@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def format_count(value: int, noun: str) -> str:
     """Return a number with its noun, in the plural unless the number is 1."""
     return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
+def format_choices(values: Sequence[str]) -> str:
+    """Return values as a list with commas, and ``or`` before the last value."""
+    return " or ".join(filter(None, (", ".join(values[:-1]), values[-1])))
 
 
 def format_bytes(value: int) -> str:
@@ -34,9 +41,8 @@ def format_age(seconds: int) -> str:
     return "now"
 
 
-def format_duration(seconds: int) -> str:
+def format_duration(seconds: int, units: tuple[str, str, str] = ("{count} h", "{count} min", "{count} s")) -> str:
     """Return a duration in hours, minutes and seconds, without the units that are 0."""
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = ((hours, "h"), (minutes, "min"), (seconds, "s"))
-    return " ".join(f"{value} {unit}" for value, unit in parts if value) or "0 s"
+    counts = (seconds // 3600, seconds // 60 % 60, seconds % 60)
+    parts = [unit.format(count=count) for count, unit in zip(counts, units, strict=True) if count]
+    return " ".join(parts) or units[-1].format(count=0)

@@ -1,4 +1,4 @@
-"""Logger and metrics of the functions, and the decorator that keeps sensitive data out of their errors.
+"""Logger and metrics of the functions, and the decorator that removes sensitive data from their errors.
 
 Messages and logs contain ids, counts and timings only. The message of an error from other code may contain user
 data, so only its type and its place in the code are reported.
@@ -14,6 +14,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
+from botocore.exceptions import ClientError
 
 from meibo.aws import busy_error
 from meibo.errors import MeiboError, UnexpectedError
@@ -28,9 +29,10 @@ Handler = Callable[[Any, Any], dict[str, Any]]
 
 
 def sanitize_errors(handler: Handler) -> Handler:
-    """Raise Meibo's errors unchanged, AwsBusyError if AWS is busy, and UnexpectedError instead of any other error.
+    """Decorate a handler so that its errors contain no sensitive data.
 
-    UnexpectedError contains the type and the place of the original error, but not its message.
+    Meibo's errors are raised unchanged. If AWS is busy, AwsBusyError is raised. Any other error is replaced by
+    UnexpectedError, which contains the type and the place of the error, but not its message.
     """
 
     @functools.wraps(handler)
@@ -59,8 +61,7 @@ def sanitize_errors(handler: Handler) -> Handler:
 
 def safe_description(error: Exception) -> str:
     """Return the type of an error, and the operation and error code if AWS returned it, but never its message."""
-    code = getattr(error, "response", {}).get("Error", {}).get("Code") if hasattr(error, "response") else None
-    operation = getattr(error, "operation_name", None)
-    if isinstance(code, str) and isinstance(operation, str):
-        return f"{type(error).__name__} ({operation}: {code})"
+    if isinstance(error, ClientError):
+        code = error.response.get("Error", {}).get("Code", "unknown")
+        return f"{type(error).__name__} ({error.operation_name}: {code})"
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""Credentials from AWS Secrets Manager and the configuration from SSM Parameter Store."""
+"""Read credentials from AWS Secrets Manager, and the configuration from SSM Parameter Store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_secret(name: str) -> dict[str, Any]:
 def string_value(document: Mapping[str, Any], key: str) -> str | None:
     """Return a string of a secret's JSON object, or None if the string is absent or empty.
 
-    Raises a SecretError that names the key, never the value, if it is not a string.
+    Raises SecretError if the value is not a string. The message contains the key, never the value.
     """
     value = document.get(key)
     if value is None or value == "":
@@ -60,8 +60,8 @@ def read_configuration(name: str) -> dict[str, str]:
     except (BotoCoreError, ClientError) as error:
         if _rejection_code(error) != "ParameterNotFound":
             raise _unreadable(f"the SSM parameter {name!r}", error) from None
-    # Without a trailing slash: IAM compares the ARN in the policy with "parameter" and this path. The paginator also
-    # skips empty pages, which SSM may return before the last page:
+    # The path has no trailing slash, because IAM compares the ARN in the policy with "parameter" and this path. The
+    # paginator also skips empty pages, which SSM may return before the last page:
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
     pages = client.get_paginator("get_parameters_by_path").paginate(Path=name, Recursive=True, WithDecryption=False)
     try:
@@ -84,7 +84,7 @@ def _unreadable(subject: str, error: BotoCoreError | ClientError) -> Configurati
 
 
 def _rejection_code(error: BotoCoreError | ClientError) -> str:
-    """Return the code with which AWS rejected the call; raise AwsBusyError or the error if AWS did not reject it."""
+    """Return the error code of a rejected call; raise AwsBusyError if AWS is busy, or the error if it has no code."""
     if busy := aws.busy_error(error):
         raise busy from None
     if not isinstance(error, ClientError):

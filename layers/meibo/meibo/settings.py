@@ -1,7 +1,7 @@
-"""Settings of the functions, read from their environment: one frozen dataclass per function.
+"""Settings of the functions, read from environment variables: one frozen dataclass per function.
 
 Defaults and bounds match the parameters in ``template.yaml``. Nothing is read at import: a handler calls
-``from_env()``, which raises one :class:`~meibo.errors.ConfigurationError` that names every invalid variable.
+``from_env()``, which raises one ConfigurationError that names every invalid variable.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, ClassVar, Literal, Self, TypeVar, get_args
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, Final, Literal, Self, TypeVar, get_args
 
 from meibo.errors import ConfigurationError
+from meibo.formatting import format_choices
 
 T = TypeVar("T")
 
@@ -24,27 +25,15 @@ ObjectLockMode = Literal["NONE", "GOVERNANCE", "COMPLIANCE"]
 ReportLanguage = Literal["en", "ja"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Retention:
-    """Object Lock retention of each written object."""
-
-    mode: Literal["GOVERNANCE", "COMPLIANCE"]
-    days: int
-
-    def retain_until(self, now: datetime) -> datetime:
-        """Return the moment until which an object written ``now`` is retained."""
-        return now + timedelta(days=self.days)
-
-
 def _string(value: str) -> str:
     if not value.strip():
-        raise ValueError("expected a value, got an empty string")
+        raise ValueError("expected a value, found an empty string")
     return value.strip()
 
 
 @dataclass(frozen=True)
 class Integer:
-    """Parser of an integer within bounds, which are inclusive."""
+    """Parser of an integer within inclusive bounds."""
 
     minimum: int
     maximum: int
@@ -53,30 +42,26 @@ class Integer:
         """Return the integer, raising ValueError if the value is not an integer within the bounds."""
         number = int(value) if value.strip().isdecimal() else None
         if number is None or not self.minimum <= number <= self.maximum:
-            raise ValueError(f"expected an integer from {self.minimum} to {self.maximum}, got {value[:40]!r}")
+            raise ValueError(f"expected an integer from {self.minimum} to {self.maximum}, found {value[:40]!r}")
         return number
 
 
-_LOCK_MODES: dict[str, ObjectLockMode] = {mode: mode for mode in get_args(ObjectLockMode)}
+@dataclass(frozen=True)
+class Choice:
+    """Parser of a value of a ``Literal`` type."""
 
+    literal: Any
 
-def _lock_mode(value: str) -> ObjectLockMode:
-    if value not in _LOCK_MODES:
-        raise ValueError(f"expected NONE, GOVERNANCE or COMPLIANCE, got {value[:40]!r}")
-    return _LOCK_MODES[value]
-
-
-_REPORT_LANGUAGES: dict[str, ReportLanguage] = {language: language for language in get_args(ReportLanguage)}
-
-
-def _report_language(value: str) -> ReportLanguage:
-    if value not in _REPORT_LANGUAGES:
-        raise ValueError(f"expected {' or '.join(_REPORT_LANGUAGES)}, got {value[:40]!r}")
-    return _REPORT_LANGUAGES[value]
+    def __call__(self, value: str) -> Any:
+        """Return the value, raising ValueError if it is none of the choices."""
+        choices = get_args(self.literal)
+        if value not in choices:
+            raise ValueError(f"expected {format_choices(choices)}, found {value[:40]!r}")
+        return value
 
 
 def variable(name: str, parse: Callable[[str], T], default: str | None = None) -> T:
-    """Declare a settings field that is read from the environment variable ``name``."""
+    """Return a field of the settings that is read from the environment variable ``name``."""
     # Type checkers require that the value of a dataclass field has the type of the field.
     field: Any = dataclasses.field(metadata={"name": name, "parse": parse, "default": default})
     typed_field: T = field
@@ -84,7 +69,7 @@ def variable(name: str, parse: Callable[[str], T], default: str | None = None) -
 
 
 class EnvironmentSettings:
-    """Base class of the settings: reads every declared variable and reports all invalid ones together."""
+    """Base class of the settings."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -105,20 +90,26 @@ class EnvironmentSettings:
             except ValueError as error:
                 reasons.append(f"{name}: {error}")
         if reasons:
-            raise ConfigurationError("invalid environment of the function: " + "; ".join(reasons))
+            raise ConfigurationError("invalid environment variables: " + "; ".join(reasons))
         return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ObjectLockSettings(EnvironmentSettings):
-    """Environment of Object Lock, for every function that writes objects."""
+class ObjectLock(EnvironmentSettings):
+    """Environment of Object Lock, for every function that writes to the archive."""
 
-    mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", _lock_mode, "NONE")
+    mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", Choice(ObjectLockMode), "NONE")
     days: int = variable("MEIBO_OBJECT_LOCK_DAYS", Integer(1, 36_500), "365")
 
-    def retention(self) -> Retention | None:
-        """Return the retention of each written object, or None if Object Lock is not used."""
-        return None if self.mode == "NONE" else Retention(mode=self.mode, days=self.days)
+    def parameters(self) -> dict[str, Any]:
+        """Return the parameters with which a write to S3 locks the object, none if the mode is ``NONE``."""
+        if self.mode == "NONE":
+            return {}
+        retained_until = datetime.now(UTC) + timedelta(days=self.days)
+        return {"ObjectLockMode": self.mode, "ObjectLockRetainUntilDate": retained_until}
+
+
+NO_OBJECT_LOCK: Final = ObjectLock(mode="NONE", days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +133,7 @@ class FinishRunSettings(BucketSettings):
     """Environment of ``finish_run``. Without a ``heartbeat_secret``, no heartbeat is sent."""
 
     heartbeat_secret: str = variable("MEIBO_HEARTBEAT_SECRET", str.strip, "")
-    report_language: ReportLanguage = variable("MEIBO_REPORT_LANGUAGE", _report_language, "en")
+    report_language: ReportLanguage = variable("MEIBO_REPORT_LANGUAGE", Choice(ReportLanguage), "en")
     timezone: str = variable("MEIBO_TIMEZONE", _string, "Asia/Tokyo")
 
 

@@ -63,15 +63,15 @@ class Fault:
 
 
 def pattern_field(*, pattern: str, expected: str, description: str | None = None) -> Any:
-    """Return a string field with a pattern; messages describe the expected value with ``expected``."""
+    """Return a string field with a pattern; ``expected`` describes the expected value in messages."""
     _EXPECTED[pattern] = expected
     return Field(pattern=pattern, description=description)
 
 
 def invalid(problem: str, *, steps: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """Return the error of a validator; ``steps`` lead from the validated value to the fault.
+    """Return the error that a validator raises; ``steps`` lead from the validated value to the fault.
 
-    A validator whose fault is the validated value can raise ValueError instead.
+    A validator can raise ValueError instead if the validated value itself is the fault.
     """
     # The problem is passed in the context, because pydantic formats braces in the template.
     return PydanticCustomError("meibo", "{problem}", {"problem": problem, "steps": steps})
@@ -109,7 +109,7 @@ def model_faults(error: ValidationError, document: Any) -> list[Fault]:
 
 @dataclass(frozen=True)
 class _InvalidValue:
-    """Replaces a value that is valid JSON but not accepted."""
+    """Replaces a value that is valid JSON but is not accepted."""
 
     problem: str
 
@@ -135,8 +135,8 @@ def _json_faults(value: Any, steps: tuple[str | int, ...]) -> Iterator[Fault]:
     if isinstance(value, _InvalidValue):
         yield Fault(steps, value.problem)
     elif isinstance(value, str) and _LONE_SURROGATE.search(value):
-        # JSON can contain half a surrogate pair as an escape; UTF-8 cannot.
-        yield Fault(steps, "expected text that can be encoded as UTF-8, found half a surrogate pair")
+        # JSON can contain a lone surrogate as an escape sequence; UTF-8 cannot.
+        yield Fault(steps, "expected text that can be encoded as UTF-8, found a lone surrogate")
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _json_faults(item, (*steps, index))

@@ -148,7 +148,7 @@ def _validate(sources: Sequence[Mapping[str, Any]]) -> None:
     try:
         parse_configuration(json.dumps({"sources": sources}))
     except ConfigurationError as error:
-        fault = str(error).removeprefix("the configuration is not valid: ").partition("; ")[0]
+        fault = error.detail.partition("; ")[0]
         raise ConfigurationError(fault.replace(f"sources[{len(sources) - 1}].", "")) from None
 
 

@@ -24,7 +24,7 @@ from meibo.errors import ConfigurationError, UnexpectedError
 from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
-from meibo.settings import ObjectLockSettings
+from meibo.settings import ObjectLock
 from meibo_cli.archive_folder import locked_folder, remove_parts, write_page
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
 from meibo_cli.local_run import LocalFunctions
@@ -143,7 +143,7 @@ def _configuration(path: Path, only: Sequence[str]) -> Configuration:
 def _functions(archive: str, received: Callable[[str, int], None], **common: Any) -> Iterator[LocalFunctions]:
     bucket = bucket_name(archive)
     if bucket is not None:
-        yield LocalFunctions.on_bucket(bucket, ObjectLockSettings.from_env().retention(), **common)
+        yield LocalFunctions.on_bucket(bucket, ObjectLock.from_env(), **common)
         return
     folder = Path(archive)
     with locked_folder(folder, "archive"):

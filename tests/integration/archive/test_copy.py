@@ -9,14 +9,14 @@ import random
 import ssl
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, StreamSource, Target, copy
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target, copy
 from meibo.errors import (
     ArchiveConflictError,
     AwsBusyError,
@@ -28,6 +28,7 @@ from meibo.errors import (
     SourceChangedError,
     WrongFormatError,
 )
+from meibo.settings import ObjectLock
 from tests.integration.archive.faulty_servers import Fault, File, crc64
 
 if TYPE_CHECKING:
@@ -478,15 +479,16 @@ def test_slow_target_limits_the_download(bench: Bench) -> None:
 @pytest.mark.parametrize("parts", [1, 2])
 def test_checksums_are_signed_and_object_lock_is_set(bench: Bench, parts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = content_of(parts * PART)
-    until = datetime(2027, 11, 21, tzinfo=UTC)
-    monkeypatch.setattr(bench, "target", dataclasses.replace(bench.target, object_lock=ObjectLock("GOVERNANCE", until)))
+    lock, now = ObjectLock(mode="GOVERNANCE", days=30), datetime.now(UTC)
+    monkeypatch.setattr(bench, "target", dataclasses.replace(bench.target, object_lock=lock))
     bench.serve(data)
     bench.check(bench.copy(), data)
     assert len(bench.store.headers) == (parts if parts > 1 else 0)
     assert all("x-amz-checksum-crc64nvme" in headers for headers in bench.store.headers)
     properties = bench.store.objects[f"/archive/{bench.target.key}"][1]
     assert properties["x-amz-object-lock-mode"] == "GOVERNANCE"
-    assert properties["x-amz-object-lock-retain-until-date"].startswith("2027-11-21T00:00:00")
+    retained_until = datetime.fromisoformat(properties["x-amz-object-lock-retain-until-date"])
+    assert timedelta(days=30) - timedelta(seconds=1) <= retained_until - now < timedelta(days=30, seconds=60)
     if parts == 1:
         assert properties["x-amz-sdk-checksum-algorithm"] == "CRC64NVME"
         assert properties["x-amz-checksum-crc64nvme"] == crc64(data)

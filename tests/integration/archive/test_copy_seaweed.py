@@ -6,15 +6,15 @@ import hashlib
 import random
 import ssl
 import uuid
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
 
 from meibo.archive.content import Crc64Nvme
-from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, ObjectLock, Target, copy, transfer
+from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, Target, copy, transfer
 from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError
+from meibo.settings import ObjectLock
 from tests.integration.archive.faulty_servers import Fault, File
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ def test_retention_is_requested_with_the_object(archive: Archive) -> None:
     events = archive.client.meta.events
     for call in ("CreateMultipartUpload", "PutObject"):
         events.register_last(f"before-send.s3.{call}", lambda request, **_: seen.append(dict(request.headers)))
-    until = datetime.now(UTC) + timedelta(days=1)
-    archive.target = Target(archive.client, "archive", archive.target.key, object_lock=ObjectLock("GOVERNANCE", until))
+    lock = ObjectLock(mode="GOVERNANCE", days=1)
+    archive.target = Target(archive.client, "archive", archive.target.key, object_lock=lock)
     for size in (10, 2 * PART):
         with pytest.raises(CopyBrokenError, match=r"InvalidRequest|ObjectLock"):
             archive.copy(bytes(size))

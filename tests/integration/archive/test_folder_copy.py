@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meibo.archive.copier import FolderCopier
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource
-from meibo.archive.folder_copy import FolderCopier
 from meibo.archive.storage import CHUNK_BYTES, FolderStorage
 from meibo.errors import (
     ArchiveConflictError,

@@ -67,7 +67,5 @@ def test_configuration_error_names_its_parameter_and_path(system: System) -> Non
     outcome = system.aws.tick()
 
     message = outcome.payload["errorMessage"]
-    assert (
-        f"SSM parameter {NAME}/a: the configuration is not valid: sources[0].password: is not allowed here" in message
-    )
-    assert f"SSM parameter {NAME}/b: the configuration is not valid: sources: " in message
+    assert f"SSM parameter {NAME}/a: invalid configuration: sources[0].password: is not allowed here" in message
+    assert f"SSM parameter {NAME}/b: invalid configuration: sources: " in message

@@ -7,7 +7,7 @@ import hashlib
 import io
 import zlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +23,6 @@ from meibo.archive.copy import (
     CopyOptions,
     Counts,
     LocationSource,
-    ObjectLock,
     StreamSource,
     Target,
     copy,
@@ -40,7 +39,7 @@ from meibo.errors import (
     CorruptFileError,
     OutOfTimeError,
 )
-from meibo.settings import MIB
+from meibo.settings import MIB, ObjectLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,11 +93,11 @@ def target(fake: FakeS3, **more: Any) -> Target:
 
 
 def test_file_of_one_part_is_uploaded_once_with_a_checksum_and_a_condition() -> None:
-    fake, until = FakeS3(), datetime(2027, 1, 1, tzinfo=UTC)
+    fake, start = FakeS3(), datetime.now(UTC)
 
     result = copy(
         StreamSource([b"id\n", b"1\n"]),
-        target(fake, object_lock=ObjectLock("COMPLIANCE", until)),
+        target(fake, object_lock=ObjectLock(mode="COMPLIANCE", days=365)),
         content=Content("csv", "never", header=True),
     )
 
@@ -106,7 +105,8 @@ def test_file_of_one_part_is_uploaded_once_with_a_checksum_and_a_condition() -> 
     (put,) = fake.puts
     assert put["IfNoneMatch"] == "*"
     assert put["ChecksumCRC64NVME"] == result.checksum
-    assert (put["ObjectLockMode"], put["ObjectLockRetainUntilDate"]) == ("COMPLIANCE", until)
+    assert put["ObjectLockMode"] == "COMPLIANCE"
+    assert start <= put["ObjectLockRetainUntilDate"] - timedelta(days=365) <= datetime.now(UTC)
     assert (result.sha256, result.version_id) == (hashlib.sha256(fake.stored).hexdigest(), "3")
     assert (result.rows, result.columns, result.already_there) == (1, ("id",), False)
 

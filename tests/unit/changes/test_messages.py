@@ -160,11 +160,11 @@ def test_body_that_is_not_a_json_object_is_invalid(body: str) -> None:
         ),
         (
             '{"version": 1, "change_id": "\\ud800"}',
-            "$.change_id: expected text that can be encoded as UTF-8, found half a surrogate pair",
+            "$.change_id: expected text that can be encoded as UTF-8, found a lone surrogate",
         ),
         (
             '{"version": 1, "\\udfff": 1}',
-            "$: expected text that can be encoded as UTF-8, found half a surrogate pair",
+            "$: expected text that can be encoded as UTF-8, found a lone surrogate",
         ),
         ('{"version": ' + "9" * 5000 + "}", "$.version: expected an integer of at most 19 digits, found 5,000 digits"),
     ],

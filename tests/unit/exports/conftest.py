@@ -1,4 +1,4 @@
-"""Fakes of the workflow, the event bus and a provider, in memory."""
+"""Fakes of the workflow and a provider, in memory."""
 
 from __future__ import annotations
 
@@ -57,16 +57,6 @@ class FakeWorkflow:
         if (run_id, attempt) not in self.executions:
             self.executions[run_id, attempt] = "RUNNING"
             self.starts.append((run_id, attempt, items_key))
-
-
-@dataclass
-class FakeBus:
-    """Records the events of finished runs."""
-
-    events: list[Mapping[str, Any]] = field(default_factory=list)
-
-    def publish(self, detail: Mapping[str, Any]) -> None:
-        self.events.append(detail)
 
 
 class FakeAuth0(Auth0Provider):

@@ -167,7 +167,7 @@ def test_optional_dataset_that_becomes_empty_is_suspect() -> None:
 
 def test_unfinished_export_returns_its_progress_and_writes_no_object() -> None:
     members = replace(EXPORT, dataset="members", has_job=False, job=None)
-    progress = CheckpointProgress(part=3, rows=70, organizations=9, skipped=0, moved_at=TICK)
+    progress = CheckpointProgress(part=3, rows=70, items=9, skipped=0, moved_at=TICK)
     harness = ArchiveHarness(export=members, unfinished=Unfinished(progress=progress, wait_seconds=12))
 
     assert harness.archive() == {

@@ -64,5 +64,5 @@ def test_wait_is_not_negative_after_the_clock_was_set_back() -> None:
 
 
 def test_export_without_a_job_is_an_event_error() -> None:
-    with pytest.raises(EventError, match="expected the job to check, found nothing; create it first"):
+    with pytest.raises(EventError, match="expected a job, found nothing; create the job first"):
         check(replace(EXPORT, job=None), CONTEXT, now=TICK)

@@ -107,7 +107,7 @@ def test_export_without_time_left_returns_its_progress() -> None:
 
     unfinished = harness.unfinished()
 
-    assert unfinished.progress == CheckpointProgress(part=1, rows=3, organizations=3, skipped=0, moved_at=TICK)
+    assert unfinished.progress == CheckpointProgress(part=1, rows=3, items=3, skipped=0, moved_at=TICK)
     assert unfinished.wait_seconds == 0
 
 

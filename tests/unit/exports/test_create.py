@@ -13,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from meibo.archive.keys import run_manifest_key
+from meibo.archive.storage import ObjectStat
 from meibo.configuration import Configuration
 from meibo.errors import (
     AwsBusyError,
@@ -33,7 +34,6 @@ from tests.unit.exports.conftest import (
     RUN,
     TICK,
     ExportsHarness,
-    FakeBus,
     HarnessFactory,
     auth0_source,
     configuration_of,
@@ -60,7 +60,7 @@ def archive(harness: ExportsHarness, *exports: PlannedExport) -> None:
 def finished(harness: ExportsHarness, attempt: int) -> dict[str, Any]:
     """Finish the attempt and return its run manifest."""
     harness.workflow.executions[RUN, attempt] = "FAILED"
-    RunFinisher(storage=harness.storage, bus=FakeBus()).finish(RUN, attempt)
+    RunFinisher(storage=harness.storage).finish(RUN, attempt)
     manifest = harness.storage.read_json(run_manifest_key(RUN, attempt))
     assert isinstance(manifest, dict)
     return manifest
@@ -249,7 +249,7 @@ def test_number_of_jobs_per_export_is_bounded(harness: ExportsHarness) -> None:
     with pytest.raises(JobsExhaustedError) as caught:
         harness.creator.create_job(third)
     assert str(caught.value) == (
-        "acme/users/ndjson/con_0000000000000001: expected a file from one of 3 jobs, got none; check the provider's"
+        "acme/users/ndjson/con_0000000000000001: expected a file from one of 3 jobs, found none; check the provider's"
         " log, then repair the run"
     )
 
@@ -331,6 +331,23 @@ def test_repair_resolves_refused_exports_again(new_harness: HarnessFactory, monk
     assert export.export_id == "acme/users/ndjson/con_0000000000000009"
     assert export.refused is None
     assert finished(harness, 2)["missing"] == [unarchived(export)]
+
+
+def test_repair_reads_the_state_of_each_export_once(harness: ExportsHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.creator.begin(TICK)
+    harness.workflow.executions[RUN, 1] = "FAILED"
+    keys: list[str] = []
+    stat = harness.storage.stat
+
+    def recorded_stat(key: str, version_id: str | None = None) -> ObjectStat | None:
+        keys.append(key)
+        return stat(key, version_id)
+
+    monkeypatch.setattr(harness.storage, "stat", recorded_stat)
+    harness.creator.repair(RUN)
+
+    archived = sorted(key for key in keys if key.startswith("archive/"))
+    assert archived == sorted(export.address.manifest_key(RUN) for export in planned(harness))
 
 
 def test_unknown_run_cannot_be_repaired(harness: ExportsHarness) -> None:

@@ -9,12 +9,12 @@ import pytest
 
 from meibo.errors import EventError
 from meibo.exports.events import (
+    AttemptEvent,
     CaughtError,
     CheckpointProgress,
     ExportEvent,
     FailedExportEvent,
     RepairEvent,
-    RunEndEvent,
     TickEvent,
     parse_create_event,
     parse_export_event,
@@ -35,14 +35,14 @@ def test_create_event_is_a_tick_a_repair_or_an_export() -> None:
 def test_finish_event_is_the_end_of_a_run_or_a_failed_export() -> None:
     error = {"Error": "BadFileError", "Cause": "…"}
 
-    assert parse_finish_event({"run_id": RUN, "attempt": 2}) == RunEndEvent(RUN, 2)
+    assert parse_finish_event({"run_id": RUN, "attempt": 2}) == AttemptEvent(RUN, 2)
     assert parse_finish_event({**EVENT, "error": error}) == FailedExportEvent(
         RUN, 1, EXPORT, CaughtError("BadFileError", "…")
     )
 
 
 def test_progress_of_an_export_is_parsed() -> None:
-    progress = CheckpointProgress(part=2, rows=700, organizations=90, skipped=1, moved_at=TICK)
+    progress = CheckpointProgress(part=2, rows=700, items=90, skipped=1, moved_at=TICK)
 
     assert parse_export_event({**EVENT, "progress": progress.to_json()}) == ExportEvent(
         RUN, 1, EXPORT, progress=progress
@@ -100,7 +100,7 @@ def test_export_is_unchanged_by_json() -> None:
         ),
         ({"run_id": RUN, "repair": "yes"}, "event.repair: expected true or false, found a string"),
         ({"run_id": RUN, "repair": False}, "event.repair: expected true; to start a new run, send scheduled_time"),
-        ({"run_id": "today", "repair": True}, "run_id must be a UTC time of the form 20261121T180000Z"),
+        ({"run_id": "today", "repair": True}, "run_id: expected a UTC time such as 20261121T180000Z"),
         ({"repair": True}, "event.run_id: expected a string that is not empty, found nothing"),
     ],
 )

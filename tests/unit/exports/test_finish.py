@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from meibo.exports.events import CaughtError
 from meibo.exports.finish import RunFinisher
 from meibo.exports.plan import PlannedExport
 from tests.support.archives import export_manifest
-from tests.unit.exports.conftest import RUN, TICK, ExportsHarness, FakeBus
+from tests.unit.exports.conftest import RUN, TICK, ExportsHarness
 
 FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
 
@@ -21,11 +23,11 @@ FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
 @dataclass
 class FinishHarness:
     harness: ExportsHarness
-    bus: FakeBus = field(default_factory=FakeBus)
+    events: list[Mapping[str, Any]] = field(default_factory=list)
 
     @property
     def finisher(self) -> RunFinisher:
-        return RunFinisher(storage=self.harness.storage, bus=self.bus, now=lambda: TICK)
+        return RunFinisher(storage=self.harness.storage, publish=self.events.append, now=lambda: TICK)
 
     def exports(self) -> list[PlannedExport]:
         plan = self.harness.storage.read_json(FOLDER + "_plan.json")
@@ -51,7 +53,7 @@ def test_run_with_all_exports_archived_is_complete(run: FinishHarness) -> None:
 
     assert summary["complete"] is True
     assert (summary["planned"], summary["archived"], summary["missing"], summary["rows"]) == (3, 3, 0, 30)
-    assert run.bus.events[0]["missing"] == []
+    assert run.events[0]["missing"] == []
 
 
 def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> None:
@@ -77,7 +79,7 @@ def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> No
             "reason": "the workflow ended before it recorded a reason; see the execution's history in Step Functions",
         },
     ]
-    assert run.bus.events[0]["missing"] == [second.export_id, third.export_id]
+    assert run.events[0]["missing"] == [second.export_id, third.export_id]
 
 
 def test_message_of_an_unexpected_error_is_not_recorded(run: FinishHarness) -> None:
@@ -100,7 +102,7 @@ def test_suspect_exports_are_counted_and_named(run: FinishHarness) -> None:
 
     assert summary["complete"] is True
     assert summary["suspect"] == 1
-    assert run.bus.events[0]["suspect"] == [run.exports()[1].export_id]
+    assert run.events[0]["suspect"] == [run.exports()[1].export_id]
 
 
 def test_second_finish_keeps_the_first_manifest(run: FinishHarness) -> None:
@@ -129,7 +131,7 @@ def test_repair_has_its_own_manifest_and_can_complete_the_run(run: FinishHarness
 
 def test_run_without_a_plan_is_an_event_error() -> None:
     with pytest.raises(EventError, match=f"^run {RUN}: expected a run with a plan, found none; check the id"):
-        RunFinisher(storage=ExportsHarness(None).storage, bus=FakeBus()).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
+        RunFinisher(storage=ExportsHarness(None).storage).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
 
 
 def test_every_error_of_meibo_is_recorded_with_a_reason(run: FinishHarness) -> None:

@@ -1,7 +1,7 @@
-"""Keys in the archive bucket: every key is built and parsed here.
+"""Build and parse the keys of the archive bucket.
 
-Keys are in Hive style, so that Athena, DuckDB and Spark read the bucket without a catalog of files. They skip names
-that start with an underscore.
+The keys are in Hive style, so that Athena, DuckDB and Spark can read the bucket without a catalog of files. These tools
+skip files whose names start with an underscore.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ ARCHIVE: Final = "archive/"
 RUNS: Final = "runs/"
 """Prefix of the plans, lists of exports and run manifests."""
 PARTS: Final = "parts/"
-"""Prefix of the parts of exports that take several invocations; they are temporary."""
+"""Prefix of the temporary parts of exports that take several invocations."""
 REPORTS: Final = "reports/"
-"""Prefix of the pages about runs."""
+"""Prefix of the reports."""
 VERIFICATIONS: Final = "verifications/"
 """Prefix of the records of all verifications."""
 OUTCOMES: Final = "changes/"
 """Prefix of the outcome records of all membership changes."""
 
 MANIFEST_NAME: Final = "_manifest.json"
+
+RunDocument = Literal["plan", "attempt", "manifest"]
 
 _RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _RUN_DOCUMENT = re.compile(r"_(?:plan|attempt|manifest)(?:-([0-9]+))?\.json")
@@ -59,15 +61,15 @@ def dataset_pattern(provider: str, dataset: str, format_name: str) -> str:
 
 
 def partition(key: str, name: str) -> str:
-    """Return the value of a partition in a key or a prefix, such as ``dt`` or ``scope``, or an empty string."""
+    """Return the value of a partition such as ``dt`` or ``scope`` in a key or a prefix, or an empty string."""
     return next((part.removeprefix(f"{name}=") for part in key.split("/") if part.startswith(f"{name}=")), "")
 
 
 def is_archive_key(key: str) -> bool:
-    """Return whether a key can name an object of an archive.
+    """Return whether a key is a valid key of an archive.
 
-    Keys are read from manifests, which may have been altered. An absolute key, or a key with an empty, ``.`` or ``..``
-    segment, would lead out of an archive in a folder.
+    A key in a manifest may have been altered. In a folder, an absolute key, or a key with an empty, ``.`` or ``..``
+    segment, could be a path outside the archive.
     """
     return "\0" not in key and not {"", ".", ".."} & set(key.split("/"))
 
@@ -79,22 +81,23 @@ def run_id_of(moment: datetime) -> str:
 
 @lru_cache
 def run_moment(run_id: str) -> datetime:
-    """Return the scheduled time of a run. Raises EventError if the id does not have the form of a run id."""
+    """Return the scheduled time of a run. Raises EventError if the id is invalid."""
     try:
         if not _RUN_ID.fullmatch(run_id):
-            raise ValueError  # noqa: TRY301  (a wrong form and an invalid date have one message)
+            raise ValueError  # noqa: TRY301  (a malformed id and an invalid date have the same message)
         return datetime.strptime(run_id, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
-        raise EventError("run_id must be a UTC time of the form 20261121T180000Z") from None
+        raise EventError("run_id: expected a UTC time such as 20261121T180000Z") from None
 
 
-def _dt(run_id: str) -> str:
+def run_day(run_id: str) -> str:
+    """Return the date (UTC) of a run, such as ``2026-11-21``."""
     return run_moment(run_id).strftime("%Y-%m-%d")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportAddress:
-    """The export whose archives a folder contains; each run adds one folder below."""
+    """The address of an export in the archive. Each run of the export has a folder below it."""
 
     provider: str
     source: str
@@ -104,31 +107,29 @@ class ExportAddress:
 
     @property
     def export_id(self) -> str:
-        """The export's name within a run, for people and for failure records."""
+        """The id of the export in its run, such as ``acme/users/ndjson/all``."""
         return f"{self.source}/{self.dataset}/{self.format}/{self.scope}"
 
     @property
     def prefix(self) -> str:
-        """Prefix of every archive of this export, ending with a slash."""
-        return (
-            f"{ARCHIVE}provider={self.provider}/source={self.source}/dataset={self.dataset}"
-            f"/format={self.format}/scope={self.scope}/"
-        )
+        """The prefix of all archives of this export, ending with a slash."""
+        folder = dataset_prefix(source_prefix(provider_prefix(self.provider), self.source), self.dataset, self.format)
+        return f"{folder}scope={self.scope}/"
 
     def day_prefix(self, day: str) -> str:
-        """Prefix of this export's archives of a day such as ``2026-11-21``."""
+        """Return the prefix of this export's archives of a day such as ``2026-11-21``."""
         return f"{self.prefix}dt={day}"
 
     def folder(self, run_id: str) -> str:
-        """Prefix of this export's archive in one run, ending with a slash."""
-        return f"{self.day_prefix(_dt(run_id))}/run={run_id}/"
+        """Return the prefix of this export's archive in one run, ending with a slash."""
+        return f"{self.day_prefix(run_day(run_id))}/run={run_id}/"
 
     def object_key(self, run_id: str, *, gzip: bool) -> str:
-        """Key of the archived file."""
+        """Return the key of the archived file."""
         return f"{self.folder(run_id)}{self.dataset}.{self.format}{'.gz' if gzip else ''}"
 
     def manifest_key(self, run_id: str) -> str:
-        """Key of the manifest beside the archived file."""
+        """Return the key of the manifest beside the archived file."""
         return f"{self.folder(run_id)}{MANIFEST_NAME}"
 
 
@@ -146,7 +147,7 @@ class ExportFolder:
 
     @property
     def manifest_key(self) -> str:
-        """Key of the export's manifest."""
+        """The key of the export's manifest."""
         return self.address.manifest_key(self.run_id)
 
     @classmethod
@@ -164,38 +165,38 @@ class ExportFolder:
 
 
 def run_folder(run_id: str) -> str:
-    """Prefix of everything that belongs to a run as a whole, ending with a slash."""
-    return f"{RUNS}dt={_dt(run_id)}/run={run_id}/"
+    """Return the prefix of the documents of a run, ending with a slash."""
+    return f"{RUNS}dt={run_day(run_id)}/run={run_id}/"
 
 
-def run_documents(run_id: str, kind: Literal["plan", "attempt", "manifest"]) -> str:
-    """Prefix of the plans, of the attempts' lists of exports or of the manifests of a run."""
+def run_documents(run_id: str, kind: RunDocument) -> str:
+    """Return the prefix of a run's plans, lists of exports (``attempt``) or manifests."""
     return f"{run_folder(run_id)}_{kind}"
 
 
 def run_id_of_folder(folder: str) -> str | None:
-    """Return the id of the run whose folder is given (``runs/dt=…/run=…/``), or None for any other prefix."""
+    """Return the id of the run of a folder such as ``runs/dt=…/run=…/``, or None for any other prefix."""
     run_id = folder.rstrip("/").rpartition("/run=")[2]
     return run_id if _RUN_ID.fullmatch(run_id) else None
 
 
 def reports_folder(run_id: str) -> str:
-    """Prefix of the pages that are written at the end of each attempt of a run, ending with a slash."""
-    return f"{REPORTS}dt={_dt(run_id)}/run={run_id}/"
+    """Return the prefix of the reports of a run, ending with a slash."""
+    return f"{REPORTS}dt={run_day(run_id)}/run={run_id}/"
 
 
 def plan_key(run_id: str, attempt: int = 1) -> str:
-    """Key of the run's plan; a repair writes its own plan, because nothing is overwritten."""
+    """Return the key of a plan. Each repair writes its own plan, because nothing is overwritten."""
     return f"{run_documents(run_id, 'plan')}{_suffix(attempt)}.json"
 
 
 def attempt_key(run_id: str, attempt: int) -> str:
-    """Key of the list of exports of one attempt of a run."""
+    """Return the key of the list of exports of an attempt."""
     return f"{run_documents(run_id, 'attempt')}-{attempt}.json"
 
 
 def run_manifest_key(run_id: str, attempt: int) -> str:
-    """Key of the run's manifest; a repair writes its own manifest, because nothing is overwritten."""
+    """Return the key of the run manifest of an attempt."""
     return f"{run_documents(run_id, 'manifest')}{_suffix(attempt)}.json"
 
 
@@ -210,48 +211,43 @@ def attempt_of(key: str) -> int | None:
 
 
 def failure_key(run_id: str, attempt: int, export_id: str) -> str:
-    """Key of the record of why one export failed in one attempt."""
+    """Return the key of the record of a failed export in an attempt."""
     return f"{run_folder(run_id)}_failures/attempt={attempt}/{export_id}.json"
 
 
 def parts_folder(run_id: str, attempt: int, export_id: str) -> str:
-    """Prefix of the finished parts of an export in one attempt, ending with a slash.
+    """Return the prefix of the parts of an export in an attempt, ending with a slash.
 
-    It is separate, so that a lifecycle rule can expire it: once the export is archived, its parts are not read again.
+    A lifecycle rule expires all parts. They are not read after the export is archived.
     """
-    return f"{PARTS}dt={_dt(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"
+    return f"{PARTS}dt={run_day(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"
 
 
 def part_key(folder: str, number: int, digest: str) -> str:
-    """Return the key of a part below its parts folder; the digest distinguishes the parts of two invocations."""
+    """Return the key of a part in a parts folder; the digest distinguishes the parts of two invocations."""
     return f"{folder}{number:05d}-{digest[:16]}.ndjson.gz"
 
 
 def part_record_key(folder: str, number: int) -> str:
-    """Return the key of the record that makes a part count."""
+    """Return the key of the record of a part; a part without a record is ignored."""
     return f"{folder}{number:05d}.json"
 
 
 def report_key(run_id: str, attempt: int) -> str:
-    """Return the key of an attempt's report; each attempt writes its own, because nothing is overwritten."""
+    """Return the key of the report of an attempt."""
     return f"{reports_folder(run_id)}index{_suffix(attempt)}.html"
 
 
 def verification_key(moment: datetime) -> str:
-    """Return the key of the record of the verification that started at an aware UTC moment."""
+    """Return the key of the record of a verification that started at an aware UTC time."""
     return f"{VERIFICATIONS}dt={moment:%Y-%m-%d}/{moment:%Y%m%dT%H%M%SZ}.json"
 
 
-def outcomes_source(folder: str) -> str:
-    """Return the source of a folder of outcome records, ``changes/source=…/``, or of a key below it."""
-    return folder.split("/")[1].removeprefix("source=")
-
-
 def outcomes_folder(source: str, day: str) -> str:
-    """Prefix of the outcome records of a source on a day such as ``2026-11-21``, ending with a slash."""
+    """Return the prefix of the outcome records of a source on a day such as ``2026-11-21``, ending with a slash."""
     return f"{OUTCOMES}source={source}/dt={day}/"
 
 
 def outcome_key(source: str, day: str, message_id: str, part: int = 1) -> str:
-    """Return the key of a part of a message's outcomes; ``day`` has the form ``2026-11-21``."""
+    """Return the key of a part of a message's outcomes; ``day`` is a date such as ``2026-11-21``."""
     return f"{outcomes_folder(source, day)}{message_id}{_suffix(part)}.ndjson"

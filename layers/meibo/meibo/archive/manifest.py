@@ -1,4 +1,4 @@
-"""Manifests: the JSON documents, written last, that make an archived object or a run count."""
+"""Manifests: the JSON documents that are written last, beside an archived object or for a run."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from meibo.archive.keys import ExportAddress, ExportFolder
-from meibo.archive.storage import ArchiveReader
+from meibo.archive.storage import StoredDocument
 from meibo.documents import FLATTEN, SKIP_INVALID, Document, InvalidFieldError, PositiveInt
 
 Verdict = Literal["ok", "suspect"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest(Document):
+class Manifest(StoredDocument):
     """Base class of the manifests."""
 
     version_key: ClassVar[str | None] = "manifest_version"
 
-    @classmethod
-    def read(cls, archive: ArchiveReader, key: str) -> Self | None:
-        """Return a manifest of the archive, or None if it does not exist. Errors as in ``from_json``."""
-        document = archive.read_json(key)
-        return None if document is None else cls.from_json(document, key)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestJob:
-    """The provider's job that produced a file."""
+    """The provider's job that created a file."""
 
     id: str
     created_at: str
@@ -47,7 +41,7 @@ class ObjectChecksum:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedObject:
-    """An archived file as it is stored; ``version_id`` is None in a bucket without versions."""
+    """An archived file as it is stored; ``version_id`` is None in a bucket without versioning."""
 
     bucket: str
     key: str
@@ -59,10 +53,10 @@ class ArchivedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedContent:
-    """The content of an archived file. ``rows``, ``uncompressed_bytes`` and ``columns`` are None if not known.
+    """The content of an archived file. ``rows``, ``uncompressed_bytes`` and ``columns`` are None if unknown.
 
-    ``columns`` is an integer for a CSV file without a header row. ``notes`` are counts and ids that only some providers
-    report, such as the number of organizations.
+    ``columns`` is the number of columns if a CSV file has no header row. ``notes`` are counts and ids that only some
+    providers return, such as the number of organizations.
     """
 
     gzip: bool
@@ -74,10 +68,10 @@ class ArchivedContent:
 
 @dataclass(frozen=True, kw_only=True)
 class Sanity(Document):
-    """The comparison of an export's rows with earlier exports.
+    """The comparison of an export's number of rows with earlier exports.
 
-    ``baseline_run_id`` and ``baseline_rows`` are of the last export that was not suspect. ``reason`` states why the
-    export is suspect; ``accept_from`` is the date from which the number of rows was accepted.
+    ``baseline_run_id`` and ``baseline_rows`` describe the last export that was not suspect. ``reason`` states why the
+    export is suspect. ``accept_from`` is the date from which the number of rows is accepted.
     """
 
     verdict: Verdict
@@ -90,7 +84,7 @@ class Sanity(Document):
 
     @classmethod
     def upgraded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the document with a baseline. Early versions did not write it: the previous export replaces it."""
+        """Return the document with a baseline. Early versions did not write it; the previous export is used instead."""
         if "baseline_run_id" in document:
             return document
         previous = {f"baseline_{name}": document.get(f"previous_{name}") for name in ("run_id", "rows")}
@@ -99,7 +93,7 @@ class Sanity(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivingDetails:
-    """The time of the archiving, and the version of Meibo. Times are UTC in ISO 8601.
+    """The start and the end of the archiving, and the version of Meibo. Times are UTC in ISO 8601.
 
     ``read_back`` is true if the digests were computed from the stored object.
     """
@@ -112,7 +106,7 @@ class ArchivingDetails:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportManifest(Manifest):
-    """The manifest of one export of a run, beside its object.
+    """The manifest of one export of a run, stored beside its object.
 
     ``job`` is None if the export has no job, or if the object was completed by an earlier invocation.
     """
@@ -133,13 +127,13 @@ class ExportManifest(Manifest):
 
     @property
     def folder(self) -> ExportFolder:
-        """The folder that the manifest describes."""
+        """The folder of the export in the run."""
         return ExportFolder(self.address, self.run_id)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedExport(Document):
-    """An archived export in the manifest of its run, which repeats these values of the export's manifest."""
+    """The entry of an archived export in the run manifest. Its values are copied from the export's manifest."""
 
     derived: ClassVar[tuple[str, ...]] = ("export_id",)
 
@@ -163,12 +157,12 @@ class ArchivedExport(Document):
 
     @property
     def export_id(self) -> str:
-        """The export's name within its run."""
+        """The id of the export in its run."""
         return self.folder.address.export_id
 
     @classmethod
     def of(cls, manifest: ExportManifest) -> Self:
-        """Return the entry of an export."""
+        """Return the entry of the export with this manifest."""
         return cls(
             manifest_key=manifest.folder.manifest_key,
             key=manifest.object.key,
@@ -190,7 +184,7 @@ class MissingExport:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCounts:
-    """The counts of a run; ``suspect`` exports are archived, too."""
+    """The counts of a run. ``archived`` includes the ``suspect`` exports."""
 
     planned: int
     archived: int
@@ -217,7 +211,7 @@ class RunCounts:
 class RunManifest(Manifest):
     """The manifest of a run, written when an attempt has ended. Times are UTC in ISO 8601.
 
-    ``counts`` are the recorded counts. Entries that cannot be read are in none of the lists, so that ``meibo verify``
+    ``counts`` are the counts at the time of writing. Invalid entries of the lists are skipped, and ``meibo verify``
     reports the difference.
     """
 
@@ -238,5 +232,5 @@ class RunManifest(Manifest):
 
 
 def timestamp(moment: datetime) -> str:
-    """Return an aware UTC time as manifests contain it, without fractions of a second."""
+    """Return an aware UTC time in the format of the manifests, without fractions of a second."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

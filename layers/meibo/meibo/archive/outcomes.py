@@ -28,7 +28,7 @@ OutcomeCode = Literal[
 
 @dataclass(frozen=True)
 class Outcome(Document):
-    """The final result of one member of one message; ``code`` and ``reason`` state the reason of a rejection.
+    """The final result of one member of one message; ``code`` and ``reason`` state why it was rejected.
 
     ``member`` is empty if the message has no member.
     """
@@ -36,7 +36,7 @@ class Outcome(Document):
     member: Text = field(repr=False)
     kind: Annotated[OutcomeKind, Key("outcome")]
     at: datetime
-    # An OutcomeCode, or a code that a later version of Meibo wrote.
+    # An OutcomeCode, or a code of a later version of Meibo.
     code: str | None = None
     reason: str | None = None
     invitation_id: str | None = None
@@ -49,7 +49,7 @@ class Outcome(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRecord(Document):
-    """An outcome as it is archived, with the values of its message.
+    """An archived outcome, with the values of its message.
 
     ``organization_id`` and ``action`` are None if they are missing or invalid in the message.
     """
@@ -72,8 +72,8 @@ class OutcomeRecord(Document):
 
 
 def parse_records(body: bytes, key: str) -> list[OutcomeRecord]:
-    """Return the records of an object. Errors as in ``OutcomeRecord.from_json``; ``key`` names the object in them."""
-    # Not splitlines(), which also splits at characters that a JSON string can contain, such as U+2028.
+    """Parse the records of an object; ``key`` is its key in messages. Raises the errors of ``from_json``."""
+    # splitlines() would also split at characters that a JSON string can contain, such as U+2028.
     lines = [line for line in body.split(b"\n") if line]
     try:
         return [

@@ -1,4 +1,4 @@
-"""The runs of an archive, found by their keys and read from their manifests."""
+"""List the runs of an archive, and read their manifests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Run:
 
 
 def suspect_reason(archive: ArchiveReader, export: ArchivedExport) -> str:
-    """Return the reason in an export's manifest why the export is suspect; it contains counts, but no user data."""
+    """Read the reason why an export is suspect from its manifest. The reason contains no user data."""
     try:
         manifest = ExportManifest.read(archive, export.manifest_key)
     except ArchiveConflictError:
@@ -42,7 +42,7 @@ def suspect_reason(archive: ArchiveReader, export: ArchivedExport) -> str:
 
 
 def run_ids(archive: ArchiveReader) -> Iterator[str]:
-    """Yield the ids of all runs that have a folder, latest first, listing one day at a time."""
+    """Yield the ids of all runs that have a folder, latest first. One day is listed at a time."""
     for day in sorted(archive.folders(RUNS), reverse=True):
         for folder in sorted(archive.folders(day), reverse=True):
             run_id = run_id_of_folder(folder)
@@ -51,9 +51,9 @@ def run_ids(archive: ArchiveReader) -> Iterator[str]:
 
 
 def find_run(archive: ArchiveReader, run_id: str) -> Run | None:
-    """Return a run with its newest manifest that can be read, or None if there is none.
+    """Return a run with its newest readable manifest, or None if it has none.
 
-    A run without a manifest has not ended, or was killed.
+    A run without a manifest is in progress or was terminated.
     """
     manifests = {attempt_of(key): key for key in archive.keys(run_documents(run_id, "manifest"))}
     for attempt in sorted((attempt for attempt in manifests if attempt is not None), reverse=True):
@@ -68,10 +68,9 @@ def find_run(archive: ArchiveReader, run_id: str) -> Run | None:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanAddresses(Document):
-    """The addresses of a plan's exports. An invalid export is skipped.
+    """The addresses of the exports of a plan. Invalid exports are skipped.
 
-    ``meibo.exports.plan.Plan`` reads a plan completely. Here a provider that this version does not know must not
-    prevent the reading of an archive.
+    Unlike ``meibo.exports.plan.Plan``, this class accepts providers that this version of Meibo does not know.
     """
 
     version_key: ClassVar[str | None] = "plan_version"
@@ -80,7 +79,7 @@ class PlanAddresses(Document):
 
 
 def runs(archive: ArchiveReader) -> Iterator[Run]:
-    """Yield the runs that ended, latest first."""
+    """Yield the runs that have ended, latest first."""
     for run_id in run_ids(archive):
         run = find_run(archive, run_id)
         if run is not None:

@@ -1,4 +1,4 @@
-"""Verify the newest runs and a rotating sample of the old runs: the work of ``verify_archive``.
+"""Verify the newest runs and a rotating sample of the older runs: the function ``verify_archive``.
 
 Reading an object in a colder storage class costs a retrieval fee per GB, or is impossible before a restore request.
 Such objects are verified by their properties (HEAD), and read completely only in a longer rotation.
@@ -21,25 +21,25 @@ from meibo import aws
 from meibo.archive.keys import run_folder, run_moment, verification_key
 from meibo.archive.manifest import timestamp
 from meibo.archive.runs import run_ids
-from meibo.archive.storage import ArchiveStorage, ObjectStat, S3Storage
+from meibo.archive.storage import ArchiveStorage, ObjectStat, S3Storage, StoredDocument
 from meibo.archive.verification import Finding, VerificationTask, Verifier, plan_runs
-from meibo.documents import Document, parse_moment
+from meibo.documents import parse_moment
 from meibo.errors import MeiboError
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.settings import VerifyArchiveSettings
 
 # Runs that every verification includes: the last run, and the run before it, which may have been repaired.
 NEWEST_RUNS = 2
-# No export is started if less time is left; the rest is for the record and the metrics.
+# If less time is left, no further export is verified, so that the record and the metrics can be written.
 _MIN_EXPORT_SECONDS = 60.0
-# No run is planned and no object is read further if less time is left.
+# If less time is left, no further run is planned, and the reading of an object is aborted.
 _MIN_READ_SECONDS = _MIN_EXPORT_SECONDS / 2
-# Limit of the entries in a record and in the log; the counts include all.
+# Maximum number of entries in a record and in the log. The counts include all entries.
 _MAX_ENTRIES = 100
 # Objects in these classes and tiers cannot be read before a restore request:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
 _NEEDS_RESTORE: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
-_TIME_USED_UP: Final = "the invocation's time was used up; it is verified on its next day in the rotation"
+_TIME_USED_UP: Final = "the invocation's time was used up; a later verification includes it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class UncheckedExport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerificationRecord(Document):
+class VerificationRecord(StoredDocument):
     """The result of a scheduled verification.
 
     ``quick`` counts the exports whose objects were not read, ``damaged`` the damaged objects. The lists contain at most
@@ -80,15 +80,15 @@ class VerificationRecord(Document):
 
 
 def has_turn(run_id: str, *, rotation_days: int, day: int) -> bool:
-    """Return whether the run is verified on a day (an ordinal): once in each rotation."""
+    """Return whether a run is verified on a day (an ordinal). Each run is verified once per rotation."""
     return zlib.crc32(run_id.encode()) % rotation_days == day % rotation_days
 
 
 def has_cold_turn(run_id: str, *, rotation_days: int, cold_rotation_days: int, day: int) -> bool:
     """Return whether a run's objects are read on a day although they are in a colder storage class.
 
-    This is one in every ``cold_rotation_days // rotation_days`` verifications of the run, at a different time for each
-    run.
+    They are read once in ``cold_rotation_days // rotation_days`` verifications of the run. The checksum of the
+    run's id selects the verification, so that the runs are distributed evenly.
     """
     turns = max(cold_rotation_days // rotation_days, 1)
     chosen = zlib.crc32(run_id.encode()) // rotation_days % turns
@@ -96,16 +96,16 @@ def has_cold_turn(run_id: str, *, rotation_days: int, cold_rotation_days: int, d
 
 
 def sample(ids: list[str], *, newest: int, rotation_days: int, day: int) -> list[str]:
-    """Return the newest runs (``ids`` are latest first) and the old runs that are verified on this day, latest first.
+    """Return the newest runs and the older runs that are verified on a day; ``ids`` and the result are latest first.
 
-    Each old run is verified once in ``rotation_days``, even if runs are added or expire.
+    Each older run is verified once in ``rotation_days``, even if runs are added or expire.
     """
     return ids[:newest] + [run_id for run_id in ids[newest:] if has_turn(run_id, rotation_days=rotation_days, day=day)]
 
 
 @dataclass(frozen=True)
 class _Result:
-    """The result of a task: ``quick`` if the object was not read, ``unchecked`` is why it could not be verified."""
+    """The result of a task. ``unchecked`` is the reason if the export could not be verified."""
 
     findings: tuple[Finding, ...] = ()
     quick: bool = False
@@ -116,7 +116,7 @@ class _Result:
 class ScheduledVerification:
     """One scheduled verification.
 
-    ``transition_days`` is the age at which exports move to a colder storage class, 0 if they never do.
+    ``transition_days`` is the age at which objects are moved to a colder storage class, or 0 if they are not moved.
     """
 
     archive: ArchiveStorage
@@ -137,7 +137,7 @@ class ScheduledVerification:
         submitted: list[tuple[VerificationTask, Future[_Result]]] = []
         unplanned: list[UncheckedExport] = []
         with ThreadPoolExecutor(self.threads) as pool:
-            # A run is planned while the newer runs are verified, so that a short time is spent on the newest runs.
+            # A run is planned while newer runs are verified: if the time is short, it is used for the newest runs.
             for run_id in chosen:
                 if self.time_left() < _MIN_READ_SECONDS:
                     unplanned.append(UncheckedExport(key=run_folder(run_id), reason=_TIME_USED_UP))
@@ -164,7 +164,7 @@ class ScheduledVerification:
             damage=tuple(damage[:_MAX_ENTRIES]),
             could_not_check=tuple(unchecked[:_MAX_ENTRIES]),
         )
-        self.archive.put_json(verification_key(now), record.to_json())
+        record.write(self.archive, verification_key(now))
         for finding in record.damage:
             logger.error("damage in the archive", extra=asdict(finding))
         metrics.add_metric("VerifiedExports", MetricUnit.Count, sum(result.unchecked is None for _, result in results))
@@ -187,7 +187,7 @@ class ScheduledVerification:
         try:
             return _Result(findings=tuple(verifier.verify(task)), quick=quick)
         except ClientError as error:
-            return _Result(unchecked=f"S3 answered {error.response['Error']['Code']}")
+            return _Result(unchecked=f"S3 returned {error.response['Error']['Code']}")
         except (MeiboError, BotoCoreError) as error:
             return _Result(unchecked=type(error).__name__)
 
@@ -196,7 +196,7 @@ class ScheduledVerification:
             return False
         age = now - run_moment(run_id)
         past_transition = self.transition_days > 0 and age >= timedelta(days=self.transition_days)
-        # If TransitionDays was increased or set to 0, older objects stay in their class.
+        # After TransitionDays was increased or set to 0, older objects remain in their class.
         if not past_transition and stat.storage_class is None:
             return True
         return has_cold_turn(
@@ -208,7 +208,7 @@ class ScheduledVerification:
 
 
 def scheduled_verification(settings: VerifyArchiveSettings, time_left: Callable[[], float]) -> ScheduledVerification:
-    """Return the verification that the settings describe, of the archive bucket."""
+    """Return a ScheduledVerification of the archive bucket in the settings."""
     return ScheduledVerification(
         archive=S3Storage(aws.s3(), settings.bucket),
         rotation_days=settings.rotation_days,

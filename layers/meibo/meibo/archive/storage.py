@@ -1,4 +1,4 @@
-"""Storage of the archive in a bucket or in a folder: a reader, and a storage that extends it with writes.
+"""Read and write the archive in a bucket or in a folder.
 
 Every write is conditional, so nothing is overwritten. All storages, and the in-memory storage of the tests, pass the
 same test suite.
@@ -15,25 +15,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import ClientError
 
 from meibo.archive.keys import is_archive_key
 from meibo.aws import put_if_absent
-from meibo.errors import ArchiveConflictError, ConfigurationError
-from meibo.settings import Retention
+from meibo.documents import Document
+from meibo.errors import ArchiveConflictError, ConfigurationError, UnexpectedError
+from meibo.settings import NO_OBJECT_LOCK, ObjectLock
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1024 * 1024
-# Files that are being written, or that a killed process left, are not part of an archive in a folder.
+# Files with this prefix are not part of an archive in a folder: they are incomplete.
 TEMPORARY_PREFIX = ".meibo-"
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
-# HEAD responds with 400 and without a body if a version id does not have the form of the bucket's version ids.
+# HeadObject responds with 400 and without a body if a version id is malformed.
 _VERSION_NOT_FOUND = _NOT_FOUND | {"400", "405", "InvalidArgument"}
 _CHECKSUMS = ("CRC64NVME", "CRC32", "CRC32C", "SHA256", "SHA1")
 
@@ -48,9 +48,9 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class ObjectStat:
-    """Properties of an object that the storage returns without reading it; None if the storage does not have them.
+    """Properties that the storage returns without reading the object; None if the storage does not have them.
 
-    ``storage_class`` is None for S3 Standard and for files. For an object in an archive tier of S3 Intelligent-Tiering
+    ``storage_class`` is None for S3 Standard and for files. For an object in an archive tier of S3 Intelligent-Tiering,
     it is the name of the tier.
     """
 
@@ -72,11 +72,11 @@ class ArchiveReader(ABC):
 
     @abstractmethod
     def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
-        """Yield the objects below a prefix in the order of their keys, only those greater than ``after``."""
+        """Yield the objects below a prefix in the order of their keys, starting after the key ``after``."""
 
     @abstractmethod
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
+        """Yield the folders directly below a prefix in order. The prefix and the folders end with a slash."""
 
     @abstractmethod
     def read(self, key: str) -> bytes | None:
@@ -91,7 +91,7 @@ class ArchiveReader(ABC):
         """Yield the bytes of an object, or of one version of it; raise ArchiveConflictError if it does not exist."""
 
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
-        """Yield the keys below a prefix in order, only those greater than ``after``."""
+        """Yield the keys below a prefix in order, starting after the key ``after``."""
         yield from (stored.key for stored in self.list(prefix, after=after))
 
     def exists(self, key: str) -> bool:
@@ -124,6 +124,26 @@ class ArchiveStorage(ArchiveReader):
         return self.put_bytes(key, body.encode(), content_type="application/json")
 
 
+@dataclass(frozen=True)
+class StoredDocument(Document):
+    """A document that is an object of an archive."""
+
+    @classmethod
+    def read(cls, archive: ArchiveReader, key: str) -> Self | None:
+        """Read the document; return None if it does not exist. Raises the errors of ``from_json``."""
+        document = archive.read_json(key)
+        return None if document is None else cls.from_json(document, key)
+
+    def write(self, archive: ArchiveStorage, key: str) -> Self:
+        """Write the document if the key is free, and return the stored document."""
+        if archive.put_json(key, self.to_json()):
+            return self
+        existing = self.read(archive, key)
+        if existing is None:
+            raise UnexpectedError(f"{key}: expected the existing document, found none; retry")
+        return existing
+
+
 class S3Reader(ArchiveReader):
     """An archive bucket."""
 
@@ -133,25 +153,21 @@ class S3Reader(ArchiveReader):
 
     @property
     def name(self) -> str:
-        """The archive's name in messages."""
         return f"s3://{self._bucket}"
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
-        """Yield the objects below a prefix in the order of their keys, only those greater than ``after``."""
         paginator = self._client.get_paginator("list_objects_v2")
         for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after):
             for entry in page.get("Contents", []):
                 yield StoredObject(entry["Key"], entry["Size"])
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
         paginator = self._client.get_paginator("list_objects_v2")
         for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/"):
             for entry in page.get("CommonPrefixes", []):
                 yield entry["Prefix"]
 
     def read(self, key: str) -> bytes | None:
-        """Return the bytes of a small object, or None if it does not exist."""
         try:
             return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
         except ClientError as error:
@@ -160,7 +176,6 @@ class S3Reader(ArchiveReader):
             raise
 
     def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:
-        """Return the properties of an object, or of one version of it, or None if it does not exist."""
         try:
             response: Any = self._client.head_object(
                 Bucket=self._bucket, Key=key, ChecksumMode="ENABLED", **_version(version_id)
@@ -177,13 +192,12 @@ class S3Reader(ArchiveReader):
             checksum_algorithm=algorithm,
             checksum_type=response.get("ChecksumType"),
             checksum=response[f"Checksum{algorithm}"] if algorithm else None,
-            # S3 itself omits the header for S3 Standard; other services send it:
+            # Amazon S3 omits the header for S3 Standard; compatible services return it:
             # https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html
             storage_class=None if storage_class == "STANDARD" else storage_class,
         )
 
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
-        """Yield the bytes of an object, or of one version of it; raise ArchiveConflictError if it does not exist."""
         try:
             body = self._client.get_object(Bucket=self._bucket, Key=key, **_version(version_id))["Body"]
         except ClientError as error:
@@ -194,28 +208,21 @@ class S3Reader(ArchiveReader):
 
 
 class S3Storage(S3Reader, ArchiveStorage):
-    """An archive bucket that can be written; ``wait`` sleeps between the attempts of a write that conflicts."""
+    """An archive bucket that can be written; ``wait`` is called between the attempts of a conflicting write."""
 
     def __init__(
         self,
         client: S3Client,
         bucket: str,
         *,
-        retention: Retention | None = None,
+        object_lock: ObjectLock = NO_OBJECT_LOCK,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(client, bucket)
-        self._retention = retention
+        self._object_lock = object_lock
         self._wait = wait
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
-        """Write the bytes if the key is free; return whether this call wrote them."""
-        lock: dict[str, Any] = {}
-        if self._retention:
-            lock = {
-                "ObjectLockMode": self._retention.mode,
-                "ObjectLockRetainUntilDate": self._retention.retain_until(datetime.now(UTC)),
-            }
         response = put_if_absent(
             self._client,
             body,
@@ -224,7 +231,7 @@ class S3Storage(S3Reader, ArchiveStorage):
             Key=key,
             ContentType=content_type,
             ChecksumAlgorithm="SHA256",
-            **lock,
+            **self._object_lock.parameters(),
         )
         return response is not None
 
@@ -232,7 +239,7 @@ class S3Storage(S3Reader, ArchiveStorage):
 class FolderReader(ArchiveReader):
     """An archive in a folder, with the bucket's keys as paths.
 
-    A key that leads out of the folder does not exist. Files have no versions and no checksums.
+    A key that is a path outside the folder does not exist. Files have no versions and no checksums.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -240,11 +247,9 @@ class FolderReader(ArchiveReader):
 
     @property
     def name(self) -> str:
-        """The archive's name in messages."""
         return str(self._folder)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
-        """Yield the objects below a prefix in the order of their keys, only those greater than ``after``."""
         yield from (stored for stored in self._list(prefix.rpartition("/")[0], prefix) if stored.key > after)
 
     def _list(self, folder: str, prefix: str) -> Iterator[StoredObject]:
@@ -261,28 +266,24 @@ class FolderReader(ArchiveReader):
                 if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
                     yield from self._list(key, prefix)
             elif key.startswith(prefix):
-                # A dangling link is listed, so that `meibo verify` reports it. It has no bytes and no properties.
+                # A dangling link is listed without properties, so that `meibo verify` reports it.
                 stat = self.stat(key)
                 yield StoredObject(key, stat.bytes if stat else 0)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
         path = self._folder / prefix
         if path.is_dir():
             yield from sorted(f"{prefix}{entry.name}/" for entry in os.scandir(path) if Path(entry).is_dir())
 
     def read(self, key: str) -> bytes | None:
-        """Return the bytes of a small object, or None if it does not exist."""
         path = self._file(key)
         return None if path is None else path.read_bytes()
 
     def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:  # noqa: ARG002  # no versions
-        """Return the size of a file, or None if it does not exist."""
         path = self._file(key)
         return None if path is None else ObjectStat(path.stat().st_size)
 
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:  # noqa: ARG002  # no versions
-        """Yield the bytes of a file; raise ArchiveConflictError if it does not exist."""
         with self.path(key).open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
@@ -306,7 +307,6 @@ class FolderStorage(FolderReader, ArchiveStorage):
     """
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # files have no type
-        """Write the bytes if the key is free; return whether this call wrote them."""
         with self.temporary_file() as file:
             file.write(body)
             return self.publish(file, key)
@@ -334,7 +334,7 @@ class FolderStorage(FolderReader, ArchiveStorage):
         return True
 
     def remove_temporary_files(self) -> None:
-        """Remove the temporary files that killed processes left. No other process may write to the folder."""
+        """Remove the temporary files of terminated processes. No other process may write to the folder."""
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     @property

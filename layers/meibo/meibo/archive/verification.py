@@ -46,13 +46,13 @@ Damage = Literal[
     "unexpected extra",
 ]
 
+# A run without a manifest may be in progress for this time: an export may wait for its job for up to a day.
 _MAX_RUN_DURATION: Final = timedelta(days=1)
-"""A run without a manifest may be in progress for up to this time, because Auth0 keeps jobs for one day."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One case of damage: the kind, the key of the object, and details. Details never contain row content."""
+    """Damage to an object: the kind, the key of the object, and details, which never contain row content."""
 
     damage: Damage
     key: str
@@ -70,7 +70,7 @@ class VerificationTask:
 
     @property
     def bytes(self) -> int:
-        """Number of bytes to read."""
+        """The number of bytes to read."""
         return sum(stored.bytes for stored in self.objects if not stored.key.endswith(MANIFEST_NAME))
 
 
@@ -102,7 +102,7 @@ def plan_runs(
     selects: Callable[[ExportFolder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> VerificationPlan:
-    """Plan the verification of the given runs, in this order, from their manifests and plans.
+    """Plan the verification of runs in the given order, from their manifests and plans.
 
     Only the folders of the exports that ``selects`` accepts are listed.
     """
@@ -131,7 +131,7 @@ def plan_everything(
     selects: Callable[[ExportFolder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> VerificationPlan:
-    """Plan the verification of all objects below the prefixes, so that objects without a run are also found."""
+    """Plan the verification of all objects below the prefixes, including objects that do not belong to a run."""
     findings = _Findings()
     folders: dict[ExportFolder, list[StoredObject]] = defaultdict(list)
     for prefix in prefixes:
@@ -339,7 +339,7 @@ def _compare_stat(stat: ObjectStat, manifest: ExportManifest, findings: _Finding
     checksum = expected.checksum
     is_comparable = stat.checksum_algorithm == checksum.algorithm and stat.checksum_type in (None, checksum.type)
     if is_comparable and stat.checksum != checksum.value:
-        detail = f"expected the {checksum.algorithm} in its manifest, but S3 reports a different one"
+        detail = f"expected the {checksum.algorithm} in its manifest, but S3 reports a different value"
         findings.add("other checksum", expected.key, detail)
 
 

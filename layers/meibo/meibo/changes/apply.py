@@ -38,7 +38,7 @@ from meibo.providers.auth0.client import Auth0Client, clients
 from meibo.providers.auth0.configuration import Auth0Source
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
-from meibo.settings import ChangeMembersSettings, Retention
+from meibo.settings import ChangeMembersSettings, ObjectLock
 
 # MaximumConcurrency of the event source mapping in template.yaml. The minimum of Lambda is 2, and two invocations use
 # the full rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the other.
@@ -260,7 +260,7 @@ def auth0_client(configuration: Configuration, name: str, context: ProviderConte
 
 
 def change_members(
-    settings: ChangeMembersSettings, retention: Retention | None, time_left: TimeLeft, messages: list[QueueMessage]
+    settings: ChangeMembersSettings, object_lock: ObjectLock, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Apply the messages and return the partial batch response, which lists the unfinished messages."""
     # The configuration is read on first use, so that an error is an error of the messages and not of the invocation.
@@ -268,7 +268,7 @@ def change_members(
     context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(
         client=lambda name: auth0_client(configuration(), name, context),
-        storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
+        storage=S3Storage(aws.s3(), settings.bucket, object_lock=object_lock),
         queue=SqsChangeQueue(aws.sqs(), settings.queue_url, settings.dead_letters_url),
         max_removals=settings.max_removals,
         time_left=time_left,

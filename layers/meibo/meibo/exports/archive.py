@@ -1,17 +1,16 @@
-"""Archive one export: copy its file into the bucket, compare its rows with the last export, write its manifest."""
+"""Archive one export: copy its file into the bucket, and write its manifest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import meibo
 from meibo import aws
-from meibo.archive import copy as copying
-from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, StreamSource, Target
-from meibo.archive.existing_object import read_existing_object
+from meibo.archive.copier import Copier, S3Copier
+from meibo.archive.copy import Content, CopyOptions, LocationSource, StreamSource
 from meibo.archive.manifest import (
     ArchivedContent,
     ArchivedObject,
@@ -21,74 +20,28 @@ from meibo.archive.manifest import (
     ObjectChecksum,
     timestamp,
 )
-from meibo.archive.storage import ArchiveStorage, S3Reader, S3Storage
+from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.errors import ArchiveConflictError
 from meibo.exports.checkpoint import Collected, Collector, Unfinished, gzip_chunks
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
-from meibo.exports.sanity import assess_sanity, previous_manifest
+from meibo.exports.sanity import assess_sanity
 from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers import provider
 from meibo.providers.base import ByteStream, ExportSource, JobFile, Pages, ProviderContext
-from meibo.settings import GIB, MIB, BucketSettings, Retention
+from meibo.settings import GIB, MIB, BucketSettings, ObjectLock
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-# Memory of a copy is workers × part size plus a constant, which must fit into the function's memory.
+# A copy needs COPY_WORKERS × COPY_PART_BYTES of the function's memory, plus a constant.
 COPY_WORKERS = 16
 COPY_PART_BYTES = 5 * MIB
 # A file that expands to more is rejected as a decompression bomb. 512 GiB are about 500 million users.
 MAX_EXPANDED_BYTES = 512 * GIB
 
-_CONTENT_TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
-
-
-class Copier(Protocol):
-    """Copies files into the archive; S3 in Lambda, memory in tests."""
-
-    def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
-        """Copy and validate a whole file, or raise an error and write nothing."""
-        ...
-
-    def read_back(self, key: str, content: Content) -> CopyResult:
-        """Return the result of a copy that an earlier invocation completed."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class S3Copier:
-    """Copies files into the archive bucket; ``time_left`` returns the remaining seconds of the invocation."""
-
-    client: S3Client
-    bucket: str
-    options: CopyOptions
-    retention: Retention | None
-    time_left: TimeLeft
-
-    def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
-        """Copy and validate a whole file, or raise an error and write nothing."""
-        retention = self.retention
-        target = Target(
-            client=self.client,
-            bucket=self.bucket,
-            key=key,
-            content_type="application/gzip" if content.gzip == "required" else _CONTENT_TYPES[content.format],
-            object_lock=copying.ObjectLock(retention.mode, retention.retain_until(datetime.now(UTC)))
-            if retention
-            else None,
-        )
-        return copying.copy(source, target, content=content, options=self.options, time_left=self.time_left)
-
-    def read_back(self, key: str, content: Content) -> CopyResult:
-        """Return the result of a copy that an earlier invocation completed, from the object itself."""
-        return read_existing_object(S3Reader(self.client, self.bucket), key, content, time_left=self.time_left)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Archiver:
-    """Archives exports; ``collector`` collects those that are read page by page."""
+    """Archives exports. ``collector`` collects the exports that are read in pages."""
 
     storage: ArchiveStorage
     bucket: str
@@ -100,8 +53,9 @@ class Archiver:
     def archive(self, event: ExportEvent) -> dict[str, Any]:
         """Archive one export of a run and return its counts and verdict.
 
-        If the export outlasts the invocation, ``status`` is ``continue``: the workflow waits ``wait_seconds`` and
-        invokes again with the ``progress``. If the manifest exists, its counts are returned and nothing is copied.
+        If the export takes longer than the invocation, ``status`` is ``continue``: the workflow waits ``wait_seconds``
+        and invokes the function again with the ``progress``. If the manifest exists, its counts are returned, and
+        nothing is copied.
         """
         export = event.export
         manifest_key = export.address.manifest_key(event.run_id)
@@ -157,8 +111,7 @@ class Archiver:
             result = self.copier.read_back(key, content)
         else:
             result = self.copier.copy(_copy_source(source), key, content)
-        previous = previous_manifest(self.storage, export.address, run_id, accept_from=export.accept_from)
-        # The job of an object that an earlier invocation completed is not known; the attempts' lists contain all jobs.
+        # The export's current job may not be the job that created an adopted object.
         job = None if adopted else export.job
         manifest = ExportManifest(
             run_id=run_id,
@@ -183,15 +136,7 @@ class Archiver:
                 columns=result.columns,
                 notes=source.notes(),
             ),
-            sanity=assess_sanity(
-                result.rows,
-                previous,
-                run_id=run_id,
-                suspect_share=export.suspect_share,
-                accept_from=export.accept_from,
-                may_be_empty=dataset.may_be_empty,
-                noun=dataset.row_noun,
-            ),
+            sanity=assess_sanity(self.storage, export, run_id, result.rows),
             archived=ArchivingDetails(
                 started_at=timestamp(started),
                 finished_at=timestamp(self.now()),
@@ -199,14 +144,12 @@ class Archiver:
                 read_back=adopted or result.already_there,
             ),
         )
-        if not self.storage.put_json(manifest_key, manifest.to_json()):
-            # Another invocation of the same export was faster. Its manifest counts if it describes the same file.
-            written = ExportManifest.read(self.storage, manifest_key)
-            if written is None or written.object.sha256 != result.sha256:
-                raise ArchiveConflictError(
-                    f"{manifest_key}: expected the manifest of {key}, found the manifest of another file"
-                )
-            return written
+        written = manifest.write(self.storage, manifest_key)
+        # Another invocation may have written a manifest of the same file.
+        if written.object.sha256 != result.sha256:
+            raise ArchiveConflictError(
+                f"{manifest_key}: expected the manifest of {key}, found the manifest of another file"
+            )
         logger.info(
             "archived",
             extra={
@@ -214,10 +157,10 @@ class Archiver:
                 "rows": result.rows,
                 "bytes": result.bytes,
                 "sha256": result.sha256,
-                "verdict": manifest.sanity.verdict,
+                "verdict": written.sanity.verdict,
             },
         )
-        return manifest
+        return written
 
 
 def _copy_source(source: ExportSource | Collected) -> LocationSource | StreamSource:
@@ -230,20 +173,20 @@ def _copy_source(source: ExportSource | Collected) -> LocationSource | StreamSou
     raise TypeError(f"unknown source of an export: {type(source).__name__}")
 
 
-def archiver(settings: BucketSettings, retention: Retention | None, time_left: TimeLeft) -> Archiver:
+def archiver(settings: BucketSettings, object_lock: ObjectLock, time_left: TimeLeft) -> Archiver:
     """Return an Archiver for the archive bucket in the settings."""
     s3 = aws.s3()
     return Archiver(
-        storage=S3Storage(s3, settings.bucket, retention=retention),
+        storage=S3Storage(s3, settings.bucket, object_lock=object_lock),
         bucket=settings.bucket,
         copier=S3Copier(
             client=s3,
             bucket=settings.bucket,
             options=CopyOptions(workers=COPY_WORKERS, part_bytes=COPY_PART_BYTES),
-            retention=retention,
+            object_lock=object_lock,
             time_left=time_left,
         ),
-        # The parts have no retention: they are temporary, and a lifecycle rule expires them.
+        # Parts are not locked, because a lifecycle rule expires them.
         collector=Collector(storage=S3Storage(s3, settings.bucket), time_left=time_left),
         context=ProviderContext(time_left),
     )

@@ -1,4 +1,4 @@
-"""Check the job of an export: the work of ``check_export``, which returns a status and never the location."""
+"""Check the job of an export: the function ``check_export``, which never returns the location."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MAX_JOB_WAIT_SECONDS = 120
 
 
 def check(export: PlannedExport, context: ProviderContext, *, now: datetime | None = None) -> dict[str, Any]:
-    """Return ``{"status": "ready" | "pending" | "gone", "wait_seconds": n}`` of the export's job.
+    """Return ``{"status": "ready" | "pending" | "gone", "wait_seconds": n}`` for the export's job.
 
-    ``wait_seconds`` is the time until the next check. The status of a job that is still pending after its deadline is
-    also ``gone``, because the provider deletes jobs 24 hours after their creation.
+    ``wait_seconds`` is the time until the next check. A job that is still pending after its deadline is ``gone``, so
+    that it is replaced.
     """
     if export.job is None:
-        raise EventError("export.job: expected the job to check, found nothing; create it first")
+        raise EventError("export.job: expected a job, found nothing; create the job first")
     age = ((now or datetime.now(UTC)) - export.job.created_at).total_seconds()
     state = provider(export.provider).check_job(export, export.job.id, context)
     wait = max(MIN_JOB_WAIT_SECONDS, min(MAX_JOB_WAIT_SECONDS, int(age / 4)))

@@ -1,20 +1,29 @@
-"""Start a run, repair a run, or create the job of one export (function ``create_exports``)."""
+"""Start a run, repair a run, or create the job of one export: the function ``create_exports``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import meibo
 from meibo import aws
-from meibo.archive.keys import attempt_key, attempt_of, plan_key, run_documents, run_id_of, run_manifest_key, run_moment
-from meibo.archive.manifest import RunManifest
+from meibo.archive.keys import (
+    ExportAddress,
+    RunDocument,
+    attempt_key,
+    attempt_of,
+    plan_key,
+    run_documents,
+    run_id_of,
+    run_moment,
+)
+from meibo.archive.runs import find_run
 from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.configuration import Configuration, parse_documents
-from meibo.errors import EventError, JobsExhaustedError, MeiboError, OutOfTimeError, UnexpectedError
+from meibo.errors import JobsExhaustedError, MeiboError, OutOfTimeError, UnexpectedError
 from meibo.exports.plan import Attempt, ExportJob, Plan, PlannedExport, Preparation
 from meibo.exports.resolve import resolve, resolve_again
 from meibo.exports.workflow import ExecutionStatus, StepFunctionsWorkflow, Workflow
@@ -23,10 +32,10 @@ from meibo.observability import logger, safe_description
 from meibo.providers import provider
 from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
-from meibo.settings import CreateExportsSettings, Retention
+from meibo.settings import CreateExportsSettings, ObjectLock
 
-# Maximum number of jobs for one export in one attempt. Auth0 jobs rarely end without a file. If three jobs of an
-# export do, an operator must find the cause.
+# Maximum number of jobs for one export in one attempt. A job rarely ends without a file. If three jobs of an export do,
+# an operator must find the cause.
 MAX_JOBS = 3
 # Reserved for writing the attempt's list of exports and starting the workflow.
 RESERVED_SECONDS = 60.0
@@ -40,8 +49,7 @@ _RUNNING: frozenset[ExecutionStatus] = frozenset({"RUNNING", "PENDING_REDRIVE"})
 class RunCreator:
     """Creates runs and their jobs. Each invocation creates its own instance.
 
-    ``configuration`` returns the configuration. It is called only to resolve exports. ``context.time_left`` returns the
-    remaining seconds of the invocation.
+    ``configuration`` is called only to resolve exports.
 
     An attempt is prepared by the invocation that wrote its plan: only this invocation creates jobs, writes the list
     of exports and starts the workflow. Other invocations wait for it. After ``preparation.until`` they start the
@@ -57,22 +65,21 @@ class RunCreator:
     invocation: str = field(default_factory=lambda: uuid4().hex)
 
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
-        """Start the run of a schedule tick, or an attempt that was prepared only in part.
+        """Start the run of a schedule tick, or complete its preparation if an earlier invocation did not.
 
-        If the run has already started, the tick has no effect. Writes the plan first, then creates as many jobs as the
-        time allows; the workflow creates the others. The response lists in ``not_created`` the exports whose job could
-        not be created, with the reason. Raises OutOfTimeError if another invocation is still preparing the run when
-        this invocation runs out of time.
+        If the run has already started, the tick has no effect. The plan is written first, then as many jobs are created
+        as the time allows; the workflow creates the others. ``not_created`` in the response lists the exports whose job
+        could not be created, with the reason. Raises OutOfTimeError if another invocation is still preparing the run
+        when this invocation runs out of time.
         """
         run_id = run_id_of(scheduled_time)
-        plan = Plan.read(self.storage, run_id, 1)
+        plan = Plan.read(self.storage, plan_key(run_id))
         if plan is None:
             exports = resolve(self.configuration(), self.context)
-            plan = self._new_plan(run_id, scheduled_time.isoformat(), exports)
-            plan = self._write_plan(plan, 1)
+            plan = self._write_plan(run_id, 1, scheduled_time.isoformat(), exports)
             if self._is_mine(plan):
                 return self._prepare(plan, 1, plan.exports)
-        if self._status_once_prepared(plan, 1) != "NEVER_STARTED" or self._has_ended(run_id):
+        if self._status_once_prepared(plan, 1) != "NEVER_STARTED" or self._attempts(run_id, "manifest"):
             logger.info("the run has already started", extra={"run_id": run_id})
             return {"run_id": run_id, "attempt": 1, "status": "already_started"}
         return self._take_over(plan, 1)
@@ -82,7 +89,7 @@ class RunCreator:
 
         If all exports are archived but the newest run manifest is missing or incomplete, the new attempt has no
         exports. Raises OutOfTimeError if another invocation is still preparing an attempt when this invocation runs out
-        of time.
+        of time, and EventError if the run does not have a plan.
         """
         run_moment(run_id)
         attempt, plan, plan_is_newest = self._newest_attempt(run_id)
@@ -93,17 +100,19 @@ class RunCreator:
             return {"run_id": run_id, "attempt": attempt, "status": "running"}
         if status == "NEVER_STARTED" and prepared:
             return self._take_over(plan, attempt)
-        # The attempt has ended (Step Functions deletes its history after 90 days) or was never started. In both cases a
-        # new attempt is required: the old list may contain an outdated domain or secret, and jobs that no longer exist.
-        exports = plan.exports
-        missing = self._missing(run_id, exports)
-        if missing:
+        # The attempt has ended or was never started. In both cases, a new attempt is required: the old list may contain
+        # an outdated domain or secret, and jobs that no longer exist.
+        exports, planned = plan.exports, {export.address for export in plan.exports}
+        archived = self._archived(run_id, planned)
+        if archived != planned:
             exports = resolve_again(exports, self.configuration(), self.context)
-            missing = self._missing(run_id, exports)
-        if not missing and self._is_complete(run_id, attempt):
+            archived |= self._archived(run_id, {export.address for export in exports} - planned)
+        missing = [export for export in exports if export.address not in archived]
+        run = None if missing else find_run(self.storage, run_id)
+        if run is not None and run.manifest.complete:
             return {"run_id": run_id, "attempt": attempt, "status": "complete", "exports": 0}
         attempt += 1
-        plan = self._write_plan(self._new_plan(run_id, plan.scheduled_time, exports), attempt)
+        plan = self._write_plan(run_id, attempt, plan.scheduled_time, exports)
         if self._is_mine(plan):
             return self._prepare(plan, attempt, missing)
         logger.info("another invocation is repairing this run", extra={"run_id": run_id, "attempt": attempt})
@@ -119,14 +128,12 @@ class RunCreator:
         number = export.job.number + 1 if export.job else 1
         if number > MAX_JOBS:
             raise JobsExhaustedError(
-                f"{export.export_id}: expected a file from one of {MAX_JOBS} jobs, got none; check the provider's log,"
-                " then repair the run"
+                f"{export.export_id}: expected a file from one of {MAX_JOBS} jobs, found none; check the provider's"
+                " log, then repair the run"
             )
         job_id = provider(export.provider).create_job(export, self.context)
         logger.info("job created", extra={"export_id": export.export_id, "job_id": job_id, "number": number})
         return export.with_job(ExportJob(id=job_id, created_at=self._now(), number=number))
-
-    # -- Preparation of an attempt
 
     def _prepare(self, plan: Plan, attempt: int, exports: Iterable[PlannedExport]) -> dict[str, Any]:
         """Create the jobs of the exports, write the attempt's list of exports, and start the workflow."""
@@ -143,8 +150,10 @@ class RunCreator:
         return self._start(plan.run_id, attempt, with_jobs, failures)
 
     def _take_over(self, plan: Plan, attempt: int) -> dict[str, Any]:
-        """Start a partially prepared attempt; the workflow creates the jobs that are missing from its list."""
-        return self._start(plan.run_id, attempt, self._missing(plan.run_id, plan.exports), [])
+        """Start an attempt that another invocation prepared in part; the workflow creates the other jobs."""
+        archived = self._archived(plan.run_id, (export.address for export in plan.exports))
+        missing = [export for export in plan.exports if export.address not in archived]
+        return self._start(plan.run_id, attempt, missing, [])
 
     def _start(
         self, run_id: str, attempt: int, exports: list[PlannedExport], failures: list[dict[str, str]]
@@ -170,10 +179,9 @@ class RunCreator:
         )
         return {"run_id": run_id, "attempt": attempt, "status": "started", **counts, "not_created": not_created}
 
-    # -- Existing plans and attempts
-
-    def _new_plan(self, run_id: str, scheduled_time: str, exports: Iterable[PlannedExport]) -> Plan:
-        return Plan(
+    def _write_plan(self, run_id: str, attempt: int, scheduled_time: str, exports: Iterable[PlannedExport]) -> Plan:
+        """Write the plan of an attempt; return the plan in the bucket, which another invocation may have written."""
+        plan = Plan(
             run_id=run_id,
             scheduled_time=scheduled_time,
             meibo_version=meibo.__version__,
@@ -182,18 +190,7 @@ class RunCreator:
                 invocation=self.invocation, until=self._now() + timedelta(seconds=self.context.time_left())
             ),
         )
-
-    def _write_plan(self, plan: Plan, attempt: int) -> Plan:
-        """Write the plan unless it exists, and return the plan in the bucket."""
-        if self.storage.put_json(plan_key(plan.run_id, attempt), plan.to_json()):
-            return plan
-        # This invocation may have written the existing plan, if the response to its write request was lost.
-        written = Plan.read(self.storage, plan.run_id, attempt)
-        if written is None:
-            raise UnexpectedError(
-                f"expected to read the existing plan of run {plan.run_id}, attempt {attempt}, found none; invoke again"
-            )
-        return written
+        return plan.write(self.storage, plan_key(run_id, attempt))
 
     def _is_mine(self, plan: Plan) -> bool:
         return plan.preparation is not None and plan.preparation.invocation == self.invocation
@@ -202,7 +199,7 @@ class RunCreator:
         return plan.preparation is not None and self._now() < plan.preparation.until
 
     def _status_once_prepared(self, plan: Plan, attempt: int) -> ExecutionStatus:
-        """Wait while another invocation prepares the attempt, then return the status of the attempt's execution."""
+        """Wait while another invocation prepares the attempt; return the status of the attempt's execution."""
         while True:
             status = self.workflow.status(plan.run_id, attempt)
             if (
@@ -221,42 +218,20 @@ class RunCreator:
     def _newest_attempt(self, run_id: str) -> tuple[int, Plan, bool]:
         """Return the run's highest attempt number, the newest plan, and whether the plan belongs to that attempt.
 
-        Both the bucket and Step Functions are read: an execution may exist without a list, and Step Functions deletes
-        executions after 90 days.
+        Both the bucket and Step Functions are read, because an execution may exist without a list of exports, and Step
+        Functions deletes executions after 90 days.
         """
-        plans = self._attempts(run_id, "plan")
-        others = self._attempts(run_id, "attempt") | self._attempts(run_id, "manifest")
-        planned = max(plans, default=0)
-        plan = Plan.read(self.storage, run_id, planned) if planned else None
-        if plan is None:
-            raise EventError(
-                f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"
-            )
-        attempt = max(plans | others)
+        attempt = max(self._attempts(run_id, "plan", "attempt", "manifest"), default=0)
+        planned, plan = Plan.newest(self.storage, run_id, attempt)
         while self.workflow.status(run_id, attempt + 1) != "NEVER_STARTED":
             attempt += 1
         return attempt, plan, attempt == planned
 
-    def _attempts(self, run_id: str, kind: Literal["plan", "attempt", "manifest"]) -> set[int]:
-        return {attempt_of(key) or 0 for key in self.storage.keys(run_documents(run_id, kind))}
+    def _attempts(self, run_id: str, *kinds: RunDocument) -> set[int]:
+        return {attempt_of(key) or 0 for kind in kinds for key in self.storage.keys(run_documents(run_id, kind))}
 
-    def _has_ended(self, run_id: str) -> bool:
-        """Return whether an attempt of the run wrote a run manifest.
-
-        The result does not depend on Step Functions, which deletes the history of an execution after 90 days.
-        """
-        return bool(self._attempts(run_id, "manifest"))
-
-    def _is_complete(self, run_id: str, newest_attempt: int) -> bool:
-        """Return whether the newest run manifest is complete."""
-        for attempt in range(newest_attempt, 0, -1):
-            manifest = RunManifest.read(self.storage, run_manifest_key(run_id, attempt))
-            if manifest is not None:
-                return manifest.complete
-        return False
-
-    def _missing(self, run_id: str, exports: Iterable[PlannedExport]) -> list[PlannedExport]:
-        return [export for export in exports if not self.storage.exists(export.address.manifest_key(run_id))]
+    def _archived(self, run_id: str, addresses: Iterable[ExportAddress]) -> set[ExportAddress]:
+        return {address for address in addresses if self.storage.exists(address.manifest_key(run_id))}
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.clock.now(), UTC)
@@ -274,10 +249,10 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     return {"export_id": export.export_id, "error": UnexpectedError.__name__, "reason": reason}
 
 
-def run_creator(settings: CreateExportsSettings, retention: Retention | None, time_left: TimeLeft) -> RunCreator:
+def run_creator(settings: CreateExportsSettings, object_lock: ObjectLock, time_left: TimeLeft) -> RunCreator:
     """Return a RunCreator for the archive bucket and the workflow in the settings."""
     return RunCreator(
-        storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
+        storage=S3Storage(aws.s3(), settings.bucket, object_lock=object_lock),
         workflow=StepFunctionsWorkflow(
             aws.step_functions(), settings.state_machine_arn, max_parallel_exports=settings.max_parallel_exports
         ),

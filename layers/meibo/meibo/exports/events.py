@@ -11,6 +11,7 @@ from meibo.archive.keys import run_moment
 from meibo.documents import Document, InvalidFieldError, Key, PositiveInt
 from meibo.errors import EventError, MeiboError
 from meibo.exports.plan import PlannedExport
+from meibo.providers.base import ItemCount
 
 _CREATE_EVENTS = (
     '{"scheduled_time": "2026-11-21T18:00:00Z"}, {"run_id": "20261121T180000Z", "repair": true} or'
@@ -49,7 +50,7 @@ class RepairEvent(Event):
 
 @dataclass(frozen=True)
 class AttemptEvent(Event):
-    """Base class of the events of one attempt of a run."""
+    """The end of an attempt of a run: ``{"run_id", "attempt"}``. Base class of the other events of an attempt."""
 
     run_id: str
     attempt: PositiveInt
@@ -58,29 +59,24 @@ class AttemptEvent(Event):
         run_moment(self.run_id)
 
 
-@dataclass(frozen=True)
-class RunEndEvent(AttemptEvent):
-    """The end of an attempt's workflow: ``{"run_id", "attempt"}``."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class CheckpointProgress(Event):
-    """The progress of an export that takes several invocations: counts, and the number of its last part.
+    """The progress of an export that takes several invocations: its counts, and the number of the last part.
 
-    The cursor is stored with the part and not in the state of the workflow, which is retained for 90 days: cursors of
-    members contain user ids, which are e-mail addresses in some connections. ``moved_at`` is the time of the last rows.
+    The position is stored with the part and not in the state of the workflow, which is retained for 90 days: a position
+    may contain user ids, and user ids may be e-mail addresses. The last rows were read at ``moved_at``.
     """
 
     part: int
     rows: int
-    organizations: int
+    items: ItemCount
     skipped: int
     moved_at: datetime
 
 
 @dataclass(frozen=True)
 class ExportEvent(AttemptEvent):
-    """One export of an attempt, from the workflow: ``{"run_id", "attempt", "export"}``, and its ``progress`` if any."""
+    """One export of an attempt: ``{"run_id", "attempt", "export"}``, and the ``progress`` of a checkpoint."""
 
     export: PlannedExport
     progress: CheckpointProgress | None = field(default=None, kw_only=True)
@@ -88,7 +84,7 @@ class ExportEvent(AttemptEvent):
 
 @dataclass(frozen=True)
 class CaughtError:
-    """An error that the workflow caught: its name, and its cause as Step Functions passes it, which may be empty."""
+    """An error that the workflow caught, with the name and the cause of Step Functions. The cause may be empty."""
 
     name: Annotated[str, Key("Error")]
     cause: Annotated[str | None, Key("Cause")] = field(default=None, repr=False)
@@ -96,13 +92,13 @@ class CaughtError:
 
 @dataclass(frozen=True)
 class FailedExportEvent(ExportEvent):
-    """One export and the error that the workflow caught: also ``"error": {"Error", "Cause"}``."""
+    """A failed export: an ExportEvent with the caught error, ``"error": {"Error", "Cause"}``."""
 
     error: CaughtError
 
 
 def parse_create_event(event: Any) -> TickEvent | RepairEvent | ExportEvent:
-    """Return an event of ``create_exports``. Raises EventError, which names the accepted events or the field."""
+    """Parse an event of ``create_exports``. Raises EventError, which names the invalid field or the accepted events."""
     keys = event.keys() if isinstance(event, Mapping) else ()
     if "scheduled_time" in keys:
         return _parse(TickEvent, event, _CREATE_EVENTS)
@@ -114,16 +110,16 @@ def parse_create_event(event: Any) -> TickEvent | RepairEvent | ExportEvent:
 
 
 def parse_export_event(event: Any) -> ExportEvent:
-    """Return an event about one export. Raises EventError, which names the field."""
+    """Parse an event of one export. Raises EventError, which names the invalid field."""
     return _parse(ExportEvent, event, '{"run_id": …, "attempt": …, "export": {…}}')
 
 
-def parse_finish_event(event: Any) -> RunEndEvent | FailedExportEvent:
-    """Return an event of ``finish_run``. Raises EventError, which names the field."""
+def parse_finish_event(event: Any) -> AttemptEvent | FailedExportEvent:
+    """Parse an event of ``finish_run``. Raises EventError, which names the invalid field."""
     expected = '{"run_id": …, "attempt": …}'
     if isinstance(event, Mapping) and ("export" in event or "error" in event):
         return _parse(FailedExportEvent, event, expected)
-    return _parse(RunEndEvent, event, expected)
+    return _parse(AttemptEvent, event, expected)
 
 
 def _parse(kind: type[AnyEvent], event: Any, expected: str) -> AnyEvent:

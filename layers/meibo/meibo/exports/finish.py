@@ -1,4 +1,4 @@
-"""Finish a run: write its manifest, metrics, report and event (function ``finish_run``)."""
+"""Finish a run with its manifest, metrics, report and event: the function ``finish_run``."""
 
 from __future__ import annotations
 
@@ -8,68 +8,60 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import meibo
 from meibo import aws, errors
 from meibo.archive.keys import failure_key, report_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, ExportManifest, MissingExport, RunCounts, RunManifest, timestamp
-from meibo.archive.storage import ArchiveStorage, S3Storage
-from meibo.documents import FLATTEN, Document, PositiveInt
-from meibo.errors import EventError
+from meibo.archive.storage import ArchiveStorage, S3Storage, StoredDocument
+from meibo.documents import FLATTEN, PositiveInt
 from meibo.exports.events import CaughtError
 from meibo.exports.heartbeat import Heartbeat
 from meibo.exports.plan import Plan, PlannedExport
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.report.page import render
 from meibo.report.state import gather
-from meibo.settings import FinishRunSettings, ReportLanguage, Retention
+from meibo.settings import FinishRunSettings, ObjectLock, ReportLanguage
+
+if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
 
 _PARALLEL_READS = 16
 
-# EventBridge accepts 256 KiB per entry. The event contains the first 100 ids of each kind, the manifest all ids.
+# EventBridge accepts 256 KiB per entry. The event contains the first 100 ids of each kind, and the manifest all ids.
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 _MAX_EVENT_IDS = 100
 
-# The role of finish_run may send events to this bus only. A rule on it can forward events to any other bus:
+# The role of finish_run can send events to this bus only. A rule of the bus can forward events to any other bus:
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-bus-to-bus.html
 EVENT_BUS = "default"
 EVENT_SOURCE = "meibo"
 EVENT_DETAIL_TYPE = "Meibo Run Finished"
 
 
-class EventBus(Protocol):
-    """The event bus that receives an event at the end of each attempt of a run."""
-
-    def publish(self, detail: Mapping[str, Any]) -> None:
-        """Put one event on the bus."""
-        ...
-
-
-class EventBridgeBus:
-    """The default EventBridge bus of the account and region."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-
-    def publish(self, detail: Mapping[str, Any]) -> None:
-        """Put one event on the bus. Raises AwsBusyError or UnexpectedError if EventBridge rejects it."""
-        entry = {
-            "Source": EVENT_SOURCE,
-            "DetailType": EVENT_DETAIL_TYPE,
-            "Detail": json.dumps(detail),
-            "EventBusName": EVENT_BUS,
-        }
-        response = self._client.put_events(Entries=[entry])
-        if response["FailedEntryCount"]:
-            code = response["Entries"][0].get("ErrorCode", "unknown")
-            error = errors.AwsBusyError if aws.is_busy_code(code) else errors.UnexpectedError
-            raise error(f"EventBridge rejected the event of the finished run with {code}; retried")
+def put_event(client: EventBridgeClient, detail: Mapping[str, Any]) -> None:
+    """Put the event of a finished run on the bus. Raises AwsBusyError or UnexpectedError if EventBridge rejects it."""
+    response = client.put_events(
+        Entries=[
+            {
+                "Source": EVENT_SOURCE,
+                "DetailType": EVENT_DETAIL_TYPE,
+                "Detail": json.dumps(detail),
+                "EventBusName": EVENT_BUS,
+            }
+        ]
+    )
+    if response["FailedEntryCount"]:
+        code = response["Entries"][0].get("ErrorCode", "unknown")
+        error = errors.AwsBusyError if aws.is_busy_code(code) else errors.UnexpectedError
+        raise error(f"EventBridge rejected the event of the finished run with {code}; the workflow retries")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FailureRecord(Document):
-    """The record of why one export failed in one attempt."""
+class FailureRecord(StoredDocument):
+    """The record of a failed export in an attempt."""
 
     export: Annotated[MissingExport, FLATTEN]
     attempt: PositiveInt
@@ -92,23 +84,21 @@ class RunFinisher:
     """Finishes the attempts of runs."""
 
     storage: ArchiveStorage
-    bus: EventBus
+    publish: Callable[[Mapping[str, Any]], None] = lambda _detail: None
     report: Callable[[str, int], None] = lambda _run_id, _attempt: None
     heartbeat: Callable[[], None] = lambda: None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def finish(self, run_id: str, attempt: int) -> dict[str, Any]:
-        """Write the manifest of an attempt, its metrics, event and report; return ``complete`` and the counts.
+        """Finish an attempt with its run manifest, metrics, event and report; return ``complete`` and the counts.
 
-        An export is archived if its manifest is in the bucket. If the run manifest exists, it is not changed, and its
-        event is published again. The heartbeat is sent if the run is complete.
+        An export is archived if its manifest exists. If the run manifest exists, it is not changed, and its event is
+        published again. The heartbeat is sent if the run is complete.
         """
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.read(self.storage, key)
         if manifest is None:
-            manifest = self._manifest(run_id, attempt)
-            if not self.storage.put_json(key, manifest.to_json()):
-                manifest = RunManifest.read(self.storage, key) or manifest
+            manifest = self._manifest(run_id, attempt).write(self.storage, key)
         summary = {
             "run_id": run_id,
             "attempt": attempt,
@@ -116,7 +106,7 @@ class RunFinisher:
             **asdict(manifest.counts),
         }
         _add_metrics(manifest)
-        self.bus.publish(
+        self.publish(
             {
                 **summary,
                 "manifest_key": key,
@@ -133,14 +123,14 @@ class RunFinisher:
     def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
         """Record the failure of one export."""
         missing = MissingExport(export_id=export.export_id, error=error.name, reason=_reason(error))
-        document = FailureRecord(attempt=attempt, export=missing).to_json()
-        self.storage.put_json(failure_key(run_id, attempt, export.export_id), document)
+        record = FailureRecord(attempt=attempt, export=missing)
+        record.write(self.storage, failure_key(run_id, attempt, export.export_id))
         metrics.add_metric("FailedExports", MetricUnit.Count, 1)
-        logger.error("export failed", extra={**document, "run_id": run_id})
+        logger.error("export failed", extra={**record.to_json(), "run_id": run_id})
         return {"export_id": export.export_id, "recorded": True}
 
     def _manifest(self, run_id: str, attempt: int) -> RunManifest:
-        plan = self._plan(run_id, attempt)
+        _, plan = Plan.newest(self.storage, run_id, attempt)
 
         def read(export: PlannedExport) -> ExportManifest | None:
             return ExportManifest.read(self.storage, export.address.manifest_key(run_id))
@@ -165,21 +155,10 @@ class RunFinisher:
             missing=missing,
         )
 
-    def _plan(self, run_id: str, attempt: int) -> Plan:
-        """Return the newest plan up to this attempt; a repair may have written its own plan."""
-        for number in range(attempt, 0, -1):
-            plan = Plan.read(self.storage, run_id, number)
-            if plan is not None:
-                return plan
-        raise EventError(
-            f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"
-        )
-
     def _missing(self, run_id: str, attempt: int, export: PlannedExport) -> MissingExport:
-        key = failure_key(run_id, attempt, export.export_id)
-        document = self.storage.read_json(key)
-        if document is not None:
-            return FailureRecord.from_json(document, key).export
+        record = FailureRecord.read(self.storage, failure_key(run_id, attempt, export.export_id))
+        if record is not None:
+            return record.export
         reason = "the workflow ended before it recorded a reason; see the execution's history in Step Functions"
         return MissingExport(export_id=export.export_id, error="Unknown", reason=reason)
 
@@ -194,13 +173,13 @@ def _add_metrics(manifest: RunManifest) -> None:
     metrics.add_metric("ArchivedRows", MetricUnit.Count, counts.rows)
 
 
-def run_finisher(settings: FinishRunSettings, retention: Retention | None) -> RunFinisher:
+def run_finisher(settings: FinishRunSettings, object_lock: ObjectLock) -> RunFinisher:
     """Return a RunFinisher for the archive bucket in the settings and the account's event bus."""
-    # Reports have no retention: they can be created again at any time, and a lifecycle rule may delete them.
+    # Reports are not locked, because they can be created again at any time, and a lifecycle rule may expire them.
     reports = S3Storage(aws.s3(), settings.bucket)
     return RunFinisher(
-        storage=S3Storage(aws.s3(), settings.bucket, retention=retention),
-        bus=EventBridgeBus(aws.event_bridge()),
+        storage=S3Storage(aws.s3(), settings.bucket, object_lock=object_lock),
+        publish=partial(put_event, aws.event_bridge()),
         report=lambda run_id, attempt: write_report(
             reports,
             run_id,
@@ -222,13 +201,9 @@ def write_report(
     language: ReportLanguage = "en",
     timezone: str = "UTC",
 ) -> None:
-    """Write the report at the end of an attempt.
-
-    Does not raise: the run is archived, and a failed report must not fail it. The failure is logged.
-    """
+    """Write the report of an attempt. Errors are logged and not raised, because the run is already archived."""
     try:
         page = render(gather(archive, now), language=language, timezone=timezone).encode()
         archive.put_bytes(report_key(run_id, attempt), page, content_type="text/html; charset=utf-8")
-    except Exception as error:  # noqa: BLE001  # see above
-        # Only the class is logged, because the message of an unknown error may contain user data.
+    except Exception as error:  # noqa: BLE001  # logged by type only, because the message may contain user data
         logger.warning("cannot write the report", extra={"run_id": run_id, "error": type(error).__name__})

@@ -1,4 +1,4 @@
-"""The heartbeat: a GET request at the end of each complete run, so that an external service reports missing runs."""
+"""Send a heartbeat after each complete run, so that an external service can report missing runs."""
 
 from __future__ import annotations
 
@@ -15,26 +15,23 @@ from meibo.observability import logger, safe_description
 from meibo.secrets import read_secret, string_value
 
 SOCKET_TIMEOUT_SECONDS: Final = 3.0
-# For all attempts, including the resolution of the host name, which has no time-out of its own.
+# For all attempts, including the resolution of the host name, which has no timeout of its own.
 TOTAL_TIMEOUT_SECONDS = 10.0
 MAX_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The request of one secret, which contains ``{"url": "https://…"}``.
+    """A GET request to the URL in a secret, ``{"url": "https://…"}``.
 
-    The URL may contain a token, so it is in no log, exception or return value.
+    The URL may contain a token, so it is never logged, raised or returned.
     """
 
     secret: str
 
     def send(self) -> None:
-        """Send the request.
-
-        Does not raise: the run is complete, and a failed request must not fail it. The failure is logged.
-        """
-        # A thread, because no time-out of a socket limits the duration of a complete request.
+        """Send the request. Errors are logged and not raised, because the run is already archived."""
+        # A thread is used, because the timeout of a socket does not limit the duration of the complete request.
         thread = Thread(target=self._send, name="heartbeat", daemon=True)
         thread.start()
         thread.join(TOTAL_TIMEOUT_SECONDS)

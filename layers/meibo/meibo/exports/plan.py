@@ -1,4 +1,4 @@
-"""The plan of a run: its list of exports, written before the first job is created."""
+"""The plan of a run: its exports, written before the first job is created."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from meibo.archive.keys import ExportAddress, plan_key
-from meibo.archive.storage import ArchiveReader
+from meibo.archive.storage import ArchiveReader, StoredDocument
 from meibo.documents import Document, PositiveInt
 from meibo.errors import EventError, MeiboError
 from meibo.providers import provider
@@ -21,8 +21,8 @@ from meibo.providers.datasets import DEFAULT_SUSPECT_SHARE
 class ExportJob:
     """The provider's job that was created for an export.
 
-    ``created_at`` is the time of Meibo's own clock, so that a provider's clock cannot move the deadline.
-    ``number`` counts the jobs created for this export in this attempt, from 1.
+    ``created_at`` is measured by Meibo, so that the deadline does not depend on the provider's clock. ``number`` counts
+    the jobs of this export in this attempt, from 1.
     """
 
     id: str
@@ -32,7 +32,7 @@ class ExportJob:
 
 @dataclass(frozen=True, kw_only=True)
 class UnresolvedExport:
-    """The error that prevented an export from being resolved, so that it has no job."""
+    """The error that occurred when an export was resolved. Such an export has no job."""
 
     error: str
     message: str
@@ -76,11 +76,11 @@ class PlannedExport(ExportRequest, Document):
 
     @property
     def export_id(self) -> str:
-        """The export's name within its run."""
+        """The id of the export in its run."""
         return self.address.export_id
 
     def with_job(self, job: ExportJob) -> PlannedExport:
-        """Return this export with a newly created job."""
+        """Return this export with another job."""
         return dataclasses.replace(self, job=job)
 
 
@@ -96,7 +96,7 @@ class Preparation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Document):
+class Plan(StoredDocument):
     """The exports of a run."""
 
     version_key: ClassVar[str | None] = "plan_version"
@@ -109,25 +109,30 @@ class Plan(Document):
     exports: tuple[PlannedExport, ...]
 
     @classmethod
-    def read(cls, archive: ArchiveReader, run_id: str, attempt: int) -> Self | None:
-        """Return the plan that an attempt wrote, or None if it does not exist. Errors as in ``from_json``."""
-        document = archive.read_json(plan_key(run_id, attempt))
-        return None if document is None else cls.from_json(document, "plan")
+    def newest(cls, archive: ArchiveReader, run_id: str, attempt: int) -> tuple[int, Self]:
+        """Return the newest plan up to an attempt, and the attempt that wrote it. Raises EventError if none exists."""
+        for number in range(attempt, 0, -1):
+            plan = cls.read(archive, plan_key(run_id, number))
+            if plan is not None:
+                return number, plan
+        raise EventError(
+            f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The exports of one attempt of a run. Its JSON form is a list, because the workflow reads the items of a list."""
+    """The exports of an attempt. Its JSON form is a list, because the workflow reads the items of a list."""
 
     exports: tuple[PlannedExport, ...]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the list as it is written to the bucket."""
+        """Return the JSON form."""
         return [export.to_json() for export in self.exports]
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """Read the list of an attempt. Raises EventError, which names the field."""
+        """Read the JSON form. Raises EventError, which names the invalid field."""
         if not isinstance(document, list):
             raise EventError("attempt: expected a list of exports")
         exports = (PlannedExport.from_json(item, f"attempt[{number}]") for number, item in enumerate(document))

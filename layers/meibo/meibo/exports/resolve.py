@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from meibo.configuration import Configuration
@@ -17,11 +17,10 @@ from meibo.providers.configuration import ExportModel, SourceModel
 def resolve(configuration: Configuration, context: ProviderContext) -> list[PlannedExport]:
     """Return the exports of a run in the order of the configuration, without duplicates.
 
-    An export that cannot be resolved is in the list with the reason, so that only this export fails. A connection that
-    several organizations share is exported once.
+    An export that cannot be resolved is in the list with the error, so that only this export fails.
     """
     exports = (export for source in configuration.sources for _, export in _of_source(source, context))
-    return list(_each_once(exports).values())
+    return list(_by_id(exports).values())
 
 
 def resolve_again(
@@ -29,9 +28,9 @@ def resolve_again(
 ) -> tuple[PlannedExport, ...]:
     """Return the exports of an earlier plan for a repair.
 
-    A refused export is replaced by the exports to which the current configuration resolves it: those of the same entry
-    (an organization is resolved to its connections), or those with the same key (a connection in two entries). The
-    other exports are unchanged, except for the settings of their source, which are current.
+    A refused export is replaced by the exports to which the current configuration resolves it: the exports of the same
+    entry, or the export with the same key from another entry. The other exports are unchanged, except for the settings
+    of their source, which are read from the current configuration.
     """
     planned = list(planned)
     refused = [export for export in planned if export.refused]
@@ -39,7 +38,7 @@ def resolve_again(
     for source_name in dict.fromkeys(export.source for export in refused):
         source = configuration.source(source_name)
         resolved = list(_of_source(source, context)) if source else []
-        current = _each_once(export for _, export in resolved)
+        current = _by_id(export for _, export in resolved)
         for export in refused:
             if export.source != source_name:
                 continue
@@ -54,7 +53,7 @@ def resolve_again(
                 if known is None or known.refused:
                     exports[replacement.export_id] = replacement
                 elif replacement.refused:
-                    # The run contains this key with other fields or limits.
+                    # The run already contains an export with this key and with other fields or limits.
                     exports[export.export_id] = replace(export, refused=replacement.refused)
     return tuple(exports.values())
 
@@ -74,8 +73,8 @@ def _as_configured_now(export: PlannedExport, configuration: Configuration) -> P
     return replace(export, suspect_share=source.suspect_share, **settings)
 
 
-def _each_once(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
-    """Return the exports by their ids. An id with two different requests is refused."""
+def _by_id(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
+    """Return the exports by id. If two exports with the same id have different requests, the export is refused."""
     unique: dict[str, PlannedExport] = {}
     for export in exports:
         known = unique.setdefault(export.export_id, export)
@@ -109,8 +108,7 @@ def _plan(source: SourceModel, export: ExportModel, context: ProviderContext) ->
     try:
         requests = list(source_provider.resolve(source, export, context))
     except AwsBusyError:
-        # The whole invocation is retried.
-        raise
+        raise  # the invocation is retried
     except MeiboError as error:
         request = ExportRequest(
             dataset=export.dataset,
@@ -118,14 +116,10 @@ def _plan(source: SourceModel, export: ExportModel, context: ProviderContext) ->
             scope=export.scope,
             **source_provider.source_settings(source),
         )
-        yield _refused(PlannedExport(**_values(request), **common), error)
+        yield _refused(PlannedExport(**vars(request), **common), error)
         return
     for request in requests:
-        yield PlannedExport(**_values(request), **common)
-
-
-def _values(request: ExportRequest) -> dict[str, Any]:
-    return {field.name: getattr(request, field.name) for field in fields(request)}
+        yield PlannedExport(**vars(request), **common)
 
 
 def _refused(export: PlannedExport, error: MeiboError) -> PlannedExport:

@@ -1,76 +1,48 @@
-"""Compare the rows of an export with earlier exports, so that a partial file is reported as suspect."""
+"""Compare the number of rows of an export with earlier exports, so that a partial file is reported as suspect."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from meibo.archive.keys import MANIFEST_NAME, ExportAddress, run_moment
+from meibo.archive.keys import MANIFEST_NAME, ExportAddress, run_day, run_id_of, run_moment
 from meibo.archive.manifest import ExportManifest, Sanity
 from meibo.archive.storage import ArchiveReader
+from meibo.exports.plan import PlannedExport
+from meibo.providers import provider
 
-# The previous manifest is searched here first, so that years of archives are not listed in every run.
+# The previous manifest is searched in this period first, so that not all archives are listed in every run.
 _RECENT = timedelta(days=40)
-
+# A permanent loss of rows is reported for this time. Then the remaining rows become the baseline.
 _MAX_BASELINE_AGE = timedelta(days=30)
-"""The last export that was not suspect is the baseline for this long, so that a lasting loss stays visible."""
 
 
-def previous_manifest(
-    archive: ArchiveReader, address: ExportAddress, run_id: str, *, accept_from: str | None = None
-) -> ExportManifest | None:
-    """Return the newest manifest of this export before the run, or None if no such manifest exists.
+def assess_sanity(archive: ArchiveReader, export: PlannedExport, run_id: str, rows: int | None) -> Sanity:
+    """Return the verdict on an export with this number of rows, its reason, and the exports that were compared.
 
-    If the run is not older than ``accept_from`` (a date such as ``2026-11-21``, UTC), archives before that date are
-    ignored.
+    An export without rows is suspect unless its dataset may be empty. An export is also suspect if it has less than
+    ``suspect_share`` of the rows of the previous export or of the baseline, which is the last export of the previous 30
+    days that was not suspect. If the rows of an export were not counted, it is not compared. From the date
+    ``accept_from``, earlier exports are ignored.
     """
-    accepted = address.day_prefix(accept_from) if accept_from and is_accepted(run_id, accept_from) else ""
-    recent = address.day_prefix(f"{run_moment(run_id) - _RECENT:%Y-%m-%d}")
-    for after in (max(recent, accepted), accepted):
-        earlier = [
-            key
-            for key in archive.keys(address.prefix, after=after)
-            if key.endswith(f"/{MANIFEST_NAME}") and key < address.manifest_key(run_id)
-        ]
-        if earlier:
-            return ExportManifest.read(archive, earlier[-1])
-    return None
-
-
-def is_accepted(run_id: str, accept_from: str | None) -> bool:
-    """Return whether exports before ``accept_from`` are ignored; a date after the date of the run has no effect yet."""
-    return accept_from is not None and accept_from <= f"{run_moment(run_id):%Y-%m-%d}"
-
-
-def assess_sanity(
-    rows: int | None,
-    previous: ExportManifest | None,
-    *,
-    run_id: str,
-    suspect_share: float,
-    accept_from: str | None = None,
-    may_be_empty: bool = False,
-    noun: str = "rows",
-) -> Sanity:
-    """Return the verdict on an export with this number of rows, the exports it was compared with, and the reason.
-
-    An export without rows is suspect unless it ``may_be_empty``. An export is also suspect if it has less than
-    ``suspect_share`` of the rows of the previous export, or of the baseline: the last export that was not suspect, for
-    30 days. Rows that were not counted are not compared.
-    """
+    dataset = provider(export.provider).dataset(export.dataset)
+    accept_from = export.accept_from or ""
+    if accept_from > run_day(run_id):
+        accept_from = ""
+    previous = _previous_manifest(archive, export.address, run_id, accept_from)
     previous_rows = previous.content.rows if previous else None
     baseline_run_id, baseline_rows = _baseline(previous, run_id, accept_from)
     compared = [("the last export", previous_rows)]
     if previous and baseline_run_id != previous.run_id:
         compared.append((f"run {baseline_run_id} (the last export that was not suspect)", baseline_rows))
     reason = None
-    if rows == 0 and not may_be_empty:
+    if rows == 0 and not dataset.may_be_empty:
         earlier = next((f"; {name} had {count:,}" for name, count in compared if count), "")
-        reason = f"no {noun}{earlier}"
+        reason = f"no {dataset.row_noun}{earlier}"
     elif rows is not None:
         for name, count in compared:
-            if count is not None and rows < count * suspect_share:
+            if count is not None and rows < count * export.suspect_share:
                 percent = 100 * (count - rows) // count
-                reason = f"{percent} % fewer {noun} than in {name}: {count:,} → {rows:,}"
+                reason = f"{percent} % fewer {dataset.row_noun} than in {name}: {count:,} → {rows:,}"
                 break
     return Sanity(
         verdict="suspect" if reason else "ok",
@@ -78,20 +50,37 @@ def assess_sanity(
         previous_rows=previous_rows,
         baseline_run_id=baseline_run_id,
         baseline_rows=baseline_rows,
-        accept_from=accept_from if is_accepted(run_id, accept_from) else None,
+        accept_from=accept_from or None,
         reason=reason,
     )
 
 
-def _baseline(previous: ExportManifest | None, run_id: str, accept_from: str | None) -> tuple[str | None, int | None]:
-    """Return the run id and rows of the last export that was not suspect; the manifest of a suspect export names it."""
+def _previous_manifest(
+    archive: ArchiveReader, address: ExportAddress, run_id: str, accept_from: str
+) -> ExportManifest | None:
+    recent = run_day(run_id_of(run_moment(run_id) - _RECENT))
+    for day in (max(recent, accept_from), accept_from):
+        earlier = [
+            key
+            for key in archive.keys(address.prefix, after=address.day_prefix(day) if day else "")
+            if key.endswith(f"/{MANIFEST_NAME}") and key < address.manifest_key(run_id)
+        ]
+        if earlier:
+            return ExportManifest.read(archive, earlier[-1])
+    return None
+
+
+def _baseline(previous: ExportManifest | None, run_id: str, accept_from: str) -> tuple[str | None, int | None]:
+    """Return the run id and the number of rows of the baseline, or None for both.
+
+    The baseline is the previous export or, if it was suspect, the baseline in its manifest, unless that baseline is
+    older than 30 days or before ``accept_from``.
+    """
     if previous is None:
         return None, None
     if previous.sanity.verdict == "ok":
         return previous.run_id, previous.content.rows
     run = previous.sanity.baseline_run_id
-    if run is None or run_moment(run_id) - run_moment(run) > _MAX_BASELINE_AGE:
-        return None, None
-    if is_accepted(run_id, accept_from) and not is_accepted(run, accept_from):
+    if run is None or run_moment(run_id) - run_moment(run) > _MAX_BASELINE_AGE or run_day(run) < accept_from:
         return None, None
     return run, previous.sanity.baseline_rows

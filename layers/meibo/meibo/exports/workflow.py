@@ -1,4 +1,4 @@
-"""The export workflow: one Step Functions execution for each attempt of a run, named after both."""
+"""The export workflow: one Step Functions execution for each attempt of a run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ class Workflow(Protocol):
     """Starts executions and returns their status."""
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
-        """Return the state of the attempt's execution."""
+        """Return the status of the attempt's execution, or ``NEVER_STARTED`` if it does not exist.
+
+        Step Functions deletes an execution 90 days after its end, so an execution that does not exist may have ended.
+        """
         ...
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
-        """Start the attempt's execution. Has no effect if it was already started."""
+        """Start the attempt's execution. Has no effect if the execution exists."""
         ...
 
 
 def execution_name(run_id: str, attempt: int) -> str:
-    """Return the name of the attempt's execution; names are unique, so an attempt starts at most once."""
+    """Return the name of the attempt's execution. It can be used again 90 days after the execution has ended."""
     return f"{run_id}-{attempt}"
 
 
 class StepFunctionsWorkflow:
-    """The state machine that the template names."""
+    """The state machine of the template."""
 
     def __init__(self, client: SFNClient, state_machine_arn: str, *, max_parallel_exports: int) -> None:
         self._client = client
@@ -37,7 +40,6 @@ class StepFunctionsWorkflow:
         self._max_parallel_exports = max_parallel_exports
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
-        """Return the state of the attempt's execution."""
         arn = f"{self._arn.replace(':stateMachine:', ':execution:', 1)}:{execution_name(run_id, attempt)}"
         try:
             return self._client.describe_execution(executionArn=arn)["status"]
@@ -45,7 +47,6 @@ class StepFunctionsWorkflow:
             return "NEVER_STARTED"
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
-        """Start the attempt's execution. Has no effect if it was already started."""
         document = {
             "run_id": run_id,
             "attempt": attempt,

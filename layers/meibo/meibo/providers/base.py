@@ -10,8 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from meibo.documents import Key
 from meibo.errors import EventError
 from meibo.http.ratelimit import Clock, TimeLeft
 from meibo.http.session import new_session
@@ -98,12 +100,16 @@ class ByteStream(ExportSource):
         """Yield the uncompressed bytes. Meibo compresses them if ``gzip`` is true."""
 
 
+# A number of items (see ``Pages``) in a document. The key is that of the first version, whose documents are still read.
+ItemCount = Annotated[int, Key("organizations")]
+
+
 @dataclass(frozen=True)
 class PageResult:
     """Rows as lines of NDJSON, and the position after them as a JSON object.
 
-    ``finished`` is the id of an organization or role that was read completely. ``skipped`` is the id of an organization
-    or role that was deleted before it was read.
+    ``finished`` is the id of an item that was read completely. ``skipped`` is the id of an item that was deleted before
+    it was read.
     """
 
     lines: tuple[bytes, ...] = field(repr=False)
@@ -115,10 +121,14 @@ class PageResult:
 class Pages(ABC):
     """Rows that are read page by page, in several invocations if the rate limits of the provider require it.
 
-    ``unit`` is the plural noun for ``finished`` and ``skipped`` in a PageResult.
+    The rows belong to items, such as organizations or roles, which are read one after another; ``item_noun`` is their
+    name in the manifest, in the plural. ``position_lifetime`` is the time for which the provider accepts a position: an
+    export that receives no rows for this time fails.
     """
 
-    unit: ClassVar[str] = "organizations"
+    item_noun: ClassVar[str]
+    # Auth0 accepts a cursor for 24 hours: https://auth0.com/docs/api/management/v2/introduction (checkpoint pagination)
+    position_lifetime: ClassVar[timedelta] = timedelta(hours=24)
 
     @abstractmethod
     def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:

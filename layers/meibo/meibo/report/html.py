@@ -1,10 +1,16 @@
-"""Sections, tables and cells as HTML. Texts are escaped; arguments named ``html`` are not."""
+"""Sections, tables and charts as HTML. Texts are escaped; arguments named ``html`` are not."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Final
+
+# The size of a chart and of its margin in pixels.
+_WIDTH: Final = 120
+_HEIGHT: Final = 28
+_EDGE: Final = 3
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ def section(title: str, name: str, html: str) -> str:
 
 
 def table(caption: str, label: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; the cells of a row are the HTML of its header and of its other columns."""
+    """Return a table. The cells are HTML, and the first cell of each row is its header."""
     head = "".join(f'<th scope="col"{_class(column)}>{escape(column.name)}</th>' for column in columns)
     body = "\n".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
     # A region that scrolls must be reachable by keyboard.
@@ -47,3 +53,30 @@ def _class(column: Column) -> str:
 def note(text: str) -> str:
     """Return a paragraph in a soft color."""
     return f'<p class="soft">{escape(text)}</p>'
+
+
+def line_chart(values: Sequence[int], label: str) -> str:
+    """Return a small chart as inline SVG of the values, oldest first; ``label`` is its title and alternative text."""
+    if not values:
+        return ""
+    low, high = min(values), max(values)
+    spread = (high - low) or 1
+    step = (_WIDTH - 2 * _EDGE) / max(len(values) - 1, 1)
+    points = [
+        (_EDGE + number * step, _HEIGHT / 2)
+        if high == low
+        else (
+            _EDGE + number * step,
+            _HEIGHT - _EDGE - (value - low) / spread * (_HEIGHT - 2 * _EDGE),
+        )
+        for number, value in enumerate(values)
+    ]
+    if len(points) == 1:
+        points = [(_WIDTH / 2, _HEIGHT / 2)]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    last_x, last_y = points[-1]
+    return (
+        f'<svg class="chart" role="img" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
+        f' aria-label="{escape(label)}"><title>{escape(label)}</title>'
+        f'<polyline points="{path}"/><circle cx="{last_x:.1f}" cy="{last_y:.1f}" r="2.5"/></svg>'
+    )

@@ -13,12 +13,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from meibo.archive.keys import run_moment
 from meibo.archive.manifest import RunCounts
-from meibo.formatting import format_bytes
+from meibo.formatting import format_bytes, format_duration
 from meibo.providers import provider_title
-from meibo.report import charts
-from meibo.report.html import Column, note, section, table
+from meibo.report.html import Column, line_chart, note, section, table
 from meibo.report.state import RUNS_SHOWN, ExportHistory, ReportState, RunSummary
-from meibo.report.texts import TEXTS, Texts
+from meibo.report.texts import Texts
 from meibo.settings import GIB, ReportLanguage
 
 _RUNS_LISTED: Final = 10
@@ -34,8 +33,8 @@ USD_PER_GIB: Final = 0.001
 
 
 def render(state: ReportState, *, language: ReportLanguage = "en", timezone: str = "UTC") -> str:
-    """Return the HTML of the report. Its times are in the time zone and in UTC."""
-    return _Page(state, TEXTS[language], language, _zone(timezone)).html()
+    """Return the HTML of the report. Times are shown in the time zone and in UTC."""
+    return _Page(state, Texts(language), _zone(timezone)).html()
 
 
 def estimated_usd(counts: RunCounts) -> float:
@@ -55,7 +54,6 @@ def _zone(name: str) -> tzinfo:
 class _Page:
     state: ReportState
     texts: Texts
-    language: ReportLanguage
     zone: tzinfo
 
     def html(self) -> str:
@@ -73,7 +71,7 @@ class _Page:
             f"<footer><p>{escape(self.texts.footer.format(zone=self._zone_names()))}</p></footer>",
         ]
         return (
-            f'<!doctype html>\n<html lang="{self.language}">\n<head>\n<meta charset="utf-8">\n'
+            f'<!doctype html>\n<html lang="{self.texts.language}">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             '<meta name="robots" content="noindex">\n'
             "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';"
@@ -220,7 +218,7 @@ class _Page:
             lowest=f"{min(values):,}",
             highest=f"{max(values):,}",
         )
-        return charts.line(values, label)
+        return line_chart(values, label)
 
     def _sources(self) -> str:
         texts, missing = self.texts, self._missing()
@@ -314,11 +312,7 @@ class _Page:
         return (self.texts.objects_one if count == 1 else self.texts.objects).format(count=f"{count:,}")
 
     def _duration(self, seconds: int) -> str:
-        texts = self.texts
-        minutes, seconds = divmod(seconds, 60)
-        hours, minutes = divmod(minutes, 60)
-        parts = ((hours, texts.hours), (minutes, texts.minutes), (seconds, texts.seconds))
-        return " ".join(text.format(count=count) for count, text in parts if count) or texts.seconds.format(count=0)
+        return format_duration(seconds, (self.texts.hours, self.texts.minutes, self.texts.seconds))
 
     def _stacked_time(self, moment: datetime) -> str:
         """Return a time in the time zone of the page, with UTC in a second line."""

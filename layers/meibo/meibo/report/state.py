@@ -1,4 +1,4 @@
-"""The state that the report shows, read from run manifests, outcome records and verification records."""
+"""Read the state of an archive for the report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Final
 
-from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress, outcomes_folder, outcomes_source, run_moment
+from meibo.archive.keys import OUTCOMES, VERIFICATIONS, ExportAddress, outcomes_folder, partition, run_moment
 from meibo.archive.manifest import ArchivedExport, RunCounts
 from meibo.archive.outcomes import parse_records
 from meibo.archive.runs import Run, find_run, run_ids, suspect_reason
@@ -18,27 +18,33 @@ from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ArchiveConflictError
 
-# Three months of daily runs. More would make the charts unreadable and slow down the report.
+# Three months of daily runs. More runs would make the charts unreadable and slow down the report.
 RUNS_SHOWN: Final = 90
 CHANGE_DAYS: Final = 7
-# Outcome records that are read, one per message. The report states if there are more.
+# Maximum number of objects with outcomes that are read, in general one per message.
 MAX_RECORDS: Final = 1000
 _PARALLEL_READS: Final = 16
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExportHistory:
     """An export: its newest archive, and the rows (if they were counted) and bytes of its archives, oldest first."""
 
     address: ExportAddress
     latest: ArchivedExport
-    rows: tuple[int, ...]
-    bytes: tuple[int, ...]
+    rows: list[int] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
+
+    def add_older(self, export: ArchivedExport) -> None:
+        """Add an archive that is older than the others."""
+        if export.rows is not None:
+            self.rows.insert(0, export.rows)
+        self.bytes.insert(0, export.bytes)
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The counts of a run. ``seconds`` is the time from its scheduled time until its newest attempt ended."""
+    """The counts of a run. ``seconds`` is the time from its scheduled time to the end of its newest attempt."""
 
     run_id: str
     seconds: int
@@ -47,10 +53,10 @@ class RunSummary:
 
 @dataclass(frozen=True)
 class ChangeSummary:
-    """Outcomes of membership changes by source, of the last days and of the latest run.
+    """The numbers of outcomes of membership changes, by source and kind.
 
-    ``of_run`` are the outcomes since ``run_since``, the scheduled time of the previous run. Without a previous run,
-    they are those of the last days. ``more`` is true if not all outcomes are counted.
+    ``outcomes`` counts the outcomes of the last ``days``, and ``of_run`` those since ``run_since``, the scheduled time
+    of the previous run. If there is no previous run, both are equal. ``more`` is true if not all outcomes are counted.
     """
 
     days: int
@@ -64,8 +70,8 @@ class ChangeSummary:
 class ReportState:
     """The state of an archive.
 
-    ``runs`` are latest first, ``latest`` is the first of them with its exports. ``suspect_reasons`` are the reasons of
-    the latest run's suspect exports, by export id.
+    ``runs`` are sorted latest first, and ``latest`` is the first of them with its exports. ``suspect_reasons`` contains
+    the reasons of the latest run's suspect exports, by export id.
     """
 
     written_at: datetime
@@ -77,26 +83,14 @@ class ReportState:
     suspect_reasons: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class _HistoryBuilder:
-    latest: ArchivedExport
-    rows: list[int] = field(default_factory=list)
-    bytes: list[int] = field(default_factory=list)
-
-    def add(self, export: ArchivedExport) -> None:
-        if export.rows is not None:
-            self.rows.append(export.rows)
-        self.bytes.append(export.bytes)
-
-
 def gather(archive: ArchiveReader, now: datetime) -> ReportState:
     """Return the state of an archive."""
     latest: Run | None = None
     summaries: list[RunSummary] = []
-    builders: dict[ExportAddress, _HistoryBuilder] = {}
+    histories: dict[ExportAddress, ExportHistory] = {}
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
         ids = list(islice(run_ids(archive), RUNS_SHOWN))
-        # Only some run manifests are in memory at a time: a manifest of 10,000 exports takes about 10 MB.
+        # The manifests are read in batches, because a manifest of 10,000 exports needs about 10 MB of memory.
         for first in range(0, len(ids), _PARALLEL_READS):
             batch = ids[first : first + _PARALLEL_READS]
             for run in pool.map(lambda run_id: find_run(archive, run_id), batch):
@@ -105,20 +99,17 @@ def gather(archive: ArchiveReader, now: datetime) -> ReportState:
                 latest = latest or run
                 summaries.append(RunSummary(run.run_id, _seconds(run), RunCounts.of(run.exports, run.missing)))
                 for export in run.exports:
-                    builders.setdefault(export.folder.address, _HistoryBuilder(export)).add(export)
+                    address = export.folder.address
+                    histories.setdefault(address, ExportHistory(address, export)).add_older(export)
         previous = run_moment(summaries[1].run_id) if len(summaries) > 1 else None
         changes = _changes(archive, now, previous, pool)
         suspects = latest.manifest.suspects if latest else ()
         reasons = list(pool.map(lambda export: suspect_reason(archive, export), suspects))
-    histories = [
-        ExportHistory(address, builder.latest, tuple(reversed(builder.rows)), tuple(reversed(builder.bytes)))
-        for address, builder in builders.items()
-    ]
     return ReportState(
         written_at=now,
         latest=latest,
         runs=tuple(summaries),
-        histories=tuple(sorted(histories, key=lambda history: history.address.export_id)),
+        histories=tuple(sorted(histories.values(), key=lambda history: history.address.export_id)),
         changes=changes,
         verification=_newest_verification(archive),
         suspect_reasons={export.export_id: reason for export, reason in zip(suspects, reasons, strict=True)},
@@ -142,7 +133,7 @@ def _changes(archive: ArchiveReader, now: datetime, since: datetime | None, pool
             records = parse_records(body or b"", key)
         except ArchiveConflictError:
             continue
-        source = outcomes_source(key)
+        source = partition(key, "source")
         outcomes[source].update(record.outcome.kind for record in records)
         recent = [record.outcome.kind for record in records if since is None or record.outcome.at >= since]
         if recent:
@@ -154,14 +145,14 @@ def _records(archive: ArchiveReader, now: datetime) -> Iterator[str]:
     for source in archive.folders(OUTCOMES):
         for back in range(CHANGE_DAYS):
             day = f"{now - timedelta(days=back):%Y-%m-%d}"
-            yield from archive.keys(outcomes_folder(outcomes_source(source), day))
+            yield from archive.keys(outcomes_folder(partition(source, "source"), day))
 
 
 def _newest_verification(archive: ArchiveReader) -> VerificationRecord | None:
     for day in sorted(archive.folders(VERIFICATIONS), reverse=True):
         for key in sorted(archive.keys(day), reverse=True):
             try:
-                return VerificationRecord.from_json(archive.read_json(key), key)
+                return VerificationRecord.read(archive, key)
             except ArchiveConflictError:
                 continue
     return None

@@ -9,7 +9,7 @@ checksums.
 """
 
 from meibo.archive.content import Content
-from meibo.archive.copy.model import CopyOptions, CopyResult, Counts, ObjectLock, Target
+from meibo.archive.copy.model import CopyOptions, CopyResult, Counts, Target
 from meibo.archive.copy.source import LocationSource, StreamSource
 from meibo.archive.copy.transfer import copy
 
@@ -19,7 +19,6 @@ __all__ = [
     "CopyResult",
     "Counts",
     "LocationSource",
-    "ObjectLock",
     "StreamSource",
     "Target",
     "copy",

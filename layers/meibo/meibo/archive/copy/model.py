@@ -6,23 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from meibo.archive.content import Facts
-from meibo.settings import MIB
+from meibo.settings import MIB, NO_OBJECT_LOCK, ObjectLock
 
 if TYPE_CHECKING:
     import ssl
-    from datetime import datetime
 
     from mypy_boto3_s3 import S3Client
 
     from meibo.archive.content import FileDigest
-
-
-@dataclass(frozen=True)
-class ObjectLock:
-    """Object Lock retention of the written object."""
-
-    mode: Literal["GOVERNANCE", "COMPLIANCE"]
-    retain_until: datetime
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ class Target:
     bucket: str
     key: str
     content_type: str = "application/octet-stream"
-    object_lock: ObjectLock | None = None
+    object_lock: ObjectLock = NO_OBJECT_LOCK
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,7 @@ class ObjectWriter:
 
     @property
     def _properties(self) -> dict[str, Any]:
-        properties: dict[str, Any] = {"ContentType": self._target.content_type}
-        if self._target.object_lock is not None:
-            properties["ObjectLockMode"] = self._target.object_lock.mode
-            properties["ObjectLockRetainUntilDate"] = self._target.object_lock.retain_until
-        return properties
+        return {"ContentType": self._target.content_type, **self._target.object_lock.parameters()}
 
     def _checksum_parameter(self, value: str) -> dict[str, Any]:
         return {f"Checksum{self._checksum.name}": value}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
 from meibo.http.raw_json import RawJson, line_with_id, line_with_list
@@ -144,6 +144,8 @@ class ReadPosition(ListPosition):
 
 class OrganizationPages(Pages):
     """Rows of a tenant's organizations. A subclass reads the rows of one organization."""
+
+    item_noun: ClassVar[str] = "organizations"
 
     def __init__(self, api: OrganizationApi) -> None:
         self.api = api

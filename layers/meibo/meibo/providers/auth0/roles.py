@@ -85,7 +85,7 @@ class RolePosition(ListPosition):
 class RolePages(Pages):
     """Rows of a tenant's roles. A subclass reads the rows of one role."""
 
-    unit: ClassVar[str] = "roles"
+    item_noun: ClassVar[str] = "roles"
 
     def __init__(self, api: RoleApi) -> None:
         self.api = api
