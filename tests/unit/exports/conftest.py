@@ -67,9 +67,7 @@ class FakeAuth0(Auth0Provider):
         self.jobs: list[str] = []
         self.wait: Callable[[], None] = lambda: None
 
-    def organization_connections(
-        self, request: ExportRequest, organization_id: str, context: ProviderContext
-    ) -> list[str]:
+    def connection_ids(self, organization_id: str) -> list[str]:
         self.wait()
         if organization_id not in ORGANIZATIONS:
             raise RequestRefusedError(f"organization {organization_id} has no enabled connection")
@@ -88,6 +86,8 @@ class FakeAuth0(Auth0Provider):
 def fake_auth0(monkeypatch: pytest.MonkeyPatch) -> FakeAuth0:
     fake = FakeAuth0()
     monkeypatch.setitem(PROVIDERS, "auth0", fake)
+    # The fake provider is also the API of the organizations.
+    monkeypatch.setattr("meibo.providers.auth0.provider.OrganizationApi", lambda _client: fake)
     return fake
 
 

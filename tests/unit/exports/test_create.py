@@ -212,7 +212,7 @@ def test_busy_aws_does_not_refuse_an_organization(new_harness: HarnessFactory, m
 
     # when: the secret of the source temporarily cannot be read
     with monkeypatch.context() as patch:
-        patch.setattr(harness.providers, "organization_connections", busy)
+        patch.setattr(harness.providers, "connection_ids", busy)
         with pytest.raises(AwsBusyError):
             harness.creator.begin(TICK)
     planned_while_busy = harness.storage.read_json(PLAN)
