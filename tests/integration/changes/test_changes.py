@@ -65,16 +65,6 @@ def test_changes_of_make_run_have_the_expected_outcomes(queue: ChangesSystem) ->
     assert rehearsal.actual["DLQ messages"] > 0
 
 
-def test_roles_are_assigned_after_the_membership(queue: ChangesSystem) -> None:
-    message = queue.send(*queue.user_ids[:3], roles=queue.roles[:2])
-
-    queue.drain()
-
-    assert queue.outcomes(message) == dict.fromkeys(queue.user_ids[:3], "applied")
-    for person in queue.user_ids[:3]:
-        assert queue.tenant.organizations.member_roles(queue.organization, person) == queue.roles[:2]
-
-
 @pytest.mark.parametrize(("switch", "outcome", "dead_letters"), [("refuse", "rejected", 1), ("ignore", "applied", 0)])
 def test_unknown_role_is_rejected_if_the_tenant_rejects_it(
     queue: ChangesSystem, switch: Any, outcome: str, dead_letters: int
@@ -104,15 +94,3 @@ def test_person_is_invited_once_without_an_email(queue: ChangesSystem, status: A
     (invitation,) = queue.tenant.invitations.all[queue.organization].values()
     assert invitation["roles"] == queue.roles[:1]
     assert queue.tenant.invitations.emails == 0
-
-
-def test_dry_run_looks_up_and_writes_nothing(queue: ChangesSystem) -> None:
-    unknown = "auth0|0000000000000000000000ff"
-    message = queue.send(queue.user_ids[0], unknown, dry_run=True)
-
-    queue.drain()
-
-    assert queue.outcomes(message) == {queue.user_ids[0]: "dry_run", unknown: "rejected"}
-    assert queue.writes() == []
-    assert queue.members() == frozenset()
-    assert queue.aws.changes.take_dead_letters() == []

@@ -188,7 +188,9 @@ def test_events_and_responses_of_functions_contain_no_members(system: System) ->
         assert json.dumps(person["code"]) not in state
 
 
-def test_domain_is_archived_as_csv_byte_for_byte(system: System) -> None:
+@pytest.mark.parametrize("bom", [True, False])
+def test_domain_is_archived_as_csv_byte_for_byte(system: System, bom: bool) -> None:
+    system.domain.switches.csv_bom = bom
     system.configure(system.cybozu_source({"dataset": "directory"}))
 
     manifest = system.run()
@@ -232,14 +234,22 @@ def test_domain_without_the_csv_api_is_archived_from_json(system: System) -> Non
     exports = by_dataset(manifest)
     expected = system.domain.expected_rows()["ndjson"]
     assert {dataset: export["rows"] for dataset, export in exports.items()} == expected
+    structure, directory = system.domain.structure, system.domain.directory
+    assert lines(system, exports["organizations"]) == structure.organizations
+    assert lines(system, exports["groups"]) == [
+        {key: value for key, value in row.items() if key != "type"} for row in structure.groups
+    ]
     members = lines(system, exports["members"])
-    for organization in system.domain.structure.organizations:
+    for organization in structure.organizations:
         archived = [row for row in members if row.get("organization", {}).get("code") == organization["code"]]
         expected_members = [
-            (system.domain.switches.shown(system.domain.directory.user(index)), title)
-            for index, title in system.domain.structure.in_organization(organization["code"])
+            (system.domain.switches.shown(directory.user(index)), title)
+            for index, title in structure.in_organization(organization["code"])
         ]
         assert [(row["member"]["user"], row["member"]["title"]) for row in archived] == expected_members
+    for group in structure.groups:
+        archived = [row["member"] for row in members if row.get("group", {}).get("id") == group["id"]]
+        assert archived == [system.domain.switches.shown(directory.user(index)) for index in structure.in_group(group)]
     content = system.aws.read_json(exports["members"]["manifest_key"])["content"]
     assert content["skipped"] == {"count": 0, "ids": []}
 

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.errors import RequestRefusedError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import get_job
 from meibo.providers.auth0.membership import users_by_email
 from meibo_cli.restore.auth0_imports import create_users_import, import_faults, import_summary
-from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, faults
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant
 from tests.support.clock import FakeClock
 
 USERS = [{"email": "imported@example.com", "given_name": "名"}, {"email": "not an address"}]
@@ -45,30 +45,6 @@ def test_users_are_imported_and_faults_are_reported(
     assert [fault.codes for fault in import_faults(client, job_id)] == [("FORMAT",)]
     assert len(users_by_email(client, "imported@example.com")) == 1
     assert tenant.jobs.completion_emails == 0
-
-
-@pytest.mark.parametrize("concurrency", [1, 2, 3])
-def test_import_over_the_limit_raises_provider_busy(
-    tenant: SimulatedTenant, client: Auth0Client, concurrency: int
-) -> None:
-    tenant.switches.import_seconds, tenant.switches.import_concurrency = 3600, concurrency
-    for _ in range(concurrency):
-        send(client)
-
-    with pytest.raises(ProviderBusyError) as caught:
-        send(client)
-
-    assert not caught.value.uncertain
-
-
-def test_import_with_an_unknown_outcome_is_not_retried(tenant: SimulatedTenant, client: Auth0Client) -> None:
-    tenant.faults.add("POST */users-imports", faults.reset(after_processing=True))
-
-    with pytest.raises(ProviderBusyError) as caught:
-        send(client)
-
-    assert caught.value.uncertain
-    assert len(tenant.jobs.all) == 1
 
 
 def test_unknown_connection_is_named(client: Auth0Client) -> None:

@@ -38,6 +38,7 @@ def test_missing_role_is_requested_once(harness: ChangeQueueHarness, user_ids: l
     assert harness.members() == frozenset(user_ids[:12])
     assert harness.outcomes(message) == dict.fromkeys(user_ids[:12], "rejected")
     assert {line["code"] for line in harness.lines(message)} == {"roles_refused"}
+    assert all("rol_0000000000000404" in line["reason"] for line in harness.lines(message))
     assert harness.requests("POST", "roles") == [404]
     (dead_letter,) = harness.dead_letters()
     assert dead_letter["members"] == user_ids[:12]
