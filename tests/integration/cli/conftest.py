@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from meibo_cli.main import app
 from meibo_local.caches import SharingSession, shared_clients
 from tests.support.archives import ArchiveBuilder, BucketArchive, FolderArchive, Storage
+from tests.support.local_runs import LocalRuns, local_runs
 
 BUCKET = "archive"
 
@@ -86,6 +87,12 @@ def meibo(storage: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("MEIBO_ARCHIVE", location)
 
     return invoke
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]:
+    with local_runs(tmp_path, monkeypatch) as runs:
+        yield runs
 
 
 @pytest.fixture

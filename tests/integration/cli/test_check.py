@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from meibo_simulators import faults
 from meibo_simulators.auth0.tenant import FIRST_CONNECTION, SCOPES
 from meibo_simulators.cybozu.secure_access import SecureAccess
 from tests.integration.cli.conftest import CommandResult, Meibo, invoke
-from tests.support.local_runs import LocalRuns, local_runs
+from tests.support.local_runs import LocalRuns
 
 USERS = {"dataset": "users"}
 ORGANIZATIONS = {"dataset": "organizations"}
@@ -28,12 +27,6 @@ LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |[\w.+-]+@[\w-]+\.\w|https?://|
 ALL_DATASETS = [{"dataset": name} for name in REQUIRED_SCOPES]
 DATASET_SCOPES = sorted({scope for scopes in REQUIRED_SCOPES.values() for scope in scopes})
 (ROLES_SCOPE,) = OPTIONAL_SCOPES.values()
-
-
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]:
-    with local_runs(tmp_path, monkeypatch) as runs:
-        yield runs
 
 
 @pytest.fixture

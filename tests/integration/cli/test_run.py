@@ -27,18 +27,12 @@ from meibo_cli.archive_folder import locked_folder
 from meibo_local.caches import shared_clients
 from meibo_simulators.faults import stall
 from tests.integration.cli.conftest import CommandResult, Meibo, invoke
-from tests.support.local_runs import LocalRuns, local_runs
+from tests.support.local_runs import LocalRuns
 
 USERS = {"dataset": "users"}
 USERS_CSV = {"dataset": "users", "format": "csv"}
 # Tokens, signed URLs, e-mail addresses and passwords.
 LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w.+-]+@[\w-]+\.\w|simulated[-:]")
-
-
-@pytest.fixture
-def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]:
-    with local_runs(tmp_path, monkeypatch) as runs:
-        yield runs
 
 
 @pytest.fixture

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import traceback
 from typing import Any
 
 import pytest
-import requests
 
-from meibo.errors import (
-    ConfigurationError,
-    CredentialsRefusedError,
-    JobGoneError,
-    LocationRefusedError,
-    ProviderBusyError,
-    ScopeMissingError,
-)
+from meibo.errors import ConfigurationError, ProviderBusyError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.fields import DEFAULT_FIELDS
 from meibo.providers.auth0.jobs import create_users_export, get_job
-from meibo.providers.auth0.location import fresh_location
-from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, Simulators, faults
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, faults
 from tests.support.clock import FakeClock
 
 
@@ -54,18 +43,6 @@ def wait(client: Auth0Client, job_id: str) -> str:
         if status != "pending":
             return status
     return "pending"
-
-
-@pytest.mark.parametrize("format", ["ndjson", "csv"])
-def test_finished_export_has_a_file_at_a_location(tenant: SimulatedTenant, client: Auth0Client, format: str) -> None:
-    job_id = export(client, format=format, fields=DEFAULT_FIELDS[format])
-
-    assert wait(client, job_id) == "completed"
-    file = requests.get(fresh_location(client, job_id, tenant.allowed_hosts), timeout=10)
-
-    assert file.status_code == 200
-    assert file.content == tenant.expected_file(job_id).read()
-    assert len(gzip.decompress(file.content)) > 0
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS384", "PS256"])
@@ -120,77 +97,12 @@ def test_parts_of_a_field_are_flat_keys(tenant: SimulatedTenant, client: Auth0Cl
     assert set(row) == {"user_id", "user_metadata.country"}
 
 
-@pytest.mark.parametrize("scheme", ["https", "none"])
-def test_location_is_an_https_url(tenant: SimulatedTenant, client: Auth0Client, scheme: Any) -> None:
-    tenant.switches.location_scheme = scheme
-    job_id = export(client)
-    wait(client, job_id)
-
-    assert fresh_location(client, job_id, tenant.allowed_hosts).startswith(f"https://{tenant.file_host}/")
-
-
-def test_location_over_http_is_rejected(tenant: SimulatedTenant, client: Auth0Client) -> None:
-    tenant.switches.location_scheme = "http"
-    job_id = export(client)
-    wait(client, job_id)
-
-    with pytest.raises(LocationRefusedError, match="https"):
-        fresh_location(client, job_id, tenant.allowed_hosts)
-
-
-def test_location_on_another_host_is_rejected_with_its_host(tenant: SimulatedTenant, client: Auth0Client) -> None:
-    tenant.switches.location_host = "evil.example"
-    job_id = export(client)
-    wait(client, job_id)
-
-    with pytest.raises(LocationRefusedError, match=r"evil\.example") as caught:
-        fresh_location(client, job_id, tenant.allowed_hosts)
-
-    assert "Signature" not in "".join(traceback.format_exception(caught.value))
-
-
-@pytest.mark.parametrize(
-    ("fate", "reason"), [("failed", "failed"), ("expired", "expired"), ("error", "error"), ("vanished", "missing")]
-)
-def test_lost_job_is_gone(tenant: SimulatedTenant, client: Auth0Client, fate: Any, reason: str) -> None:
-    tenant.switches.job_fate = fate
-    job_id = export(client)
-    wait(client, job_id)
-
-    assert get_job(client, job_id).reason == reason
-    with pytest.raises(JobGoneError):
-        fresh_location(client, job_id, tenant.allowed_hosts)
-
-
-@pytest.mark.parametrize("fate", ["stuck", "unheard_of"])
-def test_job_in_any_other_state_is_pending(tenant: SimulatedTenant, client: Auth0Client, fate: Any) -> None:
-    tenant.switches.job_fate = fate
-
-    assert wait(client, export(client)) == "pending"
-
-
 def test_job_is_gone_after_24_hours(tenant: SimulatedTenant, client: Auth0Client, clock: FakeClock) -> None:
     job_id = export(client)
     wait(client, job_id)
     clock.time += 86_500
 
     assert get_job(client, job_id).reason == "missing"
-
-
-def test_wrong_client_secret_is_reported(tenant: SimulatedTenant, clock: FakeClock) -> None:
-    client = client_of(tenant, clock, {**tenant.credentials(), "client_secret": "canary"})
-
-    with pytest.raises(CredentialsRefusedError, match="client secret") as caught:
-        export(client)
-
-    assert "canary" not in str(caught.value)
-
-
-def test_missing_scope_is_named(tenant: SimulatedTenant, clock: FakeClock) -> None:
-    client = client_of(tenant, clock, tenant.limited_client("read:connections"))
-
-    with pytest.raises(ScopeMissingError, match="read:users"):
-        export(client)
 
 
 def test_untrusted_certificate_is_an_error_without_a_retry(
@@ -252,14 +164,6 @@ def test_single_client_is_never_throttled(tenant: SimulatedTenant, client: Auth0
         get_job(client, job_id)
 
     assert tenant.limits.refused == 0
-
-
-def test_session_is_reused(simulators: Simulators, tenant: SimulatedTenant, client: Auth0Client) -> None:
-    job_id = export(client)
-    for _ in range(5):
-        get_job(client, job_id)
-
-    assert [request.status for request in tenant.requests] == [200] * 7
 
 
 def test_custom_domain_is_called_with_the_audience_of_the_tenant(tenant: SimulatedTenant, clock: FakeClock) -> None:

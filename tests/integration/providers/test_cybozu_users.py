@@ -11,9 +11,7 @@ import pytest
 from meibo.errors import (
     CopyBrokenError,
     CredentialsRefusedError,
-    RequestRefusedError,
     ScopeMissingError,
-    WrongFormatError,
 )
 from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
 from meibo.providers.cybozu.directory import stream_users_ndjson
@@ -102,27 +100,6 @@ def test_too_many_concurrent_requests_are_retried(domain: SimulatedDomain, clien
     assert len(lines(client, concurrency=6)) == 731
 
 
-def test_changing_directory_yields_no_user_twice(domain: SimulatedDomain, client: CybozuClient) -> None:
-    domain.between_pages.extend([lambda: domain.directory.insert(0)] * 3)
-    report = PagingReport()
-
-    users = lines(client, concurrency=1, report=report)
-
-    assert len({user["id"] for user in users}) == len(users)
-    assert report.duplicates == 3
-
-
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_user_that_stays_is_read_while_others_leave(
-    domain: SimulatedDomain, client: CybozuClient, concurrency: int
-) -> None:
-    domain.between_pages.extend([lambda: domain.directory.remove(5)] * 6)
-
-    users = {user["id"] for user in lines(client, concurrency=concurrency)}
-
-    assert {user["id"] for user in domain.expected_users()} <= users
-
-
 @pytest.mark.parametrize("max_url_length", [4096, 8192])
 @pytest.mark.parametrize("both", ["refuse", "ids"])
 def test_filter_returns_the_named_users(
@@ -199,13 +176,6 @@ def test_user_without_administrator_rights_reads_json_only(domain: SimulatedDoma
     assert len(lines(client)) == 731
 
 
-def test_domain_without_csv_suggests_ndjson(domain: SimulatedDomain, client: CybozuClient) -> None:
-    domain.switches.csv_api = False
-
-    with pytest.raises(RequestRefusedError, match="ndjson"):
-        next(client.stream_csv("users"))
-
-
 @pytest.mark.parametrize("sized", [True, False])
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("after", [1, 30_000])
@@ -217,15 +187,6 @@ def test_truncated_file_is_an_error(
 
     with pytest.raises(CopyBrokenError, match=r"ended /v1/csv/user\.csv early"):
         list(client.stream_csv("users"))
-
-
-@pytest.mark.parametrize("fault", [faults.html(200), faults.respond(200, "<html>", {"Content-Type": "text/csv"})])
-def test_html_page_is_an_error(domain: SimulatedDomain, client: CybozuClient, fault: faults.Action) -> None:
-    domain.faults.add("GET *", fault, times=None)
-
-    for read in (client.stream_csv("users"), stream_users_ndjson(client)):
-        with pytest.raises(WrongFormatError, match=r"HTML|html"):
-            next(read)
 
 
 @pytest.mark.parametrize(
