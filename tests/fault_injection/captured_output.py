@@ -49,6 +49,8 @@ class Secrets:
     """Values that must not appear in any output, with their kinds."""
 
     planted: dict[str, str] = field(default_factory=dict, repr=False)
+    # The tokens and locations that were issued since the last reset of the system.
+    issued: dict[str, str] = field(default_factory=dict, repr=False)
 
     def add(self, kind: str, *values: str) -> None:
         """Add values to search for. Short values are ignored: they would match by chance."""
@@ -58,7 +60,7 @@ class Secrets:
         """Return the secrets that a string contains, each with its kind and the surrounding text."""
         leaks = []
         for decoded in dict.fromkeys(decode(text) for decode in _DECODERS):
-            for value, kind in self.planted.items():
+            for value, kind in (*self.planted.items(), *self.issued.items()):
                 index = decoded.find(value)
                 if index >= 0:
                     leaks.append(f"{kind}: …{decoded[max(0, index - 120) : index + 60]}…")
@@ -76,7 +78,8 @@ class Secrets:
         def recorded_issue(form: dict[str, Any]) -> dict[str, Any]:
             response = issue(form)
             if "access_token" in response:
-                self.add("token", response["access_token"], response["access_token"].rpartition(".")[2])
+                token = response["access_token"]
+                self.issued.update(dict.fromkeys((token, token.rpartition(".")[2]), "token"))
             return response
 
         def recorded_query(path: str) -> str:
@@ -84,7 +87,7 @@ class Secrets:
             for part in signed.split("&"):
                 name, _, value = part.partition("=")
                 if name in ("X-Amz-Signature", "X-Amz-Security-Token"):
-                    self.add(name, value)
+                    self.issued[value] = name
             return signed
 
         tenant.tokens.issue, tenant.files.query = recorded_issue, recorded_query  # type: ignore[method-assign]

@@ -128,6 +128,12 @@ def _skip_client_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("meibo.providers.base.Pages.position_lifetime", timedelta(milliseconds=300))
 
 
+def _reset(system: WholeSystem, secrets: Secrets) -> None:
+    """Reset the system, after which the functions do not know the tokens and locations that were issued before."""
+    system.reset()
+    secrets.issued.clear()
+
+
 def _run(system: WholeSystem) -> None:
     outcome = system.aws.tick(system.next_tick())
     if not outcome.failed:
@@ -137,7 +143,7 @@ def _run(system: WholeSystem) -> None:
 
 
 def test_search_covers_all_output_and_finds_planted_values(system: WholeSystem, secrets: Secrets) -> None:
-    system.reset()
+    _reset(system, secrets)
     system.configure_exports(*EXPORTS["auth0"])
 
     with capture(system) as output:
@@ -151,7 +157,7 @@ def test_search_covers_all_output_and_finds_planted_values(system: WholeSystem, 
     # All documents of Meibo in the bucket: plans, run manifests, reports, verifications, records of parts.
     prefixes = {place.partition("/")[0] for place in places if "/" in place}
     assert prefixes == {"archive", "parts", "reports", "runs", "verifications"}
-    kinds = set(secrets.planted.values())
+    kinds = {*secrets.planted.values(), *secrets.issued.values()}
     assert {"token", "X-Amz-Signature", "e-mail address", "name", "client secret", "password"} <= kinds
     # The search finds planted values in each encoding.
     output.entries = [("archive", system.archived()[f"acme/users/ndjson/{FIRST_CONNECTION}"].body.hex())]
@@ -177,7 +183,7 @@ def test_response_of_a_provider_is_not_repeated_in_output(
     leaks, runs = [], 0
     for request in AUTH0 if provider == "auth0" else CYBOZU:
         for name, action in ANSWERS.items():
-            system.reset()
+            _reset(system, secrets)
             system.configure_exports(*EXPORTS[provider])
             site = system.tenant if provider == "auth0" else system.domain
             site.faults.add(request, action, times=None)
@@ -196,7 +202,7 @@ def test_failure_of_a_location_or_a_file_contains_no_secret(
     leaks = []
     for name, (switch, value) in SWITCHES.items():
         before = getattr(system.tenant.switches, switch)
-        system.reset()
+        _reset(system, secrets)
         system.configure_exports(*EXPORTS["auth0"])
         setattr(system.tenant.switches, switch, value)
         with capture(system) as output:
@@ -220,7 +226,7 @@ def test_failure_of_a_location_or_a_file_contains_no_secret(
     ids=["no JSON", "a line break", "a broken key", "of another provider", "unknown names"],
 )
 def test_invalid_secret_is_not_in_output(system: WholeSystem, secrets: Secrets, secret: Any) -> None:
-    system.reset()
+    _reset(system, secrets)
     system.configure_exports(
         EXPORTS["auth0"][0], EXPORTS["cybozu"][1], **{"meibo/acme": secret, "meibo/example": secret}
     )
@@ -233,7 +239,7 @@ def test_invalid_secret_is_not_in_output(system: WholeSystem, secrets: Secrets, 
 
 @pytest.mark.parametrize("answer", ["correct", *ANSWERS])
 def test_change_leaves_no_user_data_in_output(system: WholeSystem, secrets: Secrets, answer: str) -> None:
-    system.reset()
+    _reset(system, secrets)
     system.configure_exports(*EXPORTS["auth0"])
     organization = system.tenant.organizations.ids()[0]
     change = change_message(organization, requested_by=CANARY)
