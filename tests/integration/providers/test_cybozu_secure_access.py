@@ -102,13 +102,18 @@ def test_secure_host_needs_a_certificate() -> None:
 # -- the keys of the secret
 
 
+CANNOT_BE_OPENED = (
+    'expected a PFX file with the password in "client_certificate_password", found a file that cannot be opened'
+)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"client_certificate_password": "wrong"}, 'expected a PFX file that "client_certificate_password" opens'),
-        ({"client_certificate_password": ""}, 'expected a PFX file that "client_certificate_password" opens'),
+        ({"client_certificate_password": "wrong"}, CANNOT_BE_OPENED),
+        ({"client_certificate_password": ""}, CANNOT_BE_OPENED),
         ({"client_certificate": "not base64!"}, "expected a PFX file in base64 or a certificate in PEM format"),
-        ({"client_certificate": base64.b64encode(b"other").decode()}, "expected a PFX file that"),
+        ({"client_certificate": base64.b64encode(b"other").decode()}, CANNOT_BE_OPENED),
         ({"client_certificate_key": "-----BEGIN"}, "expected no value, because the PFX file contains the private key"),
         ({"client_certificate": ""}, "expected a certificate, because the secret contains a key or password for it"),
     ],

@@ -21,7 +21,6 @@ from meibo.archive.storage import ArchiveStorage, S3Storage
 from meibo.aws import busy_error
 from meibo.changes.executor import StepExecutor, merge
 from meibo.changes.messages import (
-    Change,
     InvalidChange,
     QueueMessage,
     by_group,
@@ -63,15 +62,6 @@ _METRICS: Final = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "
 _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A message, its change, and the outcomes of the members of the change."""
-
-    message: QueueMessage
-    change: Change | InvalidChange
-    outcomes: OutcomeStore
-
-
 @dataclass
 class ChangeApplier:
     """Applies the messages of one invocation.
@@ -104,12 +94,12 @@ class ChangeApplier:
         return unprocessed
 
     def _apply_group(self, group: list[QueueMessage]) -> list[QueueMessage]:
-        entries: list[Entry] = []
-        finished: list[Entry] = []
+        stores: list[OutcomeStore] = []
+        finished: list[OutcomeStore] = []
         is_late = self.time_left() < MIN_TURN_SECONDS
         group_id = group[0].group_id
-        error = self._guarded(group_id, lambda: self._execute(group, entries))
-        error = self._guarded(group_id, lambda: self._finish(entries, finished)) or error
+        error = self._guarded(group_id, lambda: self._execute(group, stores))
+        error = self._guarded(group_id, lambda: self._finish(stores, finished)) or error
         unprocessed = group[len(finished) :]
         if unprocessed:
             seconds = self._wait_seconds(unprocessed[0], error, is_late=is_late)
@@ -154,49 +144,49 @@ class ChangeApplier:
 
     # -- execute
 
-    def _execute(self, group: list[QueueMessage], entries: list[Entry]) -> None:
-        """Append an entry for each message, and send the requests of the pending members."""
+    def _execute(self, group: list[QueueMessage], stores: list[OutcomeStore]) -> None:
+        """Append the outcomes of each message, and send the requests of the pending members."""
         if self.time_left() < MIN_FINISH_SECONDS:
             raise OutOfTimeError(
                 f"expected at least {MIN_FINISH_SECONDS:.0f} s for this group, found less; its messages are returned to"
                 " the queue"
             )
         for message in group:
-            entries.append(self._open(message))  # noqa: PERF401  # the caller needs the entries before a failure
+            stores.append(self._open(message))  # noqa: PERF401  # the caller needs the outcomes before a failure
         changes = {
-            index: entry.change for index, entry in enumerate(entries) if not isinstance(entry.change, InvalidChange)
+            index: store.change for index, store in enumerate(stores) if not isinstance(store.change, InvalidChange)
         }
-        for step in merge([(index, change, entries[index].outcomes.pending) for index, change in changes.items()]):
+        for step in merge([(index, change, stores[index].pending) for index, change in changes.items()]):
             executor = self._executor(step.source)
             if executor is None:
                 continue
             try:
                 for index, outcome in executor.execute(group[0].group_id, step, changes):
-                    entries[index].outcomes.add(outcome)
+                    stores[index].add(outcome)
             except MeiboError as error:
                 self._stopped[step.source] = error
                 raise
-            for entry in entries:
-                if not entry.outcomes.pending:
-                    self._write(entry)
+            for store in stores:
+                if not store.pending:
+                    self._write(store)
 
-    def _open(self, message: QueueMessage) -> Entry:
+    def _open(self, message: QueueMessage) -> OutcomeStore:
         change = parse_change(message.body, max_removals=self.max_removals, group_id=message.group_id)
-        entry = Entry(message, change, OutcomeStore(self.storage, message, change))
+        store = OutcomeStore(self.storage, message, change)
         if isinstance(change, InvalidChange):
-            self._reject(entry, "invalid", change.reason)
-        elif entry.outcomes.pending and self._executor(change.source) is None:
+            self._reject(store, "invalid", change.reason)
+        elif store.pending and self._executor(change.source) is None:
             self._reject(
-                entry,
+                store,
                 "unknown_source",
                 "$.source: expected the name of an Auth0 source in the configuration, found"
                 f" {change.source}; add the source, then redrive the DLQ",
             )
-        return entry
+        return store
 
-    def _reject(self, entry: Entry, code: OutcomeCode, reason: str) -> None:
-        for member in entry.outcomes.pending:
-            entry.outcomes.add(Outcome(member, "rejected", self.now(), code, reason))
+    def _reject(self, store: OutcomeStore, code: OutcomeCode, reason: str) -> None:
+        for member in store.pending:
+            store.add(Outcome(member, "rejected", self.now(), code, reason))
 
     def _executor(self, source: str) -> StepExecutor | None:
         if source in self._stopped:
@@ -212,31 +202,31 @@ class ChangeApplier:
 
     # -- finish
 
-    def _finish(self, entries: Sequence[Entry], finished: list[Entry]) -> None:
-        """Append finished entries to ``finished``, up to the first unfinished entry."""
+    def _finish(self, stores: Sequence[OutcomeStore], finished: list[OutcomeStore]) -> None:
+        """Append the finished messages to ``finished``, up to the first unfinished message."""
         # This includes the outcomes of messages that are returned to the queue.
-        for entry in entries:
-            self._write(entry)
-        for entry in entries:
-            if entry.outcomes.pending:
+        for store in stores:
+            self._write(store)
+        for store in stores:
+            if store.pending:
                 return
-            self._send_dead_letter(entry)
-            finished.append(entry)
+            self._send_dead_letter(store)
+            finished.append(store)
 
-    def _write(self, entry: Entry) -> None:
-        if entry.outcomes.write():
-            self._progressed.add(entry.message.group_id)
+    def _write(self, store: OutcomeStore) -> None:
+        if store.write():
+            self._progressed.add(store.message.group_id)
 
-    def _send_dead_letter(self, entry: Entry) -> None:
+    def _send_dead_letter(self, store: OutcomeStore) -> None:
         """Send the rejected members of a finished message to the DLQ, and count its outcomes."""
-        change, by_member = entry.change, entry.outcomes.by_member
+        change, by_member = store.change, store.by_member
         outcomes = [by_member[member] for member in change.members]
         rejected = [outcome for outcome in outcomes if outcome.kind == "rejected"]
         valid = change.change if isinstance(change, InvalidChange) else change
         if rejected and (valid is None or (valid is not change and len(rejected) == len(outcomes))):
-            self.queue.send_dead_letter(dead_letter_of_message(entry.message, rejected[0].reason or ""))
+            self.queue.send_dead_letter(dead_letter_of_message(store.message, rejected[0].reason or ""))
         elif rejected and valid and not valid.dry_run:
-            self.queue.send_dead_letter(dead_letter_of_members(entry.message, valid, rejected))
+            self.queue.send_dead_letter(dead_letter_of_members(store.message, valid, rejected))
         kinds = Counter[str](outcome.kind for outcome in outcomes)
         self.counts.update(kinds)
         self.counts["messages"] += 1
@@ -244,8 +234,8 @@ class ChangeApplier:
             "message finished",
             extra={
                 "change_id": None if isinstance(change, InvalidChange) else change.change_id,
-                "message_id": entry.message.message_id,
-                "organization_id": entry.message.group_id,
+                "message_id": store.message.message_id,
+                "organization_id": store.message.group_id,
                 **kinds,
             },
         )

@@ -16,12 +16,12 @@ from meibo.changes.messages import Change, InvalidChange, QueueMessage
 
 
 class OutcomeStore:
-    """The outcomes of one message: stored outcomes, and new outcomes that are not written yet."""
+    """The outcomes of one message and its change: stored outcomes, and new outcomes that are not written yet."""
 
     def __init__(self, storage: ArchiveStorage, message: QueueMessage, change: Change | InvalidChange) -> None:
+        self.message = message
+        self.change = change
         self._storage = storage
-        self._message = message
-        self._change = change
         self._part = 1
         self._stored: dict[str, Outcome] = {}
         self._new: dict[str, Outcome] = {}
@@ -36,7 +36,7 @@ class OutcomeStore:
     @property
     def pending(self) -> list[str]:
         """The members of the change without an outcome."""
-        return [member for member in self._change.members if member not in self._stored and member not in self._new]
+        return [member for member in self.change.members if member not in self._stored and member not in self._new]
 
     def add(self, outcome: Outcome) -> None:
         """Add an outcome, unless the member already has an outcome: the first outcome is final."""
@@ -73,15 +73,15 @@ class OutcomeStore:
             self._new = {member: outcome for member, outcome in self._new.items() if member not in self._stored}
 
     def _key(self, part: int) -> str:
-        return outcome_key(self._change.source, self._message.dt, self._message.message_id, part)
+        return outcome_key(self.change.source, self.message.dt, self.message.message_id, part)
 
     def _record(self, outcome: Outcome) -> OutcomeRecord:
-        change = self._change
+        change = self.change
         return OutcomeRecord(
             outcome=outcome,
-            message_id=self._message.message_id,
+            message_id=self.message.message_id,
             source=change.source,
-            sent_at=self._message.sent_at,
+            sent_at=self.message.sent_at,
             change_id=change.change_id,
             organization_id=change.organization_id,
             action=change.action,

@@ -135,7 +135,7 @@ def _read_pfx(text: str, password: str | None) -> tuple[list[x509.Certificate], 
     except (ValueError, UnsupportedAlgorithm):
         _fail(
             CERTIFICATE_KEY,
-            f'a PFX file with the password in "{PASSWORD_KEY}"; correct the password or copy the file again',
+            f'a PFX file with the password in "{PASSWORD_KEY}", found a file that cannot be opened',
         )
     if key is None or certificate is None:
         _fail(CERTIFICATE_KEY, "a PFX file that contains a certificate and its private key")
