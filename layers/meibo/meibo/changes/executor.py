@@ -132,31 +132,21 @@ class StepExecutor:
         try:
             request(self.client, organization_id, members)
         except RequestRefusedError as error:
-            yield from self._isolate_rejected(organization_id, step, changes, members, error)
+            if not _rejects_ids(error):
+                raise
+            if error.is_missing and not self._organization_exists(organization_id):
+                yield from self._reject(step, members, *_no_organization(organization_id))
+            elif len(members) == 1:
+                yield from self._reject(step, members, "refused", str(error))
+            else:
+                # The members are sent in halves until each rejected request contains a single id.
+                middle = len(members) // 2
+                yield from self._change_members(organization_id, step, changes, members[:middle])
+                yield from self._change_members(organization_id, step, changes, members[middle:])
             return
         for member in members:
             for index in step.members[member]:
                 yield index, self._add_roles(changes[index], member)
-
-    def _isolate_rejected(
-        self,
-        organization_id: str,
-        step: ChangeStep,
-        changes: Mapping[int, Change],
-        members: Sequence[str],
-        error: RequestRefusedError,
-    ) -> Iterator[IndexedOutcome]:
-        """Send the members in halves until each rejected request contains a single id."""
-        if not _rejects_ids(error):
-            raise error
-        if error.is_missing and not self._organization_exists(organization_id):
-            yield from self._reject(step, members, *_no_organization(organization_id))
-        elif len(members) == 1:
-            yield from self._reject(step, members, "refused", str(error))
-        else:
-            middle = len(members) // 2
-            yield from self._change_members(organization_id, step, changes, members[:middle])
-            yield from self._change_members(organization_id, step, changes, members[middle:])
 
     def _reject(
         self, step: ChangeStep, members: Sequence[str], code: OutcomeCode, reason: str

@@ -12,7 +12,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from meibo.errors import CredentialsRefusedError, RequestRefusedError, SecretError
@@ -27,11 +27,10 @@ from meibo.providers.cybozu.directory import GROUPS, MAX_FILTER_VALUES, ORGANIZA
 from meibo.providers.cybozu.pagination import PAGE_SIZE, STRIDE, OffsetList, page_at
 
 if TYPE_CHECKING:
-    import requests
-
     from meibo.providers.configuration import ExportModel
     from meibo.providers.cybozu.configuration import CybozuSource
 
+_LISTS: Final = {"users": USERS, "organizations": ORGANIZATIONS, "groups": GROUPS}
 LOGIN: Final = "login"
 CSV_FILES: Final = "CSV files"
 # The search for the number of rows in a list ends at this number.
@@ -39,45 +38,44 @@ MAX_ROWS: Final = PAGE_SIZE * 2**20
 
 
 class DomainChecks:
-    """The checks of a domain."""
+    """The checks of a domain. They share a session and a client."""
 
     def __init__(self, source: CybozuSource, context: ProviderContext) -> None:
         self._source = source
         self._context = context
         self._latency = Latency()
-        self._client: CybozuClient | None = None
+        self._session = context.new_session(CONNECTIONS)
         self._exports = [export for entry in source.exports_by_entry() for export in entry]
 
     def checks(self) -> Iterator[Check]:
-        """Yield the checks in their order. They share a session, which is closed after the last check."""
-        with closing(self._context.new_session(CONNECTIONS)) as session:
+        """Yield the checks in their order, and close the session after the last check."""
+        with closing(self._session):
             yield Check(CREDENTIALS, self._check_credentials)
-            yield Check(CONNECTION, partial(self._check_connection, session))
-            yield Check(LOGIN, partial(self._check_login, session), (CREDENTIALS, CONNECTION))
+            yield Check(CONNECTION, self._check_connection)
+            yield Check(LOGIN, self._check_login, (CREDENTIALS, CONNECTION))
             required = [LOGIN]
             if any(export.format == "csv" for export in self._exports):
                 required.append(CSV_FILES)
-                yield Check(CSV_FILES, partial(self._check_csv, session), (LOGIN,))
+                yield Check(CSV_FILES, self._check_csv, (LOGIN,))
             for export in self._exports:
                 if isinstance(export, CybozuUsersExport) and export.scope == "selected":
                     name = f"users by {'ids' if export.ids else 'codes'}"
-                    yield Check(name, partial(self._check_selection, session, export), (LOGIN,))
-            yield Check(EXPECTED_RUN, partial(self._expect_run, session), tuple(required))
+                    yield Check(name, partial(self._check_selection, export), (LOGIN,))
+            yield Check(EXPECTED_RUN, self._expect_run, tuple(required))
 
     def _credentials(self) -> CybozuCredentials:
         return CybozuCredentials.from_secret(self._context.read_secret(self._source.secret))
 
-    def _open(self, session: requests.Session) -> CybozuClient:
-        """Return the client, which all checks share. It presents the client certificate if the secret contains it."""
-        if self._client is None:
-            self._client = CybozuClient(
-                self._source.base_url,
-                self._credentials(),
-                session=session,
-                clock=self._context.clock,
-                time_left=self._context.time_left,
-            )
-        return self._client
+    @cached_property
+    def _client(self) -> CybozuClient:
+        """The client, which presents the client certificate if the secret contains a certificate."""
+        return CybozuClient(
+            self._source.base_url,
+            self._credentials(),
+            session=self._session,
+            clock=self._context.clock,
+            time_left=self._context.time_left,
+        )
 
     def _check_credentials(self) -> CheckResult:
         credentials, now = self._credentials(), datetime.now(UTC)
@@ -102,72 +100,65 @@ class DomainChecks:
             return CheckResult(detail=detail)
         return CheckResult(detail=f"{detail}; replace it before that day, because later runs fail", warning=True)
 
-    def _check_connection(self, session: requests.Session) -> CheckResult:
+    def _check_connection(self) -> CheckResult:
         try:
-            host = self._open(session).host
+            host = self._client.host
         except SecretError:
             # The check of the credentials reports this error. The check of the connection does not need credentials.
             host = self._source.base_url.removeprefix("https://")
-        check_connection(f"cybozu.com ({host})", f"https://{host}/", session)
+        check_connection(f"cybozu.com ({host})", f"https://{host}/", self._session)
         return CheckResult(detail=host)
 
-    def _check_login(self, session: requests.Session) -> CheckResult:
-        client = self._open(session)
-        self._latency.measure(lambda: page_at(client, USERS, 0, 1))
+    def _check_login(self) -> CheckResult:
+        self._latency.measure(lambda: page_at(self._client, USERS, 0, 1))
         return CheckResult(detail="accepted")
 
-    def _check_csv(self, session: requests.Session) -> CheckResult:
+    def _check_csv(self) -> CheckResult:
         # The file of titles is the smallest. Only its beginning is read.
-        client = self._open(session)
-        self._latency.measure(lambda: next(client.stream_csv("titles"), b""))
+        self._latency.measure(lambda: next(self._client.stream_csv("titles"), b""))
         return CheckResult(detail="readable with these credentials")
 
-    def _check_selection(self, session: requests.Session, export: CybozuUsersExport) -> CheckResult:
+    def _check_selection(self, export: CybozuUsersExport) -> CheckResult:
         name, values = ("ids", export.ids) if export.ids else ("codes", export.codes)
         expected = len(set(values or ()))
-        client = self._open(session)
-        pages = stream_users_ndjson(client, **{name: list(values or ())})  # type: ignore[arg-type]  # ids or codes
+        pages = stream_users_ndjson(self._client, **{name: list(values or ())})  # type: ignore[arg-type]  # ids or codes
         count = sum(page.count(b"\n") for page in pages)
         if count < expected:
             # The codes are login names, so the message does not contain them.
             raise RequestRefusedError(
-                f"{client.name}: expected a user for each of the {expected} configured {name}, found {count}; correct"
-                f" {name} in the configuration"
+                f"{self._client.name}: expected a user for each of the {expected} configured {name}, found {count};"
+                f" correct {name} in the configuration"
             )
         return CheckResult(detail=f"found {format_count(count, 'user')}")
 
-    def _expect_run(self, session: requests.Session) -> CheckResult:
+    def _expect_run(self) -> CheckResult:
         """Return the expected number of requests of a run: one per CSV file, and an estimate for the JSON lists."""
-        client = self._open(session)
         files = sum(export.format == "csv" for export in self._exports)
-        pages = sum(self._pages(client, export) for export in self._exports if export.format == "ndjson")
+        pages = sum(self._pages(export) for export in self._exports if export.format == "ndjson")
         seconds = (files + pages / self._source.concurrency) * self._latency.seconds
         remark = f", and the time in which cybozu.com creates {format_count(files, 'CSV file')}" if files else ""
         return expected_run(files + pages, seconds, remark)
 
-    def _pages(self, client: CybozuClient, export: ExportModel) -> int:
+    def _pages(self, export: ExportModel) -> int:
         if isinstance(export, CybozuUsersExport) and export.scope == "selected":
             return -(-len(export.ids or export.codes or ()) // MAX_FILTER_VALUES)
         if export.dataset != "members":
-            return self._bound(client, _LISTS[export.dataset]) // STRIDE + 1
+            return self._bound(_LISTS[export.dataset]) // STRIDE + 1
         # One request per organization and group, and more requests for the pages of large organizations and groups.
         # Most users are in one organization, and all users are in the group "everyone".
-        owners = self._bound(client, ORGANIZATIONS) + self._bound(client, GROUPS)
-        return owners + owners // STRIDE + 2 * (self._bound(client, USERS) // STRIDE + 1)
+        owners = self._bound(ORGANIZATIONS) + self._bound(GROUPS)
+        return owners + owners // STRIDE + 2 * (self._bound(USERS) // STRIDE + 1)
 
-    def _bound(self, client: CybozuClient, listing: OffsetList) -> int:
+    def _bound(self, listing: OffsetList) -> int:
         """Return an upper bound of the number of rows in a list, or ``MAX_ROWS`` if the list has more rows.
 
         The API returns no total, so a row is requested at positions that double. The bound is at most twice the number
         of rows, or one page.
         """
         bound = PAGE_SIZE
-        while bound < MAX_ROWS and self._latency.measure(partial(page_at, client, listing, bound, 1)):
+        while bound < MAX_ROWS and self._latency.measure(partial(page_at, self._client, listing, bound, 1)):
             bound *= 2
         return bound
-
-
-_LISTS: Final = {"users": USERS, "organizations": ORGANIZATIONS, "groups": GROUPS}
 
 
 def token_expiry(api_token: str) -> datetime | None:
