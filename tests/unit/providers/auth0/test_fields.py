@@ -33,7 +33,7 @@ def test_whole_metadata_requires_ndjson(name: str) -> None:
     [
         ([], "at least one"),
         (["user_id", "password_hash"], r"fields\[1\]\.name: expected a field that Auth0 can export"),
-        (["email.domain"], r"fields\[0\]\.name: expected email without a part, because it has none"),
+        (["email.domain"], r"fields\[0\]\.name: expected email without a part, because it has no parts"),
         (["user_metadata."], r"fields\[0\]\.name"),
         (["identities[x].connection"], r"fields\[0\]\.name"),
         (["user_metadata.a b"], r"fields\[0\]\.name"),

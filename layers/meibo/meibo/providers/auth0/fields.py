@@ -76,7 +76,7 @@ def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None
         _check_name(path, format, name)
         if output in first:
             raise ValueError(
-                f'{path}: expected another name in the file than fields[{first[output]}]; change one "export_as"'
+                f'{path}: expected a name in the file that differs from fields[{first[output]}]; change "export_as"'
             )
         first[output] = position
 
@@ -106,9 +106,9 @@ def _check_name(path: str, format: str, name: str) -> None:  # noqa: A002 - as a
             " as user_metadata.country or identities[0].connection"
         )
     if parts[2] and root not in STRUCTURED:
-        raise ValueError(f"{path}.name: expected {root} without a part, because it has none")
+        raise ValueError(f"{path}.name: expected {root} without a part, because it has no parts")
     if format == "csv" and not parts[2] and root in METADATA:
         raise ValueError(
             f"{path}.name: expected a part of {root}, such as {root}.country, because a CSV file cannot contain"
-            ' objects; name parts or use "format": "ndjson"'
+            ' objects; use its parts or "format": "ndjson"'
         )
