@@ -12,14 +12,17 @@ CHANGELOG = Path(__file__).resolve().parents[1] / "CHANGELOG.md"
 
 
 def release_notes(tag: str, changelog: str) -> str:
-    """Return the entry without its heading. Raise ValueError if the tag is not the version or the entry is missing."""
+    """Return the entry without its heading, with one line per paragraph, because GitHub shows line breaks in releases.
+
+    Raise ValueError if the tag is not the version or the entry is missing.
+    """
     version = tag.removeprefix("v")
     if tag != f"v{meibo.__version__}":
         raise ValueError(f"expected the tag v{meibo.__version__}, the version in meibo/__init__.py, got {tag}")
     entry = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n(.*?)(?=^## |\Z)", changelog, re.M | re.S)
     if entry is None:
         raise ValueError(f"CHANGELOG.md: expected an entry '## [{version}] - YYYY-MM-DD', found none; add it")
-    return entry[1].strip() + "\n"
+    return re.sub(r"(?<!\n)\n(?!\n|#| *- ) *", " ", entry[1].strip()) + "\n"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,21 @@ def test_code_exists_in_its_folder(source: dict[str, Any], function: str) -> Non
     folder = ROOT / source["Resources"][function]["Properties"]["CodeUri"]
 
     assert "def handler(" in (folder / "app.py").read_text()
+
+
+def test_release_contains_every_folder_that_the_template_refers_to(source: dict[str, Any]) -> None:
+    workflow = (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    (archived,) = re.findall(r"tar --create (.+?)\n +\(", workflow, re.DOTALL)
+    # The layers are in the folder of `sam build`.
+    paths = [
+        str(resource["Properties"][key])
+        for resource in source["Resources"].values()
+        for key in ("CodeUri", "DefinitionUri")
+        if key in resource.get("Properties", {})
+    ]
+
+    assert {path.partition("/")[0] for path in paths} == {"functions", "statemachines"}
+    assert {".aws-sam/build", "functions", "statemachines", "samconfig.toml"} <= set(archived.split())
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

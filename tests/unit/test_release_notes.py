@@ -19,6 +19,14 @@ def test_notes_are_the_entry_of_the_version() -> None:
     assert release_notes(TAG, changelog) == "- First\n"
 
 
+def test_wrapped_lines_of_the_entry_are_joined() -> None:
+    entry = "The first\nrelease.\n\n### Added\n\n#### Exports\n\n- One\n  line\n- Another\n"
+
+    notes = release_notes(TAG, f"## [{TAG[1:]}] - 2026-11-28\n\n{entry}")
+
+    assert notes == "The first release.\n\n### Added\n\n#### Exports\n\n- One line\n- Another\n"
+
+
 def test_current_version_has_an_entry() -> None:
     assert "### Added" in release_notes(TAG, CHANGELOG.read_text(encoding="utf-8"))
 
