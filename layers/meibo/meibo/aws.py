@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 # Standard mode retries throttling and 5xx responses. S3 may return 503 several times during a burst of requests.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
-# One connection for each thread of finish_run that reads manifests, and for each worker of a copy.
+# The default of 10 connections is less than the number of threads that read manifests.
 _MAX_S3_CONNECTIONS = 32
 _REGIONAL: Any = {"us_east_1_regional_endpoint": "regional"}
 

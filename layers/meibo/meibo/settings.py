@@ -96,7 +96,7 @@ class EnvironmentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectLock(EnvironmentSettings):
-    """Environment of Object Lock, for every function that writes to the archive."""
+    """Environment of Object Lock, for the functions that write locked objects."""
 
     mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", Choice(ObjectLockMode), "NONE")
     days: int = variable("MEIBO_OBJECT_LOCK_DAYS", Integer(1, 36_500), "365")

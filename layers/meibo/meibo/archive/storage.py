@@ -144,32 +144,32 @@ class StoredDocument(Document):
         return existing
 
 
+@dataclass(eq=False)
 class S3Reader(ArchiveReader):
     """An archive bucket."""
 
-    def __init__(self, client: S3Client, bucket: str) -> None:
-        self._client = client
-        self._bucket = bucket
+    client: S3Client
+    bucket: str
 
     @property
     def name(self) -> str:
-        return f"s3://{self._bucket}"
+        return f"s3://{self.bucket}"
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
-        paginator = self._client.get_paginator("list_objects_v2")
-        for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, StartAfter=after):
+        paginator = self.client.get_paginator("list_objects_v2")
+        for page in paginator.paginate(Bucket=self.bucket, Prefix=prefix, StartAfter=after):
             for entry in page.get("Contents", []):
                 yield StoredObject(entry["Key"], entry["Size"])
 
     def folders(self, prefix: str) -> Iterator[str]:
-        paginator = self._client.get_paginator("list_objects_v2")
-        for page in paginator.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/"):
+        paginator = self.client.get_paginator("list_objects_v2")
+        for page in paginator.paginate(Bucket=self.bucket, Prefix=prefix, Delimiter="/"):
             for entry in page.get("CommonPrefixes", []):
                 yield entry["Prefix"]
 
     def read(self, key: str) -> bytes | None:
         try:
-            return self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         except ClientError as error:
             if error.response["Error"]["Code"] in _NOT_FOUND:
                 return None
@@ -177,8 +177,8 @@ class S3Reader(ArchiveReader):
 
     def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:
         try:
-            response: Any = self._client.head_object(
-                Bucket=self._bucket, Key=key, ChecksumMode="ENABLED", **_version(version_id)
+            response: Any = self.client.head_object(
+                Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **_version(version_id)
             )
         except ClientError as error:
             if error.response["Error"]["Code"] in (_VERSION_NOT_FOUND if version_id else _NOT_FOUND):
@@ -199,7 +199,7 @@ class S3Reader(ArchiveReader):
 
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
         try:
-            body = self._client.get_object(Bucket=self._bucket, Key=key, **_version(version_id))["Body"]
+            body = self.client.get_object(Bucket=self.bucket, Key=key, **_version(version_id))["Body"]
         except ClientError as error:
             if error.response["Error"]["Code"] in _NOT_FOUND:
                 raise missing_object(key) from None
@@ -207,53 +207,45 @@ class S3Reader(ArchiveReader):
         yield from body.iter_chunks(CHUNK_BYTES)
 
 
+@dataclass(eq=False)
 class S3Storage(S3Reader, ArchiveStorage):
     """An archive bucket that can be written; ``wait`` is called between the attempts of a conflicting write."""
 
-    def __init__(
-        self,
-        client: S3Client,
-        bucket: str,
-        *,
-        object_lock: ObjectLock = NO_OBJECT_LOCK,
-        wait: Callable[[float], None] = time.sleep,
-    ) -> None:
-        super().__init__(client, bucket)
-        self._object_lock = object_lock
-        self._wait = wait
+    object_lock: ObjectLock = NO_OBJECT_LOCK
+    wait: Callable[[float], None] = time.sleep
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
         response = put_if_absent(
-            self._client,
+            self.client,
             body,
-            wait=self._wait,
-            Bucket=self._bucket,
+            wait=self.wait,
+            Bucket=self.bucket,
             Key=key,
             ContentType=content_type,
             ChecksumAlgorithm="SHA256",
-            **self._object_lock.parameters(),
+            **self.object_lock.parameters(),
         )
         return response is not None
 
 
+@dataclass(eq=False)
 class FolderReader(ArchiveReader):
     """An archive in a folder, with the bucket's keys as paths.
 
     A key that is a path outside the folder does not exist. Files have no versions and no checksums.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    folder: Path
 
     @property
     def name(self) -> str:
-        return str(self._folder)
+        return str(self.folder)
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
         yield from (stored for stored in self._list(prefix.rpartition("/")[0], prefix) if stored.key > after)
 
     def _list(self, folder: str, prefix: str) -> Iterator[StoredObject]:
-        path = self._folder / folder
+        path = self.folder / folder
         if not path.is_dir():
             return
         # Folders are sorted with their slash, as keys are.
@@ -271,7 +263,7 @@ class FolderReader(ArchiveReader):
                 yield StoredObject(key, stat.bytes if stat else 0)
 
     def folders(self, prefix: str) -> Iterator[str]:
-        path = self._folder / prefix
+        path = self.folder / prefix
         if path.is_dir():
             yield from sorted(f"{prefix}{entry.name}/" for entry in os.scandir(path) if Path(entry).is_dir())
 
@@ -296,7 +288,7 @@ class FolderReader(ArchiveReader):
         return path
 
     def _file(self, key: str) -> Path | None:
-        path = self._folder / key
+        path = self.folder / key
         return path if is_archive_key(key) and path.is_file() else None
 
 
@@ -322,7 +314,7 @@ class FolderStorage(FolderReader, ArchiveStorage):
         """Flush a temporary file to the disk and link it to the key; return False if the key is not free."""
         if not is_archive_key(key):
             raise ConfigurationError(f"{key!r} is not a key that a folder can contain")
-        path = self._folder / key
+        path = self.folder / key
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.flush()
         os.fsync(file.fileno())
@@ -339,7 +331,7 @@ class FolderStorage(FolderReader, ArchiveStorage):
 
     @property
     def _incoming(self) -> Path:
-        return self._folder / f"{TEMPORARY_PREFIX}incoming"
+        return self.folder / f"{TEMPORARY_PREFIX}incoming"
 
 
 def missing_object(key: str) -> ArchiveConflictError:

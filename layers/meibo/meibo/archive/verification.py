@@ -205,6 +205,7 @@ def _entries(
     return {export.folder: export for export in run.exports if export.folder.run_id == run_id}
 
 
+@dataclass(frozen=True)
 class Verifier:
     """Verifies the folder of one export at a time. Threads can share one instance.
 
@@ -213,18 +214,10 @@ class Verifier:
     bytes in each chunk that was read. ``time_left`` returns the seconds that remain for reading.
     """
 
-    def __init__(
-        self,
-        archive: ArchiveReader,
-        *,
-        reads: Callable[[ObjectStat], bool] = lambda _: True,
-        advance: Callable[[int], None] = lambda _: None,
-        time_left: Callable[[], float] | None = None,
-    ) -> None:
-        self._archive = archive
-        self._reads = reads
-        self._advance = advance
-        self._time_left = time_left
+    archive: ArchiveReader
+    reads: Callable[[ObjectStat], bool] = lambda _: True
+    advance: Callable[[int], None] = lambda _: None
+    time_left: Callable[[], float] | None = None
 
     def verify(self, task: VerificationTask) -> list[Finding]:
         """Return the damage of one archived export."""
@@ -246,7 +239,7 @@ class Verifier:
 
     def _manifest(self, key: str, findings: _Findings) -> ExportManifest | None:
         try:
-            manifest = ExportManifest.read(self._archive, key)
+            manifest = ExportManifest.read(self.archive, key)
         except ArchiveConflictError as error:
             findings.add("altered manifest", key, error.detail)
             return None
@@ -256,15 +249,15 @@ class Verifier:
 
     def _object(self, manifest: ExportManifest, findings: _Findings) -> None:
         key = manifest.object.key
-        stat = self._archive.stat(key)
+        stat = self.archive.stat(key)
         if stat is None:
             findings.add("missing object", key, "its manifest refers to this object, but it does not exist")
             return
         _compare_stat(stat, manifest, findings)
-        if not self._reads(stat):
+        if not self.reads(stat):
             return
         version = manifest.object.version_id if stat.version_id is not None else None
-        if version is not None and version != stat.version_id and self._archive.stat(key, version) is None:
+        if version is not None and version != stat.version_id and self.archive.stat(key, version) is None:
             findings.add("missing object", key, "the version in its manifest does not exist")
             return
         self._content(key, version, manifest, findings)
@@ -274,7 +267,7 @@ class Verifier:
         inspection: Inspection | None = Inspection(_expected_content(manifest))
         facts: Facts | None = None
         fault: str | None = None
-        for chunk in self._archive.chunks(key, version):
+        for chunk in self.archive.chunks(key, version):
             digest.update(chunk)
             count += len(chunk)
             if inspection is not None:
@@ -282,8 +275,8 @@ class Verifier:
                     inspection.feed(memoryview(chunk))
                 except BadFileError as error:
                     inspection, fault = None, str(error)
-            self._advance(len(chunk))
-            if self._time_left is not None and self._time_left() < 0:
+            self.advance(len(chunk))
+            if self.time_left is not None and self.time_left() < 0:
                 raise OutOfTimeError("expected to read the whole object, but the invocation ran out of time")
         if inspection is not None:
             try:

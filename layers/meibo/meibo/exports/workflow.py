@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -31,19 +32,19 @@ def execution_name(run_id: str, attempt: int) -> str:
     return f"{run_id}-{attempt}"
 
 
+@dataclass(frozen=True)
 class StepFunctionsWorkflow:
     """The state machine of the template."""
 
-    def __init__(self, client: SFNClient, state_machine_arn: str, *, max_parallel_exports: int) -> None:
-        self._client = client
-        self._arn = state_machine_arn
-        self._max_parallel_exports = max_parallel_exports
+    client: SFNClient
+    state_machine_arn: str
+    max_parallel_exports: int
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
-        arn = f"{self._arn.replace(':stateMachine:', ':execution:', 1)}:{execution_name(run_id, attempt)}"
+        arn = f"{self.state_machine_arn.replace(':stateMachine:', ':execution:', 1)}:{execution_name(run_id, attempt)}"
         try:
-            return self._client.describe_execution(executionArn=arn)["status"]
-        except self._client.exceptions.ExecutionDoesNotExist:
+            return self.client.describe_execution(executionArn=arn)["status"]
+        except self.client.exceptions.ExecutionDoesNotExist:
             return "NEVER_STARTED"
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
@@ -51,13 +52,13 @@ class StepFunctionsWorkflow:
             "run_id": run_id,
             "attempt": attempt,
             "items": {"bucket": bucket, "key": items_key},
-            "max_parallel_exports": self._max_parallel_exports,
+            "max_parallel_exports": self.max_parallel_exports,
         }
         # StartExecution with the same name and input is idempotent while the execution runs, and rejected later:
         # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
         try:
-            self._client.start_execution(
-                stateMachineArn=self._arn, name=execution_name(run_id, attempt), input=json.dumps(document)
+            self.client.start_execution(
+                stateMachineArn=self.state_machine_arn, name=execution_name(run_id, attempt), input=json.dumps(document)
             )
-        except self._client.exceptions.ExecutionAlreadyExists:
+        except self.client.exceptions.ExecutionAlreadyExists:
             return
