@@ -7,6 +7,7 @@ that differ are parsed. The order of rows, and of the keys within a row, does no
 from __future__ import annotations
 
 import json
+import secrets
 import signal
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ _MAX_FIELDS: Final = 2000
 OTHER_FIELDS: Final = "(other fields)"
 TOO_DEEP: Final = "(nested too deeply)"
 _SIDES: Final = ("a", "b")
+_SEED_BITS: Final = 64
 
 Kind = Literal["added", "removed", "changed"]
 
@@ -98,7 +100,7 @@ class Comparison:
         # The processes end with Ctrl-C without a traceback.
         end_silently = (signal.SIGINT, signal.SIG_DFL)
         with ProcessPoolExecutor(len(_SIDES), initializer=signal.signal, initargs=end_silently) as pool:
-            list(pool.map(write_index, self._files, contents, indexes))
+            list(pool.map(write_index, self._files, contents, indexes, self._seeds()))
         with (
             connect(self._folder) as connection,
             contents[0].open("rb") as before,
@@ -118,12 +120,18 @@ class Comparison:
                 else:
                     self.counts.unchanged += 1
 
+    def _seeds(self) -> tuple[int, int]:
+        """Return the seeds of the digests. With different seeds, no rows are identical."""
+        seed = secrets.randbits(_SEED_BITS)
+        is_same_form = self._files[0].form != "csv" or self._files[0].columns == self._files[1].columns
+        return seed, seed if is_same_form else seed ^ 1
+
     def _join(self, connection: duckdb.DuckDBPyConnection, indexes: list[Path]) -> None:
         """Create the table ``pairs`` of the rows of which the other file has no identical row."""
         for side, index in zip(_SIDES, indexes, strict=True):
             connection.execute(
                 f"CREATE TABLE {side} AS FROM read_csv(?, auto_detect = false, header = false, nullstr = 'NULL',"
-                " columns = {key: 'VARCHAR', digest: 'VARCHAR', start: 'BIGINT', size: 'BIGINT'})",
+                " columns = {key: 'VARCHAR', digest: 'UUID', start: 'BIGINT', size: 'BIGINT'})",
                 [str(index)],
             )
             ((total, keys),) = _rows(connection, f"SELECT count(*), count(DISTINCT key) FROM {side}")  # noqa: S608  # constants
@@ -134,11 +142,9 @@ class Comparison:
             for side in _SIDES:
                 connection.execute(
                     f"CREATE OR REPLACE TABLE {side} AS SELECT * REPLACE"  # noqa: S608  # constants
-                    f" (digest || row_number() OVER (PARTITION BY digest ORDER BY start) AS digest) FROM {side}"
+                    f" (md5(concat(digest, row_number() OVER (PARTITION BY digest ORDER BY start)))::UUID AS digest)"
+                    f" FROM {side}"
                 )
-        if self._files[0].form == "csv" and self._files[0].columns != self._files[1].columns:
-            # The same bytes have another meaning, so no rows are identical.
-            connection.execute("UPDATE b SET digest = digest || '-'")
         for side, opposite in (("a", "b"), ("b", "a")):
             execute(
                 connection,

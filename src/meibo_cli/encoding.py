@@ -92,7 +92,7 @@ def parse_json(text: str) -> Any:
 
 def parse_exact_json(text: str) -> Any:
     """Return a JSON value for a comparison. A number that Python cannot represent is a string with its digits."""
-    return json.loads(text, strict=False, parse_float=_exact_float, parse_int=_exact_integer)
+    return _EXACT_DECODER.decode(text)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -123,3 +123,7 @@ def _exact_integer(text: str) -> int | str:
         return int(text)
     except ValueError:
         return f"the number {text}"
+
+
+# json.loads would create a decoder for each row.
+_EXACT_DECODER: Final = json.JSONDecoder(strict=False, parse_float=_exact_float, parse_int=_exact_integer)

@@ -9,29 +9,29 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from hashlib import blake2b
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, Final
 
 import duckdb
+from awscrt.checksums import XXHash
 
 from meibo_cli.encoding import open_decompressed, readable_json
 from meibo_cli.rows import RowFile, nested_value
 
 _BLOCK_BYTES: Final = 1024 * 1024
-_DIGEST_BYTES: Final = 16
 # The first field of a record, without the apostrophe that Auth0 adds.
-_FIRST_CSV_FIELD: Final = re.compile(rb"""(?:"'?((?:[^"]|"")*)"|'?([^",\r]*))(?:,|\r?\Z)""")
+_FIRST_CSV_FIELD: Final = re.compile(rb"""(?:"'?([^"]*+)"|'?([^",\r]*+))(?:,|\r?\Z)""")
 
 
-def write_index(rows: RowFile, content: Path, index: Path) -> None:
+def write_index(rows: RowFile, content: Path, index: Path, seed: int) -> None:
     """Decompress a file of rows to ``content``, and write its index.
 
-    The index is a CSV file without a header: key (hexadecimal UTF-8), digest, position and length in bytes.
+    The index is a CSV file without a header: key (hexadecimal UTF-8), digest, position and length in bytes. The digest
+    is XXH3 with a secret seed, 128 bits. It takes a third of the time of SHA-256 or BLAKE2.
     """
     csv.field_size_limit(sys.maxsize)
-    key = _key_function(rows)
+    key, digest = _key_function(rows), XXHash.compute_xxhash3_128
     with (
         open_decompressed(rows.path) as source,
         content.open("xb") as copy,
@@ -44,8 +44,8 @@ def write_index(rows: RowFile, content: Path, index: Path) -> None:
             start = len(next(records, b"")) + 1
         for record in records:
             if record and not record.isspace():
-                digest = blake2b(record.removesuffix(b"\r"), digest_size=_DIGEST_BYTES).hexdigest()
-                out.write(f"{key(record).hex()},{digest},{start},{len(record)}\n")
+                hashed = digest(record.removesuffix(b"\r"), seed)
+                out.write(f"{key(record).hex()},{hashed.hex()},{start},{len(record)}\n")
             start += len(record) + 1
 
 
@@ -60,19 +60,17 @@ def _lines(source: IO[bytes], copy: IO[bytes]) -> Iterator[bytes]:
     yield rest
 
 
-def _csv_records(lines: Iterable[bytes]) -> Iterator[bytes]:
+def _csv_records(lines: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the records of a CSV. A line with an odd number of quotes begins or ends a quoted newline (RFC 4180)."""
-    parts: list[bytes] = []
     for line in lines:
-        is_odd = line.count(b'"') % 2 == 1
-        if parts or is_odd:
-            parts.append(line)
-            if not is_odd or len(parts) == 1:
-                continue
-            line = b"\n".join(parts)  # noqa: PLW2901  # the record replaces its last line
-            parts.clear()
-        yield line
-    if parts:
+        if line.count(b'"') % 2 == 0:
+            yield line
+            continue
+        parts = [line]
+        for part in lines:
+            parts.append(part)
+            if part.count(b'"') % 2:
+                break
         yield b"\n".join(parts)
 
 
@@ -81,20 +79,18 @@ def _key_function(rows: RowFile) -> Callable[[bytes], bytes]:
     first = rows.key[0]
     if len(rows.key) > 1 or (rows.form == "csv" and first != rows.columns[0]) or (rows.form == "json" and "." in first):
         return lambda record: _parsed_key(rows, record)
-    if rows.form == "csv":
-        match = _FIRST_CSV_FIELD.match
-    else:
+    pattern = _FIRST_CSV_FIELD
+    if rows.form == "json":
         name = re.escape(json.dumps(first, ensure_ascii=False).encode())
-        match = re.compile(rb'\s*\{\s*%b\s*:\s*"(([^"\\]*))"' % name).match
+        pattern = re.compile(rb'\s*\{\s*%b\s*:\s*"([^"\\]*+)"' % name)
+    match = pattern.match
 
     def key(record: bytes) -> bytes:
         field = match(record)
         if field is None:
             return _parsed_key(rows, record)
-        value: bytes = field[1] or field[2] or b""
-        if value.isascii():
-            return value.replace(b'""', b'"')
-        return value.replace(b'""', b'"').decode("utf-8", "backslashreplace").encode()
+        value: bytes = field[field.lastindex or 0]
+        return value if value.isascii() else value.decode("utf-8", "backslashreplace").encode()
 
     return key
 

@@ -1,4 +1,4 @@
-"""Validation and checksums of a file, for the copy, for verification and for existing objects.
+"""Validation and checksums of files.
 
 ``inspection`` decompresses a file and validates its format, ``rows`` counts its rows, and ``digest`` computes its
 checksums.

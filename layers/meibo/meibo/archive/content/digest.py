@@ -11,7 +11,7 @@ Bytes = bytes | bytearray | memoryview
 
 
 class Crc64Nvme:
-    """CRC64NVME of awscrt. The CRC of a file is combined from the CRCs of its parts, without reading them again."""
+    """CRC64NVME, computed by awscrt. The CRC of a file is combined from the CRCs of its parts."""
 
     name: Literal["CRC64NVME", "CRC32"] = "CRC64NVME"
     bytes = 8
@@ -22,12 +22,12 @@ class Crc64Nvme:
         self._update, self._combine = checksums.crc64nvme, checksums.combine_crc64nvme
 
     def update(self, data: Bytes, crc: int = 0) -> int:
-        """Return ``crc`` extended by ``data``."""
+        """Return ``crc`` updated with ``data``."""
         value: int = self._update(data, crc)
         return value
 
     def append(self, crc: int, data: Bytes, data_crc: int) -> int:
-        """Return ``crc`` extended by ``data``, whose own CRC is ``data_crc``."""
+        """Return ``crc`` updated with ``data``, whose own CRC is ``data_crc``."""
         value: int = self._combine(crc, data_crc, len(data))
         return value
 
@@ -46,11 +46,11 @@ class Crc32(Crc64Nvme):
         """Do not import awscrt."""
 
     def update(self, data: Bytes, crc: int = 0) -> int:
-        """Return ``crc`` extended by ``data``."""
+        """Return ``crc`` updated with ``data``."""
         return zlib.crc32(data, crc)
 
     def append(self, crc: int, data: Bytes, data_crc: int) -> int:  # noqa: ARG002  (zlib cannot combine CRCs)
-        """Return ``crc`` extended by ``data``."""
+        """Return ``crc`` updated with ``data``."""
         return zlib.crc32(data, crc)
 
 

@@ -1,4 +1,4 @@
-"""Validation of a file's content: the gzip members to their trailers, the format, and the number of rows."""
+"""Validation of the content of a file: its gzip members, its format and its rows."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 INPUT_BYTES = 64 * 1024
 OUTPUT_BYTES = 128 * 1024
-"""Maximum size of a decompressed chunk. It fits into the CPU cache, in which its rows are then counted."""
+"""Maximum size of a decompressed chunk. Its rows are counted while the chunk is in the CPU cache."""
 
 START_BYTES = 1024
-"""Bytes of the first line that are enough to recognize the format."""
+"""Maximum number of bytes of the first line that are used to recognize the format."""
 
 MIN_RATIO_BYTES = 64 * MIB
-"""The ratio is limited only above this number of expanded bytes: a small file of spaces may expand a thousandfold."""
+"""The ratio is checked above this number of expanded bytes. Small files can expand by a factor of 1,000."""
 
 Format = Literal["csv", "ndjson", "opaque"]
 Gzip = Literal["required", "never", "detect"]
@@ -61,7 +61,7 @@ class Facts:
 
 
 class Inspection:
-    """Reads a file in order and raises an error as soon as its content is invalid."""
+    """Validates a file that is fed in order, and raises an error as soon as the content is invalid."""
 
     def __init__(self, content: Content) -> None:
         self._content = content
@@ -78,7 +78,7 @@ class Inspection:
             self._rows = NdjsonRows(max_row_bytes=content.max_row_bytes)
 
     def feed(self, data: memoryview) -> None:
-        """Read the next bytes of the file; raise BadFileError if they are invalid."""
+        """Validate the next bytes of the file; raise BadFileError if they are invalid."""
         self._raw_bytes += len(data)
         if self._lead is None:
             self._decode(data)
@@ -151,7 +151,7 @@ def _chunks(data: memoryview) -> Iterator[bytes]:
 class Gunzip:
     """Decompresses a sequence of gzip members.
 
-    igzip verifies the CRC and the length in each trailer, but does not detect a file that ends early; ``finish`` does.
+    igzip verifies the CRC and the length in each trailer, but does not detect a truncated file; ``finish`` does.
     As in ``gzip -d``, zeros after a member are padding.
     """
 

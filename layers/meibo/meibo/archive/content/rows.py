@@ -1,4 +1,8 @@
-"""Counts of the rows in decompressed bytes. Only the first rows and the last are parsed."""
+"""Row counts of decompressed CSV and NDJSON.
+
+Most rows are counted without parsing them. Of a CSV, the first record is parsed and the fields of the last record are
+counted. Of NDJSON, the first 1,000 rows and the last row are parsed.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,15 @@ UNQUOTED_CELL = re.compile(rb'([^",\r\n]+)([,\r\n])')
 HTML = re.compile(rb"<(?:!|\?|html|head|body)", re.IGNORECASE)
 
 KEY_ROWS = 1000
-"""Rows of NDJSON whose keys are collected. Parsing all rows would take longer than the copy."""
+"""Number of NDJSON rows whose keys are collected. Parsing all rows would take longer than the copy."""
 
 _first_byte = itemgetter(0)
 
 
 def check_start(format_name: str, start: bytes, *, header: bool = False) -> None:
-    """Raise WrongFormatError if the first bytes are of another format, for example an HTML page.
+    """Raise WrongFormatError if the file has another format, for example HTML.
 
-    ``start`` is the first line or the beginning of a long one. The first cell of a CSV without a header is data, so it
+    ``start`` is the first line, or its beginning if it is long. The first cell of a CSV without a header is data, so it
     may begin with ``[``, ``{`` or ``<``.
     """
     content = start.removeprefix(BOM).lstrip()
@@ -33,17 +37,17 @@ def check_start(format_name: str, start: bytes, *, header: bool = False) -> None
     if format_name == "csv" and not header and _is_cell(content):
         return
     if first == b"<":
-        raise WrongFormatError(f"expected {format_name}, got HTML or XML")
+        raise WrongFormatError(f"expected {format_name.upper()}, found HTML or XML")
     if format_name == "ndjson" and first not in {b"{", b""}:
-        raise WrongFormatError("expected ndjson, but the first row is not a JSON object")
+        raise WrongFormatError("expected NDJSON, found a first row that is not a JSON object")
     if format_name == "csv" and first in {b"{", b"["}:
-        raise WrongFormatError("expected csv, got JSON")
+        raise WrongFormatError("expected CSV, found JSON")
 
 
 def _is_cell(content: bytes) -> bool:
-    """Return true if the content begins with a cell without quotes and not with a tag or a JSON document.
+    """Return whether the content begins with an unquoted CSV cell that is not a tag or a JSON document.
 
-    Names in JSON are quoted, and a cell that contains a quote is quoted as a whole (RFC 4180).
+    JSON quotes names. A CSV cell that contains a quote is itself quoted (RFC 4180).
     """
     match = UNQUOTED_CELL.match(content)
     if match is None or HTML.match(content):
@@ -61,9 +65,9 @@ def _is_cell(content: bytes) -> bool:
 
 
 class _Rows:
-    """Splits chunks into rows. A row ends at a newline that is not inside quotes.
+    """Counts the rows in the chunks of a file. A row ends at a newline that is not inside quotes.
 
-    Most lines are inside a chunk and are counted together. Only the lines at its ends are assembled.
+    The complete lines of a chunk are counted together. A line that continues in the next chunk is assembled first.
     """
 
     def __init__(self, max_row_bytes: int) -> None:
@@ -102,27 +106,27 @@ class _Rows:
         self._add_row(row)
 
     def _is_open(self, line: bytes) -> bool:  # noqa: ARG002  (overridden for CSV)
-        """Return true if the row continues after this line."""
+        """Return whether the row continues after this line."""
         return False
 
     def _count_lines(self, chunk: bytes, start: int, end: int) -> bool:
-        """Count the complete lines from ``start`` to ``end`` together, or return false if each must be added.
+        """Count the complete lines from ``start`` to ``end`` together, or return false if each must be checked.
 
-        The lines are not sliced from the chunk: that copy would take 7 % of the time.
+        The lines are not sliced from the chunk, because the copy would take 7 % of the time.
         """
         raise NotImplementedError
 
     def _add_row(self, row: bytes) -> None:
-        """Count and validate a row with its newline; it may be blank."""
+        """Validate and count a row, which may be blank."""
         raise NotImplementedError
 
 
 class CsvRows(_Rows):
-    """Records of a CSV file, which may contain newlines inside quotes. Blank lines are not records.
+    """Counts the records of a CSV file. Records may contain newlines inside quotes. Blank lines are not records.
 
     A quote inside a quoted field is doubled (RFC 4180), so a newline ends a record if the number of quotes before it
-    is even. With ``uniform`` the last record must have as many fields as the first, or as the header: a file that was
-    truncated between two fields is a valid CSV otherwise.
+    is even. With ``uniform``, the last record must have as many fields as the first record or the header. This detects
+    a file that was truncated between two fields, which would otherwise be valid CSV.
     """
 
     def __init__(self, *, header: bool, max_row_bytes: int, uniform: bool = False) -> None:
@@ -143,7 +147,7 @@ class CsvRows(_Rows):
         if not self._count or b"\n\n" in marks or marks.startswith(b"\n"):
             return False  # lines without quotes may be blank
         last = chunk[chunk.rfind(b"\n", start, end - 1) + 1 or start : end]
-        outside, *others = marks.replace(b'""', b"").split(b'"')  # alternately outside and inside of quotes
+        outside, *others = marks.replace(b'""', b"").split(b'"')  # alternately outside and inside quotes
         if len(others) & 1 or last.count(b'"') & 1:
             return False
         self._count += len(outside) + sum(map(len, others[1::2]))
@@ -165,7 +169,7 @@ class CsvRows(_Rows):
         fields, expected = _field_count(self._last), _field_count(self._first)
         if self._uniform and fields != expected:
             raise CorruptFileError(
-                f"the CSV ends early: its last record has {fields} fields, expected {expected} as in the first one"
+                f"the CSV ends early: its last record has {fields} fields, expected {expected} as in the first record"
             )
         columns = _parse_record(self._first)
         return (max(self._count - 1, 0), columns) if self._header else (self._count, len(columns))
@@ -188,9 +192,9 @@ def _parse_record(record: bytes) -> tuple[str, ...]:
 
 
 class NdjsonRows(_Rows):
-    """Lines of NDJSON. Blank lines are not rows, and every other line must begin with a brace.
+    """Counts the rows of NDJSON. Blank lines are not rows. Each row must begin with a brace.
 
-    The first rows are parsed for their keys. The last is parsed because a truncated file ends inside it.
+    The first rows are parsed to collect their keys. The last row is parsed to detect a truncated file.
     """
 
     def __init__(self, *, max_row_bytes: int) -> None:
@@ -200,7 +204,7 @@ class NdjsonRows(_Rows):
     def _count_lines(self, chunk: bytes, start: int, end: int) -> bool:
         if self._count < KEY_ROWS:
             return False
-        # A list of lines takes a third of the time of a loop that finds each newline.
+        # This takes a third of the time of a loop that finds each newline.
         lines = io.BytesIO(chunk)
         lines.seek(start)
         rows = lines.readlines(end - start)
@@ -222,7 +226,7 @@ class NdjsonRows(_Rows):
         self._count += 1
 
     def finish(self) -> tuple[int, tuple[str, ...]]:
-        """Return the number of rows and the keys of the first thousand."""
+        """Return the number of rows and the keys of the first 1,000 rows."""
         self._finish_row()
         if self._count > KEY_ROWS:
             _parse_object(self._last, self._count)
@@ -230,12 +234,12 @@ class NdjsonRows(_Rows):
 
 
 def _parse_object(row: bytes, number: int) -> dict[str, object]:
-    """Return the JSON object of a row; raise WrongFormatError without the content of the row."""
+    """Return the JSON object of a row. The message of WrongFormatError does not contain the row."""
     try:
         # Integers stay strings: Python does not convert more than 4,300 digits, which are valid JSON.
         value: dict[str, object] = json.loads(row.decode("utf-8", "replace"), strict=False, parse_int=str)
     except ValueError:
         raise WrongFormatError(f"row {number} is not valid JSON") from None
     except RecursionError:
-        return {}  # nested more deeply than Python can parse: a row whose keys are not known
+        return {}  # nested more deeply than Python can parse, so its keys are not collected
     return value

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from meibo.archive.copy.model import CopyOptions, Counts
 
 PROGRESS_SHARE = 128
-"""A retry budget is restored after this share of a part. Retries of a server that sends single bytes are limited."""
+"""A retry budget is restored after 1/128 of a part. This limits the retries of a server that sends single bytes."""
 
 
 class CancelledError(Exception):
-    """The copy was cancelled. It is raised in the threads of the copy, never to the caller of ``copy``."""
+    """The copy is cancelled. Raised in the threads of the copy, never by ``copy`` itself."""
 
 
 class CancelToken:
-    """Cancels all threads of a copy, on the first error or when the time is over.
+    """Cancels all threads of a copy, on the first error or when the time of the invocation is over.
 
     ``changed`` guards the state that the threads share. Threads wait on it for a change of that state, for the end of
     a backoff, or for cancellation. ``time_left`` returns the seconds that the invocation has left.
@@ -36,7 +36,7 @@ class CancelToken:
         self._reason: BaseException | None = None
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Register a callback that the cancelling thread runs, such as the shutdown of a socket."""
+        """Register a callback for the cancellation, for example the shutdown of a socket."""
         self._callbacks.append(callback)
 
     def cancel(self, reason: BaseException) -> None:
@@ -48,7 +48,7 @@ class CancelToken:
             callback()
 
     def raise_reason(self) -> NoReturn:
-        """Raise the error for which the copy was cancelled."""
+        """Raise the error that cancelled the copy."""
         assert self._reason is not None  # noqa: S101  (called after cancellation only)
         raise self._reason
 

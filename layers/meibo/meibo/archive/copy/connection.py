@@ -1,4 +1,4 @@
-"""HTTP connections that receive into the buffer of a part and that another thread can interrupt."""
+"""HTTP connections that receive into a buffer and can be interrupted by another thread."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from meibo.archive.copy.model import CopyOptions
 
 SEND_BYTES = 256 * 1024
-"""Bytes of one send. A send fails as a whole after ``stall_seconds``, so it must be much smaller than a part."""
+"""Size of one send. A send must finish within ``stall_seconds``, so it must be much smaller than a part."""
 
 BROKEN = (OSError, HTTPException)
 """Errors of a broken connection; TLS errors and timeouts are OSErrors.
@@ -46,9 +46,9 @@ def _trust(_file: str | None, _folder: str | None) -> ssl.SSLContext:
 class Connection:
     """A keep-alive HTTP connection of one worker. Another thread can interrupt it to cancel the copy.
 
-    http.client receives straight into a part's buffer. urllib3's pool returns bytes, which must then be copied into it:
-    1.06 CPU seconds per GiB received instead of 0.84. It also hides the sockets, which must be shut down so that no
-    thread waits for a stalled server after the invocation's time is over. Redirects are not followed.
+    http.client receives directly into the buffer of a part. urllib3 returns bytes that must then be copied, which takes
+    1.06 CPU seconds per GiB instead of 0.84. urllib3 also hides the sockets. They must be shut down on cancellation, so
+    that no thread waits for a stalled server. Redirects are not followed.
     """
 
     def __init__(self, tls: ssl.SSLContext | None, options: CopyOptions, token: CancelToken) -> None:
@@ -66,7 +66,7 @@ class Connection:
     ) -> HTTPResponse:
         """Send a request and return the response, whose body is not received yet.
 
-        The next request closes a response that was not read to its end.
+        If the response is not read completely, the next request opens a new connection.
         """
         parts = urlsplit(url)
         if self._response is not None and not self._response.isclosed():
@@ -78,7 +78,7 @@ class Connection:
             self._http.request(method, target, headers=headers)
         else:
             pieces = (body[start : start + SEND_BYTES] for start in range(0, len(body), SEND_BYTES))
-            # A server that rejects a request early stops receiving, but its response can still be read.
+            # A server that rejects a request stops receiving it, but its response can still be read.
             with suppress(BrokenPipeError, ConnectionResetError):
                 self._http.request(method, target, pieces, {**headers, "Content-Length": str(len(body))})
         self._response = self._http.getresponse()

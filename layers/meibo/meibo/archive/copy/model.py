@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """The object to write; an existing object is never overwritten.
+    """The object to write. An existing object is never overwritten.
 
     The client presigns each part and sends all other requests, with its own trusted certificates. Parts are sent with
     ``CopyOptions.target_tls``.
@@ -35,13 +35,15 @@ class Target:
 class CopyOptions:
     """Concurrency, timeouts and retries of a copy.
 
-    A copy uses at most ``workers`` times ``part_bytes`` of memory for parts, and a constant. A worker raises an error
-    after ``max_attempts`` consecutive failures. If the file changes, the copy starts again, at most ``max_restarts``
-    times; after ``ranged_attempts`` the file is read with one request, so that all bytes belong to the same version.
-    ``reserve_seconds`` of the invocation are left to abort the upload.
+    The parts in memory have at most ``workers`` times ``part_bytes``. Only a file of more than 10,000 times this size
+    (781 GiB with the default values) needs more memory: the size of one of its 10,000 parts.
 
-    The default of ``part_bytes`` is the minimum of S3: small files then have the most parts, which are copied at the
-    same time. Parts of 8 MiB copy 10 MiB 0.77 times as fast and 1 GiB not faster, and need more memory.
+    A worker raises an error after ``max_attempts`` consecutive failures. If the file changes, the copy starts again, at
+    most ``max_restarts`` times. After ``ranged_attempts`` attempts, the file is read with one request, so that all
+    bytes belong to the same version. ``reserve_seconds`` of the invocation are reserved for aborting the upload.
+
+    The default of ``part_bytes`` is the minimum of S3, so that a small file has as many concurrent parts as possible.
+    With parts of 8 MiB, 10 MiB are copied at 0.77 times the speed, and 1 GiB is not copied faster.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
     """
 
@@ -61,7 +63,7 @@ class CopyOptions:
 
 @dataclass
 class Counts:
-    """Requests and failures of a copy: ``puts`` are attempts to upload a part, ``parts`` the successful ones."""
+    """Numbers of requests and failures. ``puts`` are attempts to upload a part, and ``parts`` are uploaded parts."""
 
     fetches: int = 0
     gets: int = 0
@@ -75,7 +77,7 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class CopyResult(Facts):
-    """The archived object, with its digests and the facts of its content, which were verified."""
+    """The archived object, with its digests and the verified facts of its content."""
 
     bytes: int
     sha256: str

@@ -33,7 +33,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class ChangedError(Exception):
-    """The file at the location changed during the copy. It is never raised to the caller of ``copy``."""
+    """The file at the location changed during the copy. ``copy`` handles it and never raises it."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class LocationReader:
                 response = self._connection.request("GET", url, {"Accept-Encoding": "identity", **headers})
             except ssl.SSLCertVerificationError:
                 raise LocationRefusedError(
-                    f"expected a trusted TLS certificate of {urlsplit(url).hostname}, found one that is not trusted"
+                    f"expected a trusted TLS certificate of {urlsplit(url).hostname}, found an untrusted certificate"
                 ) from None
             except BROKEN as error:
                 failure = type(error).__name__

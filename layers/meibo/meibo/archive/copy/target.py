@@ -32,7 +32,7 @@ ENDPOINT = re.compile(rb"<Endpoint>([\w.-]+)</Endpoint>")
 PERMANENT = frozenset(
     {"AccessDenied", "NoSuchBucket", "InvalidAccessKeyId", "SignatureDoesNotMatch", "AllAccessDisabled"}
 )
-"""S3 error codes that only a change of the setup resolves."""
+"""S3 error codes that a retry does not resolve. The configuration must be changed."""
 
 CONFLICT = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
@@ -46,7 +46,7 @@ class Written(NamedTuple):
 
     @classmethod
     def of(cls, response: Mapping[str, Any], *, already_there: bool = False) -> Written:
-        """Return the object in a response of S3, which reports the version "null" without versioning."""
+        """Return the object in a response of S3. Without versioning, the version ID is "null" or absent."""
         version: str | None = response.get("VersionId")
         return cls(response["ETag"].strip('"'), None if version == "null" else version, already_there)
 
@@ -171,7 +171,7 @@ class ObjectWriter:
                 if _status(error) != 404:
                     raise
                 raise CopyBrokenError(
-                    f"{operation} failed with {code}, which means that the object exists, but HeadObject found none"
+                    f"{operation} failed with {code}, which means that the object exists, but HeadObject returned 404"
                 ) from error
             is_same = head["ContentLength"] == digest.bytes
             checksum = head.get(f"Checksum{self._checksum.name}")
@@ -242,8 +242,8 @@ def _redirect_error(url: str, status: int, body: bytes) -> AwsBusyError | Config
     hosts = f"from {urlsplit(url).hostname} to {endpoint[1].decode() if endpoint else 'an endpoint without a name'}"
     if status == 307:
         return AwsBusyError(
-            f"S3 redirects UploadPart (307) {hosts}, because the bucket's DNS name is not in place yet; that takes up"
-            " to a day after the bucket was created, so retry later"
+            f"S3 redirects UploadPart (307) {hosts}, because the DNS name of a new bucket becomes available up to 24"
+            " hours after its creation; retry later"
         )
     return ConfigurationError(
         f"S3 redirects UploadPart (301) {hosts}, because the bucket is in another region; use a bucket in the region of"
@@ -252,7 +252,7 @@ def _redirect_error(url: str, status: int, body: bytes) -> AwsBusyError | Config
 
 
 def _rejection(operation: str, code: str, status: int) -> ConfigurationError | CopyBrokenError:
-    """Return the error of a request that S3 rejected for another reason than its load."""
+    """Return the error of a request that S3 rejected for a reason other than throttling."""
     if code in PERMANENT or status == 403:
         return ConfigurationError(f"S3 rejected {operation} with {code}: check the function's role and the bucket")
     return CopyBrokenError(f"S3 rejected {operation} with {code}")

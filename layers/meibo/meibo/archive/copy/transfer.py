@@ -61,10 +61,11 @@ def copy(
 
 @dataclass(frozen=True)
 class Layout:
-    """The positions of the parts, and the number of workers; ``size`` and ``count`` are None if they are not known.
+    """The positions of the parts, and the number of workers. ``size`` and ``count`` are None if they are not known.
 
-    All parts have ``part_bytes``, except the last and, in a file that has more than MAX_PARTS of this size, the first:
-    it is requested before the size of the file is known. Fewer workers then limit the memory.
+    The last part may be smaller than ``part_bytes``. If a file is too large for MAX_PARTS parts of the configured size,
+    ``part_bytes`` is larger, and fewer workers limit the memory. The first part always has the configured size,
+    because it is requested before the size of the file is known.
     """
 
     size: int | None
@@ -216,7 +217,7 @@ class Transfer:
         for _ in range(1, layout.workers):
             self._start("worker", lambda: self._work(self._reader.for_worker(), layout, self._assign()))
         if layout.count not in {None, 1}:
-            # The workers that receive a part earlier wait for the upload.
+            # A worker that has received its part waits for this request.
             self._start("create", self._writer.create_upload)
         self._work(self._reader, layout, index)
 
