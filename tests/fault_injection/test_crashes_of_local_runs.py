@@ -8,20 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
-from tests.support.local_runs import LocalRuns
+from meibo.providers import clear_clients
+from tests.integration.cli.conftest import invoke
+from tests.support.local_runs import LocalRuns, local_runs
 
-# The marker, the plan, the attempt's list of exports, the record of the organizations' only part, which is empty, three
-# files with their manifests, the run manifest and the report.
-PUBLISHED_FILES = 12
+# The marker, the plan, the attempt's list of exports, the part of the organizations with its record, three files with
+# their manifests, the run manifest and the report.
+PUBLISHED_FILES = 13
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[LocalRuns]:
-    tenant = SimulatedTenant("acme", users=30)
-    tenant.switches.polls_until_completed = 0
-    with Simulators([tenant], [SimulatedDomain("example", users=10)]) as simulators:
-        runs = LocalRuns(tmp_path, simulators)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]:
+    with local_runs(tmp_path, monkeypatch) as runs:
         runs.configure([{"dataset": "users"}, {"dataset": "organizations"}], [{"dataset": "titles"}])
         yield runs
 
@@ -33,11 +31,11 @@ def test_run_that_is_killed_before_a_file_is_completed_by_the_next(runs: LocalRu
 
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     runs.assert_complete_or_absent()
-    del runs.variables["KILLED_AT_LINK"]
-    repaired = runs.run()
+    clear_clients()
+    repaired = invoke("run")
 
-    assert repaired.returncode == 0, repaired.stderr
-    assert "3 of 3 exports archived" in repaired.stdout
+    assert repaired.status == 0, repaired.errors
+    assert "3 of 3 exports archived" in repaired.output
     assert runs.assert_complete_or_absent() >= 3
     assert runs.temporary_files() == []
     newest = max(runs.documents("runs/**/_manifest*.json"), key=lambda run: (run["run_id"], run["attempt"]))

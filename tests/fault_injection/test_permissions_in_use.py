@@ -19,7 +19,8 @@ from tests.support.changes import change_message
 from tests.support.iam import LOG_DELIVERY, Need, grants
 from tests.support.template import PSEUDO_PARAMETERS, Template
 
-pytestmark = pytest.mark.timeout(600)
+# The tests share the calls that are recorded once.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("permissions")]
 
 ROLES = {
     "CreateExports": "CreateExportsRole",
