@@ -44,7 +44,7 @@ class Texts:
         "The latest run is complete, but the last verification found {objects}",
         "最新の実行は完了しましたが、直近の検証で破損が見つかりました（{objects}）",
     )
-    written = _Text("Written {time}", "作成日時: {time}")
+    written = _Text("Created {time}", "作成日時: {time}")
     # Numbers with nouns
     exports_one = _Text("{count} export", "{count} 件")
     exports = _Text("{count} exports", "{count} 件")
@@ -122,8 +122,8 @@ class Texts:
     )
     zones = _Text("{zone} and UTC", "{zone} と UTC")
     footer = _Text(
-        "This page contains counts and sizes, but no user data. Times are in {zone}. It shows"
-        " the archive at the time when it was written.",
+        "This page contains counts and sizes, but no user data. Times are in {zone}. The page shows the state of the"
+        " archive at the time of its creation.",
         "このページに含まれるのは件数とサイズのみで、ユーザーデータは含まれません。時刻は {zone} で表示しています。"
         "内容はページ作成時点のものです。",
     )
