@@ -152,12 +152,13 @@ def print_table(console: Console, columns: Sequence[Column], rows: Rows, *, titl
 def _table(
     columns: Sequence[Column], rows: Rows, shown: Sequence[int], *, title: str = "", narrow: bool = False
 ) -> Table:
+    has_header = any(column.name for column in columns)
     has_footer = any(column.footer for column in columns)
     table = Table(
         title=title or None,
         title_justify="left",
-        box=SIMPLE_HEAD,
-        show_header=any(column.name for column in columns),
+        box=SIMPLE_HEAD if has_header else None,
+        show_header=has_header,
         show_edge=False,
         pad_edge=False,
         show_footer=has_footer,
