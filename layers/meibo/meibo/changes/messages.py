@@ -132,7 +132,7 @@ UserIds = Annotated[
 ]
 EmailAddresses = Annotated[
     tuple[str, ...],
-    # Auth0 compares e-mail addresses without regard to case.
+    # Addresses that differ only in case are duplicates.
     _ids(EMAIL, "an e-mail address, because the action is invite", maximum=MAX_MEMBERS, normalize=str.casefold),
     Field(repr=False),
 ]
@@ -254,7 +254,7 @@ def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | 
 
 
 def validate_change(document: Mapping[str, Any]) -> Change | InvalidChange:
-    """Return the change in a JSON object, without the checks of ``parse_change`` against the queue."""
+    """Return the change in a JSON object. Does not check MaxRemovals and the MessageGroupId."""
     try:
         return _CHANGE.validate_python(document)
     except ValidationError as error:

@@ -100,7 +100,7 @@ class ByteStream(ExportSource):
         """Yield the uncompressed bytes. Meibo compresses them if ``gzip`` is true."""
 
 
-# A number of items (see ``Pages``) in a document. The key is that of the first version, whose documents are still read.
+# The number of items (see ``Pages``) in a document. The key is compatible with existing documents.
 ItemCount = Annotated[int, Key("organizations")]
 
 
@@ -121,9 +121,9 @@ class PageResult:
 class Pages(ABC):
     """Rows that are read page by page, in several invocations if the rate limits of the provider require it.
 
-    The rows belong to items, such as organizations or roles, which are read one after another; ``item_noun`` is their
-    name in the manifest, in the plural. ``position_lifetime`` is the time for which the provider accepts a position: an
-    export that receives no rows for this time fails.
+    The rows belong to items, such as organizations or roles, which are read one after another. ``item_noun`` is the
+    plural noun for the items in the manifest. ``position_lifetime`` is the time for which the provider accepts a
+    position. An export that receives no rows for this time fails.
     """
 
     item_noun: ClassVar[str]

@@ -80,5 +80,5 @@ def expected_run(requests: int, seconds: float, remark: str = "", *, at_least: b
 
 
 def round_duration(seconds: float) -> int:
-    """Return a duration in seconds, rounded up to seconds or, from two minutes, to minutes."""
+    """Return a duration, rounded up to full seconds, or to full minutes from two minutes."""
     return max(1, -int(-seconds // 1)) if seconds < 120 else -int(-seconds // 60) * 60

@@ -55,7 +55,7 @@ def test_compressed_file_is_decompressed(cybozu: Transport, client: CybozuClient
 def test_truncated_file_is_an_error(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, breaks_after=len(CSV) - 1))
 
-    with pytest.raises(CopyBrokenError, match=r"ended /v1/csv/user\.csv early") as caught:
+    with pytest.raises(CopyBrokenError, match=r"sent an incomplete /v1/csv/user\.csv \(") as caught:
         list(client.stream_csv("users"))
 
     assert "山田" not in "".join(traceback.format_exception(caught.value))

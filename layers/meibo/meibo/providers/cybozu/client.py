@@ -251,7 +251,7 @@ class CybozuClient:
             # The error is not chained, because its text contains the URL.
             broken = type(error).__name__
         if broken is not None:
-            raise CopyBrokenError(f"{self.name} ended {path} early ({broken}); the file is fetched again")
+            raise CopyBrokenError(f"{self.name} sent an incomplete {path} ({broken}); the file is fetched again")
 
     def _request(
         self, path: str, accept: str, max_bytes: int, params: Parameters = (), *, seconds: float = READ_TIMEOUT_SECONDS

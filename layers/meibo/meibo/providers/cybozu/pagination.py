@@ -188,7 +188,7 @@ class ListReader:
         self._pages_without_new_rows = 0 if new_items else self._pages_without_new_rows + 1
         if self._pages_without_new_rows > MAX_PAGES_WITHOUT_NEW_ROWS:
             raise ProviderBusyError(
-                f"{self._client.name} changes {self._listing.path} faster than it can be read; the export is retried"
+                f"{self._client.name}: {self._listing.path} changes faster than it can be read; the export is retried"
                 " later"
             )
         return list(new_items.values())
