@@ -285,7 +285,7 @@ def test_empty_tenant_is_checked(runs: LocalRuns, meibo: Meibo, monkeypatch: pyt
         ),
         (
             "password expired",
-            "the password or the API token has expired; set another in cybozu.com, and store it in the secret",
+            "the password or the API token has expired; replace it in cybozu.com and in the secret",
         ),
     ],
 )

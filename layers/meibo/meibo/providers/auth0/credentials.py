@@ -108,7 +108,8 @@ class TokenSource:
 
     def _request_token(self) -> tuple[str, float]:
         response = self._send()
-        if response.status == 401 and self._credentials.private_key and self._skew() > MAX_CLOCK_SKEW_SECONDS:
+        skew = abs(self._transport.rate_limiter.provider_now() - self._transport.clock.now())
+        if response.status == 401 and self._credentials.private_key and skew > MAX_CLOCK_SKEW_SECONDS:
             # The Date header of this response contains Auth0's time. The new assertion is signed with that time.
             response = self._send()
         if response.status != 200:
@@ -164,9 +165,6 @@ class TokenSource:
                 ' use a smaller RSA key or a shorter "key_id"'
             )
         return assertion
-
-    def _skew(self) -> float:
-        return abs(self._transport.rate_limiter.provider_now() - self._transport.clock.now())
 
     def _error(self, response: ProviderResponse) -> Exception:
         provider, status = self._transport.provider, response.status

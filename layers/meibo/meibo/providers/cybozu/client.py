@@ -15,7 +15,6 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import requests
 
@@ -65,9 +64,21 @@ CSV_FILES: Final = {
 LEGACY_LOGIN_FAILED_STATUS: Final = 520
 # The API has no documented error code for these states of an account. Its messages contain these words in Japanese,
 # English and Chinese: https://kb.kintoneapp.com/user/errors.html https://help.cybozu.cn/general/en/login/unlock.html
-_LOCKED: Final = re.compile("ロックアウト|locked out|锁定|鎖定", re.IGNORECASE)
-_EXPIRED: Final = re.compile("有効期限|expired|过期|過期|到期", re.IGNORECASE)
+_ACCOUNT_STATES: Final = {
+    re.compile("ロックアウト|locked out|锁定|鎖定", re.IGNORECASE): (
+        "the account is locked after too many failed logins; wait until the lock ends, or change its password in the"
+        " administration of cybozu.com and in the secret"
+    ),
+    re.compile("有効期限|expired|过期|過期|到期", re.IGNORECASE): (
+        "the password or the API token has expired; replace it in cybozu.com and in the secret"
+    ),
+}
 _CORRECT_LOGIN: Final = "correct the login and password, or the API token, in the secret"
+_WRONG_LOGIN: Final = (
+    "the login name or the password is wrong; correct them in the secret before you try again, because failed logins"
+    " lock the account"
+)
+_LOGIN_PAGE: Final = re.compile("(https?:)?(//[^/?#]*)?/login")
 _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|body|\?xml)", re.IGNORECASE)
 
 
@@ -273,13 +284,14 @@ def error_from_response(response: ProviderResponse, *, provider: str, path: str)
     code = error_code(response.members().get("code")) or error_code(response.headers.get("x-cybozu-error"))
     detail = f"{status}, {code}" if code else str(status)
     login_failed = code is None or code.startswith(("CB_AU", "CB_WA"))
-    reason = _account_state(response) if status in {401, 403, LEGACY_LOGIN_FAILED_STATUS} else None
-    if reason or status == 401 or (status == LEGACY_LOGIN_FAILED_STATUS and login_failed):
+    account_state = _account_state(response) if status in {401, 403, LEGACY_LOGIN_FAILED_STATUS} else None
+    if account_state or status == 401 or (status == LEGACY_LOGIN_FAILED_STATUS and login_failed):
+        reason = account_state or (_WRONG_LOGIN if code == "CB_WA01" else None)
         return _login_error(provider, detail, code, reason)
     if status == 403:
         return _permission_error(provider, path, detail, code)
     if 300 <= status < 400:
-        if _leads_to_login(response.headers.get("location", "")):
+        if _LOGIN_PAGE.match(response.headers.get("location", "")):
             return CredentialsRefusedError(f"{provider} requires a login ({detail}); {_CORRECT_LOGIN}")
         return RequestRefusedError(
             f"{provider} redirected {path} ({detail}), which is not followed; check the base_url", status=status
@@ -294,36 +306,24 @@ def error_from_response(response: ProviderResponse, *, provider: str, path: str)
     return RequestRefusedError(f"{provider} rejected {path} ({detail})", status=status, code=code)
 
 
-def _login_error(provider: str, detail: str, code: str | None, reason: str | None) -> MeiboError:
-    if reason:
-        return CredentialsRefusedError(f"{provider} rejected the login ({detail}): {reason}")
-    if code is None:
-        return CredentialsRefusedError(
-            f"{provider} rejected the request before the login ({detail}); if the domain uses Basic authentication,"
-            f' add "basic_user" and "basic_password" to the secret, else {_CORRECT_LOGIN}'
-        )
-    if code == "CB_WA01":
-        return CredentialsRefusedError(
-            f"{provider} rejected the login ({detail}): the login name or the password is wrong; correct them in the"
-            " secret before you try again, because failed logins lock the account"
-        )
-    return CredentialsRefusedError(f"{provider} rejected the login ({detail}); {_CORRECT_LOGIN}")
-
-
 def _account_state(response: ProviderResponse) -> str | None:
-    """Return the reason and the correction if the message states that the account is locked or its password expired."""
+    """Return the state of the account that prevents the login, if the message of the response contains it."""
     document = response.members()
     message = document.get("message") or document.get("reason")
     if not isinstance(message, str):
         return None
-    if _LOCKED.search(message):
-        return (
-            "the account is locked after too many failed logins; wait until the lock ends, or change its password in"
-            " the administration of cybozu.com and in the secret"
+    return next((state for pattern, state in _ACCOUNT_STATES.items() if pattern.search(message)), None)
+
+
+def _login_error(provider: str, detail: str, code: str | None, reason: str | None) -> MeiboError:
+    if reason is None and code is None:
+        return CredentialsRefusedError(
+            f"{provider} rejected the request before the login ({detail}); if the domain uses Basic authentication,"
+            f' add "basic_user" and "basic_password" to the secret, else {_CORRECT_LOGIN}'
         )
-    if _EXPIRED.search(message):
-        return "the password or the API token has expired; set another in cybozu.com, and store it in the secret"
-    return None
+    return CredentialsRefusedError(
+        f"{provider} rejected the login ({detail})" + (f": {reason}" if reason else f"; {_CORRECT_LOGIN}")
+    )
 
 
 def _permission_error(provider: str, path: str, detail: str, code: str | None) -> MeiboError:
@@ -337,10 +337,3 @@ def _permission_error(provider: str, path: str, detail: str, code: str | None) -
         " read permission",
         scopes=("cybozu.com Administrator",),
     )
-
-
-def _leads_to_login(location: str) -> bool:
-    try:
-        return urlsplit(location).path.startswith("/login")
-    except ValueError:
-        return False
