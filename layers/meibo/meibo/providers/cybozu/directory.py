@@ -7,7 +7,7 @@ row as received: ``{"user":…,"title":…}`` in an organization, and a user in 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import quote
@@ -138,29 +138,29 @@ def stream_members_ndjson(
 
 
 def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report: PagingReport) -> Iterator[bytes]:
-    def read_first_page(owner: _Owner) -> tuple[ListReader, list[RawJson], bool] | None:
+    def open_pages(owner: _Owner) -> tuple[ListReader, Iterable[list[RawJson]]] | None:
         # Most organizations have less than a page of members. Several of these organizations are read concurrently. The
         # pages of a larger organization are read concurrently below.
         reader = ListReader(client, owner.members, PagingReport())
         try:
             page = reader.first_page()
             if len(page) < PAGE_SIZE:
-                return reader, [item for part in reader.one_by_one(page) for item in part], True
+                return reader, list(reader.one_by_one(page))
         except RequestRefusedError as error:
             # The error is not documented. A 404 without a code means that the endpoint does not exist.
             if error.code == "CB_VA01" or (error.status == 404 and error.code is not None):
                 return None
             raise
-        return reader, page, False
+        return reader, reader.pages(concurrency, first=page)
 
     owners = list(_owners(client, kind, concurrency))
-    for owner, result in zip(owners, map_in_order(read_first_page, owners, concurrency), strict=True):
+    for owner, result in zip(owners, map_in_order(open_pages, owners, concurrency), strict=True):
         if result is None:
             report.skipped.append(owner.id)
             continue
-        reader, rows, complete = result
+        reader, pages = result
         head = json.dumps({"id": owner.id, "code": owner.code}, ensure_ascii=False, separators=(",", ":"))
-        for page in (rows,) if complete else reader.pages(concurrency, first=rows):
+        for page in pages:
             if page:
                 yield "".join(f'{{"{kind.name}":{head},"member":{item.text}}}\n' for item in page).encode()
         report.add(reader.report)
