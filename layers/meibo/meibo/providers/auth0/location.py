@@ -74,7 +74,7 @@ def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
         # The ValueError contains the location, so it is not chained.
         raise LocationRefusedError("the location: expected a URL, found other text") from None
     if "@" in parts.netloc:
-        raise LocationRefusedError("the location: expected no user name, found one")
+        raise LocationRefusedError("the location: expected no user name, found a user name")
     host, _, port = parts.netloc.lower().partition(":")
     if not _HOST.fullmatch(host) or not re.fullmatch(r"(?::[0-9]{1,5})?", parts.netloc[len(host) :]):
         raise LocationRefusedError("the location: expected a host name, found other text")
