@@ -43,8 +43,8 @@ ORGANIZATIONS: Final = ApiList(
 class OrganizationApi:
     """The organizations of a tenant.
 
-    Each method sends one request. ``members`` sends a second request if the OAuth scope for roles is missing. Methods
-    with an organization id raise RequestRefusedError with ``status`` 404 if the organization does not exist.
+    Each method sends one request. ``members`` sends a second request if the OAuth scope for roles is missing. If an
+    organization does not exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
     def __init__(self, client: Auth0Client) -> None:

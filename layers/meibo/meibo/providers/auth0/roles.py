@@ -25,8 +25,8 @@ ROLE_MEMBERS_SCOPE: Final = "read:users"
 class RoleApi:
     """The roles of a tenant.
 
-    ``roles`` and ``permissions`` send up to ten requests, because Auth0 returns pages of 100 rows. Methods with a role
-    id raise RequestRefusedError with ``status`` 404 if the role does not exist.
+    ``roles`` and ``permissions`` send up to ten requests, because Auth0 returns pages of 100 rows. If a role does not
+    exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
     def __init__(self, client: Auth0Client) -> None:

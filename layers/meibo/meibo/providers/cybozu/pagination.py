@@ -40,7 +40,7 @@ R = TypeVar("R")
 
 @dataclass
 class PagingReport:
-    """Counts of a list that is read. They are complete after the last row.
+    """Counts for the manifest. They are complete after the last row was read.
 
     ``duplicates`` is the number of rows that were read again and dropped, because the list shifted. ``skipped``
     contains the ids of organizations and groups that were deleted before their members were read.
