@@ -11,6 +11,7 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,38 +47,28 @@ class Command:
         return sorted((self.folder / "archive").glob("archive/**/_manifest.json"))
 
 
-def run(folder: Path, *arguments: str, **variables: str) -> Command:
-    command = [
-        sys.executable,
-        "-m",
-        "meibo_local",
-        "--archive",
-        str(folder / "archive"),
-        "--log",
-        str(folder / "run.log"),
-    ]
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    folder = tmp_path_factory.mktemp("run")
+    options = {"archive": folder / "archive", "log": folder / "run.log", "users": 400, "cybozu-users": 120}
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}",
         "COLUMNS": "160",
-        **variables,
     }
-    process = subprocess.run(  # noqa: S603  # our own module
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
-    )
-    return Command(process.returncode, process.stdout + process.stderr, folder)
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    folder = tmp_path_factory.mktemp("run")
     # The worst case for the modes of files: an existing log that all users can read, and a umask of 0.
     (folder / "run.log").touch(0o644)
-    before = os.umask(0)
-    try:
-        return run(folder, "--users", "400", "--cybozu-users", "120")
-    finally:
-        os.umask(before)
+    process = subprocess.run(  # noqa: S603  # our own module
+        [sys.executable, "-m", "meibo_local", *(f"--{name}={value}" for name, value in options.items())],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+        umask=0,
+    )
+    return Command(process.returncode, process.stdout + process.stderr, folder)
 
 
 def test_command_succeeds_with_a_table(command: Command) -> None:
@@ -146,28 +137,38 @@ def test_documented_query_returns_rows_of_the_demonstration(command: Command, nu
     assert rows(sql)
 
 
-def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    """Restore the umask, which the command sets for its process."""
+    umask = os.umask(0o077)
+    yield
+    os.umask(umask)
+
+
+@pytest.mark.usefixtures("private_umask")
+def test_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
     with locked(tmp_path / "archive"):
-        refused = run(tmp_path, "--users", "1", "--cybozu-users", "1")
+        status = main(["--archive", str(tmp_path / "archive"), "--log", str(tmp_path / "run.log")])
 
-    assert refused.status == 2
-    assert f"another run (process {os.getpid()}) is writing to" in refused.output
-    assert "Traceback" not in refused.output
-    assert refused.log == "of the first run"
+    assert status == 2
+    errors = capsys.readouterr().err
+    assert f"another run (process {os.getpid()}) is writing to" in errors
+    assert errors.count("\n") == 1
+    assert (tmp_path / "run.log").read_text(encoding="utf-8") == "of the first run"
 
 
-def test_folder_of_real_archives_is_refused(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("private_umask")
+def test_folder_of_real_archives_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with locked_folder(tmp_path / "archive", "archive"):
         pass
 
-    refused = run(tmp_path, "--users", "1", "--cybozu-users", "1")
-
-    assert refused.status == 2
-    assert "is an archive of real directories, which `meibo run` writes" in " ".join(refused.output.split())
+    assert main(["--archive", str(tmp_path / "archive")]) == 2
+    assert "is an archive of real directories, which `meibo run` writes" in capsys.readouterr().err
     assert not (tmp_path / "archive" / "runs").exists()
 
 
+@pytest.mark.usefixtures("private_umask")
 def test_full_disk_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,11 +177,6 @@ def test_full_disk_is_reported_in_one_line(
 
     monkeypatch.setattr("meibo_local.sources.simulated_sources", lambda **_sizes: nullcontext())
     monkeypatch.setattr("meibo_local.runner.run", fail)
-    before = os.umask(0o077)
-    try:
-        status = main(["--archive", str(tmp_path / "archive")])
-    finally:
-        os.umask(before)
 
-    assert status == 2
+    assert main(["--archive", str(tmp_path / "archive")]) == 2
     assert capsys.readouterr().err == f"{tmp_path}/[archive]: No space left on device\n"
