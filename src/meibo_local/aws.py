@@ -40,7 +40,7 @@ from meibo_local.lambda_service import (
     environment_per_invocation,
     load_handler,
 )
-from meibo_local.queue import EventSource, LocalChanges, SqsQueue
+from meibo_local.queue import EventSource, LocalChanges, SqsQueue, concurrent_receives
 from meibo_local.s3_server import Received, serve_s3
 from meibo_local.template import ROOT, of_type, read_template, translate
 
@@ -200,6 +200,7 @@ def local_aws(
         stack.enter_context(invocations.installed())
         stack.enter_context(shared_clients())
         stack.enter_context(cached_definitions())
+        stack.enter_context(concurrent_receives())
         yield _create(
             source,
             parameters=dict(parameters or {}),

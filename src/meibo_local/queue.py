@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+from unittest.mock import patch
+
+from moto.sqs import models
 
 from meibo_local.lambda_service import InvocationResult
 
@@ -44,6 +48,17 @@ class Queue(Protocol):
     def size(self) -> int:
         """Return the number of messages in the queue, including hidden messages."""
         ...
+
+
+@contextmanager
+def concurrent_receives() -> Iterator[None]:
+    """Allow several threads to receive from a FIFO queue of moto, which iterates over a set that the others change."""
+
+    def pending_message_groups(queue: models.Queue) -> set[str]:
+        return {message.group_id for message in queue.pending_messages.copy() if message.group_id is not None}
+
+    with patch.object(models.Queue, "pending_message_groups", property(pending_message_groups)):
+        yield
 
 
 @dataclass(frozen=True)
