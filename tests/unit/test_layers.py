@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -139,6 +140,18 @@ def test_exports_and_archive_name_no_provider(package: str) -> None:
         assert [text for text in constants + identifiers if any(name in text.lower() for name in PROVIDERS)] == [], (
             module
         )
+
+
+def test_exports_name_no_concept_of_a_provider() -> None:
+    concept = re.compile("|".join((*PROVIDERS, "organization", "tenant")), re.IGNORECASE)
+
+    named = {
+        module
+        for module, path in MODULES.items()
+        if module.startswith("exports.") and concept.search(path.read_text(encoding="utf-8"))
+    }
+
+    assert named == set()
 
 
 @pytest.mark.parametrize("function", ["archive_export", "check_export", "finish_run"])
