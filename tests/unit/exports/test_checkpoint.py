@@ -392,6 +392,18 @@ def test_parts_are_outside_the_archive_and_named_after_their_attempt() -> None:
     assert part.endswith(".ndjson.gz")
 
 
+def test_part_record_has_the_keys_of_the_first_version() -> None:
+    deleted = organization_id(1)
+    harness = CollectorHarness(MemoryTenant(3, gone={deleted}))
+    collected = harness.collected()
+
+    record = harness.storage.read_json(f"{FOLDER}00001.json")
+
+    assert record.keys() == {"number", "key", "bytes", "sha256", "gone", "totals", "position", "last"}
+    assert record["totals"] == {"rows": collected.parts[0].totals.rows, "organizations": 2, "skipped": 1}
+    assert record["gone"] == [deleted]
+
+
 def test_part_record_of_another_version_is_rejected() -> None:
     harness = CollectorHarness(MemoryTenant(5))
     harness.storage.put_json(f"{FOLDER}00001.json", {"number": 1})
