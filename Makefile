@@ -42,13 +42,14 @@ setup: $(READY) ## install the locked dependencies and the command .venv/bin/mei
 USERS ?= 50000
 CYBOZU_USERS ?= 1000
 SOURCES ?=
+RUN_FLAGS ?=
 # $(call check-count,NAME): stop if the value of the variable is not a positive integer.
 check-count = $(if $(shell [[ '$($(1))' =~ ^[1-9][0-9]*$$ ]] && echo ok),,$(error $(1): expected an integer ≥ 1, got '$($(1))'))
 $(call check-count,USERS)$(call check-count,CYBOZU_USERS)
 
 .PHONY: run
-run: $(READY) ## run the system and archive simulated directories to ./archive-demo/ (USERS=…); with SOURCES=sources.json: meibo run
-	@$(if $(SOURCES),$(BIN)/meibo run --sources '$(SOURCES)',$(BIN)/python -m meibo_local --users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)')
+run: $(READY) ## run the system and archive simulated directories to ./archive-demo/ (USERS=…, RUN_FLAGS="--proxy --client-certificate"); with SOURCES=sources.json: meibo run
+	@$(if $(SOURCES),$(BIN)/meibo run --sources '$(SOURCES)',$(BIN)/python -m meibo_local --users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)' $(RUN_FLAGS))
 
 .PHONY: test
 test: $(READY) ## run the unit, integration and template tests

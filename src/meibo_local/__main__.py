@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
     parser.add_argument("--archive", type=Path, default=Path("archive-demo"), help="folder of the archive")
     parser.add_argument("--log", type=Path, default=Path(".local/run.log"), help="log file of the functions")
+    parser.add_argument("--proxy", action="store_true", help="send the requests to the sources through a local proxy")
+    parser.add_argument("--client-certificate", action="store_true", help="require a client certificate for cybozu.com")
     options = parser.parse_args(argv)
     print(
         f"Simulating an Auth0 tenant with {options.users:,} users and a cybozu.com domain with"
@@ -27,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     import typer  # noqa: PLC0415  # see above
 
+    from meibo_cli.archive_folder import locked_folder  # noqa: PLC0415
     from meibo_cli.exit_codes import report_errors  # noqa: PLC0415
-    from meibo_local import folder, runner, sources  # noqa: PLC0415
+    from meibo_local import runner, sources  # noqa: PLC0415
+    from meibo_simulators.proxy import SimulatedProxy  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, handler)
     # Archives and logs contain personal data, so only their owner may read them.
@@ -36,10 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with (
             report_errors(),
-            folder.locked(options.archive),
-            sources.simulated_sources(users=options.users, cybozu_users=options.cybozu_users) as simulated,
+            locked_folder(options.archive, "demonstration"),
+            sources.simulated_sources(
+                users=options.users, cybozu_users=options.cybozu_users, client_certificate=options.client_certificate
+            ) as simulated,
+            SimulatedProxy() if options.proxy else contextlib.nullcontext() as proxy,
         ):
-            return runner.run(simulated, options.archive, runner.console_of_terminal(), options.log)
+            return runner.run(simulated, options.archive, runner.console_of_terminal(), options.log, proxy)
     except typer.Exit as error:
         return error.exit_code
 

@@ -1,7 +1,7 @@
 """AWS on one machine, built from ``template.yaml``.
 
 The SAM transform translates the template to CloudFormation, moto creates its resources, and moto's interpreter runs the
-workflow definition. This package replaces what moto does not support:
+workflow definition. This package implements the parts that moto does not support:
 
 - The state machine is created through the API, because moto does not execute one that CloudFormation created.
 - ``lambda:Invoke`` calls the handlers in this process, with their environments of the template.
@@ -28,9 +28,9 @@ from moto import mock_aws
 from moto.moto_api._internal import mock_random
 
 from meibo import aws as meibo_aws
-from meibo.archive.keys import PARTS
+from meibo.archive.keys import PARTS, REPORTS, RUNS
+from meibo.archive.storage import FolderStorage
 from meibo_local.caches import cached_definitions, shared_clients
-from meibo_local.folder import receive
 from meibo_local.lambda_service import (
     InvocationResult,
     InvokeInterceptor,
@@ -161,13 +161,21 @@ class LocalAws:
     def download(self, folder: Path) -> int:
         """Copy the objects that are missing in a folder into it, under the bucket's keys; return their number.
 
-        Either all files appear or none. Existing files are not changed.
+        A file appears when it is complete, and a manifest after the files that it describes.
         """
         # Parts are temporary; in AWS a lifecycle rule deletes them.
         missing = [key for key in self.keys() if not key.startswith(PARTS) and not (folder / key).exists()]
-        client = boto3.client("s3")
-        receive(folder, missing, lambda key, file: client.download_fileobj(self.bucket, key, file))
+        client, storage = boto3.client("s3"), FolderStorage(folder)
+        for key in sorted(missing, key=_download_order):
+            with storage.temporary_file() as file:
+                client.download_fileobj(self.bucket, key, file)
+                storage.publish(file, key)
         return len(missing)
+
+
+def _download_order(key: str) -> tuple[bool, bool, bool, str]:
+    """Order objects, their manifests, the documents of runs, the run manifests and the reports."""
+    return key.startswith(REPORTS), key.startswith(RUNS), "/_manifest" in key, key
 
 
 @contextmanager
@@ -187,7 +195,9 @@ def local_aws(
     """
     source = read_template()
     with ExitStack() as stack:
-        stack.enter_context(_variables({**_CREDENTIALS, **(environment or {})}))
+        # A proxy of the network cannot reach the local AWS and the simulators. The parameter HttpsProxy sets another.
+        proxies = dict.fromkeys((name for name in os.environ if name.lower().endswith("_proxy")), "")
+        stack.enter_context(_variables({**_CREDENTIALS, **proxies, **(environment or {})}))
         stack.enter_context(environment_per_invocation())
         stack.enter_context(
             mock_aws(config={"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}})

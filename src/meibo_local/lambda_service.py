@@ -1,7 +1,7 @@
 """Lambda on this machine: call the handlers in this process, also for ``lambda:Invoke`` of any boto3 client.
 
 AWS runs each function in a process with its own environment. Here all handlers share a process, so during an invocation
-its thread sees the environment of the function in addition to that of the process.
+its thread, and the threads that it starts, see the environment of the function in addition to that of the process.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import urllib.parse
 import uuid
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import botocore.handlers
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
@@ -55,13 +56,24 @@ class InvocationEnviron(MutableMapping[str, str]):
         return {**self._process, **_invocation.get()}
 
 
+_start = threading.Thread.start
+
+
+def _start_in_context(thread: threading.Thread) -> None:
+    """Start a thread with the environment of the invocation that starts it, as Python 3.14 does."""
+    context, run = copy_context(), thread.run
+    thread.run = lambda: context.run(run)  # type: ignore[method-assign]  # of this thread only
+    _start(thread)
+
+
 @contextmanager
 def environment_per_invocation() -> Iterator[None]:
     """Replace ``os.environ`` by an environment that differs between concurrent invocations."""
     process = os.environ
     os.environ = InvocationEnviron(process)  # type: ignore[assignment]  # noqa: B003 - replaced, not copied
     try:
-        yield
+        with patch.object(threading.Thread, "start", _start_in_context):
+            yield
     finally:
         os.environ = process  # noqa: B003
 

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import sys
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.console import Console
 
 from meibo.archive.keys import MANIFEST_NAME, attempt_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, RunManifest
-from meibo.archive.storage import FolderReader
+from meibo.archive.storage import FolderReader, FolderStorage
 from meibo.exports.plan import Attempt
 from meibo.observability import logger
 from meibo.report.page import render
@@ -28,41 +27,19 @@ from meibo_local.aws import LocalAws, local_aws
 from meibo_local.progress import InvocationDisplay
 from meibo_local.sample_changes import send_sample_changes
 from meibo_local.sources import Sources
+from meibo_simulators.proxy import SimulatedProxy
 
 _POLL_SECONDS = 0.1
-_READ_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class CheckedExport:
-    """An archived export and the check of its file."""
-
-    export: ArchivedExport
-    path: Path
-    sha256_matches: bool
-    expected_rows: int | None
-
-    @property
-    def ok(self) -> bool:
-        """Return whether the file matches its manifest and the simulated directory."""
-        return self.sha256_matches and self.expected_rows in (None, self.export.rows)
-
-    @property
-    def note(self) -> str:
-        """The result of the check as Rich markup."""
-        digest = "[green]digest[/]" if self.sha256_matches else "[red]digest wrong[/]"
-        if self.expected_rows is None:
-            return digest
-        matches = self.expected_rows == self.export.rows
-        return f"{digest}, {'[green]rows[/]' if matches else f'[red]{self.expected_rows:,} rows expected[/]'}"
-
-
-def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
+def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: SimulatedProxy | None = None) -> int:
     """Archive the sources into a folder with the same keys as in the bucket. Return the exit status.
 
     It is 0 if all exports are archived, the files have the SHA-256 of their manifests and the changes have the expected
-    outcomes, and 1 otherwise. The output of the functions is written to ``log``.
+    outcomes, and 1 otherwise. The output of the functions is written to ``log``. The functions use the proxy as in AWS:
+    through the parameter HttpsProxy.
     """
+    FolderStorage(archive).remove_temporary_files()
     log.parent.mkdir(parents=True, exist_ok=True)
     progress = InvocationDisplay(console)
     with contextlib.ExitStack() as stack:
@@ -71,6 +48,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         stack.enter_context(_output_to(file))
         aws = stack.enter_context(
             local_aws(
+                parameters={"HttpsProxy": proxy.url} if proxy else {},
                 environment=sources.environment,
                 observer=progress,
                 received=progress.received,
@@ -89,8 +67,11 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         aws.download(archive)
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.from_json(aws.read_json(key), key)
-        checks = [_check(export, archive, sources) for export in manifest.exports]
-        notes = {check.export.export_id: check.note for check in checks}
+        checks = {
+            export.export_id: _check(export, archive, sources.expected_rows[export.export_id])
+            for export in manifest.exports
+        }
+        notes = {export_id: note for export_id, (_, note) in checks.items()}
         print_run(console, FolderReader(archive), manifest, notes)
         console.print(
             f"Sending {len(sources.changes)} membership changes to the queue, as an application would; some are invalid"
@@ -101,7 +82,10 @@ def run(sources: Sources, archive: Path, console: Console, log: Path) -> int:
         # The report in the bucket shows this run only; this page shows all runs in the folder, and the changes.
         write_page(archive, render(gather(FolderReader(archive), datetime.now(UTC))))
     console.print(changes.table())
-    ok = manifest.complete and all(check.ok for check in checks) and changes.ok
+    if proxy:
+        connections = ", ".join(f"{number} to {host}" for host, number in sorted(proxy.connections.items()))
+        console.print(f"connections through the proxy: {connections or 'none'}")
+    ok = manifest.complete and all(matches for matches, _ in checks.values()) and changes.ok
     console.print(
         f"run {run_id}: {'[green]complete[/]' if ok else '[red]not complete[/]'};"
         f" archive: [bold]{printable(archive)}/[/], report: {printable(archive)}/index.html, log: {printable(log)}"
@@ -125,18 +109,14 @@ def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
     return len(manifests)
 
 
-def _check(export: ArchivedExport, archive: Path, sources: Sources) -> CheckedExport:
-    digest = hashlib.sha256()
-    path = archive / export.key
-    with path.open("rb") as file:
-        while chunk := file.read(_READ_BYTES):
-            digest.update(chunk)
-    return CheckedExport(
-        export=export,
-        path=path,
-        sha256_matches=digest.hexdigest() == export.sha256,
-        expected_rows=sources.expected_rows.get(export.export_id),
-    )
+def _check(export: ArchivedExport, archive: Path, expected_rows: int) -> tuple[bool, str]:
+    """Return whether a file matches its manifest and the simulated directory, and the result as Rich markup."""
+    with (archive / export.key).open("rb") as file:
+        same_digest = hashlib.file_digest(file, "sha256").hexdigest() == export.sha256
+    same_rows = export.rows == expected_rows
+    digest = "[green]digest[/]" if same_digest else "[red]digest wrong[/]"
+    rows = "[green]rows[/]" if same_rows else f"[red]{expected_rows:,} rows expected[/]"
+    return same_digest and same_rows, f"{digest}, {rows}"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-#: Is called with the key and the number of bytes of each upload.
+#: Called with the key and the number of bytes of each upload.
 Received = Callable[[str, int], None]
 
 
@@ -38,7 +38,7 @@ class _Dispatcher(DomainDispatcherApplication):
 
 @contextmanager
 def serve_s3(received: Received | None = None) -> Iterator[str]:
-    """Serve until the context ends; the value is the endpoint's URL."""
+    """Serve S3 until the context ends, and yield the URL of the endpoint."""
     dispatcher = _Dispatcher()
 
     def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

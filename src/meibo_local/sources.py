@@ -15,7 +15,7 @@ from meibo.errors import ConfigurationError
 from meibo_local.sample_changes import SampleChange, sample_changes
 from meibo_local.template import ROOT
 
-# More than a page.
+# More than one page of the API.
 _ORGANIZATIONS = 120
 # Few, so that an organization has several changes.
 _CHANGED_ORGANIZATIONS = 10
@@ -37,10 +37,15 @@ class Sources:
 
 
 @contextmanager
-def simulated_sources(*, users: int, cybozu_users: int) -> Iterator[Sources]:
-    """Serve a simulated tenant and a simulated domain over HTTPS on loopback, from a separate process."""
+def simulated_sources(*, users: int, cybozu_users: int, client_certificate: bool = False) -> Iterator[Sources]:
+    """Serve a simulated tenant and a simulated domain over HTTPS on loopback, from a separate process.
+
+    With ``client_certificate``, the domain requires the certificate in its secret.
+    """
     sizes = {"users": users, "organizations": _ORGANIZATIONS, "cybozu-users": cybozu_users}
     options = [text for name, size in sizes.items() for text in (f"--{name}", str(size))]
+    if client_certificate:
+        options.append("--client-certificate")
     command = [sys.executable, "-m", "meibo_simulators", *options]
     environment = {
         **os.environ,
@@ -81,36 +86,19 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
         {"name": "identities[0].connection", "export_as": "connection"},
         {"name": "user_metadata.country", "export_as": "country"},
     ]
-    document = {
-        "sources": [
-            {
-                "provider": "auth0",
-                "name": tenant_name,
-                "domain": tenant["domain"],
-                "secret": f"meibo/{tenant_name}",
-                "location_hosts": tenant["allowed_hosts"],
-                "exports": [
-                    {"dataset": "users", "format": "ndjson", "connection_id": connection},
-                    {"dataset": "users", "format": "ndjson"},
-                    {"dataset": "users", "format": "csv", "fields": fields},
-                    {"dataset": "organizations"},
-                    {"dataset": "members"},
-                ],
-            },
-            {
-                "provider": "cybozu",
-                "name": domain_name,
-                "base_url": domain["base_url"],
-                "secret": f"meibo/{domain_name}",
-                "exports": [{"dataset": "directory", "format": "csv"}, {"dataset": "directory", "format": "ndjson"}],
-            },
-        ]
-    }
-    by_connection = {connection: about["users"] for connection, about in tenant["connections"].items()}
+    auth0_exports = [
+        {"dataset": "users", "format": "ndjson", "connection_id": connection},
+        {"dataset": "users", "format": "ndjson"},
+        {"dataset": "users", "format": "csv", "fields": fields},
+        {"dataset": "organizations"},
+        {"dataset": "members"},
+    ]
+    cybozu_exports = [{"dataset": "directory", "format": "csv"}, {"dataset": "directory", "format": "ndjson"}]
+    all_users = sum(tenant["connections"].values())
     expected = {
-        f"{tenant_name}/users/ndjson/{connection}": by_connection[connection],
-        f"{tenant_name}/users/ndjson/all": sum(by_connection.values()),
-        f"{tenant_name}/users/csv/all": sum(by_connection.values()),
+        f"{tenant_name}/users/ndjson/{connection}": tenant["connections"][connection],
+        f"{tenant_name}/users/ndjson/all": all_users,
+        f"{tenant_name}/users/csv/all": all_users,
         f"{tenant_name}/organizations/ndjson/all": tenant["organizations"],
         f"{tenant_name}/members/ndjson/all": tenant["members"],
         **{
@@ -121,7 +109,12 @@ def _demonstration(simulators: Mapping[str, Any]) -> Sources:
     }
     ca_file = simulators["ca_file"]
     return Sources(
-        document=document,
+        document={
+            "sources": [
+                {**tenant["source"], "exports": auth0_exports},
+                {**domain["source"], "exports": cybozu_exports},
+            ]
+        },
         secrets={f"meibo/{tenant_name}": tenant["credentials"], f"meibo/{domain_name}": domain["credentials"]},
         environment={"SSL_CERT_FILE": ca_file, "REQUESTS_CA_BUNDLE": ca_file},
         expected_rows=expected,

@@ -17,6 +17,7 @@ from typing import Any
 
 from meibo_simulators import SimulatedDomain, SimulatedTenant, Simulators
 from meibo_simulators.auth0.ratelimit import TIERS
+from meibo_simulators.cybozu.secure_access import SecureAccess
 
 _SHARED_ADDRESSES = 3
 
@@ -26,6 +27,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=1000, help="number of users of the tenant, in two connections")
     parser.add_argument("--organizations", type=int, default=10, help="number of organizations of the tenant")
     parser.add_argument("--cybozu-users", type=int, default=100, help="number of users of the domain")
+    parser.add_argument("--client-certificate", action="store_true", help="require client certificates for the domain")
     parser.add_argument("--rate-tier", choices=sorted(TIERS), help="enforce the rate limits of a subscription")
     return parser.parse_args(argv)
 
@@ -35,8 +37,7 @@ def _description(ca_file: str, tenant: SimulatedTenant, domain: SimulatedDomain)
         "ca_file": ca_file,
         "auth0": {
             tenant.name: {
-                "domain": tenant.domain,
-                "allowed_hosts": tenant.allowed_hosts,
+                "source": tenant.source(),
                 "credentials": tenant.credentials(),
                 "organizations": tenant.organizations.count(),
                 "organization_ids": tenant.organizations.ids()[:100],
@@ -44,14 +45,13 @@ def _description(ca_file: str, tenant: SimulatedTenant, domain: SimulatedDomain)
                 "user_ids": [user["user_id"] for user in islice(tenant.expected_users(), 500)],
                 "members": sum(len(members) for members in tenant.memberships.values()),
                 "connections": {
-                    connection.id: {"name": connection.name, "users": connection.users}
-                    for connection in tenant.directory.connections.values()
+                    connection.id: connection.users for connection in tenant.directory.connections.values()
                 },
             }
         },
         "cybozu": {
             domain.name: {
-                "base_url": domain.base_url,
+                "source": domain.source(),
                 "credentials": domain.credentials(),
                 "users": domain.directory.count(),
                 "rows": domain.expected_rows(),
@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     tenant = SimulatedTenant("acme", users=options.users, organizations=options.organizations)
     _share_addresses(tenant)
     tenant.switches.rate_tier = options.rate_tier
-    domain = SimulatedDomain("example", users=options.cybozu_users)
+    secure_access = SecureAccess() if options.client_certificate else None
+    domain = SimulatedDomain("example", users=options.cybozu_users, secure_access=secure_access)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -76,7 +76,7 @@ Profile = dict[str, Any]
 
 
 def block_number(index: int) -> str:
-    """Return the text that takes the mark's place in the person's block."""
+    """Return the block number of a user in hexadecimal digits, which replaces ``MARK``."""
     return f"{index // BLOCK:0{BLOCK_DIGITS}x}"
 
 
@@ -173,7 +173,7 @@ def auth0_shape(seed: int, shape: int, connection: str) -> Profile:
     return profile
 
 
-def auth0_person(seed: int, index: int, connection: str) -> Profile:
+def auth0_user(seed: int, index: int, connection: str) -> Profile:
     """Return a user as GET /api/v2/users/{id} returns it."""
     filled: Profile = fill(auth0_shape(seed, index % BLOCK, connection), block_number(index))
     return filled
@@ -188,12 +188,12 @@ def auth0_index(seed: int, user_id: str) -> int | None:
         shape, number = int(own_id[21:], 16), int(own_id[15:21], 16)
     except ValueError:
         return None
-    if shape >= BLOCK or auth0_person_id(seed, number * BLOCK + shape) != user_id:
+    if shape >= BLOCK or auth0_user_id(seed, number * BLOCK + shape) != user_id:
         return None
     return number * BLOCK + shape
 
 
-def auth0_person_id(seed: int, index: int) -> str:
+def auth0_user_id(seed: int, index: int) -> str:
     """Return the id of a user without generating the rest of the profile."""
     shape = index % BLOCK
     return f"auth0|{_id_head(seed, shape)}{block_number(index)}{shape:03x}"

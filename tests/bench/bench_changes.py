@@ -36,10 +36,7 @@ def main() -> int:
         simulators = stack.enter_context(Simulators([tenant], []))
         log = stack.enter_context(Path(os.devnull).open("w"))
         aws = stack.enter_context(local_aws(environment=simulators.environment()))
-        source = {"provider": "auth0", "name": "acme", "domain": tenant.domain, "secret": "meibo/acme"}
-        aws.configure(
-            {"sources": [{**source, "exports": [{"dataset": "users"}]}]}, {"meibo/acme": tenant.credentials()}
-        )
+        aws.configure({"sources": [tenant.source({"dataset": "users"})]}, {"meibo/acme": tenant.credentials()})
         clear_clients()
         logger.setLevel("ERROR")
         organizations = tenant.organizations.ids()

@@ -24,7 +24,7 @@ from meibo.archive.keys import ExportAddress
 from meibo.providers.auth0.fields import DEFAULT_FIELDS
 from meibo_local.template import ROOT
 from meibo_simulators.auth0.export_rows import Field, Layout
-from meibo_simulators.profiles import auth0_person
+from meibo_simulators.profiles import auth0_user
 from tests.support.archives import EARLIER, RUN, USERS, USERS_CSV, ArchiveBuilder, FolderArchive
 
 MAX_SECONDS = 60
@@ -49,7 +49,7 @@ def lines(format: str, count: int, *, later: bool) -> Iterator[bytes]:
     """
     layout = Layout(format, tuple(Field(**field) for field in DEFAULT_FIELDS[format]))
     # The same few people again and again under other ids: making a million would take the minutes.
-    people = [{**auth0_person(1, number, "c"), "user_id": MARK} for number in range(2000)]
+    people = [{**auth0_user(1, number, "c"), "user_id": MARK} for number in range(2000)]
     rows = [layout.row(person) for person in people]
     changed = [layout.row({**person, "nickname": f"x{person['nickname']}"}) for person in people]
     if header := layout.header():

@@ -167,24 +167,19 @@ def serve() -> None:
     with Simulators([tenant], [domain]) as running:
         description = {
             "environment": running.environment(),
-            "auth0": {
-                "provider": "auth0",
-                "domain": tenant.domain,
-                "location_hosts": tenant.allowed_hosts,
-                "exports": [
+            "auth0": tenant.source(
+                *(
                     {"dataset": "users", "format": format_, "connection_id": connection}
                     for format_ in ("ndjson", "csv")
                     for connection in (FIRST_CONNECTION, SECOND_CONNECTION)
-                ],
-            },
-            "cybozu": {
-                "provider": "cybozu",
-                "base_url": domain.base_url,
-                "exports": [
+                )
+            ),
+            "cybozu": domain.source(
+                *(
                     {"dataset": dataset, "format": "csv"}
                     for dataset in ("users", "organizations", "groups", "titles", "user_organizations", "user_groups")
-                ],
-            },
+                )
+            ),
             "credentials": {"auth0": tenant.credentials(), "cybozu": domain.credentials()},
         }
         print(json.dumps(description), flush=True)

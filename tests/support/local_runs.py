@@ -70,22 +70,7 @@ class LocalRuns:
         self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **credentials: Mapping[str, str]
     ) -> None:
         """Write the configuration and the credentials; ``credentials`` replaces those of a source."""
-        tenant = {
-            "provider": "auth0",
-            "name": "acme",
-            "domain": self.tenant.domain,
-            "secret": "meibo/acme",
-            "location_hosts": self.tenant.allowed_hosts,
-            "exports": auth0,
-        }
-        domain = {
-            "provider": "cybozu",
-            "name": "example",
-            "base_url": self.domain.base_url,
-            "secret": "meibo/example",
-            "exports": cybozu,
-        }
-        sources = [source for source in (tenant, domain) if source["exports"]]
+        sources = [source for source in (self.tenant.source(*auth0), self.domain.source(*cybozu)) if source["exports"]]
         (self.folder / "sources.json").write_text(json.dumps({"sources": sources}), encoding="utf-8")
         secrets = {"acme": self.tenant.credentials(), "example": self.domain.credentials(), **credentials}
         lines = [

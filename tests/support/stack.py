@@ -53,23 +53,10 @@ class Stack:
         return self.simulators.cybozu["example"]
 
     def auth0_source(self, *exports: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "provider": "auth0",
-            "name": "acme",
-            "domain": self.tenant.domain,
-            "secret": "meibo/acme",
-            "location_hosts": self.tenant.allowed_hosts,
-            "exports": list(exports),
-        }
+        return self.tenant.source(*exports)
 
     def cybozu_source(self, *exports: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "provider": "cybozu",
-            "name": "example",
-            "base_url": self.domain.base_url,
-            "secret": "meibo/example",
-            "exports": list(exports),
-        }
+        return self.domain.source(*exports)
 
     def configure(self, *sources: dict[str, Any], secrets: dict[str, Any] | None = None) -> None:
         defaults = {"meibo/acme": self.tenant.credentials(), "meibo/example": self.domain.credentials()}

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from werkzeug.test import run_wsgi_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from meibo_simulators.faults import ConnectionBrokenError
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
+    from _typeshed.wsgi import WSGIApplication
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,15 @@ class WsgiAdapter(HTTPAdapter):
         if instead is not None:
             return self._response(request, instead.status, dict(instead.headers), instead.body)
         url = urlsplit(str(request.url))
-        body = request.body or b""
-        environ = self._environ(request, url, body if isinstance(body, bytes) else str(body).encode())
+        environ = EnvironBuilder(
+            url.path,
+            f"{url.scheme}://{url.netloc}",
+            url.query,
+            method=str(request.method),
+            headers=request.headers.items(),
+            data=request.body or b"",
+            environ_base={"REMOTE_ADDR": "127.0.0.1"},
+        ).get_environ()
         try:
             chunks, status, headers = run_wsgi_app(self._application, environ, buffered=True)
             content = b"".join(chunks)
@@ -73,32 +79,6 @@ class WsgiAdapter(HTTPAdapter):
         self._pause(self._seconds / 2)
         self.after(request)
         return self._response(request, int(status.split(" ", 1)[0]), dict(headers), content)
-
-    @staticmethod
-    def _environ(request: requests.PreparedRequest, url: SplitResult, body: bytes) -> WSGIEnvironment:
-        """Return the WSGI environment of the request (PEP 3333)."""
-        environ: WSGIEnvironment = {
-            "REQUEST_METHOD": str(request.method),
-            "SCRIPT_NAME": "",
-            "PATH_INFO": unquote_to_bytes(url.path).decode("latin-1"),
-            "QUERY_STRING": url.query,
-            "SERVER_NAME": url.hostname or "",
-            "SERVER_PORT": str(url.port or 443),
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "HTTP_HOST": url.netloc,
-            "REMOTE_ADDR": "127.0.0.1",
-            "wsgi.version": (1, 0),
-            "wsgi.url_scheme": url.scheme,
-            "wsgi.input": io.BytesIO(body),
-            "wsgi.errors": sys.stderr,
-            "wsgi.multithread": False,
-            "wsgi.multiprocess": False,
-            "wsgi.run_once": False,
-        }
-        for name, value in request.headers.items():
-            key = name.upper().replace("-", "_")
-            environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
-        return environ
 
     def _response(
         self, request: requests.PreparedRequest, status: int, headers: dict[str, str], body: bytes

@@ -27,15 +27,8 @@ UNUSED = (
     # The handler of buckets lists these for ACLs, replication and emptying; objects are never written or deleted.
     *("s3:PutObjectAcl", "s3:PutObject", "s3:DeleteObject", "s3:REST.PUT.OBJECT", "s3:GetBucketMetadata*"),
     *("s3:CreateBucketMetadata*", "s3:UpdateBucketMetadata*", "s3tables:*"),
-    # No VPC, file system, code signing, provisioned capacity or customer managed key of a function.
-    *(
-        "ec2:*",
-        "elasticfilesystem:*",
-        "s3files:*",
-        "kms:*",
-        "lambda:PassCapacityProvider",
-        "lambda:GetCodeSigningConfig",
-    ),
+    # No file system, code signing, provisioned capacity or customer managed key of a function.
+    *("elasticfilesystem:*", "s3files:*", "kms:*", "lambda:PassCapacityProvider", "lambda:GetCodeSigningConfig"),
     "lambda:AssociateRuntimeAlias",
     # No managed policies and no permissions boundary.
     *("iam:AttachRolePolicy", "iam:DetachRolePolicy", "iam:*PermissionsBoundary"),
@@ -55,6 +48,8 @@ def everything(translate: Callable[..., Template]) -> Template:
         TransitionDays=30,
         RetentionDays=365,
         NoncurrentDays=30,
+        SubnetIds="subnet-0123456789abcdef0",
+        SecurityGroupIds="sg-0123456789abcdef0",
     )
 
 

@@ -120,6 +120,15 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     aws.clear_clients()
 
 
+def test_connection_attempts_end_before_the_shortest_function(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+
+    config: Any = aws.secrets_manager().meta.config
+
+    # CheckExport ends after 60 s. Legacy retries: five attempts, and pauses of at most 1, 2, 4 and 8 s.
+    assert 5 * config.connect_timeout + 15 < 60
+
+
 def part_url(bucket: str = "archive") -> str:
     upload = ObjectWriter(Target(aws.s3(), bucket, "users.csv"), best_checksum())
     with Stubber(aws.s3()) as s3:

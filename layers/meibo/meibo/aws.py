@@ -12,6 +12,7 @@ import threading
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from botocore import exceptions
 from botocore.config import Config
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 # Standard mode retries throttling and 5xx responses. S3 may return 503 several times during a burst of requests.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
+# botocore's default is 60 s. A function in a VPC without a route would then time out before it reports the reason.
+_CONNECT_TIMEOUT_SECONDS = 6.0
 # The default of 10 connections is less than the number of threads that read manifests.
 _MAX_S3_CONNECTIONS = 32
 _REGIONAL: Any = {"us_east_1_regional_endpoint": "regional"}
@@ -42,6 +45,7 @@ _SESSION_LOCK = threading.Lock()
 _MAX_CONDITIONAL_PUTS = 8
 _MIN_CONFLICT_WAIT_SECONDS = 0.1
 
+_UNREACHABLE = (exceptions.ConnectTimeoutError, exceptions.EndpointConnectionError, exceptions.ProxyConnectionError)
 # Timeouts, failed connections and incomplete responses.
 _BROKEN_CONNECTIONS = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
 # Error codes of throttling and service failures with a status of 4xx and without a typical name:
@@ -124,17 +128,24 @@ def _session() -> Session:
 
 
 def _client(service: str, config: Config | None = None) -> Any:
+    defaults = Config(connect_timeout=_CONNECT_TIMEOUT_SECONDS)
     # A session is not thread-safe.
     with _SESSION_LOCK:
-        return _session().create_client(service, config=config)
+        return _session().create_client(service, config=defaults.merge(config) if config else defaults)
 
 
 def busy_error(error: BaseException) -> AwsBusyError | None:
     """Return the AwsBusyError for a botocore error, or None if a retry would not help.
 
-    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains only the operation
-    and the error code, because a message from S3 may contain a signed URL.
+    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains the host or the
+    operation and the code only, because a message from S3 may contain a signed URL.
     """
+    if isinstance(error, _UNREACHABLE):
+        host = urlsplit(str(error.kwargs.get("endpoint_url", ""))).hostname or "an AWS service"
+        return AwsBusyError(
+            f"{host} cannot be reached ({type(error).__name__}); check HTTPS_PROXY and, for functions in a VPC, the"
+            " route to AWS services and the outbound rules of the security groups"
+        )
     if isinstance(error, _BROKEN_CONNECTIONS):
         return AwsBusyError(f"an AWS service did not respond ({type(error).__name__}); retry later")
     if not isinstance(error, exceptions.ClientError):

@@ -15,8 +15,8 @@ from meibo_simulators.profiles import (
     BLOCK,
     Profile,
     auth0_index,
-    auth0_person,
-    auth0_person_id,
+    auth0_user,
+    auth0_user_id,
 )
 
 
@@ -74,7 +74,7 @@ class Directory:
 
     def user_id(self, index: int) -> str:
         """Return the id of the generated user with that number."""
-        return auth0_person_id(self.seed, index)
+        return auth0_user_id(self.seed, index)
 
     def get(self, user_id: str) -> Profile | None:
         """Return a user's profile, or None."""
@@ -82,7 +82,7 @@ class Directory:
             if user_id in self._changes:
                 return copy.deepcopy(self._changes[user_id][1])
         generated = self._generated(user_id)
-        return auth0_person(self.seed, generated[1], generated[0].name) if generated else None
+        return auth0_user(self.seed, generated[1], generated[0].name) if generated else None
 
     def exists(self, user_id: str) -> bool:
         """Return whether the user exists."""

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from meibo_simulators.auth0.directory import Connection
-from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope, organization_missing, user_missing
+from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope, user_missing
 from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
 from meibo_simulators.auth0.organizations import MAX_ROLES_PER_MEMBER, MEMBER_FIELDS
 from meibo_simulators.auth0.pagination import (
@@ -22,20 +22,13 @@ from meibo_simulators.auth0.pagination import (
 )
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response
 from meibo_simulators.auth0.tenant import SimulatedTenant
-from meibo_simulators.auth0.validation import Schema, check_path
+from meibo_simulators.auth0.validation import Schema
 
 ORGANIZATION = "/organizations/<organization_id>"
 MEMBERS = f"{ORGANIZATION}/members"
 MEMBER_ROLES = f"{MEMBERS}/<user_id>/roles"
 INVITATIONS = f"{ORGANIZATION}/invitations"
 
-ORGANIZATION_NAME = {
-    "type": "string",
-    "format": "organization-name",
-    "format_pattern": "^[a-z0-9][a-z0-9_-]{0,49}$",
-    "description": "name of the organization to retrieve.",
-}
-CONNECTION_ID = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
 SORT = {"type": "string", "pattern": "^(name|display_name|created_at):(1|-1)$", "description": "Field to sort by."}
 MAX_CONNECTIONS = 10
 MAX_MEMBERS_PER_REQUEST = 10
@@ -109,15 +102,6 @@ def get_organization(call: Call) -> Any:
     return call.organization.body
 
 
-@endpoints.add("GET", "/organizations/name/<name>", "read:organizations", limit="organization")
-def get_organization_by_name(call: Call) -> Any:
-    check_path("name", call.path["name"], ORGANIZATION_NAME)
-    organization = call.tenant.organizations.find_by_name(call.path["name"])
-    if organization is None:
-        raise organization_missing()
-    return organization.body
-
-
 # -- enabled connections
 
 
@@ -125,31 +109,16 @@ def get_organization_by_name(call: Call) -> Any:
     "GET", f"{ORGANIZATION}/enabled_connections", "read:organization_connections", limit="enabled_connections"
 )
 def list_enabled_connections(call: Call) -> Any:
-    page, rows, switches = call.page, list(_enabled_connections(call).values()), call.tenant.switches
+    page, rows, switches = call.page, _enabled_connections(call), call.tenant.switches
     shown = page.of(rows) if switches.enabled_connections_paged else rows
     limit = len(shown) if switches.enabled_connections_limit_is_length else page.size
     return page.body("enabled_connections", shown, len(rows), limit)
 
 
-@endpoints.add(
-    "GET",
-    f"{ORGANIZATION}/enabled_connections/<connection_id>",
-    "read:organization_connections",
-    limit="enabled_connections",
-)
-def get_enabled_connection(call: Call) -> Any:
-    check_path("connectionId", call.path["connection_id"], CONNECTION_ID)
-    connection = _enabled_connections(call).get(call.path["connection_id"])
-    if connection is None:
-        raise ApiError(404, "No connection found by that id")
-    return connection
-
-
-def _enabled_connections(call: Call) -> dict[str, dict[str, Any]]:
-    """Return an organization's enabled connections by id."""
+def _enabled_connections(call: Call) -> list[dict[str, Any]]:
     tenant = call.tenant
     ids = tenant.organizations.connections(call.organization.id)[:MAX_CONNECTIONS]
-    return {connection_id: _enabled_connection(tenant.directory.connections[connection_id]) for connection_id in ids}
+    return [_enabled_connection(tenant.directory.connections[connection_id]) for connection_id in ids]
 
 
 def _enabled_connection(connection: Connection) -> dict[str, Any]:
@@ -331,16 +300,3 @@ def list_invitations(call: Call) -> Any:
     rows = page.of(call.tenant.invitations.of(call.organization.id)[::-1])
     # Recorded: the body has no total, and limit is the number of items.
     return {"invitations": rows, "start": page.start, "limit": len(rows)} if page.totals else rows
-
-
-@endpoints.add("GET", f"{INVITATIONS}/<invitation_id>", "read:organization_invitations", limit="invitations")
-def get_invitation(call: Call) -> Any:
-    for invitation in call.tenant.invitations.of(call.organization.id):
-        if invitation["id"] == call.path["invitation_id"]:
-            return invitation
-    raise ApiError(404, "The invitation does not exist.", "inexistent_invitation")
-
-
-@endpoints.add("DELETE", f"{INVITATIONS}/<invitation_id>", "delete:organization_invitations", limit="write_invitations")
-def delete_invitation(call: Call) -> None:
-    call.tenant.invitations.delete(call.organization.id, call.path["invitation_id"])

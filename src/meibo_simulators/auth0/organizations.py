@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 
 from meibo_simulators.auth0.directory import Directory
 from meibo_simulators.auth0.switches import Switches
-from meibo_simulators.profiles import auth0_index, auth0_person_id, timestamp
+from meibo_simulators.profiles import auth0_index, auth0_user_id, timestamp
 from meibo_simulators.site import Clock
 
 FIRST_CREATED = 1_680_000_000.0
@@ -46,7 +45,7 @@ class _Members:
 
 
 class Organizations:
-    """Organizations by number. One in ten has no enabled connection, another one in ten has no members."""
+    """Organizations by number: 10% have no enabled connection, and another 10% have no members."""
 
     def __init__(
         self,
@@ -93,17 +92,6 @@ class Organizations:
         if number is None or organization_id in self.vanished:
             return None
         return self._organization(organization_id, number)
-
-    def find_by_name(self, name: str) -> Organization | None:
-        """Return the organization with a name, or None."""
-        number = re.fullmatch(r"org-([0-9]{6,9})", name)
-        organization = self.find(self._new_id("org", int(number[1]))) if number else None
-        return organization if organization is not None and organization.body["name"] == name else None
-
-    def of_member(self, user_id: str) -> list[Organization]:
-        """Return the organizations that a user is a member of."""
-        organizations = [self.find(organization_id) for organization_id in self.ids()]
-        return [each for each in organizations if each is not None and self.is_member(each.id, user_id)]
 
     def remove(self, organization_id: str) -> None:
         """Delete an organization."""
@@ -173,7 +161,7 @@ class Organizations:
         first = number * (self._members_each * 2 // 3 + 1) % users
         created, seed = self._created(number), self._directory.seed
         return {
-            auth0_person_id(seed, (first + position) % users): round(created + position * SECONDS_BETWEEN_MEMBERS, 3)
+            auth0_user_id(seed, (first + position) % users): round(created + position * SECONDS_BETWEEN_MEMBERS, 3)
             for position in range(size)
         }
 
@@ -297,11 +285,6 @@ class Invitations:
         """Return the invitations of an organization, the oldest first."""
         with self._lock:
             return list(self.all.get(organization_id, {}).values())
-
-    def delete(self, organization_id: str, invitation_id: str) -> None:
-        """Delete an invitation if it exists."""
-        with self._lock:
-            self.all.get(organization_id, {}).pop(invitation_id, None)
 
     def create(self, organization: Organization, body: dict[str, Any]) -> dict[str, Any]:
         """Create the invitation that a request describes and return it."""

@@ -84,6 +84,17 @@ def read_page(query: dict[str, Any], message: str | None = None) -> Page:
     return Page(start, size, query.get("include_totals", False))
 
 
+def list_body(query: dict[str, Any], name: str, rows: Sequence[dict[str, Any]], id_name: str) -> Any:
+    """Return the requested page of a list that has both paginations; its cursor is the number of the next row."""
+    if "take" in query or "from" in query:
+        start = int(read_cursor(query["from"])[0]) if "from" in query else 0
+        end = start + query.get("take", DEFAULT_SIZE)
+        following = {"next": cursor(end, rows[end][id_name])} if end < len(rows) else {}
+        return {name: rows[start:end], **following}
+    page = read_page(query)
+    return page.body(name, page.of(rows), len(rows))
+
+
 def cursor(created: float, identifier: str) -> str:
     """Return the opaque cursor of a row: its time and id in base64url, as recorded."""
     text = f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S.%f}UTC,{identifier}"

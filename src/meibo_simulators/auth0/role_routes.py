@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meibo_simulators.auth0.errors import ApiError, insufficient_scope
-from meibo_simulators.auth0.pagination import (
-    CHECKPOINT_QUERY,
-    DEFAULT_SIZE,
-    OFFSET_QUERY,
-    cursor,
-    read_cursor,
-    read_page,
-)
+from meibo_simulators.auth0.pagination import CHECKPOINT_QUERY, OFFSET_QUERY, list_body
 from meibo_simulators.auth0.routing import Call, Endpoints
 
 ROLE_MEMBERS = ("read:roles", "read:role_members")
@@ -37,14 +30,7 @@ def list_users_of_role(call: Call) -> Any:
     query = call.query({**OFFSET_QUERY, **CHECKPOINT_QUERY})
     if "read:users" not in call.grant.scopes:
         raise insufficient_scope("read:users")
-    rows = call.tenant.roles.users(_role_id(call))
-    if "take" in query or "from" in query:
-        start = int(read_cursor(query["from"])[0]) if "from" in query else 0
-        end = start + query.get("take", DEFAULT_SIZE)
-        following = {"next": cursor(end, rows[end]["user_id"])} if end < len(rows) else {}
-        return {"users": rows[start:end], **following}
-    page = read_page(query)
-    return page.body("users", page.of(rows), len(rows))
+    return list_body(query, "users", call.tenant.roles.users(_role_id(call)), "user_id")
 
 
 def _role_id(call: Call) -> str:

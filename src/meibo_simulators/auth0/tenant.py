@@ -103,6 +103,17 @@ class SimulatedTenant(Site):
         """The list of allowed location hosts for a client."""
         return [self.files.host]
 
+    def source(self, *exports: dict[str, Any]) -> dict[str, Any]:
+        """Return the tenant's source in a configuration."""
+        return {
+            "provider": "auth0",
+            "name": self.name,
+            "domain": self.domain,
+            "secret": f"meibo/{self.name}",
+            "location_hosts": self.allowed_hosts,
+            "exports": list(exports),
+        }
+
     def credentials(self) -> dict[str, str]:
         """Return the secret document of the client that authenticates with its secret."""
         return {"client_id": self.client.id, "client_secret": self.client.secret or ""}

@@ -14,11 +14,9 @@ from meibo_simulators.auth0.imports import import_users
 from meibo_simulators.auth0.jobs import CONNECTION_PATTERN, Job
 from meibo_simulators.auth0.pagination import (
     CHECKPOINT_QUERY,
-    DEFAULT_SIZE,
     FIELDS_QUERY,
     OFFSET_QUERY,
-    cursor,
-    read_cursor,
+    list_body,
     read_page,
     with_fields,
 )
@@ -103,37 +101,17 @@ def delete_user(call: Call) -> None:
     call.tenant.directory.remove(call.path["user_id"])
 
 
-@endpoints.add("GET", "/users/<user_id>/organizations", "read:organizations")
-def list_organizations_of_user(call: Call) -> Any:
-    page, user_id = call.page, call.path["user_id"]
-    if not call.tenant.directory.exists(user_id):
-        raise user_missing()
-    rows = [organization.body for organization in call.tenant.organizations.of_member(user_id)]
-    organizations = page.of(rows)
-    # Recorded: the total of a page past the end is 0.
-    return page.body("organizations", organizations, len(rows) if organizations else 0)
-
-
 @endpoints.add("GET", "/connections", "read:connections", limit="connections")
 def list_connections(call: Call) -> Any:
     query = call.query({**OFFSET_QUERY, **CHECKPOINT_QUERY, **FIELDS_QUERY, "name": {"type": "string"}})
     strategies = request.args.getlist("strategy")
-    hidden = call.tenant.switches.hide_connection_options
-    with_options = not hidden or "read:connections_options" in call.grant.scopes
     rows = [
-        # Recorded: these two are always included, whatever ``fields`` contains.
-        with_fields(_connection(connection, with_options=with_options), query, ("id", "is_domain_connection"))
+        _connection(call, connection, query)
         for connection in call.tenant.directory.connections.values()
         if (not strategies or connection.strategy in strategies)
         and query.get("name", connection.name) == connection.name
     ]
-    if "take" in query or "from" in query:
-        start = int(read_cursor(query["from"])[0]) if "from" in query else 0
-        end = start + query.get("take", DEFAULT_SIZE)
-        following = {"next": cursor(end, rows[end]["id"])} if end < len(rows) else {}
-        return {"connections": rows[start:end], **following}
-    page = read_page(query)
-    return page.body("connections", page.of(rows), len(rows))
+    return list_body(query, "connections", rows, "id")
 
 
 @endpoints.add("GET", "/connections/<connection_id>", "read:connections", limit="connections")
@@ -143,14 +121,13 @@ def get_connection(call: Call) -> Any:
     connection = call.tenant.directory.connections.get(call.path["connection_id"])
     if connection is None:
         raise ApiError(404, CONNECTION_MISSING.rstrip("."), "inexistent_connection")
-    hidden = call.tenant.switches.hide_connection_options
-    with_options = not hidden or "read:connections_options" in call.grant.scopes
-    return with_fields(_connection(connection, with_options=with_options), query, ("id", "is_domain_connection"))
+    return _connection(call, connection, query)
 
 
-def _connection(connection: Connection, *, with_options: bool) -> dict[str, Any]:
+def _connection(call: Call, connection: Connection, query: dict[str, Any]) -> dict[str, Any]:
+    with_options = not call.tenant.switches.hide_connection_options or "read:connections_options" in call.grant.scopes
     options = {"options": {"brute_force_protection": True, **connection.options}} if with_options else {}
-    return {
+    body = {
         "id": connection.id,
         "name": connection.name,
         "display_name": connection.name,
@@ -162,6 +139,8 @@ def _connection(connection: Connection, *, with_options: bool) -> dict[str, Any]
         "authentication": {"active": True},
         "connected_accounts": {"active": False},
     }
+    # Recorded: these two are always included, whatever ``fields`` contains.
+    return with_fields(body, query, ("id", "is_domain_connection"))
 
 
 # -- jobs

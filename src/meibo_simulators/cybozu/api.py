@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from meibo_simulators.cybozu.csv_files import FILES, csv_file
-from meibo_simulators.cybozu.directory import Entry, services
+from meibo_simulators.cybozu.directory import Entry
 from meibo_simulators.cybozu.domain import SimulatedDomain
 from meibo_simulators.cybozu.errors import CybozuError, PageError, invalid
 from meibo_simulators.cybozu.parameters import listed, paging, parameters, required
@@ -79,8 +79,7 @@ def _json_response(body: Any, status: int = 200, headers: dict[str, str] | None 
 
 
 class _Gate:
-    """Admit the current request if its URL, its credentials and the concurrency allow it; the value is whether the
-    caller is an administrator."""
+    """A context manager that raises the error response of a rejected request. It yields True for an administrator."""
 
     def __init__(self, domain: SimulatedDomain) -> None:
         self._domain = domain
@@ -141,20 +140,6 @@ def list_groups(domain: SimulatedDomain) -> dict[str, Any]:
     return {"groups": [_group(group) for group in _page(domain, domain.structure.groups)]}
 
 
-def list_organizations_of_user(domain: SimulatedDomain) -> dict[str, Any]:
-    """Return a user's organizations with the titles in them."""
-    index = _user(domain)
-    places = [] if index is None else domain.structure.places(index)
-    shown = domain.switches.shown
-    return {"organizationTitles": [{"organization": shown(unit), "title": title} for unit, title in places]}
-
-
-def list_groups_of_user(domain: SimulatedDomain) -> dict[str, Any]:
-    """Return a user's groups."""
-    index = _user(domain)
-    return {"groups": [] if index is None else [_group(group) for group in domain.structure.groups_of(index)]}
-
-
 def list_users_of_organization(domain: SimulatedDomain) -> dict[str, Any]:
     """Return a page of an organization's users with their titles in it."""
     given = parameters()
@@ -178,25 +163,12 @@ def list_users_of_group(domain: SimulatedDomain) -> dict[str, Any]:
     return {"users": [_shown_user(domain, index) for index in members]}
 
 
-def list_services(domain: SimulatedDomain) -> dict[str, Any]:
-    """Return the services of a page of users."""
-    given = parameters()
-    codes = set(listed(given, "codes"))
-    offset, size = _paging(domain, given)
-    users = ((domain.directory.user(index)["code"], index) for index in domain.directory.numbers())
-    page = [(code, index) for code, index in users if not codes or code in codes][offset : offset + size]
-    return {"users": [{"code": code, "services": [name for name, _ in services(index)]} for code, index in page]}
-
-
 VIEWS: dict[str, View] = {
     "/v1/users.json": list_users,
     "/v1/organizations.json": list_organizations,
     "/v1/groups.json": list_groups,
-    "/v1/user/organizations.json": list_organizations_of_user,
-    "/v1/user/groups.json": list_groups_of_user,
     "/v1/organization/users.json": list_users_of_organization,
     "/v1/group/users.json": list_users_of_group,
-    "/v1/users/services.json": list_services,
 }
 
 
@@ -224,15 +196,6 @@ def _page(domain: SimulatedDomain, entries: list[Entry]) -> list[Entry]:
     key, values = _selection(domain, given)
     offset, size = _paging(domain, given)
     return [entry for entry in entries if not values or entry[key] in values][offset : offset + size]
-
-
-def _user(domain: SimulatedDomain) -> int | None:
-    """Return the number of the user in the parameters, or None for the Administrator."""
-    code = required(parameters(), "code")
-    index = domain.directory.number(code)
-    if index is None and code != "Administrator":
-        _reject_unknown_code(domain)
-    return index
 
 
 def _reject_unknown_code(domain: SimulatedDomain) -> None:

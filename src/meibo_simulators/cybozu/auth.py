@@ -43,7 +43,7 @@ class Access:
         self._key = secrets.token_bytes(32)
 
     def token(self, lifetime: float) -> str:
-        """Return a new API token of cybozu.com administration. Every scope can read like an administrator."""
+        """Return a new API token of cybozu.com administration. A token of any scope can read all data."""
         expires = int(self._now() + lifetime)
         claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": "read", "exp": expires}
         return PREFIX + jwt.encode(claims, self._key, algorithm="HS256")

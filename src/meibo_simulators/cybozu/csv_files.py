@@ -80,4 +80,4 @@ def _cells(structure: Structure, name: str, index: int) -> Iterator[str]:
     elif name == "userGroups":
         yield from (group["code"] for group in structure.groups_of(index) if group["type"] == "static")
     else:
-        yield from (code for _, code in services(index))
+        yield from services(index)

@@ -19,7 +19,7 @@ LONG_ID = 7532782697181632513
 CUSTOM_ITEMS = ("employment", "座席")
 LOCALES = ("ja", "en", "zh", "zh-TW", "es", "pt-BR", "th")
 TITLES = ("部長", "課長", "主任", "Manager", '"Chief" of, staff')
-SERVICES = (("kintone", "ki"), ("garoon", "gr"), ("office", "of"), ("mailwise", "mw"), ("secure_access", "sa"))
+SERVICES = ("ki", "gr", "of", "mw", "sa")
 EVERYONE_ID = 7532782697181632512
 DYNAMIC_GROUPS = 2
 ADMINISTRATORS_EVERY = 100
@@ -109,7 +109,7 @@ def administrator_record() -> Entry:
 
 
 class Directory:
-    """The users of a domain: the numbers of the existing users, in the order of a list."""
+    """The users of a domain: the numbers of the existing users, in the order of the API."""
 
     def __init__(self, seed: int, users: int, organizations: int = 0) -> None:
         self.seed = seed
@@ -131,14 +131,9 @@ class Directory:
         return (self.user(index) for index in self.numbers())
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the users, in the order of a list."""
+        """Return the numbers of the users, in the order of the API."""
         with self._lock:
             return list(self._order)
-
-    def number(self, code: str) -> int | None:
-        """Return the number of the user with a login name, or None."""
-        numbers = (index for index in self.numbers() if user_code(self.seed, index) == code)
-        return next(numbers, None)
 
     def page(self, offset: int, size: int, *, administrator: bool) -> list[Entry]:
         """Return a page of the list, whose first user is the built-in Administrator if ``administrator`` is set."""
@@ -167,8 +162,8 @@ class Directory:
             return self._next - 1
 
 
-def services(index: int) -> list[tuple[str, str]]:
-    """Return the services of a user as (name in JSON, code in CSV); one user in seven has none."""
+def services(index: int) -> list[str]:
+    """Return the codes of a user's services; one user in seven has none."""
     if index % 7 == 6:
         return []
     return [service for number, service in enumerate(SERVICES) if number == 0 or index % (number + 2) == 0]

@@ -55,6 +55,16 @@ class SimulatedDomain(Site):
         """The URL of the domain without a trailing slash."""
         return f"https://{self.host}"
 
+    def source(self, *exports: dict[str, Any]) -> dict[str, Any]:
+        """Return the domain's source in a configuration."""
+        return {
+            "provider": "cybozu",
+            "name": self.name,
+            "base_url": self.base_url,
+            "secret": f"meibo/{self.name}",
+            "exports": list(exports),
+        }
+
     def credentials(self) -> dict[str, str]:
         """Return the secret document of an administrator, with a password."""
         return {"login": self.account.login, "password": self.account.password} | self._access()

@@ -79,13 +79,7 @@ def queue(tenant: SimulatedTenant) -> Iterator[ChangesSystem]:
     with Simulators([tenant], []) as simulators:
         clear_clients()
         with local_aws(environment=simulators.environment()) as aws:
-            source = {
-                "provider": "auth0",
-                "name": "acme",
-                "domain": tenant.domain,
-                "secret": "meibo/acme",
-                "exports": [{"dataset": "users"}],
-            }
+            source = tenant.source({"dataset": "users"})
             aws.configure({"sources": [source]}, {"meibo/acme": tenant.credentials()})
             yield ChangesSystem(aws, tenant)
         clear_clients()

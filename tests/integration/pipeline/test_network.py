@@ -1,12 +1,17 @@
-"""The stack in both network shapes with real mutual TLS, and ``meibo run`` through a real proxy."""
+"""Both network shapes of the stack with real mutual TLS, ``meibo run`` through a real proxy, and no route to AWS."""
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
+from meibo import aws
+from meibo.errors import AwsBusyError
+from meibo.secrets import read_configuration
 from meibo_simulators import SimulatedDomain, SimulatedTenant
 from meibo_simulators.cybozu.secure_access import SecureAccess
 from tests.integration.cli.conftest import invoke
@@ -54,3 +59,55 @@ def test_meibo_run_archives_through_a_proxy_and_with_a_client_certificate(
     assert check.status == 0, check.output + check.errors
     assert "client certificate that expires on" in check.output
     assert PASSWORD not in result.output + result.errors + check.output + check.errors
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The environment of a function whose clients of AWS make one attempt."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "ap-northeast-1",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    aws.clear_clients()
+    yield monkeypatch
+    aws.clear_clients()
+
+
+@pytest.fixture
+def unreachable_port() -> Iterator[int]:
+    """A port whose connections time out, because the kernel drops them: its queue of connections is full."""
+    with socket.socket() as server, socket.socket() as first:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        first.connect(server.getsockname())
+        yield server.getsockname()[1]
+
+
+def test_function_without_a_route_to_aws_reports_what_to_check(
+    environment: pytest.MonkeyPatch, unreachable_port: int
+) -> None:
+    environment.setenv("AWS_ENDPOINT_URL_SSM", f"http://127.0.0.1:{unreachable_port}")
+    environment.setattr(aws, "_CONNECT_TIMEOUT_SECONDS", 0.1)
+
+    with pytest.raises(AwsBusyError) as caught:
+        read_configuration("/meibo/sources")
+
+    assert str(caught.value) == (
+        "127.0.0.1 cannot be reached (ConnectTimeoutError); check HTTPS_PROXY and, for functions in a VPC, the route to"
+        " AWS services and the outbound rules of the security groups"
+    )
+
+
+def test_unreachable_proxy_is_reported_without_its_credentials(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", "http://user:s3cr3t@127.0.0.1:1")
+
+    with pytest.raises(AwsBusyError) as caught:
+        read_configuration("/meibo/sources")
+
+    assert str(caught.value) == (
+        "an AWS service cannot be reached (ProxyConnectionError); check HTTPS_PROXY and, for functions in a VPC, the"
+        " route to AWS services and the outbound rules of the security groups"
+    )

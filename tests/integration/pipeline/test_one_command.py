@@ -22,7 +22,6 @@ from typer.testing import CliRunner
 from meibo_cli.archive_folder import locked_folder
 from meibo_cli.main import app
 from meibo_local.__main__ import main
-from meibo_local.folder import locked
 from meibo_local.template import ROOT
 
 QUERIES = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "queries.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -137,6 +136,7 @@ def test_documented_query_returns_rows_of_the_demonstration(command: Command, nu
     assert rows(sql)
 
 
+<<<<<<< HEAD
 @pytest.fixture
 def private_umask() -> Iterator[None]:
     """Restore the umask, which the command sets for its process."""
@@ -150,6 +150,32 @@ def test_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest
     (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
     with locked(tmp_path / "archive"):
         status = main(["--archive", str(tmp_path / "archive"), "--log", str(tmp_path / "run.log")])
+=======
+def test_sources_are_archived_through_a_proxy_and_aws_is_called_directly(tmp_path: Path) -> None:
+    # The proxy of the network is ignored: it cannot reach the local AWS and the simulators.
+    network = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:1")
+
+    command = run(tmp_path, "--users", "40", "--cybozu-users", "12", "--proxy", **network)
+
+    assert command.status == 0, command.output
+    assert "16 of 16 exports archived" in command.output
+    (connections,) = re.findall(r"^connections through the proxy: (.*)$", command.output, re.MULTILINE)
+    # The API and the files of Auth0, and cybozu.com.
+    assert re.fullmatch(r"[0-9]+ to localhost:[0-9]+(, [0-9]+ to localhost:[0-9]+){2}", connections)
+
+
+def test_sources_are_archived_with_a_client_certificate(tmp_path: Path) -> None:
+    command = run(tmp_path, "--users", "40", "--cybozu-users", "12", "--client-certificate")
+
+    assert command.status == 0, command.output
+    assert "16 of 16 exports archived" in command.output
+
+
+def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
+    with locked_folder(tmp_path / "archive", "demonstration"):
+        refused = run(tmp_path, "--users", "1", "--cybozu-users", "1")
+>>>>>>> 4d09c0f (Add a proxy and client certificates to make run)
 
     assert status == 2
     errors = capsys.readouterr().err

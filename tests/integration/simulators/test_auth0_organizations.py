@@ -135,47 +135,6 @@ def test_enabled_connections_are_paginated_if_the_switch_is_on(
     assert [body["total"] for body in bodies] == [2, 2]
 
 
-def test_one_enabled_connection(api: Api, tenant: Any) -> None:
-    organization = tenant.organizations.ids()[0]
-    path = f"/organizations/{organization}/enabled_connections"
-    first, second = api.get(path).json()
-    assert api.get(f"{path}/{first['connection_id']}").json() == first
-    assert api.get(f"{path}/{second['connection_id']}").json() == second
-    tenant.organizations.enable(organization, [FIRST_CONNECTION])
-    missing = api.get(f"{path}/{second['connection_id']}")
-    assert missing.json() == {"statusCode": 404, "error": "Not Found", "message": "No connection found by that id"}
-    assert api.get(f"{path}/con_1").json()["errorCode"] == "invalid_uri"
-    assert api.get(f"/organizations/{MISSING}/enabled_connections/{FIRST_CONNECTION}").status_code == 404
-
-
-def test_organization_is_found_by_its_name(api: Api, tenant: Any) -> None:
-    for expected in list(tenant.expected_organizations())[:12]:
-        assert api.get(f"/organizations/name/{expected['name']}").json() == expected
-    for name in ("org-000130", "org-0000001", "missing"):
-        answer = api.get(f"/organizations/name/{name}")
-        assert (answer.status_code, answer.json()["message"]) == (404, "No organization found by that id or name")
-    assert api.get("/organizations/name/Upper").json()["errorCode"] == "invalid_uri"
-    tenant.organizations.remove(tenant.organizations.ids()[0])
-    assert api.get("/organizations/name/org-000000").status_code == 404
-
-
-def test_organizations_of_a_user(api: Api, tenant: Any) -> None:
-    user_id = tenant.directory.user_id(20)
-    path = f"/users/{user_path(user_id)}/organizations"
-    expected = [item for item in tenant.expected_organizations() if user_id in tenant.memberships[item["id"]]]
-    assert len(expected) >= 2
-    assert api.get(path).json() == expected
-    page = api.get(path, page=1, per_page=1, include_totals="true").json()
-    assert page == {"organizations": expected[1:2], "start": 1, "limit": 1, "total": len(expected)}
-    past = api.get(path, page=1, per_page=50, include_totals="true").json()
-    assert past == {"organizations": [], "start": 50, "limit": 50, "total": 0}
-    tenant.organizations.remove_members(expected[0]["id"], [user_id])
-    assert api.get(path).json() == expected[1:]
-    assert api.get("/users/auth0%7Cmissing/organizations").json()["errorCode"] == "inexistent_user"
-    poor = Api(tenant, Path(str(api.session.verify)), tenant.limited_client("read:users"))
-    assert poor.get(path).json()["message"] == "Insufficient scope, expected any of: read:organizations"
-
-
 def test_connections_have_the_current_format(api: Api) -> None:
     for connection in api.get("/connections").json():
         assert set(connection) == {
@@ -413,7 +372,6 @@ def test_invitation_has_the_recorded_format(api: Api, tenant: Any) -> None:
     listed = api.get(path, include_totals="true").json()
     assert (listed["limit"], listed["start"], "total" in listed) == (2, 0, False)
     assert listed["invitations"][1] == invitation
-    assert api.get(f"{path}/uinv_0000000000000000").json()["errorCode"] == "inexistent_invitation"
 
 
 @pytest.mark.parametrize(

@@ -76,34 +76,15 @@ def test_members_of_organizations_agree_with_csv(domain: Domain) -> None:
         assert len(entries) == len(people)
 
 
-def test_organizations_of_a_user_start_with_the_primary_one(domain: Domain) -> None:
-    user = domain.get("/v1/users.json?codes[0]=u1-000007").json()["users"][0]
-    places = domain.get("/v1/user/organizations.json?code=u1-000007").json()["organizationTitles"]
-    assert places[0]["organization"]["id"] == user["primaryOrganization"]
-    assert len(places) > 1
-
-
-def test_title_may_be_null(domain: Domain) -> None:
-    entries = domain.get("/v1/user/organizations.json?code=u1-000003").json()["organizationTitles"]
-    assert entries[0]["title"] is None
-
-
-def test_groups_of_users_and_users_of_groups_agree(domain: Domain) -> None:
+def test_members_of_groups_agree_with_csv(domain: Domain) -> None:
     members = everything(domain, "/v1/group/users.json", "users", code="group-002")
-    assert members
-    groups = domain.get("/v1/user/groups.json", params={"code": members[0]["code"]}).json()["groups"]
-    assert {"group-002", "everyone"} <= {group["code"] for group in groups}
-
-
-def test_services_omit_the_administrator(domain: Domain) -> None:
-    entries = everything(domain, "/v1/users/services.json", "users")
-    assert len(entries) == 250
-    assert [] in [entry["services"] for entry in entries]
-    assert entries[1] == {"code": "u1-000001", "services": ["kintone"]}
+    expected = {row[0] for row in rows(domain, "userGroups") if "group-002" in row[1:]}
+    assert expected
+    assert {member["code"] for member in members} == expected
 
 
 @pytest.mark.parametrize(("switch", "status"), [("refuse", 400), ("empty", 200)])
-@pytest.mark.parametrize("path", ["user/organizations", "user/groups", "organization/users", "group/users"])
+@pytest.mark.parametrize("path", ["organization/users", "group/users"])
 def test_unknown_code_follows_the_switch(domain: Domain, path: str, switch: Any, status: int) -> None:
     domain.domain.switches.unknown_code = switch
     assert domain.get(f"/v1/{path}.json?code=missing").status_code == status

@@ -214,8 +214,9 @@ def test_separate_process_serves_until_its_input_closes() -> None:
         described = json.loads(process.stdout.readline())
         acme = described["auth0"]["acme"]
         session = trusting(Path(described["ca_file"]))
-        form = {"grant_type": "client_credentials", "audience": f"https://{acme['domain']}/api/v2/"}
-        answer = session.post(f"https://{acme['domain']}/oauth/token", data={**form, **acme["credentials"]}, timeout=10)
+        url = f"https://{acme['source']['domain']}"
+        form = {"grant_type": "client_credentials", "audience": f"{url}/api/v2/"}
+        answer = session.post(f"{url}/oauth/token", data={**form, **acme["credentials"]}, timeout=10)
         assert answer.status_code == 200
         assert described["cybozu"]["example"]["users"] == 5
         assert process.stdin is not None
