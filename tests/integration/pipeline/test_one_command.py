@@ -46,21 +46,22 @@ class Command:
         return sorted((self.folder / "archive").glob("archive/**/_manifest.json"))
 
 
-@pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    folder = tmp_path_factory.mktemp("run")
-    options = {"archive": folder / "archive", "log": folder / "run.log", "users": 400, "cybozu-users": 120}
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}",
-        "COLUMNS": "160",
-    }
+def run(folder: Path, *options: str, **environment: str) -> Command:
+    """Run the command in its own process, with its archive and its log in a folder."""
     # The worst case for the modes of files: an existing log that all users can read, and a umask of 0.
     (folder / "run.log").touch(0o644)
     process = subprocess.run(  # noqa: S603  # our own module
-        [sys.executable, "-m", "meibo_local", *(f"--{name}={value}" for name, value in options.items())],
+        [
+            *(sys.executable, "-m", "meibo_local"),
+            *("--archive", str(folder / "archive"), "--log", str(folder / "run.log"), *options),
+        ],
         cwd=ROOT,
-        env=environment,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT / 'layers' / 'meibo'}{os.pathsep}{ROOT / 'src'}{os.pathsep}{ROOT}",
+            "COLUMNS": "160",
+            **environment,
+        },
         capture_output=True,
         text=True,
         timeout=280,
@@ -68,6 +69,11 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
         umask=0,
     )
     return Command(process.returncode, process.stdout + process.stderr, folder)
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    return run(tmp_path_factory.mktemp("run"), "--users", "400", "--cybozu-users", "120")
 
 
 def test_command_succeeds_with_a_table(command: Command) -> None:
@@ -136,21 +142,6 @@ def test_documented_query_returns_rows_of_the_demonstration(command: Command, nu
     assert rows(sql)
 
 
-<<<<<<< HEAD
-@pytest.fixture
-def private_umask() -> Iterator[None]:
-    """Restore the umask, which the command sets for its process."""
-    umask = os.umask(0o077)
-    yield
-    os.umask(umask)
-
-
-@pytest.mark.usefixtures("private_umask")
-def test_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
-    with locked(tmp_path / "archive"):
-        status = main(["--archive", str(tmp_path / "archive"), "--log", str(tmp_path / "run.log")])
-=======
 def test_sources_are_archived_through_a_proxy_and_aws_is_called_directly(tmp_path: Path) -> None:
     # The proxy of the network is ignored: it cannot reach the local AWS and the simulators.
     network = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:1")
@@ -171,11 +162,19 @@ def test_sources_are_archived_with_a_client_certificate(tmp_path: Path) -> None:
     assert "16 of 16 exports archived" in command.output
 
 
-def test_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    """Restore the umask, which the command sets for its process."""
+    umask = os.umask(0o077)
+    yield
+    os.umask(umask)
+
+
+@pytest.mark.usefixtures("private_umask")
+def test_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
     with locked_folder(tmp_path / "archive", "demonstration"):
-        refused = run(tmp_path, "--users", "1", "--cybozu-users", "1")
->>>>>>> 4d09c0f (Add a proxy and client certificates to make run)
+        status = main(["--archive", str(tmp_path / "archive"), "--log", str(tmp_path / "run.log")])
 
     assert status == 2
     errors = capsys.readouterr().err
