@@ -398,6 +398,7 @@ def test_part_record_has_the_keys_of_the_first_version() -> None:
     collected = harness.collected()
 
     record = harness.storage.read_json(f"{FOLDER}00001.json")
+    assert record is not None
 
     assert record.keys() == {"number", "key", "bytes", "sha256", "gone", "totals", "position", "last"}
     assert record["totals"] == {"rows": collected.parts[0].totals.rows, "organizations": 2, "skipped": 1}
