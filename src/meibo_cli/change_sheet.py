@@ -105,10 +105,10 @@ def read_sheet(
         faults.append(SheetFault(0, "invitations require --client-id and --inviter"))
     for row in resolved:
         # The function validates a change in the same way. Each row is a change here, so that its faults have its line.
-        faults += _faults(row.line, next(_changes([row], common, invitation or _PLACEHOLDER)))
+        faults += _faults(row.line, next(grouped_changes([row], common, invitation or _PLACEHOLDER)))
     changes: list[Change] = []
     if not faults:
-        for change in _changes(resolved, common, invitation):
+        for change in grouped_changes(resolved, common, invitation):
             if isinstance(change, InvalidChange):
                 faults += _faults(0, change)
             else:
@@ -211,9 +211,10 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[SheetFault]:
             yield SheetFault(row.line, f"{'repeats' if is_same else 'contradicts'} line {earlier.line}")
 
 
-def _changes(
+def grouped_changes(
     rows: Sequence[Row], common: Mapping[str, Any], invitation: Mapping[str, Any] | None
 ) -> Iterator[Change | InvalidChange]:
+    """Yield the changes of the rows: those of an organization with the same action and roles share changes."""
     groups: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for row in rows:
         groups.setdefault((row.organization, row.action, row.roles), []).append(row.member)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TextIO
 
 from meibo.archive.copier import Copier, FolderCopier, S3Copier
 from meibo.archive.copy import CopyOptions
@@ -23,6 +28,7 @@ from meibo.exports.events import CaughtError, ExportEvent
 from meibo.exports.finish import RunFinisher, write_report
 from meibo.exports.plan import Attempt, PlannedExport
 from meibo.http.ratelimit import SystemClock, TimeLeft
+from meibo.observability import logger
 from meibo.providers.base import ProviderContext
 from meibo.settings import ObjectLock
 from meibo_cli.workflow import LocalWorkflow
@@ -33,6 +39,8 @@ MAX_COPY_SECONDS: Final = 7 * 24 * 3600.0
 """Limit of copies and of streams, which cannot be resumed by another invocation."""
 COPY_WORKERS: Final = 4
 """Workers of one copy into a bucket; exports that are copied side by side share the memory and the connection."""
+STDERR: Final = Path("-")
+"""The name of stderr as the file of a log."""
 FOLDER_BUCKET: Final = "local"
 """The name of the bucket in the manifests of an archive in a folder."""
 
@@ -144,3 +152,25 @@ def countdown(seconds: float, stopped: threading.Event) -> TimeLeft:
     """Return a function that returns the seconds that are left, which are 0 after ``stopped`` is set."""
     end = time.monotonic() + seconds
     return lambda: 0.0 if stopped.is_set() else end - time.monotonic()
+
+
+@contextmanager
+def log_to(path: Path | None) -> Iterator[None]:
+    """Write the log of the functions to a file or, with ``-``, to stderr. Discard it if ``path`` is None."""
+    handler = logger.registered_handler
+    if not isinstance(handler, logging.StreamHandler):
+        yield
+        return
+    with ExitStack() as stack:
+        stream: TextIO = sys.stderr
+        if path != STDERR:
+            stream = stack.enter_context(Path(path or os.devnull).open("a", encoding="utf-8"))
+            if path is not None:
+                path.chmod(0o600)  # the log may exist with other permissions
+        stack.callback(handler.setStream, handler.setStream(stream))
+        try:
+            yield
+        except KeyboardInterrupt:
+            # The threads of the run may write to the log until the process ends.
+            stack.pop_all()
+            raise

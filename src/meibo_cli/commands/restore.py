@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,20 +12,39 @@ import typer
 from rich.progress import Progress
 
 from meibo.archive.manifest import ArchivedExport
-from meibo.archive.runs import Run, runs, suspect_reason
+from meibo.archive.runs import Run, runs
 from meibo.archive.storage import ArchiveReader
-from meibo.errors import ConfigurationError, SecretError
+from meibo.errors import ConfigurationError
 from meibo.formatting import format_count, format_number
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.credentials import Auth0Credentials
+from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
 from meibo_cli.files import STDOUT
 from meibo_cli.restore.archived_users import archived_users
-from meibo_cli.restore.auth0_target import TargetConnection, database_connection
+from meibo_cli.restore.auth0_imports import SCOPE
+from meibo_cli.restore.auth0_target import (
+    CONNECTIONS_SCOPE,
+    TargetConnection,
+    database_connection,
+    target_client,
+    target_credentials,
+)
 from meibo_cli.restore.blocked_users import ALREADY_RESTORED, RESTORED, blocked_states, restore_blocked_states
 from meibo_cli.restore.changed_users import BLOCKED, UserSelection, user_selection
 from meibo_cli.restore.cybozu_checks import check_files
 from meibo_cli.restore.cybozu_csv import DANGER, NOT_RESTORABLE, write_csv, write_instructions
+from meibo_cli.restore.directory import (
+    DirectoryOptions,
+    DirectoryRestore,
+    DirectoryTarget,
+    Queueing,
+    apply_directory_plan,
+    confirm,
+    datasets_of,
+    restore_directory,
+    warn_if_suspect,
+)
+from meibo_cli.restore.directory_plan import PLAN
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import FileImport, Journal, locked
@@ -43,21 +61,21 @@ from meibo_cli.selection import (
     open_archive,
     single_export,
 )
-from meibo_cli.sources import credentials_of, variable_prefix
+from meibo_cli.stack import DEFAULT_STACK, StackOption
 from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable
 
 AUTH0_NOT_RESTORABLE: Final = """\
 Meibo cannot restore the following in Auth0:
   - passwords and MFA factors: no export contains them; every user needs a password reset
   - users of other connections (social, enterprise, passwordless): they are created again at their next login
-  - organization memberships and roles: see `meibo changes` for memberships
+  - roles, organizations and memberships: restore them with --datasets after the users
   - logins, dates, linked accounts, and other fields that the import rejects; the report lists them
   With --upsert, metadata of existing users is replaced, not merged; their email, username, phone_number
   and blocked fields are not changed.
 """
 _COUNTS: Final = ("inserted", "updated", "failed")
 _MAX_CONNECTIONS_SHOWN: Final = 10
-_CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
+_IMPORT_SCOPES: Final = (SCOPE, USERS_SCOPE, CONNECTIONS_SCOPE)
 # Runs that are searched for an export that the named run does not contain, and their ids in the message.
 _MAX_RUNS_SEARCHED: Final = 100
 _MAX_RUNS_SHOWN: Final = 5
@@ -170,9 +188,47 @@ def restore(
         Path | None,
         typer.Option("--resume", help="Auth0: continue the import of the files in this folder.", show_default=False),
     ] = None,
+    datasets: Annotated[
+        str | None,
+        typer.Option(
+            "--datasets",
+            help="Auth0: plan the restore of roles, organizations, role_members and members (separated by commas, or"
+            " all) of a source, instead of users.",
+            show_default=False,
+        ),
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            "--mapping", help="With --datasets: an edited mapping.csv of an earlier plan.", show_default=False
+        ),
+    ] = None,
+    location_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--location-host",
+            help="With --datasets: a host of export files that is not Auth0's own. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(
+            "--queue", help="Send memberships as changes of this source to the queue of the stack.", show_default=False
+        ),
+    ] = None,
+    without_queue: Annotated[
+        bool, typer.Option("--without-queue", help="Send memberships directly to the tenant.")
+    ] = False,
+    stack: StackOption = DEFAULT_STACK,
+    configuration: Annotated[
+        str, typer.Option("--configuration", help="With --queue: the SSM parameter with the sources of the stack.")
+    ] = "/meibo/sources",
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
     """Convert an archived export into files that the provider can import. With --apply, import them into Auth0.
+
+    With --datasets, compare roles, organizations and memberships with a tenant and plan what a restore would change.
 
     The credentials for --apply are MEIBO_<SOURCE>_CLIENT_ID and MEIBO_<SOURCE>_CLIENT_SECRET (or _PRIVATE_KEY).
     """
@@ -180,13 +236,18 @@ def restore(
         raise ConfigurationError("--output: expected a new folder for several files, got '-'")
     if (resume is None) == (not export):
         raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
+    queueing = Queueing.of_options(queue, stack, configuration, without_queue=without_queue)
     if resume is not None:
-        with locked(resume):
-            journal = Journal.read(resume)
-            _import(_client(journal.domain, journal.source, journal.audience), journal, yes=yes)
+        _resume(resume, queueing, yes=yes)
         return
     reader = open_archive(archive)
     named = named_run(reader, run)
+    if datasets is not None:
+        _require_run_id(run, named, apply=apply)
+        tenant = DirectoryTarget.of_options(export, domain, location_host, audience)
+        options = DirectoryOptions(datasets_of(datasets), mapping, upsert=bool(upsert), apply=apply)
+        restore_directory(DirectoryRestore(reader, named, tenant, output, options), queueing, yes=yes)
+        return
     exports = _restorable(reader, named, export)
     if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
         if apply:
@@ -219,7 +280,7 @@ def restore(
         if only_connection is not None:
             target.check_connection(only_connection)
     typer.echo(AUTH0_NOT_RESTORABLE, err=True)
-    _warn_if_suspect(reader, users)
+    warn_if_suspect(reader, users)
     with archived_users(reader, users) as archived:
         archived.check(selection.fields, upsert=bool(upsert))
         comparison = None
@@ -240,18 +301,40 @@ def restore(
         )
     _print(written, has_target=target is not None)
     _warn_if_mixed(written, only_connection, has_target=target is not None)
-    if target is None:
+    if target is not None:
+        _import_files(target, written, users, only_connection, audience=audience, yes=yes)
+
+
+def _resume(folder: Path, queueing: Queueing | None, *, yes: bool) -> None:
+    """Continue the import of files or the plan in a folder."""
+    if (folder / PLAN).exists():
+        apply_directory_plan(folder, queueing, yes=yes)
         return
+    with locked(folder):
+        journal = Journal.read(folder)
+        _import(_client(journal.domain, journal.source, journal.audience), journal, yes=yes)
+
+
+def _import_files(
+    target: Target,
+    written: ImportFiles,
+    users: ArchivedExport,
+    connection: str | None,
+    *,
+    audience: str | None,
+    yes: bool,
+) -> None:
+    """Import the files that were written from a users export."""
     if not written.users:
         typer.echo("there is no user to import", err=True)
         return
-    target.check_connection(only_connection or next(iter(written.connections), None))
+    target.check_connection(connection or next(iter(written.connections), None))
     with locked(written.folder):
         journal = Journal.create(
             written.folder,
             list(written.files.items()),
             export_id=users.export_id,
-            run_id=named.run_id,
+            run_id=users.folder.run_id,
             source=users.folder.address.source,
             domain=target.client.domain,
             audience=audience,
@@ -295,7 +378,7 @@ def _restore_blocked(
     expected = blocked_states(reader, same_export(other, users), ids)
     client = _client(domain, users.folder.address.source, audience)
     question = f"Set the blocked state of {count} of run {run.run_id} in {domain}?"
-    if not yes and not _confirm(escape_control_characters(question)):
+    if not yes and not confirm(escape_control_characters(question)):
         typer.echo("nothing was sent", err=True)
         raise typer.Exit(EXIT_FAILURE)
     console = TextConsole(stderr=True)
@@ -356,19 +439,6 @@ def _warn_if_mixed(written: ImportFiles, connection: str | None, *, has_target: 
     typer.echo(escape_control_characters(hint), err=True)
 
 
-def _warn_if_suspect(reader: ArchiveReader, export: ArchivedExport) -> None:
-    if export.verdict == "suspect":
-        warning = f"warning: {export.export_id} of this run is suspect: {suspect_reason(reader, export)}"
-        typer.echo(escape_control_characters(warning), err=True)
-
-
-def _confirm(question: str) -> bool:
-    try:
-        return typer.confirm(question, err=True)
-    except typer.Abort:  # stdin has ended
-        return False
-
-
 def _target(
     source: str,
     domain: str | None,
@@ -385,15 +455,7 @@ def _target(
 
 
 def _client(domain: str, source: str, audience: str | None) -> Auth0Client:
-    secret = credentials_of(source, _CREDENTIALS, os.environ)
-    if not secret:
-        prefix = variable_prefix(source)
-        raise SecretError(
-            f"set {prefix}CLIENT_ID and {prefix}CLIENT_SECRET of an application with the OAuth scopes create:users,"
-            " read:users and read:connections"
-        )
-    credentials = Auth0Credentials.from_secret(secret)
-    return Auth0Client(domain, lambda: credentials, audience=audience)
+    return target_client(domain, target_credentials(source, _IMPORT_SCOPES), audience)
 
 
 def _write_cybozu(
@@ -409,7 +471,7 @@ def _write_cybozu(
     }
     typer.echo(NOT_RESTORABLE, err=True)
     for export in by_dataset.values():
-        _warn_if_suspect(reader, export)
+        warn_if_suspect(reader, export)
     written = write_csv(reader, by_dataset, output, selected=selected)
     notes = list(check_files(reader, run, sources.pop(), written, selected=bool(selected)))
     write_instructions(written, notes)
@@ -458,7 +520,7 @@ def _import(client: Auth0Client, journal: Journal, *, yes: bool) -> None:
         f"{'Import or update' if journal.upsert else 'Import'} {format_count(users, 'user')} of run {journal.run_id}"
         f" into the connection {journal.connection} ({journal.connection_id}) of {client.domain}?"
     )
-    if users and not yes and not _confirm(escape_control_characters(question)):
+    if users and not yes and not confirm(escape_control_characters(question)):
         typer.echo(f"nothing was sent; `meibo restore --resume {folder}` imports the files", err=True)
         raise typer.Exit(EXIT_FAILURE)
     try:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -21,13 +19,12 @@ from meibo.archive.runs import Run, find_run, run_ids
 from meibo.archive.storage import ArchiveReader, FolderStorage
 from meibo.configuration import Configuration
 from meibo.errors import ConfigurationError, UnexpectedError
-from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
 from meibo.settings import ObjectLock
 from meibo_cli.archive_folder import locked_folder, remove_parts, write_page
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
-from meibo_cli.local_run import LocalFunctions
+from meibo_cli.local_run import STDERR, LocalFunctions, log_to
 from meibo_cli.progress import ProgressDisplay, print_run
 from meibo_cli.selection import (
     DEFAULT_ARCHIVE,
@@ -46,8 +43,6 @@ CONTINUE_HOURS: Final = 12
 """Maximum age of a killed run that is continued. Auth0 deletes jobs and cursors after 24 hours."""
 
 DEFAULT_JOBS: Final = 4
-_STDERR: Final = Path("-")
-"""The name of stderr in ``--log``."""
 
 
 def run(
@@ -73,11 +68,11 @@ def run(
     configuration, or from AWS Secrets Manager. If the last run in the folder was killed less than 12 hours ago, it is
     continued; otherwise a new run begins.
     """
-    progress = ProgressDisplay(TextConsole(stderr=True), live=log != _STDERR)
+    progress = ProgressDisplay(TextConsole(stderr=True), live=log != STDERR)
     repair = _repair_command(sources, archive)
     attempt: list[str] = []
     try:
-        with _log_to(log):
+        with log_to(log):
             if run_id and only:
                 raise ConfigurationError("--only and --run exclude each other: a repair archives all missing exports")
             configuration = _configuration(sources, only or [])
@@ -219,25 +214,3 @@ def _print(storage: ArchiveReader, manifest: RunManifest, archive: str, repair: 
     )
     if not manifest.complete:
         console.print(f"fix the causes, then run: {printable(repair)} {manifest.run_id}")
-
-
-@contextmanager
-def _log_to(path: Path | None) -> Iterator[None]:
-    """Write the log of the functions to a file or, with ``-``, to stderr. Discard it if ``path`` is None."""
-    handler = logger.registered_handler
-    if not isinstance(handler, logging.StreamHandler):
-        yield
-        return
-    with ExitStack() as stack:
-        stream: TextIO = sys.stderr
-        if path != _STDERR:
-            stream = stack.enter_context(Path(path or os.devnull).open("a", encoding="utf-8"))
-            if path is not None:
-                path.chmod(0o600)  # the log may exist with other permissions
-        stack.callback(handler.setStream, handler.setStream(stream))
-        try:
-            yield
-        except KeyboardInterrupt:
-            # The threads of the run may write to the log until the process ends.
-            stack.pop_all()
-            raise

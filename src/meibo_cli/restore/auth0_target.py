@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from meibo.errors import ConfigurationError, RequestRefusedError, WrongFormatError
+from meibo.errors import ConfigurationError, RequestRefusedError, ScopeMissingError, SecretError, WrongFormatError
 from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import USERS_SCOPE
+from meibo_cli.sources import credentials_of, variable_prefix
 
 CONNECTIONS_SCOPE: Final = "read:connections"
 DATABASE: Final = "auth0"
+_CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,39 @@ class TargetConnection:
 
     id: str
     name: str = field(repr=False)
+
+
+def target_credentials(source: str, scopes: Iterable[str]) -> dict[str, str]:
+    """Return the credentials of the tenant in the environment variables of a source.
+
+    Raises SecretError, with the OAuth scopes that the application needs, if there are none.
+    """
+    secret = credentials_of(source, _CREDENTIALS, os.environ)
+    if not secret:
+        prefix = variable_prefix(source)
+        raise SecretError(
+            f"set {prefix}CLIENT_ID and {prefix}CLIENT_SECRET of an application with the OAuth scopes"
+            f" {', '.join(scopes)}"
+        )
+    return secret
+
+
+def target_client(domain: str, secret: Mapping[str, str], audience: str | None) -> Auth0Client:
+    """Return a client of the tenant."""
+    credentials = Auth0Credentials.from_secret(secret)
+    return Auth0Client(domain, lambda: credentials, audience=audience)
+
+
+def check_scopes(client: Auth0Client, scopes: Collection[str]) -> None:
+    """Raise ScopeMissingError with all OAuth scopes that the access token does not contain."""
+    granted = client.granted_scopes()
+    missing = [] if granted is None else [scope for scope in scopes if scope not in granted]
+    if missing:
+        raise ScopeMissingError(
+            f"{client.name} requires the OAuth scopes {', '.join(missing)}; grant them to the application for the"
+            " Management API; nothing was sent",
+            scopes=tuple(missing),
+        )
 
 
 def database_connection(client: Auth0Client, connection_id: str) -> TargetConnection:

@@ -6,8 +6,7 @@ import bisect
 import random
 from typing import Any
 
-from meibo_simulators.auth0.directory import Connection
-from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope, user_missing
+from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope, organization_missing, user_missing
 from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
 from meibo_simulators.auth0.organizations import MAX_ROLES_PER_MEMBER, MEMBER_FIELDS
 from meibo_simulators.auth0.pagination import (
@@ -22,13 +21,20 @@ from meibo_simulators.auth0.pagination import (
 )
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response
 from meibo_simulators.auth0.tenant import SimulatedTenant
-from meibo_simulators.auth0.validation import Schema
+from meibo_simulators.auth0.validation import Schema, check_path
 
 ORGANIZATION = "/organizations/<organization_id>"
 MEMBERS = f"{ORGANIZATION}/members"
 MEMBER_ROLES = f"{MEMBERS}/<user_id>/roles"
 INVITATIONS = f"{ORGANIZATION}/invitations"
 
+ORGANIZATION_NAME = {
+    "type": "string",
+    "format": "organization-name",
+    "format_pattern": "^[a-z0-9][a-z0-9_-]{0,49}$",
+    "description": "name of the organization to retrieve.",
+}
+CONNECTION_ID = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
 SORT = {"type": "string", "pattern": "^(name|display_name|created_at):(1|-1)$", "description": "Field to sort by."}
 MAX_CONNECTIONS = 10
 MAX_MEMBERS_PER_REQUEST = 10
@@ -36,6 +42,23 @@ MEMBERS_SCOPE = "read:organization_members"
 ROLES_SCOPE = "read:organization_member_roles"
 _NON_EMPTY = {"type": "string", "minLength": 1}
 _ROLE_IDS = {"type": "array", "minItems": 1, "items": _NON_EMPTY, "description": "List of roles IDs."}
+_ORGANIZATION_PROPERTIES: dict[str, Schema] = {
+    "name": {**ORGANIZATION_NAME, "description": "The name of this organization."},
+    "display_name": {"type": "string", "minLength": 1, "maxLength": 255, "description": "Friendly name."},
+    "branding": {"type": "object"},
+    "metadata": {"type": "object"},
+}
+ENABLED_CONNECTION_SCHEMA: Schema = {
+    "type": "object",
+    "required": ["connection_id"],
+    "additionalProperties": False,
+    "properties": {
+        "connection_id": CONNECTION_ID,
+        "assign_membership_on_login": {"type": "boolean"},
+        "show_as_button": {"type": "boolean"},
+        "is_signup_enabled": {"type": "boolean"},
+    },
+}
 ROLES_SCHEMA: Schema = {
     "type": "object",
     "required": ["roles"],
@@ -102,6 +125,36 @@ def get_organization(call: Call) -> Any:
     return call.organization.body
 
 
+@endpoints.add("POST", "/organizations", "create:organizations")
+def create_organization(call: Call) -> Any:
+    body = call.body(
+        {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": _ORGANIZATION_PROPERTIES,
+        }
+    )
+    if call.tenant.organizations.find_by_name(body["name"]) is not None:
+        raise ApiError(409, "An organization with this name already exists.")
+    return json_response(call.tenant.organizations.create(body).body, 201)
+
+
+@endpoints.add("PATCH", ORGANIZATION, "update:organizations")
+def update_organization(call: Call) -> Any:
+    body = call.body({"type": "object", "additionalProperties": False, "properties": _ORGANIZATION_PROPERTIES})
+    return call.tenant.organizations.update(call.organization.id, body).body
+
+
+@endpoints.add("GET", "/organizations/name/<name>", "read:organizations", limit="organization")
+def get_organization_by_name(call: Call) -> Any:
+    check_path("name", call.path["name"], ORGANIZATION_NAME)
+    organization = call.tenant.organizations.find_by_name(call.path["name"])
+    if organization is None:
+        raise organization_missing()
+    return organization.body
+
+
 # -- enabled connections
 
 
@@ -109,28 +162,51 @@ def get_organization(call: Call) -> Any:
     "GET", f"{ORGANIZATION}/enabled_connections", "read:organization_connections", limit="enabled_connections"
 )
 def list_enabled_connections(call: Call) -> Any:
-    page, rows, switches = call.page, _enabled_connections(call), call.tenant.switches
+    page, rows, switches = call.page, list(_enabled_connections(call).values()), call.tenant.switches
     shown = page.of(rows) if switches.enabled_connections_paged else rows
     limit = len(shown) if switches.enabled_connections_limit_is_length else page.size
     return page.body("enabled_connections", shown, len(rows), limit)
 
 
-def _enabled_connections(call: Call) -> list[dict[str, Any]]:
-    tenant = call.tenant
-    ids = tenant.organizations.connections(call.organization.id)[:MAX_CONNECTIONS]
-    return [_enabled_connection(tenant.directory.connections[connection_id]) for connection_id in ids]
+def _enabled_connections(call: Call) -> dict[str, dict[str, Any]]:
+    """Return an organization's enabled connections by id."""
+    organizations, organization_id = call.tenant.organizations, call.organization.id
+    ids = organizations.connections(organization_id)[:MAX_CONNECTIONS]
+    return {connection_id: organizations.enabled_connection(organization_id, connection_id) for connection_id in ids}
 
 
-def _enabled_connection(connection: Connection) -> dict[str, Any]:
-    item: dict[str, Any] = {
-        "connection_id": connection.id,
-        "assign_membership_on_login": False,
-        "show_as_button": True,
-    }
-    if connection.strategy == "auth0":
-        item["is_signup_enabled"] = False
-    item["connection"] = {"name": connection.name, "strategy": connection.strategy}
-    return item
+@endpoints.add(
+    "POST",
+    f"{ORGANIZATION}/enabled_connections",
+    "create:organization_connections",
+    limit="write_enabled_connections",
+)
+def enable_connection(call: Call) -> Any:
+    body, organization = call.body(ENABLED_CONNECTION_SCHEMA), call.organization
+    connection_id, enabled = body.pop("connection_id"), _enabled_connections(call)
+    if connection_id not in call.tenant.directory.connections:
+        raise body_error("The specified connection does not exist.")
+    if connection_id in enabled:
+        raise ApiError(409, "The connection is already enabled for the organization.")
+    if len(enabled) >= MAX_CONNECTIONS:
+        raise ApiError(409, "No more connections can be added to this organization.")
+    call.tenant.organizations.set_connection_options(organization.id, connection_id, body)
+    return json_response(call.tenant.organizations.enabled_connection(organization.id, connection_id), 201)
+
+
+@endpoints.add(
+    "PATCH",
+    f"{ORGANIZATION}/enabled_connections/<connection_id>",
+    "update:organization_connections",
+    limit="write_enabled_connections",
+)
+def update_enabled_connection(call: Call) -> Any:
+    schema = {**ENABLED_CONNECTION_SCHEMA, "required": []}
+    body, connection_id = call.body(schema), call.path["connection_id"]
+    if connection_id not in _enabled_connections(call):
+        raise ApiError(404, "No connection found by that id")
+    call.tenant.organizations.set_connection_options(call.organization.id, connection_id, body)
+    return call.tenant.organizations.enabled_connection(call.organization.id, connection_id)
 
 
 # -- members

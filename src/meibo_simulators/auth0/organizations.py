@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,23 +57,29 @@ class Organizations:
         *,
         count: int,
         members: int,
+        roles: int,
     ) -> None:
         self._directory = directory
         self._switches = switches
         self._now = now
         self._new_id = new_id
         self._members_each = members
+        self._generated_count = self._next_number = count
         self._lock = threading.RLock()
         self._numbers = {new_id("org", number): number for number in range(count)}
         self._changed: dict[str, _Members] = {}
         self._generated = lru_cache(maxsize=256)(self._generate)
         self._connections: dict[str, list[str]] = {}
+        #: The options of connections that were enabled or changed by a request.
+        self._options: dict[tuple[str, str], dict[str, Any]] = {}
+        #: The objects of organizations that were created or changed by a request.
+        self._bodies: dict[str, dict[str, Any]] = {}
         self._roles: dict[tuple[str, str], list[str]] = {}
         #: Organizations that are still in a list but are already deleted when they are read.
         self.vanished: set[str] = set()
         self.roles = {
             new_id("rol", number): {"id": new_id("rol", number), "name": name, "description": f"Role {name}"}
-            for number, name in enumerate(ROLES)
+            for number, name in enumerate([*ROLES, *(f"role-{number}" for number in range(len(ROLES), roles))][:roles])
         }
 
     # -- organizations
@@ -93,10 +100,37 @@ class Organizations:
             return None
         return self._organization(organization_id, number)
 
+    def find_by_name(self, name: str) -> Organization | None:
+        """Return the organization with a name, or None."""
+        changed = next((each for each, body in self._bodies.items() if body["name"] == name), None)
+        if changed is not None:
+            return self.find(changed)
+        number = re.fullmatch(r"org-([0-9]{6,9})", name)
+        organization = self.find(self._new_id("org", int(number[1]))) if number else None
+        return organization if organization is not None and organization.body["name"] == name else None
+
     def remove(self, organization_id: str) -> None:
         """Delete an organization."""
         with self._lock:
             self._numbers.pop(organization_id, None)
+
+    def create(self, body: dict[str, Any]) -> Organization:
+        """Create an organization without members and connections, and return it."""
+        with self._lock:
+            number = self._next_number
+            self._next_number += 1
+            organization_id = self._new_id("org", number)
+            self._bodies[organization_id] = {"id": organization_id, **body}
+            self._connections[organization_id] = []
+            self._numbers[organization_id] = number
+            return self._organization(organization_id, number)
+
+    def update(self, organization_id: str, body: dict[str, Any]) -> Organization:
+        """Replace properties of an organization, and return it."""
+        with self._lock:
+            organization = self._organization(organization_id, self._numbers[organization_id])
+            self._bodies[organization_id] = {**organization.body, **body}
+            return self._organization(organization_id, self._numbers[organization_id])
 
     def after(self, position: tuple[float, str] | None, size: int) -> tuple[list[Organization], bool]:
         """Return up to ``size`` organizations after the row of a cursor, and whether there are more."""
@@ -120,6 +154,8 @@ class Organizations:
         return round(FIRST_CREATED + SECONDS_BETWEEN_ORGANIZATIONS * number, 3)
 
     def _organization(self, organization_id: str, number: int) -> Organization:
+        if organization_id in self._bodies:
+            return Organization(organization_id, self._created(number), dict(self._bodies[organization_id]))
         body: dict[str, Any] = {
             "id": organization_id,
             "name": f"org-{number:06d}",
@@ -150,11 +186,33 @@ class Organizations:
         """Set the enabled connections of an organization."""
         self._connections[organization_id] = list(connection_ids)
 
+    def enabled_connection(self, organization_id: str, connection_id: str) -> dict[str, Any]:
+        """Return an enabled connection of an organization as the API returns it."""
+        connection = self._directory.connections[connection_id]
+        item: dict[str, Any] = {
+            "connection_id": connection.id,
+            "assign_membership_on_login": False,
+            "show_as_button": True,
+        }
+        if connection.strategy == "auth0":
+            item["is_signup_enabled"] = False
+        item |= self._options.get((organization_id, connection_id), {})
+        return {**item, "connection": {"name": connection.name, "strategy": connection.strategy}}
+
+    def set_connection_options(self, organization_id: str, connection_id: str, options: dict[str, Any]) -> None:
+        """Set options of an enabled connection, and enable it if necessary."""
+        with self._lock:
+            enabled = self.connections(organization_id)
+            if connection_id not in enabled:
+                self.enable(organization_id, [*enabled, connection_id])
+                self._options.pop((organization_id, connection_id), None)
+            self._options.setdefault((organization_id, connection_id), {}).update(options)
+
     # -- members
 
     def _generate(self, number: int) -> dict[str, float]:
         users = self._directory.generated
-        if not users or not self._members_each or number % 10 == 8:
+        if not users or not self._members_each or number % 10 == 8 or number >= self._generated_count:
             return {}
         # Sizes range from 0.5 to 1.5 times the requested average; neighbours share some of their members.
         size = min(users, max(1, self._members_each // 2 + number * 7 % (self._members_each + 1)))
@@ -243,7 +301,7 @@ class Organizations:
         if index is None or user_id not in self._generated(self._numbers[organization_id]):
             return []
         known = list(self.roles)
-        return [known[number] for number, every in enumerate((3, 7)) if index % every == 0]
+        return [role_id for role_id, every in zip(known, (3, 7), strict=False) if index % every == 0]
 
     def set_member_roles(self, organization_id: str, user_id: str, role_ids: list[str]) -> None:
         """Set the roles of a member."""

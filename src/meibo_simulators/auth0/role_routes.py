@@ -4,11 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
-from meibo_simulators.auth0.errors import ApiError, insufficient_scope
+from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope
 from meibo_simulators.auth0.pagination import CHECKPOINT_QUERY, OFFSET_QUERY, list_body
-from meibo_simulators.auth0.routing import Call, Endpoints
+from meibo_simulators.auth0.routing import Call, Endpoints, json_response
+from meibo_simulators.auth0.validation import Schema
 
 ROLE_MEMBERS = ("read:roles", "read:role_members")
+_NON_EMPTY = {"type": "string", "minLength": 1}
+_ROLE_PROPERTIES: dict[str, Schema] = {
+    "name": {**_NON_EMPTY, "description": "Name of the role."},
+    "description": {"type": "string", "description": "Description of the role."},
+}
+_PERMISSIONS_SCHEMA: Schema = {
+    "type": "object",
+    "required": ["permissions"],
+    "additionalProperties": False,
+    "properties": {
+        "permissions": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["resource_server_identifier", "permission_name"],
+                "additionalProperties": False,
+                "properties": {"resource_server_identifier": _NON_EMPTY, "permission_name": _NON_EMPTY},
+            },
+        }
+    },
+}
+_USERS_SCHEMA: Schema = {
+    "type": "object",
+    "required": ["users"],
+    "additionalProperties": False,
+    "properties": {"users": {"type": "array", "minItems": 1, "items": _NON_EMPTY}},
+}
 
 endpoints = Endpoints()
 
@@ -17,6 +46,46 @@ endpoints = Endpoints()
 def list_roles(call: Call) -> Any:
     page, rows = call.page, list(call.tenant.organizations.roles.values())
     return page.body("roles", page.of(rows), len(rows))
+
+
+@endpoints.add("POST", "/roles", "create:roles")
+def create_role(call: Call) -> Any:
+    schema = {"type": "object", "required": ["name"], "additionalProperties": False, "properties": _ROLE_PROPERTIES}
+    body, roles = call.body(schema), call.tenant.organizations.roles
+    # It is not known if Auth0 rejects a name that exists. A client must not depend on it.
+    role_id = call.tenant.new_id("rol", call.tenant.roles.next_number)
+    call.tenant.roles.next_number += 1
+    roles[role_id] = {"id": role_id, "name": body["name"], "description": body.get("description")}
+    return roles[role_id]
+
+
+@endpoints.add("PATCH", "/roles/<role_id>", "update:roles")
+def update_role(call: Call) -> Any:
+    body = call.body({"type": "object", "additionalProperties": False, "properties": _ROLE_PROPERTIES})
+    role = call.tenant.organizations.roles[_role_id(call)]
+    role |= body
+    return role
+
+
+@endpoints.add("POST", "/roles/<role_id>/permissions", "update:roles")
+def add_permissions(call: Call) -> Any:
+    permissions = call.body(_PERMISSIONS_SCHEMA)["permissions"]
+    if not call.tenant.switches.permission_servers.issuperset(
+        permission["resource_server_identifier"] for permission in permissions
+    ):
+        raise body_error("The specified resource server does not exist.", "inexistent_resource_server")
+    call.tenant.roles.add_permissions(_role_id(call), permissions)
+    return json_response({}, 201)
+
+
+@endpoints.add("POST", "/roles/<role_id>/users", "update:roles", "create:role_members", limit="write_role_members")
+def assign_role(call: Call) -> Any:
+    users = call.body(_USERS_SCHEMA)["users"]
+    unknown = [user_id for user_id in users if not call.tenant.directory.exists(user_id)]
+    if unknown:
+        raise body_error("One or more of the specified users do not exist.")
+    call.tenant.roles.assign(_role_id(call), users)
+    return json_response({}, 200)
 
 
 @endpoints.add("GET", "/roles/<role_id>/permissions", "read:roles")

@@ -10,6 +10,7 @@ API = "https://api.example.invalid"
 ACTIONS = ("read", "create", "update", "delete")
 #: Generated users with roles; further users have a role only after ``assign``.
 MAX_GENERATED_USERS = 500
+MAX_ROLES = 1000
 
 
 class Roles:
@@ -19,12 +20,17 @@ class Roles:
         self._directory = directory
         self._numbers = {role_id: number for number, role_id in enumerate(role_ids)}
         self._assigned: dict[str, dict[str, None]] = {}
+        self._permissions: dict[str, list[dict[str, Any]]] = {}
+        #: The number of the next role that a request creates.
+        self.next_number = MAX_ROLES
         #: Roles that are still in the list but are already deleted when they are read.
         self.vanished: set[str] = set()
 
     def permissions(self, role_id: str) -> list[dict[str, Any]]:
         """Return the permissions of a role."""
-        actions = ACTIONS[: 1 + self._numbers.get(role_id, 0) % len(ACTIONS)]
+        if role_id in self._permissions or role_id not in self._numbers:
+            return list(self._permissions.get(role_id, []))
+        actions = ACTIONS[: 1 + self._numbers[role_id] % len(ACTIONS)]
         return [
             {
                 "resource_server_identifier": API,
@@ -34,6 +40,14 @@ class Roles:
             }
             for action in actions
         ]
+
+    def add_permissions(self, role_id: str, permissions: list[dict[str, Any]]) -> None:
+        """Add permissions to a role; existing permissions do not change."""
+        existing = self.permissions(role_id)
+        known = [_permission_key(permission) for permission in existing]
+        added = [permission for permission in permissions if _permission_key(permission) not in known]
+        described = [{**permission, "resource_server_name": "Example API", "description": ""} for permission in added]
+        self._permissions[role_id] = [*existing, *described]
 
     def assign(self, role_id: str, user_ids: list[str]) -> None:
         """Assign a role to users."""
@@ -50,8 +64,12 @@ class Roles:
 
     def _ids(self, role_id: str) -> dict[str, None]:
         if role_id not in self._assigned:
-            users = min(self._directory.generated, MAX_GENERATED_USERS)
+            users = min(self._directory.generated, MAX_GENERATED_USERS) if role_id in self._numbers else 0
             step = self._numbers.get(role_id, 0) + 2
             ids = [self._directory.user_id(index) for index in range(0, users, step)]
             self._assigned[role_id] = dict.fromkeys(ids)
         return self._assigned[role_id]
+
+
+def _permission_key(permission: dict[str, Any]) -> tuple[str, str]:
+    return permission["resource_server_identifier"], permission["permission_name"]

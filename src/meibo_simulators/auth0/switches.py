@@ -77,6 +77,8 @@ class Switches:
     """Handling of a request for the roles of a user who is not a member: process it, or return 404."""
     unknown_role: Literal["refuse", "ignore"] = "refuse"
     """Handling of an unknown role id in an assignment: return 404, or ignore the id and return 204."""
+    permission_servers: frozenset[str] = frozenset({"https://api.example.invalid"})
+    """Identifiers of the APIs whose permissions a role can have."""
     invitation_status: Literal[200, 201] = 201
     """Status of a new invitation: 201 as recorded, or 200 as documented."""
     import_concurrency: int = 2

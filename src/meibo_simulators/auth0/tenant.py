@@ -9,7 +9,7 @@ from typing import Any
 from meibo_simulators.auth0.directory import Connection, Directory
 from meibo_simulators.auth0.export_files import ExportFile, Files
 from meibo_simulators.auth0.jobs import Jobs
-from meibo_simulators.auth0.organizations import MEMBER_FIELDS, Invitations, Memberships, Organizations
+from meibo_simulators.auth0.organizations import MEMBER_FIELDS, ROLES, Invitations, Memberships, Organizations
 from meibo_simulators.auth0.ratelimit import RateLimits
 from meibo_simulators.auth0.roles import Roles
 from meibo_simulators.auth0.switches import Switches
@@ -33,6 +33,13 @@ SCOPES = frozenset(
         "read:organization_invitations",
         "create:organization_invitations",
         "read:roles",
+        "create:roles",
+        "update:roles",
+        "create:role_members",
+        "create:organizations",
+        "update:organizations",
+        "create:organization_connections",
+        "update:organization_connections",
     ]
 )
 FIRST_CONNECTION = "con_0000000000000001"
@@ -43,7 +50,8 @@ class SimulatedTenant(Site):
     """A tenant. Create it, set its switches and pass it to ``Simulators``, which serves it.
 
     ``connections`` maps ids to a number of users, to None (an equal share of ``users``) or to a ``Connection``.
-    ``organizations`` is their number, ``members`` the average number of members per organization.
+    ``organizations`` is their number, ``members`` the average number of members per organization, ``roles`` the
+    number of roles.
     """
 
     def __init__(
@@ -53,6 +61,7 @@ class SimulatedTenant(Site):
         users: int = 0,
         organizations: int = 0,
         members: int = 20,
+        roles: int = len(ROLES),
         connections: Mapping[str, int | Connection | None] | None = None,
         seed: int = 1,
     ) -> None:
@@ -69,7 +78,7 @@ class SimulatedTenant(Site):
             users,
         )
         self.organizations = Organizations(
-            self.directory, self.switches, self.now, self.new_id, count=organizations, members=members
+            self.directory, self.switches, self.now, self.new_id, count=organizations, members=members, roles=roles
         )
         self.roles = Roles(self.directory, list(self.organizations.roles))
         self.memberships = Memberships(self.organizations)

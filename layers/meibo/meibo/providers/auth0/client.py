@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import threading
+from base64 import urlsafe_b64decode
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from json import loads as parse_json
 from typing import Any, Final
 
 import requests
@@ -92,6 +94,15 @@ class Auth0Client:
     def authenticate(self) -> None:
         """Request an access token, unless the client has a valid token."""
         self._token_source().token()
+
+    def granted_scopes(self) -> frozenset[str] | None:
+        """Return the OAuth scopes of the access token, or None if the token does not contain them."""
+        claims = self._token_source().token().split(".")
+        try:
+            document = parse_json(urlsafe_b64decode(claims[1] + "=="))
+            return frozenset(document["scope"].split())
+        except (IndexError, KeyError, TypeError, ValueError, AttributeError):
+            return None
 
     def request(
         self,

@@ -1,0 +1,214 @@
+"""Apply a plan: roles and permissions, organizations, enabled connections, direct roles, memberships, roles of members.
+
+Each request is idempotent, except those that create a role or an organization. These are recorded before they are sent.
+After an unknown result, the tenant is searched for the new object by its name before the request is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from meibo.errors import ProviderBusyError, RequestRefusedError
+from meibo.providers.auth0.client import Auth0Client
+from meibo_cli.restore.directory_plan import DirectoryPlan, PlannedObject, planned_objects
+from meibo_cli.restore.directory_progress import ProgressFile
+from meibo_cli.restore.directory_requests import (
+    MAX_USERS_PER_REQUEST,
+    add_permissions,
+    assign_role,
+    create_organization,
+    create_role,
+    enable_connection,
+    organization_named,
+    roles_named,
+    update_connection,
+    update_organization,
+    update_role,
+)
+from meibo_cli.restore.memberships import Member, MembershipSender, send_members
+
+_MAX_ATTEMPTS: Final = 3
+
+NumberedObject = tuple[int, PlannedObject]
+
+
+@dataclass
+class PlanExecution:
+    """The execution of the plan in a folder; ``advance`` is called with the number of objects that were processed."""
+
+    client: Auth0Client
+    folder: Path
+    plan: DirectoryPlan
+    progress: ProgressFile
+    sender: MembershipSender
+    source: str
+    advance: Callable[[int], None] = lambda _: None
+    # The ids in the tenant by archived id; None for an object that was not created.
+    _targets: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._targets.update(self.plan.targets)
+
+    def run(self) -> None:
+        """Send the requests that were not sent before, or whose result is not known.
+
+        A request that Auth0 rejects is recorded and does not stop the others. Raises another MeiboError if the tenant
+        cannot be reached or rejects the credentials; a later execution continues then.
+        """
+        for section, objects in groupby(planned_objects(self.folder), key=_section):
+            if section == "assignment":
+                for role, assignments in groupby(objects, key=lambda item: item[1].role):
+                    self._assign(role, assignments)
+            elif section == "member":
+                for organization, members in groupby(objects, key=lambda item: item[1].organization):
+                    self._add_members(organization, list(members))
+            else:
+                for line, planned in objects:
+                    self._apply(line, planned)
+
+    @property
+    def change_id(self) -> str:
+        """The id of the changes of this plan."""
+        return f"restore-{self.plan.run_id}-{self.plan.sha256[:12]}"
+
+    def _is_pending(self, item: NumberedObject) -> bool:
+        return item[1].is_applied(upsert=self.plan.upsert) and not self.progress.is_finished(item[0])
+
+    # -- roles, organizations and connections
+
+    def _apply(self, line: int, planned: PlannedObject) -> None:
+        """Apply a role, an organization or a connection, and store its id for the objects that refer to it."""
+        recorded = self.progress.get(line)
+        target = planned.target or (recorded.target if recorded else None)
+        if self._is_pending((line, planned)):
+            try:
+                target = self._request(line, planned)
+                self.progress.add(line, "done", target=target, durable=True)
+            except RequestRefusedError as error:
+                recorded = self.progress.get(line)
+                target = recorded.target if recorded else None
+                self.progress.add(line, "failed", target=target, reason=str(error), durable=True)
+            self.advance(1)
+        if planned.kind != "connection":
+            self._targets[planned.role or planned.organization] = planned.target or target
+
+    def _request(self, line: int, planned: PlannedObject) -> str | None:
+        client, target = self.client, planned.target
+        if planned.kind == "connection":
+            organization = self._target(planned.organization, "organization")
+            if planned.state == "create":
+                enable_connection(client, organization, target or "", planned.body)
+            else:
+                update_connection(client, organization, target or "", planned.body)
+            return target
+        if planned.kind == "organization":
+            if target is None:
+                return self._create(
+                    line,
+                    lambda: create_organization(client, planned.body),
+                    lambda: organization_named(client, planned.name),
+                )
+            update_organization(client, target, planned.body)
+            return target
+        if target is None:
+            # The plan was made when the tenant had no role with this name.
+            target = self._create(
+                line,
+                lambda: create_role(client, planned.body),
+                lambda: next(iter(roles_named(client, planned.name)), None),
+            )
+        elif planned.body:
+            update_role(client, target, planned.body)
+        add_permissions(client, target, planned.permissions)
+        return target
+
+    def _create(self, line: int, create: Callable[[], str], find: Callable[[], str | None]) -> str:
+        """Create an object once, also if an earlier request has an unknown result, and return its id."""
+        recorded = self.progress.get(line)
+        if recorded is not None and recorded.target is not None:
+            return recorded.target
+        target = find() if recorded is not None and recorded.state == "sent" else None
+        attempts = 0
+        while target is None:
+            self.progress.add(line, "sent", durable=True)
+            try:
+                target = create()
+            except ProviderBusyError as error:
+                attempts += 1
+                if not error.uncertain or attempts == _MAX_ATTEMPTS:
+                    raise
+                target = find()
+        self.progress.add(line, "sent", target=target, durable=True)
+        return target
+
+    def _target(self, identity: str, noun: str) -> str:
+        target = self._targets.get(identity)
+        if target is None:
+            raise RequestRefusedError(f"the {noun} {identity} was not created")
+        return target
+
+    # -- direct roles
+
+    def _assign(self, role: str, assignments: Iterable[NumberedObject]) -> None:
+        pending = [item for item in assignments if self._is_pending(item)]
+        for start in range(0, len(pending), MAX_USERS_PER_REQUEST):
+            self._assign_batch(role, pending[start : start + MAX_USERS_PER_REQUEST])
+
+    def _assign_batch(self, role: str, batch: Sequence[NumberedObject]) -> None:
+        """Assign a role; a batch that Auth0 rejects is sent in halves until a rejected request has one user."""
+        try:
+            assign_role(self.client, self._target(role, "role"), [planned.target or "" for _, planned in batch])
+        except RequestRefusedError as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._assign_batch(role, batch[:middle])
+                self._assign_batch(role, batch[middle:])
+                return
+            self.progress.add(batch[0][0], "failed", reason=str(error))
+        else:
+            for line, _ in batch:
+                self.progress.add(line, "done")
+        self.advance(len(batch))
+
+    # -- memberships
+
+    def _add_members(self, organization: str, members: Sequence[NumberedObject]) -> None:
+        lines: dict[str, list[NumberedObject]] = {}
+        for line, planned in filter(self._is_pending, members):
+            lines.setdefault(planned.target or "", []).append((line, planned))
+        try:
+            target = self._target(organization, "organization")
+        except RequestRefusedError as error:
+            for line, _ in (item for items in lines.values() for item in items):
+                self.progress.add(line, "failed", reason=str(error))
+            return
+        pending = [Member(user_id, self._roles(items)) for user_id, items in lines.items()]
+        for result in send_members(self.sender, target, pending, source=self.source, change_id=self.change_id):
+            for line, planned in lines[result.user_id]:
+                state = result.membership if planned.kind == "membership" else result.roles
+                if planned.kind == "member_role" and self._targets.get(planned.role) is None:
+                    self.progress.add(line, "failed", reason=f"the role {planned.role} was not created")
+                else:
+                    self.progress.add(line, state, reason=result.reason if state == "failed" else "")
+            self.advance(len(lines[result.user_id]))
+
+    def _roles(self, items: Iterable[NumberedObject]) -> tuple[str, ...]:
+        roles = (self._targets.get(planned.role) for _, planned in items if planned.role)
+        return tuple(sorted(role for role in roles if role is not None))
+
+
+def _section(item: NumberedObject) -> str:
+    kind = item[1].kind
+    return "member" if kind in ("membership", "member_role") else kind
+
+
+def failed_lines(folder: Path, progress: ProgressFile) -> Iterator[bytes]:
+    """Yield the objects that Auth0 rejected, each as a line with the reason."""
+    for line, planned in planned_objects(folder):
+        result = progress.get(line)
+        if result is not None and result.state == "failed":
+            yield replace(planned, reason=result.reason).line()

@@ -1,0 +1,167 @@
+"""The plan of a restore of roles, organizations and memberships: a line per object, and a document with the digest."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any, Final, Literal, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from meibo.errors import ConfigurationError
+from meibo_cli.encoding import json_bytes
+from meibo_cli.restore.journal import replace_file
+
+PLAN: Final = "plan.json"
+OBJECTS: Final = "plan.ndjson"
+VERSION: Final = 1
+
+Kind = Literal["role", "organization", "connection", "assignment", "membership", "member_role"]
+State = Literal["create", "differs", "same", "conflict", "impossible"]
+KINDS: Final = get_args(Kind)
+STATES: Final = get_args(State)
+PLURALS: Final[Mapping[str, str]] = {
+    "role": "roles",
+    "organization": "organizations",
+    "connection": "enabled connections",
+    "assignment": "direct role assignments",
+    "membership": "memberships",
+    "member_role": "roles of members",
+}
+"""The kinds of objects in the order in which they are restored, with their names for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedObject:
+    """An object of the archive, and its state in the tenant.
+
+    ``role``, ``organization``, ``connection`` and ``user`` are the archived ids. ``target`` is the id in the tenant of
+    the object itself, or of the user of an assignment or a membership; it is None until the object is created.
+    ``body`` contains the properties to create, or those that differ (``fields``). ``reason`` explains a conflict or an
+    object that is impossible.
+    """
+
+    kind: Kind
+    state: State
+    name: str = field(default="", repr=False)
+    role: str = ""
+    organization: str = ""
+    connection: str = ""
+    user: str = field(default="", repr=False)
+    target: str | None = field(default=None, repr=False)
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    permissions: tuple[Mapping[str, str], ...] = ()
+    fields: tuple[str, ...] = ()
+    reason: str = ""
+
+    def line(self) -> bytes:
+        """Return the object as a line of NDJSON without empty values."""
+        return json_bytes({name: value for name, value in vars(self).items() if value}) + b"\n"
+
+    @classmethod
+    def of_line(cls, line: bytes) -> Self:
+        """Return the object in a line of NDJSON."""
+        document = json.loads(line)
+        lists = {name: tuple(document[name]) for name in ("permissions", "fields") if name in document}
+        return cls(**{**document, **lists})
+
+    def is_applied(self, *, upsert: bool) -> bool:
+        """Return whether ``--apply`` sends a request for this object."""
+        return self.state == "create" or (self.state == "differs" and upsert)
+
+
+class DirectoryPlan(BaseModel):
+    """The document of a plan.
+
+    ``sha256`` is the digest of its lines, ``skipped`` the reasons of datasets without a plan, ``targets`` the ids of
+    archived roles and organizations in the tenant.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    version: Literal[1] = VERSION
+    run_id: str
+    source: str
+    domain: str
+    audience: str | None = None
+    upsert: bool
+    sha256: str
+    counts: dict[str, dict[str, int]]
+    skipped: dict[str, str]
+    targets: dict[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Return the plan in a folder. Raises ConfigurationError if it is invalid, or if its lines were changed."""
+        try:
+            plan = cls.model_validate_json((folder / PLAN).read_bytes())
+            with (folder / OBJECTS).open("rb") as file:
+                found = file_digest(file, "sha256").hexdigest()
+        except (FileNotFoundError, ValidationError):
+            raise ConfigurationError(f"--resume: {folder}/ contains no plan of this version of Meibo") from None
+        if found != plan.sha256:
+            raise ConfigurationError(
+                f"{folder / OBJECTS}: expected the SHA-256 in {PLAN}, found another; make a new plan in a new folder"
+            )
+        return plan
+
+    @property
+    def has_findings(self) -> bool:
+        """True if a dataset was skipped or an object cannot be restored."""
+        return bool(self.skipped or self.count("conflict", "impossible"))
+
+    def count(self, *states: State) -> int:
+        """Return the number of objects with one of the states."""
+        return sum(counts.get(state, 0) for counts in self.counts.values() for state in states)
+
+    def applied(self, kind: str) -> int:
+        """Return the number of objects of a kind for which ``--apply`` sends a request."""
+        counts = self.counts.get(kind, {})
+        return counts.get("create", 0) + (counts.get("differs", 0) if self.upsert else 0)
+
+
+class PlanWriter:
+    """Writes the lines of a plan."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._digest = sha256()
+        self.counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+
+    def add(self, planned: PlannedObject) -> None:
+        """Write an object and count it."""
+        line = planned.line()
+        self._file.write(line)
+        self._digest.update(line)
+        self.counts[planned.kind][planned.state] += 1
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the lines."""
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def plan_writer(folder: Path) -> Iterator[PlanWriter]:
+    """Open the file of a plan's objects in a new folder."""
+    path = folder / OBJECTS
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        yield PlanWriter(file)
+
+
+def write_plan(folder: Path, plan: DirectoryPlan) -> None:
+    """Write the document of a plan."""
+    replace_file(folder / PLAN, plan.model_dump_json(indent=1).encode() + b"\n")
+
+
+def planned_objects(folder: Path) -> Iterator[tuple[int, PlannedObject]]:
+    """Yield the objects of a plan with their line numbers, from 1."""
+    with (folder / OBJECTS).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            yield number, PlannedObject.of_line(line)

@@ -1,0 +1,94 @@
+"""Restore memberships with the changes of the queue: through the queue of a stack, or directly in this process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from meibo.changes.executor import StepExecutor, merge
+from meibo.changes.messages import Change, InvalidChange
+from meibo.changes.queue import encode_message
+from meibo.providers.auth0.client import Auth0Client
+from meibo_cli.change_sheet import Row, grouped_changes
+from meibo_cli.restore.directory_progress import ProgressState
+from meibo_cli.stack import Queues
+
+
+@dataclass(frozen=True)
+class Member:
+    """A user to add to an organization, with roles."""
+
+    user_id: str = field(repr=False)
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MemberResult:
+    """The result of a member: the states of the membership and of the roles, and the reason if one of them failed."""
+
+    user_id: str = field(repr=False)
+    membership: ProgressState
+    roles: ProgressState
+    reason: str = ""
+
+
+class MembershipSender(Protocol):
+    """Sends changes."""
+
+    def send(self, changes: Sequence[Change]) -> Iterator[MemberResult]:
+        """Send the changes of one organization and yield the result of each member."""
+        ...
+
+
+@dataclass
+class DirectSender:
+    """Executes changes in this process, with the requests and the pace of the queue's function."""
+
+    client: Auth0Client
+
+    def __post_init__(self) -> None:
+        self._executor = StepExecutor(self.client)
+
+    def send(self, changes: Sequence[Change]) -> Iterator[MemberResult]:
+        """Execute the changes."""
+        by_index = dict(enumerate(changes))
+        for step in merge([(index, change, change.members) for index, change in by_index.items()]):
+            for _, outcome in self._executor.execute(changes[0].organization_id, step, by_index):
+                if outcome.kind == "applied":
+                    yield MemberResult(outcome.member, "done", "done")
+                else:
+                    is_member = outcome.code == "roles_refused"
+                    yield MemberResult(
+                        outcome.member, "done" if is_member else "failed", "failed", outcome.reason or ""
+                    )
+
+
+@dataclass
+class QueueSender:
+    """Sends changes to the queue of a stack, which applies them later."""
+
+    queues: Queues
+
+    def send(self, changes: Sequence[Change]) -> Iterator[MemberResult]:
+        """Send the changes. The queue drops a change that was sent in the last five minutes."""
+        for change in changes:
+            self.queues.send(change, deduplication_id=hashlib.sha256(encode_message(change).encode()).hexdigest())
+            for member in change.members:
+                yield MemberResult(member, "queued", "queued")
+
+
+def send_members(
+    sender: MembershipSender, organization_id: str, members: Sequence[Member], *, source: str, change_id: str
+) -> Iterator[MemberResult]:
+    """Add the members to an organization, and yield their results."""
+    rows = [Row(0, organization_id, "add", member.user_id, member.roles) for member in members]
+    changes = list(grouped_changes(rows, {"source": source, "change_id": change_id}, None))
+    for change in changes:
+        if isinstance(change, InvalidChange):
+            for member in change.members:
+                yield MemberResult(member, "failed", "failed", change.reason)
+    valid = [change for change in changes if not isinstance(change, InvalidChange)]
+    if valid:
+        yield from sender.send(valid)
