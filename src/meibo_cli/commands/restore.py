@@ -66,12 +66,12 @@ from meibo_cli.terminal import Column, TextConsole, escape_control_characters, p
 
 AUTH0_NOT_RESTORABLE: Final = """\
 Meibo cannot restore the following in Auth0:
-  - passwords and MFA factors: no export contains them; every user needs a password reset
+  - passwords and MFA factors: exports do not contain them; add them with --hashes, or each user needs a password reset
   - users of other connections (social, enterprise, passwordless): they are created again at their next login
   - roles, organizations and memberships: restore them with --datasets after the users
   - logins, dates, linked accounts, and other fields that the import rejects; the report lists them
-  With --upsert, metadata of existing users is replaced, not merged; their email, username, phone_number
-  and blocked fields are not changed.
+  With --upsert, metadata of existing users is replaced, not merged; their email, username and phone_number are not
+  changed, and their blocked state only with --only-fields blocked.
 """
 _COUNTS: Final = ("inserted", "updated", "failed")
 _MAX_CONNECTIONS_SHOWN: Final = 10
