@@ -51,7 +51,9 @@ def bucket_name(location: str) -> str | None:
         return None
     bucket = location.removeprefix("s3://").rstrip("/")
     if not re.fullmatch(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]", bucket):
-        raise ConfigurationError(f"--archive: expected s3:// and a bucket name in lower case, without a prefix, found {location!r}")
+        raise ConfigurationError(
+            f"--archive: expected s3:// and the name of a bucket in lower case, without a prefix, found {location!r}"
+        )
     return bucket
 
 
