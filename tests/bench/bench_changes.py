@@ -58,7 +58,7 @@ def main() -> int:
             drained = aws.changes.source.drain(options.ids / A_REQUEST / A_MINUTE * 60 * 3 + 60)
         seconds = time.monotonic() - began
         lines = [json.loads(line) for key in aws.keys("changes/") for line in aws.read(key).decode().splitlines()]
-        letters = aws.changes.dead_letter_count()
+        dlq_messages = aws.changes.dead_letter_count()
     requests = [one.status for one in tenant.requests if one.path.endswith("/members")]
     at_best = max(0, len([status for status in requests if status == 204]) - BURST) / A_MINUTE * 60
     twice = sum(times > 1 for times in Counter((line["message_id"], line["member"]) for line in lines).values())
@@ -69,9 +69,9 @@ def main() -> int:
         f"of the limit {share:.1%}\n"
         f"requests     {requests.count(204)} answered 204, {requests.count(429)} answered 429"
         f" ({requests.count(429) / max(seconds / 60, 1e-9):.2f} a minute)\n"
-        f"outcomes     {len(lines):,}, {twice} twice, {options.ids - len(lines)} lost, {letters} DLQ messages"
+        f"outcomes     {len(lines):,}, {twice} twice, {options.ids - len(lines)} lost, {dlq_messages} DLQ messages"
     )
-    good = drained and share >= 0.95 and requests.count(429) <= seconds / 60 and not twice and not letters
+    good = drained and share >= 0.95 and requests.count(429) <= seconds / 60 and not twice and not dlq_messages
     return 0 if good and len(lines) == options.ids else 1
 
 

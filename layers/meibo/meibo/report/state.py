@@ -44,7 +44,7 @@ class ExportHistory:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The counts of a run. ``seconds`` is the time from its scheduled time to the end of its newest attempt."""
+    """The counts of a run. ``seconds`` is the time between its scheduled time and the end of its newest attempt."""
 
     run_id: str
     seconds: int
