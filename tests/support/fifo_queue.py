@@ -85,9 +85,9 @@ class FifoQueue:
             if message.receipt in receipts:
                 message.visible_at = self.now() + seconds
 
-    def send_dead_letter(self, message: DeadLetter) -> None:
-        if not self._is_duplicate(f"dead-letter:{message.group_id}:{message.deduplication_id}"):
-            self.dead_letters.append(message)
+    def send_dead_letter(self, dead_letter: DeadLetter) -> None:
+        if not self._is_duplicate(f"dead-letter:{dead_letter.group_id}:{dead_letter.deduplication_id}"):
+            self.dead_letters.append(dead_letter)
 
     def _is_duplicate(self, key: str) -> bool:
         first = self._sent.get(key)

@@ -378,11 +378,11 @@ def test_failure_to_send_a_dead_letter_keeps_the_message(harness: ChangeQueueHar
     send_dead_letter = harness.queue.send_dead_letter
     calls: list[DeadLetter] = []
 
-    def failing(letter: DeadLetter) -> None:
+    def failing(dead_letter: DeadLetter) -> None:
         calls.append(letter)
         if len(calls) == 1:
             raise ConnectionError("sqs")
-        send_dead_letter(letter)
+        send_dead_letter(dead_letter)
 
     harness.queue.send_dead_letter = failing  # type: ignore[method-assign]  # fails once
 
