@@ -379,7 +379,7 @@ def test_failure_to_send_a_dead_letter_keeps_the_message(harness: ChangeQueueHar
     calls: list[DeadLetter] = []
 
     def failing(dead_letter: DeadLetter) -> None:
-        calls.append(letter)
+        calls.append(dead_letter)
         if len(calls) == 1:
             raise ConnectionError("sqs")
         send_dead_letter(dead_letter)
