@@ -156,7 +156,11 @@ def test_missing_source_is_reported_in_one_line(meibo: Meibo) -> None:
         (("get", "acme", "--output", "no/such/file"), "--output: the folder no/such does not exist"),
         (("ls", "unknown"), "matches 'unknown'"),
         (("ls", "--archive", "./nowhere"), "the folder ./nowhere does not exist"),
-        (("ls", "--archive", "s3://Not_A_Bucket"), "s3://BUCKET"),
+        (
+            ("ls", "--archive", "s3://Not_A_Bucket"),
+            "--archive: expected s3:// and the name of a bucket in lower case, without a prefix, found"
+            " 's3://Not_A_Bucket'",
+        ),
         (("ls", "--archive", "s3://missing-bucket"), "NoSuchBucket"),
     ):
         result = meibo(*arguments)
