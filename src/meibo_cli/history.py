@@ -1,6 +1,7 @@
 """The rows of one user in all runs of an archive, and their changes from run to run.
 
-Each export is decompressed in blocks, and only lines that contain an identifier of the user are parsed.
+Each export is decompressed in blocks. Only lines that contain an identifier of the user are parsed. A CSV file is
+parsed completely if one of its lines contains an identifier.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ Source = tuple[str, str]
 class HistoryEvent:
     """A change of a row between two consecutive runs that contain its export.
 
-    ``present`` means that the row was in the first of these runs. ``row`` identifies the row among the user's rows, for
-    example by the organization. ``fields`` maps the name of each changed field to its old and new value.
+    ``present`` means that the row is in the first run that contains the export. ``row`` identifies the row among the
+    user's rows, for example by the organization. ``fields`` maps the name of each changed field to its old and new
+    value. ``suspect`` is true if the verdict of the export is suspect.
     """
 
     run_id: str
@@ -53,7 +55,7 @@ class HistoryEvent:
 class UserHistory:
     """The history of one user of a source.
 
-    ``gaps`` counts the runs without an export since the first run that contains it, by export.
+    ``gaps`` maps the id of an export to the number of runs that do not contain it, after the first run that does.
     """
 
     provider: str
@@ -78,22 +80,22 @@ class _ExportRows:
         return self.export.folder.address.provider, self.export.folder.address.source
 
     def values(self, row: Row, columns: Sequence[str]) -> list[str]:
-        """Return the values of columns of a row as text, without those that are missing or empty."""
+        """Return the non-empty values of the columns of a row as strings."""
         values = (nested_value(row, self.names.get(column, column).split(".")) for column in columns)
         return [str(value) for value in values if value not in (None, "")]
 
     def ids(self, row: Row) -> list[str]:
-        """Return the ids of the user of a row, or other identifying values if the export does not contain ids."""
+        """Return the ids of the user in a row, or other identifying values if the row does not contain an id."""
         return self.values(row, self.dataset.user_ids) or self.values(row, self.dataset.user_names)
 
 
 def user_histories(
     archive: ArchiveReader, runs: Sequence[Run], identifier: str, pattern: str = ""
 ) -> list[UserHistory]:
-    """Return the history of every user with an id, login name, e-mail address or phone number, by source.
+    """Return the history of each user that has the identifier in one of the runs, sorted by source.
 
-    ``runs`` are in chronological order. The identifier can be one of an earlier run: all rows of the user are found by
-    the ids in the rows that contain it.
+    The identifier is an id, login name, e-mail address or phone number. ``runs`` are in chronological order. The other
+    rows of the user are found by the ids in the rows that contain the identifier.
     """
     exports = [
         (run.run_id, export) for run in runs for export in matching(run.exports, pattern) if _dataset(export).user_ids
@@ -113,7 +115,7 @@ def user_histories(
 
 
 def _add_ids(groups: list[set[str]], ids: set[str]) -> None:
-    """Add the ids of a row to the group of the user who has one of them. A user may have an id and a login name."""
+    """Add the ids of a row, and merge the groups that share an id. A user may have an id and a login name."""
     same = [group for group in groups if group & ids]
     for group in same:
         groups.remove(group)
@@ -207,7 +209,7 @@ def _candidates(path: Path, address: ExportAddress, dataset: Dataset, needles: C
 
 
 def _lines_with(file: IO[bytes], needles: Collection[bytes]) -> Iterator[bytes]:
-    """Yield the lines that contain one of the byte strings, which are lowercase, in any case."""
+    """Yield the lines that contain one of the lowercase byte strings. Ignore the case of the lines."""
 
     def contains(text: bytes) -> bool:
         text = text.lower()
@@ -223,7 +225,7 @@ def _lines_with(file: IO[bytes], needles: Collection[bytes]) -> Iterator[bytes]:
 
 
 def _needles(identifiers: Collection[str]) -> set[bytes]:
-    """Return the lowercase byte strings as which JSON and CSV files may contain the identifiers."""
+    """Return the possible encodings of the identifiers in JSON and CSV files, as lowercase byte strings."""
     texts: set[str] = set()
     for identifier in identifiers:
         texts |= {identifier, identifier.replace('"', '""')}

@@ -1,4 +1,4 @@
-"""A complete run on this machine: one schedule tick, archived into a folder and verified."""
+"""Start a complete run on this machine, archive its exports into a folder, and verify them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _POLL_SECONDS = 0.1
 def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: SimulatedProxy | None = None) -> int:
     """Archive the sources into a folder with the same keys as in the bucket. Return the exit status.
 
-    It is 0 if all exports are archived, the files have the SHA-256 of their manifests and the changes have the expected
-    outcomes, and 1 otherwise. The output of the functions is written to ``log``. The functions use the proxy as in AWS:
-    through the parameter HttpsProxy.
+    It is 0 if all exports are archived, the files have the SHA-256 of their manifests and the expected number of rows,
+    and the changes have the expected outcomes. Otherwise, it is 1. The output of the functions is written to ``log``.
+    The functions use the proxy as in AWS: through the parameter HttpsProxy.
     """
     FolderStorage(archive).remove_temporary_files()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def _check(export: ArchivedExport, archive: Path, expected_rows: int) -> tuple[b
 def _output_to(file: Any) -> Any:
     # The functions print their logs and metrics; moto uses the root logger.
     handler = logging.StreamHandler(file)
-    # The logger's handler writes to the stdout that was current when it was imported.
+    # The logger's handler writes to the stdout that was in use when the logger was imported.
     functions_handler = logger.registered_handler
     previous = functions_handler.setStream(file) if isinstance(functions_handler, logging.StreamHandler) else None
     root = logging.getLogger()

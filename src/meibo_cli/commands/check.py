@@ -48,7 +48,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a check; ``detail`` states what to change unless the status is ``ok``."""
+    """The outcome of a check. ``detail`` describes the result; for a failed or skipped check, it states the reason."""
 
     subject: str
     check: str
@@ -68,7 +68,7 @@ def check(
     stack: Annotated[str | None, typer.Option("--stack", help="Check the deployed stack of this name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Test everything that a run needs. This starts no run and changes nothing.
+    """Test everything that a run needs. The command does not start a run or change any data.
 
     All checks are run, and each failed check states what to change. The exit status is 0 if no check failed, 1 if a
     check failed, and 2 if the configuration cannot be read.
@@ -104,7 +104,7 @@ def check(
 
 
 def duration(outcomes: Iterable[Outcome], parallel: int) -> float:
-    """Return the expected seconds of a run with a number of parallel exports.
+    """Return the expected duration of a run in seconds; ``parallel`` is the maximum number of parallel exports.
 
     The exports of a source share its rate limits, and sources are independent of each other.
     """

@@ -34,14 +34,14 @@ WriteRow = Callable[[Iterable[object]], None]
 
 @dataclass(frozen=True)
 class ExportComparison:
-    """The comparison of one export; ``only_in`` names the run if only one run contains it."""
+    """The comparison of one export; ``only_in`` is the id of the run if only one of the two runs contains it."""
 
     export_id: str
     counts: ComparisonCounts | None
     only_in: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that ``--json`` prints."""
+        """Return the entry of the export in the output of ``--json``."""
         if self.counts is None:
             return {"export_id": self.export_id, "only_in": self.only_in}
         counts = {**vars(self.counts), "fields": dict(self.counts.fields.most_common())}
@@ -120,7 +120,7 @@ def _counts(
                 if out is not None:
                     out((before.export_id, change.kind, change.key, " ".join(change.fields)))
         except (duckdb.Error, BrokenProcessPool) as error:
-            # DuckDB's error message may contain a key.
+            # DuckDB's error message may contain the key of a row, so it is not copied.
             raise UnexpectedError(
                 f"{before.export_id}: the comparison failed ({type(error).__name__}); check the free memory and the"
                 " free space of TMPDIR"

@@ -46,7 +46,7 @@ Damage = Literal[
     "unexpected extra",
 ]
 
-# A run without a manifest may be in progress for this time: an export may wait for its job for up to a day.
+# Maximum age of a run without a manifest that may be in progress. An export may wait for its job for up to a day.
 _MAX_RUN_DURATION: Final = timedelta(days=1)
 
 
@@ -169,7 +169,7 @@ def _may_be_running(archive: ArchiveReader, run_id: str, now: datetime | None) -
 
 
 def _planned(archive: ArchiveReader, run_id: str) -> Iterator[ExportFolder]:
-    # Each repair writes a plan, which may contain exports that the first plan could not resolve.
+    # Each repair writes a plan, which may contain exports that could not be resolved for the first plan.
     for key in archive.keys(run_documents(run_id, "plan")):
         try:
             addresses = PlanAddresses.from_json(archive.read_json(key), key).exports
@@ -209,9 +209,9 @@ def _entries(
 class Verifier:
     """Verifies the folder of one export at a time. Threads can share one instance.
 
-    ``reads`` decides, from the properties of an object, whether the object is read completely. If not, only its size,
-    version and checksum are compared with its manifest (a quick verification). ``advance`` is called with the number of
-    bytes in each chunk that was read. ``time_left`` returns the seconds that remain for reading.
+    ``reads`` returns whether an object with the given properties is read completely. If not, only its size, version and
+    checksum are compared with its manifest (a quick verification). ``advance`` is called with the number of bytes in
+    each chunk that was read. ``time_left`` returns the seconds that remain for reading.
     """
 
     archive: ArchiveReader
@@ -220,7 +220,7 @@ class Verifier:
     time_left: Callable[[], float] | None = None
 
     def verify(self, task: VerificationTask) -> list[Finding]:
-        """Return the damage of one archived export."""
+        """Verify one archived export and return its damage. Raises OutOfTimeError if no time remains for reading."""
         findings = _Findings()
         manifest_key = task.folder.manifest_key
         manifest = self._manifest(manifest_key, findings)

@@ -1,8 +1,8 @@
 """Apply the changes of one invocation of ``change_members``.
 
 For each organization: merge the changes, send the requests, write the outcomes, send rejected members to the DLQ, and
-only then acknowledge the messages. Unfinished messages are returned to the queue in order, after their outcomes so far
-were written.
+only then acknowledge the messages. Before unfinished messages are returned to the queue, in order, their existing
+outcomes are written.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, ObjectLock
 
-# MaximumConcurrency of the event source mapping in template.yaml. The minimum of Lambda is 2, and two invocations use
-# the full rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the other.
+# MaximumConcurrency of the event source mapping in template.yaml. Lambda requires at least 2, and two invocations can
+# use the full rate limit of a tenant. Each invocation leaves this number of requests per rate limit to the other.
 # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
 # Reserved for writing the outcomes and the DLQ messages of ten messages.
@@ -49,11 +49,11 @@ MIN_FINISH_SECONDS: Final = 15.0
 # period of the queue depend on each other; docs/changes.md contains the calculation.
 MIN_BACKOFF_SECONDS: Final = 30
 MAX_BACKOFF_SECONDS: Final = 900
-# If a group starts with less time than this, other requests may have used up the current rate-limit window (a second
-# or a minute). The group is then returned to the queue without backoff.
+# If a group starts with less time than this, other requests may have consumed the rate limit of the current window (a
+# second or a minute), and the next window may start too late. A busy group is then returned without backoff.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
 # Maximum number of receives without backoff for a group that started late. With the other 900 receives of
-# maxReceiveCount and 900 s of backoff each, a message is received for more than nine days.
+# maxReceiveCount and 900 s of backoff each, Meibo retries a message for more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
 # The metrics that the alarms evaluate, by their key in ``ChangeApplier.counts``.
@@ -131,8 +131,8 @@ class ChangeApplier:
         """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
         A busy group is received again without backoff only if outcomes of this group were written, or if the group
-        started late. Other groups, and outcomes that could not be written, do not count: S3 may be busy for hours, and
-        without backoff the messages would reach maxReceiveCount too early.
+        started late. Outcomes of other groups, and outcomes that could not be written, are ignored: S3 may be busy for
+        hours, and without backoff the messages would reach maxReceiveCount too early.
         """
         retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_BACKOFF_SECONDS)
         if isinstance(error, _BUSY) and (
@@ -145,14 +145,14 @@ class ChangeApplier:
     # -- execute
 
     def _execute(self, group: list[QueueMessage], stores: list[OutcomeStore]) -> None:
-        """Append the outcomes of each message, and send the requests of the pending members."""
+        """Append the outcome store of each message to ``stores``, and send the requests of the pending members."""
         if self.time_left() < MIN_FINISH_SECONDS:
             raise OutOfTimeError(
                 f"expected at least {MIN_FINISH_SECONDS:.0f} s for this group, found less; its messages are returned to"
                 " the queue"
             )
         for message in group:
-            stores.append(self._open(message))  # noqa: PERF401  # the caller needs the outcomes before a failure
+            stores.append(self._open(message))  # noqa: PERF401  # after an error, the caller needs the opened stores
         changes = {
             index: store.change for index, store in enumerate(stores) if not isinstance(store.change, InvalidChange)
         }
@@ -203,8 +203,8 @@ class ChangeApplier:
     # -- finish
 
     def _finish(self, stores: Sequence[OutcomeStore], finished: list[OutcomeStore]) -> None:
-        """Append the finished messages to ``finished``, up to the first unfinished message."""
-        # This includes the outcomes of messages that are returned to the queue.
+        """Write the outcomes, and append the finished messages to ``finished``, up to the first unfinished message."""
+        # The outcomes of messages that are returned to the queue are also written.
         for store in stores:
             self._write(store)
         for store in stores:
@@ -253,7 +253,7 @@ def change_members(
     settings: ChangeMembersSettings, object_lock: ObjectLock, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
     """Apply the messages and return the partial batch response, which lists the unfinished messages."""
-    # The configuration is read on first use, so that an error is an error of the messages and not of the invocation.
+    # The configuration is read on first use, so that a configuration error fails the messages and not the invocation.
     configuration = cache(lambda: parse_documents(read_configuration(settings.configuration_parameter)))
     context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(

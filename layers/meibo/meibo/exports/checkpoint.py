@@ -1,4 +1,4 @@
-"""Collect an export over several invocations: the finished parts, and the position from which to resume.
+"""Collect an export in parts, over several invocations. Each part records the position from which to resume.
 
 A part is an object in the bucket that contains one gzip member. Its record is a JSON object that describes the part.
 The record is written last; a part without a record is ignored. If two invocations collect the same part, the first
@@ -35,7 +35,7 @@ RESERVE_SECONDS: Final = 30.0
 MIN_COMBINE_SECONDS: Final = 120.0
 # Minimum wait after an invocation that read no rows. Step Functions does not charge for the duration of a wait.
 IDLE_WAIT_SECONDS: Final = 60
-# Maximum wait that is accepted from a response header. Then one request checks if the limit still applies.
+# Maximum wait that is accepted from a response header. The next request shows if the limit still applies.
 MAX_RESUME_WAIT_SECONDS: Final = 3600
 
 # Exports that are read in pages are small compared with the files of jobs: zlib's default level is fast enough.
@@ -153,7 +153,7 @@ class Checkpoint:
             ) from error
 
     def last_part(self, known: int) -> CheckpointPart | None:
-        """Return the last finished part, or None if no part is finished; ``known`` parts are known to exist."""
+        """Return the last finished part, or None. The first ``known`` parts are known to be finished."""
         part = self.part(known) if known else None
         while following := self.part((part.number if part else 0) + 1):
             part = following
@@ -179,7 +179,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """The result of an invocation that did not collect all parts of an export.
+    """The result of an invocation that did not collect all parts, or that has too little time to combine them.
 
     The workflow waits ``wait_seconds`` and invokes the function again with ``progress``.
     """
@@ -190,7 +190,7 @@ class Unfinished:
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """The result of an invocation after which all parts of an export are written."""
+    """The result of an invocation that has all parts of an export and enough time to combine them."""
 
     storage: ArchiveStorage
     parts: tuple[CheckpointPart, ...]

@@ -51,9 +51,9 @@ class RunCreator:
 
     ``configuration`` is called only to resolve exports.
 
-    An attempt is prepared by the invocation that wrote its plan: only this invocation creates jobs, writes the list
-    of exports and starts the workflow. Other invocations wait for it. After ``preparation.until`` they start the
-    workflow without creating jobs.
+    An attempt is prepared by the invocation that wrote its plan: it creates jobs, writes the list of exports and starts
+    the workflow. Other invocations wait until the list exists or ``preparation.until`` has passed. If the workflow was
+    not started, they start it without creating jobs. A repair after ``preparation.until`` starts another attempt.
     """
 
     storage: ArchiveStorage
@@ -68,9 +68,9 @@ class RunCreator:
         """Start the run of a schedule tick, or complete its preparation if an earlier invocation did not.
 
         If the run has already started, the tick has no effect. The plan is written first, then as many jobs are created
-        as the time allows; the workflow creates the others. ``not_created`` in the response lists the exports whose job
-        could not be created, with the reason. Raises OutOfTimeError if another invocation is still preparing the run
-        when this invocation runs out of time.
+        as the time allows; the workflow creates the others. ``not_created`` in the response lists the exports that are
+        refused or whose job could not be created, with the reason. Raises OutOfTimeError if another invocation is still
+        preparing the run when this invocation runs out of time.
         """
         run_id = run_id_of(scheduled_time)
         plan = Plan.read(self.storage, plan_key(run_id))
@@ -87,9 +87,10 @@ class RunCreator:
     def repair(self, run_id: str) -> dict[str, Any]:
         """Start another attempt of a run, with the exports of its plan that are not archived.
 
+        If an attempt is still running or the run is complete, the repair has no effect.
         If all exports are archived but the newest run manifest is missing or incomplete, the new attempt has no
         exports. Raises OutOfTimeError if another invocation is still preparing an attempt when this invocation runs out
-        of time, and EventError if the run does not have a plan.
+        of time, and EventError if the id is invalid or the run does not have a plan.
         """
         run_moment(run_id)
         attempt, plan, plan_is_newest = self._newest_attempt(run_id)
@@ -150,7 +151,7 @@ class RunCreator:
         return self._start(plan.run_id, attempt, with_jobs, failures)
 
     def _take_over(self, plan: Plan, attempt: int) -> dict[str, Any]:
-        """Start an attempt that another invocation prepared in part; the workflow creates the other jobs."""
+        """Start an attempt whose preparation is incomplete; the workflow creates the missing jobs."""
         archived = self._archived(plan.run_id, (export.address for export in plan.exports))
         missing = [export for export in plan.exports if export.address not in archived]
         return self._start(plan.run_id, attempt, missing, [])
@@ -199,7 +200,10 @@ class RunCreator:
         return plan.preparation is not None and self._now() < plan.preparation.until
 
     def _status_once_prepared(self, plan: Plan, attempt: int) -> ExecutionStatus:
-        """Wait while another invocation prepares the attempt; return the status of the attempt's execution."""
+        """Wait while another invocation prepares the attempt; return the status of the attempt's execution.
+
+        Raises OutOfTimeError if the attempt is still being prepared when this invocation runs out of time.
+        """
         while True:
             status = self.workflow.status(plan.run_id, attempt)
             if (

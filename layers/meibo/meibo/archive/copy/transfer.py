@@ -45,8 +45,8 @@ def copy(
 ) -> CopyResult:
     """Copy a file to S3 and validate its content, in one pass.
 
-    ``time_left`` returns the seconds that the invocation has left. If the copy fails, the upload is aborted; if the
-    abort fails, too, the bucket's lifecycle rule removes the upload.
+    ``time_left`` returns the seconds that the invocation has left. If the copy fails, the upload is aborted. If the
+    abort also fails, the bucket's lifecycle rule removes the upload.
     Raises the copy errors of ``meibo.errors``. Errors of the source's callables are raised unchanged.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
@@ -64,8 +64,8 @@ class Layout:
     """The positions of the parts, and the number of workers. ``size`` and ``count`` are None if they are not known.
 
     The last part may be smaller than ``part_bytes``. If a file is too large for MAX_PARTS parts of the configured size,
-    ``part_bytes`` is larger, and fewer workers limit the memory. The first part always has the configured size,
-    because it is requested before the size of the file is known.
+    ``part_bytes`` is larger, and the number of workers is reduced to limit the memory. The first part always has the
+    configured size, because it is requested before the size of the file is known.
     """
 
     size: int | None
@@ -115,8 +115,8 @@ class Transfer:
     """One attempt to copy the whole file.
 
     Each worker owns a buffer: it receives a part, uploads it, waits until the consumers have read it, and continues
-    with the next part. The number of workers therefore limits the memory. Parts are assigned in the order of the file,
-    so the consumers never wait for a part that is not assigned to a worker.
+    with the next part. The number of workers therefore limits the memory. Parts are assigned in the order of the file
+    to prevent a deadlock: if all buffers are full, one of them contains the next part of the slowest consumer.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class Transfer:
         self._writer = ObjectWriter(target, self._digest.algorithm)
         self._resources = ExitStack()
         self._consumers = (self._hash, self._inspect)
-        self._lookahead = b""  # the byte after the last part, if the size is not known
+        self._lookahead = b""  # the byte after the newest part, if the size is not known
         # State that the threads share, guarded by token.changed:
         self._threads = 0
         self._part_count: int | None = None  # None until it is known
@@ -155,7 +155,7 @@ class Transfer:
             result = self._run()
         except CancelledError:
             pass
-        except BaseException as error:  # noqa: BLE001  (raised below, when the threads have ended)
+        except BaseException as error:  # noqa: BLE001  (raised below, after waiting for the threads)
             self._token.cancel(error)
         with self._token.changed:
             self._token.changed.wait_for(lambda: self._threads == 0, CLOSE_SECONDS)
@@ -190,7 +190,8 @@ class Transfer:
     def _start(self, name: str, target: Callable[[], None]) -> None:
         with self._token.changed:
             self._threads += 1
-        # Not an executor: the interpreter waits for an executor's threads, and a thread may run code of the caller.
+        # An executor is not used: at exit, the interpreter waits for the threads of an executor, and a thread may run
+        # code of the caller that does not return.
         threading.Thread(target=self._thread, args=(target,), name=f"copy-{name}", daemon=True).start()
 
     def _thread(self, target: Callable[[], None]) -> None:
@@ -222,7 +223,7 @@ class Transfer:
         self._work(self._reader, layout, index)
 
     def _work(self, reader: Reader, layout: Layout, index: int | None) -> None:
-        """Transfer the part that is assigned, and others until all parts are assigned."""
+        """Transfer the assigned part, then further parts until all parts are assigned."""
         uploader = PartUploader(self._writer, self._options, self._token, self._counts)
         self._resources.callback(reader.close)
         self._resources.callback(uploader.connection.close)
@@ -240,7 +241,7 @@ class Transfer:
             index = self._assign()
 
     def _assign(self) -> int | None:
-        """Return the index of the next part, or None after the last.
+        """Return the index of the next part, or None if all parts are assigned.
 
         If the file is read without range requests, one worker reads at a time.
         """
