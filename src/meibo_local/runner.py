@@ -17,6 +17,7 @@ from meibo.archive.keys import MANIFEST_NAME, attempt_key, run_manifest_key
 from meibo.archive.manifest import ArchivedExport, RunManifest
 from meibo.archive.storage import FolderReader, FolderStorage
 from meibo.exports.plan import Attempt
+from meibo.formatting import format_count
 from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
@@ -57,7 +58,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: Sim
         aws.configure(sources.document, sources.secrets)
         earlier = _upload_earlier_manifests(aws, archive)
         if earlier:
-            console.print(f"Comparing this run with {earlier} earlier exports in {printable(archive)}/")
+            console.print(f"Comparing this run with {format_count(earlier, 'earlier export')} in {printable(archive)}/")
         outcome = aws.tick(datetime.now(UTC))
         if outcome.failed:
             console.print(f"[red]{outcome.payload['errorType']}[/]: {printable(outcome.payload['errorMessage'])}")

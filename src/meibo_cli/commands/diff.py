@@ -167,7 +167,7 @@ def _print(before: str, after: str, comparisons: Sequence[ExportComparison], *, 
             f" {format_number(counts.unchanged)} unchanged"
         )
         if counts.duplicates:
-            console.print(f"  {format_number(counts.duplicates)} rows have a duplicate key")
+            console.print(f"  {format_count(counts.duplicates, 'row')} with a duplicate key")
         if fields:
             shown = counts.fields.most_common(_MAX_FIELDS_SHOWN if console.is_terminal else None)
             for field, count in shown:

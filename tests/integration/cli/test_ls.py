@@ -158,8 +158,7 @@ def test_missing_source_is_reported_in_one_line(meibo: Meibo) -> None:
         (("ls", "--archive", "./nowhere"), "the folder ./nowhere does not exist"),
         (
             ("ls", "--archive", "s3://Not_A_Bucket"),
-            "--archive: expected s3:// and the name of a bucket in lower case, without a prefix, found"
-            " 's3://Not_A_Bucket'",
+            "expected s3:// and the name of a bucket in lower case, without a prefix, found 's3://Not_A_Bucket'",
         ),
         (("ls", "--archive", "s3://missing-bucket"), "NoSuchBucket"),
     ):
