@@ -56,8 +56,8 @@ def history(
     if not histories:
         exports = f" in an export that matches {export!r}" if export else ""
         raise ConfigurationError(
-            f"none of {format_count(len(runs), 'run')} in {reader.name} contains a user with this id, login name,"
-            f" e-mail address or phone number{exports}"
+            "expected a user with this id, login name, e-mail address or phone number, found none in"
+            f" {format_count(len(runs), 'run')} of {reader.name}{exports}"
         )
     names = {name.strip() for name in fields.split(",") if name.strip()}
     if names:
