@@ -77,7 +77,7 @@ class _ExportRows:
 
     @property
     def source(self) -> Source:
-        return self.export.folder.address.provider, self.export.folder.address.source
+        return _source(self.export)
 
     def values(self, row: Row, columns: Sequence[str]) -> list[str]:
         """Return the non-empty values of the columns of a row as strings."""
