@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -178,12 +178,11 @@ class DirectoryTarget:
         check_location_hosts(hosts)
         return cls(source, domain, hosts, audience)
 
-    def exports(self, datasets: Iterable[str]) -> list[PlannedExport]:
-        """Return the exports of the current state that a plan of the datasets needs."""
+    def exports(self, datasets: Iterable[str], user_fields: Iterable[str] = _USER_FIELDS) -> list[PlannedExport]:
+        """Return exports of the current state: each dataset as one export, users with these fields."""
         options: dict[str, Any] = {"location_hosts": list(self.location_hosts)} if self.location_hosts else {}
         if self.audience is not None:
             options["audience"] = self.audience
-        needed = dict.fromkeys(name for dataset in datasets for name in LIVE_DATASETS[dataset])
         return [
             PlannedExport(
                 provider="auth0",
@@ -193,11 +192,11 @@ class DirectoryTarget:
                 scope="all",
                 endpoint=self.domain,
                 secret=self.source,
-                request={"fields": [{"name": field} for field in _USER_FIELDS]} if name == USERS.name else {},
+                request={"fields": [{"name": field} for field in user_fields]} if name == USERS.name else {},
                 options=options,
                 has_job=name == USERS.name,
             )
-            for name in needed
+            for name in datasets
         ]
 
 
@@ -221,7 +220,7 @@ class DirectoryRestore:
         archive = DatasetRows(self.reader, self.run, target.source)
         skipped, datasets = self._datasets(archive)
         ids = IdMapping() if options.mapping is None else IdMapping.read(options.mapping)
-        read_scopes, write_scopes = _scopes(datasets, upsert=options.upsert)
+        read_scopes, write_scopes = required_scopes(datasets, upsert=options.upsert)
         secret = target_credentials(target.source, [*read_scopes, *write_scopes])
         client = target_client(target.domain, secret, target.audience)
         check_scopes(client, [*read_scopes, *(write_scopes if options.apply else ())])
@@ -230,7 +229,9 @@ class DirectoryRestore:
             with (
                 show_activity("reading the tenant") as status,
                 live_archive(
-                    target.exports(datasets), lambda _: secret, show=lambda text: status.update(printable(text))
+                    target.exports(live_datasets(datasets)),
+                    lambda _: secret,
+                    show=lambda text: status.update(printable(text)),
                 ) as live,
                 plan_writer(folder) as writer,
             ):
@@ -291,13 +292,18 @@ def restore_directory(restore: DirectoryRestore, queueing: Queueing | None, *, y
         raise typer.Exit(EXIT_DIFFERENT)
 
 
-def _scopes(datasets: Iterable[str], *, upsert: bool) -> tuple[list[str], list[str]]:
+def live_datasets(datasets: Iterable[str]) -> list[str]:
+    """Return the datasets of the tenant that a plan of the datasets needs."""
+    return list(dict.fromkeys(name for dataset in datasets for name in LIVE_DATASETS[dataset]))
+
+
+def required_scopes(datasets: Collection[str], *, upsert: bool) -> tuple[list[str], list[str]]:
     """Return the OAuth scopes for the reading of the tenant, and for the requests of a plan."""
     read: dict[str, None] = {}
     write: dict[str, None] = {}
+    for name in live_datasets(datasets):
+        read |= dict.fromkeys((*REQUIRED_SCOPES[name], *filter(None, [OPTIONAL_SCOPES.get(name)])))
     for dataset in datasets:
-        for name in LIVE_DATASETS[dataset]:
-            read |= dict.fromkeys((*REQUIRED_SCOPES[name], *filter(None, [OPTIONAL_SCOPES.get(name)])))
         write |= dict.fromkeys(_WRITE_SCOPES[dataset])
         if dataset == ORGANIZATIONS:
             read[CONNECTIONS_SCOPE] = None
@@ -335,14 +341,9 @@ def print_plan(folder: Path, plan: DirectoryPlan) -> None:
 
 def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) -> None:
     """Apply the plan in a folder after a confirmation, or continue to apply it."""
-    with locked(folder), open_progress(folder) as progress:
-        plan = DirectoryPlan.read(folder)
-        if queueing is None and plan.applied("membership") + plan.applied("member_role"):
-            raise ConfigurationError(QUEUEING_MISSING)
-        _, scopes = _scopes(_applied_datasets(plan), upsert=plan.upsert)
-        client = target_client(plan.domain, target_credentials(plan.source, scopes), plan.audience)
-        check_scopes(client, scopes)
-        sender = queueing.sender(client) if queueing else DirectSender(client)
+    with locked(folder):
+        execution = open_plan(folder, queueing)
+        plan = execution.plan
         total = sum(plan.applied(kind) for kind in KINDS)
         shown = escape_control_characters(str(folder))
         question = (
@@ -352,28 +353,60 @@ def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) 
         if total and not yes and not confirm(question):
             typer.echo(f"nothing was sent; `meibo restore --resume {shown}` applies the plan", err=True)
             raise typer.Exit(EXIT_FAILURE)
-        console = TextConsole(stderr=True)
         try:
-            with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-                task = bar.add_task("restore", total=total)
-                PlanExecution(
-                    client,
-                    folder,
-                    plan,
-                    progress,
-                    sender,
-                    source=(queueing.source if queueing else None) or plan.source,
-                    advance=lambda count: bar.advance(task, count),
-                ).run()
+            failed = execution.run()
         except KeyboardInterrupt:
             typer.echo(f"interrupted; `meibo restore --resume {shown}` continues", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except MeiboError:
             typer.echo(f"not complete; `meibo restore --resume {shown}` continues", err=True)
             raise
-        failed = _print_results(folder, plan, progress)
     if failed or plan.has_findings:
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+@dataclass(frozen=True)
+class OpenPlan:
+    """The plan in a locked folder, with a client of its tenant. ``source`` is the source of its changes."""
+
+    folder: Path
+    plan: DirectoryPlan
+    client: Auth0Client
+    sender: MembershipSender
+    source: str
+
+    def run(self) -> int:
+        """Execute the plan, or continue it. Print the results, and return the number of objects that Auth0 rejected."""
+        console = TextConsole(stderr=True)
+        with open_progress(self.folder) as progress:
+            with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+                task = bar.add_task("restore", total=sum(self.plan.applied(kind) for kind in KINDS))
+                PlanExecution(
+                    self.client,
+                    self.folder,
+                    self.plan,
+                    progress,
+                    self.sender,
+                    source=self.source,
+                    advance=lambda count: bar.advance(task, count),
+                ).run()
+            return _print_results(self.folder, self.plan, progress)
+
+
+def open_plan(folder: Path, queueing: Queueing | None) -> OpenPlan:
+    """Return the plan in a folder.
+
+    Raises ConfigurationError if the plan has memberships and ``queueing`` is None, or ScopeMissingError with all OAuth
+    scopes that are missing for the requests of the plan.
+    """
+    plan = DirectoryPlan.read(folder)
+    if queueing is None and plan.applied("membership") + plan.applied("member_role"):
+        raise ConfigurationError(QUEUEING_MISSING)
+    _, scopes = required_scopes(_applied_datasets(plan), upsert=plan.upsert)
+    client = target_client(plan.domain, target_credentials(plan.source, scopes), plan.audience)
+    check_scopes(client, scopes)
+    sender = queueing.sender(client) if queueing else DirectSender(client)
+    return OpenPlan(folder, plan, client, sender, source=(queueing.source if queueing else None) or plan.source)
 
 
 def _applied_datasets(plan: DirectoryPlan) -> list[str]:
