@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from meibo_local.aws import LocalAws, local_aws
 from meibo_simulators import SimulatedTenant, faults
 from tests.integration.cli.conftest import CommandResult, invoke
 from tests.support.directories import archive_tenant, contents, empty_tenant, running, source_tenant
@@ -320,47 +321,113 @@ def test_limits_of_auth0_are_impossible(
     assert ("member_role", "a member can have 1 roles") in reasons
 
 
-def test_memberships_are_sent_to_the_queue(
-    archived: tuple[Path, str, SimulatedTenant], target: SimulatedTenant, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def stack(target: SimulatedTenant) -> Iterator[LocalAws]:
+    """A stack with the source ``copy``, which is the target."""
+    with local_aws() as aws:
+        aws.configure({"sources": [target.source({"dataset": "users"})]}, {"meibo/copy": target.credentials()})
+        yield aws
+
+
+QUEUE = ("--apply", "--yes", "--queue", "copy")
+
+
+def outcomes(stack: LocalAws) -> list[dict[str, Any]]:
+    return [json.loads(line) for key in stack.keys("changes/") for line in stack.read(key).splitlines()]
+
+
+def planned_members(tenant: SimulatedTenant, folder: str = "restore") -> Counter[tuple[str, str]]:
+    """Return the organization in the tenant and the user of each planned membership."""
+    ids = {body["name"]: body["id"] for body in tenant.expected_organizations()}
+    names = {row["organization"]: row["name"] for row in rows(folder) if row["kind"] == "organization"}
+    return Counter(
+        (ids[names[row["organization"]]], row["target"]) for row in rows(folder) if row["kind"] == "membership"
+    )
+
+
+def test_queued_memberships_are_applied_once_by_the_function(
+    archived: tuple[Path, str, SimulatedTenant], target: SimulatedTenant, stack: LocalAws
 ) -> None:
-    sent: list[Any] = []
-
-    class Queue:
-        def send(self, change: Any, *, deduplication_id: str) -> str:
-            assert len(deduplication_id) == 64
-            sent.append(change)
-            return "id"
-
-    def configuration(domain: str) -> dict[str, str]:
-        source = {"provider": "auth0", "name": "copy", "domain": domain, "secret": "meibo/copy"}
-        return {"/meibo/sources": json.dumps({"sources": [{**source, "exports": [{"dataset": "users"}]}]})}
-
-    monkeypatch.setattr("meibo_cli.restore.directory.queues_of", lambda _stack: Queue())
-    monkeypatch.setattr("meibo_cli.restore.directory.read_configuration", lambda _name: configuration("a.example"))
-    options = ("--apply", "--yes", "--queue", "copy")
-    other = restore(archived, target, "-o", "other", *options)
-
+    source = target.source({"dataset": "users"})
+    stack.configure({"sources": [{**source, "domain": "a.example"}]}, {})
+    other = restore(archived, target, "-o", "other", *QUEUE)
     assert other.status == 2
     assert f"with the domain {target.domain}, got 'copy' with the domain a.example" in other.errors
-    assert not sent
+    assert not writes(target)
 
-    monkeypatch.setattr("meibo_cli.restore.directory.read_configuration", lambda _name: configuration(target.domain))
-    result = restore(archived, target, *options)
+    stack.configure({"sources": [source]}, {})
+    result = restore(archived, target, *QUEUE)
+    queue = stack.changes.source.queue
+    count = queue.size()
 
+    # then: the queue contains the memberships, and only their outcomes are missing
     assert result.status == 0, result.output + result.errors
-    expected = contents(archived[2])["organizations"]
-    names = {body["id"]: body["name"] for body in target.expected_organizations()}
-    queued: dict[str, dict[str, list[str]]] = {name: {} for name in expected}
-    for change in sent:
-        assert (change.source, change.action) == ("copy", "add")
-        roles = sorted(target.organizations.roles[role]["name"] for role in change.roles)
-        queued[names[change.organization_id]] |= dict.fromkeys(change.members, roles)
-    assert queued == {name: organization["members"] for name, organization in expected.items()}
-    assert f"`meibo changes outcome {sent[0].change_id}` shows the outcomes" in result.errors
+    assert count
+    assert not any(target.memberships.values())
+    change_id = f"restore-{archived[1]}-{json.loads(Path('restore/plan.json').read_bytes())['sha256'][:12]}"
+    assert f"`meibo changes outcome {change_id}` shows the outcomes" in result.errors
+    archive = ("--archive", f"s3://{stack.bucket}")
+    assert "may still be on the queue" in invoke("changes", "outcome", change_id, *archive).errors
 
-    count = len(sent)
+    # when: the restore is interrupted before it records a message that it has sent
+    progress = Path("restore/progress.ndjson")
+    lines = progress.read_bytes().splitlines(keepends=True)
+    progress.write_bytes(b"".join(line for line in lines if b'"queued"' not in line))
     assert invoke("restore", "--resume", "restore", "--yes", "--queue", "copy").status == 0
-    assert len(sent) == count
+    assert queue.size() == count
+
+    assert stack.changes.source.drain(60)
+
+    assert contents(target) == contents(archived[2])
+    assert Counter((line["organization_id"], line["member"]) for line in outcomes(stack)) == planned_members(target)
+    assert {(line["change_id"], line["outcome"]) for line in outcomes(stack)} == {(change_id, "applied")}
+    assert stack.changes.dead_letter_count() == 0
+    shown = invoke("changes", "outcome", change_id, *archive)
+    assert (shown.status, f"{len(outcomes(stack))} applied" in shown.output) == (0, True)
+
+    # when: the restore is resumed, and planned again
+    before, applied = writes(target), outcomes(stack)
+    assert invoke("restore", "--resume", "restore", "--yes", "--queue", "copy").status == 0
+    assert restore(archived, target, "-o", "again", *QUEUE).status == 0
+
+    assert {state for _, state in states("again")} == {"same"}
+    assert queue.size() == 0
+    assert (writes(target), outcomes(stack)) == (before, applied)
+
+
+def test_queued_membership_that_auth0_rejects_is_redriven_after_its_repair(
+    archived: tuple[Path, str, SimulatedTenant], target: SimulatedTenant, stack: LocalAws
+) -> None:
+    assert restore(archived, target, *QUEUE).status == 0
+    user = next(row["target"] for row in rows() if row["kind"] == "membership")
+    profile = target.directory.get(user)
+    assert profile is not None
+    target.directory.remove(user)
+
+    assert stack.changes.source.drain(60)
+
+    memberships = planned_members(target)
+    rejected = {pair for pair in memberships if pair[1] == user}
+    by_outcome = {
+        outcome: {(line["organization_id"], line["member"]) for line in outcomes(stack) if line["outcome"] == outcome}
+        for outcome in ("applied", "rejected")
+    }
+    assert by_outcome == {"applied": set(memberships) - rejected, "rejected": rejected}
+    assert {line["code"] for line in outcomes(stack) if line["outcome"] == "rejected"} == {"refused"}
+    assert stack.changes.dead_letter_count() == len(rejected)
+    (change_id,) = {line["change_id"] for line in outcomes(stack)}
+    archive = ("--archive", f"s3://{stack.bucket}")
+    shown = invoke("changes", "outcome", change_id, "--rejected", "--json", *archive)
+    assert shown.status == 1
+    assert {json.loads(line)["member"] for line in shown.output.splitlines()} == {user}
+
+    target.directory.put(next(iter(target.directory.connections)), profile)
+    assert invoke("changes", "redrive", "--yes").status == 0
+    assert stack.changes.source.drain(60)
+
+    assert contents(target) == contents(archived[2])
+    assert stack.changes.dead_letter_count() == 0
+    assert invoke("changes", "outcome", change_id, *archive).status == 0
 
 
 def test_options_are_checked(archived: tuple[Path, str, SimulatedTenant], target: SimulatedTenant) -> None:
