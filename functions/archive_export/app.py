@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from meibo.clock import time_left
 from meibo.exports.archive import archiver
 from meibo.exports.events import parse_export_event
 from meibo.observability import logger, sanitize_errors
-from meibo.settings import BucketSettings, ObjectLock, time_left
+from meibo.settings import BucketSettings, ObjectLock
 
 
 @logger.inject_lambda_context

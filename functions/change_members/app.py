@@ -6,8 +6,9 @@ from typing import Any
 
 from meibo.changes.apply import change_members
 from meibo.changes.messages import parse_queue_event
+from meibo.clock import time_left
 from meibo.observability import logger, metrics, sanitize_errors
-from meibo.settings import ChangeMembersSettings, ObjectLock, time_left
+from meibo.settings import ChangeMembersSettings, ObjectLock
 
 
 @logger.inject_lambda_context

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from meibo.clock import time_left
 from meibo.exports.check import check
 from meibo.exports.events import parse_export_event
 from meibo.observability import logger, sanitize_errors
 from meibo.providers.base import ProviderContext
-from meibo.settings import time_left
 
 
 @logger.inject_lambda_context

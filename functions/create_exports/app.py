@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from meibo.clock import time_left
 from meibo.exports.create import run_creator
 from meibo.exports.events import RepairEvent, TickEvent, parse_create_event
 from meibo.observability import logger, sanitize_errors
-from meibo.settings import CreateExportsSettings, ObjectLock, time_left
+from meibo.settings import CreateExportsSettings, ObjectLock
 
 
 @logger.inject_lambda_context

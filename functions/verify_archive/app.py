@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from meibo.archive.scheduled_verification import scheduled_verification
+from meibo.clock import time_left
 from meibo.observability import logger, metrics, sanitize_errors
-from meibo.settings import VerifyArchiveSettings, time_left
+from meibo.settings import VerifyArchiveSettings
 
 
 @logger.inject_lambda_context

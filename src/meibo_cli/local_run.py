@@ -19,6 +19,7 @@ from meibo.archive.copy import CopyOptions
 from meibo.archive.keys import attempt_key
 from meibo.archive.storage import ArchiveStorage, FolderStorage, S3Storage
 from meibo.aws import s3
+from meibo.clock import SystemClock, TimeLeft
 from meibo.configuration import Configuration
 from meibo.exports.archive import Archiver
 from meibo.exports.check import check
@@ -27,7 +28,6 @@ from meibo.exports.create import RunCreator
 from meibo.exports.events import CaughtError, ExportEvent
 from meibo.exports.finish import RunFinisher, write_report
 from meibo.exports.plan import Attempt, PlannedExport
-from meibo.http.ratelimit import SystemClock, TimeLeft
 from meibo.observability import logger
 from meibo.providers.base import ProviderContext
 from meibo.settings import ObjectLock

@@ -22,9 +22,9 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from meibo import aws as meibo_aws
 from meibo.archive.copy import CopyOptions
+from meibo.clock import SystemClock
 from meibo.exports import archive
 from meibo.exports.archive import MAX_EXPANDED_BYTES
-from meibo.http.ratelimit import SystemClock
 from meibo_local.aws import REGION, local_aws
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators

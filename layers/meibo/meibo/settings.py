@@ -154,8 +154,3 @@ class ChangeMembersSettings(BucketSettings):
     queue_url: str = variable("MEIBO_CHANGES_QUEUE_URL", _string)
     dead_letters_url: str = variable("MEIBO_CHANGES_DEAD_LETTERS_URL", _string)
     max_removals: int = variable("MEIBO_MAX_REMOVALS", Integer(0, 1000), "50")
-
-
-def time_left(context: Any) -> Callable[[], float]:
-    """Return a function that returns the seconds until the invocation's timeout, from the context of Lambda."""
-    return lambda: context.get_remaining_time_in_millis() / 1000

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from meibo.clock import Clock, SystemClock
 from meibo.errors import MeiboError, ProviderBusyError, RequestRefusedError, WrongFormatError
-from meibo.http.ratelimit import Clock, SystemClock
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import get_job
 from meibo.providers.base import JobState

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from meibo.clock import Clock
 from meibo.formatting import format_count
-from meibo.http.ratelimit import Clock
 from meibo.providers.auth0.client import Auth0Client
 from meibo_cli.encoding import json_bytes
 from meibo_cli.restore.auth0_target import has_values, live_user

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from meibo.archive.copy import Content, CopyResult, Counts, LocationSource, StreamSource
+from meibo.clock import Clock
 from meibo.configuration import Configuration, parse_configuration
 from meibo.errors import RequestRefusedError
 from meibo.exports.archive import Archiver
@@ -19,7 +20,6 @@ from meibo.exports.create import RunCreator
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import ExportJob, PlannedExport
 from meibo.exports.workflow import ExecutionStatus
-from meibo.http.ratelimit import Clock
 from meibo.providers import PROVIDERS, provider
 from meibo.providers.auth0.provider import Auth0Provider
 from meibo.providers.base import ExportRequest, Pages, ProviderContext

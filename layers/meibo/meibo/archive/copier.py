@@ -13,6 +13,7 @@ from meibo.archive.copy import CopyOptions, CopyResult, Counts, LocationSource, 
 from meibo.archive.copy.cancellation import CancelledError, CancelToken
 from meibo.archive.copy.source import Reader, Source, copy_with_restarts
 from meibo.archive.storage import CHUNK_BYTES, ArchiveReader, FolderStorage, S3Reader, missing_object
+from meibo.clock import TimeLeft
 from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError, OutOfTimeError
 from meibo.settings import NO_OBJECT_LOCK, ObjectLock
 
@@ -52,7 +53,7 @@ class S3Copier:
     bucket: str
     options: CopyOptions
     object_lock: ObjectLock = NO_OBJECT_LOCK
-    time_left: Callable[[], float]
+    time_left: TimeLeft
 
     def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
         target = Target(
@@ -78,7 +79,7 @@ class FolderCopier:
 
     storage: FolderStorage
     options: CopyOptions = field(default_factory=CopyOptions)
-    time_left: Callable[[], float] | None = None
+    time_left: TimeLeft | None = None
     received: Callable[[str, int], None] = lambda _key, _bytes: None
 
     def copy(self, source: Source, key: str, content: Content) -> CopyResult:
@@ -122,9 +123,7 @@ class FolderCopier:
         return existing
 
 
-def _read_back(
-    archive: ArchiveReader, key: str, content: Content, time_left: Callable[[], float] | None = None
-) -> CopyResult:
+def _read_back(archive: ArchiveReader, key: str, content: Content, time_left: TimeLeft | None = None) -> CopyResult:
     stat = archive.stat(key)
     if stat is None:
         raise missing_object(key)

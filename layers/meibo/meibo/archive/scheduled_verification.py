@@ -23,6 +23,7 @@ from meibo.archive.manifest import timestamp
 from meibo.archive.runs import run_ids
 from meibo.archive.storage import ArchiveStorage, ObjectStat, S3Storage, StoredDocument
 from meibo.archive.verification import Finding, VerificationTask, Verifier, plan_runs
+from meibo.clock import TimeLeft
 from meibo.documents import parse_moment
 from meibo.errors import MeiboError
 from meibo.observability import MetricUnit, logger, metrics
@@ -121,7 +122,7 @@ class ScheduledVerification:
 
     archive: ArchiveStorage
     rotation_days: int
-    time_left: Callable[[], float]
+    time_left: TimeLeft
     newest: int = NEWEST_RUNS
     transition_days: int = 0
     cold_rotation_days: int = 365
@@ -207,7 +208,7 @@ class ScheduledVerification:
         )
 
 
-def scheduled_verification(settings: VerifyArchiveSettings, time_left: Callable[[], float]) -> ScheduledVerification:
+def scheduled_verification(settings: VerifyArchiveSettings, time_left: TimeLeft) -> ScheduledVerification:
     """Return a ScheduledVerification of the archive bucket in the settings."""
     return ScheduledVerification(
         archive=S3Storage(aws.s3(), settings.bucket),

@@ -28,6 +28,7 @@ from meibo.archive.keys import (
 from meibo.archive.manifest import ArchivedExport, ExportManifest, RunCounts
 from meibo.archive.runs import PlanAddresses, Run, find_run, run_ids
 from meibo.archive.storage import ArchiveReader, ObjectStat, StoredObject
+from meibo.clock import TimeLeft
 from meibo.errors import ArchiveConflictError, BadFileError, OutOfTimeError
 
 Damage = Literal[
@@ -217,7 +218,7 @@ class Verifier:
     archive: ArchiveReader
     reads: Callable[[ObjectStat], bool] = lambda _: True
     advance: Callable[[int], None] = lambda _: None
-    time_left: Callable[[], float] | None = None
+    time_left: TimeLeft | None = None
 
     def verify(self, task: VerificationTask) -> list[Finding]:
         """Verify one archived export and return its damage. Raises OutOfTimeError if no time remains for reading."""

@@ -29,9 +29,9 @@ from meibo.changes.messages import (
 )
 from meibo.changes.outcome_store import OutcomeStore
 from meibo.changes.queue import ChangeQueue, SqsChangeQueue, dead_letter_of_members, dead_letter_of_message
+from meibo.clock import TimeLeft
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import AwsBusyError, MeiboError, OutOfTimeError, ProviderBusyError
-from meibo.http.ratelimit import TimeLeft
 from meibo.observability import MetricUnit, logger, metrics, safe_description
 from meibo.providers.auth0.client import Auth0Client, clients
 from meibo.providers.auth0.configuration import Auth0Source

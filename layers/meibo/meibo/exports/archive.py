@@ -21,12 +21,12 @@ from meibo.archive.manifest import (
     timestamp,
 )
 from meibo.archive.storage import ArchiveStorage, S3Storage
+from meibo.clock import TimeLeft
 from meibo.errors import ArchiveConflictError
 from meibo.exports.checkpoint import Collected, Collector, Unfinished, gzip_chunks
 from meibo.exports.events import ExportEvent
 from meibo.exports.plan import PlannedExport
 from meibo.exports.sanity import assess_sanity
-from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers import provider
 from meibo.providers.base import ByteStream, ExportSource, JobFile, Pages, ProviderContext

@@ -20,10 +20,10 @@ from typing import Annotated, Any, Final
 
 from meibo.archive.keys import part_key, part_record_key, parts_folder
 from meibo.archive.storage import ArchiveStorage, StoredDocument
+from meibo.clock import TimeLeft
 from meibo.documents import Key, PositiveInt
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError
 from meibo.exports.events import CheckpointProgress, ExportEvent
-from meibo.http.ratelimit import TimeLeft
 from meibo.observability import logger
 from meibo.providers.base import ItemCount, PageResult, Pages
 

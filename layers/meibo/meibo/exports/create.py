@@ -22,12 +22,12 @@ from meibo.archive.keys import (
 )
 from meibo.archive.runs import find_run
 from meibo.archive.storage import ArchiveStorage, S3Storage
+from meibo.clock import Clock, SystemClock, TimeLeft
 from meibo.configuration import Configuration, parse_documents
 from meibo.errors import JobsExhaustedError, MeiboError, OutOfTimeError, UnexpectedError
 from meibo.exports.plan import Attempt, ExportJob, Plan, PlannedExport, Preparation
 from meibo.exports.resolve import resolve, resolve_again
 from meibo.exports.workflow import ExecutionStatus, StepFunctionsWorkflow, Workflow
-from meibo.http.ratelimit import Clock, SystemClock, TimeLeft
 from meibo.observability import logger, safe_description
 from meibo.providers import provider
 from meibo.providers.base import ProviderContext

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from random import SystemRandom
-from typing import Final, Protocol
+from typing import Final
 
+from meibo.clock import Clock, TimeLeft
 from meibo.errors import ProviderBusyError
 
 # Auth0 refills its buckets every second or every minute
@@ -32,27 +32,6 @@ MIN_REMAINING_SECONDS: Final = 5.0
 MIN_CLOCK_STEP_SECONDS: Final = 3.0
 
 _RANDOM: Final = SystemRandom()
-
-# Returns the remaining seconds of the invocation.
-TimeLeft = Callable[[], float]
-
-
-class Clock(Protocol):
-    """A clock that returns the seconds since 1970."""
-
-    def now(self) -> float: ...
-
-    def sleep(self, seconds: float) -> None: ...
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> float:
-        return time.time()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
 
 class RateLimiter:

@@ -18,6 +18,7 @@ import requests
 import urllib3
 
 from meibo import __version__
+from meibo.clock import Clock, SystemClock, TimeLeft
 from meibo.errors import (
     ConfigurationError,
     OutOfTimeError,
@@ -27,7 +28,7 @@ from meibo.errors import (
 )
 from meibo.http.failures import CONNECTION_ERRORS, Failure, connection_failure
 from meibo.http.proxy import proxy_for
-from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, ConcurrencyLimiter, RateLimiter, SystemClock, TimeLeft
+from meibo.http.ratelimit import MAX_RETRY_SECONDS, ConcurrencyLimiter, RateLimiter
 from meibo.http.session import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, new_session
 
 # Maximum duration of a response. A server that sends a byte per second never exceeds the read time-out.

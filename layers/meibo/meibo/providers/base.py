@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from meibo.clock import Clock, TimeLeft
 from meibo.documents import Key
 from meibo.errors import EventError
-from meibo.http.ratelimit import Clock, TimeLeft
 from meibo.http.session import new_session
 from meibo.providers.datasets import DEFAULT_JOB_DEADLINE_SECONDS, Dataset, ExportFormat
 from meibo.secrets import read_secret

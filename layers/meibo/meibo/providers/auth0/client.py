@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import requests
 
+from meibo.clock import Clock, TimeLeft
 from meibo.errors import ConfigurationError, CredentialsRefusedError, ScopeMissingError, WrongFormatError
-from meibo.http.ratelimit import MAX_RETRY_SECONDS, Clock, TimeLeft
+from meibo.http.ratelimit import MAX_RETRY_SECONDS
 from meibo.http.raw_json import RawJson, parse_list
 from meibo.http.transport import BUSY_STATUSES, HttpTransport, Multipart, Parameters, ProviderRequest, ProviderResponse
 from meibo.providers.auth0.credentials import Auth0Credentials, TokenSource

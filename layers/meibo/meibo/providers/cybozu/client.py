@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 import requests
 
+from meibo.clock import Clock, TimeLeft
 from meibo.errors import (
     ConfigurationError,
     CopyBrokenError,
@@ -30,7 +31,6 @@ from meibo.errors import (
 )
 from meibo.http.client_certificate import CERTIFICATE_KEY, ClientCertificate
 from meibo.http.failures import CONNECTION_ERRORS
-from meibo.http.ratelimit import Clock, TimeLeft
 from meibo.http.session import READ_TIMEOUT_SECONDS, new_session
 from meibo.http.transport import (
     BUSY_STATUSES,
