@@ -201,6 +201,14 @@ def test_all_errors_are_reported_at_once() -> None:
     assert "sources[0].domain" in str(raised.value)
 
 
+def test_empty_list_is_reported() -> None:
+    with pytest.raises(
+        ConfigurationError,
+        match=r"^invalid configuration: sources\[0\]\.exports: expected at least 1 entry, found 0$",
+    ):
+        parse_configuration(changed(lambda document: auth0(document).update(exports=[])))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
 def test_invalid_json_is_reported(text: str) -> None:
     with pytest.raises(ConfigurationError, match="not valid JSON"):

@@ -29,8 +29,8 @@ _PROBLEMS: Final = {
     "model_type": "expected a JSON object",
     "string_too_long": "expected at most {max_length} characters",
     "string_type": "expected a string",
-    "too_long": "expected at most {max_length} entries, found {actual_length}",
-    "too_short": "expected at least {min_length} entries, found {actual_length}",
+    "too_long": "expected at most {max_length} {entries}, found {actual_length}",
+    "too_short": "expected at least {min_length} {entries}, found {actual_length}",
     "union_tag_invalid": "expected {expected_tags}",
     "union_tag_not_found": "is missing",
     "value_error": "{error}",
@@ -168,6 +168,7 @@ def _problem(kind: str, message: str, context: dict[str, Any]) -> str:
     if expected := _EXPECTED.get(context.get("pattern", "")):
         return f"expected {expected}"
     if kind in _PROBLEMS:
-        tags = context.get("expected_tags", "")
-        return _PROBLEMS[kind].format_map({**context, "expected_tags": " or ".join(tags.rsplit(", ", 1))})
+        tags = " or ".join(context.get("expected_tags", "").rsplit(", ", 1))
+        entries = "entry" if 1 in (context.get("min_length"), context.get("max_length")) else "entries"
+        return _PROBLEMS[kind].format_map({**context, "expected_tags": tags, "entries": entries})
     return f"{message[0].lower()}{message[1:]}"

@@ -103,7 +103,8 @@ def test_object_that_is_not_json_is_a_conflict(storage: ArchiveStorage) -> None:
     put(storage, "runs/a.json", b"not json")
 
     with pytest.raises(
-        ArchiveConflictError, match=r"^runs/a\.json: expected JSON; another program wrote to the archive$"
+        ArchiveConflictError,
+        match=r"^runs/a\.json: expected JSON, found other data; the object was changed after it was written$",
     ):
         storage.read_json("runs/a.json")
 

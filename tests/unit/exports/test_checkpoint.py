@@ -340,11 +340,31 @@ def test_damaged_part_is_not_archived() -> None:
     assert key
     harness.storage.objects[key] += b"\0"
 
+    expected = "expected the SHA-256 in the part's record, found a different SHA-256"
     with pytest.raises(
         CorruptFileError,
-        match="expected the SHA-256 in the part's record, found a different SHA-256; another program wrote",
+        match=rf"^{key}: {expected}; the part was changed after it was written; repair the run$",
     ):
         list(collected.chunks())
+
+
+@pytest.mark.parametrize("damage", ["part changed", "part missing", "record of another version"])
+def test_repair_collects_a_damaged_part_again(damage: str) -> None:
+    # given: an earlier attempt that collected all rows in two parts
+    harness = CollectorHarness(MemoryTenant(10), part_bytes=1)
+    key = harness.collected().parts[1].key
+    assert key
+    if damage == "part changed":
+        harness.storage.objects[key] += b"\0"
+    elif damage == "part missing":
+        del harness.storage.objects[key]
+    else:
+        harness.storage.objects[f"{FOLDER}00002.json"] = b'{"number": 2}'
+
+    collected = harness.collected(attempt=2)
+
+    assert rows(collected) == harness.tenant.lines("members")
+    assert key not in [part.key for part in collected.parts]
 
 
 def test_expired_parts_are_collected_again() -> None:
@@ -409,7 +429,13 @@ def test_part_record_of_another_version_is_rejected() -> None:
     harness = CollectorHarness(MemoryTenant(5))
     harness.storage.put_json(f"{FOLDER}00001.json", {"number": 1})
 
-    with pytest.raises(ArchiveConflictError, match="expected the fields of this version of Meibo, found others"):
+    with pytest.raises(
+        ArchiveConflictError,
+        match=(
+            r"^part record: expected the fields of this version of Meibo, found other fields; repair the run to restart"
+            " this export$"
+        ),
+    ):
         harness.collect()
 
 

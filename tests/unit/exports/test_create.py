@@ -496,7 +496,7 @@ def test_response_lists_exports_that_were_not_created(
     assert [
         {name: vars(record)[name] for name in ("export_id", "error", "reason")}
         for record in caplog.records
-        if record.getMessage() == "export not created"
+        if record.getMessage() == "export refused or job not created"
     ] == response["not_created"]
 
 

@@ -107,7 +107,7 @@ class ArchiveReader(ABC):
         try:
             return None if body is None else json.loads(body)
         except ValueError:
-            detail = "expected JSON; another program wrote to the archive"
+            detail = "expected JSON, found other data; the object was changed after it was written"
             raise ArchiveConflictError(f"{key}: {detail}", detail=detail) from None
 
 

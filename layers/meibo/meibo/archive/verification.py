@@ -192,14 +192,14 @@ def _entries(
             findings.add("altered run manifest", key, "is not a run manifest")
         else:
             key = run_manifest_key(run_id, 1)
-            findings.add("missing run manifest", key, "the run is still in progress, or its manifest was deleted")
+            findings.add("missing run manifest", key, "the run did not write a manifest, or the manifest was deleted")
         return {}
     recorded = run.manifest.counts
     counts = RunCounts.of(run.exports, run.missing)
     for name in RunCounts.__dataclass_fields__:
         expected, listed = getattr(recorded, name), getattr(counts, name)
         if expected != listed:
-            detail = f"its counts record {expected} {name}, but it lists {listed}"
+            detail = f"expected {expected} {name} (its counts), found {listed} in its lists"
             findings.add("altered run manifest", run.manifest_key, detail)
     if run.manifest.run_id != run_id:
         findings.add("altered run manifest", run.manifest_key, "contains the id of another run")

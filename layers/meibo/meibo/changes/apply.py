@@ -266,9 +266,9 @@ def change_members(
     unprocessed = applier.apply(messages)
     for kind, name in _METRICS.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=applier.counts[kind])
-    # The SQS metric ApproximateAgeOfOldestMessage excludes messages that were received three times. Therefore Meibo
-    # publishes the age of returned changes as a metric. The value is 0 if no message is returned, so that the alarm
-    # returns to OK.
+    # The SQS metric ApproximateAgeOfOldestMessage does not include a message that is received repeatedly without being
+    # deleted, so Meibo publishes the age of returned messages. The value is 0 if no message is returned.
+    # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-available-cloudwatch-metrics.html
     metrics.add_metric(
         name="OldestReturnedChangeAge",
         unit=MetricUnit.Seconds,

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from meibo.archive.keys import part_key, part_record_key, parts_folder
-from meibo.archive.storage import ArchiveStorage, StoredDocument
+from meibo.archive.storage import ArchiveReader, ArchiveStorage, StoredDocument
 from meibo.clock import TimeLeft
 from meibo.documents import Key, PositiveInt
 from meibo.errors import ArchiveConflictError, CorruptFileError, ProviderBusyError
@@ -82,6 +82,20 @@ class CheckpointPart(StoredDocument):
     totals: Totals
     position: Mapping[str, Any]
     last: bool
+
+    def chunks(self, archive: ArchiveReader) -> Iterator[bytes]:
+        """Yield the bytes of the part, raising CorruptFileError if their SHA-256 differs from the record."""
+        if self.key is None:
+            return
+        digest = hashlib.sha256()
+        for chunk in archive.chunks(self.key):
+            digest.update(chunk)
+            yield chunk
+        if digest.hexdigest() != self.sha256:
+            raise CorruptFileError(
+                f"{self.key}: expected the SHA-256 in the part's record, found a different SHA-256; the part was"
+                " changed after it was written; repair the run"
+            )
 
 
 class PartBuilder:
@@ -148,8 +162,8 @@ class Checkpoint:
             return CheckpointPart.read(self.storage, part_record_key(self.folder, number))
         except ArchiveConflictError as error:
             raise ArchiveConflictError(
-                "part record: expected the fields of this version of Meibo, found others; repair the run to start this"
-                " export again"
+                "part record: expected the fields of this version of Meibo, found other fields; repair the run to"
+                " restart this export"
             ) from error
 
     def last_part(self, known: int) -> CheckpointPart | None:
@@ -176,6 +190,21 @@ class Checkpoint:
             parts.append(part)
         return tuple(parts)
 
+    def complete_parts(self) -> tuple[CheckpointPart, ...]:
+        """Return the parts of the complete export; none if the export is incomplete or a part is missing or damaged."""
+        try:
+            last = self.last_part(0)
+            if last is None or not last.last:
+                return ()
+            parts = self.parts(last.number)
+            for part in parts:
+                for _ in part.chunks(self.storage):
+                    pass
+        except (ArchiveConflictError, CorruptFileError) as error:
+            logger.warning("parts are not reused", extra={"folder": self.folder, "reason": str(error)})
+            return ()
+        return parts
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
@@ -197,21 +226,11 @@ class Collected:
     pages: Pages
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content of the parts as one gzip file, and compare the SHA-256 of each part with its record."""
+        """Yield the content of the parts as one gzip file, raising CorruptFileError if a part was changed."""
         if not any(part.key for part in self.parts):
             yield from gzip_chunks(())
         for part in self.parts:
-            if part.key is None:
-                continue
-            digest = hashlib.sha256()
-            for chunk in self.storage.chunks(part.key):
-                digest.update(chunk)
-                yield chunk
-            if digest.hexdigest() != part.sha256:
-                raise CorruptFileError(
-                    f"{part.key}: expected the SHA-256 in the part's record, found a different SHA-256; another program"
-                    " wrote to the archive"
-                )
+            yield from part.chunks(self.storage)
 
     def notes(self) -> Mapping[str, Any]:
         """Return the counts, the ids of skipped items, and the notes of the pages for the manifest."""
@@ -243,16 +262,14 @@ class Collector:
 
         If the event contains no progress, the collection continues after the last part of this attempt, because an
         invocation that was terminated may have written parts. If this attempt has no parts and an earlier attempt
-        collected the complete export, the parts of the earlier attempt are reused.
+        collected the complete export, the parts of the earlier attempt are reused, unless they were changed.
         """
         checkpoint = self._checkpoint(event, event.attempt)
         last = checkpoint.last_part(event.progress.part if event.progress else 0)
         if last is None:
             for attempt in range(event.attempt - 1, 0, -1):
-                earlier = self._checkpoint(event, attempt)
-                if (complete := earlier.last_part(0)) is not None and complete.last:
-                    checkpoint, last = earlier, complete
-                    break
+                if parts := self._checkpoint(event, attempt).complete_parts():
+                    return Collected(storage=self.storage, parts=parts, pages=pages)
         if last is None or not last.last:
             last, busy = self._read(pages, checkpoint, last)
             if last is None or busy is not None or self.time_left() < MIN_COMBINE_SECONDS:
@@ -297,7 +314,7 @@ class Collector:
         totals = last.totals if last else Totals()
         progress = CheckpointProgress(part=last.number if last else 0, **asdict(totals), moved_at=moved_at)
         logger.info(
-            "will resume later",
+            "export paused; the workflow resumes it later",
             extra={"export_id": event.export.export_id, **progress.to_json(), "wait_seconds": wait},
         )
         return Unfinished(progress=progress, wait_seconds=wait)

@@ -172,7 +172,7 @@ class RunCreator:
         ]
         not_created = refusals + failures
         for failure in not_created:
-            logger.warning("export not created", extra={"run_id": run_id, **failure})
+            logger.warning("export refused or job not created", extra={"run_id": run_id, **failure})
         counts = {"exports": len(exports), "jobs": jobs}
         logger.info(
             "run started",
@@ -215,7 +215,7 @@ class RunCreator:
             if self.context.time_left() < RESERVED_SECONDS:
                 raise OutOfTimeError(
                     f"another invocation is still creating the jobs of run {plan.run_id}, attempt {attempt}; if the run"
-                    " has not started in 15 minutes, invoke again"
+                    " has not started in 15 minutes, invoke the function again"
                 )
             self.clock.sleep(POLL_SECONDS)
 

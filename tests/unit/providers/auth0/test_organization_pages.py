@@ -15,7 +15,6 @@ from meibo.errors import (
     ProviderBusyError,
     RequestRefusedError,
     ScopeMissingError,
-    WrongFormatError,
 )
 from meibo.http.raw_json import parse_list
 from meibo.providers import provider
@@ -203,16 +202,6 @@ def test_endless_empty_pages_of_members_are_an_error() -> None:
 
     with pytest.raises(RequestRefusedError, match="empty pages"):
         list(read("members", Empty(1)))
-
-
-@pytest.mark.parametrize("row", [{}, {"id": None}, {"id": 7}, {"id": ""}])
-def test_organization_without_an_id_is_an_error(row: dict[str, Any]) -> None:
-    class Nameless(MemoryTenant):
-        def organizations(self, cursor: str | None) -> Page:
-            return Page([raw_json(row)], None)
-
-    with pytest.raises(WrongFormatError, match="without an id"):
-        list(read("organizations", Nameless()))
 
 
 @dataclass

@@ -136,3 +136,12 @@ def test_list_that_outlasts_the_invocation_resumes_in_the_next(
     read_all(make_client(), pages)
 
     assert rows_of(pages) == tenant.rows
+
+
+@pytest.mark.parametrize("row", [{}, {"id": None}, {"id": 7}, {"id": ""}])
+def test_organization_without_an_id_is_an_error(auth0: Transport, client: Auth0Client, row: dict[str, Any]) -> None:
+    auth0.on("GET", PATH, Reply(json={"organizations": [row]}))
+
+    expected = "expected the list of organizations with an id in each object, found an object without a valid id"
+    with pytest.raises(WrongFormatError, match=rf"^Auth0 \(acme\.jp\.auth0\.com\): {expected}$"):
+        OrganizationApi(client).organizations(None)

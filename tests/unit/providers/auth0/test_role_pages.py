@@ -99,7 +99,10 @@ def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
 
 
 def test_position_of_another_version_is_an_error() -> None:
-    with pytest.raises(ArchiveConflictError, match="another version of Meibo"):
+    with pytest.raises(
+        ArchiveConflictError,
+        match=r"^a part was written by another version of Meibo; repair the run to restart this export$",
+    ):
         list(read("roles", MemoryRoles(1), {"cursor": None}))
 
 
@@ -121,5 +124,6 @@ def test_more_than_a_thousand_rows_are_an_error(auth0: Transport, client: Auth0C
 def test_role_without_an_id_is_an_error(auth0: Transport, client: Auth0Client) -> None:
     auth0.on("GET", "/api/v2/roles", Reply(json={"roles": [{"name": "x"}], "total": 1}))
 
-    with pytest.raises(WrongFormatError, match="expected an id in each role"):
+    expected = "expected the list of roles with an id in each object, found an object without a valid id"
+    with pytest.raises(WrongFormatError, match=rf"^Auth0 \(acme\.jp\.auth0\.com\): {expected}$"):
         RoleApi(client).roles()

@@ -252,7 +252,9 @@ class Transfer:
             if index == self._part_count:
                 return None
             if index == MAX_PARTS:
-                raise FileTooLargeError(f"expected at most {MAX_PARTS} parts, found more; raise CopyOptions.part_bytes")
+                raise FileTooLargeError(
+                    f"expected at most {MAX_PARTS} parts, found more; increase CopyOptions.part_bytes"
+                )
             self._next_index += 1
             self._readers += 1
             return index

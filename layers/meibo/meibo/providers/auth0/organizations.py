@@ -9,17 +9,23 @@ https://auth0.com/docs/api/management/v2/organizations/get-organization-members
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Self
+from typing import Any, Final, Self
 
 from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
 from meibo.http.raw_json import RawJson, line_with_id, line_with_list
 from meibo.http.transport import is_id, segment
-from meibo.providers.auth0.client import ApiList, Auth0Client
-from meibo.providers.auth0.pagination import ListPosition, Page, read_page
-from meibo.providers.base import PageResult, Pages
+from meibo.providers.auth0.client import ApiList
+from meibo.providers.auth0.pagination import (
+    ItemPages,
+    ItemPosition,
+    ListApi,
+    ListPosition,
+    Page,
+    check_ids,
+    read_page,
+)
 
 ORGANIZATIONS_SCOPE: Final = "read:organizations"
 ENABLED_CONNECTIONS_SCOPE: Final = "read:organization_connections"
@@ -40,20 +46,18 @@ ORGANIZATIONS: Final = ApiList(
 )
 
 
-class OrganizationApi:
+class OrganizationApi(ListApi):
     """The organizations of a tenant.
 
     Each method sends one request. ``members`` sends a second request if the OAuth scope for roles is missing. If an
     organization does not exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
-    def __init__(self, client: Auth0Client) -> None:
-        self.name = client.name
-        self._client = client
-
     def organizations(self, cursor: str | None) -> Page:
-        """Return a page of the list of organizations."""
-        return read_page(self._client, ORGANIZATIONS, cursor)
+        """Return a page of the list of organizations, raising WrongFormatError if an organization has no id."""
+        page = read_page(self._client, ORGANIZATIONS, cursor)
+        check_ids(page.rows, subject=ORGANIZATIONS.subject, provider=self.name)
+        return page
 
     def enabled_connections(self, organization_id: str) -> list[RawJson]:
         """Return the enabled connections of an organization."""
@@ -118,7 +122,7 @@ class OrganizationPosition(ListPosition):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadPosition(ListPosition):
+class ReadPosition(ItemPosition):
     """A position in the list of organizations.
 
     ``done`` contains the ids of the organizations of the current page that were read. A count would not be sufficient,
@@ -131,9 +135,15 @@ class ReadPosition(ListPosition):
     with_roles: bool = True
     had_roles: bool = False
 
-    def after(self, organization_id: str) -> ReadPosition:
-        """Return the position after an organization."""
-        return replace(self, done=(*self.done, organization_id), inside=None)
+    def is_done(self, item_id: str) -> bool:
+        return item_id in self.done
+
+    def with_done(self, item_id: str) -> Self:
+        return replace(self, done=(*self.done, item_id), inside=None)
+
+    def after_page(self, page: Page, *, subject: str, provider: str) -> Self:
+        position = replace(self, done=(), inside=None)
+        return super(ReadPosition, position).after_page(page, subject=subject, provider=provider)
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -142,63 +152,39 @@ class ReadPosition(ListPosition):
         return replace(position, done=tuple(position.done), inside=inside and OrganizationPosition.from_json(inside))
 
 
-class OrganizationPages(Pages):
+class OrganizationPages(ItemPages[OrganizationApi, ReadPosition]):
     """Rows of a tenant's organizations. A subclass reads the rows of one organization."""
 
-    item_noun: ClassVar[str] = "organizations"
+    item_noun = "organizations"
+    subject = ORGANIZATIONS.subject
+    position_class = ReadPosition
 
-    def __init__(self, api: OrganizationApi) -> None:
-        self.api = api
-
-    def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
-        at = ReadPosition() if position is None else ReadPosition.from_json(position)
-        while True:
-            page = self.api.organizations(at.cursor)
-            for row in _rows(page, at):
-                organization_id = row.value.get("id")
-                if not is_id(organization_id):
-                    raise WrongFormatError(
-                        f"{self.api.name}: expected an id in each organization, found an organization without an id"
-                    )
-                if organization_id in at.done:
-                    continue
-                try:
-                    for lines, at in self.read(row, at):  # noqa: B020  # each result has a new position
-                        finished = organization_id if at.inside is None else None
-                        yield PageResult(lines, at.to_json(), finished=finished)
-                except RequestRefusedError as error:
-                    if not error.is_missing:
-                        raise
-                    at = at.after(organization_id)
-                    yield PageResult((), at.to_json(), skipped=organization_id)
-            if page.next is None:
-                return
-            at = replace(at, done=(), inside=None).after_page(
-                page, subject=ORGANIZATIONS.subject, provider=self.api.name
-            )
-            yield PageResult((), at.to_json())
-
-    @abstractmethod
-    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
-        """Yield the lines of each request for one organization, with the position after them."""
+    def items(self, position: ReadPosition) -> Page:
+        page = self.api.organizations(position.cursor)
+        if position.inside is None:
+            return page
+        # The organization that is being read must be first. Otherwise, another organization would replace its position.
+        current = position.inside.organization_id
+        others = [row for row in page.rows if row.value["id"] != current]
+        return replace(page, rows=[RawJson({"id": current}, ""), *others])
 
 
 class OrganizationList(OrganizationPages):
     """One row per organization, with its enabled connections."""
 
-    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+    def read(self, item: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
         """Yield the row of the organization."""
-        organization_id = row.value["id"]
-        line = line_with_list(row, "enabled_connections", self.api.enabled_connections(organization_id))
-        yield (line,), position.after(organization_id)
+        organization_id = item.value["id"]
+        line = line_with_list(item, "enabled_connections", self.api.enabled_connections(organization_id))
+        yield (line,), position.with_done(organization_id)
 
 
 class OrganizationMembers(OrganizationPages):
     """One row per member of an organization, with the member's roles if the token is allowed to read them."""
 
-    def read(self, row: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+    def read(self, item: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
         """Yield the rows of each page of the organization's members."""
-        organization_id = row.value["id"]
+        organization_id = item.value["id"]
         inside = position.inside or OrganizationPosition(organization_id=organization_id)
         while True:
             page, with_roles = self.api.members(organization_id, inside.cursor, with_roles=position.with_roles)
@@ -206,7 +192,7 @@ class OrganizationMembers(OrganizationPages):
             had_roles = position.had_roles or (with_roles and bool(lines))
             position = replace(position, with_roles=with_roles, had_roles=had_roles)
             if page.next is None:
-                yield lines, position.after(organization_id)
+                yield lines, position.with_done(organization_id)
                 return
             subject = f"the members of organization {organization_id}"
             inside = inside.after_page(page, subject=subject, provider=self.api.name)
@@ -223,11 +209,3 @@ class OrganizationMembers(OrganizationPages):
                 "reason": f"the token does not have the OAuth scope {ROLES_SCOPE}",
             }
         }
-
-
-def _rows(page: Page, position: ReadPosition) -> list[RawJson]:
-    # The organization that is being read must be first. Otherwise, another organization would replace its position.
-    if position.inside is None:
-        return page.rows
-    current = position.inside.organization_id
-    return [RawJson({"id": current}, ""), *(row for row in page.rows if row.value.get("id") != current)]

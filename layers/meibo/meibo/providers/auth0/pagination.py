@@ -6,13 +6,16 @@ https://auth0.com/docs/api/management/v2/introduction
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Generic, Self, TypeVar
 
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
 from meibo.http.raw_json import RawJson
+from meibo.http.transport import is_id
 from meibo.providers.auth0.client import ApiList, Auth0Client
+from meibo.providers.base import PageResult, Pages
 
 MAX_PAGE_SIZE: Final = 100
 MAX_NUMBERED_ROWS: Final = 1000
@@ -60,6 +63,14 @@ def numbered_pages(
         yield rows, members
         if not rows:
             return
+
+
+def check_ids(rows: list[RawJson], *, subject: str, provider: str) -> None:
+    """Raise WrongFormatError if a row of a list has no valid id."""
+    if not all(is_id(row.value.get("id")) for row in rows):
+        raise WrongFormatError(
+            f"{provider}: expected {subject} with an id in each object, found an object without a valid id"
+        )
 
 
 @dataclass(frozen=True)
@@ -110,5 +121,72 @@ class ListPosition:
             return cls(**{**document, "watch": CursorWatch(**document["watch"])})
         except (KeyError, TypeError):
             raise ArchiveConflictError(
-                "a part was written by another version of Meibo; repair the run to start this export again"
+                "a part was written by another version of Meibo; repair the run to restart this export"
             ) from None
+
+
+class ListApi:
+    """Base class of the methods that read lists of a tenant."""
+
+    def __init__(self, client: Auth0Client) -> None:
+        self.name = client.name
+        self._client = client
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemPosition(ListPosition, ABC):
+    """A position in a list of items, and in the item that is being read."""
+
+    @abstractmethod
+    def is_done(self, item_id: str) -> bool:
+        """Return whether an item was read completely or skipped."""
+
+    @abstractmethod
+    def with_done(self, item_id: str) -> Self:
+        """Return the position after an item."""
+
+
+Api = TypeVar("Api", bound=ListApi)
+Position = TypeVar("Position", bound=ItemPosition)
+
+
+class ItemPages(Pages, Generic[Api, Position]):
+    """Rows of the items in a list. An item that is deleted before it is read is skipped.
+
+    ``subject`` names the list in messages.
+    """
+
+    subject: ClassVar[str]
+    position_class: type[Position]
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+
+    def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
+        at = self.position_class() if position is None else self.position_class.from_json(position)
+        while True:
+            page = self.items(at)
+            for item in page.rows:
+                item_id = item.value["id"]
+                if at.is_done(item_id):
+                    continue
+                try:
+                    for lines, at in self.read(item, at):  # noqa: B020  # each result has a new position
+                        yield PageResult(lines, at.to_json(), finished=item_id if at.is_done(item_id) else None)
+                except RequestRefusedError as error:
+                    if not error.is_missing:
+                        raise
+                    at = at.with_done(item_id)
+                    yield PageResult((), at.to_json(), skipped=item_id)
+            if page.next is None:
+                return
+            at = at.after_page(page, subject=self.subject, provider=self.api.name)
+            yield PageResult((), at.to_json())
+
+    @abstractmethod
+    def items(self, position: Position) -> Page:
+        """Return the page of the list at a position."""
+
+    @abstractmethod
+    def read(self, item: RawJson, position: Position) -> Iterator[tuple[tuple[bytes, ...], Position]]:
+        """Yield the lines of each request for one item, with the position after them."""

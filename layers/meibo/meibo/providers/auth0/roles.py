@@ -6,38 +6,42 @@ https://auth0.com/docs/manage-users/access-control
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
-from meibo.errors import RequestRefusedError, WrongFormatError
+from meibo.errors import RequestRefusedError
 from meibo.http.raw_json import JsonNumber, RawJson, line_with_id, line_with_list
-from meibo.http.transport import is_id, segment
-from meibo.providers.auth0.client import ApiList, Auth0Client
-from meibo.providers.auth0.pagination import MAX_NUMBERED_ROWS, ListPosition, Page, numbered_pages, read_page
-from meibo.providers.base import PageResult, Pages
+from meibo.http.transport import segment
+from meibo.providers.auth0.client import ApiList
+from meibo.providers.auth0.pagination import (
+    MAX_NUMBERED_ROWS,
+    CursorWatch,
+    ItemPages,
+    ItemPosition,
+    ListApi,
+    Page,
+    check_ids,
+    numbered_pages,
+    read_page,
+)
 
 TENANT_ROLES_SCOPE: Final = "read:roles"
 ROLE_MEMBERS_SCOPE: Final = "read:users"
+ROLES_SUBJECT: Final = "the list of roles"
 
 
-class RoleApi:
+class RoleApi(ListApi):
     """The roles of a tenant.
 
     ``roles`` and ``permissions`` send up to ten requests, because Auth0 returns pages of 100 rows. If a role does not
     exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
-    def __init__(self, client: Auth0Client) -> None:
-        self.name = client.name
-        self._client = client
-
     def roles(self) -> list[RawJson]:
         """Return all roles, sorted by id."""
-        rows = self._list("roles", "roles", "the list of roles")
-        if not all(is_id(row.value.get("id")) for row in rows):
-            raise WrongFormatError(f"{self.name}: expected an id in each role, found a role without an id")
+        rows = self._list("roles", "roles", ROLES_SUBJECT)
+        check_ids(rows, subject=ROLES_SUBJECT, provider=self.name)
         return sorted(rows, key=lambda row: str(row.value["id"]))
 
     def permissions(self, role_id: str) -> list[RawJson]:
@@ -72,7 +76,7 @@ class RoleApi:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolePosition(ListPosition):
+class RolePosition(ItemPosition):
     """A position in the roles, which are read in the order of their ids.
 
     ``after`` is the last role that was read completely. ``inside`` is the role whose users are being read.
@@ -81,57 +85,46 @@ class RolePosition(ListPosition):
     after: str = ""
     inside: str | None = None
 
+    def is_done(self, item_id: str) -> bool:
+        return item_id <= self.after
 
-class RolePages(Pages):
+    def with_done(self, item_id: str) -> Self:
+        return replace(self, after=item_id, inside=None, cursor=None, watch=CursorWatch())
+
+
+class RolePages(ItemPages[RoleApi, RolePosition]):
     """Rows of a tenant's roles. A subclass reads the rows of one role."""
 
-    item_noun: ClassVar[str] = "roles"
+    item_noun = "roles"
+    subject = ROLES_SUBJECT
+    position_class = RolePosition
 
-    def __init__(self, api: RoleApi) -> None:
-        self.api = api
-
-    def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
-        at = RolePosition() if position is None else RolePosition.from_json(position)
-        for row in self.api.roles():
-            role_id = row.value["id"]
-            if role_id <= at.after:
-                continue
-            try:
-                for lines, at in self.read(row, at):  # noqa: B020  # each result has a new position
-                    yield PageResult(lines, at.to_json(), finished=role_id if at.after == role_id else None)
-            except RequestRefusedError as error:
-                if not error.is_missing:
-                    raise
-                at = RolePosition(after=role_id)
-                yield PageResult((), at.to_json(), skipped=role_id)
-
-    @abstractmethod
-    def read(self, row: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
-        """Yield lines for one role, with the position after them."""
+    def items(self, position: RolePosition) -> Page:  # noqa: ARG002  # all roles are read at once
+        return Page(self.api.roles(), None)
 
 
 class RoleList(RolePages):
     """One row per role, with its permissions."""
 
-    def read(self, row: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:  # noqa: ARG002  # the row is read at once
+    def read(self, item: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
         """Yield the row of the role."""
-        role_id = row.value["id"]
-        yield (line_with_list(row, "permissions", self.api.permissions(role_id)),), RolePosition(after=role_id)
+        role_id = item.value["id"]
+        yield (line_with_list(item, "permissions", self.api.permissions(role_id)),), position.with_done(role_id)
 
 
 class RoleMembers(RolePages):
     """One row per direct assignment of a role to a user."""
 
-    def read(self, row: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
+    def read(self, item: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
         """Yield the rows of each page of the role's users."""
-        role_id = row.value["id"]
+        role_id = item.value["id"]
         if position.inside != role_id:
             position = RolePosition(after=position.after, inside=role_id)
         while True:
             page = self.api.users(role_id, position.cursor)
             lines = tuple(line_with_id("role_id", role_id, user) for user in page.rows)
             if page.next is None:
-                yield lines, RolePosition(after=role_id)
+                yield lines, position.with_done(role_id)
                 return
             subject = f"the users of role {role_id}"
             position = position.after_page(page, subject=subject, provider=self.api.name)
