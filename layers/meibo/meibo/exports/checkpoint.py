@@ -83,19 +83,20 @@ class CheckpointPart(StoredDocument):
     position: Mapping[str, Any]
     last: bool
 
-    def chunks(self, archive: ArchiveReader) -> Iterator[bytes]:
-        """Yield the bytes of the part, raising CorruptFileError if their SHA-256 differs from the record."""
-        if self.key is None:
-            return
-        digest = hashlib.sha256()
-        for chunk in archive.chunks(self.key):
-            digest.update(chunk)
-            yield chunk
-        if digest.hexdigest() != self.sha256:
-            raise CorruptFileError(
-                f"{self.key}: expected the SHA-256 in the part's record, found a different SHA-256; the part was"
-                " changed after it was written; repair the run"
-            )
+
+def part_chunks(part: CheckpointPart, archive: ArchiveReader) -> Iterator[bytes]:
+    """Yield the bytes of a part, raising CorruptFileError if their SHA-256 differs from the record."""
+    if part.key is None:
+        return
+    digest = hashlib.sha256()
+    for chunk in archive.chunks(part.key):
+        digest.update(chunk)
+        yield chunk
+    if digest.hexdigest() != part.sha256:
+        raise CorruptFileError(
+            f"{part.key}: expected the SHA-256 in the part's record, found a different SHA-256; the part was changed"
+            " after it was written; repair the run"
+        )
 
 
 class PartBuilder:
@@ -198,7 +199,7 @@ class Checkpoint:
                 return ()
             parts = self.parts(last.number)
             for part in parts:
-                for _ in part.chunks(self.storage):
+                for _ in part_chunks(part, self.storage):
                     pass
         except (ArchiveConflictError, CorruptFileError) as error:
             logger.warning("parts are not reused", extra={"folder": self.folder, "reason": str(error)})
@@ -230,7 +231,7 @@ class Collected:
         if not any(part.key for part in self.parts):
             yield from gzip_chunks(())
         for part in self.parts:
-            yield from part.chunks(self.storage)
+            yield from part_chunks(part, self.storage)
 
     def notes(self) -> Mapping[str, Any]:
         """Return the counts, the ids of skipped items, and the notes of the pages for the manifest."""
