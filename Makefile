@@ -51,6 +51,16 @@ $(call check-count,USERS)$(call check-count,CYBOZU_USERS)
 run: $(READY) ## run the system and archive simulated directories to ./archive-demo/ (USERS=…, RUN_FLAGS="--proxy --client-certificate"); with SOURCES=sources.json: meibo run
 	@$(if $(SOURCES),$(BIN)/meibo run --sources '$(SOURCES)',$(BIN)/python -m meibo_local --users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)' $(RUN_FLAGS))
 
+ORGANIZATIONS ?= 12
+MEMBERS ?= 20
+ROLES ?= 6
+$(call check-count,ORGANIZATIONS)$(call check-count,MEMBERS)$(call check-count,ROLES)
+
+.PHONY: drill
+drill: USERS = 300
+drill: $(READY) ## archive a simulated tenant, restore it to an empty tenant, and compare both (USERS=…, ORGANIZATIONS=…, MEMBERS=…, ROLES=…)
+	@$(BIN)/python -m meibo_local.drill --users '$(USERS)' --organizations '$(ORGANIZATIONS)' --members '$(MEMBERS)' --roles '$(ROLES)'
+
 .PHONY: test
 test: $(READY) ## run the unit, integration and template tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -9,7 +9,7 @@ import typer
 
 import meibo
 from meibo_cli.command_group import CommandGroup
-from meibo_cli.commands import changes, check, diff, get, history, init, ls, query, report, restore, run, verify
+from meibo_cli.commands import changes, check, diff, drill, get, history, init, ls, query, report, restore, run, verify
 from meibo_cli.terminal import prepare_streams
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ for command in (
     diff.diff,
     history.history,
     restore.restore,
+    drill.drill,
     query.query,
     report.report,
 ):

@@ -119,6 +119,10 @@ class Queueing:
         return QueueSender(queues_of(self.stack))
 
 
+WITHOUT_QUEUE: Final = Queueing(None, stack="", configuration="")
+"""Memberships are sent directly."""
+
+
 def datasets_of(text: str) -> tuple[str, ...]:
     """Return the datasets of the option ``--datasets`` in the order of the restore."""
     names = DATASETS if text.strip() == ALL else [name.strip() for name in text.split(",")]

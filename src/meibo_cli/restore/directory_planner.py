@@ -32,9 +32,9 @@ LIVE_DATASETS: Final[Mapping[str, tuple[str, ...]]] = {
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 MAX_CONNECTIONS: Final = 10
 MAX_TENANT_ROLES: Final = 1000
-_ROLE_PROPERTIES: Final = ("description",)
-_ORGANIZATION_PROPERTIES: Final = ("display_name", "branding", "metadata")
-_CONNECTION_OPTIONS: Final = ("assign_membership_on_login", "show_as_button", "is_signup_enabled")
+ROLE_PROPERTIES: Final = ("description",)
+ORGANIZATION_PROPERTIES: Final = ("display_name", "branding", "metadata")
+CONNECTION_OPTIONS: Final = ("assign_membership_on_login", "show_as_button", "is_signup_enabled")
 _STATES: Final[Mapping[str, State]] = {"missing": "create", "conflict": "conflict", "impossible": "impossible"}
 
 
@@ -95,12 +95,12 @@ class DirectoryPlanner:
     def _role(self, row: Mapping[str, Any], *, is_unique: bool) -> PlannedObject:
         identity, name = str(row["id"]), str(row.get("name"))
         match = self._roles.match(identity, name)
-        permissions = _permissions(row)
-        body = {key: row[key] for key in _ROLE_PROPERTIES if row.get(key)}
+        permissions = role_permissions(row)
+        body = {key: row[key] for key in ROLE_PROPERTIES if row.get(key)}
         if not match.certain and not is_unique:
             match = Match("conflict", reason="several archived roles have this name")
         elif match.state == "found" and not match.certain:
-            more = len(_permissions(self._roles.by_id[match.target or ""]).keys() - permissions.keys())
+            more = len(role_permissions(self._roles.by_id[match.target or ""]).keys() - permissions.keys())
             if more:
                 reason = f"the role of this name in the tenant has {format_count(more, 'other permission')}"
                 match = Match("conflict", reason=reason)
@@ -118,8 +118,8 @@ class DirectoryPlanner:
                 reason="" if match.state == "missing" else match.reason,
             )
         live = self._roles.by_id[match.target or ""]
-        missing = tuple(value for key, value in permissions.items() if key not in _permissions(live))
-        changes = _differences(row, live, _ROLE_PROPERTIES)
+        missing = tuple(value for key, value in permissions.items() if key not in role_permissions(live))
+        changes = _differences(row, live, ROLE_PROPERTIES)
         return PlannedObject(
             kind="role",
             state="differs" if changes or missing else "same",
@@ -156,7 +156,7 @@ class DirectoryPlanner:
             if ORGANIZATIONS not in self.datasets:
                 continue
             live = self._organizations.by_id.get(match.target or "", {})
-            changes = _differences(row, live, _ORGANIZATION_PROPERTIES)
+            changes = _differences(row, live, ORGANIZATION_PROPERTIES)
             state: State = ("differs" if changes else "same") if match.state == "found" else _STATES[match.state]
             self.add(
                 PlannedObject(
@@ -205,7 +205,7 @@ class DirectoryPlanner:
             match = Match("conflict", reason="the connection of the tenant has another strategy")
         elif match.state == "found" and name is not None:
             self._connection_names[name] = str(live.get("name", name))
-        options = {key: item[key] for key in _CONNECTION_OPTIONS if key in item}
+        options = {key: item[key] for key in CONNECTION_OPTIONS if key in item}
         planned = PlannedObject(
             kind="connection",
             state="create",
@@ -316,7 +316,7 @@ class DirectoryPlanner:
                 self.add(planned)
 
 
-def _permissions(row: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, str]]:
+def role_permissions(row: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, str]]:
     """Return the permissions of a role in the form of a request, by API and name."""
     names = ("resource_server_identifier", "permission_name")
     permissions = ({name: str(item[name]) for name in names} for item in row.get("permissions", ()))

@@ -49,6 +49,11 @@ def too_deep(line: bytes) -> bool:
     return max(levels) > _MAX_NESTING
 
 
+def is_too_large(line: bytes) -> bool:
+    """Return whether a user, as a line of JSON, is too large for a file of its own."""
+    return len(line) + 4 > MAX_FILE_BYTES
+
+
 @dataclass
 class ImportFiles:
     """The files that were written, and the numbers of users in them and beside them."""
@@ -208,7 +213,7 @@ class _Pack:
     def add(self, user: Mapping[str, Any]) -> bool:
         """Add a user, and return False if the user alone exceeds the size."""
         line = json_bytes(user)
-        if len(line) + 4 > MAX_FILE_BYTES:
+        if is_too_large(line):
             return False
         # A comma and a newline per user, and a bracket at each end.
         if self._bytes + len(line) + 2 > MAX_FILE_BYTES:
