@@ -9,15 +9,10 @@ from typing import Any
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
 from meibo.http.raw_json import RawJson
-from meibo.providers.auth0.organizations import (
-    OrganizationApi,
-    OrganizationList,
-    OrganizationMembers,
-    OrganizationPages,
-)
-from meibo.providers.auth0.pagination import Page
+from meibo.providers.auth0.organizations import OrganizationApi, OrganizationList, OrganizationMembers
+from meibo.providers.auth0.pagination import ItemPages, Page
 
-ORGANIZATION_PAGES: dict[str, type[OrganizationPages]] = {
+ORGANIZATION_PAGES: dict[str, type[ItemPages[OrganizationApi]]] = {
     "organizations": OrganizationList,
     "members": OrganizationMembers,
 }
@@ -51,7 +46,7 @@ class MemoryTenant(OrganizationApi):
     calls: list[str] = field(default_factory=list)
     before: Callable[[str], None] = lambda _: None
 
-    def organizations(self, cursor: str | None) -> Page:
+    def items(self, cursor: str | None) -> Page:
         self._answer("organizations")
         ids = [organization_id(number) for number in range(self.count) if organization_id(number) not in self._deleted]
         return self._page([{"id": id_, "name": f"組織 {id_[-3:]}"} for id_ in ids if id_ > (cursor or "")], "id")

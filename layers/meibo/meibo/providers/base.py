@@ -126,7 +126,7 @@ class Pages(ABC):
     position. An export that receives no rows for this time fails.
     """
 
-    item_noun: ClassVar[str]
+    item_noun: str
     # Auth0 accepts a cursor for 24 hours: https://auth0.com/docs/api/management/v2/introduction (checkpoint pagination)
     position_lifetime: ClassVar[timedelta] = timedelta(hours=24)
 

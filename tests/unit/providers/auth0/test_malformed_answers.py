@@ -106,7 +106,7 @@ READINGS = {
         "GET",
         "/api/v2/organizations",
         {"organizations": [{"id": ORGANIZATION, "name": "a"}], "next": "c"},
-        lambda client: OrganizationApi(client).organizations(None),
+        lambda client: OrganizationApi(client).items(None),
     ),
     "members": Reading(
         "GET",

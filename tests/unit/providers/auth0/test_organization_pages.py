@@ -18,8 +18,7 @@ from meibo.errors import (
 )
 from meibo.http.raw_json import parse_list
 from meibo.providers import provider
-from meibo.providers.auth0.organizations import ReadPosition
-from meibo.providers.auth0.pagination import Page
+from meibo.providers.auth0.pagination import ItemPosition, Page
 from meibo.providers.base import ExportRequest, PageResult, ProviderContext
 from tests.support.memory_tenant import ORGANIZATION_PAGES, MemoryTenant, organization_id, raw_json
 
@@ -138,7 +137,7 @@ def test_missing_scope_for_roles_is_stored_in_the_position() -> None:
     steps = list(read("members", tenant))
 
     assert steps[-1].position["with_roles"] is False
-    assert steps[-1].position["had_roles"] is False
+    assert "had_roles" not in steps[-1].position
 
 
 def test_roles_that_become_unavailable_differ_from_roles_that_never_were_read() -> None:
@@ -163,7 +162,7 @@ def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: lis
             at = cycle.index(cursor) + 1 if cursor else 0
             return Page([raw_json({key: organization_id(at)})], cycle[at % len(cycle)])
 
-        def organizations(self, cursor: str | None) -> Page:
+        def items(self, cursor: str | None) -> Page:
             self._answer("organizations")
             return (
                 self.repeated_page("id", cursor)
@@ -210,7 +209,7 @@ class OneRow(MemoryTenant):
 
     text: str = "{}"
 
-    def organizations(self, cursor: str | None) -> Page:
+    def items(self, cursor: str | None) -> Page:
         return self._page_of(
             f'{{"id":"{organization_id(1)}"{"," if json.loads(self.text, parse_int=str) else ""}{self.text[1:]}'
         )
@@ -269,7 +268,28 @@ def test_repr_of_a_position_does_not_contain_cursors() -> None:
     assert "auth0|" not in repr(steps)
 
 
-@pytest.mark.parametrize("document", [{}, {"inside": 7}, {**ReadPosition().to_json(), "inside": {"x": 1}}])
+@pytest.mark.parametrize("document", [{}, {"done": [], "inside": 7}, {"done": [], "inside": {"x": 1}}])
 def test_position_of_another_version_is_rejected(document: dict[str, Any]) -> None:
     with pytest.raises(ArchiveConflictError, match="version"):
-        ReadPosition.from_json(document)
+        ItemPosition.stored(document)
+
+
+def test_position_of_the_first_version_is_read() -> None:
+    tenant = MemoryTenant(10)
+    watch = {"mark": "auth0|1", "steps": 0, "until": 2, "empty": 0}
+    inside = {"cursor": "auth0|1", "watch": watch, "organization_id": organization_id(4)}
+    position = {
+        "cursor": organization_id(2),
+        "watch": {"mark": organization_id(2), "steps": 0, "until": 2, "empty": 0},
+        "done": [organization_id(3)],
+        "inside": inside,
+        "with_roles": True,
+        "had_roles": True,
+    }
+
+    lines = tenant.lines("members")
+
+    start = lines.index(
+        {"organization_id": organization_id(4), "user_id": "auth0|2", "email": "2@example.com", "roles": []}
+    )
+    assert rows(list(read("members", tenant, position))) == lines[start:]

@@ -44,7 +44,7 @@ def read_all(client: Auth0Client, pages: list[Page]) -> list[Page]:
     """Append the pages of the list of organizations that follow those in ``pages``, and return all pages."""
     api = OrganizationApi(client)
     while not pages or pages[-1].next is not None:
-        pages.append(api.organizations(pages[-1].next if pages else None))
+        pages.append(api.items(pages[-1].next if pages else None))
     return pages
 
 
@@ -144,4 +144,4 @@ def test_organization_without_an_id_is_an_error(auth0: Transport, client: Auth0C
 
     expected = "expected the list of organizations with an id in each object, found an object without a valid id"
     with pytest.raises(WrongFormatError, match=rf"^Auth0 \(acme\.jp\.auth0\.com\): {expected}$"):
-        OrganizationApi(client).organizations(None)
+        OrganizationApi(client).items(None)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from meibo.errors import ArchiveConflictError, ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.http.raw_json import RawJson
 from meibo.providers.auth0.client import Auth0Client
-from meibo.providers.auth0.pagination import Page
-from meibo.providers.auth0.roles import RoleApi, RoleList, RoleMembers, RolePages
+from meibo.providers.auth0.pagination import ItemPages, Page
+from meibo.providers.auth0.roles import RoleApi, RoleList, RoleMembers
 from meibo.providers.base import PageResult
 from tests.support.memory_tenant import raw_json
 from tests.support.transport import Reply, Transport
 
-DATASETS: dict[str, type[RolePages]] = {"roles": RoleList, "role_members": RoleMembers}
+DATASETS: dict[str, type[ItemPages[RoleApi]]] = {"roles": RoleList, "role_members": RoleMembers}
 
 
 @dataclass

@@ -160,13 +160,13 @@ class Auth0Client:
             text = response.text()
             rows, members = parse_list(text, None if text.lstrip().startswith("[") else source.key)
         except ValueError:
-            found = "another document"
+            kind = "another document"
         else:
-            found = next((type(row.value).__name__ for row in rows if not isinstance(row.value, dict)), "")
-            if not found:
+            kind = next((type(row.value).__name__ for row in rows if not isinstance(row.value, dict)), "")
+            if not kind:
                 return rows, members
         raise WrongFormatError(
-            f"{self.name}: expected {source.subject} as a list of objects, found {found}; check the domain"
+            f"{self.name}: expected {source.subject} as a list of objects, found {kind}; check the domain"
         )
 
     def _new_request(self, method: str, path: str, bucket: str, **options: Any) -> ProviderRequest:

@@ -10,22 +10,14 @@ https://auth0.com/docs/api/management/v2/organizations/get-organization-members
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from dataclasses import replace
+from typing import Any, Final
 
 from meibo.errors import RequestRefusedError, ScopeMissingError, WrongFormatError
-from meibo.http.raw_json import RawJson, line_with_id, line_with_list
+from meibo.http.raw_json import RawJson, line_with_list
 from meibo.http.transport import is_id, segment
 from meibo.providers.auth0.client import ApiList
-from meibo.providers.auth0.pagination import (
-    ItemPages,
-    ItemPosition,
-    ListApi,
-    ListPosition,
-    Page,
-    check_ids,
-    read_page,
-)
+from meibo.providers.auth0.pagination import ItemPages, ItemPosition, ListApi, MemberPages, Page, read_page
 
 ORGANIZATIONS_SCOPE: Final = "read:organizations"
 ENABLED_CONNECTIONS_SCOPE: Final = "read:organization_connections"
@@ -37,14 +29,6 @@ ENABLED_CONNECTIONS_PER_PAGE: Final = 50
 # The response contains roles only if the parameter "fields" contains "roles" and every other field.
 FIELDS_WITH_ROLES: Final = "user_id,email,picture,name,roles"
 
-ORGANIZATIONS: Final = ApiList(
-    path="organizations",
-    key="organizations",
-    subject="the list of organizations",
-    scope=ORGANIZATIONS_SCOPE,
-    bucket="organizations",
-)
-
 
 class OrganizationApi(ListApi):
     """The organizations of a tenant.
@@ -53,11 +37,12 @@ class OrganizationApi(ListApi):
     organization does not exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
-    def organizations(self, cursor: str | None) -> Page:
-        """Return a page of the list of organizations, raising WrongFormatError if an organization has no id."""
-        page = read_page(self._client, ORGANIZATIONS, cursor)
-        check_ids(page.rows, subject=ORGANIZATIONS.subject, provider=self.name)
-        return page
+    item_noun = "organizations"
+
+    def items(self, cursor: str | None) -> Page:
+        source = ApiList("organizations", "organizations", self.subject, ORGANIZATIONS_SCOPE, "organizations")
+        page = read_page(self._client, source, cursor)
+        return replace(page, rows=self._check_ids(page.rows))
 
     def enabled_connections(self, organization_id: str) -> list[RawJson]:
         """Return the enabled connections of an organization."""
@@ -114,90 +99,26 @@ class OrganizationApi(ListApi):
         return read_page(self._client, source, cursor), False
 
 
-@dataclass(frozen=True, kw_only=True)
-class OrganizationPosition(ListPosition):
-    """A position in the members of an organization."""
-
-    organization_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReadPosition(ItemPosition):
-    """A position in the list of organizations.
-
-    ``done`` contains the ids of the organizations of the current page that were read. A count would not be sufficient,
-    because a page shifts when one of its organizations is deleted. ``inside`` is the position in the organization that
-    is being read.
-    """
-
-    done: tuple[str, ...] = ()
-    inside: OrganizationPosition | None = None
-    with_roles: bool = True
-    had_roles: bool = False
-
-    def is_done(self, item_id: str) -> bool:
-        return item_id in self.done
-
-    def with_done(self, item_id: str) -> Self:
-        return replace(self, done=(*self.done, item_id), inside=None)
-
-    def after_page(self, page: Page, *, subject: str, provider: str) -> Self:
-        position = replace(self, done=(), inside=None)
-        return super(ReadPosition, position).after_page(page, subject=subject, provider=provider)
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Return the position in a JSON object, raising ArchiveConflictError if another version of Meibo wrote it."""
-        position, inside = super().from_json(document), document.get("inside")
-        return replace(position, done=tuple(position.done), inside=inside and OrganizationPosition.from_json(inside))
-
-
-class OrganizationPages(ItemPages[OrganizationApi, ReadPosition]):
-    """Rows of a tenant's organizations. A subclass reads the rows of one organization."""
-
-    item_noun = "organizations"
-    subject = ORGANIZATIONS.subject
-    position_class = ReadPosition
-
-    def items(self, position: ReadPosition) -> Page:
-        page = self.api.organizations(position.cursor)
-        if position.inside is None:
-            return page
-        # The organization that is being read must be first. Otherwise, another organization would replace its position.
-        current = position.inside.organization_id
-        others = [row for row in page.rows if row.value["id"] != current]
-        return replace(page, rows=[RawJson({"id": current}, ""), *others])
-
-
-class OrganizationList(OrganizationPages):
+class OrganizationList(ItemPages[OrganizationApi]):
     """One row per organization, with its enabled connections."""
 
-    def read(self, item: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
+    def read(self, item: RawJson, position: ItemPosition) -> Iterator[tuple[tuple[bytes, ...], ItemPosition]]:
         """Yield the row of the organization."""
         organization_id = item.value["id"]
         line = line_with_list(item, "enabled_connections", self.api.enabled_connections(organization_id))
-        yield (line,), position.with_done(organization_id)
+        yield (line,), position.after_item(organization_id)
 
 
-class OrganizationMembers(OrganizationPages):
+class OrganizationMembers(MemberPages[OrganizationApi]):
     """One row per member of an organization, with the member's roles if the token is allowed to read them."""
 
-    def read(self, item: RawJson, position: ReadPosition) -> Iterator[tuple[tuple[bytes, ...], ReadPosition]]:
-        """Yield the rows of each page of the organization's members."""
-        organization_id = item.value["id"]
-        inside = position.inside or OrganizationPosition(organization_id=organization_id)
-        while True:
-            page, with_roles = self.api.members(organization_id, inside.cursor, with_roles=position.with_roles)
-            lines = tuple(line_with_id("organization_id", organization_id, member) for member in page.rows)
-            had_roles = position.had_roles or (with_roles and bool(lines))
-            position = replace(position, with_roles=with_roles, had_roles=had_roles)
-            if page.next is None:
-                yield lines, position.with_done(organization_id)
-                return
-            subject = f"the members of organization {organization_id}"
-            inside = inside.after_page(page, subject=subject, provider=self.api.name)
-            position = replace(position, inside=inside)
-            yield lines, position
+    id_key = "organization_id"
+    members_subject = "the members of organization"
+
+    def members(self, item_id: str, cursor: str | None, position: ItemPosition) -> tuple[Page, ItemPosition]:
+        page, with_roles = self.api.members(item_id, cursor, with_roles=position.with_roles)
+        had_roles = position.had_roles or (with_roles and bool(page.rows))
+        return page, replace(position, with_roles=with_roles, had_roles=had_roles)
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return whether the rows contain roles. The roles are direct assignments in the organization."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Final, Generic, Self, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar
 
+from meibo.documents import Document, Key
 from meibo.errors import ArchiveConflictError, RequestRefusedError, WrongFormatError
-from meibo.http.raw_json import RawJson
+from meibo.http.raw_json import RawJson, line_with_id
 from meibo.http.transport import is_id
 from meibo.providers.auth0.client import ApiList, Auth0Client
 from meibo.providers.base import PageResult, Pages
@@ -65,14 +66,6 @@ def numbered_pages(
             return
 
 
-def check_ids(rows: list[RawJson], *, subject: str, provider: str) -> None:
-    """Raise WrongFormatError if a row of a list has no valid id."""
-    if not all(is_id(row.value.get("id")) for row in rows):
-        raise WrongFormatError(
-            f"{provider}: expected {subject} with an id in each object, found an object without a valid id"
-        )
-
-
 @dataclass(frozen=True)
 class CursorWatch:
     """Detects a list that does not end, across several invocations.
@@ -100,7 +93,7 @@ class CursorWatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListPosition:
+class ListPosition(Document):
     """A position in a list, which is stored with a part: the cursor of the next page, and the watch of the cursors."""
 
     cursor: str | None = field(default=None, repr=False)
@@ -110,83 +103,139 @@ class ListPosition:
         """Return the position after a page that is not the last, raising RequestRefusedError if the list has no end."""
         return replace(self, cursor=page.next, watch=self.watch.after(page, subject=subject, provider=provider))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the position as a JSON object."""
-        return asdict(self)
+
+@dataclass(frozen=True, kw_only=True)
+class MemberPosition(ListPosition):
+    """A position in the members of an item. The key of ``item_id`` is compatible with existing parts."""
+
+    item_id: Annotated[str, Key("organization_id")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemPosition(ListPosition):
+    """A position in a list of items, such as organizations.
+
+    ``done`` contains the ids of the items of the current page that were read or skipped. A count would not be
+    sufficient, because a page shifts if one of its items is deleted. ``inside`` is the position in the item that is
+    being read. ``with_roles`` and ``had_roles`` are set for the members of organizations.
+    """
+
+    done: tuple[str, ...]
+    inside: MemberPosition | None = None
+    with_roles: bool = True
+    had_roles: bool = False
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Self:
-        """Return the position in a JSON object, raising ArchiveConflictError if another version of Meibo wrote it."""
+    def stored(cls, position: Mapping[str, Any] | None) -> Self:
+        """Return the position that is stored with a part, or the first position if it is None."""
         try:
-            return cls(**{**document, "watch": CursorWatch(**document["watch"])})
-        except (KeyError, TypeError):
+            return cls(done=()) if position is None else cls.from_json(position, "position")
+        except ArchiveConflictError as error:
             raise ArchiveConflictError(
                 "a part was written by another version of Meibo; repair the run to restart this export"
-            ) from None
+            ) from error
+
+    def after_item(self, item_id: str) -> Self:
+        """Return the position after an item."""
+        return replace(self, done=(*self.done, item_id), inside=None)
+
+    def after_page(self, page: Page, *, subject: str, provider: str) -> Self:
+        position = replace(self, done=(), inside=None)
+        return super(ItemPosition, position).after_page(page, subject=subject, provider=provider)
 
 
-class ListApi:
-    """Base class of the methods that read lists of a tenant."""
+class ListApi(ABC):
+    """The methods that read a list of items, such as organizations, and the lists of each item."""
+
+    item_noun: ClassVar[str]
 
     def __init__(self, client: Auth0Client) -> None:
         self.name = client.name
         self._client = client
 
-
-@dataclass(frozen=True, kw_only=True)
-class ItemPosition(ListPosition, ABC):
-    """A position in a list of items, and in the item that is being read."""
-
-    @abstractmethod
-    def is_done(self, item_id: str) -> bool:
-        """Return whether an item was read completely or skipped."""
+    @property
+    def subject(self) -> str:
+        """The name of the list of items in messages."""
+        return f"the list of {self.item_noun}"
 
     @abstractmethod
-    def with_done(self, item_id: str) -> Self:
-        """Return the position after an item."""
+    def items(self, cursor: str | None) -> Page:
+        """Return the page of the list of items at a cursor. Each item has an id."""
+
+    def _check_ids(self, rows: list[RawJson]) -> list[RawJson]:
+        if not all(is_id(row.value.get("id")) for row in rows):
+            raise WrongFormatError(
+                f"{self.name}: expected {self.subject} with an id in each object, found an object without a valid id"
+            )
+        return rows
 
 
 Api = TypeVar("Api", bound=ListApi)
-Position = TypeVar("Position", bound=ItemPosition)
 
 
-class ItemPages(Pages, Generic[Api, Position]):
-    """Rows of the items in a list. An item that is deleted before it is read is skipped.
-
-    ``subject`` names the list in messages.
-    """
-
-    subject: ClassVar[str]
-    position_class: type[Position]
+class ItemPages(Pages, Generic[Api]):
+    """Rows of the items in a list. An item that is deleted before it is read is skipped."""
 
     def __init__(self, api: Api) -> None:
         self.api = api
+        self.item_noun = api.item_noun
 
     def results(self, position: Mapping[str, Any] | None) -> Iterator[PageResult]:
-        at = self.position_class() if position is None else self.position_class.from_json(position)
+        at = ItemPosition.stored(position)
         while True:
-            page = self.items(at)
-            for item in page.rows:
+            page = self.api.items(at.cursor)
+            for item in _current_first(page.rows, at.inside):
                 item_id = item.value["id"]
-                if at.is_done(item_id):
+                if item_id in at.done:
                     continue
                 try:
                     for lines, at in self.read(item, at):  # noqa: B020  # each result has a new position
-                        yield PageResult(lines, at.to_json(), finished=item_id if at.is_done(item_id) else None)
+                        yield PageResult(lines, at.to_json(), finished=item_id if at.inside is None else None)
                 except RequestRefusedError as error:
                     if not error.is_missing:
                         raise
-                    at = at.with_done(item_id)
+                    at = at.after_item(item_id)
                     yield PageResult((), at.to_json(), skipped=item_id)
             if page.next is None:
                 return
-            at = at.after_page(page, subject=self.subject, provider=self.api.name)
+            at = at.after_page(page, subject=self.api.subject, provider=self.api.name)
             yield PageResult((), at.to_json())
 
     @abstractmethod
-    def items(self, position: Position) -> Page:
-        """Return the page of the list at a position."""
+    def read(self, item: RawJson, position: ItemPosition) -> Iterator[tuple[tuple[bytes, ...], ItemPosition]]:
+        """Yield the lines of each request for one item, with the position after them."""
+
+
+class MemberPages(ItemPages[Api]):
+    """Rows of the members of each item, with the id of the item.
+
+    ``id_key`` is the key of the id. ``members_subject`` names the members in messages, and the id follows it.
+    """
+
+    id_key: ClassVar[str]
+    members_subject: ClassVar[str]
+
+    def read(self, item: RawJson, position: ItemPosition) -> Iterator[tuple[tuple[bytes, ...], ItemPosition]]:
+        """Yield the rows of each page of the item's members."""
+        item_id = item.value["id"]
+        inside = position.inside or MemberPosition(item_id=item_id)
+        while True:
+            page, position = self.members(item_id, inside.cursor, position)
+            lines = tuple(line_with_id(self.id_key, item_id, member) for member in page.rows)
+            if page.next is None:
+                yield lines, position.after_item(item_id)
+                return
+            inside = inside.after_page(page, subject=f"{self.members_subject} {item_id}", provider=self.api.name)
+            position = replace(position, inside=inside)
+            yield lines, position
 
     @abstractmethod
-    def read(self, item: RawJson, position: Position) -> Iterator[tuple[tuple[bytes, ...], Position]]:
-        """Yield the lines of each request for one item, with the position after them."""
+    def members(self, item_id: str, cursor: str | None, position: ItemPosition) -> tuple[Page, ItemPosition]:
+        """Return the page of an item's members at a cursor, and the position with ``with_roles`` and ``had_roles``."""
+
+
+def _current_first(items: list[RawJson], inside: MemberPosition | None) -> list[RawJson]:
+    # The item that is being read must be first. Otherwise, another item would replace its position.
+    if inside is None:
+        return items
+    return [RawJson({"id": inside.item_id}, ""), *(item for item in items if item.value["id"] != inside.item_id)]

@@ -7,28 +7,25 @@ https://auth0.com/docs/manage-users/access-control
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from meibo.errors import RequestRefusedError
-from meibo.http.raw_json import JsonNumber, RawJson, line_with_id, line_with_list
+from meibo.http.raw_json import JsonNumber, RawJson, line_with_list
 from meibo.http.transport import segment
 from meibo.providers.auth0.client import ApiList
 from meibo.providers.auth0.pagination import (
     MAX_NUMBERED_ROWS,
-    CursorWatch,
     ItemPages,
     ItemPosition,
     ListApi,
+    MemberPages,
     Page,
-    check_ids,
     numbered_pages,
     read_page,
 )
 
 TENANT_ROLES_SCOPE: Final = "read:roles"
 ROLE_MEMBERS_SCOPE: Final = "read:users"
-ROLES_SUBJECT: Final = "the list of roles"
 
 
 class RoleApi(ListApi):
@@ -38,10 +35,14 @@ class RoleApi(ListApi):
     exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
+    item_noun = "roles"
+
+    def items(self, cursor: str | None) -> Page:  # noqa: ARG002  # one page
+        return Page(self.roles(), None)
+
     def roles(self) -> list[RawJson]:
         """Return all roles, sorted by id."""
-        rows = self._list("roles", "roles", ROLES_SUBJECT)
-        check_ids(rows, subject=ROLES_SUBJECT, provider=self.name)
+        rows = self._check_ids(self._list("roles", "roles", self.subject))
         return sorted(rows, key=lambda row: str(row.value["id"]))
 
     def permissions(self, role_id: str) -> list[RawJson]:
@@ -75,60 +76,23 @@ class RoleApi(ListApi):
         raise RequestRefusedError(f"{self.name}: expected at most {MAX_NUMBERED_ROWS} rows in {subject}, found more")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RolePosition(ItemPosition):
-    """A position in the roles, which are read in the order of their ids.
-
-    ``after`` is the last role that was read completely. ``inside`` is the role whose users are being read.
-    """
-
-    after: str = ""
-    inside: str | None = None
-
-    def is_done(self, item_id: str) -> bool:
-        return item_id <= self.after
-
-    def with_done(self, item_id: str) -> Self:
-        return replace(self, after=item_id, inside=None, cursor=None, watch=CursorWatch())
-
-
-class RolePages(ItemPages[RoleApi, RolePosition]):
-    """Rows of a tenant's roles. A subclass reads the rows of one role."""
-
-    item_noun = "roles"
-    subject = ROLES_SUBJECT
-    position_class = RolePosition
-
-    def items(self, position: RolePosition) -> Page:  # noqa: ARG002  # all roles are read at once
-        return Page(self.api.roles(), None)
-
-
-class RoleList(RolePages):
+class RoleList(ItemPages[RoleApi]):
     """One row per role, with its permissions."""
 
-    def read(self, item: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
+    def read(self, item: RawJson, position: ItemPosition) -> Iterator[tuple[tuple[bytes, ...], ItemPosition]]:
         """Yield the row of the role."""
         role_id = item.value["id"]
-        yield (line_with_list(item, "permissions", self.api.permissions(role_id)),), position.with_done(role_id)
+        yield (line_with_list(item, "permissions", self.api.permissions(role_id)),), position.after_item(role_id)
 
 
-class RoleMembers(RolePages):
+class RoleMembers(MemberPages[RoleApi]):
     """One row per direct assignment of a role to a user."""
 
-    def read(self, item: RawJson, position: RolePosition) -> Iterator[tuple[tuple[bytes, ...], RolePosition]]:
-        """Yield the rows of each page of the role's users."""
-        role_id = item.value["id"]
-        if position.inside != role_id:
-            position = RolePosition(after=position.after, inside=role_id)
-        while True:
-            page = self.api.users(role_id, position.cursor)
-            lines = tuple(line_with_id("role_id", role_id, user) for user in page.rows)
-            if page.next is None:
-                yield lines, position.with_done(role_id)
-                return
-            subject = f"the users of role {role_id}"
-            position = position.after_page(page, subject=subject, provider=self.api.name)
-            yield lines, position
+    id_key = "role_id"
+    members_subject = "the users of role"
+
+    def members(self, item_id: str, cursor: str | None, position: ItemPosition) -> tuple[Page, ItemPosition]:
+        return self.api.users(item_id, cursor), position
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002  # independent of the position
         """Return the kind of the assignments: direct assignments only."""
