@@ -1,11 +1,11 @@
-"""Typed JSON documents: dataclasses that are read from JSON objects and written as JSON objects.
+"""Typed JSON documents: dataclasses that are read from and written to JSON objects.
 
 The fields of a class are the keys of its object. Their types are ``bool``, ``int`` (≥ 0), ``float``, ``str`` (not
 empty unless optional), ``datetime`` (with a time zone), ``Literal``, ``Mapping``, ``tuple``, dataclasses and unions. A
 missing field has its default value, or None if its type includes None. Unknown keys are ignored.
 
-Messages contain the field, the expected type and the actual type, but never a value, because a document may contain
-user data. docs/decisions.md explains why this module does not use pydantic.
+Error messages contain the field, the expected type and the actual type. They never contain a value, because a document
+may contain user data. docs/decisions.md explains why this module does not use pydantic.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meibo.errors import ArchiveConflictError, ConfigurationError, MeiboError
 # Annotations of the types of fields.
 PositiveInt = Annotated[int, "positive"]
 Text = Annotated[str, "may be empty"]
-# The fields of this object are keys of the document itself. A Mapping contains the keys that are not fields.
+# The keys of this object are keys of the document itself. A flattened Mapping contains the keys that are not fields.
 FLATTEN: Final = "flatten"
 # Invalid entries of this list are skipped.
 SKIP_INVALID: Final = "skip invalid"
@@ -31,7 +31,7 @@ SKIP_INVALID: Final = "skip invalid"
 
 @dataclass(frozen=True)
 class Key:
-    """Annotates a field whose key differs from its name."""
+    """Annotation of a field whose key differs from its name."""
 
     name: str
 
@@ -48,7 +48,7 @@ _SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
 
 
 class InvalidFieldError(Exception):
-    """The field at a path is invalid. A document raises the error in ``__post_init__`` if it violates its own rules."""
+    """The field at a path is invalid. ``__post_init__`` of a document raises this error if a combination is invalid."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}" if path else problem)
@@ -60,8 +60,8 @@ class InvalidFieldError(Exception):
 class Document:
     """Base class of documents.
 
-    ``version_key`` is the key of the version, if the document has one. ``derived`` contains the names of the properties
-    that are written, but not read.
+    ``version_key`` is the key of the document's version, or None. ``derived`` contains the names of the properties that
+    are written but not read.
     """
 
     version_key: ClassVar[str | None] = None
@@ -71,12 +71,12 @@ class Document:
 
     @classmethod
     def upgraded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return a document of an earlier version of Meibo with the fields of this version."""
+        """Return a document of an earlier version of Meibo in the format of this version."""
         return document
 
     @classmethod
     def from_json(cls, document: Any, name: str) -> Self:
-        """Read a JSON object; ``name`` is its name in messages.
+        """Return the document in a JSON object. ``name`` names the object in messages.
 
         Raises ``error_type`` if the object is invalid, and ConfigurationError if a later version of Meibo wrote it.
         """
@@ -93,7 +93,7 @@ class Document:
         return value
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object. Fields with their default values are omitted."""
+        """Return the JSON object. Fields that have their default values are omitted."""
         document: dict[str, Any] = _to_json(self)
         return {self.version_key: self.version, **document} if self.version_key else document
 
@@ -220,7 +220,7 @@ def _read_list(hint: Any, value: Any, path: str, *, skip_invalid: bool = False) 
 
 
 def parse_moment(value: Any, path: str) -> datetime:
-    """Parse a time with a time zone and return it in UTC; raise InvalidFieldError with the path if it is invalid."""
+    """Return a time in UTC, raising InvalidFieldError with the path if it is invalid or has no time zone."""
     try:
         moment = datetime.fromisoformat(value)
     except (TypeError, ValueError):

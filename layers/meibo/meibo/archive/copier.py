@@ -1,4 +1,4 @@
-"""Copy files from a short-lived location, or from an iterator, into an archive in a bucket or in a folder."""
+"""Copy files from a location or an iterator into the archive, which is a bucket or a folder."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ class Copier(Protocol):
     """Copies files into the archive."""
 
     def copy(self, source: LocationSource | StreamSource, key: str, content: Content) -> CopyResult:
-        """Copy and validate a whole file, or raise an error and write nothing.
+        """Copy and validate a complete file. If an error is raised, the archive does not contain the file.
 
-        A broken connection is resumed at the first missing byte, with a new location if the location has expired. If
-        the file has changed, the copy starts again. Raises the errors of a copy (see ``meibo.errors``), and errors of
-        the source unchanged.
+        After a connection error, the copy resumes at the first missing byte, with a new location if the location has
+        expired. If the file has changed, the copy starts again. Errors of the source are raised unchanged.
         """
         ...
 
     def read_back(self, key: str, content: Content) -> CopyResult:
-        """Return the result of a copy that an earlier invocation completed, from the object itself.
+        """Read a file that an earlier invocation copied, and return the result of the copy.
 
         Raises CorruptFileError if the object differs from its S3 checksum or gzip trailer, WrongFormatError if it does
         not have the format, and OutOfTimeError if too little time is left.
@@ -47,7 +46,7 @@ class Copier(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class S3Copier:
-    """Copies files into the archive bucket; ``time_left`` returns the remaining seconds of the invocation."""
+    """Copies files into the archive bucket."""
 
     client: S3Client
     bucket: str
@@ -71,10 +70,9 @@ class S3Copier:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCopier:
-    """Copies files into a folder. A file is read with one request, into one buffer.
+    """Copies files into an archive in a folder. A file is read with one request at a time.
 
-    ``time_left`` returns the seconds that remain for the copy. ``received`` is called with the key and the number of
-    bytes each time bytes are received.
+    ``received`` is called with the key and the number of bytes each time bytes are received.
     """
 
     storage: FolderStorage
@@ -116,7 +114,7 @@ class FolderCopier:
             result = CopyResult.of(digest, inspection.finish(), counts=counts)
             if self.storage.publish(file, key):
                 return result
-        # Another process wrote a file, which is accepted if its content is the same.
+        # Another process wrote the file. It is accepted if its content is the same.
         existing = self.read_back(key, content)
         if existing.sha256 != result.sha256:
             raise ArchiveConflictError(f"{key} already contains another file, which was not changed")

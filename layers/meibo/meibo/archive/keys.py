@@ -1,7 +1,7 @@
 """Build and parse the keys of the archive bucket.
 
-The keys are in Hive style, so that Athena, DuckDB and Spark can read the bucket without a catalog of files. These tools
-skip files whose names start with an underscore.
+The keys contain Hive-style partitions (``name=value``), so that Athena, DuckDB and Spark can query the archived files.
+Athena and Spark ignore objects whose names start with an underscore.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from meibo.errors import EventError
 ARCHIVE: Final = "archive/"
 """Prefix of all archived files and their manifests."""
 RUNS: Final = "runs/"
-"""Prefix of the plans, lists of exports and run manifests."""
+"""Prefix of the documents of all runs: plans, lists of exports, records of failures, and run manifests."""
 PARTS: Final = "parts/"
 """Prefix of the temporary parts of exports that take several invocations."""
 REPORTS: Final = "reports/"
@@ -45,37 +45,37 @@ def provider_prefix(provider: str) -> str:
 
 
 def source_prefix(provider_folder: str, source: str) -> str:
-    """Return the prefix of all archives of a source below the prefix of its provider, ending with a slash."""
+    """Return the prefix of all archives of a source below the prefix ``provider_folder``, ending with a slash."""
     return f"{provider_folder}source={source}/"
 
 
 def dataset_prefix(source_folder: str, dataset: str, format_name: str) -> str:
-    """Return the prefix of all archives of a dataset below the prefix of its source, ending with a slash."""
+    """Return the prefix of all archives of a dataset below the prefix ``source_folder``, ending with a slash."""
     return f"{source_folder}dataset={dataset}/format={format_name}/"
 
 
 def dataset_pattern(provider: str, dataset: str, format_name: str) -> str:
-    """Return the glob pattern of the archived files of a dataset of all sources."""
+    """Return a glob pattern that matches the archived files of a dataset in all sources and runs."""
     folder = dataset_prefix(source_prefix(provider_prefix(provider), "*"), dataset, format_name)
     return f"{folder}scope=*/dt=*/run=*/{dataset}.{format_name}*"
 
 
 def partition(key: str, name: str) -> str:
-    """Return the value of a partition such as ``dt`` or ``scope`` in a key or a prefix, or an empty string."""
+    """Return the value of a partition such as ``dt`` in a key or a prefix, or an empty string if there is none."""
     return next((part.removeprefix(f"{name}=") for part in key.split("/") if part.startswith(f"{name}=")), "")
 
 
 def is_archive_key(key: str) -> bool:
-    """Return whether a key is a valid key of an archive.
+    """Return whether a key is valid.
 
-    A key in a manifest may have been altered. In a folder, an absolute key, or a key with an empty, ``.`` or ``..``
+    A key in an altered manifest may be invalid. In a folder, an absolute key, or a key with an empty, ``.`` or ``..``
     segment, could be a path outside the archive.
     """
     return "\0" not in key and not {"", ".", ".."} & set(key.split("/"))
 
 
 def run_id_of(moment: datetime) -> str:
-    """Return the id of the run that was scheduled for ``moment`` (aware), for example ``20261121T180000Z``."""
+    """Return the id of the run that is scheduled for an aware time, for example ``20261121T180000Z``."""
     return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
@@ -91,13 +91,13 @@ def run_moment(run_id: str) -> datetime:
 
 
 def run_day(run_id: str) -> str:
-    """Return the date (UTC) of a run, such as ``2026-11-21``."""
+    """Return the scheduled date (UTC) of a run, for example ``2026-11-21``."""
     return run_moment(run_id).strftime("%Y-%m-%d")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportAddress:
-    """The address of an export in the archive. Each run of the export has a folder below it."""
+    """The address of an export in the archive. It contains one folder for each run of the export."""
 
     provider: str
     source: str
@@ -112,16 +112,16 @@ class ExportAddress:
 
     @property
     def prefix(self) -> str:
-        """The prefix of all archives of this export, ending with a slash."""
+        """The prefix of all runs of this export, ending with a slash."""
         folder = dataset_prefix(source_prefix(provider_prefix(self.provider), self.source), self.dataset, self.format)
         return f"{folder}scope={self.scope}/"
 
     def day_prefix(self, day: str) -> str:
-        """Return the prefix of this export's archives of a day such as ``2026-11-21``."""
+        """Return the prefix of this export's runs on a day such as ``2026-11-21``, without a slash at the end."""
         return f"{self.prefix}dt={day}"
 
     def folder(self, run_id: str) -> str:
-        """Return the prefix of this export's archive in one run, ending with a slash."""
+        """Return the prefix of this export in one run, ending with a slash."""
         return f"{self.day_prefix(run_day(run_id))}/run={run_id}/"
 
     def object_key(self, run_id: str, *, gzip: bool) -> str:
@@ -152,7 +152,7 @@ class ExportFolder:
 
     @classmethod
     def of(cls, key: str) -> Self | None:
-        """Return the folder that contains a key, or None if the key is not below the folder of an export."""
+        """Return the folder that contains a key, or None if no export has such a folder."""
         match = _EXPORT_FOLDER.match(key)
         if match is None:
             return None
@@ -170,12 +170,12 @@ def run_folder(run_id: str) -> str:
 
 
 def run_documents(run_id: str, kind: RunDocument) -> str:
-    """Return the prefix of a run's plans, lists of exports (``attempt``) or manifests."""
+    """Return the prefix of a run's plans, lists of exports (``attempt``) or run manifests."""
     return f"{run_folder(run_id)}_{kind}"
 
 
 def run_id_of_folder(folder: str) -> str | None:
-    """Return the id of the run of a folder such as ``runs/dt=…/run=…/``, or None for any other prefix."""
+    """Return the id of the run in a prefix such as ``runs/dt=…/run=…/``, or None for any other prefix."""
     run_id = folder.rstrip("/").rpartition("/run=")[2]
     return run_id if _RUN_ID.fullmatch(run_id) else None
 
@@ -186,7 +186,7 @@ def reports_folder(run_id: str) -> str:
 
 
 def plan_key(run_id: str, attempt: int = 1) -> str:
-    """Return the key of a plan. Each repair writes its own plan, because nothing is overwritten."""
+    """Return the key of the plan of an attempt."""
     return f"{run_documents(run_id, 'plan')}{_suffix(attempt)}.json"
 
 
@@ -218,18 +218,18 @@ def failure_key(run_id: str, attempt: int, export_id: str) -> str:
 def parts_folder(run_id: str, attempt: int, export_id: str) -> str:
     """Return the prefix of the parts of an export in an attempt, ending with a slash.
 
-    A lifecycle rule expires all parts. They are not read after the export is archived.
+    The parts are not used after the export is archived, and a lifecycle rule expires them.
     """
     return f"{PARTS}dt={run_day(run_id)}/run={run_id}/{export_id}/attempt={attempt}/"
 
 
 def part_key(folder: str, number: int, digest: str) -> str:
-    """Return the key of a part in a parts folder; the digest distinguishes the parts of two invocations."""
+    """Return the key of a part. The digest distinguishes parts with the same number from different invocations."""
     return f"{folder}{number:05d}-{digest[:16]}.ndjson.gz"
 
 
 def part_record_key(folder: str, number: int) -> str:
-    """Return the key of the record of a part; a part without a record is ignored."""
+    """Return the key of the record of a part."""
     return f"{folder}{number:05d}.json"
 
 
@@ -239,7 +239,7 @@ def report_key(run_id: str, attempt: int) -> str:
 
 
 def verification_key(moment: datetime) -> str:
-    """Return the key of the record of a verification that started at an aware UTC time."""
+    """Return the key of the record of the verification that started at ``moment`` (UTC)."""
     return f"{VERIFICATIONS}dt={moment:%Y-%m-%d}/{moment:%Y%m%dT%H%M%SZ}.json"
 
 
@@ -249,5 +249,5 @@ def outcomes_folder(source: str, day: str) -> str:
 
 
 def outcome_key(source: str, day: str, message_id: str, part: int = 1) -> str:
-    """Return the key of a part of a message's outcomes; ``day`` is a date such as ``2026-11-21``."""
+    """Return the key of a part of a message's outcome records. ``day`` is a date such as ``2026-11-21``."""
     return f"{outcomes_folder(source, day)}{message_id}{_suffix(part)}.ndjson"

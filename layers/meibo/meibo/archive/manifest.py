@@ -32,7 +32,7 @@ class ManifestJob:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectChecksum:
-    """The checksum of a whole object as S3 stores it; ``value`` is base64."""
+    """The checksum of a complete object as S3 stores it. ``value`` is encoded in base64."""
 
     algorithm: str
     type: str
@@ -41,7 +41,7 @@ class ObjectChecksum:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedObject:
-    """An archived file as it is stored; ``version_id`` is None in a bucket without versioning."""
+    """An archived file as it is stored. ``version_id`` is None in a folder and in a bucket without versioning."""
 
     bucket: str
     key: str
@@ -53,10 +53,10 @@ class ArchivedObject:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedContent:
-    """The content of an archived file. ``rows``, ``uncompressed_bytes`` and ``columns`` are None if unknown.
+    """The content of an archived file. ``rows``, ``uncompressed_bytes`` and ``columns`` are None if they are unknown.
 
-    ``columns`` is the number of columns if a CSV file has no header row. ``notes`` are counts and ids that only some
-    providers return, such as the number of organizations.
+    If a CSV file has no header row, ``columns`` is the number of its columns. ``notes`` contains counts and ids that
+    only some datasets have, such as the number of organizations.
     """
 
     gzip: bool
@@ -68,10 +68,10 @@ class ArchivedContent:
 
 @dataclass(frozen=True, kw_only=True)
 class Sanity(Document):
-    """The comparison of an export's number of rows with earlier exports.
+    """The comparison of the number of rows with earlier runs of the same export.
 
-    ``baseline_run_id`` and ``baseline_rows`` describe the last export that was not suspect. ``reason`` states why the
-    export is suspect. ``accept_from`` is the date from which the number of rows is accepted.
+    ``baseline_run_id`` and ``baseline_rows`` describe the last run in which the export was not suspect. ``reason``
+    states why the export is suspect. Runs before the date ``accept_from`` are not compared.
     """
 
     verdict: Verdict
@@ -84,7 +84,7 @@ class Sanity(Document):
 
     @classmethod
     def upgraded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the document with a baseline. Early versions did not write it; the previous export is used instead."""
+        """Return the document with a baseline. Early versions did not write a baseline, so the previous run is used."""
         if "baseline_run_id" in document:
             return document
         previous = {f"baseline_{name}": document.get(f"previous_{name}") for name in ("run_id", "rows")}
@@ -93,9 +93,9 @@ class Sanity(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivingDetails:
-    """The start and the end of the archiving, and the version of Meibo. Times are UTC in ISO 8601.
+    """The time at which the export was archived, and the version of Meibo. Times are UTC in ISO 8601.
 
-    ``read_back`` is true if the digests were computed from the stored object.
+    ``read_back`` is true if the digests were computed from the stored object and not during the copy.
     """
 
     started_at: str
@@ -106,9 +106,9 @@ class ArchivingDetails:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportManifest(Manifest):
-    """The manifest of one export of a run, stored beside its object.
+    """The manifest of one export in one run, stored beside its object.
 
-    ``job`` is None if the export has no job, or if the object was completed by an earlier invocation.
+    ``job`` is None if the export has no job, or if an earlier invocation completed the object.
     """
 
     run_id: str
@@ -133,7 +133,7 @@ class ExportManifest(Manifest):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedExport(Document):
-    """The entry of an archived export in the run manifest. Its values are copied from the export's manifest."""
+    """The entry of an archived export in the run manifest. Its values are the values of the export's manifest."""
 
     derived: ClassVar[tuple[str, ...]] = ("export_id",)
 
@@ -162,7 +162,7 @@ class ArchivedExport(Document):
 
     @classmethod
     def of(cls, manifest: ExportManifest) -> Self:
-        """Return the entry of the export with this manifest."""
+        """Return the entry for an export's manifest."""
         return cls(
             manifest_key=manifest.folder.manifest_key,
             key=manifest.object.key,
@@ -175,7 +175,7 @@ class ArchivedExport(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class MissingExport:
-    """An export that was not archived: the name of the error, and the reason."""
+    """The entry of an export that was not archived in the run manifest: the name of the error, and the reason."""
 
     export_id: str
     error: str
@@ -184,7 +184,7 @@ class MissingExport:
 
 @dataclass(frozen=True, kw_only=True)
 class RunCounts:
-    """The counts of a run. ``archived`` includes the ``suspect`` exports."""
+    """The counts of a run. ``archived`` includes the suspect exports."""
 
     planned: int
     archived: int
@@ -195,7 +195,7 @@ class RunCounts:
 
     @classmethod
     def of(cls, exports: Iterable[ArchivedExport], missing: Iterable[MissingExport]) -> Self:
-        """Count the exports of a run."""
+        """Return the counts of these exports."""
         exports, missing = list(exports), list(missing)
         return cls(
             planned=len(exports) + len(missing),
@@ -209,10 +209,10 @@ class RunCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class RunManifest(Manifest):
-    """The manifest of a run, written when an attempt has ended. Times are UTC in ISO 8601.
+    """The manifest of a run, written at the end of an attempt. Times are UTC in ISO 8601.
 
-    ``counts`` are the counts at the time of writing. Invalid entries of the lists are skipped, and ``meibo verify``
-    reports the difference.
+    Invalid entries of ``exports`` and ``missing`` are skipped when the manifest is read. ``counts`` includes them, so
+    ``meibo verify`` reports the difference.
     """
 
     run_id: str
@@ -232,5 +232,5 @@ class RunManifest(Manifest):
 
 
 def timestamp(moment: datetime) -> str:
-    """Return an aware UTC time in the format of the manifests, without fractions of a second."""
+    """Return a UTC time in the format of the manifests, without fractions of a second."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

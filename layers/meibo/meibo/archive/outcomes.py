@@ -1,4 +1,4 @@
-"""Outcome records: the result of each member of each message, archived under ``changes/`` as NDJSON."""
+"""Outcome records: the result for each member in each message, archived below ``changes/`` as NDJSON."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ OutcomeCode = Literal[
 
 @dataclass(frozen=True)
 class Outcome(Document):
-    """The final result of one member of one message; ``code`` and ``reason`` state why it was rejected.
+    """The final result for one member in one message. ``code`` and ``reason`` state why the member was rejected.
 
-    ``member`` is empty if the message has no member.
+    ``member`` is empty if the message contains no member.
     """
 
     member: Text = field(repr=False)
     kind: Annotated[OutcomeKind, Key("outcome")]
     at: datetime
-    # An OutcomeCode, or a code of a later version of Meibo.
+    # An OutcomeCode, or a code that only a later version of Meibo defines.
     code: str | None = None
     reason: str | None = None
     invitation_id: str | None = None
 
     @classmethod
     def upgraded(cls, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the document with an empty string for a member that is null."""
+        """Return the document with an empty string instead of null as the member."""
         return {**document, "member": document.get("member") or ""}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRecord(Document):
-    """An archived outcome, with the values of its message.
+    """An archived outcome, with values of its message.
 
     ``organization_id`` and ``action`` are None if they are missing or invalid in the message.
     """
@@ -66,13 +66,13 @@ class OutcomeRecord(Document):
     sent_at: datetime
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object of the record. ``change_id`` and ``member`` may be null."""
+        """Return the JSON object of the record. ``change_id`` and ``member`` are always present, and may be null."""
         times = {"sent_at": _timestamp(self.sent_at), "at": _timestamp(self.outcome.at)}
         return {**super().to_json(), "change_id": self.change_id, "member": self.outcome.member or None, **times}
 
 
 def parse_records(body: bytes, key: str) -> list[OutcomeRecord]:
-    """Parse the records of an object; ``key`` is its key in messages. Raises the errors of ``from_json``."""
+    """Return the records in an object. ``key`` names the object in messages. Raises the errors of ``from_json``."""
     # splitlines() would also split at characters that a JSON string can contain, such as U+2028.
     lines = [line for line in body.split(b"\n") if line]
     try:
@@ -84,7 +84,7 @@ def parse_records(body: bytes, key: str) -> list[OutcomeRecord]:
 
 
 def format_records(records: Iterable[OutcomeRecord]) -> bytes:
-    """Return the records as NDJSON, as they are archived."""
+    """Return the records as NDJSON."""
     lines = (json.dumps(record.to_json(), ensure_ascii=False, separators=(",", ":")) for record in records)
     return "".join(f"{line}\n" for line in lines).encode()
 

@@ -33,7 +33,7 @@ class Run:
 
 
 def suspect_reason(archive: ArchiveReader, export: ArchivedExport) -> str:
-    """Read the reason why an export is suspect from its manifest. The reason contains no user data."""
+    """Return the reason why an export is suspect, from its manifest. The reason contains no user data."""
     try:
         manifest = ExportManifest.read(archive, export.manifest_key)
     except ArchiveConflictError:
@@ -42,7 +42,7 @@ def suspect_reason(archive: ArchiveReader, export: ArchivedExport) -> str:
 
 
 def run_ids(archive: ArchiveReader) -> Iterator[str]:
-    """Yield the ids of all runs that have a folder, latest first. One day is listed at a time."""
+    """Yield the ids of all runs that have a folder, newest first. The days are listed one at a time."""
     for day in sorted(archive.folders(RUNS), reverse=True):
         for folder in sorted(archive.folders(day), reverse=True):
             run_id = run_id_of_folder(folder)
@@ -51,7 +51,7 @@ def run_ids(archive: ArchiveReader) -> Iterator[str]:
 
 
 def find_run(archive: ArchiveReader, run_id: str) -> Run | None:
-    """Return a run with its newest readable manifest, or None if it has none.
+    """Return a run with its newest valid manifest, or None if the run has no valid manifest.
 
     A run without a manifest is in progress or was terminated.
     """
@@ -68,9 +68,9 @@ def find_run(archive: ArchiveReader, run_id: str) -> Run | None:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanAddresses(Document):
-    """The addresses of the exports of a plan. Invalid exports are skipped.
+    """The addresses of the exports in a plan. Invalid exports are skipped.
 
-    Unlike ``meibo.exports.plan.Plan``, this class accepts providers that this version of Meibo does not know.
+    Unlike ``meibo.exports.plan.Plan``, this class accepts providers that are unknown to this version of Meibo.
     """
 
     version_key: ClassVar[str | None] = "plan_version"
@@ -79,7 +79,7 @@ class PlanAddresses(Document):
 
 
 def runs(archive: ArchiveReader) -> Iterator[Run]:
-    """Yield the runs that have ended, latest first."""
+    """Yield the runs that have a valid manifest, newest first."""
     for run_id in run_ids(archive):
         run = find_run(archive, run_id)
         if run is not None:

@@ -1,7 +1,8 @@
 """Verify the newest runs and a rotating sample of the older runs: the function ``verify_archive``.
 
-Reading an object in a colder storage class costs a retrieval fee per GB, or is impossible before a restore request.
-Such objects are verified by their properties (HEAD), and read completely only in a longer rotation.
+Amazon S3 charges a retrieval fee for objects in most colder storage classes, so these objects are read in a longer
+rotation. Objects that must be restored first are never read. If an object is not read, only its properties (HEAD) are
+verified.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from meibo.errors import MeiboError
 from meibo.observability import MetricUnit, logger, metrics
 from meibo.settings import VerifyArchiveSettings
 
-# Runs that every verification includes: the last run, and the run before it, which may have been repaired.
+# Every verification includes the last run, and the run before it, which may have been repaired.
 NEWEST_RUNS = 2
-# If less time is left, no further export is verified, so that the record and the metrics can be written.
+# If less time is left, no other export is verified, so that the record and the metrics can be written.
 _MIN_EXPORT_SECONDS = 60.0
-# If less time is left, no further run is planned, and the reading of an object is aborted.
+# If less time is left, no other run is planned, and the object that is being read is abandoned.
 _MIN_READ_SECONDS = _MIN_EXPORT_SECONDS / 2
-# Maximum number of entries in a record and in the log. The counts include all entries.
+# Maximum number of entries in each list of a record, and in the log. The counts include all entries.
 _MAX_ENTRIES = 100
-# Objects in these classes and tiers cannot be read before a restore request:
+# Objects in these storage classes and tiers can only be read after a restore request:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
 _NEEDS_RESTORE: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
 _TIME_USED_UP: Final = "the invocation's time was used up; a later verification includes it"
@@ -45,7 +46,7 @@ _TIME_USED_UP: Final = "the invocation's time was used up; a later verification 
 
 @dataclass(frozen=True, kw_only=True)
 class UncheckedExport:
-    """The folder of an export, or of a run, that could not be verified, and the reason."""
+    """The folder of an export or a run that could not be verified, and the reason."""
 
     key: str
     reason: str
@@ -55,8 +56,8 @@ class UncheckedExport:
 class VerificationRecord(StoredDocument):
     """The result of a scheduled verification.
 
-    ``quick`` counts the exports whose objects were not read, ``damaged`` the damaged objects. The lists contain at most
-    100 entries. ``at`` is UTC in ISO 8601.
+    ``quick`` is the number of exports whose objects were not read. ``damaged`` is the number of damaged objects. The
+    lists contain at most 100 entries. ``at`` is a UTC time in ISO 8601.
     """
 
     version_key: ClassVar[str | None] = "record_version"
@@ -81,15 +82,15 @@ class VerificationRecord(StoredDocument):
 
 
 def has_turn(run_id: str, *, rotation_days: int, day: int) -> bool:
-    """Return whether a run is verified on a day (an ordinal). Each run is verified once per rotation."""
+    """Return whether a run is verified on a day (see ``date.toordinal``). Each run is verified once per rotation."""
     return zlib.crc32(run_id.encode()) % rotation_days == day % rotation_days
 
 
 def has_cold_turn(run_id: str, *, rotation_days: int, cold_rotation_days: int, day: int) -> bool:
-    """Return whether a run's objects are read on a day although they are in a colder storage class.
+    """Return whether the objects of a run are read on a day if they are in a colder storage class.
 
-    They are read once in ``cold_rotation_days // rotation_days`` verifications of the run. The checksum of the
-    run's id selects the verification, so that the runs are distributed evenly.
+    They are read in one of ``cold_rotation_days // rotation_days`` verifications of the run. The checksum of the run's
+    id selects this verification, so that the runs are distributed evenly.
     """
     turns = max(cold_rotation_days // rotation_days, 1)
     chosen = zlib.crc32(run_id.encode()) // rotation_days % turns
@@ -97,16 +98,17 @@ def has_cold_turn(run_id: str, *, rotation_days: int, cold_rotation_days: int, d
 
 
 def sample(ids: list[str], *, newest: int, rotation_days: int, day: int) -> list[str]:
-    """Return the newest runs and the older runs that are verified on a day; ``ids`` and the result are latest first.
+    """Return the ids of the runs that are verified on a day. ``ids`` and the result are sorted, newest first.
 
-    Each older run is verified once in ``rotation_days``, even if runs are added or expire.
+    The ``newest`` runs are always verified. Each older run is verified once in ``rotation_days``, even if runs are
+    added or expire.
     """
     return ids[:newest] + [run_id for run_id in ids[newest:] if has_turn(run_id, rotation_days=rotation_days, day=day)]
 
 
 @dataclass(frozen=True)
 class _Result:
-    """The result of a task. ``unchecked`` is the reason if the export could not be verified."""
+    """The result of a task. ``unchecked`` is the reason why the export could not be verified."""
 
     findings: tuple[Finding, ...] = ()
     quick: bool = False
@@ -117,7 +119,8 @@ class _Result:
 class ScheduledVerification:
     """One scheduled verification.
 
-    ``transition_days`` is the age at which objects are moved to a colder storage class, or 0 if they are not moved.
+    ``transition_days`` is the age in days at which objects are moved to a colder storage class, or 0 if they are not
+    moved.
     """
 
     archive: ArchiveStorage
@@ -130,7 +133,7 @@ class ScheduledVerification:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def run(self) -> dict[str, int]:
-        """Verify the runs, newest first, write the record and the metrics, and return the counts."""
+        """Verify the runs, write the record and the metrics, and return the counts."""
         now = self.now()
         ids = list(run_ids(self.archive))
         chosen = sample(ids, newest=self.newest, rotation_days=self.rotation_days, day=now.toordinal())
@@ -138,7 +141,7 @@ class ScheduledVerification:
         submitted: list[tuple[VerificationTask, Future[_Result]]] = []
         unplanned: list[UncheckedExport] = []
         with ThreadPoolExecutor(self.threads) as pool:
-            # A run is planned while newer runs are verified: if the time is short, it is used for the newest runs.
+            # Newer runs are verified while older runs are planned. If the time is short, the oldest runs are skipped.
             for run_id in chosen:
                 if self.time_left() < _MIN_READ_SECONDS:
                     unplanned.append(UncheckedExport(key=run_folder(run_id), reason=_TIME_USED_UP))
@@ -197,7 +200,7 @@ class ScheduledVerification:
             return False
         age = now - run_moment(run_id)
         past_transition = self.transition_days > 0 and age >= timedelta(days=self.transition_days)
-        # After TransitionDays was increased or set to 0, older objects remain in their class.
+        # If TransitionDays is increased or set to 0, objects that were already moved remain in their storage class.
         if not past_transition and stat.storage_class is None:
             return True
         return has_cold_turn(
@@ -209,7 +212,7 @@ class ScheduledVerification:
 
 
 def scheduled_verification(settings: VerifyArchiveSettings, time_left: TimeLeft) -> ScheduledVerification:
-    """Return a ScheduledVerification of the archive bucket in the settings."""
+    """Return the verification of the archive bucket in the settings."""
     return ScheduledVerification(
         archive=S3Storage(aws.s3(), settings.bucket),
         rotation_days=settings.rotation_days,

@@ -1,7 +1,7 @@
 """Read and write the archive in a bucket or in a folder.
 
-Every write is conditional, so nothing is overwritten. All storages, and the in-memory storage of the tests, pass the
-same test suite.
+Every write is conditional, so no object is overwritten. All storages pass the same test suite, including the in-memory
+storage of the tests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1024 * 1024
-# Files with this prefix are not part of an archive in a folder: they are incomplete.
+# Files whose names have this prefix are incomplete and not part of the archive in a folder.
 TEMPORARY_PREFIX = ".meibo-"
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
 # HeadObject responds with 400 and without a body if a version id is malformed.
@@ -48,7 +48,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class ObjectStat:
-    """Properties that the storage returns without reading the object; None if the storage does not have them.
+    """The properties of an object. They are returned without reading the object, and are None if they are not stored.
 
     ``storage_class`` is None for S3 Standard and for files. For an object in an archive tier of S3 Intelligent-Tiering,
     it is the name of the tier.
@@ -84,22 +84,22 @@ class ArchiveReader(ABC):
 
     @abstractmethod
     def stat(self, key: str, version_id: str | None = None) -> ObjectStat | None:
-        """Return the properties of an object, or of one version of it, or None if it does not exist."""
+        """Return the properties of an object or of one of its versions, or None if it does not exist."""
 
     @abstractmethod
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:
-        """Yield the bytes of an object, or of one version of it; raise ArchiveConflictError if it does not exist."""
+        """Yield the bytes of an object or of one of its versions, raising ArchiveConflictError if it does not exist."""
 
     def keys(self, prefix: str, *, after: str = "") -> Iterator[str]:
         """Yield the keys below a prefix in order, starting after the key ``after``."""
         yield from (stored.key for stored in self.list(prefix, after=after))
 
     def exists(self, key: str) -> bool:
-        """Return whether the key contains an object."""
+        """Return whether an object with this key exists."""
         return self.stat(key) is not None
 
     def read_json(self, key: str) -> Any | None:
-        """Return the JSON value of an object, or None if it does not exist.
+        """Return the JSON value of an object, or None if the object does not exist.
 
         Raises ArchiveConflictError if the object is not JSON.
         """
@@ -116,26 +116,26 @@ class ArchiveStorage(ArchiveReader):
 
     @abstractmethod
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:
-        """Write the bytes if the key is free; return whether this call wrote them."""
+        """Write an object if its key is free, and return whether this call wrote it."""
 
     def put_json(self, key: str, document: Any) -> bool:
-        """Write a JSON document if the key is free; return whether this call wrote it."""
+        """Write a JSON document if its key is free, and return whether this call wrote it."""
         body = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
         return self.put_bytes(key, body.encode(), content_type="application/json")
 
 
 @dataclass(frozen=True)
 class StoredDocument(Document):
-    """A document that is an object of an archive."""
+    """A document that is stored as an object of an archive."""
 
     @classmethod
     def read(cls, archive: ArchiveReader, key: str) -> Self | None:
-        """Read the document; return None if it does not exist. Raises the errors of ``from_json``."""
+        """Return the document at a key, or None if it does not exist. Raises the errors of ``from_json``."""
         document = archive.read_json(key)
         return None if document is None else cls.from_json(document, key)
 
     def write(self, archive: ArchiveStorage, key: str) -> Self:
-        """Write the document if the key is free, and return the stored document."""
+        """Write the document if the key is free, and return the document that is stored at the key."""
         if archive.put_json(key, self.to_json()):
             return self
         existing = self.read(archive, key)
@@ -209,7 +209,7 @@ class S3Reader(ArchiveReader):
 
 @dataclass(eq=False)
 class S3Storage(S3Reader, ArchiveStorage):
-    """An archive bucket that can be written; ``wait`` is called between the attempts of a conflicting write."""
+    """An archive bucket that can be written. ``wait`` is called between the attempts of a conflicting write."""
 
     object_lock: ObjectLock = NO_OBJECT_LOCK
     wait: Callable[[float], None] = time.sleep
@@ -230,9 +230,9 @@ class S3Storage(S3Reader, ArchiveStorage):
 
 @dataclass(eq=False)
 class FolderReader(ArchiveReader):
-    """An archive in a folder, with the bucket's keys as paths.
+    """An archive in a folder. The paths of its files are the keys that the objects have in a bucket.
 
-    A key that is a path outside the folder does not exist. Files have no versions and no checksums.
+    An object whose key is a path outside the folder does not exist. Files have no versions and no checksums.
     """
 
     folder: Path
@@ -248,7 +248,7 @@ class FolderReader(ArchiveReader):
         path = self.folder / folder
         if not path.is_dir():
             return
-        # Folders are sorted with their slash, as keys are.
+        # The slash belongs to the name, so that the order is the order of keys in S3.
         names = sorted(entry.name + ("/" if Path(entry).is_dir() else "") for entry in os.scandir(path))
         for name in names:
             if name.startswith(TEMPORARY_PREFIX):
@@ -258,7 +258,7 @@ class FolderReader(ArchiveReader):
                 if f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/"):
                     yield from self._list(key, prefix)
             elif key.startswith(prefix):
-                # A dangling link is listed without properties, so that `meibo verify` reports it.
+                # A broken symbolic link is listed, so that `meibo verify` reports it.
                 stat = self.stat(key)
                 yield StoredObject(key, stat.bytes if stat else 0)
 
@@ -281,7 +281,7 @@ class FolderReader(ArchiveReader):
                 yield chunk
 
     def path(self, key: str) -> Path:
-        """Return the path of a file; raise ArchiveConflictError if it does not exist."""
+        """Return the path of a file, raising ArchiveConflictError if it does not exist."""
         path = self._file(key)
         if path is None:
             raise missing_object(key)
@@ -293,9 +293,9 @@ class FolderReader(ArchiveReader):
 
 
 class FolderStorage(FolderReader, ArchiveStorage):
-    """An archive in a folder that can be written. Its files are readable by their owner only.
+    """An archive in a folder that can be written. Only the owner can read its files.
 
-    A file is complete or absent: it is written to a temporary file, flushed to the disk and linked to its key.
+    A file is either complete or absent: it is written as a temporary file, flushed to the disk, and linked to its key.
     """
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # files have no type
@@ -311,7 +311,7 @@ class FolderStorage(FolderReader, ArchiveStorage):
             yield file
 
     def publish(self, file: IO[bytes], key: str) -> bool:
-        """Flush a temporary file to the disk and link it to the key; return False if the key is not free."""
+        """Flush a temporary file to the disk and link it to a key. Returns False if the key is not free."""
         if not is_archive_key(key):
             raise ConfigurationError(f"{key!r} is not a key that a folder can contain")
         path = self.folder / key
@@ -319,14 +319,14 @@ class FolderStorage(FolderReader, ArchiveStorage):
         file.flush()
         os.fsync(file.fileno())
         try:
-            # Unlike a rename, a link fails if the name exists.
+            # Unlike os.rename, os.link fails if the path exists.
             os.link(file.name, path)
         except FileExistsError:
             return False
         return True
 
     def remove_temporary_files(self) -> None:
-        """Remove the temporary files of terminated processes. No other process may write to the folder."""
+        """Remove the temporary files of terminated processes. No other process may write to the folder at the same time."""
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     @property
@@ -335,7 +335,7 @@ class FolderStorage(FolderReader, ArchiveStorage):
 
 
 def missing_object(key: str) -> ArchiveConflictError:
-    """Return the error of an object that does not exist."""
+    """Return the error for an object that does not exist."""
     return ArchiveConflictError(f"{key} does not exist; repair the run to archive it again")
 
 

@@ -1,7 +1,7 @@
 """Verify archived exports: objects against their manifests, and the manifests against each other.
 
 The run manifest repeats the key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change to only
-one of the two manifests is detected. A change to the object and both manifests cannot be detected by reading; see
+one of the two manifests is detected. A consistent change to the object and both manifests cannot be detected; see
 docs/reading.md.
 """
 
@@ -53,7 +53,7 @@ _MAX_RUN_DURATION: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Finding:
-    """Damage to an object: the kind, the key of the object, and details, which never contain row content."""
+    """Damage to an object: its kind, the key of the object, and details. The details contain no content of rows."""
 
     damage: Damage
     key: str
@@ -62,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class VerificationTask:
-    """The verification of one export's folder in one run: its objects, and the export's entry in the run manifest."""
+    """The folder of one export in one run, its objects, and the export's entry in the run manifest."""
 
     folder: ExportFolder
     objects: tuple[StoredObject, ...]
@@ -77,7 +77,7 @@ class VerificationTask:
 
 @dataclass(frozen=True)
 class VerificationPlan:
-    """The tasks of a verification, and the damage that was found while it was planned.
+    """The tasks of a verification, and the damage that was found during its planning.
 
     ``runs`` is the number of runs. ``running`` contains the ids of runs in progress, which are skipped.
     """
@@ -103,9 +103,9 @@ def plan_runs(
     selects: Callable[[ExportFolder], bool] = lambda _: True,
     now: datetime | None = None,
 ) -> VerificationPlan:
-    """Plan the verification of runs in the given order, from their manifests and plans.
+    """Plan the verification of runs, in the given order, from their manifests and plans.
 
-    Only the folders of the exports that ``selects`` accepts are listed.
+    Only the folders for which ``selects`` returns true are listed.
     """
     findings = _Findings()
     tasks: list[VerificationTask] = []
@@ -177,7 +177,7 @@ def _planned(archive: ArchiveReader, run_id: str) -> Iterator[ExportFolder]:
         except ArchiveConflictError:
             continue
         for address in addresses:
-            # The key is parsed again, because a name in an altered plan could contain a slash.
+            # The key is parsed, because a name in an altered plan could contain a slash.
             folder = ExportFolder.of(ExportFolder(address, run_id).key)
             if folder is not None:
                 yield folder
@@ -208,11 +208,11 @@ def _entries(
 
 @dataclass(frozen=True)
 class Verifier:
-    """Verifies the folder of one export at a time. Threads can share one instance.
+    """Verifies the folders of exports. Threads can share one instance.
 
-    ``reads`` returns whether an object with the given properties is read completely. If not, only its size, version and
-    checksum are compared with its manifest (a quick verification). ``advance`` is called with the number of bytes in
-    each chunk that was read. ``time_left`` returns the seconds that remain for reading.
+    ``reads`` returns whether an object with the given properties is read. If it is not read, only its size, version and
+    checksum are compared with its manifest (a quick verification). ``advance`` is called with the number of bytes of
+    each chunk. ``time_left`` returns the seconds that remain for reading.
     """
 
     archive: ArchiveReader
@@ -221,7 +221,7 @@ class Verifier:
     time_left: TimeLeft | None = None
 
     def verify(self, task: VerificationTask) -> list[Finding]:
-        """Verify one archived export and return its damage. Raises OutOfTimeError if no time remains for reading."""
+        """Return the damage in the folder of one export. Raises OutOfTimeError if no time remains for reading."""
         findings = _Findings()
         manifest_key = task.folder.manifest_key
         manifest = self._manifest(manifest_key, findings)
