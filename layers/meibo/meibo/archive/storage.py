@@ -326,7 +326,7 @@ class FolderStorage(FolderReader, ArchiveStorage):
         return True
 
     def remove_temporary_files(self) -> None:
-        """Remove the temporary files of terminated processes. No other process may write to the folder at the same time."""
+        """Remove the temporary files of terminated processes. No other process may use the folder at the same time."""
         shutil.rmtree(self._incoming, ignore_errors=True)
 
     @property

@@ -1,4 +1,4 @@
-"""Archive one export: copy its file into the bucket, and write its manifest."""
+"""Archive one export: copy its file into the bucket and write its manifest. The function is ``archive_export``."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from meibo.providers import provider
 from meibo.providers.base import ByteStream, ExportSource, JobFile, Pages, ProviderContext
 from meibo.settings import GIB, MIB, BucketSettings, ObjectLock
 
-# A copy needs COPY_WORKERS × COPY_PART_BYTES of the function's memory, plus a constant.
+# A copy requires COPY_WORKERS × COPY_PART_BYTES of the function's memory, plus a constant.
 COPY_WORKERS = 16
 COPY_PART_BYTES = 5 * MIB
-# A file that expands to more is rejected as a decompression bomb. 512 GiB are about 500 million users.
+# A larger decompressed file is rejected as a decompression bomb. 512 GiB contain about 500 million users.
 MAX_EXPANDED_BYTES = 512 * GIB
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archiver:
-    """Archives exports. ``collector`` collects the exports that are read in pages."""
+    """Archives exports. ``collector`` collects the exports that are read page by page."""
 
     storage: ArchiveStorage
     bucket: str
@@ -53,9 +53,8 @@ class Archiver:
     def archive(self, event: ExportEvent) -> dict[str, Any]:
         """Archive one export of a run and return its counts and verdict.
 
-        If the export takes longer than the invocation, ``status`` is ``continue``: the workflow waits ``wait_seconds``
-        and invokes the function again with the ``progress``. If the manifest exists, its counts are returned, and
-        nothing is copied.
+        If the export is not finished, ``status`` is ``continue``: the workflow waits ``wait_seconds`` and invokes the
+        function again with the ``progress``. If the manifest exists, its counts are returned and nothing is copied.
         """
         export = event.export
         manifest_key = export.address.manifest_key(event.run_id)
@@ -104,8 +103,8 @@ class Archiver:
         )
         key = export.address.object_key(run_id, gzip=gzip)
         started = self.now()
-        # An earlier invocation completed and validated the object, but ended before it wrote the manifest. Nothing is
-        # overwritten, so the manifest is written from the object.
+        # If the object exists, an earlier invocation completed and validated it, but ended before it wrote the
+        # manifest. Objects are not overwritten, so the object is read, and its manifest is written.
         adopted = self.storage.exists(key)
         if adopted:
             result = self.copier.read_back(key, content)
@@ -145,7 +144,7 @@ class Archiver:
             ),
         )
         written = manifest.write(self.storage, manifest_key)
-        # Another invocation may have written a manifest of the same file.
+        # Another invocation may have written the manifest of the same file.
         if written.object.sha256 != result.sha256:
             raise ArchiveConflictError(
                 f"{manifest_key}: expected the manifest of {key}, found the manifest of another file"
@@ -186,7 +185,7 @@ def archiver(settings: BucketSettings, object_lock: ObjectLock, time_left: TimeL
             object_lock=object_lock,
             time_left=time_left,
         ),
-        # Parts are not locked, because a lifecycle rule expires them.
+        # Parts have no Object Lock, because a lifecycle rule expires them.
         collector=Collector(storage=S3Storage(s3, settings.bucket), time_left=time_left),
         context=ProviderContext(time_left),
     )

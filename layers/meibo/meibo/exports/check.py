@@ -11,7 +11,7 @@ from meibo.observability import logger
 from meibo.providers import provider
 from meibo.providers.base import ProviderContext
 
-# A job is checked again after a quarter of its age: fast jobs are checked soon, and slow jobs with few requests.
+# A job is checked again after a quarter of its age, so that slow jobs cause few requests.
 MIN_JOB_WAIT_SECONDS = 1
 MAX_JOB_WAIT_SECONDS = 120
 

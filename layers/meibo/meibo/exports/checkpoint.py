@@ -1,11 +1,11 @@
-"""Collect an export in parts, over several invocations. Each part records the position from which to resume.
+"""Collect an export in parts, over several invocations.
 
-A part is an object in the bucket that contains one gzip member. Its record is a JSON object that describes the part.
-The record is written last; a part without a record is ignored. If two invocations collect the same part, the first
-record is used, and the other invocation continues after that part.
+A part is an object in the bucket that contains one gzip member. Its record is a JSON document that contains the
+position from which the next invocation resumes. The record is written last, and a part without a record is ignored. If
+two invocations collect the same part, the first record is used, and the other invocation continues after that part.
 
-Waiting for a busy provider is not a failure: the rows that were read are written as a part, and the workflow resumes
-later.
+If the provider is busy, the export does not fail: the rows that were read are written as a part, and the workflow
+resumes the export later.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from meibo.exports.events import CheckpointProgress, ExportEvent
 from meibo.observability import logger
 from meibo.providers.base import ItemCount, PageResult, Pages
 
-# Compressed size at which a part is written. Until then, the part is in memory.
+# The compressed size at which a part is written. A part that is being collected is stored in memory.
 PART_BYTES: Final = 16 * 1024 * 1024
 # Reserved at the end of an invocation for writing the part that is being collected.
 RESERVE_SECONDS: Final = 30.0
-# Minimum time for combining the parts. If less time remains, the next invocation combines them.
+# Minimum time for combining the parts. If less time remains, the next invocation combines the parts.
 MIN_COMBINE_SECONDS: Final = 120.0
-# Minimum wait after an invocation that read no rows. Step Functions does not charge for the duration of a wait.
+# Minimum wait after an invocation that read no rows. Step Functions does not charge for the duration of waits.
 IDLE_WAIT_SECONDS: Final = 60
-# Maximum wait that is accepted from a response header. The next request shows if the limit still applies.
+# Maximum wait that is accepted from a response header.
 MAX_RESUME_WAIT_SECONDS: Final = 3600
 
-# Exports that are read in pages are small compared with the files of jobs: zlib's default level is fast enough.
+# Exports that are read page by page are smaller than the files of jobs, so zlib's default level is fast enough.
 _GZIP_LEVEL = 6
 _GZIP_WINDOW_BITS = 31
 
 
 def _gzip_compressor() -> zlib._Compress:
-    # Unlike GzipFile, zlib writes no timestamp into the header, so the same rows produce the same bytes.
+    # Unlike GzipFile, zlib does not write a timestamp, so the same rows always produce the same bytes.
     return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW_BITS)
 
 
@@ -59,7 +59,7 @@ def gzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Cumulative counts of all parts up to and including a part; see ``Pages`` for the items."""
+    """The counts of all parts up to and including a part. ``Pages`` describes the items."""
 
     rows: int = 0
     items: ItemCount = 0
@@ -158,7 +158,7 @@ class Checkpoint:
     folder: str
 
     def part(self, number: int) -> CheckpointPart | None:
-        """Return a part by its number, counted from 1, or None if it is not finished."""
+        """Return the part with a number, starting at 1, or None if it is not finished."""
         try:
             return CheckpointPart.read(self.storage, part_record_key(self.folder, number))
         except ArchiveConflictError as error:
@@ -168,21 +168,21 @@ class Checkpoint:
             ) from error
 
     def last_part(self, known: int) -> CheckpointPart | None:
-        """Return the last finished part, or None. The first ``known`` parts are known to be finished."""
+        """Return the last finished part, or None. The first ``known`` parts must be finished."""
         part = self.part(known) if known else None
         while following := self.part((part.number if part else 0) + 1):
             part = following
         return part
 
     def add(self, draft: PartBuilder, *, last: bool) -> CheckpointPart:
-        """Write a part and its record; return the stored part, which another invocation may have written first."""
+        """Write a part and its record, and return the stored part, which another invocation may have written."""
         part, body = draft.finish(self.folder, last=last)
         if part.key:
             self.storage.put_bytes(part.key, body, content_type="application/gzip")
         return part.write(self.storage, part_record_key(self.folder, part.number))
 
     def parts(self, count: int) -> tuple[CheckpointPart, ...]:
-        """Return the first ``count`` parts. Raises ArchiveConflictError if a part is missing."""
+        """Return the first ``count`` parts, raising ArchiveConflictError if a part is missing."""
         parts: list[CheckpointPart] = []
         for number in range(1, count + 1):
             part = self.part(number)
@@ -209,7 +209,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """The result of an invocation that did not collect all parts, or that has too little time to combine them.
+    """The result of an invocation that did not collect all parts or has too little time to combine them.
 
     The workflow waits ``wait_seconds`` and invokes the function again with ``progress``.
     """
@@ -247,7 +247,7 @@ class Collected:
 
 @dataclass(frozen=True, kw_only=True)
 class Collector:
-    """Collects an export in parts; ``time_left`` returns the remaining seconds of the invocation."""
+    """Collects an export in parts."""
 
     storage: ArchiveStorage
     time_left: TimeLeft
@@ -255,15 +255,15 @@ class Collector:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def reading_time_left(self) -> float:
-        """Return the remaining seconds for reading: the end of the invocation is reserved for writing a part."""
+        """Return the seconds that remain for reading. The end of the invocation is reserved for writing a part."""
         return self.time_left() - RESERVE_SECONDS
 
     def collect(self, event: ExportEvent, pages: Pages) -> Collected | Unfinished:
-        """Continue the collection, and return either all parts or the progress.
+        """Collect the remaining parts, and return either all parts or the progress.
 
-        If the event contains no progress, the collection continues after the last part of this attempt, because an
+        The collection continues after the last part of this attempt, even if the event contains no progress, because an
         invocation that was terminated may have written parts. If this attempt has no parts and an earlier attempt
-        collected the complete export, the parts of the earlier attempt are reused, unless they were changed.
+        collected the complete export, the parts of the earlier attempt are reused unless they were changed.
         """
         checkpoint = self._checkpoint(event, event.attempt)
         last = checkpoint.last_part(event.progress.part if event.progress else 0)
@@ -283,7 +283,7 @@ class Collector:
     def _read(
         self, pages: Pages, checkpoint: Checkpoint, last: CheckpointPart | None
     ) -> tuple[CheckpointPart | None, ProviderBusyError | None]:
-        """Read until the dataset ends, or until the provider is busy for longer than this invocation can wait."""
+        """Read until the dataset ends or the provider is busy for longer than this invocation can wait."""
         while last is None or not last.last:
             draft = PartBuilder(last)
             try:
@@ -292,7 +292,7 @@ class Collector:
                     if draft.size >= self.part_bytes:
                         last = checkpoint.add(draft, last=False)
                         if last.position != draft.position:
-                            # Another invocation wrote this part with a different last row: continue after that row.
+                            # Another invocation wrote this part with a different last row. Continue after that row.
                             break
                         draft = PartBuilder(last)
                 else:

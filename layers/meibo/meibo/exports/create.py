@@ -1,4 +1,4 @@
-"""Start a run, repair a run, or create the job of one export: the function ``create_exports``."""
+"""Start a run, repair a run, or create the job of one export. The function is ``create_exports``."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from meibo.providers.base import ProviderContext
 from meibo.secrets import read_configuration
 from meibo.settings import CreateExportsSettings, ObjectLock
 
-# Maximum number of jobs for one export in one attempt. A job rarely ends without a file. If three jobs of an export do,
-# an operator must find the cause.
+# Maximum number of jobs for one export in one attempt. Jobs rarely end without a file. If three jobs of an export end
+# without a file, an operator must find the cause.
 MAX_JOBS = 3
-# Reserved for writing the attempt's list of exports and starting the workflow.
+# Reserved for writing the list of exports and starting the workflow.
 RESERVED_SECONDS = 60.0
 # Interval between status checks of an attempt that another invocation is preparing.
 POLL_SECONDS = 5.0
@@ -49,11 +49,10 @@ _RUNNING: frozenset[ExecutionStatus] = frozenset({"RUNNING", "PENDING_REDRIVE"})
 class RunCreator:
     """Creates runs and their jobs. Each invocation creates its own instance.
 
-    ``configuration`` is called only to resolve exports.
-
-    An attempt is prepared by the invocation that wrote its plan: it creates jobs, writes the list of exports and starts
-    the workflow. Other invocations wait until the list exists or ``preparation.until`` has passed. If the workflow was
-    not started, they start it without creating jobs. A repair after ``preparation.until`` starts another attempt.
+    The invocation that wrote the plan of an attempt prepares the attempt: it creates jobs, writes the list of exports
+    and starts the workflow. Other invocations wait until the list exists or ``preparation.until`` has passed. If the
+    workflow was not started, they start it without creating jobs. A repair after ``preparation.until`` starts another
+    attempt.
     """
 
     storage: ArchiveStorage
@@ -67,10 +66,10 @@ class RunCreator:
     def begin(self, scheduled_time: datetime) -> dict[str, Any]:
         """Start the run of a schedule tick, or complete its preparation if an earlier invocation did not.
 
-        If the run has already started, the tick has no effect. The plan is written first, then as many jobs are created
-        as the time allows; the workflow creates the others. ``not_created`` in the response lists the exports that are
-        refused or whose job could not be created, with the reason. Raises OutOfTimeError if another invocation is still
-        preparing the run when this invocation runs out of time.
+        If the run has already started, the tick has no effect. The plan is written first. Then jobs are created while
+        time remains, and the workflow creates the other jobs. ``not_created`` in the response lists the exports that
+        were refused or whose job could not be created, with the reason. Raises OutOfTimeError if another invocation is
+        still preparing the run when this invocation runs out of time.
         """
         run_id = run_id_of(scheduled_time)
         plan = Plan.read(self.storage, plan_key(run_id))
@@ -87,10 +86,10 @@ class RunCreator:
     def repair(self, run_id: str) -> dict[str, Any]:
         """Start another attempt of a run, with the exports of its plan that are not archived.
 
-        If an attempt is still running or the run is complete, the repair has no effect.
-        If all exports are archived but the newest run manifest is missing or incomplete, the new attempt has no
-        exports. Raises OutOfTimeError if another invocation is still preparing an attempt when this invocation runs out
-        of time, and EventError if the id is invalid or the run does not have a plan.
+        If an attempt is still running or the run is complete, the repair has no effect. If all exports are archived but
+        the newest run manifest is missing or incomplete, the new attempt has no exports. Raises OutOfTimeError if
+        another invocation is still preparing an attempt when this invocation runs out of time, and EventError if the id
+        is invalid or the run has no plan.
         """
         run_moment(run_id)
         attempt, plan, plan_is_newest = self._newest_attempt(run_id)
@@ -101,8 +100,8 @@ class RunCreator:
             return {"run_id": run_id, "attempt": attempt, "status": "running"}
         if status == "NEVER_STARTED" and prepared:
             return self._take_over(plan, attempt)
-        # The attempt has ended or was never started. In both cases, a new attempt is required: the old list may contain
-        # an outdated domain or secret, and jobs that no longer exist.
+        # The attempt has ended or was never started. A new attempt is required, because the old list may contain an
+        # outdated domain or secret, or jobs that no longer exist.
         exports, planned = plan.exports, {export.address for export in plan.exports}
         archived = self._archived(run_id, planned)
         if archived != planned:
@@ -120,9 +119,9 @@ class RunCreator:
         return self.repair(run_id)
 
     def create_job(self, export: PlannedExport) -> PlannedExport:
-        """Create the next job of one export and return the export with this job.
+        """Create the next job of an export, and return the export with this job.
 
-        An export that does not require a job is returned unchanged. Raises JobsExhaustedError after ``MAX_JOBS`` jobs.
+        An export without a job is returned unchanged. Raises JobsExhaustedError after ``MAX_JOBS`` jobs.
         """
         if not export.has_job:
             return export
@@ -151,7 +150,7 @@ class RunCreator:
         return self._start(plan.run_id, attempt, with_jobs, failures)
 
     def _take_over(self, plan: Plan, attempt: int) -> dict[str, Any]:
-        """Start an attempt whose preparation is incomplete; the workflow creates the missing jobs."""
+        """Start an attempt whose preparation is incomplete. The workflow creates the missing jobs."""
         archived = self._archived(plan.run_id, (export.address for export in plan.exports))
         missing = [export for export in plan.exports if export.address not in archived]
         return self._start(plan.run_id, attempt, missing, [])
@@ -161,7 +160,7 @@ class RunCreator:
     ) -> dict[str, Any]:
         key = attempt_key(run_id, attempt)
         if not self.storage.put_json(key, Attempt(exports=tuple(exports)).to_json()):
-            # Use the existing list: the workflow reads it, and it may already contain jobs.
+            # The workflow reads the existing list, which may already contain jobs.
             exports = list(Attempt.from_json(self.storage.read_json(key)).exports)
         self.workflow.start(run_id, attempt, bucket=self.bucket, items_key=key)
         jobs = sum(export.job is not None for export in exports)
@@ -181,7 +180,7 @@ class RunCreator:
         return {"run_id": run_id, "attempt": attempt, "status": "started", **counts, "not_created": not_created}
 
     def _write_plan(self, run_id: str, attempt: int, scheduled_time: str, exports: Iterable[PlannedExport]) -> Plan:
-        """Write the plan of an attempt; return the plan in the bucket, which another invocation may have written."""
+        """Write the plan of an attempt, and return the stored plan, which another invocation may have written."""
         plan = Plan(
             run_id=run_id,
             scheduled_time=scheduled_time,
@@ -200,7 +199,7 @@ class RunCreator:
         return plan.preparation is not None and self._now() < plan.preparation.until
 
     def _status_once_prepared(self, plan: Plan, attempt: int) -> ExecutionStatus:
-        """Wait while another invocation prepares the attempt; return the status of the attempt's execution.
+        """Wait while another invocation prepares the attempt, and return the status of the attempt's execution.
 
         Raises OutOfTimeError if the attempt is still being prepared when this invocation runs out of time.
         """
@@ -220,9 +219,9 @@ class RunCreator:
             self.clock.sleep(POLL_SECONDS)
 
     def _newest_attempt(self, run_id: str) -> tuple[int, Plan, bool]:
-        """Return the run's highest attempt number, the newest plan, and whether the plan belongs to that attempt.
+        """Return the number of the newest attempt, the newest plan, and whether the plan belongs to that attempt.
 
-        Both the bucket and Step Functions are read, because an execution may exist without a list of exports, and Step
+        The bucket and Step Functions are both read, because an execution can exist without a list of exports, and Step
         Functions deletes executions after 90 days.
         """
         attempt = max(self._attempts(run_id, "plan", "attempt", "manifest"), default=0)
@@ -245,7 +244,7 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     error = aws.busy_error(error) or error
     if isinstance(error, MeiboError):
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
-    # Not a Meibo error: its message may contain sensitive data, so only its type is reported.
+    # The message of another error may contain sensitive data, so only its type is reported.
     reason = (
         f"{safe_description(error)}; the workflow retries the job and, if it fails again, records the error in the run"
         " manifest"

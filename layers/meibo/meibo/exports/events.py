@@ -1,4 +1,4 @@
-"""The events that the functions accept, parsed and validated."""
+"""Parse and validate the events of the functions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RepairEvent(Event):
 
 @dataclass(frozen=True)
 class AttemptEvent(Event):
-    """The end of an attempt of a run: ``{"run_id", "attempt"}``. Base class of the other events of an attempt."""
+    """An attempt of a run: ``{"run_id", "attempt"}``. Base class of the other events of an attempt."""
 
     run_id: str
     attempt: PositiveInt
@@ -63,8 +63,9 @@ class AttemptEvent(Event):
 class CheckpointProgress(Event):
     """The progress of an export that takes several invocations: its counts, and the number of the last part.
 
-    The position is stored with the part and not in the state of the workflow, which is retained for 90 days: a position
-    may contain user ids, and user ids may be e-mail addresses. The last rows were read at ``moved_at``.
+    The position is stored with the part and not in the state of the workflow, which is retained for 90 days, because a
+    position may contain user ids, and user ids may be e-mail addresses. ``moved_at`` is the time at which the last rows
+    were read.
     """
 
     part: int
@@ -76,7 +77,7 @@ class CheckpointProgress(Event):
 
 @dataclass(frozen=True)
 class ExportEvent(AttemptEvent):
-    """One export of an attempt: ``{"run_id", "attempt", "export"}``, and the ``progress`` of a checkpoint."""
+    """One export of an attempt: ``{"run_id", "attempt", "export"}``, and optionally its ``progress``."""
 
     export: PlannedExport
     progress: CheckpointProgress | None = field(default=None, kw_only=True)
@@ -84,7 +85,7 @@ class ExportEvent(AttemptEvent):
 
 @dataclass(frozen=True)
 class CaughtError:
-    """An error that the workflow caught, with the name and the cause of Step Functions. The cause may be empty."""
+    """The name and the cause of an error that the workflow caught. The cause may be empty."""
 
     name: Annotated[str, Key("Error")]
     cause: Annotated[str | None, Key("Cause")] = field(default=None, repr=False)
@@ -92,13 +93,13 @@ class CaughtError:
 
 @dataclass(frozen=True)
 class FailedExportEvent(ExportEvent):
-    """A failed export: an ExportEvent with the caught error, ``"error": {"Error", "Cause"}``."""
+    """A failed export: the keys of an ExportEvent and ``"error": {"Error", "Cause"}``."""
 
     error: CaughtError
 
 
 def parse_create_event(event: Any) -> TickEvent | RepairEvent | ExportEvent:
-    """Parse an event of ``create_exports``. Raises EventError, which names the invalid field or the accepted events."""
+    """Parse an event of ``create_exports``. Raises EventError with the invalid field or the accepted events."""
     keys = event.keys() if isinstance(event, Mapping) else ()
     if "scheduled_time" in keys:
         return _parse(TickEvent, event, _CREATE_EVENTS)
@@ -110,12 +111,12 @@ def parse_create_event(event: Any) -> TickEvent | RepairEvent | ExportEvent:
 
 
 def parse_export_event(event: Any) -> ExportEvent:
-    """Parse an event of one export. Raises EventError, which names the invalid field."""
+    """Parse an event of one export. Raises EventError with the invalid field."""
     return _parse(ExportEvent, event, '{"run_id": …, "attempt": …, "export": {…}}')
 
 
 def parse_finish_event(event: Any) -> AttemptEvent | FailedExportEvent:
-    """Parse an event of ``finish_run``. Raises EventError, which names the invalid field."""
+    """Parse an event of ``finish_run``. Raises EventError with the invalid field."""
     expected = '{"run_id": …, "attempt": …}'
     if isinstance(event, Mapping) and ("export" in event or "error" in event):
         return _parse(FailedExportEvent, event, expected)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PARALLEL_READS = 16
 
-# EventBridge accepts 256 KiB per entry. The event contains the first 100 ids of each kind, and the manifest all ids.
+# EventBridge accepts 256 KiB per entry. The event contains at most 100 ids of each kind, the manifest contains all ids.
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 _MAX_EVENT_IDS = 100
 
@@ -42,7 +42,7 @@ EVENT_DETAIL_TYPE = "Meibo Run Finished"
 
 
 def put_event(client: EventBridgeClient, detail: Mapping[str, Any]) -> None:
-    """Put the event of a finished run on the bus. Raises AwsBusyError or UnexpectedError if EventBridge rejects it."""
+    """Send the event of a finished run. Raises AwsBusyError or UnexpectedError if EventBridge rejects it."""
     response = client.put_events(
         Entries=[
             {
@@ -73,7 +73,7 @@ def _reason(error: CaughtError) -> str:
         # Not a Meibo error: its message may contain sensitive data, so it is not copied.
         return "see the function's log and the execution's history in Step Functions"
     cause = error.cause
-    # The cause is the message of a refused export, or the JSON error of a function.
+    # The cause is the message of a refused export, or the JSON document of a function's error.
     with contextlib.suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause or "")["errorMessage"]
     return cause or known.__doc__ or error.name
@@ -90,10 +90,10 @@ class RunFinisher:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def finish(self, run_id: str, attempt: int) -> dict[str, Any]:
-        """Finish an attempt with its run manifest, metrics, event and report; return ``complete`` and the counts.
+        """Write the run manifest, the metrics, the event and the report of an attempt, and return its counts.
 
         An export is archived if its manifest exists. If the run manifest exists, it is not changed, and its event is
-        published again. The heartbeat is sent if the run is complete.
+        sent again. The heartbeat is sent if the run is complete.
         """
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.read(self.storage, key)
@@ -121,7 +121,7 @@ class RunFinisher:
         return summary
 
     def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
-        """Record the failure of one export."""
+        """Record the failure of an export in the bucket, the metrics and the log."""
         missing = MissingExport(export_id=export.export_id, error=error.name, reason=_reason(error))
         record = FailureRecord(attempt=attempt, export=missing)
         record.write(self.storage, failure_key(run_id, attempt, export.export_id))
@@ -175,7 +175,7 @@ def _add_metrics(manifest: RunManifest) -> None:
 
 def run_finisher(settings: FinishRunSettings, object_lock: ObjectLock) -> RunFinisher:
     """Return a RunFinisher for the archive bucket in the settings and the account's event bus."""
-    # Reports are not locked, because they can be created again at any time, and a lifecycle rule may expire them.
+    # Reports have no Object Lock, because they can be created again, and a lifecycle rule may expire them.
     reports = S3Storage(aws.s3(), settings.bucket)
     return RunFinisher(
         storage=S3Storage(aws.s3(), settings.bucket, object_lock=object_lock),

@@ -15,7 +15,7 @@ from meibo.observability import logger, safe_description
 from meibo.secrets import read_secret, string_value
 
 SOCKET_TIMEOUT_SECONDS: Final = 3.0
-# For all attempts, including the resolution of the host name, which has no timeout of its own.
+# The timeout of all attempts together. It includes DNS resolution, which has no timeout of its own.
 TOTAL_TIMEOUT_SECONDS = 10.0
 MAX_ATTEMPTS: Final = 3
 
@@ -24,14 +24,14 @@ MAX_ATTEMPTS: Final = 3
 class Heartbeat:
     """A GET request to the URL in a secret, ``{"url": "https://…"}``.
 
-    The URL may contain a token, so it is never logged, raised or returned.
+    The URL may contain a token, so it is never logged or included in an error.
     """
 
     secret: str
 
     def send(self) -> None:
         """Send the request. Errors are logged and not raised, because the run is already archived."""
-        # A thread is used, because the timeout of a socket does not limit the duration of the complete request.
+        # The request runs in a thread, because the timeout of a socket does not limit the duration of a request.
         thread = Thread(target=self._send, name="heartbeat", daemon=True)
         thread.start()
         thread.join(TOTAL_TIMEOUT_SECONDS)
@@ -71,7 +71,7 @@ def _parse(text: str, secret: str) -> SplitResult:
 
 
 def _request(url: SplitResult, tls: ssl.SSLContext) -> str | None:
-    """Send the request once, and return the reason if it failed. Redirects are not followed."""
+    """Send the request once, and return the reason if it fails. Redirects are not followed."""
     target = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
     connection = HTTPSConnection(url.hostname or "", url.port, timeout=SOCKET_TIMEOUT_SECONDS, context=tls)
     try:

@@ -1,4 +1,4 @@
-"""The plan of a run: its exports, written before the first job is created."""
+"""The plan of a run, which lists its exports. It is written before the first job is created."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from meibo.providers.datasets import DEFAULT_SUSPECT_SHARE
 class ExportJob:
     """The provider's job that was created for an export.
 
-    ``created_at`` is measured by Meibo, so that the deadline does not depend on the provider's clock. ``number`` counts
-    the jobs of this export in this attempt, from 1.
+    ``created_at`` is a time of Meibo's clock, so that the deadline does not depend on the provider's clock. ``number``
+    is the number of this job among the jobs of the export in this attempt, starting at 1.
     """
 
     id: str
@@ -32,7 +32,7 @@ class ExportJob:
 
 @dataclass(frozen=True, kw_only=True)
 class UnresolvedExport:
-    """The error that occurred when an export was resolved. Such an export has no job."""
+    """The error because of which an export could not be resolved."""
 
     error: str
     message: str
@@ -40,11 +40,11 @@ class UnresolvedExport:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedExport(ExportRequest, Document):
-    """One export of a plan, with all values that the workflow's functions need.
+    """One export of a plan, with all values that the functions of the workflow need.
 
-    ``has_job`` is true if the provider creates the file by an asynchronous job; the workflow branches on it.
-    ``suspect_share`` is the share of the last row count below which the export is suspect. ``accept_from`` is the date
-    (UTC) from which the number of rows is accepted as the new level.
+    ``has_job`` is true if the provider creates the file with an asynchronous job; the workflow branches on it. An
+    export is suspect if its number of rows is below the share ``suspect_share`` of an earlier export. Exports before
+    the date ``accept_from`` (UTC) are not compared. ``refused`` is None if the export was resolved.
     """
 
     error_type: ClassVar[type[MeiboError]] = EventError
@@ -69,7 +69,7 @@ class PlannedExport(ExportRequest, Document):
 
     @property
     def address(self) -> ExportAddress:
-        """The address of this export's archives in the bucket."""
+        """The address of this export in the archive."""
         return ExportAddress(
             provider=self.provider, source=self.source, dataset=self.dataset, format=self.format, scope=self.scope
         )
@@ -88,7 +88,7 @@ class PlannedExport(ExportRequest, Document):
 class Preparation:
     """The invocation that wrote a plan, and the time until which it may create jobs and start the workflow.
 
-    ``until`` is the latest time at which Lambda ends the invocation.
+    ``until`` is the time of the invocation's timeout.
     """
 
     invocation: str
@@ -97,7 +97,7 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(StoredDocument):
-    """The exports of a run."""
+    """The exports of a run, and the invocation that prepares it."""
 
     version_key: ClassVar[str | None] = "plan_version"
     error_type: ClassVar[type[MeiboError]] = EventError
@@ -110,7 +110,7 @@ class Plan(StoredDocument):
 
     @classmethod
     def newest(cls, archive: ArchiveReader, run_id: str, attempt: int) -> tuple[int, Self]:
-        """Return the newest plan up to an attempt, and the attempt that wrote it. Raises EventError if none exists."""
+        """Return the newest plan up to an attempt, and the attempt of the plan. Raises EventError if none exists."""
         for number in range(attempt, 0, -1):
             plan = cls.read(archive, plan_key(run_id, number))
             if plan is not None:
@@ -122,17 +122,17 @@ class Plan(StoredDocument):
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """The exports of an attempt. Its JSON form is a list, because the workflow reads the items of a list."""
+    """The exports of an attempt. The JSON document is an array, because the workflow processes its items."""
 
     exports: tuple[PlannedExport, ...]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the JSON form."""
+        """Return the JSON array."""
         return [export.to_json() for export in self.exports]
 
     @classmethod
     def from_json(cls, document: Any) -> Self:
-        """Read the JSON form. Raises EventError, which names the invalid field."""
+        """Return the exports in a JSON array, raising EventError with the name of the first invalid field."""
         if not isinstance(document, list):
             raise EventError("attempt: expected a list of exports")
         exports = (PlannedExport.from_json(item, f"attempt[{number}]") for number, item in enumerate(document))

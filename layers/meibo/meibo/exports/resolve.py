@@ -17,7 +17,7 @@ from meibo.providers.configuration import ExportModel, SourceModel
 def resolve(configuration: Configuration, context: ProviderContext) -> list[PlannedExport]:
     """Return the exports of a run in the order of the configuration, without duplicates.
 
-    An export that cannot be resolved is in the list with the error, so that only this export fails.
+    An export that cannot be resolved is included with its error (``refused``), so that only this export fails.
     """
     exports = (export for source in configuration.sources for _, export in _of_source(source, context))
     return list(_by_id(exports).values())
@@ -28,9 +28,9 @@ def resolve_again(
 ) -> tuple[PlannedExport, ...]:
     """Return the exports of an earlier plan for a repair.
 
-    A refused export is replaced by the exports to which the current configuration resolves it: the exports of the same
-    entry, or the export with the same key from another entry. The other exports are unchanged, except for the settings
-    of their source, which are read from the current configuration.
+    A refused export is resolved again with the current configuration: it is replaced by the exports of the same entry,
+    or by the export with the same key in another entry. The other exports are unchanged, except for the settings of
+    their source, which are read from the current configuration.
     """
     planned = list(planned)
     refused = [export for export in planned if export.refused]
@@ -53,7 +53,7 @@ def resolve_again(
                 if known is None or known.refused:
                     exports[replacement.export_id] = replacement
                 elif replacement.refused:
-                    # The run already contains an export with this key and with other fields or limits.
+                    # The plan already contains an export with the same key and different fields or limits.
                     exports[export.export_id] = replace(export, refused=replacement.refused)
     return tuple(exports.values())
 
@@ -74,7 +74,7 @@ def _as_configured_now(export: PlannedExport, configuration: Configuration) -> P
 
 
 def _by_id(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
-    """Return the exports by id. If two exports with the same id have different requests, the export is refused."""
+    """Return the exports by id. If two exports have the same id and different requests, the export is refused."""
     unique: dict[str, PlannedExport] = {}
     for export in exports:
         known = unique.setdefault(export.export_id, export)
@@ -90,7 +90,7 @@ def _by_id(exports: Iterable[PlannedExport]) -> dict[str, PlannedExport]:
 
 
 def _of_source(source: SourceModel, context: ProviderContext) -> Iterable[tuple[str, PlannedExport]]:
-    """Yield each export of the source's entries, with the scope of its entry."""
+    """Yield the exports of each entry of a source, with the scope of the entry."""
     for entry in source.exports_by_entry():
         for export in entry:
             yield from ((export.scope, planned) for planned in _plan(source, export, context))

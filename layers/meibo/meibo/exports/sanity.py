@@ -10,19 +10,19 @@ from meibo.archive.storage import ArchiveReader
 from meibo.exports.plan import PlannedExport
 from meibo.providers import provider
 
-# The previous manifest is searched in this period first, so that not all archives are listed in every run.
+# The previous manifest is searched for in this period first, because listing all runs of an export is slow.
 _RECENT = timedelta(days=40)
-# A permanent loss of rows is reported for this time. Then the remaining rows become the baseline.
+# A permanent loss of rows is reported for this period. Afterwards, the remaining rows become the baseline.
 _MAX_BASELINE_AGE = timedelta(days=30)
 
 
 def assess_sanity(archive: ArchiveReader, export: PlannedExport, run_id: str, rows: int | None) -> Sanity:
-    """Return the verdict on an export with this number of rows, its reason, and the exports that were compared.
+    """Return the verdict on an export with this number of rows, its reason, and the runs that were compared.
 
     An export without rows is suspect unless its dataset may be empty. An export is also suspect if it has less than
     ``suspect_share`` of the rows of the previous export or of the baseline, which is the last export of the previous 30
-    days that was not suspect. If the rows of an export were not counted, it is not compared. From the date
-    ``accept_from``, earlier exports are ignored.
+    days that was not suspect. If the rows were not counted, the export is not compared. On and after the date
+    ``accept_from``, exports before this date are ignored.
     """
     dataset = provider(export.provider).dataset(export.dataset)
     accept_from = export.accept_from or ""

@@ -1,4 +1,4 @@
-"""The export workflow: one Step Functions execution for each attempt of a run."""
+"""The export workflow: one execution of a Step Functions state machine for each attempt of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Workflow(Protocol):
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
         """Return the status of the attempt's execution, or ``NEVER_STARTED`` if it does not exist.
 
-        Step Functions deletes an execution 90 days after its end, so an execution that does not exist may have ended.
+        Step Functions deletes an execution 90 days after its end, so the status of an older execution is also
+        ``NEVER_STARTED``.
         """
         ...
 
@@ -28,7 +29,7 @@ class Workflow(Protocol):
 
 
 def execution_name(run_id: str, attempt: int) -> str:
-    """Return the name of the attempt's execution. It can be used again 90 days after the execution has ended."""
+    """Return the name of the attempt's execution."""
     return f"{run_id}-{attempt}"
 
 
@@ -54,7 +55,7 @@ class StepFunctionsWorkflow:
             "items": {"bucket": bucket, "key": items_key},
             "max_parallel_exports": self.max_parallel_exports,
         }
-        # StartExecution with the same name and input is idempotent while the execution runs, and rejected later:
+        # A second request with the same name and input is idempotent while the execution runs, and then rejected:
         # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
         try:
             self.client.start_execution(
