@@ -1,1 +1,1 @@
-"""Changes of organization memberships from the queue."""
+"""Changes of organization memberships, which are messages on a queue."""

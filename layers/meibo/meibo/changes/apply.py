@@ -1,8 +1,8 @@
 """Apply the changes of one invocation of ``change_members``.
 
-For each organization: merge the changes, send the requests, write the outcomes, send rejected members to the DLQ, and
-only then acknowledge the messages. Before unfinished messages are returned to the queue, in order, their existing
-outcomes are written.
+The steps for each organization are: merge the changes, send the requests, write the outcomes, send rejected members to
+the DLQ, and acknowledge the messages. Unfinished messages are returned to the queue in order, after their existing
+outcomes were written.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ from meibo.secrets import read_configuration
 from meibo.settings import ChangeMembersSettings, ObjectLock
 
 # MaximumConcurrency of the event source mapping in template.yaml. Lambda requires at least 2, and two invocations can
-# use the full rate limit of a tenant. Each invocation leaves this number of requests per rate limit to the other.
-# https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+# use the complete rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the
+# other. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
-# Reserved for writing the outcomes and the DLQ messages of ten messages.
+# Reserved for writing the outcomes and DLQ messages of ten messages.
 MIN_FINISH_SECONDS: Final = 15.0
 # Minimum and maximum backoff of messages without progress. MAX_BACKOFF_SECONDS, maxReceiveCount and the retention
 # period of the queue depend on each other; docs/changes.md contains the calculation.
 MIN_BACKOFF_SECONDS: Final = 30
 MAX_BACKOFF_SECONDS: Final = 900
-# If a group starts with less time than this, other requests may have consumed the rate limit of the current window (a
-# second or a minute), and the next window may start too late. A busy group is then returned without backoff.
+# If a group starts with less time left, Auth0 may be busy because of earlier requests, and the next window of the rate
+# limit (a second or a minute) may start too late. Such a group is returned without backoff.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
-# Maximum number of receives without backoff for a group that started late. With the other 900 receives of
-# maxReceiveCount and 900 s of backoff each, Meibo retries a message for more than nine days.
+# Maximum number of receives without backoff for a group that starts late. The remaining 900 receives of
+# maxReceiveCount, with a backoff of 900 s, retry a message for more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
 # The metrics that the alarms evaluate, by their key in ``ChangeApplier.counts``.
@@ -66,9 +66,9 @@ _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
 class ChangeApplier:
     """Applies the messages of one invocation.
 
-    ``client`` returns the client of a source, or None if there is no Auth0 source with the name. ``time_left`` returns
-    the remaining seconds of the invocation. ``counts`` contains the number of outcomes of each kind in finished
-    messages, the number of finished messages (``messages``), and the number of failed organizations (``failures``).
+    ``client`` returns the client of a source, or None if there is no Auth0 source with this name. ``counts`` contains
+    the number of outcomes of each kind in finished messages, the number of finished messages (``messages``), and the
+    number of failed groups (``failures``).
     """
 
     client: Callable[[str], Auth0Client | None]
@@ -82,7 +82,7 @@ class ChangeApplier:
     _progressed: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _executors: dict[str, StepExecutor | None] = field(default_factory=dict)
-    # Sources to which this invocation sends no more requests, with the error that stopped them.
+    # Sources to which no more requests are sent in this invocation, with the error that is the reason.
     _stopped: dict[str, MeiboError] = field(default_factory=dict)
 
     def apply(self, messages: Sequence[QueueMessage]) -> list[QueueMessage]:
@@ -111,7 +111,7 @@ class ChangeApplier:
         return unprocessed
 
     def _guarded(self, group_id: str, work: Callable[[], None]) -> Exception | None:
-        """Call ``work`` and return its error, if any, so that an error of a group does not affect other groups."""
+        """Call ``work`` and return its error, if any. An error of a group does not affect the other groups."""
         try:
             work()
         except Exception as raised:  # noqa: BLE001  # any error of one organization must not stop the others
@@ -130,9 +130,9 @@ class ChangeApplier:
     def _wait_seconds(self, first: QueueMessage, error: Exception | None, *, is_late: bool) -> int:
         """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
-        A busy group is received again without backoff only if outcomes of this group were written, or if the group
-        started late. Outcomes of other groups, and outcomes that could not be written, are ignored: S3 may be busy for
-        hours, and without backoff the messages would reach maxReceiveCount too early.
+        If AWS or Auth0 is busy, there is no backoff if outcomes of this group were written or if the group started
+        late. In all other cases, backoff is required: S3 may be busy for hours, and without backoff the messages would
+        reach maxReceiveCount too early.
         """
         retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_BACKOFF_SECONDS)
         if isinstance(error, _BUSY) and (
@@ -145,7 +145,7 @@ class ChangeApplier:
     # -- execute
 
     def _execute(self, group: list[QueueMessage], stores: list[OutcomeStore]) -> None:
-        """Append the outcome store of each message to ``stores``, and send the requests of the pending members."""
+        """Append the outcome store of each message to ``stores``, and send the requests for the pending members."""
         if self.time_left() < MIN_FINISH_SECONDS:
             raise OutOfTimeError(
                 f"expected at least {MIN_FINISH_SECONDS:.0f} s for this group, found less; its messages are returned to"
@@ -203,8 +203,7 @@ class ChangeApplier:
     # -- finish
 
     def _finish(self, stores: Sequence[OutcomeStore], finished: list[OutcomeStore]) -> None:
-        """Write the outcomes, and append the finished messages to ``finished``, up to the first unfinished message."""
-        # The outcomes of messages that are returned to the queue are also written.
+        """Write the outcomes, and append the finished messages before the first unfinished message to ``finished``."""
         for store in stores:
             self._write(store)
         for store in stores:
@@ -218,7 +217,7 @@ class ChangeApplier:
             self._progressed.add(store.message.group_id)
 
     def _send_dead_letter(self, store: OutcomeStore) -> None:
-        """Send the rejected members of a finished message to the DLQ, and count its outcomes."""
+        """Send the rejected members of a finished message to the DLQ, and count the outcomes."""
         change, by_member = store.change, store.by_member
         outcomes = [by_member[member] for member in change.members]
         rejected = [outcome for outcome in outcomes if outcome.kind == "rejected"]
@@ -242,7 +241,7 @@ class ChangeApplier:
 
 
 def auth0_client(configuration: Configuration, name: str, context: ProviderContext) -> Auth0Client | None:
-    """Return the client of a source, or None if there is no Auth0 source with the name."""
+    """Return the client of a source, or None if there is no Auth0 source with this name."""
     source = configuration.source(name)
     if not isinstance(source, Auth0Source):
         return None
@@ -252,8 +251,8 @@ def auth0_client(configuration: Configuration, name: str, context: ProviderConte
 def change_members(
     settings: ChangeMembersSettings, object_lock: ObjectLock, time_left: TimeLeft, messages: list[QueueMessage]
 ) -> dict[str, Any]:
-    """Apply the messages and return the partial batch response, which lists the unfinished messages."""
-    # The configuration is read on first use, so that a configuration error fails the messages and not the invocation.
+    """Apply the messages, and return the partial batch response with the unfinished messages."""
+    # The configuration is read on first use, so that a configuration error fails the groups and not the invocation.
     configuration = cache(lambda: parse_documents(read_configuration(settings.configuration_parameter)))
     context = ProviderContext(lambda: time_left() - MIN_FINISH_SECONDS, headroom=MAX_INVOCATIONS)
     applier = ChangeApplier(

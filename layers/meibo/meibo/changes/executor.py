@@ -1,8 +1,7 @@
 """Merge the changes of an organization to reduce the number of requests, and execute them.
 
-The order of changes is relevant only for the same user. The changes of a user are executed in their order, and the
-changes of different users are merged: n ids with the same action require ⌈n/10⌉ requests, regardless of the number of
-messages.
+The changes of the same user are executed in their order. The changes of different users can be merged: n ids with the
+same action require ⌈n/10⌉ requests, regardless of the number of messages.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from meibo.providers.auth0.membership import (
 )
 from meibo.providers.auth0.roles import RoleApi
 
-# Statuses that can be caused by the ids in a request. Other statuses do not depend on the ids.
+# Statuses that may be caused by the ids in a request. Other statuses do not depend on the ids.
 REJECTED_IDS_STATUSES: Final = frozenset({400, 404, 409, 413, 422})
 MAX_IDS_IN_REASON: Final = 10
 
@@ -44,8 +43,8 @@ IndexedOutcome = tuple[int, Outcome]
 class ChangeStep:
     """An action on users of an organization. ``members`` maps each id to the indexes of the changes that contain it.
 
-    The ids of a ``single`` step belong to one change and are processed one by one: invitations, and the look-ups of a
-    dry run.
+    If ``single`` is true, the ids belong to one change and are processed individually: they are invitations or the
+    look-ups of a dry run.
     """
 
     source: str
@@ -61,9 +60,9 @@ class ChangeStep:
 
 
 def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeStep]:
-    """Return the steps that execute changes. Each change has an index and the members that have no outcome yet."""
+    """Return the steps that execute changes. Each item is an index, a change, and its members without an outcome."""
     steps: list[ChangeStep] = []
-    # The index of the last step with a user of a source.
+    # The index of the last step that contains a user, by source and user id.
     last: dict[tuple[str, str], int] = {}
     for index, change, members in changes:
         if change.dry_run or change.action == "invite":
@@ -80,7 +79,7 @@ def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeSt
 
 
 def _place(steps: list[ChangeStep], change: Change, after: int) -> int:
-    """Return the index of the first step from ``after`` with the action of the change, or the index of a new step."""
+    """Return the index of the first step at or after ``after`` with the change's action, or of a new step."""
     for number in range(after, len(steps)):
         step = steps[number]
         if not step.single and (step.source, step.action) == (change.source, change.action):
@@ -91,7 +90,7 @@ def _place(steps: list[ChangeStep], change: Change, after: int) -> int:
 
 @dataclass
 class StepExecutor:
-    """Executes the steps of a source in one invocation, and caches look-ups."""
+    """Executes the steps of a source in one invocation, and caches the results of look-ups."""
 
     client: Auth0Client
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -106,8 +105,8 @@ class StepExecutor:
     ) -> Iterator[IndexedOutcome]:
         """Send the requests of a step and yield each outcome when it is final.
 
-        Ids that Auth0 rejects have the outcome ``rejected``. Raises ProviderBusyError if Auth0 is busy until the end of
-        the invocation, or another MeiboError whose message describes the correction.
+        If Auth0 rejects an id, its outcome is ``rejected``. Raises ProviderBusyError if Auth0 is busy until the end of
+        the invocation, or another MeiboError if the request itself fails.
         """
         for members in step.requests():
             if not step.single:
@@ -139,7 +138,7 @@ class StepExecutor:
             elif len(members) == 1:
                 yield from self._reject(step, members, "refused", str(error))
             else:
-                # The members are sent in halves until each rejected request contains a single id.
+                # The rejected ids are not known, so each half is sent separately.
                 middle = len(members) // 2
                 yield from self._change_members(organization_id, step, changes, members[:middle])
                 yield from self._change_members(organization_id, step, changes, members[middle:])
@@ -156,7 +155,7 @@ class StepExecutor:
                 yield index, self._outcome(member, "rejected", code, reason)
 
     def _add_roles(self, change: Change, member: str) -> Outcome:
-        """Assign the roles of the change, if any, to a new member and return the outcome."""
+        """Assign the roles of a change, if any, to a member, and return the outcome."""
         if not isinstance(change, AddChange) or not change.roles:
             return self._outcome(member, "applied")
         key = (change.organization_id, change.roles)
@@ -169,7 +168,7 @@ class StepExecutor:
                     raise
                 reason = str(error)
                 if error.code == NO_SUCH_ROLE:
-                    # The role does not exist for any member, so no further request is sent.
+                    # A role does not exist in the tenant, so the requests for other members would fail too.
                     self._missing_roles[key] = reason
             else:
                 return self._outcome(member, "applied")
@@ -181,7 +180,7 @@ class StepExecutor:
         rejection = self._invitation_rejection(change, email)
         if rejection:
             return rejection
-        # Each request creates an invitation, so an open invitation with the same terms is reused.
+        # Each request creates another invitation, so an open invitation with the same terms is reused.
         invitations = self._open_invitations(change, email)
         matching = (entry for entry in invitations if not entry.differences(change.invitation, change.roles))
         invitation = next(matching, None)
@@ -198,7 +197,7 @@ class StepExecutor:
         return self._outcome(email, "applied", invitation_id=invitation.id)
 
     def _invitation_rejection(self, change: InviteChange, email: str) -> Outcome | None:
-        """Return the outcome ``rejected`` if the person cannot be invited with the terms of the change."""
+        """Return the outcome ``rejected`` if the person cannot be invited with these terms, otherwise None."""
         if not self._organization_exists(change.organization_id):
             return self._outcome(email, "rejected", *_no_organization(change.organization_id))
         users = users_by_email(self.client, email)
@@ -246,7 +245,7 @@ class StepExecutor:
         return self._roles
 
     def _open_invitations(self, change: InviteChange, email: str) -> list[Invitation]:
-        """Return the open invitations of a person to the organization and application, the newest first."""
+        """Return the open invitations of a person to an organization and application, newest first."""
         organization_id = change.organization_id
         if organization_id not in self._invitations:
             now = self.now()
@@ -268,7 +267,7 @@ class StepExecutor:
 
 
 def _rejects_ids(error: RequestRefusedError) -> bool:
-    """Return whether Auth0 rejected the ids of the request. Intermediaries such as proxies do not count."""
+    """Return whether Auth0, and not an intermediary such as a proxy, may have rejected the ids of the request."""
     return error.status in REJECTED_IDS_STATUSES and not error.foreign
 
 

@@ -1,4 +1,4 @@
-"""The messages on the queue: the event that contains them, and the change in the body of each message."""
+"""Parse the event that contains messages of the queue, and the change in the body of each message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from meibo.providers.configuration import NAME, Name
 from meibo.validation import Fault, Omissible, StrictModel, invalid, model_faults, parse_json, pattern_field
 
 VERSION: Final = 1
-# The members of a message require at most 100 requests, half of a tenant's write limit per minute.
+# Without roles, the members of a message require at most 100 requests to add or remove them.
 MAX_MEMBERS: Final = 1000
 MAX_ID_LENGTH: Final = 255
 MAX_FAULTS_REPORTED: Final = 10
@@ -27,11 +27,11 @@ MAX_FAULTS_REPORTED: Final = 10
 Action = Literal["add", "remove", "invite"]
 ACTIONS: Final = get_args(Action)
 
-# The source in the outcomes of messages without a valid source.
+# The source in the outcome records of messages without a valid source.
 UNKNOWN_SOURCE: Final = "unknown"
 ROLE_ID: Final = re.compile(r"rol_[A-Za-z0-9]{16}")
-# A user id consists of the name of an identity provider, a bar, and the id at this provider, which may contain bars and
-# spaces.
+# A user id consists of the name of an identity provider, a vertical bar, and the id at this provider, which may contain
+# bars and spaces.
 USER_ID: Final = re.compile(r"[A-Za-z0-9_-]+\|[^\x00-\x1f\x7f]+")
 EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s.]+(\.[^@\s.]+)+")
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
@@ -39,7 +39,7 @@ _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}")
 
 @dataclass(frozen=True)
 class QueueMessage:
-    """A message as delivered by the queue."""
+    """A message that the queue delivered."""
 
     message_id: str
     receipt: str = field(repr=False)
@@ -50,12 +50,12 @@ class QueueMessage:
 
     @property
     def dt(self) -> str:
-        """The UTC day on which the message was sent, which is the same at each delivery."""
+        """The UTC date on which the message was sent. It is the same for each delivery."""
         return self.sent_at.strftime("%Y-%m-%d")
 
 
 def parse_queue_event(event: Any) -> list[QueueMessage]:
-    """Return the messages in an event of an SQS FIFO queue, raising EventError for any other event."""
+    """Return the messages in the event of an SQS FIFO queue, raising EventError for any other event."""
     records = event.get("Records") if isinstance(event, Mapping) else None
     if not isinstance(records, list) or not records:
         raise EventError("expected an event of an SQS FIFO queue with Records; change_members is invoked by its queue")
@@ -80,10 +80,10 @@ def _message(record: Any) -> QueueMessage:
 
 
 def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
-    """Return the messages of each group in their order.
+    """Return the messages of each group, in their order.
 
-    The order of the groups differs at each delivery. Otherwise, a group that uses the complete time of an invocation
-    could precede the same other groups at each delivery.
+    The order of the groups differs for each delivery. Otherwise, a group that uses all the time of an invocation could
+    always delay the same other groups.
     """
     groups: dict[str, list[QueueMessage]] = {}
     for message in messages:
@@ -102,7 +102,7 @@ def oldest_age_seconds(messages: Iterable[QueueMessage], now: datetime) -> float
 def _ids(
     pattern: re.Pattern[str], expected: str, *, maximum: int, normalize: Callable[[str], str] = str
 ) -> BeforeValidator:
-    """Return a validator of a list of ids. It reports every invalid id and every duplicate."""
+    """Return a validator of a list of ids, which reports all invalid ids and duplicates."""
 
     def validate(values: Any) -> tuple[str, ...]:
         if not isinstance(values, list) or not 1 <= len(values) <= maximum:
@@ -132,7 +132,7 @@ UserIds = Annotated[
 ]
 EmailAddresses = Annotated[
     tuple[str, ...],
-    # Addresses that differ only in case are duplicates.
+    # Addresses that differ only in case count as duplicates.
     _ids(EMAIL, "an e-mail address, because the action is invite", maximum=MAX_MEMBERS, normalize=str.casefold),
     Field(repr=False),
 ]
@@ -140,7 +140,7 @@ RoleIds = Annotated[tuple[str, ...], _ids(ROLE_ID, "rol_ and 16 alphanumeric cha
 
 
 class Change(StrictModel):
-    """Fields of every change. ``members`` are user ids, or e-mail addresses if the action is ``invite``."""
+    """Base class of the changes. ``members`` are user ids, or e-mail addresses if the action is ``invite``."""
 
     version: Annotated[StrictInt, Field(ge=VERSION, le=VERSION)]
     change_id: Annotated[
@@ -155,7 +155,7 @@ class Change(StrictModel):
     members: tuple[str, ...]
     requested_by: Omissible[Annotated[str, Field(max_length=MAX_NAME_LENGTH)]] = Field(default=None, repr=False)
     dry_run: StrictBool = False
-    # Meibo writes ``rejections`` to DLQ messages. In a redriven message, the field has no effect.
+    # Meibo adds ``rejections`` to DLQ messages. The field has no effect when the message is redriven.
     rejections: Any = Field(default=None, repr=False)
 
 
@@ -199,8 +199,8 @@ _CHANGE: Final[TypeAdapter[Change]] = TypeAdapter(
 class InvalidChange:
     """A message that is not a valid change: its faults, and the values for its outcome records.
 
-    ``members`` contains an empty string if the message has no members. ``change`` is a valid change that is rejected
-    because of MaxRemovals or the MessageGroupId.
+    ``members`` contains an empty string if the message has no members. ``change`` is the change if it is valid but
+    rejected because of MaxRemovals or the MessageGroupId.
     """
 
     faults: tuple[Fault, ...]
@@ -223,8 +223,8 @@ class InvalidChange:
 def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | None = None) -> Change | InvalidChange:
     """Parse the body of a message.
 
-    A change that removes more than ``max_removals`` members must confirm the number. ``group_id``, the MessageGroupId,
-    must be the id of the organization, because the queue preserves the order within a group only.
+    A change that removes more than ``max_removals`` members must confirm the number. ``group_id`` is the
+    MessageGroupId. It must be the id of the organization, because the queue preserves the order within a group only.
     """
     try:
         document, faults = parse_json(body)
@@ -254,7 +254,7 @@ def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | 
 
 
 def validate_change(document: Mapping[str, Any]) -> Change | InvalidChange:
-    """Return the change in a JSON object. Does not check MaxRemovals and the MessageGroupId."""
+    """Return the change in a JSON object. MaxRemovals and the MessageGroupId are not checked."""
     try:
         return _CHANGE.validate_python(document)
     except ValidationError as error:
@@ -262,14 +262,14 @@ def validate_change(document: Mapping[str, Any]) -> Change | InvalidChange:
 
 
 def is_user_id(text: str) -> bool:
-    """Return whether a string is a printable user id that a change can contain."""
+    """Return whether a string is a printable user id."""
     return len(text) <= MAX_ID_LENGTH and USER_ID.fullmatch(text) is not None and text.isprintable()
 
 
 def _invalid(
     faults: Iterable[Fault], document: Mapping[str, Any] | None = None, change: Change | None = None
 ) -> InvalidChange:
-    """Return an invalid change with the values of the document that can be recorded."""
+    """Return an invalid change with the valid values of the document."""
     fields = document or {}
     members = fields.get("members")
     values = [member for member in members if isinstance(member, str) and member] if isinstance(members, list) else []

@@ -1,7 +1,7 @@
-"""Storage of outcomes: the outcome of each member of each message, under ``changes/`` as NDJSON.
+"""Store the outcome for each member of each message below ``changes/`` as NDJSON.
 
-The outcomes of a message are written before it is acknowledged. A member has at most one outcome per message: if a
-message is delivered again, its stored outcomes are read, and only members without an outcome are processed. Each
+The outcomes of a message are written before the message is acknowledged. A member has at most one outcome per message:
+if a message is delivered again, its stored outcomes are read, and only members without an outcome are processed. Each
 delivery writes new parts.
 """
 
@@ -16,7 +16,7 @@ from meibo.changes.messages import Change, InvalidChange, QueueMessage
 
 
 class OutcomeStore:
-    """The outcomes of one message and its change: stored outcomes, and new outcomes that are not written yet."""
+    """The outcomes of one message: stored outcomes, and new outcomes that are not stored yet."""
 
     def __init__(self, storage: ArchiveStorage, message: QueueMessage, change: Change | InvalidChange) -> None:
         self.message = message
@@ -39,14 +39,14 @@ class OutcomeStore:
         return [member for member in self.change.members if member not in self._stored and member not in self._new]
 
     def add(self, outcome: Outcome) -> None:
-        """Add an outcome, unless the member already has an outcome: the first outcome is final."""
+        """Add the outcome for a member. It is ignored if the member already has an outcome."""
         if outcome.member not in self._stored:
             self._new.setdefault(outcome.member, outcome)
 
     def write(self) -> bool:
-        """Write the new outcomes and return whether there were any.
+        """Write the new outcomes, and return whether outcomes were written.
 
-        If another delivery of the message wrote the same part first, the outcomes of that part are used instead.
+        If another delivery of the message has already written the same part, the outcomes of that part are used.
         """
         written = False
         while self._new:

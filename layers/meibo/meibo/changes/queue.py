@@ -14,15 +14,15 @@ from meibo.observability import logger
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-# MaximumMessageSize of the DLQ in the template. SQS counts the body and each attribute's name, type and
-# value: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_MessageAttributeValue.html
+# MaximumMessageSize of the DLQ in the template. The size includes the body and the name, type and value of each
+# attribute: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_MessageAttributeValue.html
 MAX_MESSAGE_BYTES: Final = 262_144
 MAX_REASON_BYTES: Final = 2000
 REASON_ATTRIBUTE: Final = "MeiboReason"
 _ATTRIBUTE_BYTES: Final = len(REASON_ATTRIBUTE) + len("String")
-# Maximum number of reasons per code if there is no room for the members of each reason.
+# Maximum number of reasons per code if the message is too small for the members of each reason.
 _MAX_REASONS: Final = 10
-# SQS accepts the characters of XML 1.0 only:
+# SQS accepts only the characters that XML 1.0 allows:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 _NOT_ACCEPTED: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -41,7 +41,7 @@ class DeadLetter:
 
 
 class ChangeQueue(Protocol):
-    """The queue of changes and its DLQ. Tests implement this interface in memory."""
+    """The queue of changes and its DLQ."""
 
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         """Set the visibility timeout of messages that are returned to the queue."""
@@ -61,8 +61,8 @@ class SqsChangeQueue:
     def set_visibility_timeout(self, unprocessed: Sequence[QueueMessage], seconds: int) -> None:
         """Set the visibility timeout of messages that are returned to the queue.
 
-        If SQS rejects the timeout of a message, the message remains hidden for the default timeout of the queue. The
-        rejection only delays the message, so it is logged and not raised.
+        If SQS rejects the timeout of a message, the message remains hidden for the default visibility timeout of the
+        queue. The rejection only delays the message, so it is logged and not raised.
         """
         response = self._client.change_message_visibility_batch(
             QueueUrl=self._queue_url,
@@ -87,16 +87,15 @@ class SqsChangeQueue:
 
 
 def dead_letter_of_message(message: QueueMessage, reason: str) -> DeadLetter:
-    """Return the DLQ message of a message that is not a valid change. It has the body of the received message."""
+    """Return the DLQ message for a message that is not a valid change, with the body of this message."""
     return _dead_letter(message, message.body, reason)
 
 
 def dead_letter_of_members(message: QueueMessage, change: Change, rejected: Sequence[Outcome]) -> DeadLetter:
-    """Return the DLQ message of rejected members: a change that contains only these members, with the reasons.
+    """Return the DLQ message for rejected members: a change that contains only these members, and the reasons.
 
-    The message is a valid change that can be redriven after a correction. It does not exceed ``MAX_MESSAGE_BYTES``,
-    because the change without reasons is not larger than the received message. The outcomes under ``changes/`` contain
-    the reason of each member.
+    The message is a valid change that can be redriven. It does not exceed ``MAX_MESSAGE_BYTES``: if there are too many
+    reasons, they are shortened or omitted. The outcome records below ``changes/`` contain all reasons.
     """
     update: dict[str, Any] = {"members": tuple(outcome.member for outcome in rejected)}
     if isinstance(change, RemoveChange) and change.confirm_removals is not None:
@@ -113,13 +112,13 @@ def dead_letter_of_members(message: QueueMessage, change: Change, rejected: Sequ
 
 
 def encode_message(change: Change, rejections: Sequence[Mapping[str, Any]] | None = None) -> str:
-    """Return a change as the body of a message that SQS accepts. ``rejections`` replace those of the change."""
+    """Return a change as the body of a message, with ``rejections`` instead of the rejections of the change."""
     change = change.model_copy(update={"rejections": rejections})
     return _accepted(change.model_dump_json(exclude_unset=True, exclude=None if rejections else {"rejections"}))
 
 
 def _rejections(rejected: Sequence[Outcome]) -> Iterator[list[dict[str, Any]]]:
-    """Yield alternatives for ``rejections`` with decreasing detail and size."""
+    """Yield alternatives for ``rejections``, the most detailed first."""
     by_reason: dict[tuple[str, str | None], list[str]] = {}
     for outcome in rejected:
         by_reason.setdefault((outcome.code or "rejected", outcome.reason), []).append(outcome.member)
@@ -140,7 +139,7 @@ def _dead_letter(message: QueueMessage, body: str, reason: str) -> DeadLetter:
 
 
 def _accepted(text: str) -> str:
-    """Return the text with JSON escapes in place of the characters that SQS does not accept."""
+    """Return the text with JSON escapes instead of the characters that SQS does not accept."""
     return _NOT_ACCEPTED.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

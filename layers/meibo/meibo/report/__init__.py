@@ -1,1 +1,1 @@
-"""The page that shows an archive's state. It contains counts, sizes and names of exports, and no user data."""
+"""The report: a page with the state of an archive. It contains counts, sizes and names of exports, but no user data."""

@@ -1,4 +1,4 @@
-"""Sections, tables and charts as HTML. Texts are escaped; arguments named ``html`` are not."""
+"""Build sections, tables and charts as HTML. All strings are escaped except cells and arguments named ``html``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-# The size of a chart and of its margin in pixels.
+# The size and the margin of a chart in pixels.
 _WIDTH: Final = 120
 _HEIGHT: Final = 28
 _EDGE: Final = 3
@@ -15,23 +15,23 @@ _EDGE: Final = 3
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. ``kind`` is the class of its cells: empty, or ``number`` for right-aligned numbers."""
+    """A column of a table. ``kind`` is the CSS class of its cells, for example ``number``, or empty."""
 
     name: str
     kind: str = ""
 
 
 def section(title: str, name: str, html: str) -> str:
-    """Return a section with a heading; ``name`` becomes its id."""
+    """Return a section with a heading. Its id is derived from ``name``."""
     identity = "".join(character if character.isalnum() else "-" for character in name)
     return f'<section aria-labelledby="{identity}"><h2 id="{identity}">{escape(title)}</h2>{html}</section>'
 
 
 def table(caption: str, label: str, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table. The cells are HTML, and the first cell of each row is its header."""
+    """Return a table. The cells are HTML. The first cell of each row is the header of the row."""
     head = "".join(f'<th scope="col"{_class(column)}>{escape(column.name)}</th>' for column in columns)
     body = "\n".join(f"<tr>{_row(columns, row)}</tr>" for row in rows)
-    # A region that scrolls must be reachable by keyboard.
+    # A scrollable region must be accessible by keyboard.
     return (
         f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}"><table class="cards">'
         f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
@@ -56,7 +56,7 @@ def note(text: str) -> str:
 
 
 def line_chart(values: Sequence[int], label: str) -> str:
-    """Return a small chart as inline SVG of the values, oldest first; ``label`` is its title and alternative text."""
+    """Return a small line chart as inline SVG. The values are oldest first. ``label`` is the alternative text."""
     if not values:
         return ""
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""The report as one HTML file, without scripts and without external resources."""
+"""Render the report as one HTML file without scripts and external resources."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from meibo.report.texts import Texts
 from meibo.settings import GIB, ReportLanguage
 
 _RUNS_LISTED: Final = 10
-# With more exports, the page has one row per source and lists only the exports that need attention.
+# If there are more exports, the page contains one row per source, and only exports that need attention are listed.
 _MAX_EXPORTS_LISTED: Final = 200
 _MAX_PROBLEMS_LISTED: Final = 500
 _MARKS: Final = {"ok": "✓", "suspect": "!", "missing": "✕"}
 
-# From the table "Duration and cost of one export" in docs/performance.md: state transitions, requests and invocations
-# of one export, and the time to copy a GiB.
+# From the table "Duration and cost of one export" in docs/performance.md: the state transitions, requests and
+# invocations of one export, and the duration of copying a GiB.
 USD_PER_EXPORT: Final = 0.0006
 USD_PER_GIB: Final = 0.001
 
 
 def render(state: ReportState, *, language: ReportLanguage = "en", timezone: str = "UTC") -> str:
-    """Return the HTML of the report. Times are shown in the time zone and in UTC."""
+    """Return the HTML of the report. Times are shown in ``timezone`` and in UTC."""
     return _Page(state, Texts(language), _zone(timezone)).html()
 
 
 def estimated_usd(counts: RunCounts) -> float:
-    """Return the cost of a run at list prices of us-east-1, without storage."""
+    """Return the estimated cost of a run at the list prices of us-east-1, without storage."""
     return counts.planned * USD_PER_EXPORT + counts.bytes / GIB * USD_PER_GIB
 
 
 def _zone(name: str) -> tzinfo:
-    # The report must not fail because a machine has no time zone database.
+    # A missing time zone database must not prevent the report.
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -162,7 +162,7 @@ class _Page:
         problems += [("suspect", export.export_id, reasons.get(export.export_id, "")) for export in suspects]
         if not problems:
             return ""
-        # The reasons are messages from Meibo, which are in English.
+        # The reasons are English messages of Meibo.
         rows = [
             (escape(export_id), self._state(kind), f'<span lang="en">{escape(reason)}</span>')
             for kind, export_id, reason in problems[:_MAX_PROBLEMS_LISTED]
@@ -315,7 +315,7 @@ class _Page:
         return format_duration(seconds, (self.texts.hours, self.texts.minutes, self.texts.seconds))
 
     def _stacked_time(self, moment: datetime) -> str:
-        """Return a time in the time zone of the page, with UTC in a second line."""
+        """Return a time in the time zone of the page, and in UTC on a second line."""
         return self._element(moment, "<small>{}</small>")
 
     def _inline_time(self, moment: datetime) -> str:
@@ -342,7 +342,7 @@ def _small(text: str) -> str:
 
 
 def _text(moment: datetime) -> str:
-    # Zones without an abbreviation have a name such as "+07".
+    # The name of a time zone without an abbreviation is an offset such as "+07".
     zone = moment.tzname() or ""
     return f"{moment:%Y-%m-%d %H:%M} {zone if zone.isalpha() else f'UTC{zone}'}"
 

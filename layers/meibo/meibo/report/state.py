@@ -18,17 +18,17 @@ from meibo.archive.scheduled_verification import VerificationRecord
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ArchiveConflictError
 
-# Three months of daily runs. More runs would make the charts unreadable and slow down the report.
+# Three months of daily runs. With more runs, the charts would be unreadable and the report would be slow.
 RUNS_SHOWN: Final = 90
 CHANGE_DAYS: Final = 7
-# Maximum number of objects with outcomes that are read, in general one per message.
+# Maximum number of objects with outcome records that are read. A message usually has one object.
 MAX_RECORDS: Final = 1000
 _PARALLEL_READS: Final = 16
 
 
 @dataclass
 class ExportHistory:
-    """An export: its newest archive, and the rows (if they were counted) and bytes of its archives, oldest first."""
+    """The runs of an export: the newest run, and the rows (if counted) and bytes of all runs, oldest first."""
 
     address: ExportAddress
     latest: ArchivedExport
@@ -36,7 +36,7 @@ class ExportHistory:
     bytes: list[int] = field(default_factory=list)
 
     def add_older(self, export: ArchivedExport) -> None:
-        """Add an archive that is older than the others."""
+        """Add a run that is older than the other runs."""
         if export.rows is not None:
             self.rows.insert(0, export.rows)
         self.bytes.insert(0, export.bytes)
@@ -44,7 +44,7 @@ class ExportHistory:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The counts of a run. ``seconds`` is the time between its scheduled time and the end of its newest attempt."""
+    """The counts of a run. ``seconds`` is the time from the scheduled time to the end of the newest attempt."""
 
     run_id: str
     seconds: int
@@ -55,8 +55,9 @@ class RunSummary:
 class ChangeSummary:
     """The numbers of outcomes of membership changes, by source and kind.
 
-    ``outcomes`` counts the outcomes of the last ``days``, and ``of_run`` those since ``run_since``, the scheduled time
-    of the previous run. If there is no previous run, both are equal. ``more`` is true if not all outcomes are counted.
+    ``outcomes`` contains the numbers for the last ``days``. ``of_run`` contains the numbers since ``run_since``, the
+    scheduled time of the previous run; without a previous run, they are equal. ``more`` is true if not all outcomes are
+    counted.
     """
 
     days: int
@@ -70,8 +71,8 @@ class ChangeSummary:
 class ReportState:
     """The state of an archive.
 
-    ``runs`` are sorted latest first, and ``latest`` is the first of them with its exports. ``suspect_reasons`` contains
-    the reasons of the latest run's suspect exports, by export id.
+    ``runs`` is sorted, newest first. ``latest`` is the newest run with its exports. ``suspect_reasons`` contains the
+    reasons for the suspect exports of this run, by export id.
     """
 
     written_at: datetime
@@ -90,7 +91,7 @@ def gather(archive: ArchiveReader, now: datetime) -> ReportState:
     histories: dict[ExportAddress, ExportHistory] = {}
     with ThreadPoolExecutor(_PARALLEL_READS) as pool:
         ids = list(islice(run_ids(archive), RUNS_SHOWN))
-        # The manifests are read in batches, because a manifest of 10,000 exports needs about 10 MB of memory.
+        # The manifests are read in batches, because a manifest with 10,000 exports requires about 10 MB of memory.
         for first in range(0, len(ids), _PARALLEL_READS):
             batch = ids[first : first + _PARALLEL_READS]
             for run in pool.map(lambda run_id: find_run(archive, run_id), batch):

@@ -1,4 +1,4 @@
-"""The texts of the report, each in every language."""
+"""The texts of the report in English and Japanese."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from meibo.settings import ReportLanguage
 
 @dataclass(frozen=True)
 class _Text:
-    """An English and a Japanese text. As an attribute of ``Texts``, it is the text in the language of the page."""
+    """An English and a Japanese text. An attribute of ``Texts`` returns the text in the language of the page."""
 
     en: str
     ja: str
@@ -23,7 +23,7 @@ class _Text:
 class Texts:
     """The texts of a page in one language.
 
-    Names in braces are placeholders. Texts whose names end in ``_one`` are used for the number 1.
+    Names in braces are placeholders. Texts whose names end with ``_one`` are used if the number is 1.
     """
 
     language: ReportLanguage
