@@ -138,6 +138,10 @@ build: .venv-sam/.ready ## build the layers with sam build
 bench-changes: $(READY) ## measure the throughput of membership changes in real time (BENCH_FLAGS="--ids 6000")
 	$(BIN)/python -m tests.bench.bench_changes $(BENCH_FLAGS)
 
+.PHONY: bench-restore
+bench-restore: $(READY) ## measure the pace of 100,000 restored memberships in simulated time (BENCH_FLAGS="--memberships 20000")
+	$(BIN)/python -m tests.bench.bench_restore $(BENCH_FLAGS)
+
 .PHONY: bench-invocation
 bench-invocation: $(READY) build ## compare the first invocation of archive_export with a function without checks (needs Docker)
 	$(BIN)/python -m tests.bench.bench_invocation $(BENCH_FLAGS)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from meibo.changes.executor import StepExecutor, merge
+from meibo.changes.executor import StepExecutor, assigns_roles, merge, spread_roles
 from meibo.changes.messages import Change, InvalidChange
 from meibo.changes.queue import encode_message
 from meibo.providers.auth0.client import Auth0Client
@@ -91,4 +91,5 @@ def send_members(
                 yield MemberResult(member, "failed", "failed", change.reason)
     valid = [change for change in changes if not isinstance(change, InvalidChange)]
     if valid:
-        yield from sender.send(valid)
+        # The queue's function receives ten messages at a time, and uses both rate limits if some of them assign roles.
+        yield from sender.send(spread_roles(valid, assigns_roles))

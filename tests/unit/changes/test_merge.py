@@ -34,8 +34,9 @@ def test_merged_changes_have_the_same_result_as_separate_changes(changes: list[t
 
     together: set[str] = set()
     executed: Counter[tuple[int, str]] = Counter()
-    for step in merge([(index, _change(*change), change[1]) for index, change in enumerate(changes)]):
-        for portion in step.requests():
+    by_index = {index: _change(*change) for index, change in enumerate(changes)}
+    for step in merge([(index, change, change.members) for index, change in by_index.items()]):
+        for portion in step.requests(by_index):
             assert len(portion) <= 10
             together = together | set(portion) if step.action == "add" else together - set(portion)
         executed.update((index, member) for member, indexes in step.members.items() for index in indexes)
@@ -53,6 +54,21 @@ def test_ids_of_an_action_share_requests_across_changes(members: list[str], data
         if members[start:end]:
             changes += [_change("add", members[start:end]), _change("remove", [f"other-{start}"])]
 
-    steps = merge([(index, change, change.members) for index, change in enumerate(changes)])
+    by_index = dict(enumerate(changes))
+    steps = merge([(index, change, change.members) for index, change in by_index.items()])
 
-    assert sum(len(list(step.requests())) for step in steps if step.action == "add") == math.ceil(len(members) / 10)
+    requests = [request for step in steps if step.action == "add" for request in step.requests(by_index)]
+    assert len(requests) == math.ceil(len(members) / 10)
+
+
+def test_members_with_roles_are_distributed_evenly_over_the_requests() -> None:
+    # given: members without roles in one change, and fewer members with a role in another
+    members = [str(number) for number in range(60)]
+    change = _change("add", members)
+    by_index = {0: change, 1: change.model_copy(update={"members": ("x", "y", "z"), "roles": ("rol_1",)})}
+
+    (step,) = merge([(index, change, change.members) for index, change in by_index.items()])
+
+    requests = list(step.requests(by_index))
+    assert [member for request in requests for member in request if member.isdigit()] == members
+    assert [sum(not member.isdigit() for member in request) for request in requests] == [1, 0, 1, 0, 1, 0, 0]

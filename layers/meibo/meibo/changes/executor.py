@@ -6,11 +6,12 @@ same action require ⌈n/10⌉ requests, regardless of the number of messages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from operator import itemgetter
+from typing import Final, TypeVar
 
 from meibo.archive.outcomes import Outcome, OutcomeCode, OutcomeKind
 from meibo.changes.messages import Action, AddChange, Change, InviteChange, is_user_id
@@ -35,6 +36,8 @@ from meibo.providers.auth0.roles import RoleApi
 REJECTED_IDS_STATUSES: Final = frozenset({400, 404, 409, 413, 422})
 MAX_IDS_IN_REASON: Final = 10
 
+Item = TypeVar("Item")
+
 # The index of a change, and the outcome of one of its members.
 IndexedOutcome = tuple[int, Outcome]
 
@@ -52,11 +55,32 @@ class ChangeStep:
     single: bool = False
     members: dict[str, list[int]] = field(default_factory=dict)
 
-    def requests(self) -> Iterator[list[str]]:
-        """Yield the ids of each request."""
-        ids = iter(self.members)
+    def requests(self, changes: Mapping[int, Change]) -> Iterator[list[str]]:
+        """Yield the ids of each request. The users who get roles are distributed evenly over the requests.
+
+        Auth0 limits the requests for members and for roles separately. If all roles were assigned after the other
+        members were added, only one of the limits could be used at a time.
+        """
+        ids = iter(spread_roles(self.members, lambda member: self._has_roles(member, changes)))
         while batch := list(islice(ids, 1 if self.single else MAX_MEMBERS_PER_REQUEST)):
             yield batch
+
+    def _has_roles(self, member: str, changes: Mapping[int, Change]) -> bool:
+        return any(assigns_roles(changes[index]) for index in self.members[member])
+
+
+def assigns_roles(change: Change) -> bool:
+    """Return whether a change assigns roles to its members."""
+    return isinstance(change, AddChange) and bool(change.roles)
+
+
+def spread_roles(items: Iterable[Item], has_roles: Callable[[Item], bool]) -> list[Item]:
+    """Return items in an order in which those with roles are distributed evenly; the order is otherwise unchanged."""
+    groups: tuple[list[Item], list[Item]] = ([], [])
+    for item in items:
+        groups[has_roles(item)].append(item)
+    positions = [(number / len(group), item) for group in groups for number, item in enumerate(group)]
+    return [item for _, item in sorted(positions, key=itemgetter(0))]
 
 
 def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeStep]:
@@ -108,7 +132,7 @@ class StepExecutor:
         If Auth0 rejects an id, its outcome is ``rejected``. Raises ProviderBusyError if Auth0 is busy until the end of
         the invocation, or another MeiboError if the request itself fails.
         """
-        for members in step.requests():
+        for members in step.requests(changes):
             if not step.single:
                 yield from self._change_members(organization_id, step, changes, members)
                 continue
