@@ -1,7 +1,7 @@
 """Create the clients of AWS services on first use, and classify their errors.
 
-The clients are created with botocore instead of boto3. Importing boto3 also imports its transfer manager and its
-resources, which are not used and add 60 ms to each cold start.
+The clients are created with botocore, because the import of boto3 includes its transfer manager and resources, which
+are not used and add 60 ms to each cold start.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
 
-# Standard mode retries throttling and 5xx responses. S3 may return 503 several times during a burst of requests.
+# The standard mode retries throttling and 5xx responses. S3 may return several 503 during a burst of requests.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
-# botocore's default is 60 s. A function in a VPC without a route would then time out before it reports the reason.
+# With botocore's default of 60 s, a function in a VPC without a route would time out before it reports the reason.
 _CONNECT_TIMEOUT_SECONDS = 6.0
-# The default of 10 connections is less than the number of threads that read manifests.
+# The default of 10 connections is less than the number of threads that use the client.
 _MAX_S3_CONNECTIONS = 32
 _REGIONAL: Any = {"us_east_1_regional_endpoint": "regional"}
 
@@ -48,7 +48,7 @@ _MIN_CONFLICT_WAIT_SECONDS = 0.1
 _UNREACHABLE = (exceptions.ConnectTimeoutError, exceptions.EndpointConnectionError, exceptions.ProxyConnectionError)
 # Timeouts, failed connections and incomplete responses.
 _BROKEN_CONNECTIONS = (exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError)
-# Error codes of throttling and service failures with a status of 4xx and without a typical name:
+# Error codes of throttling and service failures that have a 4xx status and no common prefix:
 # https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html
 _BUSY_CODES = frozenset(
     {"RequestLimitExceeded", "RequestTimeout", "RequestTimeoutException", "TooManyRequestsException"}
@@ -59,7 +59,7 @@ _BUSY_CODES = frozenset(
 def s3() -> S3Client:
     """Return the S3 client, which presigns URLs for the regional endpoint.
 
-    By default, boto3 presigns URLs for s3.amazonaws.com. This endpoint redirects requests for up to a day after the
+    By default, botocore presigns URLs for s3.amazonaws.com. This endpoint redirects requests for up to a day after the
     creation of a bucket, and rejects requests for regions that were launched after March 2019:
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html#VirtualHostingBackwardsCompatibility
     If an endpoint is configured (AWS_ENDPOINT_URL_S3), its URLs contain the name of the bucket in the path.
@@ -108,14 +108,14 @@ def ssm() -> SSMClient:
 
 
 def clear_clients() -> None:
-    """Clear the cached clients after endpoints or credentials have changed, in tests and in the local system."""
+    """Clear the cached clients. Tests and the local system call this function after endpoints or credentials change."""
     for cached in (s3, step_functions, event_bridge, sqs, secrets_manager, ssm, _session):
         cached.cache_clear()
 
 
 @cache
 def _loader() -> Loader:
-    """Return the loader that caches the endpoints and the service models for all sessions."""
+    """Return the loader, which caches the endpoints and the service models for all sessions."""
     return create_loader()
 
 
@@ -137,8 +137,8 @@ def _client(service: str, config: Config | None = None) -> Any:
 def busy_error(error: BaseException) -> AwsBusyError | None:
     """Return the AwsBusyError for a botocore error, or None if a retry would not help.
 
-    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains the host or the
-    operation and the code only, because a message from S3 may contain a signed URL.
+    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains only the host, or
+    the operation and the error code, because a message from S3 may contain a signed URL.
     """
     if isinstance(error, _UNREACHABLE):
         host = urlsplit(str(error.kwargs.get("endpoint_url", ""))).hostname or "an AWS service"
@@ -158,7 +158,7 @@ def busy_error(error: BaseException) -> AwsBusyError | None:
 
 
 def is_busy_code(code: str) -> bool:
-    """Return whether an error code of AWS indicates throttling or a service failure."""
+    """Return whether an error code of AWS indicates throttling or a failure of the service."""
     if code.startswith(("Internal", "ServiceUnavailable", "SlowDown")):
         return True
     return "throttl" in code.lower() or code in _BUSY_CODES
@@ -167,9 +167,9 @@ def is_busy_code(code: str) -> bool:
 def put_if_absent(
     client: S3Client, body: bytes | memoryview, *, wait: Callable[[float], None] = time.sleep, **parameters: Any
 ) -> PutObjectOutputTypeDef | None:
-    """Write an object if its key is free; return the response of S3, or None if the key exists (412).
+    """Write an object if its key is free. Returns the response of S3, or None if the key is not free (412).
 
-    S3 responds with 409 while another request writes the key. That request may fail, so the write is repeated;
+    S3 responds with 409 while another request writes to the key. This request may fail, so the write is repeated;
     ``wait`` is called between the attempts. Raises AwsBusyError if S3 responds to every attempt with 409.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """

@@ -1,7 +1,7 @@
 """The configuration: the sources and their exports.
 
-The configuration is one JSON document, or several. A document contains the names of secrets, but no secrets. Each
-provider defines the model of its sources. The JSON Schema of the models is ``docs/configuration.schema.json``.
+The configuration consists of one or more JSON documents, which contain the names of secrets, but no secrets. Each
+provider defines the model of its sources. The JSON Schema of a document is ``docs/configuration.schema.json``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meibo.validation import StrictModel, invalid, model_faults, parse_json
 
 
 class Configuration(StrictModel):
-    """A document of the configuration, or all documents together."""
+    """One document of the configuration, or all documents combined."""
 
     schema_location: Annotated[
         str | None,
@@ -58,7 +58,7 @@ class Configuration(StrictModel):
         return self
 
     def source(self, name: str) -> SourceModel | None:
-        """Return the source with this name, or None if it is not configured."""
+        """Return the source with a name, or None if it is not configured."""
         return next((source for source in self.sources if source.name == name), None)
 
 
@@ -71,7 +71,7 @@ def _document_model() -> type[Configuration]:
 
 
 def parse_configuration(text: str) -> Configuration:
-    """Parse a document of the configuration. Raises one ConfigurationError, which names the path of every fault."""
+    """Parse one document of the configuration. Raises one ConfigurationError with the paths of all faults."""
     try:
         document, faults = parse_json(text)
     except ValueError as error:
@@ -86,10 +86,10 @@ def parse_configuration(text: str) -> Configuration:
 
 
 def parse_documents(documents: Mapping[str, str]) -> Configuration:
-    """Parse the documents of the configuration by the names of their SSM parameters.
+    """Parse and combine the documents of the configuration. The keys are the names of their SSM parameters.
 
-    Raises one ConfigurationError, which names the parameter and the path of every fault, and both parameters if they
-    contain the same name of a source.
+    Raises one ConfigurationError with the parameters and paths of all faults. It is a fault if two parameters contain a
+    source with the same name.
     """
     sources: list[SourceModel] = []
     parameter_of: dict[str, str] = {}
@@ -114,7 +114,7 @@ def parse_documents(documents: Mapping[str, str]) -> Configuration:
 
 
 def configuration_schema() -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a document of the configuration."""
+    """Return the JSON Schema (draft 2020-12) of a document of the configuration."""
     schema = _document_model().model_json_schema()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

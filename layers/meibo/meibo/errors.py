@@ -1,8 +1,8 @@
 """Errors that Meibo raises.
 
-The class name is a contract: AWS Lambda reports it as ``errorType``, and the workflow's ``Retry`` and ``Catch`` match
-it. The right column shows the reaction of the workflow. A fatal error fails the export (or the invocation) at once, and
-its message is recorded in the run manifest.
+The names of the classes are a contract: AWS Lambda reports them as ``errorType``, and ``Retry`` and ``Catch`` of the
+workflow match them. The right column shows the reaction of the workflow. A fatal error fails the export or the
+invocation at once. The message of a failed export is recorded in the run manifest.
 
 ::
 
@@ -28,15 +28,15 @@ its message is recorded in the run manifest.
     ├── JobsExhaustedError        fatal
     └── UnexpectedError           retried twice
 
-A message states what was expected, what was found and what to do. It contains ids, counts and host names only: never a
-user attribute, a token or a location.
+A message states what was expected, what was found and what to do. It never contains a user attribute, a token or a
+location.
 """
 
 from __future__ import annotations
 
 
 class MeiboError(Exception):
-    """Base class of every error that Meibo raises.
+    """Base class of all errors that Meibo raises.
 
     ``detail`` is the message without the name of the invalid document, for callers that add the name themselves.
     """
@@ -51,7 +51,7 @@ class ConfigurationError(MeiboError):
 
 
 class EventError(MeiboError):
-    """The event of an invocation is invalid."""
+    """The event of an invocation is invalid, or refers to a run or a dataset that does not exist."""
 
 
 class SecretError(MeiboError):
@@ -63,7 +63,7 @@ class CredentialsRefusedError(MeiboError):
 
 
 class ScopeMissingError(MeiboError):
-    """The credentials are valid but lack a permission, which the message names (403)."""
+    """The credentials are valid but lack a permission (403). The message contains the name of the permission."""
 
     def __init__(self, message: str, *, scopes: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -73,8 +73,8 @@ class ScopeMissingError(MeiboError):
 class RequestRefusedError(MeiboError):
     """The provider rejected the request as invalid, for example because a connection does not exist (400, 404).
 
-    ``foreign`` is true if an intermediary such as a proxy sent the response instead of the provider's API. A foreign
-    404 does not mean that the requested resource does not exist.
+    ``foreign`` is true if the response is from an intermediary such as a proxy and not from the provider's API. A 404
+    from an intermediary does not mean that the requested resource does not exist.
     """
 
     def __init__(
@@ -92,14 +92,14 @@ class RequestRefusedError(MeiboError):
 
 
 class LocationRefusedError(MeiboError):
-    """A location is not on an allowed host, does not use HTTPS, or redirects to another location."""
+    """The location is not on an allowed host, does not use HTTPS, or redirects to another location."""
 
 
 class ProviderBusyError(MeiboError):
     """The provider still responds with 429 or 5xx, or resets connections, after the retries of this invocation.
 
-    ``retry_after`` is the remaining wait in seconds, if the provider stated it. ``uncertain`` is true if a request that
-    must not be sent twice may have been executed.
+    ``retry_after`` is the time in seconds after which the request can be retried, or None if it is not known.
+    ``uncertain`` is true if a request that must not be sent twice may have been executed.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, uncertain: bool = False) -> None:
@@ -113,7 +113,7 @@ class AwsBusyError(MeiboError):
 
 
 class CopyBrokenError(MeiboError):
-    """A connection to the location or to S3 failed, and the retries of the invocation also failed."""
+    """The connection to the location or to S3 failed, and the retries of the invocation failed too."""
 
 
 class SourceChangedError(CopyBrokenError):
@@ -133,7 +133,7 @@ class CorruptFileError(BadFileError):
 
 
 class WrongFormatError(BadFileError):
-    """The file does not have the requested format, for example HTML instead of CSV."""
+    """The file or the response does not have the expected format, for example HTML instead of CSV."""
 
 
 class FileTooLargeError(BadFileError):
@@ -141,16 +141,16 @@ class FileTooLargeError(BadFileError):
 
 
 class ArchiveConflictError(MeiboError):
-    """The key already contains an object with different content."""
+    """An object of the archive is missing, invalid, or different from the object that would be written."""
 
 
 class JobGoneError(MeiboError):
-    """The provider's job failed, expired, was deleted or does not finish."""
+    """The provider's job failed, expired, was deleted, or did not finish in time."""
 
 
 class JobsExhaustedError(MeiboError):
-    """The maximum number of jobs was created for one export, and no job produced a file."""
+    """The maximum number of jobs was created for an export, but no job produced a file."""
 
 
 class UnexpectedError(MeiboError):
-    """An error of another type occurred; only its type and its place in the code are reported."""
+    """An error of another type occurred. Only its type and its place in the code are reported."""

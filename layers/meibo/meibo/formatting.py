@@ -1,4 +1,4 @@
-"""Format counts, sizes, ages and durations for a page or a terminal."""
+"""Format counts, sizes, ages and durations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def format_count(value: int, noun: str) -> str:
-    """Return a number with its noun, in the plural unless the number is 1."""
+    """Return a number with a noun, which is in the plural unless the number is 1."""
     return f"{value:,} {noun}{'' if value == 1 else 's'}"
 
 
@@ -16,7 +16,7 @@ def format_choices(values: Sequence[str]) -> str:
 
 
 def format_bytes(value: int) -> str:
-    """Return a number of bytes in the largest unit that is not larger than it."""
+    """Return a number of bytes in a suitable unit, for example ``1.5 MB``."""
     amount = float(value)
     for unit in ("B", "kB", "MB", "GB"):
         if amount < 1000:
@@ -29,12 +29,12 @@ _UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def format_number(value: int | None) -> str:
-    """Return a number with thousands separators, or a dash if it is not known."""
+    """Return a number with thousands separators, or a dash if it is None."""
     return "–" if value is None else f"{value:,}"
 
 
 def format_age(seconds: int) -> str:
-    """Return an age in its largest unit."""
+    """Return an age in days, hours or minutes, or ``now`` if it is less than a minute."""
     for length, unit in _UNITS:
         if seconds >= length:
             return f"{seconds // length} {unit}"
@@ -42,7 +42,7 @@ def format_age(seconds: int) -> str:
 
 
 def format_duration(seconds: int, units: tuple[str, str, str] = ("{count} h", "{count} min", "{count} s")) -> str:
-    """Return a duration in hours, minutes and seconds, without the units that are 0."""
+    """Return a duration in hours, minutes and seconds. Units with the value 0 are omitted."""
     counts = (seconds // 3600, seconds // 60 % 60, seconds % 60)
     parts = [unit.format(count=count) for count, unit in zip(counts, units, strict=True) if count]
     return " ".join(parts) or units[-1].format(count=0)

@@ -1,7 +1,7 @@
-"""Logger and metrics of the functions, and the decorator that removes sensitive data from their errors.
+"""The logger and the metrics of the functions, and the decorator that removes sensitive data from their errors.
 
-Messages and logs contain ids, counts and timings only. The message of an error from other code may contain user
-data, so only its type and its place in the code are reported.
+Logs contain no user data. The message of an error from other code may contain user data, so only its type and its place
+in the code are reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from meibo.errors import MeiboError, UnexpectedError
 
 __all__ = ["MetricUnit", "logger", "metrics", "safe_description", "sanitize_errors"]
 
-# The service is the name of the stack (POWERTOOLS_SERVICE_NAME). The alarms use it as the dimension of the metrics.
+# The service (POWERTOOLS_SERVICE_NAME) is the name of the stack. It is the dimension of the metrics in the alarms.
 logger = Logger(log_uncaught_exceptions=False)
 metrics = Metrics(namespace="Meibo")
 
@@ -31,8 +31,8 @@ Handler = Callable[[Any, Any], dict[str, Any]]
 def sanitize_errors(handler: Handler) -> Handler:
     """Decorate a handler so that its errors contain no sensitive data.
 
-    Meibo's errors are raised unchanged. If AWS is busy, AwsBusyError is raised. Any other error is replaced by
-    UnexpectedError, which contains the type and the place of the error, but not its message.
+    Meibo's errors are raised unchanged. If AWS is busy, AwsBusyError is raised. Any other error is replaced by an
+    UnexpectedError with the type and the place of the error, but not its message.
     """
 
     @functools.wraps(handler)
@@ -60,7 +60,7 @@ def sanitize_errors(handler: Handler) -> Handler:
 
 
 def safe_description(error: Exception) -> str:
-    """Return the type of an error, and the operation and error code if AWS returned it, but never its message."""
+    """Return the type of an error, and the operation and error code of an AWS error, but never the message."""
     if isinstance(error, ClientError):
         code = error.response.get("Error", {}).get("Code", "unknown")
         return f"{type(error).__name__} ({error.operation_name}: {code})"

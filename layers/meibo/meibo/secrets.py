@@ -35,7 +35,7 @@ def read_secret(name: str) -> dict[str, Any]:
 
 
 def string_value(document: Mapping[str, Any], key: str) -> str | None:
-    """Return a string of a secret's JSON object, or None if the string is absent or empty.
+    """Return a string in a secret's JSON object, or None if it is missing or empty.
 
     Raises SecretError if the value is not a string. The message contains the key, never the value.
     """
@@ -50,8 +50,9 @@ def string_value(document: Mapping[str, Any], key: str) -> str | None:
 def read_configuration(name: str) -> dict[str, str]:
     """Return the documents of the configuration by the names of their SSM parameters, sorted by name.
 
-    The documents are the parameter ``name`` and all parameters below ``name/``; SSM limits each to 8 KB. Raises
-    ConfigurationError if no document exists or a document cannot be read, and AwsBusyError if SSM is busy.
+    The documents are the values of the parameter ``name`` and of all parameters below ``name/``, because SSM limits a
+    value to 8 KB. Raises ConfigurationError if there are no documents or a document cannot be read, and AwsBusyError if
+    SSM is busy.
     """
     client = aws.ssm()
     documents: dict[str, str] = {}
@@ -60,8 +61,8 @@ def read_configuration(name: str) -> dict[str, str]:
     except (BotoCoreError, ClientError) as error:
         if _rejection_code(error) != "ParameterNotFound":
             raise _unreadable(f"the SSM parameter {name!r}", error) from None
-    # The path has no trailing slash, because IAM compares the ARN in the policy with "parameter" and this path. The
-    # paginator also skips empty pages, which SSM may return before the last page:
+    # The path has no slash at the end, because IAM compares the ARN in the policy with "parameter" and this path. The
+    # paginator also continues after empty pages, which SSM may return:
     # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html
     pages = client.get_paginator("get_parameters_by_path").paginate(Path=name, Recursive=True, WithDecryption=False)
     try:
@@ -84,7 +85,7 @@ def _unreadable(subject: str, error: BotoCoreError | ClientError) -> Configurati
 
 
 def _rejection_code(error: BotoCoreError | ClientError) -> str:
-    """Return the error code of a rejected call; raise AwsBusyError if AWS is busy, or the error if it has no code."""
+    """Return the error code of AWS. Raises AwsBusyError if AWS is busy, and the error itself if it has no code."""
     if busy := aws.busy_error(error):
         raise busy from None
     if not isinstance(error, ClientError):

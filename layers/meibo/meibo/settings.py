@@ -39,7 +39,7 @@ class Integer:
     maximum: int
 
     def __call__(self, value: str) -> int:
-        """Return the integer, raising ValueError if the value is not an integer within the bounds."""
+        """Return the integer, raising ValueError if the value is not an integer or out of bounds."""
         number = int(value) if value.strip().isdecimal() else None
         if number is None or not self.minimum <= number <= self.maximum:
             raise ValueError(f"expected an integer from {self.minimum} to {self.maximum}, found {value[:40]!r}")
@@ -53,7 +53,7 @@ class Choice:
     literal: Any
 
     def __call__(self, value: str) -> Any:
-        """Return the value, raising ValueError if it is none of the choices."""
+        """Return the value, raising ValueError if it is not one of the choices."""
         choices = get_args(self.literal)
         if value not in choices:
             raise ValueError(f"expected {format_choices(choices)}, found {value[:40]!r}")
@@ -61,8 +61,8 @@ class Choice:
 
 
 def variable(name: str, parse: Callable[[str], T], default: str | None = None) -> T:
-    """Return a field of the settings that is read from the environment variable ``name``."""
-    # Type checkers require that the value of a dataclass field has the type of the field.
+    """Return a field of the settings whose value is read from the environment variable ``name``."""
+    # For type checkers, the value of a dataclass field must have the type of the field.
     field: Any = dataclasses.field(metadata={"name": name, "parse": parse, "default": default})
     typed_field: T = field
     return typed_field
@@ -75,7 +75,7 @@ class EnvironmentSettings:
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """Read the settings, raising one ConfigurationError that names every invalid variable."""
+        """Return the settings, raising one ConfigurationError with the names of all invalid variables."""
         environment = os.environ if environment is None else environment
         values: dict[str, Any] = {}
         reasons: list[str] = []
@@ -96,13 +96,13 @@ class EnvironmentSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectLock(EnvironmentSettings):
-    """Environment of Object Lock, for the functions that write locked objects."""
+    """Environment of Object Lock for functions that write locked objects."""
 
     mode: ObjectLockMode = variable("MEIBO_OBJECT_LOCK_MODE", Choice(ObjectLockMode), "NONE")
     days: int = variable("MEIBO_OBJECT_LOCK_DAYS", Integer(1, 36_500), "365")
 
     def parameters(self) -> dict[str, Any]:
-        """Return the parameters with which a write to S3 locks the object, none if the mode is ``NONE``."""
+        """Return the parameters of S3 that lock a new object. They are empty if the mode is ``NONE``."""
         if self.mode == "NONE":
             return {}
         retained_until = datetime.now(UTC) + timedelta(days=self.days)

@@ -1,4 +1,4 @@
-"""Validate JSON documents with pydantic, and describe their faults without the values that they contain."""
+"""Validate JSON documents with pydantic, and describe their faults without repeating values."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 # The largest 64-bit integer has 19 digits. Python refuses to convert more than 4,300 digits.
 MAX_INTEGER_DIGITS: Final = 19
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-# The description of the expected value in messages, by the field's pattern.
+# The description of the expected value in messages, by the pattern of the field.
 _EXPECTED: Final[dict[str, str]] = {}
-# Types of pydantic's errors: https://docs.pydantic.dev/latest/errors/validation_errors/
+# Messages by the type of pydantic's error: https://docs.pydantic.dev/latest/errors/validation_errors/
 _PROBLEMS: Final = {
     "bool_type": "expected true or false",
     "extra_forbidden": "is not allowed here; remove it or check its spelling",
@@ -40,22 +40,22 @@ T = TypeVar("T")
 
 
 class StrictModel(BaseModel):
-    """A part of a document: immutable, and without unknown keys."""
+    """Base class of the models. They are immutable and reject unknown keys."""
 
-    # hide_input_in_errors: a secret or an address in the wrong place must not be repeated in a message.
+    # hide_input_in_errors: messages must not repeat a secret or an address in the wrong place.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault of a document: the keys and indexes that lead to it, and the problem, without the value."""
+    """A fault in a document: the keys and indexes of its path, and the problem, without the value."""
 
     steps: tuple[str | int, ...]
     problem: str
 
     @property
     def path(self) -> str:
-        """The steps as one string, such as ``sources[0].name``; empty for the document."""
+        """The path as a string such as ``sources[0].name``. It is empty for the document itself."""
         return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.steps).removeprefix(".")
 
     def __str__(self) -> str:
@@ -63,17 +63,17 @@ class Fault:
 
 
 def pattern_field(*, pattern: str, expected: str, description: str | None = None) -> Any:
-    """Return a string field with a pattern; ``expected`` describes the expected value in messages."""
+    """Return a string field with a pattern. ``expected`` describes the expected value in messages."""
     _EXPECTED[pattern] = expected
     return Field(pattern=pattern, description=description)
 
 
 def invalid(problem: str, *, steps: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """Return the error that a validator raises; ``steps`` lead from the validated value to the fault.
+    """Return an error for a validator to raise. ``steps`` is the path from the validated value to the fault.
 
-    A validator can raise ValueError instead if the validated value itself is the fault.
+    If the validated value itself is the fault, a validator can raise ValueError instead.
     """
-    # The problem is passed in the context, because pydantic formats braces in the template.
+    # The problem is passed in the context, because pydantic replaces braces in the template.
     return PydanticCustomError("meibo", "{problem}", {"problem": problem, "steps": steps})
 
 
@@ -83,14 +83,14 @@ def _not_null(value: Any) -> Any:
     return value
 
 
-# A field that may be missing, but not null.
+# A field that may be missing but not null.
 Omissible = Annotated[T | None, BeforeValidator(_not_null)]
 
 
 def parse_json(text: str) -> tuple[Any, list[Fault]]:
-    """Return the document, and faults that Python's parser ignores: repeated keys, long integers, lone surrogates.
+    """Return the document, and the faults that Python's parser accepts: repeated keys, long integers, lone surrogates.
 
-    Raises ValueError with the line and the column if the text is not JSON.
+    Raises ValueError with the line and the column if the text is not valid JSON.
     """
     try:
         document = json.loads(text, object_pairs_hook=_parse_object, parse_int=_parse_integer)
@@ -109,7 +109,7 @@ def model_faults(error: ValidationError, document: Any) -> list[Fault]:
 
 @dataclass(frozen=True)
 class _InvalidValue:
-    """Replaces a value that is valid JSON but is not accepted."""
+    """The replacement for a value that is valid JSON but is not accepted."""
 
     problem: str
 
@@ -135,7 +135,7 @@ def _json_faults(value: Any, steps: tuple[str | int, ...]) -> Iterator[Fault]:
     if isinstance(value, _InvalidValue):
         yield Fault(steps, value.problem)
     elif isinstance(value, str) and _LONE_SURROGATE.search(value):
-        # JSON can contain a lone surrogate as an escape sequence; UTF-8 cannot.
+        # JSON can contain a lone surrogate as an escape sequence, but UTF-8 cannot encode it.
         yield Fault(steps, "expected text that can be encoded as UTF-8, found a lone surrogate")
     elif isinstance(value, list):
         for index, item in enumerate(value):
@@ -151,7 +151,7 @@ def _model_fault(details: ErrorDetails, document: Any) -> Fault:
     steps: list[str | int] = []
     node: Any = document
     for step in location:
-        # pydantic adds the labels of chosen union members to a location. They are not keys of the document.
+        # pydantic adds the labels of union members to a location. They are not keys of the document.
         if isinstance(step, int) or (isinstance(node, dict) and step in node):
             steps.append(step)
             node = node[step]
