@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from meibo.errors import ConfigurationError
-from meibo_cli.files import new_file
+from meibo_cli.files import locked_folder, new_file
 
-LOCK: Final = ".lock"
 MARKER: Final = ".meibo"
 """A JSON file with the kind of the archive, written at first use."""
 MARKER_VERSION: Final = 1
+PAGE: Final = "index.html"
+"""The report of all runs, which each run replaces."""
 PARTS_DAYS: Final = 7
 """Days after which the parts of an incomplete run are removed. In the stack's bucket a lifecycle rule does this."""
 
@@ -29,27 +29,13 @@ _DESCRIPTIONS: Final[dict[Kind, str]] = {
 
 
 @contextmanager
-def locked_folder(folder: Path, kind: Kind) -> Iterator[None]:
+def locked_archive(folder: Path, kind: Kind) -> Iterator[None]:
     """Create the folder if necessary, and lock it for this process.
 
-    The kernel releases the lock when the process ends. Raises ConfigurationError if another process holds the lock, or
-    if the folder contains an archive of another kind.
+    Raises ConfigurationError if another process holds the lock, or if the folder contains an archive of another kind.
     """
-    import fcntl  # noqa: PLC0415  # does not exist on Windows, where the other commands work
-
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ConfigurationError(
-                f"another run (process {file.read(20).strip() or 'unknown'}) is writing to {folder}/;"
-                " wait until it has ended, or choose another folder"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    with locked_folder(folder):
         _check_kind(folder, kind)
         yield
 
@@ -88,10 +74,3 @@ def remove_parts(folder: Path, now: datetime, complete_run_id: str | None) -> No
     for path in folder.glob("parts/dt=*/run=*"):
         if path.name == f"run={complete_run_id}" or path.parent.name < oldest:
             shutil.rmtree(path)
-
-
-def write_page(folder: Path, page: str) -> None:
-    """Write the page of the archive, replacing that of the previous run."""
-    part = folder / ".index.html.part"
-    part.write_text(page, encoding="utf-8")
-    part.replace(folder / "index.html")

@@ -95,6 +95,15 @@ def parse_exact_json(text: str) -> Any:
     return _EXACT_DECODER.decode(text)
 
 
+def parse_row(line: bytes) -> dict[str, Any] | None:
+    """Return the object in a line of NDJSON for a comparison, or None if the line is not a JSON object."""
+    try:
+        row = parse_exact_json(readable_json(line).decode())
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
+
+
 def json_bytes(value: Any) -> bytes:
     """Return a value as compact JSON in valid UTF-8. A lone surrogate is an escape sequence, as in the source."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

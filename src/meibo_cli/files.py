@@ -1,4 +1,4 @@
-"""New files and folders, which are readable by their owner only and never replace existing ones."""
+"""Create files and folders that only their owner can read, replace files completely, and lock folders."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from meibo.errors import ConfigurationError
 
 STDOUT: Final = Path("-")
 """The name of stdout in the options for files."""
+LOCK: Final = ".lock"
 
 
 def write_stdout(content: bytes) -> None:
@@ -55,6 +56,44 @@ def new_folder(path: Path) -> Path:
     except FileExistsError:
         raise _exists(path) from None
     return path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read. If the machine fails, the file has its old or its new content."""
+    part = path.with_name(f".{path.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process. The kernel releases the lock when the process ends.
+
+    Raises ConfigurationError if another process holds the lock.
+    """
+    import fcntl  # noqa: PLC0415  # does not exist on Windows, where the other commands work
+
+    with os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"another process ({file.read(20).strip() or 'unknown'}) is writing to {folder}/; wait until it has"
+                " ended, or choose another folder"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def _exists(path: Path) -> ConfigurationError:

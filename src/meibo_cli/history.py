@@ -22,7 +22,7 @@ from meibo.providers import column_names, find_dataset
 from meibo.providers.datasets import Dataset
 from meibo_cli.comparison import field_changes
 from meibo_cli.download import download
-from meibo_cli.encoding import open_decompressed, parse_exact_json, readable_json
+from meibo_cli.encoding import open_decompressed, parse_row
 from meibo_cli.rows import csv_rows, nested_value
 from meibo_cli.selection import matching, reading_pool
 
@@ -199,7 +199,7 @@ def _candidates(path: Path, address: ExportAddress, dataset: Dataset, needles: C
     with open_decompressed(path) as file:
         lines = _lines_with(file, needles)
         if address.format != "csv":
-            yield from filter(None, map(_parsed, lines))
+            yield from filter(None, map(parse_row, lines))
             return
         has_line = next(lines, None) is not None
     if has_line:
@@ -233,14 +233,6 @@ def _needles(identifiers: Collection[str]) -> set[bytes]:
             text = json.dumps(identifier, ensure_ascii=ascii_only)[1:-1]
             texts |= {text, text.replace("/", "\\/")}
     return {text.encode("utf-8", "surrogatepass").lower() for text in texts}
-
-
-def _parsed(line: bytes) -> Row | None:
-    try:
-        row = parse_exact_json(readable_json(line).decode())
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def _dataset(export: ArchivedExport) -> Dataset:

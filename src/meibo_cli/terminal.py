@@ -9,15 +9,17 @@ import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
+from rich.progress import Progress
 from rich.status import Status
 from rich.table import Table
 
@@ -94,6 +96,14 @@ class TextConsole(Console):
 def show_activity(text: str) -> Status:
     """Return a context that shows a spinner with Rich markup beside it, if stderr is a terminal."""
     return TextConsole(stderr=True).status(text)
+
+
+@contextmanager
+def progress_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar with Rich markup beside it, if stderr is a terminal. Yield the function that advances it."""
+    console = TextConsole(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield partial(progress.advance, progress.add_task(text, total=total))
 
 
 @dataclass(frozen=True)

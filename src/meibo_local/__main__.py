@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     import typer  # noqa: PLC0415  # see above
 
-    from meibo_cli.archive_folder import locked_folder  # noqa: PLC0415
+    from meibo_cli.archive_folder import locked_archive  # noqa: PLC0415
     from meibo_cli.exit_codes import report_errors  # noqa: PLC0415
     from meibo_local import runner, sources  # noqa: PLC0415
     from meibo_simulators.proxy import SimulatedProxy  # noqa: PLC0415
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with (
             report_errors(),
-            locked_folder(options.archive, "demonstration"),
+            locked_archive(options.archive, "demonstration"),
             sources.simulated_sources(
                 users=options.users, cybozu_users=options.cybozu_users, client_certificate=options.client_certificate
             ) as simulated,

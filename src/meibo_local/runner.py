@@ -21,7 +21,8 @@ from meibo.formatting import format_count
 from meibo.observability import logger
 from meibo.report.page import render
 from meibo.report.state import gather
-from meibo_cli.archive_folder import write_page
+from meibo_cli.archive_folder import PAGE
+from meibo_cli.files import replace_file
 from meibo_cli.progress import print_run
 from meibo_cli.terminal import TextConsole, printable
 from meibo_local.aws import LocalAws, local_aws
@@ -81,7 +82,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: Sim
         changes = send_sample_changes(aws, sources.changes)
         aws.download(archive)
         # The report in the bucket shows this run only; this page shows all runs in the folder, and the changes.
-        write_page(archive, render(gather(FolderReader(archive), datetime.now(UTC))))
+        replace_file(archive / PAGE, render(gather(FolderReader(archive), datetime.now(UTC))).encode())
     console.print(changes.table())
     if proxy:
         connections = ", ".join(f"{number} to {host}" for host, number in sorted(proxy.connections.items()))

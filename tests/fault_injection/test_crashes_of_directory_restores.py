@@ -11,8 +11,9 @@ from unittest import mock
 import pytest
 
 from meibo.providers.auth0.client import Auth0Client
-from meibo_cli.restore.directory import Queueing, apply_directory_plan
-from meibo_cli.restore.directory_progress import ProgressFile
+from meibo_cli.restore.directory_execution import apply_directory_plan
+from meibo_cli.restore.directory_plan import ProgressFile
+from meibo_cli.restore.memberships import Queueing
 from meibo_simulators import SimulatedTenant
 from tests.fault_injection.test_crashes_of_restores import KilledError, Killer
 from tests.integration.cli.conftest import invoke

@@ -12,8 +12,9 @@ from unittest import mock
 import pytest
 
 from meibo.providers.auth0.client import Auth0Client
+from meibo_cli.files import replace_file
+from meibo_cli.restore import import_jobs
 from meibo_cli.restore import journal as journal_module
-from meibo_cli.restore import settlement
 from meibo_simulators import FIRST_CONNECTION
 from tests.support.imports import ImportTarget, import_target, user
 
@@ -56,11 +57,11 @@ class Killer:
 def process(moment: int | None = None) -> Iterator[Killer]:
     """Run the block as a process that is killed at a moment; without a moment it is not killed."""
     killer = Killer(moment)
-    write = killer.around(journal_module.replace_file)
+    write = killer.around(replace_file)
     with (
         mock.patch.object(Auth0Client, "request", killer.around(Auth0Client.request)),
         mock.patch.object(journal_module, "replace_file", write),
-        mock.patch.object(settlement, "replace_file", write),
+        mock.patch.object(import_jobs, "replace_file", write),
     ):
         try:
             yield killer

@@ -9,9 +9,10 @@ import typer
 
 from meibo.errors import ConfigurationError, MeiboError
 from meibo.formatting import format_count
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
 from meibo_cli.files import STDOUT
-from meibo_cli.restore.directory import DirectoryTarget, confirm
+from meibo_cli.restore.console import require_confirmation
+from meibo_cli.restore.directory import DirectoryTarget
 from meibo_cli.restore.drill import Drill, DrillSettings, check_source, object_counts
 from meibo_cli.restore.drill_report import DIFFERENCES, print_report
 from meibo_cli.selection import DEFAULT_ARCHIVE, LATEST, ArchiveOption, RunOption, named_run, open_archive
@@ -79,10 +80,9 @@ def drill(
     )
     new_drill = Drill(settings, output, reader, named, _show)
     _check_tenant(new_drill)
-    question = f"Restore run {named.run_id} of {source} to the tenant {target.domain}?"
-    if not yes and not confirm(escape_control_characters(question)):
-        typer.echo("nothing was sent", err=True)
-        raise typer.Exit(EXIT_FAILURE)
+    if not yes:
+        question = f"Restore run {named.run_id} of {source} to the tenant {target.domain}?"
+        require_confirmation(question, "nothing was sent")
     new_drill.create()
     _execute(new_drill)
 

@@ -7,7 +7,6 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from meibo.errors import ConfigurationError
 from meibo_cli.download import checked_chunks, download
@@ -21,7 +20,7 @@ from meibo_cli.selection import (
     open_archive,
     single_export,
 )
-from meibo_cli.terminal import TextConsole, escape_control_characters, printable
+from meibo_cli.terminal import escape_control_characters, printable, progress_bar
 
 
 def get(
@@ -50,8 +49,6 @@ def get(
         target /= PurePosixPath(selected.key).name
     if not target.parent.is_dir():
         raise ConfigurationError(f"--output: the folder {target.parent} does not exist")
-    console = TextConsole(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(printable(target.name), total=selected.bytes)
-        download(reader, selected, target, advance=lambda count: progress.advance(task, count))
+    with progress_bar(printable(target.name), selected.bytes) as advance:
+        download(reader, selected, target, advance=advance)
     typer.echo(f"{selected.sha256}  {escape_control_characters(str(target))}")

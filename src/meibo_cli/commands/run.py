@@ -22,8 +22,9 @@ from meibo.errors import ConfigurationError, UnexpectedError
 from meibo.report.page import render
 from meibo.report.state import gather
 from meibo.settings import ObjectLock
-from meibo_cli.archive_folder import locked_folder, remove_parts, write_page
+from meibo_cli.archive_folder import PAGE, locked_archive, remove_parts
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
+from meibo_cli.files import replace_file
 from meibo_cli.local_run import STDERR, LocalFunctions, log_to
 from meibo_cli.progress import ProgressDisplay, print_run
 from meibo_cli.selection import (
@@ -87,7 +88,7 @@ def run(
                 if isinstance(functions.storage, FolderStorage):
                     folder, now = Path(archive), datetime.now(UTC)
                     remove_parts(folder, now, finished.run_id if finished.manifest.complete else None)
-                    write_page(folder, render(gather(functions.storage, now)))
+                    replace_file(folder / PAGE, render(gather(functions.storage, now)).encode())
             _print(functions.storage, finished.manifest, archive, repair)
     except KeyboardInterrupt:
         state = (
@@ -141,7 +142,7 @@ def _functions(archive: str, received: Callable[[str, int], None], **common: Any
         yield LocalFunctions.on_bucket(bucket, ObjectLock.from_env(), **common)
         return
     folder = Path(archive)
-    with locked_folder(folder, "archive"):
+    with locked_archive(folder, "archive"):
         storage = FolderStorage(folder)
         storage.remove_temporary_files()
         yield LocalFunctions.on_folder(storage, received=received, **common)

@@ -12,9 +12,11 @@ from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import USERS_SCOPE
+from meibo_cli.restore.auth0_imports import SCOPE
 from meibo_cli.sources import credentials_of, variable_prefix
 
 CONNECTIONS_SCOPE: Final = "read:connections"
+IMPORT_SCOPES: Final = (SCOPE, USERS_SCOPE, CONNECTIONS_SCOPE)
 DATABASE: Final = "auth0"
 _CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
 

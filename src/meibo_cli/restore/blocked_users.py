@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import typer
+
 from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import Run
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import RequestRefusedError
+from meibo.formatting import format_count, format_number
 from meibo.http.transport import segment
 from meibo.providers.auth0.client import Auth0Client
 from meibo_cli.encoding import json_bytes
+from meibo_cli.exit_codes import EXIT_DIFFERENT
 from meibo_cli.files import new_folder
-from meibo_cli.restore.archived_users import archived_users
-from meibo_cli.restore.auth0_target import live_user
-from meibo_cli.restore.changed_users import BLOCKED
+from meibo_cli.restore.archived_rows import archived_users
+from meibo_cli.restore.auth0_target import IMPORT_SCOPES, live_user, target_client, target_credentials
+from meibo_cli.restore.console import require_confirmation
+from meibo_cli.restore.user_selection import BLOCKED, same_export
+from meibo_cli.terminal import progress_bar
 
 UPDATE_SCOPE: Final = "update:users"
 
@@ -24,6 +32,50 @@ RESTORED: Final = "restored"
 ALREADY_RESTORED: Final = "already restored"
 CHANGED_LATER: Final = "changed since the expected run"
 NOT_IN_TENANT: Final = "not in the tenant"
+
+
+@dataclass(frozen=True)
+class BlockedTarget:
+    """The tenant in which the state is set if users still have the state in ``expected_run``."""
+
+    domain: str
+    audience: str | None
+    expected_run: Run
+
+
+@dataclass(frozen=True)
+class BlockedRestore:
+    """A restore of the blocked state of the users with these ids. Without a target, the states are only counted."""
+
+    reader: ArchiveReader
+    run: Run
+    export: ArchivedExport
+    ids: frozenset[str]
+    output: Path
+    target: BlockedTarget | None
+    yes: bool = field(kw_only=True)
+
+
+def restore_blocked_users(restore: BlockedRestore) -> None:
+    """Print the numbers of users by state in the run, and set the state of each user in the target."""
+    reader, export, target = restore.reader, restore.export, restore.target
+    states = blocked_states(reader, export, restore.ids)
+    count = format_count(len(states), "user")
+    typer.echo(f"{count}, {format_number(sum(states.values()))} of them blocked in run {restore.run.run_id}")
+    if target is None:
+        return
+    expected = blocked_states(reader, same_export(target.expected_run, export), restore.ids)
+    secret = target_credentials(export.folder.address.source, IMPORT_SCOPES)
+    client = target_client(target.domain, secret, target.audience)
+    if not restore.yes:
+        question = f"Set the blocked state of {count} of run {restore.run.run_id} in {target.domain}?"
+        require_confirmation(question, "nothing was sent")
+    with progress_bar("update", len(states)) as advance:
+        results = restore_blocked_states(client, states, expected, restore.output, advance=lambda: advance(1))
+    for result, number in results.most_common():
+        typer.echo(f"  {format_count(number, 'user')}: {result}")
+    if results.keys() - {RESTORED, ALREADY_RESTORED}:
+        raise typer.Exit(EXIT_DIFFERENT)
 
 
 def blocked_states(reader: ArchiveReader, export: ArchivedExport, ids: Collection[str]) -> dict[str, bool]:

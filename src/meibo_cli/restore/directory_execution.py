@@ -6,16 +6,32 @@ After an unknown result, the tenant is searched for the new object by its name b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from meibo.errors import ProviderBusyError, RequestRefusedError
+import typer
+
+from meibo.errors import ConfigurationError, MeiboError, ProviderBusyError, RequestRefusedError
+from meibo.formatting import format_count, format_number
 from meibo.providers.auth0.client import Auth0Client
-from meibo_cli.restore.directory_plan import DirectoryPlan, PlannedObject, planned_objects
-from meibo_cli.restore.directory_progress import ProgressFile
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
+from meibo_cli.files import locked_folder, replace_file
+from meibo_cli.restore.auth0_target import check_scopes, target_client, target_credentials
+from meibo_cli.restore.console import require_confirmation
+from meibo_cli.restore.directory_plan import (
+    KINDS,
+    PLURALS,
+    DirectoryPlan,
+    PlannedObject,
+    ProgressFile,
+    open_progress,
+    planned_objects,
+)
+from meibo_cli.restore.directory_planner import MEMBERS, ORGANIZATIONS, ROLE_MEMBERS, ROLES
 from meibo_cli.restore.directory_requests import (
     MAX_USERS_PER_REQUEST,
     add_permissions,
@@ -24,13 +40,23 @@ from meibo_cli.restore.directory_requests import (
     create_role,
     enable_connection,
     organization_named,
+    required_scopes,
     roles_named,
     update_connection,
     update_organization,
     update_role,
 )
-from meibo_cli.restore.memberships import Member, MembershipSender, send_members
+from meibo_cli.restore.memberships import (
+    QUEUEING_MISSING,
+    DirectSender,
+    Member,
+    MembershipSender,
+    Queueing,
+    send_members,
+)
+from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, progress_bar
 
+FAILED: Final = "failed.ndjson"
 _MAX_ATTEMPTS: Final = 3
 
 NumberedObject = tuple[int, PlannedObject]
@@ -212,3 +238,111 @@ def failed_lines(folder: Path, progress: ProgressFile) -> Iterator[bytes]:
         result = progress.get(line)
         if result is not None and result.state == "failed":
             yield replace(planned, reason=result.reason).line()
+
+
+# -- the command
+
+
+def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) -> None:
+    """Apply the plan in a folder after a confirmation, or continue to apply it."""
+    with locked_folder(folder):
+        execution = open_plan(folder, queueing)
+        plan = execution.plan
+        total = sum(plan.applied(kind) for kind in KINDS)
+        shown = escape_control_characters(str(folder))
+        if total and not yes:
+            require_confirmation(
+                f"Create or change {format_count(total, 'object')} of {plan.domain} as in plan {plan.sha256[:12]} of"
+                f" run {plan.run_id}?",
+                f"nothing was sent; `meibo restore --resume {folder}` applies the plan",
+            )
+        try:
+            failed = execution.run()
+        except KeyboardInterrupt:
+            typer.echo(f"interrupted; `meibo restore --resume {shown}` continues", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+        except MeiboError:
+            typer.echo(f"not complete; `meibo restore --resume {shown}` continues", err=True)
+            raise
+    if failed or plan.has_findings:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+@dataclass(frozen=True)
+class OpenPlan:
+    """The plan in a locked folder, with a client of its tenant. ``source`` is the source of its changes."""
+
+    folder: Path
+    plan: DirectoryPlan
+    client: Auth0Client
+    sender: MembershipSender
+    source: str
+
+    def run(self) -> int:
+        """Execute the plan, or continue it. Print the results, and return the number of objects that Auth0 rejected."""
+        total = sum(self.plan.applied(kind) for kind in KINDS)
+        with open_progress(self.folder) as progress:
+            with progress_bar("restore", total) as advance:
+                PlanExecution(
+                    self.client,
+                    self.folder,
+                    self.plan,
+                    progress,
+                    self.sender,
+                    source=self.source,
+                    advance=advance,
+                ).run()
+            return _print_results(self.folder, self.plan, progress)
+
+
+def open_plan(folder: Path, queueing: Queueing | None) -> OpenPlan:
+    """Return the plan in a folder.
+
+    Raises ConfigurationError if the plan has memberships and ``queueing`` is None, or ScopeMissingError with all OAuth
+    scopes that are missing for the requests of the plan.
+    """
+    plan = DirectoryPlan.read(folder)
+    if queueing is None and plan.applied("membership") + plan.applied("member_role"):
+        raise ConfigurationError(QUEUEING_MISSING)
+    _, scopes = required_scopes(_applied_datasets(plan), upsert=plan.upsert)
+    client = target_client(plan.domain, target_credentials(plan.source, scopes), plan.audience)
+    check_scopes(client, scopes)
+    sender = queueing.sender(client) if queueing else DirectSender(client)
+    return OpenPlan(folder, plan, client, sender, source=(queueing.source if queueing else None) or plan.source)
+
+
+def _applied_datasets(plan: DirectoryPlan) -> list[str]:
+    kinds = {
+        ROLES: ("role",),
+        ORGANIZATIONS: ("organization", "connection"),
+        ROLE_MEMBERS: ("assignment",),
+        MEMBERS: ("membership", "member_role"),
+    }
+    return [dataset for dataset, names in kinds.items() if any(plan.applied(kind) for kind in names)]
+
+
+def _print_results(folder: Path, plan: DirectoryPlan, progress: ProgressFile) -> int:
+    """Print the results by kind, write the failed objects to a file, and return their number."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for line, planned in planned_objects(folder):
+        result = progress.get(line)
+        if result is not None and planned.is_applied(upsert=plan.upsert):
+            counts[planned.kind, result.state] += 1
+    states = ("done", "queued", "failed")
+    columns = (Column("object"), Column("planned", number=True), *(Column(state, number=True) for state in states))
+    rows = [
+        [PLURALS[kind], format_number(plan.applied(kind)), *(format_number(counts[kind, state]) for state in states)]
+        for kind in KINDS
+        if kind in plan.counts
+    ]
+    print_table(TextConsole(), columns, rows)
+    failed = list(failed_lines(folder, progress))
+    (folder / FAILED).unlink(missing_ok=True)
+    if failed:
+        replace_file(folder / FAILED, b"".join(failed))
+        shown = escape_control_characters(str(folder / FAILED))
+        typer.echo(f"Auth0 rejected {format_count(len(failed), 'object')}; the reasons are in {shown}", err=True)
+    if sum(counts[kind, "queued"] for kind in KINDS):
+        change_id = f"restore-{plan.run_id}-{plan.sha256[:12]}"
+        typer.echo(f"`meibo changes outcome {change_id}` shows the outcomes of the queued changes", err=True)
+    return len(failed)

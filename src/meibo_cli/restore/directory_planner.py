@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from meibo.formatting import format_count
 from meibo.providers.auth0.membership import MAX_ROLES
-from meibo_cli.restore.dataset_rows import DatasetRows
+from meibo_cli.restore.archived_rows import DatasetRows
 from meibo_cli.restore.directory_plan import PlannedObject, State
 from meibo_cli.restore.natural_keys import IdMapping, Match, NameMatcher, UserMatcher
 

@@ -6,16 +6,18 @@ https://auth0.com/docs/api/management/v2/organizations
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.http.transport import is_id, segment
+from meibo.providers.auth0.checks import OPTIONAL_SCOPES, REQUIRED_SCOPES
 from meibo.providers.auth0.client import ApiList, Auth0Client
 from meibo.providers.auth0.organizations import ORGANIZATIONS_SCOPE, OrganizationApi
 from meibo.providers.auth0.pagination import read_page
 from meibo.providers.auth0.roles import RoleApi
 from meibo_cli.restore.auth0_target import CONNECTIONS_SCOPE
+from meibo_cli.restore.directory_planner import LIVE_DATASETS, MEMBERS, ORGANIZATIONS, ROLE_MEMBERS, ROLES
 
 # Auth0 documents no maximum for these requests.
 MAX_USERS_PER_REQUEST: Final = 50
@@ -28,6 +30,33 @@ _CONNECTIONS: Final = ApiList(
     bucket="connections",
     params=(("fields", "id,name,strategy"), ("include_fields", "true")),
 )
+
+_WRITE_SCOPES: Final = {
+    ROLES: ("create:roles", "update:roles"),
+    ORGANIZATIONS: ("create:organizations", "create:organization_connections"),
+    ROLE_MEMBERS: ("update:roles", "create:role_members"),
+    MEMBERS: ("create:organization_members", "create:organization_member_roles"),
+}
+_UPDATE_SCOPES: Final = ("update:organizations", "update:organization_connections")
+
+
+def live_datasets(datasets: Iterable[str]) -> list[str]:
+    """Return the datasets of the tenant that a plan of the datasets needs."""
+    return list(dict.fromkeys(name for dataset in datasets for name in LIVE_DATASETS[dataset]))
+
+
+def required_scopes(datasets: Collection[str], *, upsert: bool) -> tuple[list[str], list[str]]:
+    """Return the OAuth scopes for the reading of the tenant, and for the requests of a plan."""
+    read: dict[str, None] = {}
+    write: dict[str, None] = {}
+    for name in live_datasets(datasets):
+        read |= dict.fromkeys((*REQUIRED_SCOPES[name], *filter(None, [OPTIONAL_SCOPES.get(name)])))
+    for dataset in datasets:
+        write |= dict.fromkeys(_WRITE_SCOPES[dataset])
+        if dataset == ORGANIZATIONS:
+            read[CONNECTIONS_SCOPE] = None
+            write |= dict.fromkeys(_UPDATE_SCOPES if upsert else ())
+    return list(read), list(write)
 
 
 def connections(client: Auth0Client) -> list[Mapping[str, Any]]:

@@ -28,9 +28,9 @@ from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo.providers.auth0.organizations import ORGANIZATIONS_SCOPE
 from meibo.providers.auth0.roles import TENANT_ROLES_SCOPE
 from meibo.validation import StrictModel
-from meibo_cli.files import new_folder
+from meibo_cli.files import locked_folder, new_folder, replace_file
 from meibo_cli.live_archive import live_archive
-from meibo_cli.restore.archived_users import archived_users
+from meibo_cli.restore.archived_rows import DatasetRows, archived_users
 from meibo_cli.restore.auth0_imports import SCOPE
 from meibo_cli.restore.auth0_target import (
     CONNECTIONS_SCOPE,
@@ -40,24 +40,21 @@ from meibo_cli.restore.auth0_target import (
     target_client,
     target_credentials,
 )
-from meibo_cli.restore.dataset_rows import DatasetRows
 from meibo_cli.restore.directory import (
-    WITHOUT_QUEUE,
     DirectoryOptions,
     DirectoryRestore,
     DirectoryTarget,
-    live_datasets,
-    open_plan,
-    required_scopes,
 )
+from meibo_cli.restore.directory_execution import open_plan
 from meibo_cli.restore.directory_plan import PLAN, planned_objects
 from meibo_cli.restore.directory_planner import DATASETS
-from meibo_cli.restore.directory_requests import connections
+from meibo_cli.restore.directory_requests import connections, live_datasets, required_scopes
 from meibo_cli.restore.drill_report import DIFFERENCES, REPORT, DrillComparison, DrillReport
 from meibo_cli.restore.import_files import write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import NAME as JOURNAL
-from meibo_cli.restore.journal import Journal, locked, replace_file
+from meibo_cli.restore.journal import Journal
+from meibo_cli.restore.memberships import WITHOUT_QUEUE
 from meibo_cli.restore.restorable_rows import USER_FIELDS, USERS, Reference, user_connections, users_exports
 from meibo_cli.selection import named_run, open_archive
 
@@ -180,7 +177,7 @@ class Drill:
 
         Raises UnexpectedError if a file of users was not imported.
         """
-        with locked(self.folder):
+        with locked_folder(self.folder):
             databases = {
                 str(row["name"]): TargetConnection(str(row["id"]), str(row["name"]))
                 for row in connections(self.client)
@@ -205,7 +202,7 @@ class Drill:
             folder = self.folder / f"{USERS}-{number}"
             if not (folder / JOURNAL).exists():
                 self._write_files(export, connection, folder)
-            with locked(folder):
+            with locked_folder(folder):
                 journal = Journal.read(folder)
                 users = format_count(sum(file.users for file in journal.files), "user")
                 self.show(f"importing {users} into {connection.name}")
@@ -246,7 +243,7 @@ class Drill:
             options = DirectoryOptions(tuple(self.datasets), mapping=None, upsert=False, apply=True)
             DirectoryRestore(self.reader, self.run, self._target, folder, options).write_plan()
         self.show(f"restoring {', '.join(self.datasets)}")
-        with locked(folder):
+        with locked_folder(folder):
             open_plan(folder, WITHOUT_QUEUE).run()
 
     def _compare(self, databases: Mapping[str, TargetConnection]) -> DrillReport:

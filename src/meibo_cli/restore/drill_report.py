@@ -14,7 +14,7 @@ import typer
 from meibo.formatting import format_count, format_number
 from meibo_cli.comparison import Comparison, RowChange
 from meibo_cli.encoding import json_bytes
-from meibo_cli.restore.dataset_rows import DatasetRows
+from meibo_cli.restore.archived_rows import DatasetRows
 from meibo_cli.restore.directory_planner import DATASETS
 from meibo_cli.restore.import_schema import Skipped
 from meibo_cli.restore.restorable_rows import (

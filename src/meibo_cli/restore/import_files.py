@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
@@ -17,36 +15,18 @@ from typing import IO, Any
 from meibo.errors import ConfigurationError
 from meibo_cli.encoding import json_bytes
 from meibo_cli.files import new_folder
+from meibo_cli.restore.archived_rows import UnreadableUser
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
-from meibo_cli.restore.changed_users import ALL_USERS, UserSelection
-from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReason, primary_connection
-from meibo_cli.restore.user_secrets import UserSecrets
+from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReason, UserSecrets, primary_connection
+from meibo_cli.restore.user_selection import ALL_USERS, UserSelection
 
 _MAX_CONNECTIONS_SHOWN = 10
 # The fields by which an import finds an existing user.
 _KEYS = ("user_id", "email")
-# Python's JSON module supports about 1,000 levels. Users can nest their own metadata deeper.
-_MAX_NESTING = 500
 # Auth0 accepts larger profiles within an allowance of about ten times this limit, and rejects others with
 # PROFILE_SIZE_EXCEEDED:
 # https://auth0.com/docs/troubleshoot/product-lifecycle/deprecations-and-migrations/migrate-oversized-user-profiles
 MAX_PROFILE_BYTES = 10 * 1024
-
-
-@dataclass(frozen=True)
-class UnreadableUser:
-    """A line of an export that is not a valid user."""
-
-    reason: SkipReason
-    line: bytes = field(repr=False)
-
-
-def too_deep(line: bytes) -> bool:
-    """Return whether a line of JSON may be nested too deeply. Brackets in strings count too."""
-    if line.count(b"{") + line.count(b"[") <= _MAX_NESTING:
-        return False
-    levels = accumulate(1 if match[0] in b"[{" else -1 for match in re.finditer(rb"[\[{\]}]", line))
-    return max(levels) > _MAX_NESTING
 
 
 def is_too_large(line: bytes) -> bool:

@@ -6,7 +6,6 @@ executed, so its file is not sent again before the tenant was asked.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
@@ -18,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from meibo.errors import ConfigurationError
 from meibo.validation import model_faults, parse_json
 from meibo_cli.encoding import json_bytes
+from meibo_cli.files import locked_folder, replace_file
 
 NAME: Final = "journal.json"
 VERSION: Final = 1
-LOCK: Final = ".lock"
 # The fields of a row in a report of failed users.
 _REPORTED: Final = ("user_id", "email", "username", "errors")
 
@@ -143,41 +142,13 @@ def digest(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, completely or not at all, also if the machine fails."""
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder for this process, so that no other process sends its files.
-
-    Raises ConfigurationError if another process has locked it. The kernel releases the lock when the process ends.
-    """
+def locked_journal(folder: Path) -> Iterator[Journal]:
+    """Lock a folder for this process, and read its journal. Raises ConfigurationError if another process locked it."""
     if not folder.is_dir():
         raise _missing(folder / NAME)
-    import fcntl  # noqa: PLC0415  # does not exist on Windows, where the other commands work
-
-    descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(f"another process is importing the files in {folder}/") from None
-        yield
-    finally:
-        os.close(descriptor)
+    with locked_folder(folder):
+        yield Journal.read(folder)
 
 
 def _missing(path: Path) -> ConfigurationError:

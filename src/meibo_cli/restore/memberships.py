@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from meibo.changes.executor import StepExecutor, assigns_roles, merge, spread_roles
 from meibo.changes.messages import Change, InvalidChange
 from meibo.changes.queue import encode_message
+from meibo.configuration import parse_documents
+from meibo.errors import ConfigurationError
 from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.configuration import Auth0Source
+from meibo.secrets import read_configuration
 from meibo_cli.change_sheet import Row, grouped_changes
-from meibo_cli.restore.directory_progress import ProgressState
-from meibo_cli.stack import Queues
+from meibo_cli.restore.directory_plan import ProgressState
+from meibo_cli.stack import Queues, queues_of
+
+QUEUEING_MISSING: Final = (
+    "memberships require --queue with the source of the stack, or --without-queue to send them directly"
+)
 
 
 @dataclass(frozen=True)
@@ -93,3 +101,39 @@ def send_members(
     if valid:
         # The queue's function receives ten messages at a time, and uses both rate limits if some of them assign roles.
         yield from sender.send(spread_roles(valid, assigns_roles))
+
+
+@dataclass(frozen=True)
+class Queueing:
+    """The way of memberships: through the queue of a stack as changes of ``source``, or directly if it is None.
+
+    ``configuration`` is the SSM parameter with the sources of the stack.
+    """
+
+    source: str | None
+    stack: str
+    configuration: str
+
+    @classmethod
+    def of_options(cls, queue: str | None, stack: str, configuration: str, *, without_queue: bool) -> Queueing | None:
+        """Return the options, or None if neither way was chosen."""
+        if queue is not None and without_queue:
+            raise ConfigurationError("--queue and --without-queue exclude each other")
+        return cls(queue, stack, configuration) if queue is not None or without_queue else None
+
+    def sender(self, client: Auth0Client) -> MembershipSender:
+        """Return the sender. Raises ConfigurationError if the stack's source is another tenant."""
+        if self.source is None:
+            return DirectSender(client)
+        source = parse_documents(read_configuration(self.configuration)).source(self.source)
+        domain = source.domain if isinstance(source, Auth0Source) else None
+        if domain != client.domain:
+            raise ConfigurationError(
+                f"--queue: expected an Auth0 source of the stack with the domain {client.domain}, got {self.source!r}"
+                f" {'with the domain ' + domain if domain else 'which the configuration does not contain'}"
+            )
+        return QueueSender(queues_of(self.stack))
+
+
+WITHOUT_QUEUE: Final = Queueing(None, stack="", configuration="")
+"""Memberships are sent directly."""

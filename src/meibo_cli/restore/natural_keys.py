@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from meibo.errors import ConfigurationError
 from meibo_cli.files import new_file
-from meibo_cli.restore.dataset_rows import DatasetRows
+from meibo_cli.restore.archived_rows import DatasetRows
 from meibo_cli.terminal import spreadsheet_text, spreadsheet_writer
 
 MAPPING: Final = "mapping.csv"

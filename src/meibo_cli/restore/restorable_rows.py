@@ -15,8 +15,7 @@ from typing import Any, Final
 from meibo.archive.manifest import ArchivedExport
 from meibo.errors import ConfigurationError
 from meibo_cli.encoding import json_bytes
-from meibo_cli.restore.archived_users import archived_users
-from meibo_cli.restore.dataset_rows import DatasetRows
+from meibo_cli.restore.archived_rows import DatasetRows, UnreadableUser, archived_users
 from meibo_cli.restore.directory_plan import PLURALS, Kind
 from meibo_cli.restore.directory_planner import (
     CONNECTION_OPTIONS,
@@ -28,7 +27,7 @@ from meibo_cli.restore.directory_planner import (
     ROLES,
     role_permissions,
 )
-from meibo_cli.restore.import_files import UnreadableUser, is_too_large
+from meibo_cli.restore.import_files import is_too_large
 from meibo_cli.restore.import_schema import IMPORTABLE, PREFIX, Converter, Skipped, primary_connection
 
 USERS: Final = "users"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from meibo.archive.keys import ExportAddress
-from meibo_cli.restore.journal import locked
+from meibo_cli.files import locked_folder
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators, faults
 from meibo_simulators.auth0.directory import Connection
 from tests.integration.cli.conftest import Meibo
@@ -692,11 +693,14 @@ def test_invalid_journal_is_an_error(meibo: Meibo, journal: str | None, message:
 def test_folder_is_sent_by_one_process_only(meibo: Meibo) -> None:
     Path("restore").mkdir()
 
-    with locked(Path("restore")):
+    with locked_folder(Path("restore")):
         result = meibo("restore", "--resume", "restore")
 
     assert result.status == 2
-    assert "another process is importing the files in restore/" in result.errors
+    assert (
+        f"another process ({os.getpid()}) is writing to restore/; wait until it has ended, or choose another folder"
+        in result.errors
+    )
 
 
 def test_export_and_resumed_folder_exclude_each_other(meibo: Meibo) -> None:

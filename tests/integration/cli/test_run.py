@@ -23,7 +23,7 @@ from meibo import aws
 from meibo.archive.keys import plan_key, run_id_of
 from meibo.archive.storage import FolderStorage
 from meibo.providers import clear_clients
-from meibo_cli.archive_folder import locked_folder
+from meibo_cli.archive_folder import locked_archive
 from meibo_local.caches import shared_clients
 from meibo_simulators.faults import stall
 from tests.integration.cli.conftest import CommandResult, Meibo, invoke
@@ -182,7 +182,7 @@ def leave_killed_run(runs: LocalRuns, age: timedelta) -> str:
             }
         ],
     }
-    with locked_folder(runs.archive, "archive"):
+    with locked_archive(runs.archive, "archive"):
         FolderStorage(runs.archive).put_json(plan_key(run_id), plan)
     return run_id
 
@@ -255,7 +255,7 @@ def test_wrong_configurations_are_reported_in_one_line(runs: LocalRuns, meibo: M
 
 def test_folder_of_a_demonstration_is_refused(runs: LocalRuns, meibo: Meibo) -> None:
     runs.configure([USERS], [])
-    with locked_folder(runs.archive, "demonstration"):
+    with locked_archive(runs.archive, "demonstration"):
         pass
 
     result = meibo("run")
@@ -270,11 +270,11 @@ def test_folder_of_a_demonstration_is_refused(runs: LocalRuns, meibo: Meibo) -> 
 
 def test_second_run_in_the_same_folder_is_refused(runs: LocalRuns, meibo: Meibo) -> None:
     runs.configure([USERS], [])
-    with locked_folder(runs.archive, "archive"):
+    with locked_archive(runs.archive, "archive"):
         result = meibo("run")
 
     assert result.status == 2
-    assert result.errors.startswith(f"another run (process {os.getpid()}) is writing to archive/;")
+    assert result.errors.startswith(f"another process ({os.getpid()}) is writing to archive/;")
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from meibo_cli.archive_folder import locked_folder
+from meibo_cli.archive_folder import locked_archive
 from meibo_cli.main import app
 from meibo_local.__main__ import main
 from meibo_local.template import ROOT
@@ -173,19 +173,19 @@ def private_umask() -> Iterator[None]:
 @pytest.mark.usefixtures("private_umask")
 def test_second_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.log").write_text("of the first run", encoding="utf-8")
-    with locked_folder(tmp_path / "archive", "demonstration"):
+    with locked_archive(tmp_path / "archive", "demonstration"):
         status = main(["--archive", str(tmp_path / "archive"), "--log", str(tmp_path / "run.log")])
 
     assert status == 2
     errors = capsys.readouterr().err
-    assert f"another run (process {os.getpid()}) is writing to" in errors
+    assert f"another process ({os.getpid()}) is writing to" in errors
     assert errors.count("\n") == 1
     assert (tmp_path / "run.log").read_text(encoding="utf-8") == "of the first run"
 
 
 @pytest.mark.usefixtures("private_umask")
 def test_folder_of_real_archives_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with locked_folder(tmp_path / "archive", "archive"):
+    with locked_archive(tmp_path / "archive", "archive"):
         pass
 
     assert main(["--archive", str(tmp_path / "archive")]) == 2

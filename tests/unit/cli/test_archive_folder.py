@@ -11,7 +11,8 @@ from typing import get_args
 import pytest
 
 from meibo.errors import ConfigurationError
-from meibo_cli.archive_folder import LOCK, MARKER, Kind, locked_folder, remove_parts, write_page
+from meibo_cli.archive_folder import MARKER, Kind, locked_archive, remove_parts
+from meibo_cli.files import LOCK, replace_file
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -24,22 +25,22 @@ def visible(folder: Path) -> set[str]:
 def test_new_folder_is_marked_at_first_use(tmp_path: Path, kind: Kind) -> None:
     folder = tmp_path / "a" / "archive"
 
-    with locked_folder(folder, kind):
+    with locked_archive(folder, kind):
         pass
 
     assert json.loads((folder / MARKER).read_text(encoding="utf-8")) == {"kind": kind, "version": 1}
-    with locked_folder(folder, kind):
+    with locked_archive(folder, kind):
         assert visible(folder) == {LOCK, MARKER}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_folder_of_the_other_kind_is_refused(tmp_path: Path, kind: Kind) -> None:
     (other,) = set(KINDS) - {kind}
-    with locked_folder(tmp_path, other):
+    with locked_archive(tmp_path, other):
         pass
 
     with pytest.raises(ConfigurationError) as refused:
-        locked_folder(tmp_path, kind).__enter__()
+        locked_archive(tmp_path, kind).__enter__()
 
     description = {
         "archive": "an archive of real directories, which `meibo run` writes",
@@ -54,7 +55,7 @@ def test_folder_with_files_but_without_a_marker_is_refused(tmp_path: Path) -> No
     (tmp_path / "archive").mkdir()
 
     with pytest.raises(ConfigurationError) as refused:
-        locked_folder(tmp_path, "archive").__enter__()
+        locked_archive(tmp_path, "archive").__enter__()
 
     assert str(refused.value) == (
         f"{tmp_path}/ contains files but no .meibo, so it may be a demonstration or something else; choose another"
@@ -71,7 +72,7 @@ def test_unknown_marker_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / MARKER).write_text(text, encoding="utf-8")
 
     with pytest.raises(ConfigurationError) as refused:
-        locked_folder(tmp_path, "archive").__enter__()
+        locked_archive(tmp_path, "archive").__enter__()
 
     assert str(refused.value) == (
         f'{tmp_path}/.meibo: expected {{"kind": "archive", "version": 1}}; another version of Meibo or another program'
@@ -80,17 +81,17 @@ def test_unknown_marker_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
-    with locked_folder(tmp_path, "archive"):
+    with locked_archive(tmp_path, "archive"):
         with pytest.raises(ConfigurationError) as refused:
-            locked_folder(tmp_path, "archive").__enter__()
+            locked_archive(tmp_path, "archive").__enter__()
         assert str(refused.value) == (
-            f"another run (process {os.getpid()}) is writing to {tmp_path}/; wait until it has ended, or choose another"
+            f"another process ({os.getpid()}) is writing to {tmp_path}/; wait until it has ended, or choose another"
             " folder"
         )
     # The lock file of a killed process, with an id that another process may have now.
     (tmp_path / LOCK).write_text("1\n", encoding="ascii")
 
-    with locked_folder(tmp_path, "archive"):
+    with locked_archive(tmp_path, "archive"):
         assert (tmp_path / LOCK).read_text(encoding="ascii") == f"{os.getpid()}\n"
 
 
@@ -109,9 +110,9 @@ def test_parts_of_complete_and_old_runs_are_removed(tmp_path: Path) -> None:
     assert {name for name, folder in runs.items() if (tmp_path / folder).exists()} == {"killed"}
 
 
-def test_page_is_replaced(tmp_path: Path) -> None:
-    write_page(tmp_path, "first")
-    write_page(tmp_path, "second")
+def test_file_is_replaced(tmp_path: Path) -> None:
+    replace_file(tmp_path / "index.html", b"first")
+    replace_file(tmp_path / "index.html", b"second")
 
     assert visible(tmp_path) == {"index.html"}
     assert (tmp_path / "index.html").read_text(encoding="utf-8") == "second"

@@ -16,7 +16,7 @@ from moto import mock_aws
 
 from meibo.archive.storage import TEMPORARY_PREFIX
 from meibo.errors import ConfigurationError
-from meibo_cli.archive_folder import locked_folder
+from meibo_cli.archive_folder import locked_archive
 from meibo_local.aws import LocalAws
 
 RUN = "dt=2026-11-21/run=20261121T180000Z"
@@ -101,12 +101,12 @@ def test_existing_file_is_not_changed(aws: LocalAws, tmp_path: Path) -> None:
 
 
 def test_second_writer_is_rejected_and_a_stale_lock_is_ignored(tmp_path: Path) -> None:
-    with locked_folder(tmp_path, "demonstration"):
+    with locked_archive(tmp_path, "demonstration"):
         with pytest.raises(ConfigurationError, match=f"process {os.getpid()}") as refused:
-            locked_folder(tmp_path, "demonstration").__enter__()
+            locked_archive(tmp_path, "demonstration").__enter__()
         assert str(tmp_path) in str(refused.value)
     # The lock file of a killed process, whose id may belong to another process now.
     (tmp_path / ".lock").write_text("1\n", encoding="ascii")
 
-    with locked_folder(tmp_path, "demonstration"):
+    with locked_archive(tmp_path, "demonstration"):
         assert (tmp_path / ".lock").read_text(encoding="ascii") == f"{os.getpid()}\n"

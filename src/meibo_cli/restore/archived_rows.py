@@ -1,17 +1,20 @@
-"""Read the users of an archived Auth0 export, and the lines that are not valid users."""
+"""Read the rows of exported users, roles, organizations and memberships."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from meibo.archive.manifest import ArchivedExport, ExportManifest
+from meibo.archive.runs import Run
 from meibo.archive.storage import ArchiveReader
-from meibo.errors import ConfigurationError
+from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers import column_names
 from meibo.providers.auth0.datasets import USERS
 from meibo_cli.download import download
@@ -20,11 +23,23 @@ from meibo_cli.encoding import (
     json_bytes,
     open_decompressed,
     parse_json,
+    parse_row,
     readable_json,
     readable_text,
 )
-from meibo_cli.restore.import_files import UnreadableUser, too_deep
+from meibo_cli.restore.import_schema import SkipReason, primary_connection
 from meibo_cli.rows import csv_rows
+
+# Python's JSON module supports about 1,000 levels. Users can nest their own metadata deeper.
+_MAX_NESTING = 500
+
+
+@dataclass(frozen=True)
+class UnreadableUser:
+    """A line of an export that is not a valid user."""
+
+    reason: SkipReason
+    line: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
     with open_decompressed(path) as file:
         for line in file:
             if line.strip():
-                yield UnreadableUser("nested too deeply", line) if too_deep(line) else _object(line)
+                yield UnreadableUser("nested too deeply", line) if _is_too_deep(line) else _object(line)
 
 
 def _object(line: bytes) -> Mapping[str, Any] | UnreadableUser:
@@ -94,3 +109,66 @@ def _csv_objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
         row = dict(zip(columns, values, strict=False))
         readable = {name: readable_text(value) for name, value in row.items()}
         yield row if row == readable else UnreadableUser("not UTF-8", json_bytes(readable))
+
+
+def _is_too_deep(line: bytes) -> bool:
+    """Return whether a line of JSON may be nested too deeply. Brackets in strings count too."""
+    if line.count(b"{") + line.count(b"[") <= _MAX_NESTING:
+        return False
+    levels = accumulate(1 if match[0] in b"[{" else -1 for match in re.finditer(rb"[\[{\]}]", line))
+    return max(levels) > _MAX_NESTING
+
+
+@dataclass(frozen=True)
+class ExportedUser:
+    """The values that identify a user: the id, and the connection and the address in lower case, if known."""
+
+    user_id: str = field(repr=False)
+    connection: str | None = field(repr=False)
+    email: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """The datasets of a source in a run."""
+
+    reader: ArchiveReader
+    run: Run
+    source: str
+
+    def exports(self, dataset: str) -> list[ArchivedExport]:
+        """Return the exports of a dataset, complete ones first."""
+        exports = [
+            export
+            for export in self.run.exports
+            if (export.folder.address.source, export.folder.address.dataset) == (self.source, dataset)
+        ]
+        return sorted(exports, key=lambda export: (export.folder.address.scope != "all", export.export_id))
+
+    def rows(self, dataset: str) -> Iterator[Mapping[str, Any]]:
+        """Yield the rows of a dataset that is exported as NDJSON in one export. Numbers are as exact as possible."""
+        for export in self.exports(dataset):
+            with tempfile.TemporaryDirectory(prefix="meibo-restore-") as folder:
+                path = Path(folder) / "export"
+                download(self.reader, export, path)
+                with open_decompressed(path) as file:
+                    for line in file:
+                        if line.strip():
+                            row = parse_row(line)
+                            if row is None:
+                                raise WrongFormatError(
+                                    f"{export.export_id}: expected one JSON object per line; run `meibo verify`"
+                                )
+                            yield row
+
+    def users(self) -> Iterator[ExportedUser]:
+        """Yield the users of all users exports; a user may be in several of them."""
+        for export in self.exports("users"):
+            with archived_users(self.reader, export) as archived:
+                for row in archived.rows:
+                    if isinstance(row, Mapping):
+                        fields = {name: row.get(column) for name, column in archived.names.items()}
+                        user_id, email = fields.get("user_id"), fields.get("email")
+                        if isinstance(user_id, str) and user_id:
+                            address = email.lower() if isinstance(email, str) and email else None
+                            yield ExportedUser(user_id, primary_connection(user_id, fields), address)

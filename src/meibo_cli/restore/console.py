@@ -1,0 +1,38 @@
+"""Messages and confirmations that all kinds of restore share."""
+
+from __future__ import annotations
+
+import typer
+
+from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import suspect_reason
+from meibo.archive.storage import ArchiveReader
+from meibo.formatting import format_number
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
+from meibo_cli.terminal import escape_control_characters
+
+
+def warn_if_suspect(reader: ArchiveReader, export: ArchivedExport) -> None:
+    """Print a warning with the reason if an export is suspect."""
+    if export.verdict == "suspect":
+        warning = f"warning: {export.export_id} of this run is suspect: {suspect_reason(reader, export)}"
+        typer.echo(escape_control_characters(warning), err=True)
+
+
+def require_confirmation(question: str, refusal: str) -> None:
+    """Ask a question. If the answer is no, or stdin has ended, print the refusal and exit with status 1."""
+    try:
+        is_confirmed = typer.confirm(escape_control_characters(question), err=True)
+    except typer.Abort:
+        is_confirmed = False
+    if not is_confirmed:
+        typer.echo(escape_control_characters(refusal), err=True)
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def report_not_found(count: int, result: str = "") -> None:
+    """Print the number of selected users that an export does not contain, if any, and exit with status 1."""
+    if count:
+        verb = "is" if count == 1 else "are"
+        typer.echo(f"{format_number(count)} of the selected users {verb} not in this export{result}", err=True)
+        raise typer.Exit(EXIT_DIFFERENT)

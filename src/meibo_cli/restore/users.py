@@ -1,0 +1,246 @@
+"""Write import files of Auth0 users, and import them into a database connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from meibo.archive.manifest import ArchivedExport
+from meibo.archive.runs import Run
+from meibo.archive.storage import ArchiveReader
+from meibo.errors import ConfigurationError
+from meibo.formatting import format_count, format_number
+from meibo.providers.auth0.client import Auth0Client
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
+from meibo_cli.files import locked_folder
+from meibo_cli.restore.archived_rows import archived_users
+from meibo_cli.restore.auth0_target import (
+    IMPORT_SCOPES,
+    TargetConnection,
+    database_connection,
+    target_client,
+    target_credentials,
+)
+from meibo_cli.restore.console import report_not_found, require_confirmation, warn_if_suspect
+from meibo_cli.restore.import_files import ImportFiles, write_files
+from meibo_cli.restore.import_jobs import send
+from meibo_cli.restore.import_schema import UserSecrets
+from meibo_cli.restore.journal import FileImport, Journal, locked_journal
+from meibo_cli.restore.user_selection import UserSelection, live_comparison
+from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable, progress_bar
+
+AUTH0_NOT_RESTORABLE: Final = """\
+Meibo cannot restore the following in Auth0:
+  - passwords and MFA factors: exports do not contain them; add them with --hashes, or each user needs a password reset
+  - users of other connections (social, enterprise, passwordless): they are created again at their next login
+  - roles, organizations and memberships: restore them with --datasets after the users
+  - logins, dates, linked accounts, and other fields that the import rejects; the report lists them
+  With --upsert, metadata of existing users is replaced, not merged; their email, username and phone_number are not
+  changed, and their blocked state only with --only-fields blocked.
+"""
+_COUNTS: Final = ("inserted", "updated", "failed")
+_MAX_CONNECTIONS_SHOWN: Final = 10
+
+
+@dataclass(frozen=True)
+class ImportTarget:
+    """The tenant and the database connection that users are imported into.
+
+    ``source`` names the environment variables with the credentials. ``expected_name`` is the name that the connection
+    must have; None for the name of the users' connection.
+    """
+
+    source: str
+    domain: str
+    audience: str | None
+    connection_id: str
+    expected_name: str | None
+
+    @cached_property
+    def client(self) -> Auth0Client:
+        """A client of the tenant."""
+        return target_client(self.domain, target_credentials(self.source, IMPORT_SCOPES), self.audience)
+
+    @cached_property
+    def connection(self) -> TargetConnection:
+        """The connection, which is read from the tenant at the first use."""
+        return database_connection(self.client, self.connection_id)
+
+    def check_connection(self, users_connection: str | None) -> None:
+        """Raise ConfigurationError if the connection has another name than expected.
+
+        ``users_connection`` is None if the export does not contain the connection of the users.
+        """
+        expected = self.expected_name or users_connection
+        if expected is None:
+            raise ConfigurationError(
+                "the export does not contain the connections of its users; check that all of them belong to the"
+                f" connection {self.connection.name!r}, and add --target-connection {self.connection.name!r}"
+            )
+        if expected != self.connection.name:
+            raise ConfigurationError(
+                f"--connection-id: {self.connection.id} of {self.client.domain} is the connection"
+                f" {self.connection.name!r}, expected {expected!r}; correct the id, or, to import into a connection"
+                f" with another name, add --target-connection {self.connection.name!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserRestore:
+    """A restore of the users of an export. The files are written into ``output``, a new folder.
+
+    With ``connection``, only its users are written. With ``upsert``, existing users are updated. With ``expected_run``,
+    only users who still have the values of this run are updated. ``secrets`` are fields to add, by user id.
+    """
+
+    reader: ArchiveReader
+    export: ArchivedExport
+    output: Path
+    selection: UserSelection
+    connection: str | None
+    secrets: Mapping[str, UserSecrets] = field(repr=False)
+    target: ImportTarget | None
+    expected_run: Run | None
+    upsert: bool
+    yes: bool
+
+
+def restore_users(restore: UserRestore) -> None:
+    """Write the import files, print their counts and, with a target, import them after a confirmation."""
+    export, target = restore.export, restore.target
+    if target is not None:
+        # Errors of the target are reported before files are written.
+        target.check_connection(restore.connection or target.connection.name)
+    typer.echo(AUTH0_NOT_RESTORABLE, err=True)
+    warn_if_suspect(restore.reader, export)
+    with archived_users(restore.reader, export) as archived:
+        archived.check(restore.selection.fields, upsert=restore.upsert)
+        comparison = None
+        if target is not None and restore.expected_run is not None:
+            comparison = live_comparison(target.client, restore.reader, restore.expected_run, export, restore.selection)
+        written = write_files(
+            archived.rows,
+            restore.output,
+            names=archived.names,
+            text_only=archived.text_only,
+            connection=restore.connection,
+            selection=restore.selection,
+            skip_reason=comparison.skip_reason if comparison else lambda _: None,
+            secrets=restore.secrets,
+        )
+    _print(written, has_target=target is not None)
+    _check_connections(written, restore)
+    if target is not None:
+        _import_files(written, restore, target)
+
+
+def resume_import(folder: Path, *, yes: bool) -> None:
+    """Import the files in a folder that were not imported before."""
+    with locked_journal(folder) as journal:
+        secret = target_credentials(journal.source, IMPORT_SCOPES)
+        _import(target_client(journal.domain, secret, journal.audience), journal, yes=yes)
+
+
+def _check_connections(written: ImportFiles, restore: UserRestore) -> None:
+    """Print a hint if the users have several connections and none was chosen.
+
+    Raises ConfigurationError if they are to be imported.
+    """
+    if restore.connection is not None or len(written.connections) < 2:
+        return
+    names = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN])
+    hint = f"the users have {len(written.connections)} connections; choose a connection with --only-connection: {names}"
+    if restore.target is not None:
+        raise ConfigurationError(hint)
+    typer.echo(escape_control_characters(hint), err=True)
+
+
+def _import_files(written: ImportFiles, restore: UserRestore, target: ImportTarget) -> None:
+    if not written.users:
+        typer.echo("there is no user to import", err=True)
+        return
+    target.check_connection(restore.connection or next(iter(written.connections), None))
+    with locked_folder(written.folder):
+        journal = Journal.create(
+            written.folder,
+            list(written.files.items()),
+            export_id=restore.export.export_id,
+            run_id=restore.export.folder.run_id,
+            source=target.source,
+            domain=target.client.domain,
+            audience=target.audience,
+            connection_id=target.connection.id,
+            connection=target.connection.name,
+            upsert=restore.upsert,
+        )
+        _import(target.client, journal, yes=restore.yes)
+
+
+def _import(client: Auth0Client, journal: Journal, *, yes: bool) -> None:
+    """Import the files of a journal that were not imported before, and print the results."""
+    resume = f"`meibo restore --resume {journal.folder}`"
+    files = [file for file in journal.files if file.state != "done"]
+    users = sum(file.users for file in files)
+    if users and not yes:
+        require_confirmation(
+            f"{'Import or update' if journal.upsert else 'Import'} {format_count(users, 'user')} of run"
+            f" {journal.run_id} into the connection {journal.connection} ({journal.connection_id}) of {client.domain}?",
+            f"nothing was sent; {resume} imports the files",
+        )
+    try:
+        with progress_bar("import", len(files)) as advance:
+            send(client, journal, advance=lambda _: advance(1), notify=_echo)
+    except KeyboardInterrupt:
+        _echo(f"interrupted; {resume} continues the import")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    _print_results(journal.files)
+    if not all(file.succeeded for file in journal.files):
+        if not all(file.state == "done" for file in journal.files):
+            _echo(f"not complete; {resume} continues the import")
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _echo(text: str) -> None:
+    typer.echo(escape_control_characters(text), err=True)
+
+
+def _print(written: ImportFiles, *, has_target: bool) -> None:
+    folder = escape_control_characters(str(written.folder))
+    typer.echo(f"{format_count(written.users, 'user')} in {format_count(len(written.files), 'file')} in {folder}/")
+    for reason, count in written.skipped.users.most_common():
+        typer.echo(f"  {format_count(count, 'user')} skipped: {reason}")
+    if written.with_secrets:
+        typer.echo(f"  password hashes or MFA factors for {format_count(written.with_secrets, 'user')}")
+    if written.large_profiles:
+        typer.echo(
+            f"  {format_count(written.large_profiles, 'profile')} larger than 10 KB, which Auth0 may reject"
+            " (PROFILE_SIZE_EXCEEDED)"
+        )
+    for loss, count in (+written.skipped.losses).most_common():
+        typer.echo(f"  lost by {format_count(count, 'user')}: {loss}")
+    for name, count in written.skipped.fields.most_common():
+        typer.echo(f"  removed from {format_count(count, 'user')}: {escape_control_characters(name)}")
+    report_not_found(len(written.not_found), "; nothing was sent" if has_target else "")
+
+
+def _print_results(files: Sequence[FileImport]) -> None:
+    totals = {name: format_number(sum(getattr(file, name) for file in files)) for name in _COUNTS}
+    columns = (
+        Column("file", footer="total"),
+        Column("state"),
+        *(Column(name, number=True, footer=total) for name, total in totals.items()),
+        Column("reason", wraps=True),
+        Column("job", optional=True),
+    )
+    rows = []
+    for file in files:
+        codes = ", ".join(f"{code} {count}" for code, count in sorted(file.codes.items()))
+        counts = (format_number(getattr(file, name)) for name in _COUNTS)
+        cells = (file.name, file.state, *counts, "; ".join(filter(None, (file.reason, codes))), file.job_id)
+        rows.append([printable(cell) for cell in cells])
+    print_table(TextConsole(), columns, rows)
