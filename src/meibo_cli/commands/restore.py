@@ -68,7 +68,7 @@ def restore(
         list[str] | None,
         typer.Option(
             "--select",
-            help="Only this user: the id, e-mail address or login name. Repeatable.",
+            help="Auth0 and cybozu.com: only this user (id, e-mail address or login name). Repeatable.",
             show_default=False,
             rich_help_panel=_USERS,
         ),
@@ -134,7 +134,7 @@ def restore(
         str | None,
         typer.Option(
             "--audience",
-            help="If the domain is a custom domain: https://acme.jp.auth0.com/api/v2/.",
+            help="If the domain is a custom domain: the identifier of the Management API, which ends with /api/v2/.",
             show_default=False,
             rich_help_panel=_IMPORT,
         ),
