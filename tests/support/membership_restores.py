@@ -11,8 +11,7 @@ from typing import Any
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo_cli.restore.directory_execution import PlanExecution
-from meibo_cli.restore.directory_plan import DirectoryPlan, PlannedObject, plan_writer
-from meibo_cli.restore.directory_progress import open_progress
+from meibo_cli.restore.directory_plan import DirectoryPlan, PlannedObject, open_progress, plan_writer
 from meibo_cli.restore.memberships import DirectSender, MembershipSender, QueueSender
 from meibo_cli.stack import Queues
 from meibo_simulators import SimulatedTenant
