@@ -1,1 +1,1 @@
-"""HTTP requests to providers: the transport and the rate limiter, which all providers share."""
+"""HTTP requests to providers. All providers share the transport and the rate limiter."""

@@ -1,4 +1,4 @@
-"""Client certificates for mutual TLS. A secret contains a certificate as a PFX file or in PEM format."""
+"""Read client certificates for mutual TLS from secrets, which contain them as PFX files or in PEM format."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ EXPIRES_SOON: Final = timedelta(days=30)
 
 @dataclass(frozen=True)
 class ClientCertificate:
-    """A client certificate with its chain and its private key."""
+    """A client certificate with its chain and private key."""
 
     chain: list[x509.Certificate] = field(repr=False)
     private_key: PrivateKeyTypes = field(repr=False)
 
     @classmethod
     def from_secret(cls, document: Mapping[str, Any]) -> Self | None:
-        """Return the certificate of a secret, or None if the secret contains no certificate.
+        """Return the certificate in a secret, or None if the secret contains no certificate.
 
-        ``client_certificate`` is a PFX file in base64, protected by ``client_certificate_password``, or a certificate
-        in PEM format with its private key in ``client_certificate_key``. Raises a SecretError that names the key of
-        the secret, never a value.
+        ``client_certificate`` is a PFX file in base64, with the password in ``client_certificate_password``, or a
+        certificate in PEM format, with the private key in ``client_certificate_key``. Raises SecretError with the
+        invalid key of the secret, but without its value.
         """
         text, key = string_value(document, CERTIFICATE_KEY), string_value(document, PRIVATE_KEY_KEY)
         password = string_value(document, PASSWORD_KEY)
@@ -69,7 +69,7 @@ class ClientCertificate:
         return self.chain[0].not_valid_after_utc
 
     def check_validity(self) -> None:
-        """Raise SecretError if the certificate is not valid now."""
+        """Raise SecretError if the certificate is not valid at this time."""
         now, problem = datetime.now(UTC), ""
         if now >= self.not_after:
             problem = f"expired on {self.not_after:%Y-%m-%d}"
@@ -79,7 +79,7 @@ class ClientCertificate:
             _fail(CERTIFICATE_KEY, f"a valid certificate, found a certificate that {problem}")
 
     def log_expiry(self, host: str) -> None:
-        """Log a warning if the certificate expires within 30 days. A metric filter counts the warnings for an alarm."""
+        """Log a warning if the certificate expires within 30 days. An alarm monitors these warnings."""
         now = datetime.now(UTC)
         if now >= self.not_after - EXPIRES_SOON:
             logger.warning(
@@ -90,8 +90,8 @@ class ClientCertificate:
     def ssl_context(self) -> ssl.SSLContext:
         """Return a TLS context that presents the certificate and trusts the platform's certificate authorities.
 
-        OpenSSL reads certificates and keys from files only. The files exist during this call, in a folder that only
-        the owner can read. The key is encrypted with a random password that is never written.
+        OpenSSL reads certificates and keys only from files. The files exist only during this call, in a folder that
+        only the owner can read. The key is encrypted with a random password that is not stored.
         """
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415  # slow to import
 
@@ -106,7 +106,7 @@ class ClientCertificate:
         return context
 
     def adapter(self, connections: int) -> HTTPAdapter:
-        """Return an adapter for a requests session whose connections present the certificate."""
+        """Return an adapter for a session of requests, whose connections present the certificate."""
         return _CertificateAdapter(self.ssl_context(), connections)
 
 

@@ -1,4 +1,4 @@
-"""Failures of requests that receive no usable response."""
+"""Classify the failures of requests that receive no usable response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import urllib3
 from meibo.http.proxy import EXAMPLE
 
 CONNECTION_ERRORS: Final = (requests.RequestException, urllib3.exceptions.HTTPError, HTTPException, OSError)
-# TLS alerts of a server that requires a client certificate, by OpenSSL's names.
+# The TLS alerts of servers that require a client certificate. The names are those of OpenSSL.
 CERTIFICATE_ALERTS: Final = frozenset(
     {
         "TLSV13_ALERT_CERTIFICATE_REQUIRED",
@@ -34,7 +34,7 @@ _MAX_CAUSES: Final = 20
 class Failure:
     """A request without a usable response.
 
-    ``reason`` follows the name of the provider in a message and contains no URL. ``permanent`` is true if a retry
+    ``reason`` contains no URL. In a message, it follows the name of the provider. ``permanent`` is true if a retry
     cannot succeed. ``had_no_effect`` is true if the provider did not execute the request.
     """
 
@@ -45,9 +45,9 @@ class Failure:
 
 
 def connection_failure(error: BaseException) -> Failure:
-    """Return the failure that caused one of ``CONNECTION_ERRORS``.
+    """Return the failure for one of ``CONNECTION_ERRORS``.
 
-    The text of these errors contains the URL, so only their types are read.
+    The messages of these errors contain the URL, so only their types are evaluated.
     """
     causes = _causes(error)
     types = list(dict.fromkeys(type(cause).__name__ for cause in causes))
@@ -81,8 +81,8 @@ def connection_failure(error: BaseException) -> Failure:
 
 
 def proxy_failure(errors: Iterable[BaseException]) -> Failure:
-    """Return the failure of a connection to a proxy. ``errors`` contains the error and its causes."""
-    # http.client reports the status of the proxy in the text of an OSError only.
+    """Return the failure for an error of a proxy. ``errors`` contains the error and its causes."""
+    # http.client reports the status of the proxy only in the message of an OSError.
     matches = [re.match(r"Tunnel connection failed: ([0-9]{3})", str(error)) for error in errors]
     status = next((match[1] for match in matches if match), None)
     problem = f"the proxy rejected the connection ({status}); allow the host in the proxy"
@@ -95,7 +95,7 @@ def proxy_failure(errors: Iterable[BaseException]) -> Failure:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and its causes, including those that requests and urllib3 store as arguments."""
+    """Return an error and its causes, including the causes that requests and urllib3 store as arguments."""
     causes: dict[int, BaseException] = {}
     waiting: list[object] = [error]
     while waiting and len(causes) < _MAX_CAUSES:

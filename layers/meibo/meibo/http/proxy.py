@@ -1,6 +1,6 @@
 """The proxy in the environment variables HTTPS_PROXY and NO_PROXY.
 
-requests and botocore read these variables themselves. Connections of the copy use ``proxy_for``.
+requests and botocore evaluate these variables themselves. The connections of a copy use ``proxy_for``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ EXAMPLE: Final = "HTTPS_PROXY=http://user:password@host:port"
 
 @dataclass(frozen=True)
 class Proxy:
-    """An HTTP proxy. ``headers`` are those of the CONNECT request and may contain credentials."""
+    """An HTTP proxy. ``headers`` are the headers of the CONNECT request, which may contain credentials."""
 
     host: str
     port: int

@@ -1,7 +1,7 @@
-"""Rate and concurrency limits of requests to a provider.
+"""Limit the rate and the concurrency of requests to a provider.
 
 The rate limiter reads the state of each limit from ``x-ratelimit-remaining`` and ``x-ratelimit-reset``, and delays the
-next request *before* the provider returns 429. A bucket is one of several limits of a provider.
+next request *before* the provider returns 429. A provider can have several limits, which are called buckets.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from meibo.errors import ProviderBusyError
 
 # Auth0 refills its buckets every second or every minute
 # (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy/rate-limit-use-cases),
-# so a later reset is caused by a wrong clock or a wrong header.
+# so a later reset is the result of a wrong clock or header.
 MAX_TRUSTED_RESET_SECONDS: Final = 90.0
 MIN_BACKOFF_SECONDS: Final = 1.0
 MAX_BACKOFF_SECONDS: Final = 32.0
-# Lambda bills the time that a function waits, Step Functions does not. After this time the function fails, and the
-# workflow waits.
+# Lambda bills the time that a function waits, but Step Functions does not. After this time, the function raises an
+# error, and the workflow waits.
 MAX_RETRY_SECONDS: Final = 300.0
 # Time that an invocation needs after its last request to return its result.
 MIN_REMAINING_SECONDS: Final = 5.0
-# The Date header has a resolution of one second. After a larger step back, a clock was adjusted.
+# The Date header has a resolution of one second. A larger step back means that a clock was adjusted.
 MIN_CLOCK_STEP_SECONDS: Final = 3.0
 
 _RANDOM: Final = SystemRandom()
 
 
 class RateLimiter:
-    """Delays requests so that they stay within the limits that the provider's responses report.
+    """Delays requests so that they do not exceed the limits that the responses of the provider report.
 
     The threads of a client share one rate limiter. ``provider`` names the provider in messages. ``headroom`` is the
-    number of requests of each bucket that are reserved for other clients of the same tenant. If it is at least the
-    number of those clients, the clients together do not exceed the limit.
+    number of requests in each bucket that are reserved for other clients of the same tenant. If ``headroom`` is at
+    least the number of these clients, all clients together do not exceed the limit.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RateLimiter:
         self._offset: float | None = None
 
     def seconds_left(self) -> float | None:
-        """Return the remaining seconds for requests, or None if the time is unlimited."""
+        """Return the seconds that remain for requests, or None if the time is unlimited."""
         return None if self.time_left is None else self.time_left() - MIN_REMAINING_SECONDS
 
     def limit(self, bucket: str) -> float | None:
@@ -71,13 +71,13 @@ class RateLimiter:
         return self._limits.get(bucket)
 
     def provider_now(self) -> float:
-        """Return the provider's time, estimated from its Date headers, or the local time before the first header."""
+        """Return the provider's time, estimated from its Date headers, or the local time if there was no header."""
         return self._clock.now() + (self._offset or 0.0)
 
     def wait_for_turn(self, bucket: str) -> None:
         """Sleep until a request of the bucket may be sent.
 
-        Raises ProviderBusyError at once if the invocation ends earlier.
+        Raises ProviderBusyError at once if the remaining time of the invocation is shorter.
         """
         while True:
             with self._lock:
@@ -103,20 +103,20 @@ class RateLimiter:
             self._limits[bucket] = limit
         if remaining is None or reset is None:
             return
-        # A client can use at least one request of each bucket, even if the headroom exceeds the limit.
+        # A client can use at least one request in each bucket, even if the headroom exceeds the limit.
         headroom = self._headroom if limit is None else max(0.0, min(self._headroom, limit - 1))
         if remaining > headroom:
             return
         wait = min(reset - self.provider_now(), MAX_TRUSTED_RESET_SECONDS)
         if wait > 0:
-            # At the reset one request is available again. Each further request takes a second.
+            # One request is available at the reset, and one more after each second.
             self.hold(bucket, wait + headroom - remaining)
 
     def retry_delay(self, headers: Mapping[str, str], attempt: int) -> float:
-        """Return the seconds to wait before a retry. ``headers`` are empty if there was no response.
+        """Return the seconds to wait before a retry. ``headers`` is empty if there was no response.
 
-        Uses ``Retry-After`` (seconds or a date) or ``x-ratelimit-reset``, if it is in the future, otherwise an
-        exponential backoff. Jitter prevents clients from retrying at the same time.
+        The delay is based on ``Retry-After`` (seconds or a date) or ``x-ratelimit-reset`` if they are in the future.
+        Otherwise, it is an exponential backoff. Jitter prevents clients from retrying at the same time.
         """
         limit = min(MAX_BACKOFF_SECONDS, MIN_BACKOFF_SECONDS * 2.0 ** min(attempt, 10))
         backoff = limit * (0.5 + 0.5 * self._jitter())
@@ -144,8 +144,8 @@ class RateLimiter:
         moment = _date(headers.get("date", ""))
         if moment is None:
             return
-        # The header is rounded down and the response takes time to arrive, so no difference exceeds the true offset.
-        # The largest difference is the best estimate.
+        # The header is rounded down and the transmission takes time, so no difference exceeds the true offset. The
+        # largest difference is the best estimate.
         offset = moment - self._clock.now()
         with self._lock:
             if self._offset is None or offset > self._offset or offset < self._offset - MIN_CLOCK_STEP_SECONDS:
@@ -155,8 +155,8 @@ class RateLimiter:
 class ConcurrencyLimiter:
     """Limits simultaneous requests, and lowers the limit after each 429.
 
-    If the provider limits simultaneous requests, a wait is not sufficient: after it, the same number of requests would
-    be sent simultaneously.
+    If the provider limits simultaneous requests, a delay is not sufficient: after the delay, the same number of
+    requests would be sent simultaneously.
     """
 
     def __init__(self, limit: int) -> None:
@@ -175,7 +175,7 @@ class ConcurrencyLimiter:
             self._changed.notify_all()
 
     def lower_limit(self) -> None:
-        """Lower the limit to the number of active requests. The rejected request is no longer active."""
+        """Lower the limit to the number of active requests, without the request that was rejected."""
         with self._changed:
             self._limit = max(1, min(self._limit - 1, self._active))
 

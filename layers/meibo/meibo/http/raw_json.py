@@ -1,7 +1,7 @@
 """Parse lists in JSON responses, and preserve the text of their items.
 
-Python's parser does not preserve numbers such as 1.10 or 1e999, escapes, or repeated keys. Archived rows contain the
-text as received.
+Python's parser does not preserve numbers such as 1.10 or 1e999, escape sequences, or repeated keys. Archived rows
+contain the text as received.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
 class JsonNumber(NamedTuple):
-    """The text of a number, because ids can have more digits than a float."""
+    """The text of a number. It is not converted, because ids can have more digits than a float."""
 
     text: str
 
@@ -30,17 +30,17 @@ _DECODER: Final = json.JSONDecoder(parse_int=JsonNumber, parse_float=JsonNumber,
 
 @dataclass(frozen=True)
 class RawJson:
-    """A parsed JSON value, with JsonNumber for numbers, and the text of the value as received but on one line."""
+    """A parsed JSON value, in which numbers are JsonNumber, and its text as received but without line breaks."""
 
     value: Any = field(repr=False)
     text: str = field(repr=False)
 
 
 def parse_list(text: str, key: str | None) -> tuple[list[RawJson], dict[str, Any]]:
-    """Return the items of the list under ``key`` of a JSON object, and the other members of the object.
+    """Return the items of the list at a key of a JSON object, and the other members of the object.
 
-    If ``key`` is None, the document is the list. Raises ValueError for any other document, and for a document that has
-    too many levels or contains the key twice.
+    If ``key`` is None, the document must be a list. Raises ValueError for any other document, and for a document that
+    has too many levels or contains the key twice.
     """
     start = _skip_space(text, 0)
     members: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def parse_list(text: str, key: str | None) -> tuple[list[RawJson], dict[str, Any
         items, end = _parse_array(text, start) if key is None else _parse_object(text, start, key, members)
         is_complete = _skip_space(text, end) == len(text)
     except (RecursionError, IndexError):
-        # Too many levels, or truncated.
+        # The document has too many levels or is truncated.
         is_complete = False
     if not is_complete:
         raise ValueError("expected a complete JSON document")
@@ -56,18 +56,18 @@ def parse_list(text: str, key: str | None) -> tuple[list[RawJson], dict[str, Any
 
 
 def line_with_id(name: str, identity: str, row: RawJson) -> bytes:
-    """Return the JSON object ``row`` as a line of NDJSON whose first member is the id of another resource."""
+    """Return a JSON object as a line of NDJSON. The id of another resource is added as the first member."""
     rest = f",{row.text[1:]}" if row.value else "}"
     return f'{{"{name}":"{identity}"{rest}\n'.encode()
 
 
 def line_with_list(row: RawJson, name: str, items: Sequence[RawJson]) -> bytes:
-    """Return the JSON object ``row``, which is not empty, as a line of NDJSON whose last member is a list."""
+    """Return a JSON object that is not empty as a line of NDJSON. A list is added as the last member."""
     return f'{row.text[:-1]},"{name}":[{",".join(item.text for item in items)}]}}\n'.encode()
 
 
 def _parse_object(text: str, start: int, key: str, members: dict[str, Any]) -> tuple[list[RawJson], int]:
-    """Return the items of the list under ``key`` and the object's end. Adds the other members to ``members``."""
+    """Return the items of the list and the end of the object. Adds the other members to ``members``."""
     items: list[RawJson] | None = None
     position = _expect(text, start, "{") - 1
     while text[position] in "{,":

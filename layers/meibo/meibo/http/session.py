@@ -1,4 +1,4 @@
-"""Sessions for HTTPS requests, and a check of the connection to a host."""
+"""Create sessions for HTTPS requests, and check the connection to a host."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ READ_TIMEOUT_SECONDS: Final = 30.0
 class _Session(requests.Session):
     """A session that ignores redirects.
 
-    Otherwise, requests prepares the next request even with ``allow_redirects=False``: it reads the whole body into
-    memory and raises ValueError if the Location header is not a URL.
+    By default, requests prepares the next request even with ``allow_redirects=False``: it reads the complete body into
+    memory, and raises ValueError if the Location header is not a URL.
     """
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002  # defined by requests
@@ -27,22 +27,22 @@ class _Session(requests.Session):
 
 
 def new_session(connections: int) -> requests.Session:
-    """Return a session that uses no cookies, retries, redirects, or credentials from ``~/.netrc``."""
-    # At DEBUG urllib3 logs each URL, which may contain an e-mail address or a signature.
+    """Return a session without cookies, retries, redirects, and credentials from ``~/.netrc``."""
+    # At the level DEBUG, urllib3 logs URLs, which may contain an e-mail address or a signature.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     session = _Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    # requests reads ~/.netrc only for sessions without authentication.
+    # requests reads ~/.netrc only if the session has no authentication.
     session.auth = lambda request: request
     session.mount("https://", requests.adapters.HTTPAdapter(pool_maxsize=connections, max_retries=0))
     return session
 
 
 def check_connection(provider: str, url: str, session: requests.Session) -> None:
-    """Send one request without credentials, and return if there is any response.
+    """Send one request without credentials, and ignore the response.
 
-    A response shows that the host name resolves and that the certificate is trusted. Raises ConfigurationError if it
-    does not resolve or is not trusted, and ProviderBusyError if the host does not respond.
+    Raises ConfigurationError if the host name does not resolve or the certificate is not trusted, and ProviderBusyError
+    if the host does not respond.
     """
     try:
         timeout = (CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS)

@@ -1,7 +1,7 @@
 """HTTPS requests to a provider, which are retried while the provider is busy.
 
-All providers share this transport: time-outs, no redirects, no cookies, no credentials from ``~/.netrc``, responses of
-limited size, and waits as the headers of the provider require. The client of a provider interprets the responses.
+The transport limits the duration and the size of responses, and the rate of requests. It uses no redirects, no cookies
+and no credentials from ``~/.netrc``. The client of each provider interprets the responses.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from meibo.http.proxy import proxy_for
 from meibo.http.ratelimit import MAX_RETRY_SECONDS, ConcurrencyLimiter, RateLimiter
 from meibo.http.session import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, new_session
 
-# Maximum duration of a response. A server that sends a byte per second never exceeds the read time-out.
+# Maximum duration of a response. A server that sends one byte per second never exceeds the read timeout.
 MAX_RESPONSE_SECONDS: Final = 120.0
 CHUNK_BYTES: Final = 64 * 1024
-# A host name that cannot be resolved this number of times is considered misspelled. Resolvers can fail temporarily.
+# A host name that cannot be resolved after this number of attempts is considered wrong. Resolvers can fail temporarily.
 MAX_UNKNOWN_HOST_ATTEMPTS: Final = 3
 BUSY_STATUSES: Final = frozenset({408, 425, 429})
 
 Parameters = Sequence[tuple[str, str]]
-# The file name (None for a plain field), content and type of each part, by the name of the part.
+# The file name (None for a field), the content and the type of each part, by the name of the part.
 Multipart = Mapping[str, tuple[str | None, bytes, str]]
 
 
 @dataclass(frozen=True)
 class ProviderRequest:
-    """A request and the rules of its retries.
+    """A request and the rules for its retries.
 
-    ``bucket`` names the rate limit that the request counts against. ``repeatable`` is False if the request must not be
-    executed twice: it is then retried only after a failure that had no effect (429, no connection). Retries end after
-    ``max_retry_seconds``. ``form`` is called for each attempt, because a signed assertion is valid once.
+    ``bucket`` names the rate limit that applies to the request. If ``repeatable`` is False, the request must not be
+    executed twice: it is retried only after a failure without effect (429, no connection). Retries end after
+    ``max_retry_seconds``. ``form`` is called for each attempt, because a signed assertion can be used only once.
     """
 
     method: str
@@ -76,22 +76,22 @@ class ProviderResponse:
 
     @property
     def content_type(self) -> str:
-        """The media type in lower case, or an empty string if the response has none."""
+        """The media type in lower case, or an empty string if the header is missing."""
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()[:60]
 
     def json(self) -> Any:
-        """Parse the body, raising ValueError if it is not JSON or has too many levels."""
+        """Return the JSON value of the body, raising ValueError if the body is not JSON or has too many levels."""
         try:
             return json.loads(self.text())
         except RecursionError:
             raise ValueError("expected fewer levels") from None
 
     def text(self) -> str:
-        """Return the body as text, raising ValueError if it is not UTF-8."""
+        """Return the body as a string, raising ValueError if it is not UTF-8."""
         return self.body.decode("utf-8-sig")
 
     def members(self) -> dict[str, Any]:
-        """Return the members of the JSON object in the body, or no members if the body is not a JSON object."""
+        """Return the JSON object in the body, or an empty dict if the body is not a JSON object."""
         try:
             document = self.json()
         except ValueError:
@@ -100,10 +100,10 @@ class ProviderResponse:
 
 
 class HttpTransport:
-    """Sends the requests of one client through one session and one rate limiter.
+    """Sends the requests of one client with one session and one rate limiter.
 
     ``provider`` names the provider in messages. ``base_url`` precedes the path of each request. ``busy`` returns
-    whether a request is retried after a response with this status.
+    whether a request is retried after a response with a status.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class HttpTransport:
         connections: int = 4,
         headroom: int = 0,
     ) -> None:
-        # requests reads the proxy again for each request. This call validates it.
+        # This call only validates the proxy. requests evaluates the variables for each request.
         proxy_for(base_url)
         self.provider = provider
         self.base_url = base_url
@@ -133,22 +133,22 @@ class HttpTransport:
         self._session.close()
 
     def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Return the first response that is not busy, raising ProviderBusyError if the time is too short."""
+        """Return the first response that is not busy, raising ProviderBusyError if the remaining time is too short."""
         return self._send_with_retries(request, stream=False)[1]
 
     @contextmanager
     def stream(self, request: ProviderRequest) -> Iterator[tuple[ProviderResponse, Iterator[bytes] | None]]:
-        """Yield the first response that is not busy and, if its status is 200, its body as it arrives.
+        """Yield the first response that is not busy and, if its status is 200, an iterator of its body.
 
-        Any other body is read, up to ``request.max_bytes``. If the connection breaks, the body's iterator raises one of
-        ``CONNECTION_ERRORS``.
+        If the status is not 200, the body is read completely, up to ``request.max_bytes``. If the connection breaks,
+        the iterator raises one of ``CONNECTION_ERRORS``.
         """
         raw, response = self._send_with_retries(request, stream=True)
         with raw:
             yield response, _chunks(raw) if response.status == 200 else None
 
     def check_time(self) -> None:
-        """Raise OutOfTimeError if the invocation ends too soon to read more."""
+        """Raise OutOfTimeError if no time remains for reading."""
         left = self.rate_limiter.seconds_left()
         if left is not None and left <= 0:
             raise OutOfTimeError(
@@ -195,7 +195,7 @@ class HttpTransport:
     def _attempt(
         self, request: ProviderRequest, *, stream: bool
     ) -> tuple[requests.Response, ProviderResponse] | Failure:
-        """Send the request once. The body of the response is empty if it will be streamed."""
+        """Send the request once. If the response is streamed, its body is empty."""
         form = request.form() if request.form else None
         try:
             response = self._session.request(
@@ -214,7 +214,7 @@ class HttpTransport:
             body = b"" if is_streamed else self._read(response, request.max_bytes)
             return response, ProviderResponse(response.status_code, response.headers, body)
         except UnicodeEncodeError:
-            # For example half of a surrogate pair, which JSON can contain. The error contains the text.
+            # JSON can contain a lone surrogate. The UnicodeEncodeError contains the text, so it is not chained.
             invalid_text = RequestRefusedError(
                 f"{self.provider}: the request contains text that is not valid Unicode; correct the id, code or address"
             )
@@ -241,13 +241,13 @@ class HttpTransport:
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """Yield the body as it arrives. Raises an error of urllib3 if the body ends early."""
+    """Yield the body as it is received. Raises an error of urllib3 if the body is incomplete."""
     while part := response.raw.read1(CHUNK_BYTES, decode_content=True):
         yield part
 
 
 def segment(value: str) -> str:
-    """Return an id as a quoted segment of a path, raising RequestRefusedError if no path can contain it."""
+    """Return an id as a quoted segment of a path, raising RequestRefusedError if a path cannot contain it."""
     if not value or value in {".", ".."}:
         raise RequestRefusedError("expected an id, found an empty string or dots only; correct the id")
     try:
@@ -260,11 +260,11 @@ def segment(value: str) -> str:
 def is_id(value: object) -> TypeGuard[str]:
     """Return whether a value is an id: a string of letters, digits, ``_`` and ``-``.
 
-    Ids are written to logs, messages and keys of the archive, so no other text is accepted as an id.
+    Ids are written to logs, messages and keys of the archive, so other strings are not accepted.
     """
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,100}", value) is not None
 
 
 def error_code(text: object) -> str | None:
-    """Return the text if it is an error code, otherwise None, so that messages contain no free text."""
+    """Return the text if it has the format of an error code, otherwise None. Messages must not contain other text."""
     return text if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", text) else None
