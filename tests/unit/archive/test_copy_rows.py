@@ -73,6 +73,23 @@ def test_blank_lines_between_csv_records_do_not_count(
     assert rows.finish() == (len(records), len(records[0]))
 
 
+@pytest.mark.parametrize("quoting", [csv.QUOTE_ALL, csv.QUOTE_MINIMAL])
+@pytest.mark.parametrize("size", [1000, 4096, 1 << 20])
+def test_quoted_newlines_and_blank_lines_are_found_in_large_chunks(quoting: Literal[0, 1], size: int) -> None:
+    notes = ["plain"] * 30 + ['two\nlines and "quotes"', '\n"\n', "", '"', "\n,\n", "\n'x"]
+    ids = ["auth0|1", "'auth0|2", '"3"', "4\n5", ""]
+    records = [[ids[number % 97 % len(ids)], notes[number % len(notes)]] for number in range(5000)]
+    text = io.StringIO()
+    writer = csv.writer(text, quoting=quoting, lineterminator="\n")
+    for number, record in enumerate(records):
+        text.write("\n" * (number % 101 == 100))
+        writer.writerow(record)
+    rows = CsvRows(header=False, max_row_bytes=MAX_ROW_BYTES)
+    for piece in cut(text.getvalue().encode(), size):
+        rows.feed(piece)
+    assert rows.finish() == (5000, 2)
+
+
 def test_csv_header_is_not_a_row_and_names_the_columns() -> None:
     rows = CsvRows(header=True, max_row_bytes=MAX_ROW_BYTES)
     rows.feed(b'\xef\xbb\xbf"user\nid","e-mail"\r\n"1","a@example.com"\r\n\r\n')
