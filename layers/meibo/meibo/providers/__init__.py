@@ -10,7 +10,7 @@ from meibo.errors import EventError
 from meibo.providers.base import Provider
 from meibo.providers.datasets import Dataset
 
-# The class of each provider. It is imported on first use, so that a function imports only the providers that it uses.
+# The classes of the providers. They are imported on first use, so that a function imports only the providers it uses.
 PROVIDERS: Final[dict[str, str | Provider]] = {
     "auth0": "meibo.providers.auth0.provider:Auth0Provider",
     "cybozu": "meibo.providers.cybozu.provider:CybozuProvider",
@@ -29,19 +29,19 @@ def provider(name: str) -> Provider:
 
 
 def clear_clients() -> None:
-    """Remove the cached clients. Tests and the local system call this function, because their credentials change."""
+    """Remove the cached clients. Tests and the local system call this function after credentials change."""
     for registered in PROVIDERS.values():
         if isinstance(registered, Provider):
             registered.clear_clients()
 
 
 def all_providers() -> list[Provider]:
-    """Return every registered provider in the order of registration."""
+    """Return all registered providers in the order of registration."""
     return [provider(name) for name in list(PROVIDERS)]
 
 
 def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
-    """Return a dataset of an archive, or default properties if this version does not know the dataset."""
+    """Return a dataset, or a dataset with default properties if it is unknown to this version of Meibo."""
     try:
         return provider(provider_name).dataset(dataset_name)
     except EventError:
@@ -49,10 +49,10 @@ def find_dataset(provider_name: str, dataset_name: str) -> Dataset:
 
 
 def column_names(name: str, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
-    """Return the column names of an export of a provider, as described for ``Provider.column_names``."""
+    """Return the column names in the file of an export. See ``Provider.column_names``."""
     return provider(name).column_names(dataset, format, request) if name in PROVIDERS else {}
 
 
 def provider_title(name: str) -> str:
-    """Return the display name of a provider, or its name if this version does not know it."""
+    """Return the display name of a provider, or ``name`` if the provider is unknown to this version of Meibo."""
     return provider(name).title if name in PROVIDERS else name

@@ -1,8 +1,8 @@
 """The interface that each provider implements.
 
-A provider declares its datasets and its part of the configuration, resolves an entry of the configuration
-to export requests, creates and checks export jobs, and opens the source of an export. Code outside ``meibo.providers``
-depends on these types and not on a provider, except for membership changes and the imports of a restore.
+A provider defines its datasets and its part of the configuration, resolves entries of the configuration to export
+requests, creates and checks export jobs, and opens the source of an export. Only membership changes and restores
+depend on a specific provider; all other code depends on the types in this module.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class ExportRequest:
     """The parameters of one export for its provider.
 
-    ``endpoint`` is the host or the base URL of the source. ``secret`` is the name of its secret. ``request`` selects
-    the data and is recorded in the manifest. ``options`` configure the access to the provider and are not recorded. A
+    ``endpoint`` is the host name or base URL of the source. ``secret`` is the name of its secret. ``request`` selects
+    the data, and is recorded in the manifest. ``options`` configures the access to the provider, and is not recorded. A
     job that is not finished after ``job_deadline_seconds`` is replaced.
     """
 
@@ -48,7 +48,7 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class JobState:
-    """The state of an export job. ``reason`` is the provider's term for the state of a job that is gone."""
+    """The state of an export job. If the job is gone, ``reason`` is the state that the provider reports."""
 
     status: Literal["pending", "completed", "gone"]
     reason: str | None = None
@@ -56,10 +56,10 @@ class JobState:
 
 @dataclass(frozen=True)
 class ProviderContext:
-    """The properties of an invocation for the clients of a provider.
+    """The context in which the clients of a provider run.
 
-    ``time_left`` returns the remaining seconds. ``headroom`` is the number of requests of each rate limit that are
-    reserved for other invocations that run at the same time.
+    ``time_left`` returns the remaining seconds of the invocation. ``headroom`` is the number of requests of each rate
+    limit that are reserved for other invocations that run at the same time.
     """
 
     time_left: TimeLeft
@@ -71,7 +71,7 @@ class ProviderContext:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSource(ABC):
-    """The source of one export's bytes.
+    """The source of the bytes of one export.
 
     ``gzip`` is true if the archived file is compressed with gzip. ``header`` is true if a CSV file has a header row.
     """
@@ -80,12 +80,12 @@ class ExportSource(ABC):
     header: bool = False
 
     def notes(self) -> Mapping[str, Any]:
-        """Return counts and ids for the manifest. This method is called after the last byte was read."""
+        """Return counts and ids for the manifest. The method is called after the last byte was read."""
         return {}
 
 
 class JobFile(ExportSource):
-    """The file of a finished job, which has a short-lived location and is archived as delivered."""
+    """The file of a finished job. It has a short-lived location, and is archived as delivered."""
 
     @abstractmethod
     def fetch_location(self) -> str:
@@ -100,7 +100,7 @@ class ByteStream(ExportSource):
         """Yield the uncompressed bytes. Meibo compresses them if ``gzip`` is true."""
 
 
-# The number of items (see ``Pages``) in a document. The key is compatible with existing documents.
+# The number of items (see ``Pages``) in a document. The key is the key of existing documents.
 ItemCount = Annotated[int, Key("organizations")]
 
 
@@ -122,8 +122,8 @@ class Pages(ABC):
     """Rows that are read page by page, in several invocations if the rate limits of the provider require it.
 
     The rows belong to items, such as organizations or roles, which are read one after another. ``item_noun`` is the
-    plural noun for the items in the manifest. ``position_lifetime`` is the time for which the provider accepts a
-    position. An export that receives no rows for this time fails.
+    plural noun of the items, which is used in keys of the manifest. ``position_lifetime`` is the time for which the
+    provider accepts a position. An export that receives no rows for this time fails.
     """
 
     item_noun: str
@@ -135,7 +135,7 @@ class Pages(ABC):
         """Yield the results after a position, or all results if the position is None."""
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002  # a default for subclasses
-        """Return notes for the manifest about a reading that ended at this position."""
+        """Return notes for the manifest. ``position`` is the last position."""
         return {}
 
 
@@ -145,8 +145,8 @@ class SourceSetup:
 
     ``endpoint`` is the key of the endpoint in the configuration, and ``endpoint_example`` is an example of its value.
     ``choices`` are the datasets that the user can select, and ``default`` are the datasets that are selected by
-    default. ``normalize`` returns an endpoint in the format of the configuration. ``entry`` returns the entry of
-    ``exports`` for a dataset and a normalized endpoint.
+    default. ``normalize`` returns an endpoint in the format of the configuration. ``entry`` returns the entry of a
+    dataset in ``exports`` for a normalized endpoint.
     """
 
     endpoint: str
@@ -158,19 +158,19 @@ class SourceSetup:
 
 
 class Provider(ABC):
-    """A provider. It has no state except its cached clients."""
+    """A provider. Its only state is the cached clients."""
 
     name: ClassVar[str]
     title: ClassVar[str]
     datasets: ClassVar[tuple[Dataset, ...]]
-    # The possible keys in the secret of a source, and the alternative combinations of required keys.
+    # The keys that the secret of a source may contain, and the alternatives for the required keys.
     credential_keys: ClassVar[tuple[str, ...]]
     required_credentials: ClassVar[tuple[tuple[str, ...], ...]]
     # None if `meibo init` does not support the provider.
     setup: ClassVar[SourceSetup | None] = None
 
     def dataset(self, name: str) -> Dataset:
-        """Return a dataset by its name, raising EventError if it does not exist."""
+        """Return the dataset with a name, raising EventError if it does not exist."""
         for dataset in self.datasets:
             if dataset.name == name:
                 return dataset
@@ -178,7 +178,7 @@ class Provider(ABC):
         raise EventError(f"dataset: expected {names} for {self.title}, got {name[:40]!r}")
 
     def requested_dataset(self, request: ExportRequest) -> Dataset:
-        """Return the dataset of a request, raising EventError if it does not exist in the request's format."""
+        """Return the dataset of a request, raising EventError if the dataset or its format does not exist."""
         dataset = self.dataset(request.dataset)
         if request.format not in dataset.formats:
             raise EventError(
@@ -188,28 +188,28 @@ class Provider(ABC):
         return dataset
 
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002, ARG002  # the term of the configuration; a default for subclasses
-        """Return the column names in the file of an export by the names of the fields.
+        """Return the column names in the file of an export, by the names of the fields.
 
-        A field without an entry has the same name in the file. ``request`` is the request in the export's manifest.
+        Fields that are not in the result have the same name in the file. ``request`` is the request in the manifest.
         """
         return {}
 
     def clear_clients(self) -> None:  # noqa: B027  # a default for subclasses
-        """Remove the cached clients, if the provider caches clients."""
+        """Remove the cached clients, if there are any."""
 
     @abstractmethod
     def source_model(self) -> type[SourceModel]:
-        """Return the pydantic model of a source. Import it in this method, because the import of pydantic is slow."""
+        """Return the pydantic model of a source. Import it in this method, because pydantic is slow to import."""
 
     def source_settings(self, source: Any) -> dict[str, Any]:
-        """Return the fields of an export request that depend on the source only. A repair uses their current values."""
+        """Return the fields of an export request that depend only on the source. A repair uses their current values."""
         return {"endpoint": source.endpoint, "secret": source.secret}
 
     @abstractmethod
     def resolve(self, source: Any, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
-        """Return the export requests of one configured export of a source.
+        """Return the export requests for one configured export of a source.
 
-        Raises a MeiboError if the export cannot be resolved. This error does not affect the other exports.
+        Raises a MeiboError if the export cannot be resolved. The error does not affect the other exports.
         """
 
     def checks(self, source: Any, context: ProviderContext) -> Iterable[Check]:  # noqa: ARG002  # a default for subclasses
@@ -217,7 +217,7 @@ class Provider(ABC):
         return ()
 
     def create_job(self, export: ExportRequest, context: ProviderContext) -> str:  # noqa: ARG002  # a default for subclasses
-        """Create the job of an export and return its id."""
+        """Create a job for an export, and return the id of the job."""
         raise EventError(f"{self.title} has no export job for the dataset {export.dataset[:40]!r}")
 
     def check_job(self, export: ExportRequest, job_id: str, context: ProviderContext) -> JobState:  # noqa: ARG002  # a default for subclasses

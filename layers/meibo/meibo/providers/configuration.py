@@ -1,4 +1,4 @@
-"""Base models of a source and its exports in the configuration. Each provider extends these models."""
+"""Base models for a source and its exports in the configuration. Each provider extends these models."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ class ExportModel(StrictModel):
 
     @property
     def scope(self) -> str:
-        """The part of the source that this export covers."""
+        """The part of the source that the export covers."""
         return "all"
 
     def expand(self) -> Sequence[ExportModel]:
-        """Return the exports of this entry."""
+        """Return the exports that the entry stands for."""
         return [self]
 
 
@@ -81,7 +81,7 @@ class SourceModel(StrictModel):
 
     @property
     def endpoint(self) -> str:
-        """The host or base URL of the source."""
+        """The host name or base URL of the source."""
         raise NotImplementedError
 
     def exports_by_entry(self) -> list[Sequence[ExportModel]]:

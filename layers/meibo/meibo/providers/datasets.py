@@ -11,7 +11,7 @@ ExportFormat = Literal["ndjson", "csv"]
 DEFAULT_JOB_DEADLINE_SECONDS = 21_600
 DEFAULT_SUSPECT_SHARE = 0.5
 
-# job: the provider creates a file asynchronously. pages: rows are read page by page, in one or more invocations.
+# job: the provider creates a file asynchronously. pages: the rows are read page by page, in one or more invocations.
 # stream: a stream of bytes is read in one invocation.
 Reading = Literal["job", "pages", "stream"]
 
@@ -21,12 +21,12 @@ class Dataset:
     """One dataset of a provider.
 
     An export without rows is suspect unless ``may_be_empty`` is true. ``row_noun`` names the rows in messages. ``keys``
-    are alternatives for the columns that identify a row: the first alternative whose columns exist in a file is used.
-    ``csv_columns`` are the columns of a CSV file without a header row. ``csv_ragged`` is true if its records differ in
-    length, ``csv_apostrophe`` if strings in a CSV file begin with an apostrophe, ``blank_is_null`` if an empty string
-    has the same meaning as null. ``user_ids`` are the columns that contain ids of a user, and ``user_names`` are other
-    columns in which users are searched. ``table`` maps the columns of the SQL table to their Athena types, or is None
-    if there is no table.
+    contains alternatives for the columns that identify a row: the first alternative whose columns exist in a file is
+    used. ``csv_columns`` are the columns of a CSV file without a header row. ``csv_ragged`` is true if the records of a
+    CSV file differ in length. ``csv_apostrophe`` is true if the provider adds an apostrophe to strings in a CSV file.
+    ``blank_is_null`` is true if an empty string has the same meaning as null. ``user_ids`` are the columns that contain
+    the id of a user, and ``user_names`` are other columns by which users are found. ``table`` maps the columns of the
+    SQL table to their Athena types, and is None if there is no table.
     """
 
     name: str

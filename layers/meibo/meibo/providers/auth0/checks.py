@@ -1,7 +1,7 @@
 """Checks of a tenant before a run: the token, each OAuth scope, the configured ids, and the expected duration.
 
 Each OAuth scope is checked with a request that requires it and returns at most one row. No job is created, because a
-job exports users.
+job would export users.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ OPTIONAL_SCOPES: Final[Mapping[str, str]] = {"members": ROLES_SCOPE}
 
 @dataclass(frozen=True)
 class _ScopeRequest:
-    """A request that requires an OAuth scope. ``noun`` names the rows that the response counts, if it has a total."""
+    """A request that requires an OAuth scope. ``noun`` is the noun of the total in the response, if there is one."""
 
     path: str
     bucket: str
@@ -61,7 +61,7 @@ class _ScopeRequest:
 
 
 _WITH_TOTAL: Final = (("per_page", "1"), ("include_totals", "true"))
-# In the order of the checks: the list of organizations contains the organization of the following requests.
+# In the order of the checks. The list of organizations contains the organization for the following requests.
 _REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
     USERS_SCOPE: _ScopeRequest(
         "users", "users", (*_WITH_TOTAL, ("fields", "user_id"), ("include_fields", "true")), "user"
@@ -78,17 +78,17 @@ _REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
     ),
     TENANT_ROLES_SCOPE: _ScopeRequest("roles", "roles", _WITH_TOTAL, "role"),
 }
-# For a tenant without organizations. Auth0 checks the OAuth scope before the organization, so this id is sufficient.
+# Used if a tenant has no organizations. The id is sufficient, because Auth0 checks the OAuth scope first.
 UNKNOWN_ORGANIZATION: Final = "org_0000000000000000"
-# The header x-ratelimit-limit contains the burst limit. Each documented limit allows at least ten times its burst limit
-# per minute: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
+# The header x-ratelimit-limit contains the burst limit. Each documented limit per minute is at least ten times the
+# burst limit: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
 BURSTS_PER_MINUTE: Final = 10
 # The requests to create a users export job, to check it, and to fetch its location.
 REQUESTS_PER_JOB: Final = 3
 
 
 class TenantChecks:
-    """The checks of a tenant. They share the client and the counts in the responses."""
+    """The checks of a tenant. They share a client, and the counts in its responses."""
 
     def __init__(self, source: Auth0Source, context: ProviderContext) -> None:
         self._source = source
@@ -98,13 +98,13 @@ class TenantChecks:
         self._organization_id = UNKNOWN_ORGANIZATION
 
     def checks(self) -> Iterator[Check]:
-        """Yield the checks in their order."""
+        """Yield the checks in the order of their execution."""
         yield Check(CREDENTIALS, self._credentials)
         yield Check(CONNECTION, self._connection)
         yield Check(TOKEN, self._token, (CREDENTIALS, CONNECTION))
         datasets = self._datasets_by_scope()
         for scope, names in datasets.items():
-            # The response to a request with roles does not show which of the two OAuth scopes is missing.
+            # If a request with roles is rejected, the response does not show which of the two OAuth scopes is missing.
             requires = MEMBERS_SCOPE if scope == ROLES_SCOPE else TOKEN
             yield Check(scope, partial(self._scope, scope, names), (requires,))
         users = [export for export in self._source.exports if isinstance(export, Auth0UsersExport)]
@@ -166,14 +166,14 @@ class TenantChecks:
                 )
             if len(error.scopes) == 1:
                 raise
-            # The response contains all OAuth scopes of the endpoint, but this request requires only one of them.
+            # The response contains all OAuth scopes of the endpoint, but the request requires only one.
             raise ScopeMissingError(
                 f"{self._client.name} requires the OAuth scope {scope} for {subject}; grant it to the application for"
                 " the Management API",
                 scopes=(scope,),
             ) from error
         except RequestRefusedError as error:
-            # Auth0 checks the OAuth scope first, so the scope is granted, and only the organization does not exist.
+            # Auth0 checks the OAuth scope first, so the scope is granted, even if the organization does not exist.
             if not error.is_missing or path == request.path:
                 raise
         total = _total(document)
@@ -221,7 +221,7 @@ class TenantChecks:
 
     @contextmanager
     def _existing(self, resource: str, key: str) -> Iterator[None]:
-        """Replace the error of a resource that does not exist. ``key`` is the key of its id in the configuration."""
+        """Replace the error if the resource does not exist. ``key`` is the key of its id in the configuration."""
         try:
             yield
         except RequestRefusedError as error:
@@ -234,7 +234,7 @@ class TenantChecks:
             ) from error
 
     def _expected_run(self) -> CheckResult:
-        """Return the expected number of requests of a run, and their duration at the rate limits of the tenant."""
+        """Return the number of requests of a run, and their expected duration at the rate limits of the tenant."""
         pages = self._organizations // MAX_PAGE_SIZE + 1
         jobs, buckets = 0, Counter[str]()
         for export in self._source.exports:
@@ -253,7 +253,7 @@ class TenantChecks:
         remark = f" at the tenant's rate limits (requests per minute: {', '.join(known)})" if known else ""
         if jobs:
             remark += f", and the time in which Auth0 creates {format_count(jobs, 'file')} of users"
-        # Organizations with more than 100 members require several requests.
+        # Organizations with more than 100 members require more than one request.
         return expected_run(sum(buckets.values()), seconds, remark, at_least=buckets["members"] > 0)
 
     def _seconds_per_request(self, bucket: str) -> float:

@@ -1,4 +1,4 @@
-"""Requests to the Management API of a tenant. An unsuccessful response raises a Meibo error.
+"""Send requests to the Management API of a tenant. If a response is not successful, a MeiboError is raised.
 
 https://auth0.com/docs/api/management/v2
 """
@@ -25,17 +25,17 @@ from meibo.providers.auth0.credentials import Auth0Credentials, TokenSource
 from meibo.providers.auth0.errors import error_from_response
 from meibo.providers.base import ProviderContext
 
-# Auth0 documents 1 MB for requests. Responses (100 organizations with branding and metadata) may be larger.
+# The documented limit of 1 MB applies to requests. Responses, for example a list of 100 organizations, may be larger.
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
-# A client has a connection and up to 2 MiB of certificates. Meibo does not use more clients than this simultaneously.
+# A client has a connection and up to 2 MiB of certificates. More clients are not used at the same time.
 MAX_CLIENTS: Final = 32
 
 
 @dataclass(frozen=True)
 class ApiList:
-    """A list of the API: the key of its rows in the response, and the other parameters of ``Auth0Client.request``.
+    """A list of the API. ``key`` is the key of its rows in the response, or None if the response is an array.
 
-    ``key`` is None if the response is an array.
+    The other fields are parameters of ``Auth0Client.request``.
     """
 
     path: str
@@ -51,10 +51,9 @@ class Auth0Client:
 
     ``domain`` is the host name of the tenant or its custom domain, with a port for a local simulator.
     ``read_credentials`` is called before the first request. It is called again if a later request is rejected, because
-    the secret may have been rotated or an OAuth scope may have been granted in the meantime. ``time_left`` returns the
-    remaining seconds of the invocation. ``headroom`` is the number of requests of each rate limit that are reserved for
-    other clients. It must be at least the number of the other clients. ``audience`` is the identifier of the Management
-    API if ``domain`` is a custom domain.
+    the secret may have been rotated or an OAuth scope may have been granted in the meantime. ``headroom`` is the number
+    of requests of each rate limit that are reserved for other clients. It must be at least the number of these clients.
+    ``audience`` is the identifier of the Management API if ``domain`` is a custom domain.
     """
 
     def __init__(
@@ -119,12 +118,12 @@ class Auth0Client:
         repeatable: bool = True,
         max_retry_seconds: float = MAX_RETRY_SECONDS,
     ) -> Any:
-        """Send a request and return the parsed response, or None if it is empty.
+        """Send a request, and return the parsed response, or None if it is empty.
 
-        ``path`` follows /api/v2/ and contains quoted ids. ``subject`` names the resource in messages ("the job job_…").
-        ``scope`` is the OAuth scope that the request requires. ``bucket`` names the rate limit that the request counts
-        against. If ``repeatable`` is False, a request with an unknown outcome (5xx, reset) is not retried. Other
-        requests are retried for ``max_retry_seconds``, then ProviderBusyError is raised.
+        ``path`` is the path below /api/v2/, with quoted ids. ``subject`` names the resource in messages ("the job
+        job_…"). ``scope`` is the required OAuth scope. ``bucket`` names the rate limit that applies to the request. If
+        ``repeatable`` is False, the request is not retried if its outcome is unknown (5xx, reset). All other requests
+        are retried for ``max_retry_seconds``. Then ProviderBusyError is raised.
         """
         request = self._new_request(
             method,
@@ -151,8 +150,8 @@ class Auth0Client:
     def request_list(self, source: ApiList, *params: tuple[str, str]) -> tuple[list[RawJson], dict[str, Any]]:
         """Return the objects in a list of the API, and the other members of the response.
 
-        ``params`` follow the parameters of the list. Endpoints that ignore the parameters of pages return an array
-        instead of an object with the list. Raises WrongFormatError for any other response.
+        ``params`` are added to the parameters of the list. Endpoints that ignore the parameters of pages return an
+        array instead of an object with the list. Raises WrongFormatError for any other response.
         """
         request = self._new_request("GET", source.path, source.bucket, params=(*source.params, *params))
         response = self._send(request, source.subject, source.scope)
@@ -173,7 +172,7 @@ class Auth0Client:
         return ProviderRequest(method, f"/api/v2/{path}", bucket=bucket, max_bytes=MAX_RESPONSE_BYTES, **options)
 
     def _send(self, request: ProviderRequest, subject: str, scope: str) -> ProviderResponse:
-        """Return the successful response. If the credentials of an earlier request are rejected, read them again."""
+        """Return the successful response. If credentials are rejected that were accepted before, read them again."""
         is_first = self._token is None
         try:
             return self._send_with_token(request, subject, scope)
@@ -189,7 +188,7 @@ class Auth0Client:
         return self._token
 
     def _send_with_token(self, request: ProviderRequest, subject: str, scope: str) -> ProviderResponse:
-        """Return the successful response. If Auth0 rejects the token, send the request again with a new token."""
+        """Return the successful response. If Auth0 rejects the token, repeat the request with a new token."""
         source = self._token_source()
         token = source.token()
         response = self._transport.send(_authorized(request, token))
@@ -212,9 +211,9 @@ def _authorized(request: ProviderRequest, token: str) -> ProviderRequest:
 
 
 class ClientPool:
-    """A cache with a client per tenant, secret and thread.
+    """A cache that contains a client for each tenant, secret and thread.
 
-    If there are more than ``MAX_CLIENTS`` clients, the least recently used clients are closed.
+    If there are more than ``MAX_CLIENTS`` clients, the least recently used clients are closed and removed.
     """
 
     def __init__(self) -> None:
@@ -223,7 +222,7 @@ class ClientPool:
 
     def client(self, domain: str, secret: str, context: ProviderContext, *, audience: str | None = None) -> Auth0Client:
         """Return the client of a tenant for the calling thread and the current invocation."""
-        # Exports and changes have different headroom. They share a process only in the local system.
+        # Exports and changes have a different headroom. They only run in the same process in the local system.
         key = (domain, audience, secret, context.headroom, threading.get_ident())
         with self._lock:
             client = self._clients.get(key)

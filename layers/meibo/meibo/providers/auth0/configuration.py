@@ -63,7 +63,7 @@ class Auth0UsersExport(ExportModel):
 
     @property
     def scope(self) -> str:
-        """The part of the tenant that this export covers. An organization is resolved to its connections."""
+        """The part of the tenant that the export covers. An organization is later resolved to its connections."""
         return self.connection_id or self.organization_id or "all"
 
     def request_fields(self) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Credentials of a machine-to-machine application, and the access tokens that Auth0 issues for them.
+"""The credentials of a machine-to-machine application, and the access tokens that Auth0 issues.
 
 https://auth0.com/docs/secure/tokens/access-tokens/management-api-access-tokens/get-management-api-access-tokens-for-production
 """
@@ -28,13 +28,13 @@ ALGORITHMS: Final = ("RS256", "RS384", "PS256")
 MAX_CLIENT_ID_LENGTH: Final = 64
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ASSERTION_BYTES: Final = 2048
-# Auth0 accepts at most five minutes. Half of this time allows for clock differences in both directions.
+# Auth0 accepts at most five minutes. Half of this time tolerates clock skew in both directions.
 ASSERTION_LIFETIME_SECONDS: Final = 150
-# If the clock skew is larger, the assertion is signed again with the time in the Date header of the response.
+# If the clock skew is larger, a new assertion is signed with the time in the Date header of the response.
 MAX_CLOCK_SKEW_SECONDS: Final = 30.0
-# A token is replaced this long before its expiry, so that it does not expire during a request.
+# A token is replaced this number of seconds before its expiry, so that it does not expire during a request.
 RENEW_BEFORE_SECONDS: Final = 60.0
-# For a response without a valid expires_in. The default of Auth0 is a day, and the maximum is 30 days.
+# Used if a response contains no valid expires_in. The default of Auth0 is 24 hours, and the maximum is 30 days.
 DEFAULT_LIFETIME_SECONDS: Final = 300.0
 MAX_LIFETIME_SECONDS: Final = 2_592_000
 MAX_RESPONSE_BYTES: Final = 256 * 1024
@@ -42,7 +42,7 @@ MAX_RESPONSE_BYTES: Final = 256 * 1024
 
 @dataclass(frozen=True)
 class Auth0Credentials:
-    """A machine-to-machine application of a tenant, with its client secret or its private key."""
+    """The credentials of a machine-to-machine application: a client secret or a private key."""
 
     client_id: str
     client_secret: str | None = field(default=None, repr=False)
@@ -55,7 +55,7 @@ class Auth0Credentials:
         """Return the credentials in the JSON object of a secret.
 
         The keys are ``client_id`` and ``client_secret``, or ``client_id``, ``private_key`` and optionally ``key_id``
-        and ``algorithm``. Raises a SecretError that names the key, never a value.
+        and ``algorithm``. Raises SecretError with the invalid key, but without its value.
         """
 
         def stripped(key: str) -> str | None:
@@ -82,7 +82,7 @@ class Auth0Credentials:
 
 
 class TokenSource:
-    """The access token of a client. It is replaced before it expires, or after the API rejected it."""
+    """The access token of a client. It is replaced before it expires, and after the API rejects it."""
 
     def __init__(self, transport: HttpTransport, credentials: Auth0Credentials, audience: str) -> None:
         self._transport = transport
@@ -101,7 +101,7 @@ class TokenSource:
             return self._token
 
     def drop(self, token: str) -> None:
-        """Drop a token that the API rejected, unless another thread has already replaced it."""
+        """Remove a token that the API rejected, unless another thread has already replaced it."""
         with self._lock:
             if self._token == token:
                 self._token = None
@@ -110,13 +110,13 @@ class TokenSource:
         response = self._send()
         skew = abs(self._transport.rate_limiter.provider_now() - self._transport.clock.now())
         if response.status == 401 and self._credentials.private_key and skew > MAX_CLOCK_SKEW_SECONDS:
-            # The Date header of this response contains Auth0's time. The new assertion is signed with that time.
+            # The Date header of this response contains Auth0's time, with which the new assertion is signed.
             response = self._send()
         if response.status != 200:
             raise self._error(response)
         document = response.members()
         token = document.get("access_token")
-        # The token is sent in a header. Other text must neither be sent nor be part of an error about the header.
+        # The token is sent in a header. Other text must not be sent, and must not be part of an error.
         if not isinstance(token, str) or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", token):
             raise WrongFormatError(
                 f"{self._transport.provider}: expected an access token, found"
@@ -138,7 +138,7 @@ class TokenSource:
         return {**form, "client_assertion_type": ASSERTION_TYPE, "client_assertion": self._assertion()}
 
     def _assertion(self) -> str:
-        # PyJWT and cryptography are the slowest imports of a cold start.
+        # The imports of PyJWT and cryptography would slow down each cold start.
         import jwt  # noqa: PLC0415
 
         credentials, now = self._credentials, self._transport.rate_limiter.provider_now()
@@ -198,5 +198,5 @@ class TokenSource:
 def _lifetime(expires_in: object) -> float:
     if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return DEFAULT_LIFETIME_SECONDS
-    # The comparison is also False for NaN.
+    # For NaN, the comparison is false.
     return float(expires_in) if 0 < expires_in <= MAX_LIFETIME_SECONDS else DEFAULT_LIFETIME_SECONDS

@@ -1,13 +1,13 @@
 """The datasets of Auth0.
 
-To add a dataset, change at most four modules:
+To add a dataset, change these modules:
 
-1. this module: its ``Dataset`` in ``DATASETS`` and, if it is read page by page, its pages in ``PAGES``;
-2. ``configuration.py``: its name in ``Auth0ListExport``, or a model of its own in ``Auth0Export``;
-3. the module of its pages, such as ``organizations.py``: the requests and the OAuth scopes that they require;
-4. ``checks.py``: its OAuth scopes in ``REQUIRED_SCOPES``, and the number of its requests.
+1. This module: add a ``Dataset`` to ``DATASETS`` and, if it is read page by page, its pages to ``PAGES``.
+2. ``configuration.py``: add its name to ``Auth0ListExport``, or a new model to ``Auth0Export``.
+3. The module of its pages, such as ``organizations.py``: add the requests and the OAuth scopes that they require.
+4. ``checks.py``: add its OAuth scopes to ``REQUIRED_SCOPES``, and the number of its requests to the expected run.
 
-Then describe it in ``docs/configuration.md``, and run ``make schema``.
+Then describe the dataset in ``docs/configuration.md``, and run ``make schema``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meibo.providers.datasets import Dataset, string_columns
 
 
 def _page_dataset(name: str, *columns: str, **details: Any) -> Dataset:
-    """Return a dataset that is read page by page. It may be empty, because not every tenant uses the feature."""
+    """Return a dataset that is read page by page. It may be empty, because not all tenants use the feature."""
     return Dataset(
         name=name,
         formats=("ndjson",),
@@ -40,7 +40,8 @@ USERS: Final = Dataset(
     reading="job",
     row_noun="users",
     keys=(("user_id",), ("Id",), ("email",)),
-    # Auth0 protects spreadsheets from formulas: https://auth0.com/docs/manage-users/user-migration/bulk-user-exports
+    # The apostrophe prevents formulas in spreadsheets:
+    # https://auth0.com/docs/manage-users/user-migration/bulk-user-exports
     csv_apostrophe=True,
     user_ids=("user_id",),
     user_names=("email", "username", "phone_number"),
@@ -76,7 +77,7 @@ DATASETS: Final = (
         user_names=("email",),
     ),
 )
-# Opens the pages of each dataset with reading="pages".
+# The functions that open the pages of the datasets with reading="pages".
 PAGES: Final[Mapping[str, Callable[[Auth0Client], Pages]]] = {
     "organizations": lambda client: OrganizationList(OrganizationApi(client)),
     "members": lambda client: OrganizationMembers(OrganizationApi(client)),

@@ -1,7 +1,7 @@
 """Map unsuccessful responses of the Management API to errors that contain no values of the request.
 
-Auth0's messages may quote values of the request, so an error contains only error codes, paths, OAuth scopes, ids, and
-sentences that are known to contain no values.
+Auth0's messages may quote values of the request. Therefore, an error contains only error codes, paths, OAuth scopes,
+ids, and known sentences without values.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Final
 from meibo.errors import MeiboError, RequestRefusedError, ScopeMissingError
 from meibo.http.transport import ProviderResponse, error_code
 
-# Meibo's code for roles that do not exist. The response of Auth0 for the roles of a member contains no code.
+# Meibo's code for roles that do not exist. Auth0's response contains no code in this case.
 NO_SUCH_ROLE: Final = "no_such_role"
 _NO_SUCH_ROLE: Final = ("One or more of the specified roles do not exist", "No such role with id")
 
-# Sentences of the API's documentation that contain no user data and no values.
+# Documented sentences that contain no values.
 _KNOWN_SENTENCES: Final = frozenset(
     {
         "The connection does not exist",
@@ -41,7 +41,7 @@ _IDS: Final = re.compile(r"\b(?:rol|con|org|job|uinv)_[A-Za-z0-9]{16}\b")
 
 
 def error_from_response(response: ProviderResponse, *, provider: str, subject: str, scope: str) -> MeiboError:
-    """Return the error for a response that is neither successful nor busy nor 401."""
+    """Return the error for a response that is not successful, busy or 401."""
     document = response.members()
     status, code = response.status, error_code(document.get("errorCode"))
     message = document.get("message")

@@ -1,4 +1,4 @@
-"""The profile fields of a users export, which are validated before the request to Auth0.
+"""Validate the profile fields of a users export before the request to Auth0.
 
 https://auth0.com/docs/manage-users/user-migration/bulk-user-exports
 https://auth0.com/docs/manage-users/user-accounts/user-profiles/user-profile-structure
@@ -13,7 +13,7 @@ from typing import Final
 MAX_CSV_FIELDS: Final = 30
 MAX_NAME_LENGTH: Final = 100
 METADATA: Final = ("app_metadata", "user_metadata")
-# Fields whose parts can be exported, for example identities[0].connection.
+# The fields whose parts can be exported, for example identities[0].connection.
 STRUCTURED: Final = (*METADATA, "identities", "multifactor")
 
 EXPORTABLE: Final = (
@@ -42,8 +42,8 @@ EXPORTABLE: Final = (
     "user_metadata",
 )
 
-# Every exportable field, for exports without configured fields. Requests always contain fields, because the default of
-# Auth0 is not documented. A CSV file cannot contain objects, so it contains parts of the first identity.
+# The fields of exports without configured fields. Requests always contain fields, because the default of Auth0 is not
+# documented. A CSV file cannot contain objects, so it contains parts of the first identity.
 DEFAULT_FIELDS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
     "ndjson": tuple({"name": name} for name in EXPORTABLE),
     "csv": (
@@ -57,7 +57,7 @@ _PART: Final = re.compile(r"([a-z_]+)((?:\.[^.\[\]\s]+|\[[0-9]{1,4}\])*)")
 
 
 def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None:  # noqa: A002 - the term of the configuration
-    """Raise a ValueError that contains the position of a field that Auth0 would reject or export incorrectly."""
+    """Raise ValueError with the position of a field if Auth0 would reject the field or export it incorrectly."""
     if not fields:
         raise ValueError(
             "fields: expected at least one field, found none; add one, or remove the key for the default fields"
@@ -84,8 +84,8 @@ def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None
 def wire_fields(fields: Sequence[str | Mapping[str, str]]) -> list[dict[str, str]]:
     """Return the fields in the format of the API.
 
-    Parts of a field always have ``export_as``, because it is not documented whether ``user_metadata.x`` without
-    ``export_as`` becomes a flat key or a nested object.
+    Parts of a field always have ``export_as``. Without it, the name in the file is not documented: ``user_metadata.x``
+    could become a key or a nested object.
     """
     objects = []
     for field in fields:

@@ -1,4 +1,4 @@
-"""The asynchronous export jobs of Auth0. https://auth0.com/docs/api/management/v2/jobs/post-users-exports"""
+"""Create and read export jobs of Auth0. https://auth0.com/docs/api/management/v2/jobs/post-users-exports"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from meibo.providers.auth0.fields import wire_fields
 from meibo.providers.base import JobState
 
 USERS_SCOPE: Final = "read:users"
-# A job in any other state, documented or not, is pending until its deadline.
+# A job in any other state except "completed" is pending until its deadline.
 FAILED_STATES: Final = frozenset({"failed", "expired", "error"})
 WIRE_FORMATS: Final = {"ndjson": "json", "csv": "csv"}
 
@@ -27,9 +27,8 @@ def create_users_export(
 ) -> str:
     """Create an export job and return its id.
 
-    The job exports the users of a connection, or all users if ``connection_id`` is None. Not idempotent: Auth0 creates
-    a job for each request. The request is still retried after a 5xx or a reset, because an additional job is not read,
-    and Auth0 deletes it after 24 hours.
+    The job exports the users of a connection, or all users if ``connection_id`` is None. The request is not idempotent,
+    but it is retried after a 5xx or a reset: an additional job has no effect, and Auth0 deletes it after 24 hours.
     """
     body: dict[str, Any] = {"format": WIRE_FORMATS[format], "fields": wire_fields(fields)}
     if connection_id is not None:
@@ -44,7 +43,7 @@ def create_users_export(
 
 
 def created_job_id(client: Auth0Client, document: object, subject: str) -> str:
-    """Return the id in the response to the creation of a job, raising WrongFormatError if it contains no id."""
+    """Return the id in the response for a new job, raising WrongFormatError if it contains no id."""
     job_id = document.get("id") if isinstance(document, dict) else None
     if not is_id(job_id):
         raise WrongFormatError(f"{client.name}: expected the id of a job for {subject}, found none")
@@ -52,7 +51,7 @@ def created_job_id(client: Auth0Client, document: object, subject: str) -> str:
 
 
 def get_job(client: Auth0Client, job_id: str) -> JobState:
-    """Return the state of a job, without its location. A job that does not exist is ``gone`` (``missing``)."""
+    """Return the state of a job, without its location. If the job does not exist, it is ``gone`` (``missing``)."""
     document = read_job(client, job_id)
     if document is None:
         return JobState("gone", "missing")
@@ -65,8 +64,7 @@ def get_job(client: Auth0Client, job_id: str) -> JobState:
 def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
     """Return the JSON object of a job, which may contain its location, or None if the job does not exist.
 
-    Raises ProviderBusyError for a 404 that is not from Auth0, such as the error page of a proxy, because the job may
-    exist.
+    Raises ProviderBusyError if a 404 is not from Auth0 but, for example, from a proxy, because the job may exist.
     """
     try:
         document = client.request(
@@ -89,7 +87,7 @@ def read_job(client: Auth0Client, job_id: str) -> dict[str, Any] | None:
 
 
 def job_state(client: Auth0Client, job_id: str, document: dict[str, Any]) -> str | None:
-    """Return Auth0's state of a job, or None if it is absent, raising WrongFormatError if it is not a string."""
+    """Return the state that Auth0 reports, or None if it is missing. Raises WrongFormatError if it is not a string."""
     state = document.get("status")
     if state is None or isinstance(state, str):
         return state

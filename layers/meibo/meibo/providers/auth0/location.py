@@ -1,7 +1,7 @@
-"""The location of a finished job's file: a short-lived URL, which is fetched immediately before use and validated.
+"""Fetch and validate the location of a finished job's file, which is a short-lived URL.
 
-A location gives access to all exported users for 60 seconds. It is a secret: only the copy receives it, and messages
-contain at most its host name.
+A location gives access to all exported users for 60 seconds. It is a secret: it is passed only to the copy, and
+messages contain at most its host name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import FAILED_STATES, job_state, read_job
 
 # Auth0 stores the files in S3 buckets of its regions, formerly behind CloudFront. us-east-2, us-west-2 and CloudFront
-# were observed. The other regions are those that Auth0 lists for public cloud tenants.
+# were observed. The other regions are the documented regions of public cloud tenants.
 DEFAULT_LOCATION_HOSTS: Final = (
     *(
         f"*.s3.{region}.amazonaws.com"
@@ -27,7 +27,7 @@ DEFAULT_LOCATION_HOSTS: Final = (
     ),
     "user-exports.auth0.com",
 )
-# A URL that is signed with a session token has about 2 KB.
+# A URL that is signed with a session token has a length of about 2 KB.
 MAX_LOCATION_LENGTH: Final = 16 * 1024
 
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -57,7 +57,7 @@ def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
     """Return the location as an https URL, raising LocationRefusedError if its host is not allowed.
 
     A location without a scheme, as in earlier versions of Auth0's documentation, is an https URL. The returned URL is
-    built from the validated parts, so that other URL parsers cannot return a different host.
+    built from the validated parts, so that other URL parsers cannot find a different host in it.
     """
     patterns = [_pattern(pattern) for pattern in allowed_hosts]
     if len(location) > MAX_LOCATION_LENGTH or not re.fullmatch(r"[\x21-\x7e]+", location) or "\\" in location:
@@ -88,7 +88,7 @@ def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
 
 
 def check_location_hosts(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the patterns, raising ValueError if a pattern is neither a host name nor a domain after ``*.``."""
+    """Return the patterns, raising ValueError if a pattern is not a host name or a domain after ``*.``."""
     for pattern in patterns:
         _pattern(pattern)
     return patterns
@@ -96,7 +96,7 @@ def check_location_hosts(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 def _pattern(text: str) -> tuple[bool, str, int]:
     match = _PATTERN.fullmatch(text.strip().lower())
-    # "*.com" would allow every host of a top-level domain.
+    # "*.com" would allow all hosts of a top-level domain.
     if match is None or (match[1] and match[2].count(".") < 1):
         raise ValueError(
             f"expected a host name, or a domain after *., such as *.s3.us-east-2.amazonaws.com; got {text[:100]!r}"

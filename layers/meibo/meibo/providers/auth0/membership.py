@@ -1,4 +1,4 @@
-"""Requests of membership changes: the members of an organization, their roles, and invitations.
+"""Send the requests of membership changes: for the members of an organization, their roles, and invitations.
 
 https://auth0.com/docs/manage-users/organizations/configure-organizations/assign-members
 https://auth0.com/docs/api/management/v2/organizations/post-invitations
@@ -22,17 +22,17 @@ from meibo.providers.auth0.organizations import ORGANIZATIONS_SCOPE
 from meibo.providers.auth0.pagination import numbered_pages
 from meibo.validation import Omissible, StrictModel, pattern_field
 
-# Users per request:
+# Maximum number of users per request:
 # https://auth0.com/docs/manage-users/organizations/configure-organizations/assign-members
 MAX_MEMBERS_PER_REQUEST: Final = 10
-# Roles per member of an organization:
+# Maximum number of roles per member of an organization:
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 MAX_ROLES: Final = 50
 INVITATIONS_PER_PAGE: Final = 50
 MAX_NAME_LENGTH: Final = 300
 MAX_TTL_SECONDS: Final = 2_592_000
 DEFAULT_TTL_SECONDS: Final = 604_800
-# Auth0 sets both timestamps. A smaller difference is not caused by the requested lifetime.
+# A smaller difference is not a different lifetime, because Auth0 sets both timestamps separately.
 MAX_TTL_DIFFERENCE_SECONDS: Final = 60
 
 
@@ -46,10 +46,10 @@ def organization_exists(client: Auth0Client, organization_id: str) -> bool:
 
 
 def add_members(client: Auth0Client, organization_id: str, user_ids: Sequence[str]) -> None:
-    """Add 1 to 10 users to an organization. A user who is already a member remains a member.
+    """Add 1 to 10 users to an organization. Users who are already members remain members.
 
-    Raises RequestRefusedError, for example if the tenant has no user with one of the ids. Auth0 does not document
-    whether it adds the other users in that case. The request is idempotent, so it is retried after a 5xx or a reset.
+    Raises RequestRefusedError, for example if the tenant has no user with one of the ids. It is not documented whether
+    Auth0 adds the other users in this case. The request is idempotent, so it is retried after a 5xx or a reset.
     """
     subject = f"{len(user_ids)} new members of organization {organization_id}"
     _change_members(client, "POST", organization_id, user_ids, subject=subject, scope="create:organization_members")
@@ -76,9 +76,9 @@ def _change_members(
 
 
 def add_roles(client: Auth0Client, organization_id: str, user_id: str, role_ids: Sequence[str]) -> None:
-    """Assign roles to a member, in addition to the existing roles of the member.
+    """Assign roles to a member, in addition to the existing roles.
 
-    Add the member first, because Auth0 does not document the result for a user who is not a member.
+    Add the member first, because the result for a user who is not a member is not documented.
     """
     _check_count(role_ids, MAX_ROLES)
     client.request(
@@ -95,7 +95,7 @@ def add_roles(client: Auth0Client, organization_id: str, user_id: str, role_ids:
 
 
 def user_exists(client: Auth0Client, user_id: str) -> bool:
-    """Return whether the tenant has a user with this id. No other field of the user is requested."""
+    """Return whether the tenant has a user with this id. Only the id of the user is requested."""
     return _exists(
         client,
         f"users/{segment(user_id)}",
@@ -109,8 +109,8 @@ def user_exists(client: Auth0Client, user_id: str) -> bool:
 def users_by_email(client: Auth0Client, email: str) -> list[str]:
     """Return the ids of the users with this address in all connections, including users who were just created.
 
-    The comparison is case-sensitive, and Auth0's own database stores addresses in lower case. If there is no user with
-    the address as given, the address in lower case is looked up.
+    The comparison is case-sensitive, and Auth0's own database stores addresses in lower case. If no user has the
+    address as specified, the address is looked up in lower case.
     """
     for address in dict.fromkeys((email, email.lower())):
         params = (("email", address), ("fields", "user_id"), ("include_fields", "true"))
@@ -132,7 +132,7 @@ def users_by_email(client: Auth0Client, email: str) -> list[str]:
 
 
 class InvitationTerms(StrictModel):
-    """The terms of an invitation. Auth0 sends an e-mail only if ``send_email`` is true."""
+    """The terms of an invitation. Auth0 sends an e-mail if ``send_email`` is true."""
 
     client_id: Annotated[
         str, pattern_field(pattern="^[A-Za-z0-9_-]{1,64}$", expected="the client id of the application")
@@ -152,7 +152,7 @@ class InvitationTerms(StrictModel):
 
 @dataclass(frozen=True)
 class Invitation:
-    """An invitation without its URL. The URL is a secret: anyone who has it can accept the invitation."""
+    """An invitation without its URL. The URL is a secret, because anyone can use it to accept the invitation."""
 
     id: str
     expires_at: datetime | None
@@ -162,15 +162,15 @@ class Invitation:
 
     @property
     def lifetime(self) -> timedelta | None:
-        """The time from creation to expiry, or None if Auth0 does not return both timestamps."""
+        """The time from the creation to the expiry, or None if Auth0 did not return both timestamps."""
         return self.expires_at - self.created_at if self.created_at and self.expires_at else None
 
     def has_expired(self, now: datetime) -> bool:
-        """Return whether the invitation has expired and can no longer be accepted."""
+        """Return whether the invitation has expired."""
         return self.expires_at is not None and self.expires_at <= now
 
     def differences(self, terms: InvitationTerms, roles: Sequence[str]) -> list[str]:
-        """Return the differences between this invitation and these terms as phrases for messages."""
+        """Return the differences between the invitation and the terms as phrases for messages."""
         differences = []
         if self.roles != frozenset(roles):
             differences.append("other roles")
@@ -189,8 +189,8 @@ def create_invitation(
 ) -> Invitation:
     """Invite a person to an organization.
 
-    Not idempotent: each request creates another invitation and sends another e-mail. A request with an unknown outcome
-    is not retried, but raises ProviderBusyError with ``uncertain``.
+    The request is not idempotent: it creates another invitation, and may send another e-mail. If its outcome is
+    unknown, it is not retried, and ProviderBusyError with ``uncertain`` is raised.
     """
     body: dict[str, Any] = {
         "inviter": {"name": terms.inviter},
@@ -215,7 +215,7 @@ def create_invitation(
 
 
 def list_invitations(client: Auth0Client, organization_id: str) -> dict[tuple[str, str], list[Invitation]]:
-    """Return the invitations to an organization by case-folded e-mail address and client id, the newest first.
+    """Return the invitations to an organization by case-folded e-mail address and client id, newest first.
 
     The result includes expired invitations. Auth0 returns at most 1,000 invitations.
     """

@@ -1,7 +1,4 @@
-"""The organizations of a tenant, their connections and their members.
-
-A later invocation can resume after any request. An organization that is deleted before it is read is skipped and
-reported.
+"""Read the organizations of a tenant, their connections and their members.
 
 https://auth0.com/docs/manage-users/organizations/configure-organizations/retrieve-organizations
 https://auth0.com/docs/api/management/v2/organizations/get-organization-members
@@ -23,18 +20,18 @@ ORGANIZATIONS_SCOPE: Final = "read:organizations"
 ENABLED_CONNECTIONS_SCOPE: Final = "read:organization_connections"
 MEMBERS_SCOPE: Final = "read:organization_members"
 ROLES_SCOPE: Final = "read:organization_member_roles"
-# An organization has at most ten connections (https://auth0.com/docs/troubleshoot/customer-support/operational-policies/
-# entity-limit-policy). It is not documented whether the endpoint has pages. One page contains all connections.
+# It is not documented whether the endpoint has pages. This page size is sufficient, because an organization has at most
+# ten connections: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 ENABLED_CONNECTIONS_PER_PAGE: Final = 50
-# The response contains roles only if the parameter "fields" contains "roles" and every other field.
+# The response contains roles only if the parameter "fields" contains "roles" and the other fields.
 FIELDS_WITH_ROLES: Final = "user_id,email,picture,name,roles"
 
 
 class OrganizationApi(ListApi):
-    """The organizations of a tenant.
+    """The methods that read the organizations of a tenant.
 
-    Each method sends one request. ``members`` sends a second request if the OAuth scope for roles is missing. If an
-    organization does not exist, the methods raise RequestRefusedError with ``status`` 404.
+    Each method sends one request, except that ``members`` sends a second request if the OAuth scope for roles is
+    missing. If an organization does not exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
     item_noun = "organizations"
@@ -46,7 +43,6 @@ class OrganizationApi(ListApi):
 
     def enabled_connections(self, organization_id: str) -> list[RawJson]:
         """Return the enabled connections of an organization."""
-        # "limit" in the response is the number of items, so neither it nor "total" shows whether there are more pages.
         source = ApiList(
             path=f"organizations/{segment(organization_id)}/enabled_connections",
             key="enabled_connections",
@@ -75,10 +71,10 @@ class OrganizationApi(ListApi):
         return list(dict.fromkeys(ids))
 
     def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
-        """Return a page of the members of an organization, and whether the members have their roles.
+        """Return a page of the members of an organization, and whether the rows contain the roles.
 
-        If ``with_roles`` is true, the roles are requested, but the token may not be allowed to read them. Raises
-        ScopeMissingError if the token is not allowed to read members.
+        If ``with_roles`` is true, the roles are requested, and the rows contain them if the token is allowed to read
+        roles. Raises ScopeMissingError if the token is not allowed to read members.
         """
         source = ApiList(
             path=f"organizations/{segment(organization_id)}/members",
@@ -92,8 +88,8 @@ class OrganizationApi(ListApi):
             try:
                 return read_page(self._client, replace(source, params=roles), cursor), True
             except ScopeMissingError as error:
-                # The documented message always names both OAuth scopes. A request without roles requires only the scope
-                # of members.
+                # The documented message contains both OAuth scopes. A request without roles requires only the OAuth
+                # scope for members.
                 if ROLES_SCOPE not in error.scopes:
                     raise
         return read_page(self._client, source, cursor), False
@@ -121,7 +117,7 @@ class OrganizationMembers(MemberPages[OrganizationApi]):
         return page, replace(position, with_roles=with_roles, had_roles=had_roles)
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return whether the rows contain roles. The roles are direct assignments in the organization."""
+        """Return whether the rows contain the roles, which are direct assignments in the organization."""
         if position.get("with_roles", True):
             return {"roles": {"included": "yes", "assignments": "direct"}}
         return {

@@ -1,6 +1,7 @@
 """Read the lists of the Management API page by page.
 
-Checkpoint pagination (``take`` and ``from``) has no limit. Lists with page numbers return at most 1,000 rows:
+Lists with checkpoint pagination (``take`` and ``from``) have no limit. Lists with page numbers return at most 1,000
+rows:
 https://auth0.com/docs/api/management/v2/introduction
 """
 
@@ -20,31 +21,28 @@ from meibo.providers.base import PageResult, Pages
 
 MAX_PAGE_SIZE: Final = 100
 MAX_NUMBERED_ROWS: Final = 1000
-# An empty page with a cursor is not documented. After this number of consecutive empty pages, the list is considered
+# Empty pages with a cursor are not documented. After this number of consecutive empty pages, the list is considered
 # endless.
 MAX_EMPTY_PAGES: Final = 10
 
 
 @dataclass(frozen=True)
 class Page:
-    """Rows, and the cursor of the next page: None after the last page. A cursor is valid for 24 hours."""
+    """Rows, and the cursor of the next page or None. A cursor is valid for 24 hours."""
 
     rows: list[RawJson] = field(repr=False)
     next: str | None
 
 
 def read_page(client: Auth0Client, source: ApiList, cursor: str | None) -> Page:
-    """Return the first page of a list, or the page at a cursor.
-
-    The last page has no cursor. The last page of members was observed to be empty.
-    """
+    """Return the first page of a list, or the page at a cursor. The last page has no cursor, and may be empty."""
     params = [("take", str(MAX_PAGE_SIZE))]
     if cursor:
         params.append(("from", cursor))
     rows, members = client.request_list(source, *params)
     next_cursor = members.get("next")
     if next_cursor is not None and not isinstance(next_cursor, str):
-        # If this page were treated as the last page, the rest of the list would be missing without an error.
+        # If this page were considered the last page, the rest of the list would be missing without an error.
         raise WrongFormatError(
             f"{client.name}: expected a string as the cursor of {source.subject}, found {type(next_cursor).__name__}"
         )
@@ -56,8 +54,7 @@ def numbered_pages(
 ) -> Iterator[tuple[list[RawJson], dict[str, Any]]]:
     """Yield the rows and the other members of each page of a list with page numbers.
 
-    A page may contain fewer rows than ``size``, so only an empty page marks the end. The empty page
-    is also yielded.
+    A page may contain fewer rows than ``size``, so only an empty page marks the end. The empty page is yielded too.
     """
     for number in range(MAX_NUMBERED_ROWS // size):
         rows, members = client.request_list(source, ("page", str(number)), ("per_page", str(size)))
@@ -70,8 +67,8 @@ def numbered_pages(
 class CursorWatch:
     """Detects a list that does not end, across several invocations.
 
-    It stores one cursor, at distances that double (Brent's algorithm). A cycle of any length is detected within three
-    rounds, and the state that is passed to the next invocation stays small.
+    One cursor is stored at a time, at distances that double (Brent's algorithm). A cycle of any length is detected
+    within three rounds, and the state that is passed to the next invocation is small.
     """
 
     mark: str | None = field(default=None, repr=False)
@@ -80,7 +77,7 @@ class CursorWatch:
     empty: int = 0
 
     def after(self, page: Page, *, subject: str, provider: str) -> CursorWatch:
-        """Return the watch after this page, raising RequestRefusedError if the list does not end."""
+        """Return the watch after a page, raising RequestRefusedError if the list does not end."""
         empty = 0 if page.rows else self.empty + 1
         if page.next == self.mark or empty >= MAX_EMPTY_PAGES:
             fault = "repeats" if page.next == self.mark else "leads to empty pages only"
@@ -94,13 +91,13 @@ class CursorWatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ListPosition(Document):
-    """A position in a list, which is stored with a part: the cursor of the next page, and the watch of the cursors."""
+    """A position in a list: the cursor of the next page, and the watch of the cursors."""
 
     cursor: str | None = field(default=None, repr=False)
     watch: CursorWatch = field(default_factory=CursorWatch, repr=False)
 
     def after_page(self, page: Page, *, subject: str, provider: str) -> Self:
-        """Return the position after a page that is not the last, raising RequestRefusedError if the list has no end."""
+        """Return the position after a page with a cursor, raising RequestRefusedError if the list does not end."""
         return replace(self, cursor=page.next, watch=self.watch.after(page, subject=subject, provider=provider))
 
 
@@ -115,9 +112,10 @@ class MemberPosition(ListPosition):
 class ItemPosition(ListPosition):
     """A position in a list of items, such as organizations.
 
-    ``done`` contains the ids of the items of the current page that were read or skipped. A count would not be
-    sufficient, because a page shifts if one of its items is deleted. ``inside`` is the position in the item that is
-    being read. ``with_roles`` and ``had_roles`` are set for the members of organizations.
+    ``done`` contains the ids of the items in the current page that were read or skipped. A count would not be
+    sufficient, because the items shift if one of them is deleted. ``inside`` is the position in the item that is being
+    read. ``with_roles`` and ``had_roles`` are used for the members of organizations: whether roles are requested, and
+    whether rows with roles were read.
     """
 
     done: tuple[str, ...]
@@ -127,7 +125,7 @@ class ItemPosition(ListPosition):
 
     @classmethod
     def stored(cls, position: Mapping[str, Any] | None) -> Self:
-        """Return the position that is stored with a part, or the first position if it is None."""
+        """Return the position in the record of a part, or the first position if there is no record."""
         try:
             return cls(done=()) if position is None else cls.from_json(position, "position")
         except ArchiveConflictError as error:

@@ -1,4 +1,4 @@
-"""The provider Auth0: users are exported by jobs, the other datasets are read page by page."""
+"""The provider Auth0. Users are exported by jobs, and the other datasets are read page by page."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UsersFile(JobFile):
     context: ProviderContext
 
     def fetch_location(self) -> str:
-        """Return a new location of the job's file, whose host is allowed. It is a secret: never log it."""
+        """Return a new, validated location of the job's file. It is a secret: never log it."""
         hosts = tuple(self.export.options.get("location_hosts", DEFAULT_LOCATION_HOSTS))
         return fresh_location(_client(self.export, self.context), self.job_id, hosts)
 
@@ -74,14 +74,14 @@ class Auth0Provider(Provider):
         return Auth0Source
 
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
-        """Return the names of the fields of a users export in its file."""
+        """Return the column names in the file of a users export, by the names of the fields."""
         if dataset != USERS.name:
             return {}
         fields = request.get("fields") or DEFAULT_FIELDS[format]
         return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
     def source_settings(self, source: Auth0Source) -> dict[str, Any]:
-        """Return the endpoint, the secret and the settings of a tenant. Plans contain no default settings."""
+        """Return the endpoint, the secret and the settings of a tenant. Default settings are omitted."""
         options: dict[str, Any] = {}
         if source.location_hosts != DEFAULT_LOCATION_HOSTS:
             options["location_hosts"] = list(source.location_hosts)
@@ -94,7 +94,7 @@ class Auth0Provider(Provider):
         }
 
     def resolve(self, source: Auth0Source, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
-        """Return the export requests of one configured export: for an organization, one per enabled connection."""
+        """Return the export requests for one configured export. An organization has one per enabled connection."""
         request = ExportRequest(
             dataset=export.dataset, format=export.format, scope=export.scope, **self.source_settings(source)
         )

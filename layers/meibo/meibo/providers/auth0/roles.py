@@ -1,6 +1,6 @@
-"""The roles of a tenant, their permissions and their members.
+"""Read the roles of a tenant, their permissions and their members.
 
-Auth0 lists direct assignments only. It does not list the users who have a role through a group:
+Auth0 lists direct assignments only, and not the users who have a role through a group:
 https://auth0.com/docs/manage-users/access-control
 """
 
@@ -29,10 +29,10 @@ ROLE_MEMBERS_SCOPE: Final = "read:users"
 
 
 class RoleApi(ListApi):
-    """The roles of a tenant.
+    """The methods that read the roles of a tenant.
 
-    ``roles`` and ``permissions`` send up to ten requests, because Auth0 returns pages of 100 rows. If a role does not
-    exist, the methods raise RequestRefusedError with ``status`` 404.
+    ``roles`` and ``permissions`` send up to ten requests, because Auth0 returns at most 100 rows per page. If a role
+    does not exist, the methods raise RequestRefusedError with ``status`` 404.
     """
 
     item_noun = "roles"
@@ -50,7 +50,7 @@ class RoleApi(ListApi):
         return self._list(f"roles/{segment(role_id)}/permissions", "permissions", f"the permissions of role {role_id}")
 
     def users(self, role_id: str, cursor: str | None) -> Page:
-        """Return a page of the users with a direct assignment of a role."""
+        """Return a page of the users that have a direct assignment of a role."""
         source = ApiList(
             path=f"roles/{segment(role_id)}/users",
             key="users",
@@ -95,5 +95,5 @@ class RoleMembers(MemberPages[RoleApi]):
         return self.api.users(item_id, cursor), position
 
     def notes(self, position: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002  # independent of the position
-        """Return the kind of the assignments: direct assignments only."""
+        """Return a note that the rows contain direct assignments only."""
         return {"assignments": "direct"}

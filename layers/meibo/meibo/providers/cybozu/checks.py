@@ -1,6 +1,6 @@
-"""Checks of a domain before a run: the login, the permission for CSV files, the selected users, the expected duration.
+"""Checks of a domain before a run: login, permission for CSV files, selected users, and the expected duration.
 
-If the login fails, no further request is sent, because cybozu.com locks accounts after several failed logins:
+If the login fails, no other request is sent, because cybozu.com locks accounts after several failed logins:
 https://jp.cybozu.help/general/ja/admin/list_security/list_login/account_lock.html
 """
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LISTS: Final = {"users": USERS, "organizations": ORGANIZATIONS, "groups": GROUPS}
 LOGIN: Final = "login"
 CSV_FILES: Final = "CSV files"
-# The search for the number of rows in a list ends at this number.
+# Maximum result of the search for the number of rows in a list.
 MAX_ROWS: Final = PAGE_SIZE * 2**20
 
 
@@ -48,7 +48,7 @@ class DomainChecks:
         self._exports = [export for entry in source.exports_by_entry() for export in entry]
 
     def checks(self) -> Iterator[Check]:
-        """Yield the checks in their order, and close the session after the last check."""
+        """Yield the checks in the order of their execution. The session is closed after the last check."""
         with closing(self._session):
             yield Check(CREDENTIALS, self._check_credentials)
             yield Check(CONNECTION, self._check_connection)
@@ -68,7 +68,7 @@ class DomainChecks:
 
     @cached_property
     def _client(self) -> CybozuClient:
-        """The client, which presents the client certificate if the secret contains a certificate."""
+        """The client. It is created on first use, because its creation fails if the secret is invalid."""
         return CybozuClient(
             self._source.base_url,
             self._credentials(),
@@ -104,7 +104,7 @@ class DomainChecks:
         try:
             host = self._client.host
         except SecretError:
-            # The check of the credentials reports this error. The check of the connection does not need credentials.
+            # The check of the credentials reports this error. This check does not require credentials.
             host = self._source.base_url.removeprefix("https://")
         check_connection(f"cybozu.com ({host})", f"https://{host}/", self._session)
         return CheckResult(detail=host)
@@ -114,7 +114,7 @@ class DomainChecks:
         return CheckResult(detail="accepted")
 
     def _check_csv(self) -> CheckResult:
-        # The file of titles is the smallest. Only its beginning is read.
+        # The file of titles is usually the smallest. Only its beginning is read.
         self._latency.measure(lambda: next(self._client.stream_csv("titles"), b""))
         return CheckResult(detail="readable with these credentials")
 
@@ -124,7 +124,7 @@ class DomainChecks:
         pages = stream_users_ndjson(self._client, **{name: list(values or ())})  # type: ignore[arg-type]  # ids or codes
         count = sum(page.count(b"\n") for page in pages)
         if count < expected:
-            # The codes are login names, so the message does not contain them.
+            # The message does not contain the codes, because they are login names.
             raise RequestRefusedError(
                 f"{self._client.name}: expected a user for each of the {expected} configured {name}, found {count};"
                 f" correct {name} in the configuration"
@@ -132,7 +132,7 @@ class DomainChecks:
         return CheckResult(detail=f"found {format_count(count, 'user')}")
 
     def _expect_run(self) -> CheckResult:
-        """Return the expected number of requests of a run: one per CSV file, and an estimate for the JSON lists."""
+        """Return the expected number of requests of a run: one for each CSV file, and an estimate for JSON lists."""
         files = sum(export.format == "csv" for export in self._exports)
         pages = sum(self._pages(export) for export in self._exports if export.format == "ndjson")
         seconds = (files + pages / self._source.concurrency) * self._latency.seconds
@@ -144,16 +144,16 @@ class DomainChecks:
             return -(-len(export.ids or export.codes or ()) // MAX_FILTER_VALUES)
         if export.dataset != "members":
             return self._bound(_LISTS[export.dataset]) // STRIDE + 1
-        # One request per organization and group, and more requests for the pages of large organizations and groups.
-        # Most users are in one organization, and all users are in the group "everyone".
+        # One request for each organization and group, and the pages of all members. A user is usually in one
+        # organization, and always in the group "everyone".
         owners = self._bound(ORGANIZATIONS) + self._bound(GROUPS)
         return owners + owners // STRIDE + 2 * (self._bound(USERS) // STRIDE + 1)
 
     def _bound(self, listing: OffsetList) -> int:
-        """Return an upper bound of the number of rows in a list, or ``MAX_ROWS`` if the list has more rows.
+        """Return an upper bound of the number of rows in a list, at most ``MAX_ROWS``.
 
-        The API returns no total, so a row is requested at positions that double. The bound is at most twice the number
-        of rows, or one page.
+        The API does not return a total, so one row is requested at positions that double. The bound is at most twice
+        the number of rows, or one page.
         """
         bound = PAGE_SIZE
         while bound < MAX_ROWS and self._latency.measure(partial(page_at, self._client, listing, bound, 1)):
@@ -162,9 +162,10 @@ class DomainChecks:
 
 
 def token_expiry(api_token: str) -> datetime | None:
-    """Return the time at which an API token expires, or None if the token does not contain the time.
+    """Return the time at which an API token expires, or None if the token does not contain it.
 
-    An API token is ``cy.s.api1.`` and a JSON Web Token: https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
+    An API token consists of ``cy.s.api1.`` and a JSON Web Token:
+    https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
     """
     parts = api_token.split(".")
     if len(parts) < 3:

@@ -1,11 +1,11 @@
-"""Requests to the User API of a cybozu.com domain: credentials, responses, and errors.
+"""Send requests to the User API of a cybozu.com domain, and map unsuccessful responses to errors.
 
 https://cybozu.dev/ja/common/docs/user-api/
 https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
 
-Error messages of the API are in the language of the caller and may quote values. Therefore the class of an error
-depends on the status and the error code only, and no message is copied. A gateway in front of the API returns HTML, or
-JSON without a code.
+The API's error messages are in the language of the caller and may quote values. Therefore, no message is copied, and
+the class of an error depends only on the status and the error code. A gateway in front of the API returns HTML, or JSON
+without a code.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from meibo.http.transport import (
 )
 from meibo.secrets import string_value
 
-# A page of 100 users with 50 custom items each is smaller.
+# A page of 100 users with 50 custom items each is smaller than this limit.
 MAX_PAGE_BYTES: Final = 32 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 1024 * 1024
 # cybozu.com creates the complete CSV file before it sends the first byte.
 CSV_READ_TIMEOUT_SECONDS: Final = 120.0
-# Sufficient to distinguish HTML from CSV after a byte order mark and blank lines.
+# This number of bytes is sufficient to distinguish HTML from CSV, even after a byte order mark and blank lines.
 MIN_SNIFFED_BYTES: Final = 512
 CONNECTIONS: Final = 16
 # https://cybozu.dev/ja/common/docs/user-api/csv/
@@ -60,9 +60,9 @@ CSV_FILES: Final = {
     "user_groups": "userGroups",
     "user_services": "userServices",
 }
-# cybozu.com formerly responded to failed logins with 520 instead of 401. Some endpoints may still do so.
+# Earlier, cybozu.com responded to failed logins with 520 instead of 401. Some endpoints may still use this status.
 LEGACY_LOGIN_FAILED_STATUS: Final = 520
-# The API has no documented error code for these states of an account. Its messages contain these words in Japanese,
+# The API has no documented error codes for these states of an account. The messages contain these words in Japanese,
 # English and Chinese: https://kb.kintoneapp.com/user/errors.html https://help.cybozu.cn/general/en/login/unlock.html
 _ACCOUNT_STATES: Final = {
     re.compile("ロックアウト|locked out|锁定|鎖定", re.IGNORECASE): (
@@ -98,8 +98,8 @@ class CybozuCredentials:
         """Return the credentials in the JSON object of a secret.
 
         The keys are ``login`` and ``password``, optionally with ``basic_user`` and ``basic_password``, or
-        ``api_token``. Both may be combined with the keys of a client certificate (see
-        ``ClientCertificate.from_secret``). Raises a SecretError that names the key, never a value.
+        ``api_token``. The keys of a client certificate can be added (see ``ClientCertificate.from_secret``). Raises
+        SecretError with the invalid key, but without its value.
         """
         keys = ("login", "password", "api_token", "basic_user", "basic_password")
         login, password, api_token, basic_user, basic_password = (string_value(document, key) for key in keys)
@@ -147,7 +147,7 @@ def _pair(user: str | None, password: str | None) -> str:
 
 
 def _api_host(host: str, credentials: CybozuCredentials) -> str:
-    """Return the host of the API: example.s.cybozu.com for example.cybozu.com with a client certificate.
+    """Return the host of the API. With a client certificate, it is example.s.cybozu.com for example.cybozu.com.
 
     https://jp.cybozu.help/general/ja/admin/list_security/list_access/secureaccess.html
     """
@@ -164,8 +164,7 @@ def _api_host(host: str, credentials: CybozuCredentials) -> str:
 class CybozuClient:
     """The User API of a domain.
 
-    ``base_url`` consists of https, a host name and optionally a port. ``time_left`` returns the remaining seconds of
-    the invocation.
+    ``base_url`` consists of https, a host name and optionally a port.
     """
 
     def __init__(
@@ -214,12 +213,12 @@ class CybozuClient:
         raise WrongFormatError(f"{self.name}: expected UTF-8 for {path}, found other bytes")
 
     def stream_csv(self, dataset: str) -> Iterator[bytes]:
-        """Yield the CSV file of a dataset as delivered, after a check of its status, content type and first bytes.
+        """Yield the CSV file of a dataset as delivered. Its status, content type and first bytes are checked first.
 
-        Requires a cybozu.com Administrator or an API token. CSV files have no header row. The file of users contains
-        every user except the built-in account ``Administrator``. Raises ConfigurationError if the dataset has no CSV
-        file. Raises CopyBrokenError if the connection breaks or the body is shorter than its length. Then the complete
-        file must be fetched again.
+        The request requires a cybozu.com Administrator or an API token. The file has no header row. The file of users
+        contains all users except the built-in account ``Administrator``. Raises ConfigurationError if the dataset has
+        no CSV file. Raises CopyBrokenError if the connection breaks or the body is too short; the complete file must
+        then be fetched again.
         """
         if dataset not in CSV_FILES:
             raise ConfigurationError(
@@ -259,7 +258,7 @@ class CybozuClient:
                 self._transport.check_time()
                 yield part
         except CONNECTION_ERRORS as error:
-            # The error is not chained, because its text contains the URL.
+            # The error is not chained, because its message contains the URL.
             broken = type(error).__name__
         if broken is not None:
             raise CopyBrokenError(f"{self.name} sent an incomplete {path} ({broken}); the file is fetched again")
@@ -279,7 +278,7 @@ class CybozuClient:
 
 
 def error_from_response(response: ProviderResponse, *, provider: str, path: str) -> MeiboError:
-    """Return the error for a response that is neither 200 nor busy."""
+    """Return the error for a response that is not 200 or busy."""
     status = response.status
     code = error_code(response.members().get("code")) or error_code(response.headers.get("x-cybozu-error"))
     detail = f"{status}, {code}" if code else str(status)
@@ -307,7 +306,7 @@ def error_from_response(response: ProviderResponse, *, provider: str, path: str)
 
 
 def _account_state(response: ProviderResponse) -> str | None:
-    """Return the state of the account that prevents the login, if the message of the response contains it."""
+    """Return the state of the account that prevents the login, or None if the response does not contain it."""
     document = response.members()
     message = document.get("message") or document.get("reason")
     if not isinstance(message, str):

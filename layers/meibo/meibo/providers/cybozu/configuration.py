@@ -36,9 +36,9 @@ class CybozuUsersExport(ExportModel):
 
     @property
     def scope(self) -> str:
-        """The part of the domain that this export covers.
+        """The part of the domain that the export covers.
 
-        An export of selected users is not compared with an export of all users.
+        An export of selected users has its own scope, so that it is not compared with an export of all users.
         """
         return "selected" if self.ids or self.codes else "all"
 
@@ -71,7 +71,7 @@ class CybozuDirectoryExport(ExportModel):
     format: Literal["csv", "ndjson"] = "csv"
 
     def expand(self) -> Sequence[ExportModel]:
-        """Return an export for each dataset."""
+        """Return one export for each dataset."""
         accepted = self.accept_from
         users = CybozuUsersExport(dataset="users", format=self.format, accept_from=accepted)
         lists = [

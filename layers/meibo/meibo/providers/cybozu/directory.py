@@ -1,7 +1,7 @@
 """Read the lists of a cybozu.com domain as NDJSON: users, organizations, groups, and the members of both.
 
-A line of members is ``{"organization":{"id":…,"code":…},"member":…}``, or the same with ``group``. ``member`` is the
-row as received: ``{"user":…,"title":…}`` in an organization, and a user in a group.
+A member is ``{"organization":{"id":…,"code":…},"member":…}``, or has the key ``group`` instead of ``organization``. The
+value of ``member`` is the row as received: ``{"user":…,"title":…}`` in an organization, and a user in a group.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from meibo.providers.cybozu.pagination import (
 USERS: Final = OffsetList("/v1/users.json", "users")
 # The ``parentCode`` of a root organization is null.
 ORGANIZATIONS: Final = OffsetList("/v1/organizations.json", "organizations")
-# The list includes the built-in groups ``everyone`` and ``Administrators``. Only the CSV file shows whether a group is
-# static or dynamic.
+# The list includes the built-in groups ``everyone`` and ``Administrators``. Only the CSV file contains the type of a
+# group (static or dynamic).
 GROUPS: Final = OffsetList("/v1/groups.json", "groups")
-# Ids or codes per request: https://cybozu.dev/ja/common/docs/user-api/users/get-users/
+# Maximum number of ids or codes per request: https://cybozu.dev/ja/common/docs/user-api/users/get-users/
 MAX_FILTER_VALUES: Final = 100
-# The maximum length of a URL is not documented for this API. The platform recommends other methods for more than 4 KB.
+# The maximum length of a URL is not documented. The platform recommends other methods for URLs of more than 4 KB.
 MAX_QUERY_LENGTH: Final = 3500
 
 
@@ -61,7 +61,7 @@ def stream_list_ndjson(
     concurrency: int = DEFAULT_CONCURRENCY,
     report: PagingReport | None = None,
 ) -> Iterator[bytes]:
-    """Yield the rows of a list as received, as lines of NDJSON. Each id occurs once."""
+    """Yield the rows of a list as NDJSON. The rows have the text of the response, and each id occurs once."""
     return _lines(ListReader(client, listing, report or PagingReport()).pages(concurrency))
 
 
@@ -73,10 +73,10 @@ def stream_users_ndjson(
     concurrency: int = DEFAULT_CONCURRENCY,
     report: PagingReport | None = None,
 ) -> Iterator[bytes]:
-    """Yield users as received, as lines of NDJSON. Each id occurs once.
+    """Yield users as NDJSON. The rows have the text of the response, and each id occurs once.
 
-    Users that are added or deleted while the list is read shift the other users. If a user is read twice, the second
-    row is dropped and counted in ``report``. A user that exists the entire time is always included.
+    If users are added or deleted while the list is read, the other users shift. If a user is read twice, the second row
+    is dropped and counted in ``report``. A user that exists during the entire time is always included.
     """
     if ids and codes:
         raise ConfigurationError("expected ids or codes, found both, which cybozu.com rejects; remove one")
@@ -91,7 +91,7 @@ def _filtered(client: CybozuClient, name: str, values: Sequence[str], report: Pa
     for params in _chunks(name, list(dict.fromkeys(values))):
         offset = 0
         while offset < len(params):
-            # The API omits users that do not exist, and a domain may return smaller pages than requested.
+            # The API omits users that do not exist, and may return smaller pages than requested.
             page = page_at(client, OffsetList(USERS.path, USERS.key, params), offset)
             report.pages += 1
             if not page:
@@ -128,7 +128,7 @@ class _Owner:
 def stream_members_ndjson(
     client: CybozuClient, *, concurrency: int = DEFAULT_CONCURRENCY, report: PagingReport | None = None
 ) -> Iterator[bytes]:
-    """Yield the members of every organization, then of every group. Each user occurs once per organization or group.
+    """Yield the members of all organizations and groups as NDJSON. A user occurs once per organization or group.
 
     An organization or group that is deleted before its members are read is skipped and listed in ``report.skipped``.
     """
@@ -139,15 +139,15 @@ def stream_members_ndjson(
 
 def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report: PagingReport) -> Iterator[bytes]:
     def open_pages(owner: _Owner) -> tuple[ListReader, Iterable[list[RawJson]]] | None:
-        # Most organizations have less than a page of members. Several of these organizations are read concurrently. The
-        # pages of a larger organization are read concurrently below.
+        # Most organizations have less than a page of members, so organizations are read concurrently. The pages of a
+        # larger organization are read concurrently below.
         reader = ListReader(client, owner.members, PagingReport())
         try:
             page = reader.first_page()
             if len(page) < PAGE_SIZE:
                 return reader, list(reader.one_by_one(page))
         except RequestRefusedError as error:
-            # The error is not documented. A 404 without a code means that the endpoint does not exist.
+            # The error for a deleted organization is not documented. A 404 without a code means a missing endpoint.
             if error.code == "CB_VA01" or (error.status == 404 and error.code is not None):
                 return None
             raise
@@ -167,12 +167,12 @@ def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report
 
 
 def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Owner]:
-    # These rows belong to another dataset, so they have a separate report.
+    # The counts belong to another dataset, so they are not added to the report.
     report = PagingReport()
     for page in ListReader(client, kind.owners, report).pages(concurrency):
         for item in page:
             identity, code = identity_of(client, kind.owners, item), item.value.get("code")
-            # If the organization is deleted before its members are read, the manifest contains the id.
+            # The manifest contains the id if the organization is deleted before its members are read.
             if not is_id(identity):
                 raise WrongFormatError(
                     f"{client.name}: expected an id in each row of {kind.owners.path}, found other text"
@@ -183,7 +183,7 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
 
 
 def _lines(pages: Iterator[list[RawJson]]) -> Iterator[bytes]:
-    """Yield the rows of each page as received, as lines of NDJSON."""
+    """Yield the rows of each page as NDJSON."""
     for page in pages:
         if page:
             yield ("\n".join(item.text for item in page) + "\n").encode()

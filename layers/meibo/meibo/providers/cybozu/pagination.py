@@ -1,12 +1,13 @@
 """Read JSON lists of the User API page by page. https://cybozu.dev/ja/common/docs/user-api/
 
-The API has no snapshot and no cursor: if a row is added or deleted while a list is read, all later rows shift.
-Therefore each page begins with the last row of the page before. A page that contains a known row is connected to the
-rows that were read: rows keep their order, so there is no unread row between them. If a page contains no known row, the
-rows before it are read page by page until they are connected.
+The API has no snapshots and no cursors: if a row is added or deleted while a list is read, all later rows shift.
+Therefore, each page begins with the last row of the previous page. If a page contains a row that was already read, it
+is connected to the rows that were read: the order of the rows does not change, so no row between them is missing. If a
+page is not connected, the rows before it are read page by page until they are connected.
 
-The API does not mark the end of a list. A short page need not be the last page, and an empty page does not prove the
-end, because rows may have shifted towards the beginning. The list ends when a page contains only the last known row.
+The API does not mark the end of a list. A short page may not be the last page, and an empty page does not prove the
+end, because rows may have shifted towards the beginning. A list ends if a page contains only the last row that was
+read.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from meibo.providers.cybozu.client import CybozuClient
 
 # https://cybozu.dev/ja/common/docs/user-api/users/get-users/
 PAGE_SIZE: Final = 100
-# The API of kintone, which is on the same platform, allows 100 simultaneous requests per domain. Users of the domain
-# share this limit.
+# The API of kintone on the same platform allows 100 simultaneous requests per domain. All users of the domain share
+# this limit.
 MAX_CONCURRENCY: Final = 16
 DEFAULT_CONCURRENCY: Final = 4
-# Consecutive pages share a row.
+# Consecutive pages overlap by one row.
 STRIDE: Final = PAGE_SIZE - 1
-# After more consecutive pages without a new row, the list is considered to change faster than it can be read.
+# If there are more consecutive pages without a new row, the list changes faster than it can be read.
 MAX_PAGES_WITHOUT_NEW_ROWS: Final = 50
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ R = TypeVar("R")
 
 @dataclass
 class PagingReport:
-    """Counts for the manifest. They are complete after the last row was read.
+    """Counts for the manifest, which are complete after the last row was read.
 
     ``duplicates`` is the number of rows that were read again and dropped, because the list shifted. ``skipped``
     contains the ids of organizations and groups that were deleted before their members were read.
@@ -59,7 +60,7 @@ class PagingReport:
 
 @dataclass(frozen=True)
 class OffsetList:
-    """A list of the API: its path, the key of its rows, and the path of the id in a row."""
+    """A list of the API: its path, the key of its rows, and the keys that lead to the id in a row."""
 
     path: str
     key: str
@@ -102,7 +103,7 @@ def identity_of(client: CybozuClient, listing: OffsetList, item: RawJson) -> str
 
 
 class ListReader:
-    """Reads a list once. The rows are in the order of the list, and each id occurs once."""
+    """Reads a list. The rows are returned in the order of the list, and each id occurs once."""
 
     def __init__(self, client: CybozuClient, listing: OffsetList, report: PagingReport) -> None:
         self.report = report
@@ -115,19 +116,19 @@ class ListReader:
         self._pages_without_new_rows = 0
 
     def first_page(self) -> list[RawJson]:
-        """Return the first page. ``pages`` or ``one_by_one`` continues after it."""
+        """Return the first page, with which ``pages`` or ``one_by_one`` is then called."""
         return self._fetch_and_count(0)
 
     def one_by_one(self, first: list[RawJson]) -> Iterator[list[RawJson]]:
-        """Yield the new rows of each page, one request at a time, which minimizes the requests for a short list."""
+        """Yield the new rows of each page. Only one request is sent at a time, which is efficient for short lists."""
         if first:
             yield self._add(first, 0)
             yield from self._following_pages()
 
     def pages(self, concurrency: int, *, first: list[RawJson] | None = None) -> Iterator[list[RawJson]]:
-        """Yield the new rows of each page. ``first`` is the first page if the caller has already read it.
+        """Yield the new rows of each page. ``first`` is the first page, or None if it was not read.
 
-        At most ``concurrency`` pages are requested or waiting at a time, which limits memory. Pages after the end of
+        At most ``concurrency`` pages are requested or stored at a time, which limits the memory. Pages after the end of
         the list are ignored.
         """
 
@@ -153,11 +154,12 @@ class ListReader:
                 return
 
     def _following_pages(self) -> Iterator[list[RawJson]]:
-        """Yield the new rows after the last known row, page by page, until a page contains only that row."""
+        """Yield the new rows after the last row, page by page, until a page contains only the last row."""
         while True:
             position = self._end - 1
             page = self._fetch_and_count(position)
-            # If earlier rows were deleted, the last row has shifted towards the beginning. Any known row is sufficient.
+            # If earlier rows were deleted, the last row is nearer to the beginning. A page with any known row is
+            # sufficient.
             while position > 0 and not self._connects(page):
                 position = max(0, position - max(1, self._max_page_rows - 1))
                 page = self._fetch_and_count(position)
@@ -170,7 +172,7 @@ class ListReader:
 
     def _count_duplicates(self, page: list[RawJson]) -> None:
         known = [identity for item in page if (identity := self._identity(item)) in self._seen]
-        # Consecutive pages share the last known row on purpose.
+        # The overlap of consecutive pages is not counted.
         self.report.duplicates += len(known) - (self._last_id in known)
 
     def _add(self, page: list[RawJson], position: int) -> list[RawJson]:
@@ -205,7 +207,7 @@ class ListReader:
 
 
 def map_in_order(work: Callable[[T], R], items: Iterable[T], concurrency: int) -> Iterator[R]:
-    """Yield the result of ``work`` for each item, in order. At most ``concurrency`` results exist at a time."""
+    """Yield the results of ``work`` for the items in order. At most ``concurrency`` results are stored at a time."""
     waiting: deque[Future[R]] = deque()
     remaining = iter(items)
     with ThreadPoolExecutor(concurrency, thread_name_prefix="pages") as pool:
@@ -217,5 +219,5 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], concurrency: int) -
                     return
                 yield waiting.popleft().result()
         finally:
-            # If the caller stops early or a page fails, waiting calls are cancelled, and active calls are completed.
+            # If the caller stops early or a call fails, waiting calls are cancelled, and active calls are completed.
             pool.shutdown(wait=False, cancel_futures=True)

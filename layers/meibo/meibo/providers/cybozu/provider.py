@@ -1,4 +1,4 @@
-"""The provider cybozu.com: each dataset is a CSV file or a JSON list that is read in one invocation."""
+"""The provider cybozu.com. Each dataset is a CSV file or a JSON list, which is read in one invocation."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ _DATASETS: Final = (
         row_noun="groups",
         may_be_empty=True,
     ),
-    # The records contain a login name, and as many codes as the user has.
+    # Each record contains a login name and all codes of the user, so the number of columns differs.
     _csv("user_organizations", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_groups", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_services", "code", csv_ragged=True, user_ids=("code",)),
@@ -98,7 +98,7 @@ _DATASETS: Final = (
         row_noun="members",
         may_be_empty=True,
         blank_is_null=True,
-        # A row belongs to an organization or a group, so two of the four columns exist.
+        # A row belongs to an organization or a group, so it has two of these columns.
         keys=(("organization.id", "group.id", "member.user.id", "member.id"),),
         user_ids=("member.user.id", "member.user.code", "member.id", "member.code"),
     ),
@@ -114,7 +114,7 @@ class DirectoryStream(ByteStream):
     report: PagingReport = field(default_factory=PagingReport)
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the CSV file as delivered, or the rows of the JSON lists."""
+        """Yield the CSV file as delivered, or the rows of the JSON lists as NDJSON."""
         export = self.export
         with closing(self.context.new_session(CONNECTIONS)) as session:
             client = CybozuClient(
@@ -131,7 +131,7 @@ class DirectoryStream(ByteStream):
             yield from _NDJSON[export.dataset](client, concurrency=concurrency, report=self.report, **export.request)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return counts of the reading, or no counts if an earlier invocation wrote the object."""
+        """Return the counts of pages and rows. There are none if an earlier invocation wrote the object."""
         if not self.report.pages:
             return {}
         counts: dict[str, Any] = {"pages": self.report.pages, "duplicates_dropped": self.report.duplicates}
@@ -142,12 +142,12 @@ class DirectoryStream(ByteStream):
 
 def _base_url(text: str) -> str:
     host = text.strip().lower().removeprefix("https://").rstrip("/")
-    # The user may enter only the subdomain.
+    # Only the subdomain may have been entered.
     return f"https://{host}" if "." in host or ":" in host or not host else f"https://{host}.cybozu.com"
 
 
 def _entry(dataset: str, base_url: str) -> dict[str, Any]:
-    """Return the entry of a dataset. The format is NDJSON if the domain or the dataset does not support CSV."""
+    """Return the entry of a dataset. Its format is NDJSON if the domain or the dataset does not support CSV."""
     is_csv = base_url.endswith(".cybozu.com") and dataset != "members"
     return {"dataset": dataset, "format": "csv" if is_csv else "ndjson"}
 
@@ -175,7 +175,7 @@ class CybozuProvider(Provider):
         return CybozuSource
 
     def source_settings(self, source: CybozuSource) -> dict[str, Any]:
-        """Return the endpoint, the secret and the settings of a domain. Plans contain no default settings."""
+        """Return the endpoint, the secret and the settings of a domain. Default settings are omitted."""
         options = {} if source.concurrency == DEFAULT_CONCURRENCY else {"concurrency": source.concurrency}
         return {**super().source_settings(source), "options": options}
 
