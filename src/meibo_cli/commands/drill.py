@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from meibo.errors import ConfigurationError, MeiboError
-from meibo.formatting import format_count
+from meibo.formatting import format_count, format_duration, format_number
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
 from meibo_cli.files import STDOUT
 from meibo_cli.restore.console import require_confirmation
 from meibo_cli.restore.directory import DirectoryTarget
 from meibo_cli.restore.drill import Drill, DrillSettings, check_source, object_counts
 from meibo_cli.restore.drill_report import DIFFERENCES, print_report
-from meibo_cli.selection import DEFAULT_ARCHIVE, LATEST, ArchiveOption, RunOption, named_run, open_archive
+from meibo_cli.selection import (
+    DEFAULT_ARCHIVE,
+    LATEST,
+    ArchiveOption,
+    RunOption,
+    bucket_name,
+    named_run,
+    open_archive,
+)
 from meibo_cli.terminal import escape_control_characters
 
 
@@ -70,18 +79,20 @@ def drill(
     target = DirectoryTarget.of_options(source, to, location_host, audience)
     check_source(reader, named, target)
     settings = DrillSettings(
-        archive=archive,
+        archive=archive if bucket_name(archive) else str(Path(archive).resolve()),
         run_id=named.run_id,
         source=source,
         domain=target.domain,
         audience=audience,
         location_hosts=target.location_hosts,
         allow_existing=allow_existing,
+        started_at=datetime.now(UTC),
     )
     new_drill = Drill(settings, output, reader, named, _show)
     _check_tenant(new_drill)
     if not yes:
-        question = f"Restore run {named.run_id} of {source} to the tenant {target.domain}?"
+        counts = ", ".join(f"{format_number(count)} {name}" for name, count in new_drill.counts().items())
+        question = f"Restore {counts} of run {named.run_id} of {source} to the tenant {target.domain}?"
         require_confirmation(question, "nothing was sent")
     new_drill.create()
     _execute(new_drill)
@@ -110,10 +121,11 @@ def _execute(executed: Drill) -> None:
         typer.echo(f"not complete; `meibo drill --resume {folder}` continues", err=True)
         raise
     print_report(report)
+    duration = format_duration(report.seconds)
     if report.passed:
-        typer.echo(f"drill passed: every restorable value of run {report.run_id} came back")
+        typer.echo(f"drill passed in {duration}: every restorable value of run {report.run_id} came back")
         return
-    typer.echo(f"drill failed: the differences are in {folder}/{DIFFERENCES}")
+    typer.echo(f"drill failed in {duration}: the differences are in {folder}/{DIFFERENCES}")
     raise typer.Exit(EXIT_DIFFERENT)
 
 

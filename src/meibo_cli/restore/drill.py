@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -40,11 +42,8 @@ from meibo_cli.restore.auth0_target import (
     target_client,
     target_credentials,
 )
-from meibo_cli.restore.directory import (
-    DirectoryOptions,
-    DirectoryRestore,
-    DirectoryTarget,
-)
+from meibo_cli.restore.console import warn_if_suspect
+from meibo_cli.restore.directory import DirectoryOptions, DirectoryRestore, DirectoryTarget
 from meibo_cli.restore.directory_execution import open_plan
 from meibo_cli.restore.directory_plan import PLAN, planned_objects
 from meibo_cli.restore.directory_planner import DATASETS
@@ -53,10 +52,12 @@ from meibo_cli.restore.drill_report import DIFFERENCES, REPORT, DrillComparison,
 from meibo_cli.restore.import_files import write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.journal import NAME as JOURNAL
-from meibo_cli.restore.journal import Journal
+from meibo_cli.restore.journal import Journal, locked_journal
 from meibo_cli.restore.memberships import WITHOUT_QUEUE
 from meibo_cli.restore.restorable_rows import USER_FIELDS, USERS, Reference, user_connections, users_exports
+from meibo_cli.restore.users import new_journal
 from meibo_cli.selection import named_run, open_archive
+from meibo_cli.terminal import progress_bar
 
 SETTINGS: Final = "drill.json"
 DIRECTORY: Final = "directory"
@@ -79,6 +80,7 @@ class DrillSettings(StrictModel):
     audience: str | None = None
     location_hosts: tuple[str, ...] = ()
     allow_existing: bool
+    started_at: datetime
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -167,6 +169,17 @@ class Drill:
         settings = self.settings
         return DirectoryTarget(settings.source, settings.domain, settings.location_hosts, settings.audience)
 
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of archived rows by dataset."""
+        exports = [
+            *users_exports(self.archive),
+            *(export for name in self.datasets for export in self.archive.exports(name)),
+        ]
+        counts: Counter[str] = Counter()
+        for export in exports:
+            counts[export.folder.address.dataset] += export.rows or 0
+        return counts
+
     def create(self) -> None:
         """Create the folder with the settings."""
         new_folder(self.folder)
@@ -177,6 +190,8 @@ class Drill:
 
         Raises UnexpectedError if a file of users was not imported.
         """
+        for export in users_exports(self.archive):
+            warn_if_suspect(self.reader, export)
         with locked_folder(self.folder):
             databases = {
                 str(row["name"]): TargetConnection(str(row["id"]), str(row["name"]))
@@ -187,6 +202,7 @@ class Drill:
             if self.datasets:
                 self._restore_directory()
             report = self._compare(databases)
+            report.finished_at = datetime.now(UTC)
             content = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
             replace_file(self.folder / REPORT, content.encode() + b"\n")
         return report
@@ -202,14 +218,20 @@ class Drill:
             folder = self.folder / f"{USERS}-{number}"
             if not (folder / JOURNAL).exists():
                 self._write_files(export, connection, folder)
-            with locked_folder(folder):
-                journal = Journal.read(folder)
-                users = format_count(sum(file.users for file in journal.files), "user")
-                self.show(f"importing {users} into {connection.name}")
-                send(self.client, journal, notify=self.show)
-            for file in journal.files:
-                if file.state != "done":
-                    raise UnexpectedError(f"{folder / file.name} was not imported: {file.reason}")
+            with locked_journal(folder) as journal:
+                self._import_files(journal)
+
+    def _import_files(self, journal: Journal) -> None:
+        users = format_count(sum(file.users for file in journal.files), "user")
+        self.show(f"importing {users} into {journal.connection}")
+        with progress_bar("import", sum(file.state != "done" for file in journal.files)) as advance:
+            send(self.client, journal, advance=lambda _: advance(1), notify=self.show)
+        for file in journal.files:
+            if file.state != "done":
+                raise UnexpectedError(f"{journal.folder / file.name} was not imported: {file.reason}")
+        if failed := sum(file.failed for file in journal.files):
+            rejected = format_count(failed, "user")
+            self.show(f"Auth0 rejected {rejected}; the reasons are in {journal.folder / 'failed-*.ndjson'}")
 
     def _write_files(self, export: ArchivedExport, connection: TargetConnection, folder: Path) -> None:
         # An earlier execution was interrupted before it sent a request.
@@ -222,16 +244,13 @@ class Drill:
                 text_only=archived.text_only,
                 connection=connection.name,
             )
-        Journal.create(
-            folder,
-            list(written.files.items()),
-            export_id=export.export_id,
-            run_id=self.run.run_id,
+        new_journal(
+            written,
+            export,
             source=self.settings.source,
-            domain=self.client.domain,
+            client=self.client,
             audience=self.settings.audience,
-            connection_id=connection.id,
-            connection=connection.name,
+            connection=connection,
             upsert=False,
         )
 
@@ -248,7 +267,8 @@ class Drill:
 
     def _compare(self, databases: Mapping[str, TargetConnection]) -> DrillReport:
         self.show("archiving the tenant and comparing it with the run")
-        report = DrillReport(self.run.run_id, self.client.domain, self.settings.allow_existing)
+        settings = self.settings
+        report = DrillReport(settings.run_id, settings.domain, settings.allow_existing, settings.started_at)
         secret = target_credentials(self.settings.source, ())
         exports = self._target.exports(dict.fromkeys((USERS, *live_datasets(self.datasets))), USER_FIELDS)
         path = self.folder / DIFFERENCES

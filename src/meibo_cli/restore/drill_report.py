@@ -6,6 +6,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -79,10 +80,17 @@ class DrillReport:
     run_id: str
     domain: str
     allow_existing: bool
+    started_at: datetime
+    finished_at: datetime | None = None
     groups: defaultdict[str, GroupResult] = field(default_factory=lambda: defaultdict(GroupResult))
     omitted: Omitted = field(default_factory=Counter)
     missing_datasets: list[str] = field(default_factory=list)
     skipped: Skipped = field(default_factory=Skipped)
+
+    @property
+    def seconds(self) -> int:
+        """The duration of the restore and the comparison, with interruptions."""
+        return round(((self.finished_at or self.started_at) - self.started_at).total_seconds())
 
     @property
     def passed(self) -> bool:
@@ -101,6 +109,8 @@ class DrillReport:
             "run_id": self.run_id,
             "domain": self.domain,
             "passed": self.passed,
+            "started_at": self.started_at.isoformat(timespec="seconds"),
+            "seconds": self.seconds,
             "groups": {name: group.to_json() for name, group in self.groups.items()},
             "impossible": [
                 {"name": name, "reason": reason, "count": count} for (name, reason), count in self.omitted.most_common()

@@ -166,19 +166,41 @@ def _import_files(written: ImportFiles, restore: UserRestore, target: ImportTarg
         return
     target.check_connection(restore.connection or next(iter(written.connections), None))
     with locked_folder(written.folder):
-        journal = Journal.create(
-            written.folder,
-            list(written.files.items()),
-            export_id=restore.export.export_id,
-            run_id=restore.export.folder.run_id,
+        journal = new_journal(
+            written,
+            restore.export,
             source=target.source,
-            domain=target.client.domain,
+            client=target.client,
             audience=target.audience,
-            connection_id=target.connection.id,
-            connection=target.connection.name,
+            connection=target.connection,
             upsert=restore.upsert,
         )
         _import(target.client, journal, yes=restore.yes)
+
+
+def new_journal(
+    written: ImportFiles,
+    export: ArchivedExport,
+    *,
+    source: str,
+    client: Auth0Client,
+    audience: str | None,
+    connection: TargetConnection,
+    upsert: bool,
+) -> Journal:
+    """Write and return the journal of import files."""
+    return Journal.create(
+        written.folder,
+        list(written.files.items()),
+        export_id=export.export_id,
+        run_id=export.folder.run_id,
+        source=source,
+        domain=client.domain,
+        audience=audience,
+        connection_id=connection.id,
+        connection=connection.name,
+        upsert=upsert,
+    )
 
 
 def _import(client: Auth0Client, journal: Journal, *, yes: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,9 @@ def test_everything_restorable_comes_back(archived: Archived, target: SimulatedT
     ]
     assert set(report()["fields_not_restorable"]) >= {"created_at", "identities", "last_login", "updated_at"}
     assert differences() == []
-    assert f"drill passed: every restorable value of run {archived[1]} came back" in result.output
+    assert re.search(
+        rf"^drill passed in \d+ s: every restorable value of run {archived[1]} came back$", result.output, re.M
+    )
     modes = {path.name: path.stat().st_mode & 0o777 for path in Path("drill").iterdir() if path.is_file()}
     assert set(modes.values()) == {0o600}
 
@@ -147,7 +150,7 @@ def test_faults_of_a_restore_are_reported(archived: Archived, target: SimulatedT
     assert report()["groups"]["members"]["fields"] == {"roles": 1}
     assert numbers("roles") == (4, 4, 0, 0, 0, 0)
     assert f"different, 1 {FIRST}: user_metadata.country" in result.output
-    assert "drill failed: the differences are in drill/differences.ndjson" in result.output
+    assert re.search(r"^drill failed in \d+ s: the differences are in drill/differences\.ndjson$", result.output, re.M)
     by_name = {(row["name"], row["state"]): row for row in differences()}
     assert by_name[FIRST, "different"]["key"] == f"Username-Password-Authentication {changed}"
     assert by_name[SECOND, "missing"]["key"] == f"directory-2 {lost}"
@@ -231,7 +234,12 @@ def test_drill_requires_a_confirmation(archived: Archived, target: SimulatedTena
     result = drill(archived, target, "--no-yes")
 
     assert result.status == 2
-    assert f"Restore run {archived[1]} of acme to the tenant {target.domain}?" in result.errors
+    members = sum(len(users) for users in archived[2].memberships.values())
+    assignments = sum(len(archived[2].roles.users(role_id)) for role_id in archived[2].organizations.roles)
+    assert (
+        f"Restore 63 users, 4 roles, 10 organizations, {assignments} role_members, {members} members of run"
+        f" {archived[1]} of acme to the tenant {target.domain}?"
+    ) in result.errors
     assert "nothing was sent" in result.errors
     assert writes(target) == 0
     assert not Path("drill").exists()
@@ -278,3 +286,46 @@ def test_dataset_that_the_run_does_not_contain_is_listed(archived_users: Archive
     assert list(report()["groups"]) == [FIRST, SECOND, SOCIAL]
     assert report()["datasets_not_in_the_run"] == ["roles", "organizations", "role_members", "members"]
     assert f"not in run {archived_users[1]}: role_members" in result.output
+
+
+def test_drill_is_continued_after_a_request_with_an_unknown_result(
+    archived: Archived, target: SimulatedTenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meibo_cli.restore.import_jobs.MAX_JOB_SECONDS", 0.0)
+    target.faults.add("POST /api/v2/jobs/users-imports", faults.respond(502))
+
+    interrupted = drill(archived, target)
+
+    assert interrupted.status == 2
+    assert "not complete; `meibo drill --resume drill` continues" in interrupted.errors
+    assert "UnexpectedError: drill/users-1/users-0001.json was not imported: " in interrupted.errors
+    assert not Path("drill/report.json").exists()
+
+    resumed = invoke("drill", "--resume", "drill")
+
+    assert resumed.status == 0, resumed.output + resumed.errors
+    assert numbers(FIRST) == (30, 30, 0, 0, 0, 0)
+
+
+def test_drill_is_continued_after_an_interruption(archived: Archived, target: SimulatedTenant) -> None:
+    with mock.patch("meibo_cli.restore.directory_execution.assign_role", side_effect=KeyboardInterrupt):
+        interrupted = drill(archived, target)
+
+    assert interrupted.status == 130
+    assert "interrupted; `meibo drill --resume drill` continues" in interrupted.errors
+    assert invoke("drill", "--resume", "drill").status == 0
+
+
+def test_users_that_auth0_rejects_are_missing(archived: Archived, target: SimulatedTenant) -> None:
+    rejected = archived[2].directory.user_id(2)
+
+    def import_users(directory: Any, job: Any, connection_id: str, rows: list[Any], *, upsert: bool) -> None:
+        rows = [{**row, "email": "invalid"} if f"auth0|{row['user_id']}" == rejected else row for row in rows]
+        imports.import_users(directory, job, connection_id, rows, upsert=upsert)
+
+    with mock.patch("meibo_simulators.auth0.user_routes.import_users", import_users):
+        result = drill(archived, target)
+
+    assert result.status == 1
+    assert numbers(FIRST) == (30, 29, 0, 1, 0, 0)
+    assert "Auth0 rejected 1 user; the reasons are in drill/users-1/failed-*.ndjson" in result.errors
