@@ -1,4 +1,4 @@
-"""A simulated company proxy on loopback: an HTTP proxy that accepts CONNECT requests only."""
+"""An HTTP proxy on loopback that accepts only CONNECT requests."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from typing import Any
+from urllib.parse import quote
 
 _CONNECT_SECONDS = 10
 _CHUNK_BYTES = 64 * 1024
 
 
 class SimulatedProxy(ThreadingTCPServer):
-    """A proxy; a context manager that serves until the end of the context.
+    """A proxy that serves while its context is active.
 
-    ``credentials`` are the user and password that it requires; ``denied_hosts`` are rejected with 403. ``connections``
-    counts the connections by host and port.
+    It requires the user and password in ``credentials``, and rejects connections to ``denied_hosts`` with 403.
+    ``connections`` counts the established connections by host and port.
     """
 
     daemon_threads = True
 
     def __init__(self, *, credentials: tuple[str, str] | None = None, denied_hosts: tuple[str, ...] = ()) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        encoded = base64.b64encode(":".join(credentials or ()).encode()).decode()
-        self.authorization = f"Basic {encoded}" if credentials else None
+        self.address = f"127.0.0.1:{self.server_address[1]}"
+        self.url = f"http://{self.address}"
+        self.authorization: str | None = None
+        if credentials:
+            user, password = credentials
+            self.url = f"http://{quote(user)}:{quote(password)}@{self.address}"
+            self.authorization = f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
         self.denied_hosts = denied_hosts
         self.connections: Counter[str] = Counter()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    @property
-    def url(self) -> str:
-        """The URL of the proxy, without credentials."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     def __enter__(self) -> SimulatedProxy:
         self._thread.start()
@@ -53,7 +54,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
 
     def do_CONNECT(self) -> None:  # the name in the base class
-        """Connect to the host of the request, and forward all bytes until both sides close."""
+        """Connect to the requested host, and forward data in both directions until both sides close."""
         authorization = self.server.authorization
         host, _, port = self.path.rpartition(":")
         if authorization not in (None, self.headers.get("Proxy-Authorization")):

@@ -1,4 +1,4 @@
-"""A provider in memory: an adapter for requests that answers from a table instead of a socket."""
+"""A transport adapter for ``requests`` that returns prepared responses and records the requests."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from meibo.http.session import new_session
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A received request."""
+class RecordedRequest:
+    """A request that the transport received."""
 
     method: str
     url: str
@@ -46,9 +46,9 @@ class Seen:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response; ``json`` becomes its body. ``breaks_after`` cuts the body after that many bytes.
+    """A response with either a JSON document, a body or a stream.
 
-    If ``stream`` is set, it is read instead of the body.
+    ``breaks_after`` truncates the body after that number of bytes. ``length`` adds a Content-Length header.
     """
 
     status: int = 200
@@ -60,30 +60,31 @@ class Reply:
     stream: io.RawIOBase | None = None
 
 
-Answering = Reply | Exception | Callable[[Seen], "Reply | Exception"]
+#: A reply, an error to raise, or a function that returns one of them for a request.
+Responder = Reply | Exception | Callable[[RecordedRequest], "Reply | Exception"]
 
 
 class Transport(HTTPAdapter):
-    """Answers each route with its replies in order, and repeats the last reply."""
+    """Respond to each route with its responders in order, and repeat the last of them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[Seen] = []
-        self._routes: dict[tuple[str, str], list[Answering]] = {}
+        self.requests: list[RecordedRequest] = []
+        self._routes: dict[tuple[str, str], list[Responder]] = {}
 
-    def on(self, method: str, path: str, *answers: Answering) -> Transport:
-        self._routes[method, path] = list(answers)
+    def on(self, method: str, path: str, *responders: Responder) -> Transport:
+        self._routes[method, path] = list(responders)
         return self
 
     def session(self) -> requests.Session:
         session = new_session(1)
-        # Looking up a proxy at each request takes time.
+        # Otherwise, requests looks up the proxy settings for each request, which is slow.
         session.trust_env = False
         session.mount("https://", self)
         return session
 
-    def calls(self, method: str, path: str) -> list[Seen]:
-        return [seen for seen in self.seen if (seen.method, seen.path) == (method, path)]
+    def calls(self, method: str, path: str) -> list[RecordedRequest]:
+        return [request for request in self.requests if (request.method, request.path) == (method, path)]
 
     def send(
         self,
@@ -95,26 +96,26 @@ class Transport(HTTPAdapter):
         proxies: Any = None,
     ) -> requests.Response:
         body = request.body or b""
-        seen = Seen(
+        recorded = RecordedRequest(
             str(request.method),
             str(request.url),
             request.headers,
             body if isinstance(body, bytes) else str(body).encode(),
             timeout,
         )
-        self.seen.append(seen)
-        answers = self._routes.get((seen.method, seen.path))
-        assert answers, f"no answer for {seen.method} {seen.path}"
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if callable(answer):
-            answer = answer(seen)
-        if isinstance(answer, Exception):
-            raise answer
-        return self.build_response(request, _raw(answer, seen.method))
+        self.requests.append(recorded)
+        responders = self._routes.get((recorded.method, recorded.path))
+        assert responders, f"no response for {recorded.method} {recorded.path}"
+        reply = responders.pop(0) if len(responders) > 1 else responders[0]
+        if callable(reply):
+            reply = reply(recorded)
+        if isinstance(reply, Exception):
+            raise reply
+        return self.build_response(request, _raw(reply, recorded.method))
 
 
 def at(moment: float) -> dict[str, str]:
-    """Return the Date header of a time, in seconds as HTTP requires."""
+    """Return the headers of a response with a Date, which HTTP rounds to seconds."""
     return {"Date": formatdate(int(moment), usegmt=True)}
 
 

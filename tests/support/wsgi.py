@@ -1,4 +1,4 @@
-"""Connect a session of requests to a WSGI application in the same thread, on a fake clock."""
+"""A transport adapter for ``requests`` that calls a WSGI application in the same thread, on a fake clock."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Instead:
-    """A response that replaces the application's."""
+class ReplacedResponse:
+    """A response that replaces the response of the application."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -29,21 +29,21 @@ class Instead:
 
 
 class WsgiAdapter(HTTPAdapter):
-    """Calls the application instead of a socket. ``pause`` receives the network time of a request."""
+    """Call the application instead of opening a socket. ``pause`` is called with the latency of each direction."""
 
     def __init__(self, application: WSGIApplication, pause: Callable[[float], None], seconds: float = 0.0) -> None:
         super().__init__()
         self._application = application
         self._pause = pause
         self._seconds = seconds
-        #: Called before each request; may return a response, or raise an error of the connection.
-        self.before: Callable[[requests.PreparedRequest], Instead | None] = lambda _request: None
-        #: Called after the application's response and before the client receives it.
+        #: Called before each request. It may return a response, or raise a connection error.
+        self.before: Callable[[requests.PreparedRequest], ReplacedResponse | None] = lambda _request: None
+        #: Called after the application responded and before the client receives the response.
         self.after: Callable[[requests.PreparedRequest], None] = lambda _request: None
 
     def session(self) -> requests.Session:
         session = requests.Session()
-        # The application is in this thread, and looking up a proxy at each request takes time.
+        # Otherwise, requests looks up the proxy settings for each request, which is slow.
         session.trust_env = False
         session.mount("https://", self)
         return session
@@ -58,9 +58,9 @@ class WsgiAdapter(HTTPAdapter):
         proxies: Any = None,
     ) -> requests.Response:
         self._pause(self._seconds / 2)
-        instead = self.before(request)
-        if instead is not None:
-            return self._response(request, instead.status, dict(instead.headers), instead.body)
+        replaced = self.before(request)
+        if replaced is not None:
+            return self._response(request, replaced.status, dict(replaced.headers), replaced.body)
         url = urlsplit(str(request.url))
         environ = EnvironBuilder(
             url.path,

@@ -6,9 +6,11 @@ import pytest
 
 from meibo.archive.copy import CopyResult, LocationSource, copy
 from meibo.errors import ConfigurationError
+from meibo_simulators.proxy import SimulatedProxy
 from tests.integration.archive.test_copy import PART, Bench, content_of
 from tests.integration.archive.test_copy import bench as bench  # noqa: PLC0414  (a fixture)
-from tests.support.proxies import PASSWORD, USER, running_proxy
+
+CREDENTIALS = ("meibo", "p@ss:word")
 
 
 def copy_through(proxy: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> CopyResult:
@@ -22,8 +24,8 @@ def test_parts_are_downloaded_and_uploaded_through_the_proxy(bench: Bench, monke
     data = content_of(3 * PART)
     bench.serve(data)
 
-    with running_proxy("--basic-auth", f"{USER}:{PASSWORD}") as proxy:
-        result = copy_through(f"http://{USER}:p%40ss%3Aword@{proxy}", bench, monkeypatch)
+    with SimulatedProxy(credentials=CREDENTIALS) as proxy:
+        result = copy_through(proxy.url, bench, monkeypatch)
 
     bench.check(result, data)
 
@@ -35,9 +37,9 @@ def test_rejected_credentials_of_the_proxy_are_not_retried(
     file = bench.serve(content_of(3 * PART))
 
     with (
-        running_proxy("--basic-auth", f"{USER}:{PASSWORD}") as proxy,
+        SimulatedProxy(credentials=CREDENTIALS) as proxy,
         pytest.raises(ConfigurationError, match=r"^localhost cannot be reached: the proxy rejected its credentials"),
     ):
-        copy_through(f"http://{credentials}{proxy}", bench, monkeypatch)
+        copy_through(f"http://{credentials}{proxy.address}", bench, monkeypatch)
 
     assert not file.requests

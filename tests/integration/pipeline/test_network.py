@@ -1,11 +1,10 @@
-"""Both network shapes of the stack with real mutual TLS, ``meibo run`` through a real proxy, and no route to AWS."""
+"""Both network shapes of the stack with real mutual TLS, ``meibo run`` through a proxy, and no route to AWS."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
@@ -14,9 +13,9 @@ from meibo.errors import AwsBusyError
 from meibo.secrets import read_configuration
 from meibo_simulators import SimulatedDomain, SimulatedTenant
 from meibo_simulators.cybozu.secure_access import SecureAccess
+from meibo_simulators.proxy import SimulatedProxy
 from tests.integration.cli.conftest import invoke
 from tests.support.local_runs import local_runs
-from tests.support.proxies import PASSWORD, USER, running_proxy
 from tests.support.stack import running_system
 
 AUTH0 = [{"dataset": "users"}, {"dataset": "organizations"}]
@@ -45,11 +44,11 @@ def test_meibo_run_archives_through_a_proxy_and_with_a_client_certificate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        running_proxy("--basic-auth", f"{USER}:{PASSWORD}") as address,
+        SimulatedProxy(credentials=("meibo", "p@ss:word")) as proxy,
         local_runs(tmp_path, monkeypatch, secure_access=SecureAccess()) as runs,
     ):
         runs.configure(AUTH0, CYBOZU)
-        monkeypatch.setenv("HTTPS_PROXY", f"http://{USER}:{quote(PASSWORD)}@{address}")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
 
         result = invoke("run")
         check = invoke("check")
@@ -58,7 +57,8 @@ def test_meibo_run_archives_through_a_proxy_and_with_a_client_certificate(
     assert "4 of 4 exports archived" in result.output + result.errors
     assert check.status == 0, check.output + check.errors
     assert "client certificate that expires on" in check.output
-    assert PASSWORD not in result.output + result.errors + check.output + check.errors
+    assert "ss:word" not in result.output + result.errors + check.output + check.errors
+    assert set(proxy.connections) >= {runs.tenant.domain, runs.tenant.file_host, runs.domain.host}
 
 
 @pytest.fixture

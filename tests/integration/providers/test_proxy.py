@@ -1,8 +1,6 @@
-"""Requests to the providers through a real proxy on loopback."""
+"""Requests to the providers through a proxy on loopback."""
 
 from __future__ import annotations
-
-from urllib.parse import quote
 
 import pytest
 
@@ -13,10 +11,10 @@ from meibo.providers.auth0.organizations import OrganizationApi
 from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
 from meibo_simulators import FIRST_CONNECTION, SimulatedDomain, SimulatedTenant, Simulators
 from meibo_simulators.cybozu.secure_access import SecureAccess
+from meibo_simulators.proxy import SimulatedProxy
 from tests.support.clock import FakeClock
-from tests.support.proxies import PASSWORD, USER, running_proxy
 
-BASIC_AUTH = ("--basic-auth", f"{USER}:{PASSWORD}")
+CREDENTIALS = ("meibo", "p@ss:word")
 
 
 def client_of(tenant: SimulatedTenant, clock: FakeClock) -> Auth0Client:
@@ -40,8 +38,8 @@ def test_requests_are_sent_through_the_proxy(
     simulators: Simulators, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenant, domain = simulators.auth0["acme"], simulators.cybozu["example"]
-    with running_proxy(*BASIC_AUTH) as address:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://{USER}:{quote(PASSWORD)}@{address}")
+    with SimulatedProxy(credentials=CREDENTIALS) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
 
         document = client_of(tenant, clock).request("GET", "connections", subject="x", scope="", bucket="other")
         client = CybozuClient(domain.base_url, CybozuCredentials.from_secret(domain.credentials()), clock=clock)
@@ -49,17 +47,19 @@ def test_requests_are_sent_through_the_proxy(
 
     assert FIRST_CONNECTION in {connection["id"] for connection in document}
     assert users == domain.expected_csv()
+    assert set(proxy.connections) == {tenant.domain, domain.host}
 
 
 def test_client_certificate_passes_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     domain = SimulatedDomain(users=30, secure_access=SecureAccess())
-    with Simulators(cybozu=[domain]) as simulators, running_proxy() as address:
+    with Simulators(cybozu=[domain]) as simulators, SimulatedProxy() as proxy:
         for name, value in simulators.environment().items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("HTTPS_PROXY", f"http://{address}")
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         client = CybozuClient(domain.base_url, CybozuCredentials.from_secret(domain.credentials()), clock=FakeClock())
 
         assert b"".join(client.stream_csv("users")) == domain.expected_csv()
+    assert set(proxy.connections) == {domain.host}
 
 
 def test_host_in_no_proxy_is_called_directly(
@@ -75,8 +75,8 @@ def test_host_in_no_proxy_is_called_directly(
 def test_missing_credentials_of_the_proxy_are_named(
     tenant: SimulatedTenant, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running_proxy(*BASIC_AUTH) as address:
-        error = request_through(f"http://{address}", tenant, clock, monkeypatch)
+    with SimulatedProxy(credentials=CREDENTIALS) as proxy:
+        error = request_through(f"http://{proxy.address}", tenant, clock, monkeypatch)
 
     assert isinstance(error, ConfigurationError)
     assert str(error) == (
@@ -88,13 +88,12 @@ def test_missing_credentials_of_the_proxy_are_named(
 def test_rejection_by_the_proxy_is_named(
     tenant: SimulatedTenant, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plugin = "proxy.plugin.FilterByUpstreamHostPlugin"
-    with running_proxy("--plugins", plugin, "--filtered-upstream-hosts", "localhost") as address:
-        error = request_through(f"http://{address}", tenant, clock, monkeypatch)
+    with SimulatedProxy(denied_hosts=("localhost",)) as proxy:
+        error = request_through(proxy.url, tenant, clock, monkeypatch)
 
     assert isinstance(error, ConfigurationError)
     assert str(error) == (
-        f"Auth0 ({tenant.domain}) cannot be reached: the proxy rejected the connection (418); allow the host in the"
+        f"Auth0 ({tenant.domain}) cannot be reached: the proxy rejected the connection (403); allow the host in the"
         " proxy"
     )
 

@@ -10,7 +10,7 @@ import pytest
 
 from meibo_simulators.faults import reset, respond
 from tests.support.changes import ChangeQueueHarness
-from tests.support.wsgi import Instead
+from tests.support.wsgi import ReplacedResponse
 
 TERMS = {"client_id": "portal", "inviter": "人事部"}
 NEW = "new.person@example.com"
@@ -117,7 +117,9 @@ def test_invalid_user_id_in_the_tenant_does_not_block_the_organization(
 ) -> None:
     # given: a user id that a change cannot contain
     harness.adapter.before = lambda request: (
-        Instead(200, body=json.dumps([{"user_id": user_id}]).encode()) if "users-by-email" in str(request.url) else None
+        ReplacedResponse(200, body=json.dumps([{"user_id": user_id}]).encode())
+        if "users-by-email" in str(request.url)
+        else None
     )
     message = harness.send(NEW, action="invite", invitation=TERMS)
 

@@ -13,18 +13,18 @@ from meibo.changes.queue import MAX_REASON_BYTES, ChangeQueue, DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness, TerminatedError
 from tests.support.memory_archive import MemoryStorage
-from tests.support.wsgi import Instead
+from tests.support.wsgi import ReplacedResponse
 
 T = TypeVar("T")
 UNKNOWN = "auth0|0000000000000000000000ff"
 NEW = "new.person@example.com"
-FAULTS: dict[str, Callable[[], Instead | None]] = {
-    "429": lambda: Instead(429, {"Retry-After": "2"}),
-    "429 for an hour": lambda: Instead(429, {"Retry-After": "3600"}),
-    "500": lambda: Instead(500, body=b"<html></html>"),
-    "503": lambda: Instead(503),
-    "401": lambda: Instead(401),
-    "403": lambda: Instead(403, body=b'{"errorCode": "insufficient_scope", "message": "read:users"}'),
+FAULTS: dict[str, Callable[[], ReplacedResponse | None]] = {
+    "429": lambda: ReplacedResponse(429, {"Retry-After": "2"}),
+    "429 for an hour": lambda: ReplacedResponse(429, {"Retry-After": "3600"}),
+    "500": lambda: ReplacedResponse(500, body=b"<html></html>"),
+    "503": lambda: ReplacedResponse(503),
+    "401": lambda: ReplacedResponse(401),
+    "403": lambda: ReplacedResponse(403, body=b'{"errorCode": "insufficient_scope", "message": "read:users"}'),
     "reset": lambda: None,
     "reset after it took effect": lambda: None,
     "time-out": lambda: None,
@@ -39,7 +39,7 @@ class RequestFault:
         self.number = number
         self.calls = -1
 
-    def before(self, _request: requests.PreparedRequest) -> Instead | None:
+    def before(self, _request: requests.PreparedRequest) -> ReplacedResponse | None:
         self.calls += 1
         if self.calls != self.number:
             return None

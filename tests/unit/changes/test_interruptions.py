@@ -14,7 +14,7 @@ from meibo.changes.queue import DeadLetter
 from meibo.errors import AwsBusyError
 from meibo_simulators.faults import html, respond, too_many_requests
 from tests.support.changes import ChangeQueueHarness, TerminatedError
-from tests.support.wsgi import Instead
+from tests.support.wsgi import ReplacedResponse
 
 MEMBERS = "POST /api/v2/organizations/*/members"
 ROLES = "POST /api/v2/organizations/*/members/*/roles"
@@ -169,9 +169,9 @@ def test_outage_of_nine_days_moves_no_valid_change_to_the_dead_letter_queue(
     harness: ChangeQueueHarness, user_ids: list[str], organizations: int
 ) -> None:
     # given: an invocation has time for the requests of a single organization
-    def respond_late(_request: requests.PreparedRequest) -> Instead:
+    def respond_late(_request: requests.PreparedRequest) -> ReplacedResponse:
         harness.clock.sleep(135)
-        return Instead(503)
+        return ReplacedResponse(503)
 
     harness.adapter.before = respond_late
     messages = [harness.send(user_ids[number], organization=number) for number in range(organizations)]

@@ -25,7 +25,7 @@ from meibo.changes.queue import DeadLetter
 from meibo_simulators import SimulatedTenant
 from tests.support.changes import ChangeQueueHarness, TerminatedError
 from tests.support.memory_archive import MemoryStorage
-from tests.support.wsgi import Instead
+from tests.support.wsgi import ReplacedResponse
 
 ORGANIZATIONS, PEOPLE, MAX_REMOVALS = 2, 12, 4
 UNKNOWN = [f"auth0|00000000000000000000ff{number:02x}" for number in range(3)]
@@ -139,16 +139,16 @@ class Changes(RuleBasedStateMachine):
 
     # -- faults of the provider
 
-    def before(self, request: requests.PreparedRequest) -> Instead | None:
+    def before(self, request: requests.PreparedRequest) -> ReplacedResponse | None:
         self.late = None
         fault = self.faults.fault()
         now = self.harness.clock.now()
         if fault in ("500", "503", "html"):
-            return Instead({"500": 500, "503": 503, "html": 502}[fault], body=b"<html></html>")
+            return ReplacedResponse({"500": 500, "503": 503, "html": 502}[fault], body=b"<html></html>")
         if fault == "429":
-            return Instead(429, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(now) + 2)})
+            return ReplacedResponse(429, {"x-ratelimit-remaining": "0", "x-ratelimit-reset": str(int(now) + 2)})
         if fault == "429 with Retry-After":
-            return Instead(429, {"Retry-After": str(self.faults.random.choice((1, 1200, 1200)))})
+            return ReplacedResponse(429, {"Retry-After": str(self.faults.random.choice((1, 1200, 1200)))})
         if fault == "reset":
             raise requests.ConnectionError
         if fault == "time-out":

@@ -104,7 +104,7 @@ def test_invocation_without_time_sends_no_request(auth0: Transport, make_client:
     with pytest.raises(ProviderBusyError):
         ask(make_client(seconds=1))
 
-    assert auth0.seen == []
+    assert auth0.requests == []
 
 
 def test_client_obeys_rate_limit_headers_before_a_429(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:
@@ -122,7 +122,7 @@ def test_timeouts_do_not_exceed_the_time_left(auth0: Transport, make_client: Mak
 
     ask(make_client(seconds=25))
 
-    assert auth0.seen[-1].timeout == (6, 20)
+    assert auth0.requests[-1].timeout == (6, 20)
 
 
 def test_unknown_host_is_a_configuration_error(auth0: Transport, client: Auth0Client) -> None:
@@ -285,7 +285,7 @@ def test_credentials_of_netrc_are_not_sent(
 
     ask(client)
 
-    assert all(not request.headers.get("Authorization", "").startswith("Basic") for request in auth0.seen)
+    assert all(not request.headers.get("Authorization", "").startswith("Basic") for request in auth0.requests)
 
 
 @pytest.mark.parametrize("domain", ["", "https://acme.auth0.com", "acme.auth0.com/x", "user@acme.auth0.com", "a b"])

@@ -23,7 +23,7 @@ def test_import_sends_no_e_mail_to_the_owners(auth0: Transport, client: Auth0Cli
 
     job = create_users_import(client, connection_id="con_1", users=b'[{"email":"a@example.com"}]', upsert=True)
 
-    sent = auth0.seen[-1]
+    sent = auth0.requests[-1]
     assert job == "job_1"
     assert sent.headers["Content-Type"].startswith("multipart/form-data; boundary=")
     for name, content in (("users", b"[{"), ("connection_id", b"con_1"), ("upsert", b"true")):
@@ -46,7 +46,7 @@ def test_file_that_is_too_large_is_not_sent(auth0: Transport, client: Auth0Clien
     with pytest.raises(ValueError, match="511000"):
         create_users_import(client, connection_id="con_1", users=b" " * 511_001, upsert=False)
 
-    assert auth0.seen == []
+    assert auth0.requests == []
 
 
 def test_body_of_the_largest_file_is_within_the_limit(auth0: Transport, client: Auth0Client) -> None:
@@ -54,7 +54,7 @@ def test_body_of_the_largest_file_is_within_the_limit(auth0: Transport, client: 
 
     create_users_import(client, connection_id="con_" + 96 * "x", users=b" " * MAX_FILE_BYTES, upsert=False)
 
-    assert 512_000 - 1_000 < len(auth0.seen[-1].body) <= 512_000
+    assert 512_000 - 1_000 < len(auth0.requests[-1].body) <= 512_000
 
 
 @pytest.mark.parametrize(

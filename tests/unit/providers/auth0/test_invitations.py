@@ -10,7 +10,7 @@ import requests
 from meibo.errors import ProviderBusyError, RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.membership import InvitationTerms, create_invitation, list_invitations
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 
 ORGANIZATION = "org_0000000000000001"
 PATH = f"/api/v2/organizations/{ORGANIZATION}/invitations"
@@ -46,13 +46,13 @@ def test_e_mail_is_sent_only_on_request(auth0: Transport, client: Auth0Client) -
     invite(client)
     invite(client, send_email=True, roles=["rol_1"], ttl_sec=3600, connection_id="con_0000000000000001")
 
-    assert auth0.seen[-2].json == {
+    assert auth0.requests[-2].json == {
         "inviter": {"name": "HR"},
         "invitee": {"email": "canary@example.com"},
         "client_id": "app",
         "send_invitation_email": False,
     }
-    assert auth0.seen[-1].json == {
+    assert auth0.requests[-1].json == {
         "inviter": {"name": "HR"},
         "invitee": {"email": "canary@example.com"},
         "client_id": "app",
@@ -113,7 +113,7 @@ def test_invitations_are_listed_until_a_page_is_empty(auth0: Transport, client: 
     other = {"id": "uinv_9", "client_id": "app", "invitee": {"email": "other@example.com"}}
     pages: list[list[Any]] = [[other] * 50, [other, {"id": "uinv_8"}, CREATED], []]
 
-    def respond(request: Seen) -> Reply:
+    def respond(request: RecordedRequest) -> Reply:
         rows = pages[int(request.query["page"])]
         return Reply(json={"invitations": rows, "start": 0, "limit": len(rows)})
 

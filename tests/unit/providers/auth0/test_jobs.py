@@ -23,7 +23,7 @@ def test_request_of_an_export_contains_every_configured_parameter(auth0: Transpo
     )
 
     assert job_id == "job_1"
-    assert auth0.seen[-1].json == {
+    assert auth0.requests[-1].json == {
         "connection_id": "con_0000000000000001",
         "format": "json",
         "limit": 5,
@@ -36,7 +36,7 @@ def test_parameters_that_are_not_configured_are_not_sent(auth0: Transport, clien
 
     create_users_export(client, connection_id=None, format="csv", limit=None, fields=["email"])
 
-    assert auth0.seen[-1].json == {"format": "csv", "fields": [{"name": "email"}]}
+    assert auth0.requests[-1].json == {"format": "csv", "fields": [{"name": "email"}]}
 
 
 def test_unknown_connection_is_named(auth0: Transport, client: Auth0Client) -> None:

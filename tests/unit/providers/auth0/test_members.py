@@ -7,7 +7,7 @@ import pytest
 from meibo.errors import ScopeMissingError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.organizations import MEMBERS_SCOPE, ROLES_SCOPE, OrganizationApi
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 
 ORGANIZATION = "org_0000000000000001"
 PATH = f"/api/v2/organizations/{ORGANIZATION}/members"
@@ -29,7 +29,7 @@ def forbidden(*scopes: str) -> Reply:
 REFUSALS = [forbidden(ROLES_SCOPE), forbidden(MEMBERS_SCOPE, ROLES_SCOPE)]
 
 
-def by_scope(refusal: Reply) -> Callable[[Seen], Reply]:
+def by_scope(refusal: Reply) -> Callable[[RecordedRequest], Reply]:
     return lambda request: refusal if "roles" in request.query.get("fields", "") else Reply(json={"members": [MEMBER]})
 
 
@@ -39,7 +39,7 @@ def test_page_of_members_contains_their_roles(auth0: Transport, client: Auth0Cli
     page, with_roles = OrganizationApi(client).members(ORGANIZATION, None)
 
     assert ([row.value for row in page.rows], page.next, with_roles) == ([ROLES], "c", True)
-    assert auth0.seen[-1].query == {
+    assert auth0.requests[-1].query == {
         "fields": "user_id,email,picture,name,roles",
         "include_fields": "true",
         "take": "100",
@@ -78,4 +78,4 @@ def test_members_are_read_from_a_cursor(auth0: Transport, client: Auth0Client) -
 
     OrganizationApi(client).members(ORGANIZATION, "c")
 
-    assert auth0.seen[-1].query["from"] == "c"
+    assert auth0.requests[-1].query["from"] == "c"

@@ -51,7 +51,7 @@ def test_change_is_sent_as_documented(
 
     change(client)
 
-    assert auth0.seen[-1].json == body
+    assert auth0.requests[-1].json == body
 
 
 @pytest.mark.parametrize(("method", "path", "change", "body", "scope"), CHANGES)
@@ -101,7 +101,7 @@ def test_request_contains_one_to_ten_members(auth0: Transport, client: Auth0Clie
     for change in (add_members, remove_members):
         with pytest.raises(ValueError, match="expected 1 to 10 ids in a request, found "):
             change(client, ORGANIZATION, [f"auth0|{number}" for number in range(count)])
-    assert auth0.seen == []
+    assert auth0.requests == []
 
 
 def test_additions_and_removals_share_a_rate_limit(auth0: Transport, client: Auth0Client, clock: FakeClock) -> None:

@@ -13,7 +13,7 @@ from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.organizations import OrganizationApi
 from meibo.providers.auth0.pagination import Page
 from tests.support.clock import FakeClock
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 from tests.unit.providers.auth0.conftest import TOKEN, MakeClient
 
 PATH = "/api/v2/organizations"
@@ -30,7 +30,7 @@ class Tenant:
         self.size = size
         self.always_next = always_next
 
-    def __call__(self, request: Seen) -> Reply:
+    def __call__(self, request: RecordedRequest) -> Reply:
         assert "page" not in request.query
         start = int(request.query.get("from", "0"))
         end = start + min(self.size, int(request.query["take"]))
@@ -123,7 +123,7 @@ def test_list_that_outlasts_the_invocation_resumes_in_the_next(
 ) -> None:
     tenant = Tenant(5000)
 
-    def slow(request: Seen) -> Reply:
+    def slow(request: RecordedRequest) -> Reply:
         clock.time += 10
         return tenant(request)
 

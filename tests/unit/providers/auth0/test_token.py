@@ -20,7 +20,7 @@ from meibo.errors import (
 )
 from meibo.providers.auth0.credentials import Auth0Credentials
 from tests.support.clock import FakeClock
-from tests.support.transport import Reply, Seen, Transport, at
+from tests.support.transport import RecordedRequest, Reply, Transport, at
 from tests.unit.providers.auth0.conftest import TOKEN, MakeClient
 
 JOB = Reply(json={"id": "job_1", "status": "pending"})
@@ -52,7 +52,7 @@ def test_token_is_requested_once_and_cached(auth0: Transport, make_client: MakeC
         "client_secret": "s3cret",
         "audience": "https://acme.jp.auth0.com/api/v2/",
     }
-    assert auth0.seen[-1].headers["Authorization"] == "Bearer header.payload.signature"
+    assert auth0.requests[-1].headers["Authorization"] == "Bearer header.payload.signature"
 
 
 def test_token_is_replaced_before_it_expires(auth0: Transport, make_client: MakeClient, clock: FakeClock) -> None:
@@ -124,7 +124,7 @@ def test_each_attempt_has_its_own_assertion(auth0: Transport, make_client: MakeC
 def test_assertion_is_valid_with_a_wrong_clock(
     auth0: Transport, make_client: MakeClient, clock: FakeClock, skew: int
 ) -> None:
-    def strict(request: Seen) -> Reply:
+    def strict(request: RecordedRequest) -> Reply:
         theirs = clock.now() + skew
         exp = jwt.decode(request.form["client_assertion"], options={"verify_signature": False})["exp"]
         is_valid = theirs < exp <= theirs + 300
@@ -153,7 +153,7 @@ def test_assertion_above_the_size_limit_is_not_sent(auth0: Transport, make_clien
     with pytest.raises(SecretError, match="2048"):
         ask(make_client(Auth0Credentials("client", private_key=pem(), key_id="k" * 2000)))
 
-    assert auth0.seen == []
+    assert auth0.requests == []
 
 
 REFUSALS = [

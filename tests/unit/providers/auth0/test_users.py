@@ -8,7 +8,7 @@ import pytest
 from meibo.errors import RequestRefusedError, WrongFormatError
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.membership import user_exists, users_by_email
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 
 BY_EMAIL = "/api/v2/users-by-email"
 
@@ -17,11 +17,11 @@ def test_users_are_looked_up_by_e_mail_address(auth0: Transport, client: Auth0Cl
     auth0.on("GET", BY_EMAIL, Reply(json=[{"user_id": "auth0|1"}, {"user_id": "google-oauth2|2"}]))
 
     assert users_by_email(client, "a+b@example.com") == ["auth0|1", "google-oauth2|2"]
-    assert auth0.seen[-1].query == {"email": "a+b@example.com", "fields": "user_id", "include_fields": "true"}
+    assert auth0.requests[-1].query == {"email": "a+b@example.com", "fields": "user_id", "include_fields": "true"}
 
 
 def test_address_without_users_is_looked_up_in_lower_case(auth0: Transport, client: Auth0Client) -> None:
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         return Reply(json=[{"user_id": "auth0|1"}] if request.query["email"] == "a@example.com" else [])
 
     auth0.on("GET", BY_EMAIL, answer)
@@ -62,7 +62,7 @@ def test_invalid_unicode_is_rejected_before_it_is_sent(auth0: Transport, client:
             call()
         assert "canary" not in str(caught.value)
 
-    assert [request.path for request in auth0.seen] == ["/oauth/token"]
+    assert [request.path for request in auth0.requests] == ["/oauth/token"]
 
 
 @pytest.mark.parametrize("user_id", ["auth0|a/b", "auth0|a?b=c", "auth0|a#b", "auth0|%2e%2e", "samlp|x|y@z", "ad|日本"])
@@ -70,4 +70,4 @@ def test_id_is_a_single_segment_of_the_path(auth0: Transport, client: Auth0Clien
     auth0.on("GET", f"/api/v2/users/{quote(user_id, safe='')}", Reply(json={}))
 
     assert user_exists(client, user_id)
-    assert unquote(auth0.seen[-1].url.partition("?")[0].rpartition("/")[2]) == user_id
+    assert unquote(auth0.requests[-1].url.partition("?")[0].rpartition("/")[2]) == user_id

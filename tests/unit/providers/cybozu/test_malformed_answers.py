@@ -20,7 +20,7 @@ from meibo.providers.cybozu.directory import (
 )
 from tests.support.clock import FakeClock
 from tests.support.json_values import JSON, WRONG_VALUES, altered, assert_ends, places, replaced
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 
 OWNERS = [{"id": "1", "code": "a", "name": "a", "parentCode": None}]
 USER = {"id": "1", "code": "u1", "name": "a", "valid": True, "customItemValues": []}
@@ -63,8 +63,8 @@ def domain(reading: Reading, document: Any, status: int = 200) -> CybozuClient:
     """Return a client of a domain whose lists have a single page; this document is one of the pages."""
     cybozu = Transport()
 
-    def page(answer: Any) -> Callable[[Seen], Reply]:
-        def first_only(request: Seen) -> Reply:
+    def page(answer: Any) -> Callable[[RecordedRequest], Reply]:
+        def first_only(request: RecordedRequest) -> Reply:
             if request.query["offset"] == "0":
                 return Reply(status if answer is document else 200, json=answer, body=b"null")
             return Reply(json={key: [] for key in ("users", "organizations", "groups", "userTitles")})

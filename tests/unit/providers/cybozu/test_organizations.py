@@ -10,13 +10,13 @@ from meibo.errors import ConfigurationError, CredentialsRefusedError, RequestRef
 from meibo.providers.cybozu.client import CSV_FILES, CybozuClient
 from meibo.providers.cybozu.directory import GROUPS, ORGANIZATIONS, stream_list_ndjson, stream_members_ndjson
 from meibo.providers.cybozu.pagination import PagingReport
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 
 ORGANIZATION_USERS, GROUP_USERS = "/v1/organization/users.json", "/v1/group/users.json"
 
 
 def paged(key: str, rows: list[Any]) -> Any:
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         offset, size = int(request.query["offset"]), int(request.query["size"])
         return Reply(json={key: rows[offset : offset + size]})
 
@@ -24,7 +24,7 @@ def paged(key: str, rows: list[Any]) -> Any:
 
 
 def by_code(key: str, rows: Mapping[str, list[Any] | Reply]) -> Any:
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         result = rows[request.query["code"]]
         reply = result if isinstance(result, Reply) else paged(key, result)(request)
         assert isinstance(reply, Reply)

@@ -18,7 +18,7 @@ from meibo.errors import (
 )
 from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
 from tests.support.clock import FakeClock
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 from tests.unit.providers.cybozu.conftest import MakeClient
 
 PATH = "/v1/csv/user.csv"
@@ -36,8 +36,8 @@ def test_file_is_delivered_byte_for_byte(
     cybozu.on("GET", PATH, Reply(body=body, headers=headers))
 
     assert b"".join(client.stream_csv("users")) == body
-    assert cybozu.seen[0].headers["Accept-Encoding"] == "identity"
-    assert cybozu.seen[0].headers["X-Cybozu-Authorization"] == "QWRtaW5pc3RyYXRvcjpjeWJvenU="
+    assert cybozu.requests[0].headers["Accept-Encoding"] == "identity"
+    assert cybozu.requests[0].headers["X-Cybozu-Authorization"] == "QWRtaW5pc3RyYXRvcjpjeWJvenU="
 
 
 def test_chunked_file_is_accepted(cybozu: Transport, client: CybozuClient) -> None:
@@ -138,7 +138,7 @@ def test_error_response_is_explained_without_its_values(
 
     assert type(caught.value) is error
     assert "canary" not in "".join(traceback.format_exception(caught.value))
-    assert len(cybozu.seen) == 1
+    assert len(cybozu.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_base_url_must_be_https_and_a_host(base_url: str) -> None:
 
 
 def test_cookies_are_not_stored(cybozu: Transport, client: CybozuClient) -> None:
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         assert "Cookie" not in request.headers
         return Reply(body=CSV, headers={**CSV_TYPE, "Set-Cookie": "JSESSIONID=x; Path=/"})
 

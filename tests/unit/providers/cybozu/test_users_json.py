@@ -15,7 +15,7 @@ from meibo.providers.cybozu.client import CybozuClient, CybozuCredentials
 from meibo.providers.cybozu.directory import stream_users_ndjson
 from meibo.providers.cybozu.pagination import PagingReport
 from tests.support.clock import FakeClock
-from tests.support.transport import Reply, Seen, Transport
+from tests.support.transport import RecordedRequest, Reply, Transport
 from tests.unit.providers.cybozu.conftest import MakeClient
 
 PATH = "/v1/users.json"
@@ -32,7 +32,7 @@ class Directory:
         self.users = list(users)
         self.most = max_rows
 
-    def __call__(self, request: Seen) -> Reply:
+    def __call__(self, request: RecordedRequest) -> Reply:
         query = request.query
         offset, size = int(query["offset"]), min(int(query["size"]), self.most)
         ids = self.users
@@ -60,7 +60,7 @@ def test_pages_are_read_until_one_is_empty(
     assert ids == [str(number) for number in range(count)]
     assert report.duplicates == 0
     assert report.pages <= -(-count // 99) + 2
-    assert len(cybozu.seen) <= report.pages + concurrency
+    assert len(cybozu.requests) <= report.pages + concurrency
 
 
 def test_users_are_unchanged(cybozu: Transport, client: CybozuClient) -> None:
@@ -72,7 +72,7 @@ def test_users_are_unchanged(cybozu: Transport, client: CybozuClient) -> None:
 
 
 def test_short_page_does_not_end_the_list(cybozu: Transport, client: CybozuClient) -> None:
-    def hiding(request: Seen) -> Reply:
+    def hiding(request: RecordedRequest) -> Reply:
         offset = int(request.query["offset"])
         shown = range(offset, min(offset + 100, 300))
         size = int(request.query["size"])
@@ -98,7 +98,7 @@ def test_list_with_smaller_pages_is_read_completely(cybozu: Transport, client: C
 def test_duplicate_user_is_dropped_and_counted(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(250)])
 
-    def joined_meanwhile(request: Seen) -> Reply:
+    def joined_meanwhile(request: RecordedRequest) -> Reply:
         page = directory(request)
         if int(request.query["offset"]) == 0:
             directory.users.insert(0, user(1000))
@@ -123,7 +123,7 @@ class MovingDirectory(Directory):
         self.stayed = {row["id"] for row in self.users}
         self.lock = threading.Lock()
 
-    def __call__(self, request: Seen) -> Reply:
+    def __call__(self, request: RecordedRequest) -> Reply:
         with self.lock:
             reply = super().__call__(request)
             for joins, where in [move for move in [next(self.moves, None)] if move]:
@@ -175,7 +175,7 @@ def test_user_that_stays_is_read_if_many_leave(remove: int, leave: int, concurre
     values = itertools.count()
     lock = threading.Lock()
 
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         with lock:
             if next(values) == 2:
                 del directory.users[remove : remove + leave]
@@ -193,7 +193,7 @@ def test_user_that_stays_is_read_if_many_leave(remove: int, leave: int, concurre
 
 
 def test_list_that_changes_too_fast_raises_provider_busy(cybozu: Transport, client: CybozuClient) -> None:
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         # Every page ends with the same two users, regardless of its offset.
         return Reply(json={"users": [user(1), user(2)] if int(request.query["offset"]) < 1000 else []})
 
@@ -214,7 +214,7 @@ def test_concurrent_requests_do_not_exceed_the_limit(cybozu: Transport, client: 
     directory = Directory([user(number) for number in range(1000)])
     lock, flying, max_rows = threading.Lock(), 0, 0
 
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         nonlocal flying, max_rows
         with lock:
             flying += 1
@@ -238,13 +238,13 @@ def test_reader_that_stops_early_stops_the_requests(cybozu: Transport, client: C
     next(lines)
     lines.close()  # type: ignore[attr-defined] # it is a generator
 
-    assert len(cybozu.seen) <= 6
+    assert len(cybozu.requests) <= 6
 
 
 def test_failed_page_ends_the_reading(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(1000)])
 
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         return Reply(400, json={"code": "CB_VA01"}) if request.query["offset"] == "297" else directory(request)
 
     cybozu.on("GET", PATH, answer)
@@ -259,7 +259,7 @@ def test_failed_page_ends_the_reading(cybozu: Transport, client: CybozuClient) -
 def test_failure_after_the_end_of_the_list_is_ignored(cybozu: Transport, client: CybozuClient) -> None:
     directory = Directory([user(number) for number in range(150)])
 
-    def answer(request: Seen) -> Reply:
+    def answer(request: RecordedRequest) -> Reply:
         return Reply(400) if int(request.query["offset"]) > 200 else directory(request)
 
     cybozu.on("GET", PATH, answer)
@@ -275,7 +275,7 @@ def test_filter_is_sent_in_chunks_of_one_hundred(cybozu: Transport, client: Cybo
     ids = read(client, **{name: values})
 
     assert ids == [str(number) for number in range(250)]
-    assert [request.query[f"{name}[0]"] for request in cybozu.seen] == [values[0], values[100], values[200]]
+    assert [request.query[f"{name}[0]"] for request in cybozu.requests] == [values[0], values[100], values[200]]
 
 
 def test_long_codes_are_sent_in_smaller_chunks(cybozu: Transport, client: CybozuClient) -> None:
@@ -285,7 +285,7 @@ def test_long_codes_are_sent_in_smaller_chunks(cybozu: Transport, client: Cybozu
     ids = read(client, codes=[row["code"] for row in people])
 
     assert ids == [str(number) for number in range(60)]
-    assert max(len(request.url) for request in cybozu.seen) < 4096
+    assert max(len(request.url) for request in cybozu.requests) < 4096
 
 
 def test_missing_user_is_omitted(cybozu: Transport, client: CybozuClient) -> None:
@@ -298,7 +298,7 @@ def test_both_filters_are_rejected_without_a_request(cybozu: Transport, client: 
     with pytest.raises(ConfigurationError, match="expected ids or codes, found both"):
         stream_users_ndjson(client, ids=["1"], codes=["a"])
 
-    assert cybozu.seen == []
+    assert cybozu.requests == []
 
 
 @pytest.mark.parametrize(
