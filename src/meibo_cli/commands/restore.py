@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,10 +14,10 @@ from meibo.archive.runs import Run, runs
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo_cli.files import STDOUT
-from meibo_cli.restore.blocked_users import BlockedRestore, BlockedTarget, restore_blocked_users
+from meibo_cli.restore.auth0_target import database_connection, import_client
+from meibo_cli.restore.blocked_users import BlockedRestore, restore_blocked_users
 from meibo_cli.restore.cybozu import CybozuRestore, restore_cybozu
 from meibo_cli.restore.directory import (
-    DirectoryOptions,
     DirectoryRestore,
     DirectoryTarget,
     datasets_of,
@@ -42,10 +43,10 @@ from meibo_cli.selection import (
 from meibo_cli.stack import DEFAULT_STACK
 
 # The groups of the options in --help.
-_USERS: Final = "Choose users"
-_FILES: Final = "Write files"
-_IMPORT: Final = "Restore into an Auth0 tenant"
-_DATASETS: Final = "Roles, organizations and memberships of Auth0"
+_users_option = partial(typer.Option, rich_help_panel="Choose users")
+_files_option = partial(typer.Option, rich_help_panel="Write files")
+_import_option = partial(typer.Option, rich_help_panel="Restore into an Auth0 tenant")
+_datasets_option = partial(typer.Option, rich_help_panel="Roles, organizations and memberships of Auth0")
 
 # Runs that are searched for an export that the named run does not contain, and their ids in the message.
 _MAX_RUNS_SEARCHED: Final = 100
@@ -66,172 +67,116 @@ def restore(
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     select: Annotated[
         list[str] | None,
-        typer.Option(
-            "--select",
-            help="Auth0 and cybozu.com: only this user (id, e-mail address or login name). Repeatable.",
-            show_default=False,
-            rich_help_panel=_USERS,
+        _users_option(
+            "--select", help="Auth0 and cybozu.com: only this user (id, e-mail address or login name). Repeatable."
         ),
     ] = None,
     select_from: Annotated[
         Path | None,
-        typer.Option(
+        _users_option(
             "--select-from",
             help="Auth0: only the users who were changed or removed in this file of `meibo diff --csv`.",
-            show_default=False,
-            rich_help_panel=_USERS,
         ),
     ] = None,
     only_fields: Annotated[
         str | None,
-        typer.Option(
+        _users_option(
             "--only-fields",
             help="With --select-from and --upsert: restore only these fields, separated by commas, of the users with a"
             " change in one of them.",
-            show_default=False,
-            rich_help_panel=_USERS,
         ),
     ] = None,
     expected_run: Annotated[
         str | None,
-        typer.Option(
+        _users_option(
             "--expected-run",
             help="With --only-fields and --apply: update only users who still have the values of this run.",
-            show_default=False,
-            rich_help_panel=_USERS,
         ),
     ] = None,
     only_connection: Annotated[
         str | None,
-        typer.Option(
-            "--only-connection",
-            help="Auth0: only users of the connection with this name.",
-            rich_help_panel=_USERS,
-        ),
+        _users_option("--only-connection", help="Auth0: only users of the connection with this name."),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="A new folder for the files.", rich_help_panel=_FILES)
-    ] = Path("restore"),
+    output: Annotated[Path, _files_option("--output", "-o", help="A new folder for the files.")] = Path("restore"),
     hashes: Annotated[
         Path | None,
-        typer.Option(
+        _files_option(
             "--hashes",
             help="Auth0: add the password hashes and MFA factors of this decrypted export (NDJSON), which Auth0 support"
             " delivers on request.",
-            show_default=False,
-            rich_help_panel=_FILES,
         ),
     ] = None,
     apply: Annotated[
         bool,
-        typer.Option("--apply", help="Import the users, or apply the plan of --datasets.", rich_help_panel=_IMPORT),
+        _import_option("--apply", help="Import the users, or apply the plan of --datasets."),
     ] = False,
     domain: Annotated[
         str | None,
-        typer.Option("--domain", help="With --apply or --datasets: the domain of the tenant.", rich_help_panel=_IMPORT),
+        _import_option("--domain", help="With --apply or --datasets: the domain of the tenant."),
     ] = None,
     audience: Annotated[
         str | None,
-        typer.Option(
+        _import_option(
             "--audience",
             help="If the domain is a custom domain: the identifier of the Management API, which ends with /api/v2/.",
-            show_default=False,
-            rich_help_panel=_IMPORT,
         ),
     ] = None,
     connection_id: Annotated[
         str | None,
-        typer.Option(
-            "--connection-id",
-            help="Users: the id of the database connection to import into.",
-            rich_help_panel=_IMPORT,
-        ),
+        _import_option("--connection-id", help="Users: the id of the database connection to import into."),
     ] = None,
     target_connection: Annotated[
         str | None,
-        typer.Option(
+        _import_option(
             "--target-connection",
             help="Users: the name of this database connection, if it differs from the name of the users' connection.",
-            rich_help_panel=_IMPORT,
         ),
     ] = None,
     upsert: Annotated[
         bool | None,
-        typer.Option(
-            "--upsert/--no-upsert",
-            help="Update existing users, roles and organizations, or do not change them.",
-            rich_help_panel=_IMPORT,
+        _import_option(
+            "--upsert/--no-upsert", help="Update existing users, roles and organizations, or do not change them."
         ),
     ] = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.", rich_help_panel=_IMPORT)
-    ] = False,
+    yes: Annotated[bool, _import_option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(
-            "--resume",
-            help="Continue the import, or apply the plan, in the folder of an earlier restore.",
-            show_default=False,
-            rich_help_panel=_IMPORT,
-        ),
+        _import_option("--resume", help="Continue the import, or apply the plan, in the folder of an earlier restore."),
     ] = None,
     datasets: Annotated[
         str | None,
-        typer.Option(
+        _datasets_option(
             "--datasets",
             help="Restore roles, organizations, role_members and members (separated by commas, or all) instead of"
             " users.",
-            show_default=False,
-            rich_help_panel=_DATASETS,
         ),
     ] = None,
     mapping: Annotated[
         Path | None,
-        typer.Option(
-            "--mapping",
-            help="An edited copy of mapping.csv, which an earlier plan wrote.",
-            show_default=False,
-            rich_help_panel=_DATASETS,
-        ),
+        _datasets_option("--mapping", help="An edited copy of mapping.csv, which an earlier plan wrote."),
     ] = None,
     location_host: Annotated[
         list[str] | None,
-        typer.Option(
+        _datasets_option(
             "--location-host",
             help="Also download export files from this host, which is not a host of Auth0. Repeatable.",
-            show_default=False,
-            rich_help_panel=_DATASETS,
         ),
     ] = None,
     queue: Annotated[
         str | None,
-        typer.Option(
-            "--queue",
-            help="Send memberships to the queue of the stack, as changes of this source.",
-            show_default=False,
-            rich_help_panel=_DATASETS,
-        ),
+        _datasets_option("--queue", help="Send memberships to the queue of the stack, as changes of this source."),
     ] = None,
     without_queue: Annotated[
         bool,
-        typer.Option("--without-queue", help="Send memberships directly to the tenant.", rich_help_panel=_DATASETS),
+        _datasets_option("--without-queue", help="Send memberships directly to the tenant."),
     ] = False,
     stack: Annotated[
         str,
-        typer.Option(
-            "--stack",
-            envvar="MEIBO_STACK",
-            help="With --queue: the name of the CloudFormation stack.",
-            rich_help_panel=_DATASETS,
-        ),
+        _datasets_option("--stack", envvar="MEIBO_STACK", help="With --queue: the name of the CloudFormation stack."),
     ] = DEFAULT_STACK,
     configuration: Annotated[
         str,
-        typer.Option(
-            "--configuration",
-            help="With --queue: the SSM parameter with the sources of the stack.",
-            rich_help_panel=_DATASETS,
-        ),
+        _datasets_option("--configuration", help="With --queue: the SSM parameter with the sources of the stack."),
     ] = "/meibo/sources",
 ) -> None:
     """Restore users of Auth0, or with --datasets their roles, organizations and memberships.
@@ -254,8 +199,20 @@ def restore(
     if datasets is not None:
         _require_run_id(run, named, apply=apply)
         tenant = DirectoryTarget.of_options(export, domain, location_host, audience)
-        options = DirectoryOptions(datasets_of(datasets), mapping, upsert=bool(upsert), apply=apply)
-        restore_directory(DirectoryRestore(reader, named, tenant, output, options), queueing, yes=yes)
+        restore_directory(
+            DirectoryRestore(
+                reader=reader,
+                run=named,
+                target=tenant,
+                output=output,
+                datasets=datasets_of(datasets),
+                mapping=mapping,
+                upsert=bool(upsert),
+                apply=apply,
+                queueing=queueing,
+                yes=yes,
+            )
+        )
         return
     exports = _restorable(reader, named, export)
     if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
@@ -268,13 +225,30 @@ def restore(
     secrets = _secrets(hashes, selection)
     _require_run_id(run, named, apply=apply)
     expected = None if expected_run is None else named_run(reader, expected_run)
+    source = users.folder.address.source
     if BLOCKED in selection.fields:
-        target = _blocked_target(domain, audience, expected) if apply else None
-        ids = selection.ids or frozenset()
-        restore_blocked_users(BlockedRestore(reader, named, users, ids, output, target, yes=yes))
+        if apply and (domain is None or expected is None):
+            raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
+        restore_blocked_users(
+            BlockedRestore(
+                reader=reader,
+                run=named,
+                export=users,
+                ids=selection.ids or frozenset(),
+                output=output,
+                client=import_client(source, domain, audience) if apply and domain else None,
+                expected_run=expected,
+                yes=yes,
+            )
+        )
         return
     _check_expected_run(expected, selection, apply=apply)
-    source = users.folder.address.source
+    target = None
+    if apply:
+        if domain is None or connection_id is None or upsert is None:
+            raise ConfigurationError("--apply requires --domain, --connection-id, and --upsert or --no-upsert")
+        client = import_client(source, domain, audience)
+        target = ImportTarget(client, audience, database_connection(client, connection_id), target_connection)
     restore_users(
         UserRestore(
             reader=reader,
@@ -284,9 +258,7 @@ def restore(
             connection=only_connection,
             secrets=secrets,
             upsert=bool(upsert),
-            target=_import_target(source, domain, audience, connection_id, target_connection, upsert=upsert)
-            if apply
-            else None,
+            target=target,
             expected_run=expected,
             yes=yes,
         )
@@ -306,26 +278,6 @@ def _secrets(hashes: Path | None, selection: UserSelection) -> dict[str, UserSec
     if selection.fields:
         raise ConfigurationError("--hashes and --only-fields exclude each other")
     return read_user_secrets(hashes)
-
-
-def _blocked_target(domain: str | None, audience: str | None, expected_run: Run | None) -> BlockedTarget:
-    if domain is None or expected_run is None:
-        raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
-    return BlockedTarget(domain, audience, expected_run)
-
-
-def _import_target(
-    source: str,
-    domain: str | None,
-    audience: str | None,
-    connection_id: str | None,
-    expected_name: str | None,
-    *,
-    upsert: bool | None,
-) -> ImportTarget:
-    if domain is None or connection_id is None or upsert is None:
-        raise ConfigurationError("--apply requires --domain, --connection-id, and --upsert or --no-upsert")
-    return ImportTarget(source, domain, audience, connection_id, expected_name)
 
 
 def _check_expected_run(expected_run: Run | None, selection: UserSelection, *, apply: bool) -> None:

@@ -16,7 +16,7 @@ from meibo_cli.restore.auth0_imports import SCOPE
 from meibo_cli.sources import credentials_of, variable_prefix
 
 CONNECTIONS_SCOPE: Final = "read:connections"
-IMPORT_SCOPES: Final = (SCOPE, USERS_SCOPE, CONNECTIONS_SCOPE)
+_IMPORT_SCOPES: Final = (SCOPE, USERS_SCOPE, CONNECTIONS_SCOPE)
 DATABASE: Final = "auth0"
 _CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
 
@@ -48,6 +48,11 @@ def target_client(domain: str, secret: Mapping[str, str], audience: str | None) 
     """Return a client of the tenant."""
     credentials = Auth0Credentials.from_secret(secret)
     return Auth0Client(domain, lambda: credentials, audience=audience)
+
+
+def import_client(source: str, domain: str, audience: str | None) -> Auth0Client:
+    """Return a client of the tenant for requests about users, with the credentials of a source."""
+    return target_client(domain, target_credentials(source, _IMPORT_SCOPES), audience)
 
 
 def check_scopes(client: Auth0Client, scopes: Collection[str]) -> None:

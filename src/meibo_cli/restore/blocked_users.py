@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from meibo_cli.encoding import json_bytes
 from meibo_cli.exit_codes import EXIT_DIFFERENT
 from meibo_cli.files import new_folder
 from meibo_cli.restore.archived_rows import archived_users
-from meibo_cli.restore.auth0_target import IMPORT_SCOPES, live_user, target_client, target_credentials
+from meibo_cli.restore.auth0_target import live_user
 from meibo_cli.restore.console import require_confirmation
 from meibo_cli.restore.user_selection import BLOCKED, same_export
 from meibo_cli.terminal import progress_bar
@@ -34,41 +34,35 @@ CHANGED_LATER: Final = "changed since the expected run"
 NOT_IN_TENANT: Final = "not in the tenant"
 
 
-@dataclass(frozen=True)
-class BlockedTarget:
-    """The tenant in which the state is set if users still have the state in ``expected_run``."""
-
-    domain: str
-    audience: str | None
-    expected_run: Run
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BlockedRestore:
-    """A restore of the blocked state of the users with these ids. Without a target, the states are only counted."""
+    """A restore of the blocked state of the users with these ids.
+
+    Without a client of the tenant, the states are only counted. Otherwise, the state is set if a user still has the
+    state in ``expected_run``.
+    """
 
     reader: ArchiveReader
     run: Run
     export: ArchivedExport
     ids: frozenset[str]
     output: Path
-    target: BlockedTarget | None
-    yes: bool = field(kw_only=True)
+    client: Auth0Client | None
+    expected_run: Run | None
+    yes: bool
 
 
 def restore_blocked_users(restore: BlockedRestore) -> None:
-    """Print the numbers of users by state in the run, and set the state of each user in the target."""
-    reader, export, target = restore.reader, restore.export, restore.target
+    """Print the numbers of users by state in the run, and set the state of each user in the tenant."""
+    reader, export, client = restore.reader, restore.export, restore.client
     states = blocked_states(reader, export, restore.ids)
     count = format_count(len(states), "user")
     typer.echo(f"{count}, {format_number(sum(states.values()))} of them blocked in run {restore.run.run_id}")
-    if target is None:
+    if client is None or restore.expected_run is None:
         return
-    expected = blocked_states(reader, same_export(target.expected_run, export), restore.ids)
-    secret = target_credentials(export.folder.address.source, IMPORT_SCOPES)
-    client = target_client(target.domain, secret, target.audience)
+    expected = blocked_states(reader, same_export(restore.expected_run, export), restore.ids)
     if not restore.yes:
-        question = f"Set the blocked state of {count} of run {restore.run.run_id} in {target.domain}?"
+        question = f"Set the blocked state of {count} of run {restore.run.run_id} in {client.domain}?"
         require_confirmation(question, "nothing was sent")
     with progress_bar("update", len(states)) as advance:
         results = restore_blocked_states(client, states, expected, restore.output, advance=lambda: advance(1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,19 +76,6 @@ def datasets_of(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class DirectoryOptions:
-    """The options of a plan: the datasets, the file with chosen ids, and whether objects that differ are changed.
-
-    With ``apply``, the plan is applied.
-    """
-
-    datasets: tuple[str, ...]
-    mapping: Path | None
-    upsert: bool = field(kw_only=True)
-    apply: bool = field(kw_only=True)
-
-
-@dataclass(frozen=True)
 class DirectoryTarget:
     """The tenant that is restored to. ``source`` names the variables with the credentials."""
 
@@ -130,15 +117,24 @@ class DirectoryTarget:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DirectoryRestore:
-    """A restore of a run into a tenant. The plan is written into ``output``, a new folder."""
+    """A restore of datasets of a run into a tenant. The plan is written into ``output``, a new folder.
+
+    ``mapping`` is a file with chosen ids. With ``upsert``, objects that differ are changed. With ``apply``, the plan is
+    applied, and memberships are sent as in ``queueing``.
+    """
 
     reader: ArchiveReader
     run: Run
     target: DirectoryTarget
     output: Path
-    options: DirectoryOptions
+    datasets: tuple[str, ...]
+    mapping: Path | None = None
+    upsert: bool = False
+    apply: bool = False
+    queueing: Queueing | None = None
+    yes: bool = False
 
     def write_plan(self) -> DirectoryPlan:
         """Plan the datasets against the tenant, write the plan, and return it.
@@ -146,14 +142,14 @@ class DirectoryRestore:
         Raises ScopeMissingError with all OAuth scopes that are missing for the reading of the tenant, and, if the plan
         is applied, for the requests that it may contain.
         """
-        target, options = self.target, self.options
+        target = self.target
         archive = DatasetRows(self.reader, self.run, target.source)
         skipped, datasets = self._datasets(archive)
-        ids = IdMapping() if options.mapping is None else IdMapping.read(options.mapping)
-        read_scopes, write_scopes = required_scopes(datasets, upsert=options.upsert)
+        ids = IdMapping() if self.mapping is None else IdMapping.read(self.mapping)
+        read_scopes, write_scopes = required_scopes(datasets, upsert=self.upsert)
         secret = target_credentials(target.source, [*read_scopes, *write_scopes])
         client = target_client(target.domain, secret, target.audience)
-        check_scopes(client, [*read_scopes, *(write_scopes if options.apply else ())])
+        check_scopes(client, [*read_scopes, *(write_scopes if self.apply else ())])
         folder = new_folder(self.output)
         try:
             with (
@@ -179,7 +175,7 @@ class DirectoryRestore:
                 source=target.source,
                 domain=client.domain,
                 audience=target.audience,
-                upsert=options.upsert,
+                upsert=self.upsert,
                 sha256=writer.sha256,
                 counts={kind: dict(counts) for kind, counts in writer.counts.items() if counts},
                 skipped=skipped,
@@ -194,7 +190,7 @@ class DirectoryRestore:
 
     def _datasets(self, archive: DatasetRows) -> tuple[dict[str, str], list[str]]:
         """Return the datasets that the run does not contain, with the reason, and the other datasets."""
-        names = self.options.datasets
+        names = self.datasets
         reason = f"run {self.run.run_id} does not contain it"
         skipped = {name: reason for name in names if not archive.exports(name)}
         datasets = [name for name in names if name not in skipped]
@@ -209,15 +205,15 @@ class DirectoryRestore:
         return skipped, datasets
 
 
-def restore_directory(restore: DirectoryRestore, queueing: Queueing | None, *, yes: bool) -> None:
-    """Plan a restore and print the plan; with the option ``apply``, apply it after a confirmation."""
-    if restore.options.apply and MEMBERS in restore.options.datasets and queueing is None:
+def restore_directory(restore: DirectoryRestore) -> None:
+    """Plan a restore and print the plan. With ``apply``, apply the plan after a confirmation."""
+    if restore.apply and MEMBERS in restore.datasets and restore.queueing is None:
         raise ConfigurationError(QUEUEING_MISSING)
     typer.echo(DIRECTORY_NOT_RESTORABLE, err=True)
     plan = restore.write_plan()
     print_plan(restore.output, plan)
-    if restore.options.apply:
-        apply_directory_plan(restore.output, queueing, yes=yes)
+    if restore.apply:
+        apply_directory_plan(restore.output, restore.queueing, yes=restore.yes)
     elif plan.has_findings:
         raise typer.Exit(EXIT_DIFFERENT)
 

@@ -43,7 +43,7 @@ from meibo_cli.restore.auth0_target import (
     target_credentials,
 )
 from meibo_cli.restore.console import warn_if_suspect
-from meibo_cli.restore.directory import DirectoryOptions, DirectoryRestore, DirectoryTarget
+from meibo_cli.restore.directory import DirectoryRestore, DirectoryTarget
 from meibo_cli.restore.directory_execution import open_plan
 from meibo_cli.restore.directory_plan import PLAN, planned_objects
 from meibo_cli.restore.directory_planner import DATASETS
@@ -247,7 +247,6 @@ class Drill:
         new_journal(
             written,
             export,
-            source=self.settings.source,
             client=self.client,
             audience=self.settings.audience,
             connection=connection,
@@ -259,8 +258,14 @@ class Drill:
         if not (folder / PLAN).exists():
             self.show(f"planning {', '.join(self.datasets)}")
             shutil.rmtree(folder, ignore_errors=True)
-            options = DirectoryOptions(tuple(self.datasets), mapping=None, upsert=False, apply=True)
-            DirectoryRestore(self.reader, self.run, self._target, folder, options).write_plan()
+            DirectoryRestore(
+                reader=self.reader,
+                run=self.run,
+                target=self._target,
+                output=folder,
+                datasets=tuple(self.datasets),
+                apply=True,
+            ).write_plan()
         self.show(f"restoring {', '.join(self.datasets)}")
         with locked_folder(folder):
             open_plan(folder, WITHOUT_QUEUE).run()

@@ -105,7 +105,7 @@ class _Sender:
                 file.state, file.reason = "waiting", None
             elif file.state in ("uncertain", "failed"):
                 deadline = file.requested_at + MAX_JOB_SECONDS if file.state == "uncertain" else 0.0
-                _settle(self._client, self._journal, file, clock=self._clock, deadline=deadline, notify=self._notify)
+                self._compare_with_tenant(file, deadline)
                 self._advance(file)
 
     def _is_busy_for_too_long(self) -> bool:
@@ -178,6 +178,61 @@ class _Sender:
             # The job failed as a whole.
             return []
 
+    # -- files with an unknown result
+
+    def _compare_with_tenant(self, file: FileImport, deadline: float) -> None:
+        """Compare the users of a file with the tenant until all are imported or the ``deadline`` of the job has passed.
+
+        Users who are not imported then are written to a new file of the journal, which waits to be sent.
+        """
+        users: list[dict[str, Any]] = json.loads(self._journal.content(file))
+        missing, other, interval = users, list[dict[str, Any]](), MIN_INTERVAL_SECONDS
+        while True:
+            states = [(user, self._state(user)) for user in missing]
+            missing = [user for user, state in states if state == "missing"]
+            other += [user for user, state in states if state == "other"]
+            left = deadline - self._clock.now()
+            if not missing or left <= 0:
+                break
+            if interval == MIN_INTERVAL_SECONDS:
+                end = datetime.fromtimestamp(deadline, UTC)
+                self._notify(
+                    f"{file.name}: {format_count(len(missing), 'user')} not in the tenant yet; waiting until"
+                    f" {end:%Y-%m-%d %H:%M} UTC at the latest, because the job may be running"
+                )
+            self._clock.sleep(min(interval, left))
+            interval = min(2 * interval, MAX_INTERVAL_SECONDS)
+        imported = len(users) - len(missing) - len(other)
+        file.inserted, file.updated, file.failed = (
+            (0, imported, 0) if self._journal.upsert else (imported, 0, len(other))
+        )
+        file.state, file.reason = "done", f"{imported} users found in the tenant"
+        file.codes = {DUPLICATED: len(other)} if other else {}
+        error = {"code": DUPLICATED, "message": "The tenant has a user with this id and other values."}
+        self._journal.write_failed(file, [{**user, "errors": [error]} for user in other])
+        if missing:
+            self._add_file(file, missing)
+        self._journal.write()
+
+    def _state(self, user: dict[str, Any]) -> Literal["imported", "other", "missing"]:
+        """Return the state of a user of the file in the tenant.
+
+        A user with other values was not updated, so an update is missing. Without an update it is an existing user.
+        """
+        live = live_user(self._client, PREFIX + user["user_id"])
+        if live is None:
+            return "missing"
+        if has_values(live, user, user.keys() & UPDATED if self._journal.upsert else user.keys() - {"user_id"}):
+            return "imported"
+        return "missing" if self._journal.upsert else "other"
+
+    def _add_file(self, file: FileImport, users: list[dict[str, Any]]) -> None:
+        name = f"{file.name.removesuffix('.json')}-rest.json"
+        content = b"[" + b",\n".join(map(json_bytes, users)) + b"]"
+        replace_file(self._journal.folder / name, content)
+        rest = FileImport(name=name, sha256=digest(content), users=len(users))
+        self._journal.files.insert(self._journal.files.index(file) + 1, rest)
+
 
 @contextmanager
 def _delayed_interrupt() -> Iterator[None]:
@@ -193,68 +248,3 @@ def _delayed_interrupt() -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
     if received:
         raise KeyboardInterrupt
-
-
-# -- files with an unknown result
-
-
-def _settle(
-    client: Auth0Client,
-    journal: Journal,
-    file: FileImport,
-    *,
-    clock: Clock,
-    deadline: float,
-    notify: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Compare the users of a file with the tenant until all are imported or the ``deadline`` of the job has passed.
-
-    Users who are not imported then are written to a new file of the journal, which waits to be sent.
-    """
-    users: list[dict[str, Any]] = json.loads(journal.content(file))
-    missing, other, interval = users, list[dict[str, Any]](), MIN_INTERVAL_SECONDS
-    while True:
-        states = [(user, _state(client, user, upsert=journal.upsert)) for user in missing]
-        missing = [user for user, state in states if state == "missing"]
-        other += [user for user, state in states if state == "other"]
-        left = deadline - clock.now()
-        if not missing or left <= 0:
-            break
-        if interval == MIN_INTERVAL_SECONDS:
-            end = datetime.fromtimestamp(deadline, UTC)
-            notify(
-                f"{file.name}: {format_count(len(missing), 'user')} not in the tenant yet; waiting until"
-                f" {end:%Y-%m-%d %H:%M} UTC at the latest, because the job may be running"
-            )
-        clock.sleep(min(interval, left))
-        interval = min(2 * interval, MAX_INTERVAL_SECONDS)
-    imported = len(users) - len(missing) - len(other)
-    file.inserted, file.updated, file.failed = (0, imported, 0) if journal.upsert else (imported, 0, len(other))
-    file.state, file.reason = "done", f"{imported} users found in the tenant"
-    file.codes = {DUPLICATED: len(other)} if other else {}
-    error = {"code": DUPLICATED, "message": "The tenant has a user with this id and other values."}
-    journal.write_failed(file, [{**user, "errors": [error]} for user in other])
-    if missing:
-        _add_file(journal, file, missing)
-    journal.write()
-
-
-def _state(client: Auth0Client, user: dict[str, Any], *, upsert: bool) -> Literal["imported", "other", "missing"]:
-    """Return the state of a user of the file in the tenant.
-
-    A user with other values was not updated, so an update is missing. Without an update it is an existing user.
-    """
-    live = live_user(client, PREFIX + user["user_id"])
-    if live is None:
-        return "missing"
-    if has_values(live, user, user.keys() & UPDATED if upsert else user.keys() - {"user_id"}):
-        return "imported"
-    return "missing" if upsert else "other"
-
-
-def _add_file(journal: Journal, file: FileImport, users: list[dict[str, Any]]) -> None:
-    name = f"{file.name.removesuffix('.json')}-rest.json"
-    content = b"[" + b",\n".join(map(json_bytes, users)) + b"]"
-    replace_file(journal.folder / name, content)
-    rest = FileImport(name=name, sha256=digest(content), users=len(users))
-    journal.files.insert(journal.files.index(file) + 1, rest)

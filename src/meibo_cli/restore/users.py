@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +18,7 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
 from meibo_cli.files import locked_folder
 from meibo_cli.restore.archived_rows import archived_users
-from meibo_cli.restore.auth0_target import (
-    IMPORT_SCOPES,
-    TargetConnection,
-    database_connection,
-    target_client,
-    target_credentials,
-)
+from meibo_cli.restore.auth0_target import TargetConnection, import_client
 from meibo_cli.restore.console import report_not_found, require_confirmation, warn_if_suspect
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
@@ -49,27 +42,15 @@ _MAX_CONNECTIONS_SHOWN: Final = 10
 
 @dataclass(frozen=True)
 class ImportTarget:
-    """The tenant and the database connection that users are imported into.
+    """The database connection of a tenant that users are imported into.
 
-    ``source`` names the environment variables with the credentials. ``expected_name`` is the name that the connection
-    must have; None for the name of the users' connection.
+    ``expected_name`` is the name that the connection must have; None for the name of the users' connection.
     """
 
-    source: str
-    domain: str
+    client: Auth0Client
     audience: str | None
-    connection_id: str
+    connection: TargetConnection
     expected_name: str | None
-
-    @cached_property
-    def client(self) -> Auth0Client:
-        """A client of the tenant."""
-        return target_client(self.domain, target_credentials(self.source, IMPORT_SCOPES), self.audience)
-
-    @cached_property
-    def connection(self) -> TargetConnection:
-        """The connection, which is read from the tenant at the first use."""
-        return database_connection(self.client, self.connection_id)
 
     def check_connection(self, users_connection: str | None) -> None:
         """Raise ConfigurationError if the connection has another name than expected.
@@ -113,9 +94,8 @@ class UserRestore:
 def restore_users(restore: UserRestore) -> None:
     """Write the import files, print their counts and, with a target, import them after a confirmation."""
     export, target = restore.export, restore.target
-    if target is not None:
-        # Errors of the target are reported before files are written.
-        target.check_connection(restore.connection or target.connection.name)
+    if target is not None and restore.connection is not None:
+        target.check_connection(restore.connection)
     typer.echo(AUTH0_NOT_RESTORABLE, err=True)
     warn_if_suspect(restore.reader, export)
     with archived_users(restore.reader, export) as archived:
@@ -142,8 +122,7 @@ def restore_users(restore: UserRestore) -> None:
 def resume_import(folder: Path, *, yes: bool) -> None:
     """Import the files in a folder that were not imported before."""
     with locked_journal(folder) as journal:
-        secret = target_credentials(journal.source, IMPORT_SCOPES)
-        _import(target_client(journal.domain, secret, journal.audience), journal, yes=yes)
+        _import(import_client(journal.source, journal.domain, journal.audience), journal, yes=yes)
 
 
 def _check_connections(written: ImportFiles, restore: UserRestore) -> None:
@@ -169,7 +148,6 @@ def _import_files(written: ImportFiles, restore: UserRestore, target: ImportTarg
         journal = new_journal(
             written,
             restore.export,
-            source=target.source,
             client=target.client,
             audience=target.audience,
             connection=target.connection,
@@ -182,7 +160,6 @@ def new_journal(
     written: ImportFiles,
     export: ArchivedExport,
     *,
-    source: str,
     client: Auth0Client,
     audience: str | None,
     connection: TargetConnection,
@@ -194,7 +171,7 @@ def new_journal(
         list(written.files.items()),
         export_id=export.export_id,
         run_id=export.folder.run_id,
-        source=source,
+        source=export.folder.address.source,
         domain=client.domain,
         audience=audience,
         connection_id=connection.id,
