@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Any
 
 import meibo
 from meibo.archive.keys import attempt_key, plan_key, run_id_of
+from meibo.archive.manifest import ArchivedExport
 from meibo.archive.runs import Run, find_run
 from meibo.archive.storage import ArchiveReader, FolderReader, FolderStorage
 from meibo.configuration import Configuration
@@ -29,17 +31,24 @@ ReadSecret = Callable[[str], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class LiveArchive:
-    """The archive, and its only run."""
+class ArchivedRun:
+    """A run and its archive."""
 
     reader: ArchiveReader
     run: Run
 
 
+def planned_exports(reader: ArchiveReader, run: Run, archived: Iterable[ArchivedExport]) -> list[PlannedExport]:
+    """Return the exports of a run's plan, without their jobs, that export the current state in the same form."""
+    ids = {export.export_id for export in archived}
+    _, plan = Plan.newest(reader, run.run_id, run.manifest.attempt)
+    return [dataclasses.replace(export, job=None) for export in plan.exports if export.export_id in ids]
+
+
 @contextmanager
 def live_archive(
     exports: Sequence[PlannedExport], read: ReadSecret, *, show: Callable[[str], None] = lambda _: None
-) -> Iterator[LiveArchive]:
+) -> Iterator[ArchivedRun]:
     """Archive the exports into a temporary folder, which is deleted when the context ends.
 
     ``show`` is called with the state of an export. Raises ConfigurationError with all reasons if an export fails.
@@ -75,4 +84,4 @@ def live_archive(
         if run.missing:
             reasons = "; ".join(f"{missing.export_id}: {missing.reason}" for missing in run.missing)
             raise ConfigurationError(escape_control_characters(f"the current state cannot be read: {reasons}"))
-        yield LiveArchive(FolderReader(Path(name)), run)
+        yield ArchivedRun(FolderReader(Path(name)), run)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import boto3
 import typer
@@ -55,8 +55,21 @@ def credentials_of(source: str, keys: Sequence[str], environment: Mapping[str, s
     }
 
 
+class SourceSecret(NamedTuple):
+    """The name of a source's secret."""
+
+    source: str
+    provider: str
+    secret: str
+
+
+def configured_secrets(configuration: Configuration) -> list[SourceSecret]:
+    """Return the names of the secrets in a configuration."""
+    return [SourceSecret(source.name, source.provider, source.secret) for source in configuration.sources]
+
+
 def secret_reader(
-    configuration: Configuration, env_file: Path, *, require_all: bool = True
+    sources: Iterable[SourceSecret], env_file: Path, *, require_all: bool = True
 ) -> Callable[[str], Mapping[str, Any]]:
     """Return a function that returns a secret by its name.
 
@@ -66,17 +79,17 @@ def secret_reader(
     environment = {**read_env_file(env_file), **os.environ}
     secrets: dict[str, dict[str, str]] = {}
     missing: dict[str, str] = {}
-    for source in configuration.sources:
-        source_provider = provider(source.provider)
-        credentials = credentials_of(source.name, source_provider.credential_keys, environment)
+    for source, provider_name, secret in sources:
+        source_provider = provider(provider_name)
+        credentials = credentials_of(source, source_provider.credential_keys, environment)
         if credentials:
-            secrets[source.secret] = {**secrets.get(source.secret, {}), **credentials}
+            secrets[secret] = {**secrets.get(secret, {}), **credentials}
         else:
             required = ", or ".join(" and ".join(keys) for keys in source_provider.required_credentials)
-            missing[source.secret] = (
-                f"the source {source.name} has no credentials: set {required}, each as"
-                f" {variable_prefix(source.name)}<KEY>, in the environment or in {env_file}, or store them in the"
-                f" Secrets Manager secret {source.secret} and set AWS_PROFILE and AWS_REGION"
+            missing[secret] = (
+                f"the source {source} has no credentials: set {required}, each as {variable_prefix(source)}<KEY>, in"
+                f" the environment or in {env_file}, or store them in the Secrets Manager secret {secret} and set"
+                " AWS_PROFILE and AWS_REGION"
             )
     uses_aws = not missing or _has_aws_credentials()
     if require_all and not uses_aws:

@@ -20,7 +20,7 @@ from meibo.providers.checks import Check, round_duration
 from meibo_cli.commands.run import DEFAULT_JOBS
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
 from meibo_cli.local_run import countdown
-from meibo_cli.sources import ENV_FILE, SOURCES_FILE, read_sources, secret_reader
+from meibo_cli.sources import ENV_FILE, SOURCES_FILE, configured_secrets, read_sources, secret_reader
 from meibo_cli.stack import StackChecks, find_stack
 from meibo_cli.terminal import Column, TextConsole, json_text, print_table, printable, show_activity
 
@@ -83,7 +83,7 @@ def check(
     else:
         path = sources or Path(SOURCES_FILE)
         configuration = read_sources(path)
-        read_secret = secret_reader(configuration, path.parent / ENV_FILE, require_all=False)
+        read_secret = secret_reader(configured_secrets(configuration), path.parent / ENV_FILE, require_all=False)
         groups = _source_groups(configuration, read_secret)
     outcomes = _run(groups, show=not as_json)
     seconds = round_duration(duration(outcomes, parallel))

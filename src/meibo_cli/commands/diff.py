@@ -1,4 +1,4 @@
-"""``meibo diff``: compare the exports of two runs."""
+"""``meibo diff``: compare the exports of two runs, or of a run and the current state of its tenants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -16,17 +16,21 @@ import duckdb
 import typer
 
 from meibo.archive.manifest import ArchivedExport
-from meibo.archive.runs import Run
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError, UnexpectedError
+from meibo.exports.resolve import as_configured_now
 from meibo.formatting import format_count, format_number
 from meibo.providers import find_dataset
 from meibo_cli.comparison import Comparison, ComparisonCounts
 from meibo_cli.files import STDOUT, new_file
+from meibo_cli.live_archive import ArchivedRun, live_archive, planned_exports
 from meibo_cli.rows import fetch_rows
 from meibo_cli.selection import DEFAULT_ARCHIVE, ArchiveOption, ExportsArgument, matching, named_run, open_archive
+from meibo_cli.sources import ENV_FILE, SourceSecret, read_sources, secret_reader
 from meibo_cli.terminal import TextConsole, json_text, printable, show_activity, spreadsheet_writer, use_utf8_in_pipes
 
+LIVE = "live"
+"""The name of the current state of the tenants as the later run."""
 _MAX_FIELDS_SHOWN = 20
 
 WriteRow = Callable[[Iterable[object]], None]
@@ -49,8 +53,14 @@ class ExportComparison:
 
 
 def diff(
-    run_a: Annotated[str, typer.Argument(help="The id of the earlier run, or latest, or previous.")],
-    run_b: Annotated[str, typer.Argument(help="The id of the later run, or latest, or previous.")],
+    run_a: Annotated[str, typer.Argument(help="The earlier run: its id, `latest` or `previous`.")],
+    run_b: Annotated[
+        str,
+        typer.Argument(
+            help="The later run: its id, `latest` or `previous`; or `live` for the current state of the tenants, which"
+            " is exported into a temporary folder."
+        ),
+    ],
     export: ExportsArgument = "",
     *,
     fields: Annotated[bool, typer.Option("--fields", help="Also print the number of changes per field.")] = False,
@@ -68,61 +78,105 @@ def diff(
         list[str] | None,
         typer.Option("--key", help="A column that identifies rows, instead of the id. Repeatable.", show_default=False),
     ] = None,
+    sources: Annotated[
+        Path | None,
+        typer.Option(
+            "--sources",
+            "-s",
+            help="With live: the configuration with the current domains and secrets of the sources, if they are not"
+            " those of the run. A file .env beside it can contain credentials.",
+            show_default=False,
+        ),
+    ] = None,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Count the rows that were added, removed and changed between two runs, for each export that differs."""
+    """Count the rows that were added, removed and changed between two runs, for each export that differs.
+
+    With `live`, the exports of the run are created again. Their credentials are those of `meibo run`.
+    """
     if as_json and csv_file == STDOUT:
         raise ConfigurationError("--csv - and --json both write to stdout; write the CSV to a file")
+    if run_a == LIVE:
+        raise ConfigurationError("expected live as the second run: meibo diff RUN live")
+    if sources is not None and run_b != LIVE:
+        raise ConfigurationError("--sources requires live as the second run")
     reader = open_archive(archive)
-    before, after = named_run(reader, run_a), named_run(reader, run_b)
-    with _writer(csv_file) as out:
-        comparisons = list(_compare(reader, (before, after), export, tuple(key or ()), out))
+    before = ArchivedRun(reader, named_run(reader, run_a))
+    with _later_run(before, run_b, export, sources) as after, _writer(csv_file) as out:
+        comparisons = list(_compare(before, after, export, tuple(key or ()), out))
         if not comparisons:
             raise ConfigurationError(f"no export of these runs matches {export!r}")
+    run_ids = before.run.run_id, LIVE if run_b == LIVE else after.run.run_id
     if as_json:
         exports = [comparison.to_json() for comparison in comparisons]
-        document = {"run_a": before.run_id, "run_b": after.run_id, "exports": exports}
-        typer.echo(json_text(document, indent=2))
+        typer.echo(json_text({"run_a": run_ids[0], "run_b": run_ids[1], "exports": exports}, indent=2))
     elif csv_file != STDOUT:
-        _print(before.run_id, after.run_id, comparisons, fields=fields, every=every)
+        _print(*run_ids, comparisons, fields=fields, every=every)
+
+
+@contextmanager
+def _later_run(before: ArchivedRun, name: str, pattern: str, sources: Path | None) -> Iterator[ArchivedRun]:
+    """Return the run with a name, or the current state of the exports of ``before`` that match a pattern."""
+    if name != LIVE:
+        yield ArchivedRun(before.reader, named_run(before.reader, name))
+        return
+    exports = planned_exports(before.reader, before.run, matching(before.run.exports, pattern))
+    if not exports:
+        raise ConfigurationError(f"no export of run {before.run.run_id} matches {pattern!r}")
+    if sources is not None:
+        configuration = read_sources(sources)
+        exports = [as_configured_now(planned, configuration) for planned in exports]
+    secrets = {SourceSecret(planned.source, planned.provider, planned.secret) for planned in exports}
+    read_secret = secret_reader(sorted(secrets), (sources.parent if sources else Path()) / ENV_FILE)
+    with ExitStack() as stack:
+        with show_activity("exporting the current state") as status:
+            live = live_archive(exports, read_secret, show=lambda text: status.update(printable(text)))
+            after = stack.enter_context(live)
+        yield after
 
 
 def _compare(
-    reader: ArchiveReader, runs: tuple[Run, Run], pattern: str, key: tuple[str, ...], out: WriteRow | None
+    before: ArchivedRun, after: ArchivedRun, pattern: str, key: tuple[str, ...], out: WriteRow | None
 ) -> Iterator[ExportComparison]:
-    sides = [{export.folder.address: export for export in matching(run.exports, pattern)} for run in runs]
+    sides = [
+        {export.folder.address: export for export in matching(side.run.exports, pattern)} for side in (before, after)
+    ]
     for address in sorted({**sides[0], **sides[1]}, key=lambda address: address.export_id):
         pair = [side.get(address) for side in sides]
         if pair[0] is None or pair[1] is None:
-            yield ExportComparison(address.export_id, None, runs[0 if pair[0] else 1].run_id)
+            yield ExportComparison(address.export_id, None, (before if pair[0] else after).run.run_id)
         elif pair[0].sha256 == pair[1].sha256 and pair[0].rows is not None:
             yield ExportComparison(address.export_id, ComparisonCounts(unchanged=pair[0].rows))
         else:
             with show_activity(f"comparing {printable(address.export_id)}"):
-                counts = _counts(reader, pair[0], pair[1], key, out)
+                readers = before.reader, after.reader
+                counts = _counts(readers, (pair[0], pair[1]), key, out)
             yield ExportComparison(address.export_id, counts)
 
 
 def _counts(
-    reader: ArchiveReader, before: ArchivedExport, after: ArchivedExport, key: tuple[str, ...], out: WriteRow | None
+    readers: tuple[ArchiveReader, ArchiveReader],
+    pair: tuple[ArchivedExport, ArchivedExport],
+    key: tuple[str, ...],
+    out: WriteRow | None,
 ) -> ComparisonCounts:
+    export = pair[0]
     with tempfile.TemporaryDirectory(prefix="meibo-diff-") as name:
         folders = [Path(name) / side for side in ("a", "b")]
         for folder in folders:
             folder.mkdir()
-        exports = zip((before, after), folders, strict=True)
-        files = [fetch_rows(reader, export, folder, key=key) for export, folder in exports]
-        address = before.folder.address
+        files = [fetch_rows(*side, key=key) for side in zip(readers, pair, folders, strict=True)]
+        address = export.folder.address
         blank_is_null = address.format == "csv" or find_dataset(address.provider, address.dataset).blank_is_null
         comparison = Comparison(files[0], files[1], Path(name), blank_is_null=blank_is_null)
         try:
             for change in comparison.changes():
                 if out is not None:
-                    out((before.export_id, change.kind, change.key, " ".join(change.fields)))
+                    out((export.export_id, change.kind, change.key, " ".join(change.fields)))
         except (duckdb.Error, BrokenProcessPool) as error:
             # DuckDB's error message may contain the key of a row, so it is not copied.
             raise UnexpectedError(
-                f"{before.export_id}: the comparison failed ({type(error).__name__}); check the free memory and the"
+                f"{export.export_id}: the comparison failed ({type(error).__name__}); check the free memory and the"
                 " free space of TMPDIR"
             ) from None
         return comparison.counts

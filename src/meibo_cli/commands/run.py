@@ -36,7 +36,7 @@ from meibo_cli.selection import (
     checked_id,
     matches,
 )
-from meibo_cli.sources import ENV_FILE, SOURCES_FILE, SourcesOption, read_sources, secret_reader
+from meibo_cli.sources import ENV_FILE, SOURCES_FILE, SourcesOption, configured_secrets, read_sources, secret_reader
 from meibo_cli.terminal import TextConsole, printable, show_activity
 from meibo_cli.workflow import Execution
 
@@ -81,7 +81,7 @@ def run(
                 archive,
                 progress.received,
                 configuration=configuration,
-                read_secret=secret_reader(configuration, sources.parent / ENV_FILE),
+                read_secret=secret_reader(configured_secrets(configuration), sources.parent / ENV_FILE),
                 stopped=threading.Event(),
             ) as functions:
                 finished = _run(functions, progress, jobs, _run_to_repair(functions, run_id, only), attempt)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from meibo.configuration import Configuration, parse_configuration
+from meibo.configuration import parse_configuration
 from meibo.errors import ConfigurationError, SecretError
-from meibo_cli.sources import read_env_file, secret_reader
+from meibo_cli.sources import SourceSecret, configured_secrets, read_env_file, secret_reader
 
 ACME = {
     "provider": "auth0",
@@ -28,8 +28,8 @@ EXAMPLE = {
 }
 
 
-def configuration(*sources: dict[str, Any]) -> Configuration:
-    return parse_configuration(json.dumps({"sources": sources}))
+def secrets(*sources: dict[str, Any]) -> list[SourceSecret]:
+    return configured_secrets(parse_configuration(json.dumps({"sources": sources})))
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_values_of_the_file_are_literal(env_file: Path, monkeypatch: pytest.Monk
         "MEIBO_EXAMPLE_PASSWORD": "pa${x}s$s #1",
         "A": "",
     }
-    assert secret_reader(configuration(EXAMPLE), env_file)("meibo/example") == {
+    assert secret_reader(secrets(EXAMPLE), env_file)("meibo/example") == {
         "login": "admin",
         "password": "pa${x}s$s #1",
     }
@@ -95,7 +95,7 @@ def test_environment_has_precedence_over_the_file(env_file: Path, monkeypatch: p
     env_file.write_text("MEIBO_ACME_JP_CLIENT_ID=file\nMEIBO_ACME_JP_CLIENT_SECRET=secret\n", encoding="utf-8")
     monkeypatch.setenv("MEIBO_ACME_JP_CLIENT_ID", "environment")
 
-    assert secret_reader(configuration(ACME), env_file)("meibo/acme") == {
+    assert secret_reader(secrets(ACME), env_file)("meibo/acme") == {
         "client_id": "environment",
         "client_secret": "secret",
     }
@@ -106,14 +106,14 @@ def test_line_breaks_of_a_private_key_are_restored(env_file: Path) -> None:
         "MEIBO_ACME_JP_CLIENT_ID=id\nMEIBO_ACME_JP_PRIVATE_KEY=-----BEGIN\\nabc\\n-----END\n", encoding="utf-8"
     )
 
-    secret = secret_reader(configuration(ACME), env_file)("meibo/acme")
+    secret = secret_reader(secrets(ACME), env_file)("meibo/acme")
 
     assert secret["private_key"] == "-----BEGIN\nabc\n-----END"
 
 
 def test_missing_credentials_of_all_sources_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(SecretError) as missing:
-        secret_reader(configuration(ACME, EXAMPLE), tmp_path / ".env")
+        secret_reader(secrets(ACME, EXAMPLE), tmp_path / ".env")
 
     assert str(missing.value) == (
         "the source acme-jp has no credentials: set client_id and client_secret, or client_id and private_key, each as"
@@ -131,7 +131,7 @@ def test_other_secrets_are_read_from_secrets_manager(env_file: Path, monkeypatch
     monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
     monkeypatch.setattr("meibo_cli.sources.read_secret", lambda name: {"name": name})
 
-    read = secret_reader(configuration(ACME, EXAMPLE), env_file)
+    read = secret_reader(secrets(ACME, EXAMPLE), env_file)
 
     assert read("meibo/acme") == {"name": "meibo/acme"}
     assert read("meibo/example") == {"api_token": "token"}

@@ -34,7 +34,7 @@ def resolve_again(
     """
     planned = list(planned)
     refused = [export for export in planned if export.refused]
-    exports = {export.export_id: _as_configured_now(export, configuration) for export in planned if not export.refused}
+    exports = {export.export_id: as_configured_now(export, configuration) for export in planned if not export.refused}
     for source_name in dict.fromkeys(export.source for export in refused):
         source = configuration.source(source_name)
         resolved = list(_of_source(source, context)) if source else []
@@ -65,7 +65,8 @@ def _not_configured(export: PlannedExport) -> ConfigurationError:
     )
 
 
-def _as_configured_now(export: PlannedExport, configuration: Configuration) -> PlannedExport:
+def as_configured_now(export: PlannedExport, configuration: Configuration) -> PlannedExport:
+    """Return an export with the current settings of its source, or unchanged if the source is not configured."""
     source = configuration.source(export.source)
     if source is None or source.provider != export.provider:
         return export
