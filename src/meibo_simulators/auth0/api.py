@@ -30,7 +30,7 @@ def tenant_application(tenant: SimulatedTenant) -> Flask:
         form = read_body()
         return json_response(tenant.tokens.issue(form if isinstance(form, dict) else {}), headers=headers)
 
-    organization_routes.endpoints.register(app, tenant)
-    role_routes.endpoints.register(app, tenant)
-    user_routes.endpoints.register(app, tenant)
+    app.config["TENANT"] = tenant
+    for module in (organization_routes, role_routes, user_routes):
+        app.register_blueprint(module.endpoints, url_prefix="/api/v2")
     return app

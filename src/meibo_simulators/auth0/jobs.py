@@ -12,46 +12,29 @@ from meibo_simulators.auth0.errors import CONNECTION_MISSING, ApiError, body_err
 from meibo_simulators.auth0.export_files import ExportFile, Files
 from meibo_simulators.auth0.export_rows import EXPORTABLE, PREDEFINED, Field, Layout
 from meibo_simulators.auth0.switches import Fate, Switches
-from meibo_simulators.auth0.validation import check
+from meibo_simulators.auth0.validation import check, connection_id_schema, object_schema
 from meibo_simulators.profiles import timestamp
 from meibo_simulators.site import Site
 
 MAX_CSV_FIELDS = 30
-CONNECTION_PATTERN = "^con_[A-Za-z0-9]{16}$"
 JOB_ID = {"type": "string", "pattern": "^job_[A-Za-z0-9]{16}$"}
 
 FIELDS_DESCRIPTION = "List of fields to be included in the CSV. Defaults to a predefined set of fields."
-_FIELD = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["name"],
-    "properties": {
+_FIELD = object_schema(
+    {
         "name": {"type": "string", "maxLength": 100, "description": "Name of the field in the profile."},
-        "export_as": {
-            "type": "string",
-            "maxLength": 100,
-            "description": "Title of the column in the exported CSV.",
-        },
+        "export_as": {"type": "string", "maxLength": 100, "description": "Title of the column in the exported CSV."},
     },
-}
-EXPORT_SCHEMA = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "connection_id": {
-            "type": "string",
-            "pattern": CONNECTION_PATTERN,
-            "description": "connection_id of the connection from which users will be exported.",
-        },
+    "name",
+)
+EXPORT_SCHEMA = object_schema(
+    {
+        "connection_id": connection_id_schema("connection_id of the connection from which users will be exported."),
         "format": {"type": "string", "enum": ["json", "csv"], "description": "Format of the file."},
         "limit": {"type": "integer", "minimum": 1, "description": "Limit the number of records."},
-        "fields": {
-            "type": "array",
-            "items": _FIELD,
-            "description": FIELDS_DESCRIPTION,
-        },
-    },
-}
+        "fields": {"type": "array", "items": _FIELD, "description": FIELDS_DESCRIPTION},
+    }
+)
 
 
 @dataclass

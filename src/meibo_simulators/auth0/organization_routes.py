@@ -7,7 +7,6 @@ import random
 from typing import Any
 
 from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope, organization_missing, user_missing
-from meibo_simulators.auth0.jobs import CONNECTION_PATTERN
 from meibo_simulators.auth0.organizations import MAX_ROLES_PER_MEMBER, MEMBER_FIELDS
 from meibo_simulators.auth0.pagination import (
     CHECKPOINT_QUERY,
@@ -21,7 +20,14 @@ from meibo_simulators.auth0.pagination import (
 )
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response
 from meibo_simulators.auth0.tenant import SimulatedTenant
-from meibo_simulators.auth0.validation import Schema, check_path
+from meibo_simulators.auth0.validation import (
+    NON_EMPTY,
+    Schema,
+    array_schema,
+    check_path,
+    connection_id_schema,
+    object_schema,
+)
 
 ORGANIZATION = "/organizations/<organization_id>"
 MEMBERS = f"{ORGANIZATION}/members"
@@ -34,74 +40,49 @@ ORGANIZATION_NAME = {
     "format_pattern": "^[a-z0-9][a-z0-9_-]{0,49}$",
     "description": "name of the organization to retrieve.",
 }
-CONNECTION_ID = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
 SORT = {"type": "string", "pattern": "^(name|display_name|created_at):(1|-1)$", "description": "Field to sort by."}
 MAX_CONNECTIONS = 10
 MAX_MEMBERS_PER_REQUEST = 10
 MEMBERS_SCOPE = "read:organization_members"
 ROLES_SCOPE = "read:organization_member_roles"
-_NON_EMPTY = {"type": "string", "minLength": 1}
-_ROLE_IDS = {"type": "array", "minItems": 1, "items": _NON_EMPTY, "description": "List of roles IDs."}
 _ORGANIZATION_PROPERTIES: dict[str, Schema] = {
     "name": {**ORGANIZATION_NAME, "description": "The name of this organization."},
     "display_name": {"type": "string", "minLength": 1, "maxLength": 255, "description": "Friendly name."},
     "branding": {"type": "object"},
     "metadata": {"type": "object"},
 }
-ENABLED_CONNECTION_SCHEMA: Schema = {
-    "type": "object",
-    "required": ["connection_id"],
-    "additionalProperties": False,
-    "properties": {
-        "connection_id": CONNECTION_ID,
-        "assign_membership_on_login": {"type": "boolean"},
-        "show_as_button": {"type": "boolean"},
-        "is_signup_enabled": {"type": "boolean"},
-    },
+_ENABLED_CONNECTION_PROPERTIES: dict[str, Schema] = {
+    "connection_id": connection_id_schema(),
+    "assign_membership_on_login": {"type": "boolean"},
+    "show_as_button": {"type": "boolean"},
+    "is_signup_enabled": {"type": "boolean"},
 }
-ROLES_SCHEMA: Schema = {
-    "type": "object",
-    "required": ["roles"],
-    "additionalProperties": False,
-    "properties": {"roles": _ROLE_IDS},
+ROLES_SCHEMA = object_schema({"roles": array_schema(NON_EMPTY, description="List of roles IDs.")}, "roles")
+_INVITER: Schema = {"type": "string", "minLength": 1, "maxLength": 300, "description": "The inviter's name."}
+_INVITEE: Schema = {
+    "type": "string",
+    "format": "email",
+    "format_pattern": r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
+    "description": "The invitee's email.",
 }
-INVITATION_SCHEMA: Schema = {
-    "type": "object",
-    "required": ["inviter", "invitee", "client_id"],
-    "additionalProperties": False,
-    "properties": {
-        "inviter": {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {
-                "name": {"type": "string", "minLength": 1, "maxLength": 300, "description": "The inviter's name."}
-            },
-        },
-        "invitee": {
-            "type": "object",
-            "required": ["email"],
-            "additionalProperties": False,
-            "properties": {
-                "email": {
-                    "type": "string",
-                    "format": "email",
-                    "format_pattern": r"^[^@\s]+@[^@\s]+\.[^@\s]+$",
-                    "description": "The invitee's email.",
-                }
-            },
-        },
+INVITATION_SCHEMA = object_schema(
+    {
+        "inviter": object_schema({"name": _INVITER}, "name"),
+        "invitee": object_schema({"email": _INVITEE}, "email"),
         "client_id": {"type": "string", "description": "Auth0 client ID."},
-        "connection_id": {"type": "string", "pattern": CONNECTION_PATTERN},
+        "connection_id": connection_id_schema(""),
         "ttl_sec": {"type": "integer", "minimum": 0, "maximum": 2_592_000},
-        "roles": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        "roles": array_schema({"type": "string"}),
         "app_metadata": {"type": "object"},
         "user_metadata": {"type": "object"},
         "send_invitation_email": {"type": "boolean"},
     },
-}
+    "inviter",
+    "invitee",
+    "client_id",
+)
 
-endpoints = Endpoints()
+endpoints = Endpoints("organizations", __name__)
 
 
 @endpoints.add("GET", "/organizations", "read:organizations", "read:organizations_summary", limit="organizations")
@@ -127,14 +108,7 @@ def get_organization(call: Call) -> Any:
 
 @endpoints.add("POST", "/organizations", "create:organizations")
 def create_organization(call: Call) -> Any:
-    body = call.body(
-        {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": _ORGANIZATION_PROPERTIES,
-        }
-    )
+    body = call.body(object_schema(_ORGANIZATION_PROPERTIES, "name"))
     if call.tenant.organizations.find_by_name(body["name"]) is not None:
         raise ApiError(409, "An organization with this name already exists.")
     return json_response(call.tenant.organizations.create(body).body, 201)
@@ -142,7 +116,7 @@ def create_organization(call: Call) -> Any:
 
 @endpoints.add("PATCH", ORGANIZATION, "update:organizations")
 def update_organization(call: Call) -> Any:
-    body = call.body({"type": "object", "additionalProperties": False, "properties": _ORGANIZATION_PROPERTIES})
+    body = call.body(object_schema(_ORGANIZATION_PROPERTIES))
     return call.tenant.organizations.update(call.organization.id, body).body
 
 
@@ -182,7 +156,8 @@ def _enabled_connections(call: Call) -> dict[str, dict[str, Any]]:
     limit="write_enabled_connections",
 )
 def enable_connection(call: Call) -> Any:
-    body, organization = call.body(ENABLED_CONNECTION_SCHEMA), call.organization
+    body = call.body(object_schema(_ENABLED_CONNECTION_PROPERTIES, "connection_id"))
+    organization = call.organization
     connection_id, enabled = body.pop("connection_id"), _enabled_connections(call)
     if connection_id not in call.tenant.directory.connections:
         raise body_error("The specified connection does not exist.")
@@ -201,8 +176,8 @@ def enable_connection(call: Call) -> Any:
     limit="write_enabled_connections",
 )
 def update_enabled_connection(call: Call) -> Any:
-    schema = {**ENABLED_CONNECTION_SCHEMA, "required": []}
-    body, connection_id = call.body(schema), call.path["connection_id"]
+    body = call.body(object_schema(_ENABLED_CONNECTION_PROPERTIES))
+    connection_id = call.path["connection_id"]
     if connection_id not in _enabled_connections(call):
         raise ApiError(404, "No connection found by that id")
     call.tenant.organizations.set_connection_options(call.organization.id, connection_id, body)
@@ -268,13 +243,9 @@ def _checkpoint_page(
 
 
 def _members_schema(description: str) -> Schema:
-    """Return the schema of a list of members; the limit of 10 is in Auth0's guides, not in its schema."""
-    members = {"type": "array", "minItems": 1, "maxItems": MAX_MEMBERS_PER_REQUEST, "items": _NON_EMPTY}
-    return {
-        "type": "object",
-        "required": ["members"],
-        "properties": {"members": {**members, "description": description}},
-    }
+    """Return the schema of a list of members. The limit is documented in Auth0's guides, not in its schema."""
+    members = array_schema(NON_EMPTY, maxItems=MAX_MEMBERS_PER_REQUEST, description=description)
+    return object_schema({"members": members}, "members", additional=True)
 
 
 @endpoints.add("POST", MEMBERS, "create:organization_members", limit="write_members")

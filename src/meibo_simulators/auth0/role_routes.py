@@ -7,39 +7,22 @@ from typing import Any
 from meibo_simulators.auth0.errors import ApiError, body_error, insufficient_scope
 from meibo_simulators.auth0.pagination import CHECKPOINT_QUERY, OFFSET_QUERY, list_body
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response
-from meibo_simulators.auth0.validation import Schema
+from meibo_simulators.auth0.validation import NON_EMPTY, Schema, array_schema, object_schema
 
 ROLE_MEMBERS = ("read:roles", "read:role_members")
-_NON_EMPTY = {"type": "string", "minLength": 1}
 _ROLE_PROPERTIES: dict[str, Schema] = {
-    "name": {**_NON_EMPTY, "description": "Name of the role."},
+    "name": {**NON_EMPTY, "description": "Name of the role."},
     "description": {"type": "string", "description": "Description of the role."},
 }
-_PERMISSIONS_SCHEMA: Schema = {
-    "type": "object",
-    "required": ["permissions"],
-    "additionalProperties": False,
-    "properties": {
-        "permissions": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["resource_server_identifier", "permission_name"],
-                "additionalProperties": False,
-                "properties": {"resource_server_identifier": _NON_EMPTY, "permission_name": _NON_EMPTY},
-            },
-        }
-    },
-}
-_USERS_SCHEMA: Schema = {
-    "type": "object",
-    "required": ["users"],
-    "additionalProperties": False,
-    "properties": {"users": {"type": "array", "minItems": 1, "items": _NON_EMPTY}},
-}
+_PERMISSION = object_schema(
+    {"resource_server_identifier": NON_EMPTY, "permission_name": NON_EMPTY},
+    "resource_server_identifier",
+    "permission_name",
+)
+_PERMISSIONS_SCHEMA = object_schema({"permissions": array_schema(_PERMISSION)}, "permissions")
+_USERS_SCHEMA = object_schema({"users": array_schema(NON_EMPTY)}, "users")
 
-endpoints = Endpoints()
+endpoints = Endpoints("roles", __name__)
 
 
 @endpoints.add("GET", "/roles", "read:roles")
@@ -50,8 +33,7 @@ def list_roles(call: Call) -> Any:
 
 @endpoints.add("POST", "/roles", "create:roles")
 def create_role(call: Call) -> Any:
-    schema = {"type": "object", "required": ["name"], "additionalProperties": False, "properties": _ROLE_PROPERTIES}
-    body, roles = call.body(schema), call.tenant.organizations.roles
+    body, roles = call.body(object_schema(_ROLE_PROPERTIES, "name")), call.tenant.organizations.roles
     # It is not known if Auth0 rejects a name that exists. A client must not depend on it.
     role_id = call.tenant.new_id("rol", call.tenant.roles.next_number)
     call.tenant.roles.next_number += 1
@@ -61,7 +43,7 @@ def create_role(call: Call) -> Any:
 
 @endpoints.add("PATCH", "/roles/<role_id>", "update:roles")
 def update_role(call: Call) -> Any:
-    body = call.body({"type": "object", "additionalProperties": False, "properties": _ROLE_PROPERTIES})
+    body = call.body(object_schema(_ROLE_PROPERTIES))
     role = call.tenant.organizations.roles[_role_id(call)]
     role |= body
     return role

@@ -7,14 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Blueprint, Response, current_app, request
 
-from meibo_simulators.auth0.errors import ApiError, body_error, organization_missing
+from meibo_simulators.auth0.errors import ApiError, body_error, organization_missing, user_missing
 from meibo_simulators.auth0.organizations import Organization
 from meibo_simulators.auth0.pagination import OFFSET_QUERY, Page, read_page, read_query
 from meibo_simulators.auth0.tenant import SimulatedTenant
 from meibo_simulators.auth0.tokens import Grant
 from meibo_simulators.auth0.validation import Schema, check, check_path
+from meibo_simulators.profiles import Profile
 
 # https://auth0.com/docs/api/management/v2
 MAX_PAYLOAD_BYTES = 1 << 20
@@ -36,13 +37,21 @@ class Call:
 
     @property
     def organization(self) -> Organization:
-        """The organization of the path."""
+        """The organization in the path."""
         organization_id = self.path["organization_id"]
         check_path("id", organization_id, ORGANIZATION_ID)
         organization = self.tenant.organizations.find(organization_id)
         if organization is None:
             raise organization_missing()
         return organization
+
+    @property
+    def user(self) -> Profile:
+        """The profile of the user in the path."""
+        profile = self.tenant.directory.get(self.path["user_id"])
+        if profile is None:
+            raise user_missing()
+        return profile
 
     @property
     def page(self) -> Page:
@@ -84,67 +93,42 @@ View = Callable[[Call], Any]
 ScopesText = Callable[["SimulatedTenant"], str]
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """A method and path below /api/v2; the token needs at least one of the OAuth scopes."""
-
-    method: str
-    path: str
-    scopes: tuple[str, ...]
-    limit: str
-    scopes_text: ScopesText | None
-    view: View
-
-    def respond(self, tenant: SimulatedTenant, path: dict[str, str]) -> Response:
-        """Return the response to the current request."""
-        tenant.jobs.finish_imports()
-        text = self.scopes_text(tenant) if self.scopes_text else ",".join(self.scopes)
-        grant = tenant.tokens.check(request.headers.get("Authorization"), self.scopes, text)
-        headers = tenant.limits.take(self.limit)
-        if (request.content_length or 0) > MAX_PAYLOAD_BYTES:
-            raise ApiError(413, f"Payload content length greater than maximum allowed: {MAX_PAYLOAD_BYTES}")
-        try:
-            body = self.view(Call(tenant, grant, path))
-        except ApiError as error:
-            if error.rate_headers:
-                error.headers = {**headers, **error.headers}
-            raise
-        if isinstance(body, Response):
-            body.headers.extend(headers)
-            return body
-        if body is not None:
-            return json_response(body, headers=headers)
-        response = Response(status=204, headers=headers)
-        del response.headers["Content-Type"]
-        return response
-
-
-class Endpoints:
-    """The endpoints of a module."""
-
-    def __init__(self) -> None:
-        self._endpoints: list[Endpoint] = []
+class Endpoints(Blueprint):
+    """Endpoints below /api/v2 of the tenant that is in the configuration of the application."""
 
     def add(
         self, method: str, path: str, *scopes: str, limit: str = "other", scopes_text: ScopesText | None = None
     ) -> Callable[[View], View]:
-        """Return a decorator that adds a view."""
+        """Return a decorator that adds a view. The token needs at least one of the OAuth scopes."""
 
         def decorate(view: View) -> View:
-            self._endpoints.append(Endpoint(method, path, scopes, limit, scopes_text, view))
+            def respond(**arguments: str) -> Response:
+                tenant: SimulatedTenant = current_app.config["TENANT"]
+                tenant.jobs.finish_imports()
+                text = scopes_text(tenant) if scopes_text else ",".join(scopes)
+                grant = tenant.tokens.check(request.headers.get("Authorization"), scopes, text)
+                return _respond(view, Call(tenant, grant, arguments), tenant.limits.take(limit))
+
+            self.add_url_rule(path, view.__name__, respond, methods=[method])
             return view
 
         return decorate
 
-    def register(self, app: Flask, tenant: SimulatedTenant) -> None:
-        """Serve the endpoints with an application."""
 
-        def register(endpoint: Endpoint) -> None:
-            def respond(**path: str) -> Response:
-                return endpoint.respond(tenant, path)
-
-            name = f"{endpoint.method} {endpoint.path}"
-            app.add_url_rule(f"/api/v2{endpoint.path}", name, respond, methods=[endpoint.method])
-
-        for endpoint in self._endpoints:
-            register(endpoint)
+def _respond(view: View, call: Call, headers: dict[str, str]) -> Response:
+    if (request.content_length or 0) > MAX_PAYLOAD_BYTES:
+        raise ApiError(413, f"Payload content length greater than maximum allowed: {MAX_PAYLOAD_BYTES}")
+    try:
+        body = view(call)
+    except ApiError as error:
+        if error.rate_headers:
+            error.headers = {**headers, **error.headers}
+        raise
+    if isinstance(body, Response):
+        body.headers.extend(headers)
+        return body
+    if body is not None:
+        return json_response(body, headers=headers)
+    response = Response(status=204, headers=headers)
+    del response.headers["Content-Type"]
+    return response

@@ -9,9 +9,9 @@ from typing import Any
 from flask import Response, request
 
 from meibo_simulators.auth0.directory import Connection
-from meibo_simulators.auth0.errors import CONNECTION_MISSING, ApiError, body_error, user_missing
+from meibo_simulators.auth0.errors import CONNECTION_MISSING, ApiError, body_error
 from meibo_simulators.auth0.imports import import_users
-from meibo_simulators.auth0.jobs import CONNECTION_PATTERN, Job
+from meibo_simulators.auth0.jobs import Job
 from meibo_simulators.auth0.pagination import (
     CHECKPOINT_QUERY,
     FIELDS_QUERY,
@@ -21,39 +21,30 @@ from meibo_simulators.auth0.pagination import (
     with_fields,
 )
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response, read_body
-from meibo_simulators.auth0.validation import Schema, check, check_path
+from meibo_simulators.auth0.validation import check, check_path, connection_id_schema, object_schema
 
 #: Maximum size of an import's multipart body, with the file in it.
 MAX_BODY_BYTES = 512_000
-BY_EMAIL = {
-    "type": "object",
-    "required": ["email"],
-    "properties": {"email": {"type": "string", "description": "Email address to search for (case-sensitive)."}},
-}
-CONNECTION_ID: Schema = {"type": "string", "pattern": CONNECTION_PATTERN, "description": "Connection identifier."}
-_BLOCKED: Schema = {
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {"blocked": {"type": "boolean", "description": "Whether this user was blocked by an administrator."}},
-}
-_IMPORT_SCHEMA: Schema = {
-    "type": "object",
-    "properties": {
-        "connection_id": {
-            "type": "string",
-            "pattern": CONNECTION_PATTERN,
-            "description": "connection_id of the connection to which users will be imported.",
-        }
-    },
-}
+_EMAIL_QUERY = object_schema(
+    {"email": {"type": "string", "description": "Email address to search for (case-sensitive)."}},
+    "email",
+    additional=True,
+)
+_BLOCKED = object_schema(
+    {"blocked": {"type": "boolean", "description": "Whether this user was blocked by an administrator."}}
+)
+_IMPORT_SCHEMA = object_schema(
+    {"connection_id": connection_id_schema("connection_id of the connection to which users will be imported.")},
+    additional=True,
+)
 
-endpoints = Endpoints()
+endpoints = Endpoints("users", __name__)
 
 
 @endpoints.add("GET", "/users-by-email", "read:users", limit="users")
 def list_users_by_email(call: Call) -> Any:
     email = request.args.to_dict()
-    check(email, BY_EMAIL, "Query")
+    check(email, _EMAIL_QUERY, "Query")
     query = call.query(FIELDS_QUERY)
     return [with_fields(profile, query) for profile in call.tenant.directory.by_email(email["email"])]
 
@@ -75,23 +66,15 @@ def list_users(call: Call) -> Any:
 @endpoints.add("GET", "/users/<user_id>", "read:users", limit="users")
 def get_user(call: Call) -> Any:
     query = call.query(FIELDS_QUERY)
-    profile = call.tenant.directory.get(call.path["user_id"])
-    if profile is None:
-        raise user_missing()
-    return with_fields(profile, query)
+    return with_fields(call.user, query)
 
 
 @endpoints.add("PATCH", "/users/<user_id>", "update:users", limit="users")
 def update_user(call: Call) -> Any:
     """Change the blocked state, the only field that Meibo changes in this way."""
-    body = read_body()
-    check(body, _BLOCKED)
-    directory, user_id = call.tenant.directory, call.path["user_id"]
-    profile = directory.get(user_id)
-    if profile is None:
-        raise user_missing()
-    profile.update(body)
-    directory.put("", profile)  # an existing user stays in the same connection
+    body = call.body(_BLOCKED)
+    profile = {**call.user, **body}
+    call.tenant.directory.put("", profile)  # an existing user stays in the same connection
     return profile
 
 
@@ -117,7 +100,7 @@ def list_connections(call: Call) -> Any:
 @endpoints.add("GET", "/connections/<connection_id>", "read:connections", limit="connections")
 def get_connection(call: Call) -> Any:
     query = call.query(FIELDS_QUERY)
-    check_path("id", call.path["connection_id"], CONNECTION_ID)
+    check_path("id", call.path["connection_id"], connection_id_schema())
     connection = call.tenant.directory.connections.get(call.path["connection_id"])
     if connection is None:
         raise ApiError(404, CONNECTION_MISSING.rstrip("."), "inexistent_connection")

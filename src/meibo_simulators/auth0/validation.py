@@ -12,7 +12,28 @@ from typing import Any
 from meibo_simulators.auth0.errors import ApiError
 
 Schema = dict[str, Any]
+NON_EMPTY: Schema = {"type": "string", "minLength": 1}
 _CODES = {"Payload": "invalid_body", "Query": "invalid_query_string", "Path": "invalid_uri"}
+
+
+def object_schema(properties: dict[str, Schema], *required: str, additional: bool = False) -> Schema:
+    """Return the schema of an object. ``additional`` allows other properties."""
+    return {
+        "type": "object",
+        "required": required,
+        "additionalProperties": additional,
+        "properties": properties,
+    }
+
+
+def array_schema(items: Schema, **more: Any) -> Schema:
+    """Return the schema of an array with at least one item."""
+    return {"type": "array", "minItems": 1, "items": items, **more}
+
+
+def connection_id_schema(description: str = "Connection identifier.") -> Schema:
+    """Return the schema of a connection id."""
+    return {"type": "string", "pattern": "^con_[A-Za-z0-9]{16}$", "description": description}
 
 
 def type_name(value: Any) -> str:

@@ -11,12 +11,11 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from meibo_simulators.cybozu.csv_files import FILES, csv_file
-from meibo_simulators.cybozu.directory import Entry
 from meibo_simulators.cybozu.domain import SimulatedDomain
 from meibo_simulators.cybozu.errors import CybozuError, PageError, invalid
-from meibo_simulators.cybozu.parameters import listed, paging, parameters, required
+from meibo_simulators.cybozu.parameters import Parameters
 
-View = Callable[["SimulatedDomain"], dict[str, Any]]
+View = Callable[["SimulatedDomain", Parameters], dict[str, Any]]
 
 
 def domain_application(domain: SimulatedDomain) -> Flask:
@@ -45,7 +44,7 @@ def domain_application(domain: SimulatedDomain) -> Flask:
             if request.method == "POST" and request.headers.get("X-HTTP-Method-Override", "").upper() != "GET":
                 raise PageError(405, "Method Not Allowed")
             with gate:
-                return _json_response(view(domain))
+                return _json_response(view(domain, Parameters(switches)))
 
         app.add_url_rule(path, path, respond, methods=["GET", "POST"])
 
@@ -114,52 +113,48 @@ class _Gate:
 # -- JSON endpoints
 
 
-def list_users(domain: SimulatedDomain) -> dict[str, Any]:
+def list_users(domain: SimulatedDomain, parameters: Parameters) -> dict[str, Any]:
     """Return the users selected by ``ids`` or ``codes``, or a page of all users."""
-    given = parameters()
-    key, values = _selection(domain, given)
-    offset, size = _paging(domain, given)
+    (key, values), page = parameters.selection(), parameters.page()
     directory, administrator = domain.directory, domain.switches.administrator_in_json
     if values:
-        users = directory.find(key, values, administrator=administrator)[offset : offset + size]
+        users = directory.find(key, values, administrator=administrator)[page]
     else:
-        users = directory.page(offset, size, administrator=administrator)
+        users = directory.page(page, administrator=administrator)
     body = {"users": [domain.switches.shown(user) for user in users]}
     if domain.between_pages:
         domain.between_pages.popleft()()
     return body
 
 
-def list_organizations(domain: SimulatedDomain) -> dict[str, Any]:
+def list_organizations(domain: SimulatedDomain, parameters: Parameters) -> dict[str, Any]:
     """Return a page of organizations."""
-    return {"organizations": [domain.switches.shown(unit) for unit in _page(domain, domain.structure.organizations)]}
+    units = parameters.select(domain.structure.organizations)
+    return {"organizations": [domain.switches.shown(unit) for unit in units]}
 
 
-def list_groups(domain: SimulatedDomain) -> dict[str, Any]:
-    """Return a page of groups."""
-    return {"groups": [_group(group) for group in _page(domain, domain.structure.groups)]}
+def list_groups(domain: SimulatedDomain, parameters: Parameters) -> dict[str, Any]:
+    """Return a page of groups without their types."""
+    groups = parameters.select(domain.structure.groups)
+    return {"groups": [{name: value for name, value in group.items() if name != "type"} for group in groups]}
 
 
-def list_users_of_organization(domain: SimulatedDomain) -> dict[str, Any]:
+def list_users_of_organization(domain: SimulatedDomain, parameters: Parameters) -> dict[str, Any]:
     """Return a page of an organization's users with their titles in it."""
-    given = parameters()
-    code = required(given, "code")
-    offset, size = _paging(domain, given)
+    code, page = parameters.required("code"), parameters.page()
     if code not in {unit["code"] for unit in domain.structure.organizations}:
         _reject_unknown_code(domain)
-    members = list(domain.structure.in_organization(code))[offset : offset + size]
+    members = list(domain.structure.in_organization(code))[page]
     return {"userTitles": [{"user": _shown_user(domain, index), "title": title} for index, title in members]}
 
 
-def list_users_of_group(domain: SimulatedDomain) -> dict[str, Any]:
+def list_users_of_group(domain: SimulatedDomain, parameters: Parameters) -> dict[str, Any]:
     """Return a page of a group's users."""
-    given = parameters()
-    code = required(given, "code")
-    offset, size = _paging(domain, given)
+    code, page = parameters.required("code"), parameters.page()
     groups = [group for group in domain.structure.groups if group["code"] == code]
     if not groups:
         _reject_unknown_code(domain)
-    members = [index for group in groups for index in domain.structure.in_group(group)][offset : offset + size]
+    members = [index for group in groups for index in domain.structure.in_group(group)][page]
     return {"users": [_shown_user(domain, index) for index in members]}
 
 
@@ -172,33 +167,11 @@ VIEWS: dict[str, View] = {
 }
 
 
-def _group(group: Entry) -> Entry:
-    return {name: value for name, value in group.items() if name != "type"}
-
-
 def _shown_user(domain: SimulatedDomain, index: int) -> dict[str, Any]:
     return domain.switches.shown(domain.directory.user(index))
 
 
-def _paging(domain: SimulatedDomain, given: dict[str, Any]) -> tuple[int, int]:
-    return paging(given, domain.switches.size_over_limit)
-
-
-def _selection(domain: SimulatedDomain, given: dict[str, Any]) -> tuple[str, list[str]]:
-    ids, codes = listed(given, "ids"), listed(given, "codes")
-    if ids and codes and domain.switches.both_ids_and_codes == "refuse":
-        raise invalid("ids", "ids と codes は同時に指定できません。")
-    return ("id", ids) if ids else ("code", codes)
-
-
-def _page(domain: SimulatedDomain, entries: list[Entry]) -> list[Entry]:
-    given = parameters()
-    key, values = _selection(domain, given)
-    offset, size = _paging(domain, given)
-    return [entry for entry in entries if not values or entry[key] in values][offset : offset + size]
-
-
 def _reject_unknown_code(domain: SimulatedDomain) -> None:
-    """Raise the error response of an unknown code if the switch is ``refuse``; the real response is not known."""
+    """Raise the error response of an unknown code, which is not documented, unless the switch accepts the code."""
     if domain.switches.unknown_code == "refuse":
         raise invalid("code", "見つかりません。")

@@ -135,11 +135,11 @@ class Directory:
         with self._lock:
             return list(self._order)
 
-    def page(self, offset: int, size: int, *, administrator: bool) -> list[Entry]:
+    def page(self, page: slice, *, administrator: bool) -> list[Entry]:
         """Return a page of the list, whose first user is the built-in Administrator if ``administrator`` is set."""
-        first = [administrator_record()] if administrator and offset == 0 else []
+        first = [administrator_record()] if administrator and page.start == 0 else []
         with self._lock:
-            numbers = self._order[max(0, offset - administrator) : offset - administrator + size]
+            numbers = self._order[max(0, page.start - administrator) : page.stop - administrator]
             return first + [self.user(index) for index in numbers]
 
     def find(self, key: str, values: list[str], *, administrator: bool) -> list[Entry]:
