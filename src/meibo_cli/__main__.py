@@ -9,7 +9,7 @@ _EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Import the commands and run one. During the imports and at exit, Ctrl-C ends the process with one line."""
+    """Run the command. During the imports and at exit, Ctrl-C prints one line and ends the process."""
     signal.signal(signal.SIGINT, _exit)
     try:
         from typer.main import get_command  # noqa: PLC0415  # see above

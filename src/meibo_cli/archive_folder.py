@@ -1,4 +1,4 @@
-"""The folder of an archive: one process writes to it, and it contains either real archives or a demonstration."""
+"""The folder of an archive, which contains either a real archive or a demonstration. One process can write to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MARKER_VERSION: Final = 1
 PAGE: Final = "index.html"
 """The report of all runs, which each run replaces."""
 PARTS_DAYS: Final = 7
-"""Days after which the parts of an incomplete run are removed. In the stack's bucket a lifecycle rule does this."""
+"""Age at which the parts of an incomplete run are removed. In the bucket of a stack, a lifecycle rule removes them."""
 
 Kind = Literal["archive", "demonstration"]
 _DESCRIPTIONS: Final[dict[Kind, str]] = {
@@ -46,8 +46,8 @@ def _check_kind(folder: Path, kind: Kind) -> None:
         # Hidden files, such as the lock, are not part of an archive.
         if any(not entry.name.startswith(".") for entry in folder.iterdir()):
             raise ConfigurationError(
-                f"{folder}/ contains files but no {MARKER}, so it may be a demonstration or something else; choose"
-                f" another folder, or, if it is {_DESCRIPTIONS[kind]}, create {marker} with {json.dumps(document)}"
+                f"{folder}/ contains files but no {MARKER}, so its kind is unknown; choose another folder or,"
+                f" if it is {_DESCRIPTIONS[kind]}, create {marker} with {json.dumps(document)}"
             )
         with new_file(marker) as file:
             file.write(f"{json.dumps(document)}\n".encode())
@@ -69,7 +69,7 @@ def _check_kind(folder: Path, kind: Kind) -> None:
 
 
 def remove_parts(folder: Path, now: datetime, complete_run_id: str | None) -> None:
-    """Remove the parts of a complete run, which are not read again, and those of old runs."""
+    """Remove the parts of a complete run, which are no longer required, and the parts of old runs."""
     oldest = f"dt={now - timedelta(days=PARTS_DAYS):%Y-%m-%d}"
     for path in folder.glob("parts/dt=*/run=*"):
         if path.name == f"run={complete_run_id}" or path.parent.name < oldest:

@@ -26,7 +26,7 @@ from meibo.formatting import format_count
 # The limit of the queue (MaximumMessageSize in the template) less the other fields of a message.
 MAX_MEMBERS_BYTES: Final = 200_000
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-# The names that a column may have in the file.
+# The accepted names of columns, and the columns that they denote.
 COLUMNS: Final = {
     "organization": "organization",
     "organization_id": "organization",
@@ -40,7 +40,7 @@ COLUMNS: Final = {
     "roles": "roles",
 }
 REQUIRED: Final = ("organization", "action", "member")
-# Prevents a fault per row if the options of invitations are missing, which is reported once.
+# If the options for invitations are missing, this is reported once and not for each row.
 _PLACEHOLDER: Final = {"client_id": "x", "inviter": "x"}
 
 # Returns the ids of the users with an e-mail address.
@@ -214,7 +214,7 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[SheetFault]:
 def grouped_changes(
     rows: Sequence[Row], common: Mapping[str, Any], invitation: Mapping[str, Any] | None
 ) -> Iterator[Change | InvalidChange]:
-    """Yield the changes of the rows: those of an organization with the same action and roles share changes."""
+    """Yield the changes of the rows. Rows with the same organization, action and roles are combined."""
     groups: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
     for row in rows:
         groups.setdefault((row.organization, row.action, row.roles), []).append(row.member)

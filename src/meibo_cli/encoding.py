@@ -1,7 +1,7 @@
 """Read and write invalid UTF-8 and lone surrogates, which files of the providers may contain.
 
-DuckDB rejects a whole file that contains such a character. A readable copy contains visible text instead, ``\\xff`` or
-``\\ud83d``. So no row is lost, and different values remain different.
+DuckDB rejects a file that contains such a character. A readable copy contains visible text instead, ``\\xff`` or
+``\\ud83d``, so that no row is lost and different values remain different.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def readable_copy(source: Path, target: Path) -> None:
 
 
 def _with_unique_names(line: bytes) -> bytes:
-    """Return a line of JSON in which the last of several values with the same name remains, as in Python's parser."""
+    """Return a line of JSON without duplicate names. As in Python's parser, the last value of a name is used."""
     has_duplicates = False
 
     def to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

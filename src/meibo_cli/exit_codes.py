@@ -58,7 +58,7 @@ _MESSAGES: Final[dict[type[aws.BotoCoreError], str]] = {
 
 @contextlib.contextmanager
 def report_errors() -> Iterator[None]:
-    """Report an error that the user can fix as one line, and exit with ``EXIT_FAILURE``.
+    """Report an expected error in one line on stderr, and exit with ``EXIT_FAILURE``.
 
     An interruption exits with ``EXIT_INTERRUPTED``, and a broken pipe with ``EXIT_BROKEN_PIPE`` and without a message.
     """
@@ -66,12 +66,12 @@ def report_errors() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except ConfigurationError as error:
-        # The message names the option or the file to change, so the class adds nothing.
+        # The message names the option or the file to change, so the name of the class is not needed.
         _fail(str(error))
     except MeiboError as error:
         _fail(f"{type(error).__name__}: {error}")
     except aws.ClientError as error:
-        # Only the code and the operation, because a message of S3 may contain a signed URL.
+        # The message is not printed, because it may contain a signed URL.
         code = error.response["Error"]["Code"]
         hint = f": {_HINTS[code]}" if code in _HINTS else ""
         _fail(f"AWS returned {code} for {error.operation_name}{hint}")
@@ -100,14 +100,19 @@ def _aws_message(error: aws.BotoCoreError) -> str:
             return message.format(**error.kwargs)
     name = type(error).__name__
     if "endpoint_url" not in error.kwargs:
-        return f"cannot reach AWS: {name}"
+        return failed_request(name)
     # Only the host, because the URL may be signed.
     host = urlsplit(error.kwargs["endpoint_url"]).hostname
     return f"cannot reach {host} ({name}); check the region and the network connection"
 
 
+def failed_request(error_name: str) -> str:
+    """Return the message for an AWS request that failed for a reason that botocore reports only by its name."""
+    return f"the AWS request failed ({error_name}); check the credentials, the region and the network"
+
+
 def _is_full(error: OSError) -> bool:
-    """Return whether stdout caused the error, and discard the rest of the output if so."""
+    """Return whether stdout caused the error; if so, discard the rest of the output."""
     if error.errno not in {errno.ENOSPC, errno.EIO, errno.EBADF}:
         return False
     try:

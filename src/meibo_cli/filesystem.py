@@ -1,7 +1,7 @@
 """A file system through which DuckDB reads an archive. Objects of a bucket are downloaded when a query opens them.
 
-DuckDB's own S3 reader is an extension, which has its own credentials and is downloaded on first use. A query that
-filters by partitions opens, and so downloads, the files of these partitions only.
+DuckDB's own S3 reader is not used, because it is an extension that DuckDB downloads on first use and that has its own
+credentials. A query that filters by partitions downloads only the files of these partitions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
     """A read-only file system of an archive.
 
     If ``readable`` is true, the files contain visible text instead of characters that DuckDB rejects. ``failure`` is
-    the exception of the last file that could not be opened, because DuckDB reports its message only.
+    the exception of the last file that could not be opened, because DuckDB reports only its message.
     """
 
     protocol = PROTOCOL

@@ -38,7 +38,7 @@ INVOCATION_SECONDS: Final = 900.0
 MAX_COPY_SECONDS: Final = 7 * 24 * 3600.0
 """Limit of copies and of streams, which cannot be resumed by another invocation."""
 COPY_WORKERS: Final = 4
-"""Workers of one copy into a bucket; exports that are copied side by side share the memory and the connection."""
+"""Workers of one copy into a bucket; parallel copies share the memory and the connection."""
 STDERR: Final = Path("-")
 """The name of stderr as the file of a log."""
 FOLDER_BUCKET: Final = "local"
@@ -47,9 +47,9 @@ FOLDER_BUCKET: Final = "local"
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFunctions:
-    """The functions of the workflow. After ``stopped`` is set, no time is left, so that they end.
+    """The functions of the workflow. After ``stopped`` is set, their remaining time is 0, so that they end.
 
-    ``temporary`` writes the objects that are not archived for good: reports and parts.
+    ``temporary`` stores the objects that are not archived permanently: reports and parts.
     """
 
     storage: ArchiveStorage
@@ -64,7 +64,7 @@ class LocalFunctions:
     def on_folder(
         cls, storage: FolderStorage, *, received: Callable[[str, int], None], **common: Any
     ) -> LocalFunctions:
-        """Return the functions on a folder; ``received`` is called with the key and number of each received bytes."""
+        """Return the functions on a folder; ``received`` is called with a key and the number of bytes received."""
         time_left = countdown(MAX_COPY_SECONDS, common["stopped"])
         copier = FolderCopier(storage=storage, time_left=time_left, received=received)
         return cls(storage=storage, temporary=storage, bucket=FOLDER_BUCKET, copier=copier, **common)
@@ -89,7 +89,7 @@ class LocalFunctions:
             result = self._creator().begin(now)
             if result["status"] == "started":
                 return result["run_id"], result["attempt"]
-            # Another run began in the same second, which is its id.
+            # Another run began in the same second, so it has the same id.
             time.sleep(1 - now.microsecond / 1_000_000)
 
     def repair(self, run_id: str) -> tuple[str, int] | None:
@@ -149,7 +149,7 @@ class LocalFunctions:
 
 
 def countdown(seconds: float, stopped: threading.Event) -> TimeLeft:
-    """Return a function that returns the seconds that are left, which are 0 after ``stopped`` is set."""
+    """Return a function that returns the remaining seconds, or 0 after ``stopped`` is set."""
     end = time.monotonic() + seconds
     return lambda: 0.0 if stopped.is_set() else end - time.monotonic()
 

@@ -1,6 +1,6 @@
 """An index of a file of rows: the key, a digest and the position of each row.
 
-The keys of most rows are found without parsing the rows, which is several times as fast.
+The key of most rows is extracted without parsing the row, which is several times faster.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _lines(source: IO[bytes], copy: IO[bytes]) -> Iterator[bytes]:
 
 
 def _csv_records(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the records of a CSV. A line with an odd number of quotes begins or ends a quoted newline (RFC 4180)."""
+    """Yield the records of a CSV. An odd number of quotes begins or ends a field with newlines (RFC 4180)."""
     for line in lines:
         if line.count(b'"') % 2 == 0:
             yield line

@@ -26,8 +26,8 @@ Form = Literal["json", "csv"]
 class RowFile:
     """A local file of rows, which may be gzip.
 
-    ``key`` are the names of the values that identify a row; in JSON, dots separate levels. ``columns`` may be empty for
-    JSON.
+    ``key`` contains the names of the values that identify a row; in JSON, dots separate levels. ``columns`` may be
+    empty for JSON.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""The options that select an archive, a run and exports, and the functions that look them up."""
+"""Options that select an archive, a run or exports, and functions that find them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_IDS_SHOWN: Final = 10
 ArchiveOption = Annotated[
     str, typer.Option("--archive", "-a", envvar="MEIBO_ARCHIVE", help="The archive: s3://BUCKET, or a folder.")
 ]
-RunOption = Annotated[str, typer.Option("--run", "-r", help="The id of the run, or latest, or previous.")]
+RunOption = Annotated[str, typer.Option("--run", "-r", help="The run: its id, `latest` or `previous`.")]
 ExportsArgument = Annotated[
     str, typer.Argument(help="Only these exports: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
 ]
@@ -67,14 +67,14 @@ def open_archive(location: str) -> ArchiveReader:
         return S3Reader(boto3.client("s3", config=retries), bucket)
     if not Path(location).is_dir():
         raise ConfigurationError(
-            f"the folder {location} does not exist; name the archive with --archive or MEIBO_ARCHIVE, or create an"
-            " archive with `meibo run`"
+            f"the folder {location} does not exist; choose the archive with --archive or MEIBO_ARCHIVE, or create"
+            " an archive with `meibo run`"
         )
     return FolderReader(Path(location))
 
 
 def named_run(archive: ArchiveReader, name: str) -> Run:
-    """Return the run with an id, ``latest`` or ``previous``. Raises ConfigurationError if there is none."""
+    """Return the run with an id, ``latest`` or ``previous``. Raises ConfigurationError if it does not exist."""
     if name in (LATEST, PREVIOUS):
         finished = runs(archive)
         run = next(finished, None)

@@ -40,7 +40,7 @@ class Stack:
     resources: Mapping[str, str] = field(repr=False)
 
     def parameter(self, name: str) -> str:
-        """Return a parameter, raising ConfigurationError if the stack has none of this name."""
+        """Return the value of a parameter. Raises ConfigurationError if the stack has no parameter with this name."""
         if name not in self.parameters:
             raise ConfigurationError(
                 f"--stack: the stack {self.name} has no parameter {name}, so it is not a stack of this version of Meibo"
@@ -48,14 +48,14 @@ class Stack:
         return self.parameters[name]
 
     def resource(self, logical_id: str) -> str:
-        """Return the name of a resource, raising ConfigurationError if the stack has none of this logical id."""
+        """Return the name of a resource. Raises ConfigurationError if the stack does not contain this logical id."""
         if logical_id not in self.resources:
             raise ConfigurationError(f"the stack {self.name} has no resource {logical_id}; deploy it again")
         return self.resources[logical_id]
 
 
 def find_stack(name: str) -> Stack:
-    """Return the stack of a name, raising ConfigurationError if it does not exist in the region."""
+    """Return the stack with a name. Raises ConfigurationError if it does not exist in the region."""
     client: Any = boto3.client("cloudformation")
     try:
         (description,) = client.describe_stacks(StackName=name)["Stacks"]
@@ -70,7 +70,7 @@ def find_stack(name: str) -> Stack:
         name=name,
         status=description["StackStatus"],
         parameters={entry["ParameterKey"]: entry["ParameterValue"] for entry in description.get("Parameters", [])},
-        # A resource that is not created yet, or whose condition is false, has no name.
+        # A resource has no name before it is created.
         resources={
             entry["LogicalResourceId"]: entry["PhysicalResourceId"]
             for entry in resources
@@ -89,7 +89,7 @@ class StackChecks:
         self._secret_prefix = stack.parameter("SecretPrefix")
 
     def checks(self) -> Iterator[Check]:
-        """Yield the checks in their order."""
+        """Yield the checks in order."""
         yield Check("status", self._check_status)
         yield Check(f"parameter {self._parameter}", self._check_configuration)
         yield Check("bucket", self._check_bucket)
@@ -112,7 +112,9 @@ class StackChecks:
         if status in _ROLLED_BACK:
             return CheckResult(detail=f"{status}: the last update failed; see the events of the stack", warning=True)
         if status.endswith("_IN_PROGRESS") and not status.startswith("DELETE"):
-            return CheckResult(detail=f"{status}: the other checks may change until it has ended", warning=True)
+            return CheckResult(
+                detail=f"{status}: the results of other checks may change until the stack is updated", warning=True
+            )
         raise ConfigurationError(f"the stack is in the state {status}; see its events, and deploy it again")
 
     def _check_configuration(self) -> CheckResult:
@@ -148,8 +150,8 @@ class StackChecks:
             )
         if state != "ENABLED":
             return CheckResult(
-                detail=f"{state}, so no run takes place; set the parameter ScheduleState to ENABLED after a first run"
-                " by hand is complete",
+                detail=f"{state}, so no runs are scheduled; set the parameter ScheduleState to ENABLED after a first"
+                " manual run is complete",
                 warning=True,
             )
         zone = schedule.get("ScheduleExpressionTimezone", "UTC")
@@ -179,7 +181,7 @@ class StackChecks:
 
 @contextmanager
 def _allow(action: str, subject: str) -> Iterator[None]:
-    """Translate an error of AWS into a ConfigurationError that names the IAM action."""
+    """Translate an AWS error into a ConfigurationError that names the required IAM action."""
     try:
         yield
     except ClientError as error:

@@ -29,11 +29,11 @@ _UNSAFE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # https://owasp.org/www-community/attacks/CSV_Injection
 _FORMULA_STARTS: Final = tuple("=+-@\t\r\n＝＋－＠")
 
-# The signs of this command that are not ASCII.
+# The non-ASCII characters that the commands print.
 _ASCII_SIGNS: Final = {"–": "-", "→": "->", "…": "...", "✓": "+", "✗": "x"}
 _ENCODING_ERRORS: Final = "meibo-escape"
 
-# Without a terminal, nothing is wrapped.
+# Without a terminal, lines are not wrapped.
 _UNLIMITED_WIDTH: Final = 10_000
 _MIN_TEXT_WIDTH: Final = 20
 
@@ -60,7 +60,7 @@ def printable(text: object) -> str:
 
 
 def prepare_streams() -> None:
-    """Escape the characters that the encoding of stdout or stderr does not contain, instead of raising an exception."""
+    """Escape characters that the encoding of stdout or stderr cannot represent, instead of raising an exception."""
     codecs.register_error(_ENCODING_ERRORS, _escape_unencodable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -68,7 +68,7 @@ def prepare_streams() -> None:
 
 
 def use_utf8_in_pipes() -> None:
-    """Write UTF-8 to stdout, also if the locale has another encoding, unless stdout is a terminal."""
+    """Write UTF-8 to stdout regardless of the locale, unless stdout is a terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")
 
@@ -110,7 +110,7 @@ def progress_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
 class Column:
     """A column of a table. Only cells of a column that ``wraps`` are broken into lines.
 
-    An ``optional`` column is left out if the terminal is too narrow. A column that wraps is left out if it is empty.
+    An ``optional`` column is omitted if the terminal is too narrow. A column that wraps is omitted if it is empty.
     """
 
     name: str

@@ -106,7 +106,7 @@ class Functions(Protocol):
 
 
 class LocalWorkflow:
-    """The status of attempts, as the archive shows it. Only this process executes attempts."""
+    """The status of attempts according to the archive. Only this process executes attempts."""
 
     def __init__(self, storage: ArchiveStorage) -> None:
         self._storage = storage
@@ -128,7 +128,7 @@ class _StoppedError(Exception):
 
 @dataclass(kw_only=True)
 class Execution:
-    """The execution of one attempt, with up to ``jobs`` exports side by side.
+    """The execution of one attempt, with up to ``jobs`` exports in parallel.
 
     ``change`` is called with the id of an export, its new state, and its ``rows``, ``bytes`` and ``ended`` if known.
     ``wait`` waits for a number of seconds, or until the execution is stopped.
@@ -144,7 +144,7 @@ class Execution:
     _failure: OSError | None = field(default=None, init=False)
 
     def run(self, exports: Sequence[PlannedExport]) -> dict[str, Any]:
-        """Archive the exports, each independently of the others, and return the counts of the run.
+        """Archive the exports independently of each other, and return the counts of the run.
 
         Raises OSError if the disk is full or cannot be written, KeyboardInterrupt if the user stops the run, and
         MeiboError if the run manifest cannot be written.
@@ -162,7 +162,7 @@ class Execution:
                 except _StoppedError:
                     return
 
-        # Daemon threads, so that a request that does not end cannot keep the process from ending.
+        # Daemon threads, because a request that does not end must not prevent the process from ending.
         threads = [threading.Thread(target=work, daemon=True) for _ in range(min(self.jobs, len(exports)))]
         try:
             for thread in threads:
@@ -251,7 +251,7 @@ class Execution:
                     self.stopped.set()
                 raise
             finally:
-                # They are metrics of CloudWatch.
+                # The metrics are for CloudWatch only.
                 metrics.clear_metrics()
 
         retries: Counter[Retry] = Counter()

@@ -18,14 +18,14 @@ from meibo.providers import provider
 from meibo.providers.base import ProviderContext
 from meibo.providers.checks import Check, round_duration
 from meibo_cli.commands.run import DEFAULT_JOBS
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, failed_request
 from meibo_cli.local_run import countdown
 from meibo_cli.sources import ENV_FILE, SOURCES_FILE, configured_secrets, read_sources, secret_reader
 from meibo_cli.stack import StackChecks, find_stack
 from meibo_cli.terminal import Column, TextConsole, json_text, print_table, printable, show_activity
 
 SOURCE_SECONDS: Final = 60.0
-"""Time for the checks of a source, including retries while the provider is busy."""
+"""Maximum duration of the checks of a source, including retries while the provider is busy."""
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 _MARKS: Final[Mapping[Status, str]] = {
@@ -65,16 +65,16 @@ def check(
         Path | None,
         typer.Option("--sources", "-s", help=f"Check this configuration. Default: {SOURCES_FILE}", show_default=False),
     ] = None,
-    stack: Annotated[str | None, typer.Option("--stack", help="Check the deployed stack of this name.")] = None,
+    stack: Annotated[str | None, typer.Option("--stack", help="Check the deployed stack with this name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Test everything that a run needs. The command does not start a run or change any data.
+    """Test everything that a run requires. The command does not start a run or change any data.
 
-    All checks are run, and each failed check states what to change. The exit status is 0 if no check failed, 1 if a
-    check failed, and 2 if the configuration cannot be read.
+    A failed check does not stop the other checks. Its message states what to change. The exit status is 0 if no check
+    failed, 1 if a check failed, and 2 if the configuration cannot be read.
     """
     if sources and stack:
-        raise ConfigurationError("--sources and --stack exclude each other: the stack has its own configuration")
+        raise ConfigurationError("--sources and --stack cannot be used together: the stack has its own configuration")
     stack_checks, parallel = None, DEFAULT_JOBS
     if stack:
         deployed = find_stack(stack)
@@ -128,7 +128,7 @@ def _source_groups(configuration: Configuration, read_secret: Callable[[str], Ma
 
 
 def _run(groups: Iterable[Group], *, show: bool) -> list[Outcome]:
-    """Run the checks, and print the table of each group when its checks have ended."""
+    """Run the checks, and print a table after each group."""
     outcomes: list[Outcome] = []
     for group in groups:
         results = list(_run_checks(group))
@@ -152,7 +152,7 @@ def _run_checks(group: Group) -> Iterator[Outcome]:
             yield Outcome(group.subject, check_.name, "failed", str(error), type(error).__name__)
         except BotoCoreError as error:
             name = type(error).__name__
-            yield Outcome(group.subject, check_.name, "failed", f"cannot reach AWS: {name}", name)
+            yield Outcome(group.subject, check_.name, "failed", failed_request(name), name)
         else:
             succeeded.add(check_.name)
             status: Status = "warning" if result.warning else "ok"
@@ -179,4 +179,7 @@ def _print_summary(outcomes: list[Outcome], seconds: int) -> None:
     typer.echo(", ".join(parts))
     if any(outcome.requests for outcome in outcomes):
         requests = format_count(sum(outcome.requests for outcome in outcomes), "request")
-        typer.echo(f"expected run: {requests}, about {format_duration(seconds)}, and the time to create files")
+        typer.echo(
+            f"expected run: {requests}, about {format_duration(seconds)}, plus the time that providers need to create"
+            " files"
+        )

@@ -38,9 +38,9 @@ def init(
         typer.Option("--name", help="Name of the source. Default: the beginning of the domain.", show_default=False),
     ] = "",
     dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="What to archive, such as users. Can be repeated.")
+        list[str] | None, typer.Option("--dataset", help="A dataset to archive, such as users. Repeatable.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask: use the options and the defaults.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Use the options and the defaults without asking.")] = False,
 ) -> None:
     """Write a configuration (sources.json) and a file for its credentials (.env).
 
@@ -80,14 +80,14 @@ def env_text(configuration: Configuration) -> str:
 
 @dataclass
 class Interview:
-    """The questions about the sources. A question whose option is given is not asked, and without ``ask`` none is."""
+    """The questions about the sources. A question is asked only if its option is not given and ``ask`` is true."""
 
     options: Mapping[str, str]
     ask: bool
     _sources: list[dict[str, Any]] = field(default_factory=list)
 
     def sources(self) -> list[dict[str, Any]]:
-        """Return the sources in the form of the configuration."""
+        """Ask for sources until the user adds no more, and return them as in the configuration."""
         while True:
             self._sources.append(self._source())
             if not self.ask or not typer.confirm("add another source?", err=True):
@@ -114,7 +114,7 @@ class Interview:
         endpoint = self._answer(question, "domain", None, lambda text: source(setup.normalize(text))[setup.endpoint])
         default = _name_of(endpoint)
         source_name = self._answer("name of the source", "name", default, lambda text: source(endpoint, text)["name"])
-        question = f"what to archive ({', '.join(setup.choices)})"
+        question = f"datasets to archive ({', '.join(setup.choices)})"
         return self._answer(
             question,
             "dataset",
@@ -162,7 +162,7 @@ def _choices(text: str, setup: SourceSetup) -> list[str]:
     names = list(dict.fromkeys(re.split(r"[\s,]+", text.strip(", "))))
     for name in names:
         if name not in setup.choices:
-            raise ConfigurationError(f"expected some of {', '.join(setup.choices)}, got {name!r}")
+            raise ConfigurationError(f"expected one or more of {', '.join(setup.choices)}, got {name!r}")
     return names
 
 

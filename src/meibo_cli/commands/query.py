@@ -95,7 +95,7 @@ def query(
     as_csv: Annotated[
         bool,
         typer.Option(
-            "--csv", help="Print CSV for spreadsheets, with an apostrophe before text that would run as a formula."
+            "--csv", help="Print CSV. Text that a spreadsheet would run as a formula is prefixed with an apostrophe."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
@@ -104,10 +104,10 @@ def query(
     """Query all runs in SQL. The tables are auth0_users, auth0_organizations, auth0_members, auth0_roles,
     auth0_role_members and cybozu_users.
 
-    Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read files of the archive only.
+    Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read only files of the archive.
     """
     if as_csv and as_json:
-        raise ConfigurationError("--csv and --json exclude each other")
+        raise ConfigurationError("--csv and --json cannot be used together")
     reader = open_archive(archive)
     # With an ASCII locale, Python decodes other bytes of an argument as surrogates.
     sql = os.fsencode(sql).decode(errors="replace")
@@ -171,7 +171,7 @@ def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statem
 
 
 def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: str) -> None:
-    # The name of this function in Athena.
+    # In Athena, the function has this name.
     connection.execute("CREATE MACRO json_extract_scalar(document, path) AS json_extract_string(document, path)")
     named = _named_tables(sql)
     for table in named or tables():
@@ -180,7 +180,7 @@ def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: s
                 raise ConfigurationError(f"{reader.name} contains no NDJSON export of {table.provider} {table.dataset}")
             continue
         columns = ", ".join(f"\"{name}\": 'VARCHAR'" for name in table.columns)
-        # TRY_CAST converts a value of another type to null. A type in the reader's columns would fail the query.
+        # TRY_CAST converts a value of another type to null. With a type in the reader's columns, the query would fail.
         typed = ", ".join(
             f'TRY_CAST("{name}" AS {_TYPES[kind]}) AS "{name}"'
             for name, kind in table.columns.items()

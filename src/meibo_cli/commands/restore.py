@@ -276,7 +276,7 @@ def _secrets(hashes: Path | None, selection: UserSelection) -> dict[str, UserSec
     if hashes is None:
         return {}
     if selection.fields:
-        raise ConfigurationError("--hashes and --only-fields exclude each other")
+        raise ConfigurationError("--hashes and --only-fields cannot be used together")
     return read_user_secrets(hashes)
 
 

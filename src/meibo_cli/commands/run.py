@@ -41,7 +41,7 @@ from meibo_cli.terminal import TextConsole, printable, show_activity
 from meibo_cli.workflow import Execution
 
 CONTINUE_HOURS: Final = 12
-"""Maximum age of a killed run that is continued. Auth0 deletes jobs and cursors after 24 hours."""
+"""Maximum age of an interrupted run that is continued. Auth0 deletes jobs and cursors after 24 hours."""
 
 DEFAULT_JOBS: Final = 4
 
@@ -51,10 +51,10 @@ def run(
     sources: SourcesOption = Path(SOURCES_FILE),
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Only these exports: acme, acme/users. Can be repeated.")
+        list[str] | None, typer.Option("--only", help="Archive only these exports: acme, acme/users. Repeatable.")
     ] = None,
     run_id: Annotated[
-        str, typer.Option("--run", "-r", help="Repair a run: archive its missing exports. Its id, or latest.")
+        str, typer.Option("--run", "-r", help="Repair the run with this id, or `latest`: archive its missing exports.")
     ] = "",
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", min=1, max=64, help="The number of exports that run in parallel.")
@@ -66,8 +66,8 @@ def run(
     """Archive real directories into a folder or a bucket, without a stack.
 
     Credentials are read from the environment (MEIBO_ACME_CLIENT_ID for the source acme), from the file .env beside the
-    configuration, or from AWS Secrets Manager. If the last run in the folder was killed less than 12 hours ago, it is
-    continued; otherwise a new run begins.
+    configuration, or from AWS Secrets Manager. If the latest run in the folder was interrupted and is less than 12
+    hours old, it is continued. Otherwise, a new run begins.
     """
     progress = ProgressDisplay(TextConsole(stderr=True), live=log != STDERR)
     repair = _repair_command(sources, archive)
@@ -75,7 +75,9 @@ def run(
     try:
         with log_to(log):
             if run_id and only:
-                raise ConfigurationError("--only and --run exclude each other: a repair archives all missing exports")
+                raise ConfigurationError(
+                    "--only and --run cannot be used together: a repair archives all missing exports"
+                )
             configuration = _configuration(sources, only or [])
             with _functions(
                 archive,
@@ -110,7 +112,7 @@ def _repair_command(sources: Path, archive: str) -> str:
 
 
 def _configuration(path: Path, only: Sequence[str]) -> Configuration:
-    """Return the configuration, only with the exports that match a pattern if there are patterns."""
+    """Return the configuration. If there are patterns, it contains only the exports that match a pattern."""
     configuration = read_sources(path)
     if not only:
         return configuration
@@ -171,10 +173,10 @@ def _run_to_repair(functions: LocalFunctions, run_id: str, only: Sequence[str] |
 def _run(
     functions: LocalFunctions, progress: ProgressDisplay, jobs: int, repaired: str | None, attempts: list[str]
 ) -> Run:
-    """Execute an attempt of a run; ``attempts`` receives the id of the run as soon as it exists."""
+    """Execute an attempt of a run. The id of the run is added to ``attempts`` before the first export is archived."""
     attempt: tuple[str, int] | None
     if repaired is None:
-        typer.echo(f"starting a run into {functions.storage.name}", err=True)
+        typer.echo(f"starting a run in {functions.storage.name}", err=True)
         with show_activity("planning the exports and creating their jobs"):
             attempt = functions.begin()
     else:

@@ -65,7 +65,7 @@ def verify(
     *,
     run: Annotated[
         str | None,
-        typer.Option("--run", "-r", help="Only this run: its id, or latest, or previous.", show_default=False),
+        typer.Option("--run", "-r", help="Verify only this run: its id, `latest` or `previous`.", show_default=False),
     ] = None,
     quick: Annotated[
         bool,
@@ -79,9 +79,9 @@ def verify(
     ] = max(os.cpu_count() or 1, 2),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare archived objects with their manifests: all, those of a source, or those of a run.
+    """Compare all archived objects with their manifests, or only the objects of some exports or of a run.
 
-    Exits with 0 if there is no damage, with 1 if there is, and with 2 if something could not be checked.
+    The exit status is 0 if there is no damage, 1 if there is damage, and 2 if an object could not be checked.
     """
     console = TextConsole(stderr=True)
     reader = open_archive(archive)

@@ -118,7 +118,7 @@ class Queueing:
     def of_options(cls, queue: str | None, stack: str, configuration: str, *, without_queue: bool) -> Queueing | None:
         """Return the options, or None if neither way was chosen."""
         if queue is not None and without_queue:
-            raise ConfigurationError("--queue and --without-queue exclude each other")
+            raise ConfigurationError("--queue and --without-queue cannot be used together")
         return cls(queue, stack, configuration) if queue is not None or without_queue else None
 
     def sender(self, client: Auth0Client) -> MembershipSender:

@@ -44,11 +44,11 @@ def user_selection(
 ) -> UserSelection:
     """Return the selection of the options ``--select``, ``--select-from`` and ``--only-fields``.
 
-    Raises ConfigurationError if they exclude each other, or if an update cannot change one of the fields.
+    Raises ConfigurationError if they cannot be used together, or if an update cannot change one of the fields.
     """
     fields = frozenset(name.strip() for name in (only_fields or "").split(",") if name.strip())
     if names and path is not None:
-        raise ConfigurationError("--select and --select-from exclude each other")
+        raise ConfigurationError("--select and --select-from cannot be used together")
     if only_fields is not None and (path is None or not upsert):
         raise ConfigurationError("--only-fields requires --select-from and --upsert, because it changes existing users")
     unknown = sorted(fields - UPDATED - {BLOCKED})

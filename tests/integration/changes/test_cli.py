@@ -104,7 +104,7 @@ def test_repaired_dead_letter_is_redriven(queue: ChangesSystem, meibo: Meibo) ->
 
     assert moved.exit_code == 1, moved.output
     assert "moved 1 to the queue" in moved.output
-    assert "is not valid: $: expected valid JSON" in moved.output
+    assert "invalid: $: expected valid JSON" in moved.output
     lines = sorted((line for line in queue.lines() if line["member"] == UNKNOWN), key=lambda line: line["sent_at"])
     assert [line["outcome"] for line in lines] == ["rejected", "applied"]
     assert queue.aws.changes.dead_letter_count() == 1

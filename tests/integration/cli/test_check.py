@@ -524,7 +524,7 @@ def test_unreadable_configurations_are_reported_in_one_line(runs: LocalRuns, mei
     assert [result.status for result in (missing, invalid, both)] == [2, 2, 2]
     assert missing.errors == "--sources: the file sources.json does not exist; create it with `meibo init`\n"
     assert invalid.errors.startswith("invalid configuration: sources: ")
-    assert both.errors == "--sources and --stack exclude each other: the stack has its own configuration\n"
+    assert both.errors == "--sources and --stack cannot be used together: the stack has its own configuration\n"
     assert (missing.output, invalid.output, both.output) == ("", "", "")
 
 

@@ -145,8 +145,8 @@ def test_new_stack_has_warnings_that_state_what_to_do(stack: DeployedStack) -> N
 
     assert status == 0
     assert {name: check["detail"] for name, check in checks.items() if check["status"] == "warning"} == {
-        "meibo: schedule": "DISABLED, so no run takes place; set the parameter ScheduleState to ENABLED after a first"
-        " run by hand is complete",
+        "meibo: schedule": "DISABLED, so no runs are scheduled; set the parameter ScheduleState to ENABLED after a"
+        " first manual run is complete",
         "meibo: alarm target": "alarms send no notifications; set the parameter AlarmEmail or AlarmTopicArn",
     }
 

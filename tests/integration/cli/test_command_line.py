@@ -142,7 +142,7 @@ def test_options_for_aws_are_used_until_the_command_ends(words: list[str], monke
             {"AWS_REGION": "eu south"},
             "expected an AWS region such as ap-northeast-1, got 'eu south'; set --region",
         ),
-        ("query --csv --json 'select 1'", {}, "--csv and --json exclude each other"),
+        ("query --csv --json 'select 1'", {}, "--csv and --json cannot be used together"),
         ("diff latest latest --json --csv -", {}, "--csv - and --json both write to stdout; write the CSV to a file"),
         ("restore acme -o -", {}, "--output: expected a new folder for several files, got '-'"),
         ("changes redrive --take -", {}, "--take: expected the name of a new file, got '-'"),

@@ -627,7 +627,7 @@ def test_changed_and_removed_users_are_selected_from_a_file(edited: Path, meibo:
         ("", ("--only-fields", "blocked,name", "--upsert"), "run the command for blocked alone"),
         ("", ("--only-fields", ",", "--upsert"), "found none"),
         ("", ("--only-fields", "name"), "--only-fields requires --select-from and --upsert"),
-        ("", ("--select", "a"), "--select and --select-from exclude each other"),
+        ("", ("--select", "a"), "--select and --select-from cannot be used together"),
         (
             "export,change,key,fields\nacme/users/ndjson/all,changed,auth0|1,name\n",
             ("--only-fields", "user_metadata", "--upsert"),

@@ -437,7 +437,10 @@ def test_options_are_checked(archived: tuple[Path, str, SimulatedTenant], target
         (("--datasets", "all"), "--datasets requires --domain"),
         (("--datasets", "users", "--domain", target.domain), "--datasets: expected roles, organizations"),
         (("--datasets", "all", "--domain", target.domain, "--apply"), "memberships require --queue"),
-        (("--datasets", "all", "--queue", "a", "--without-queue"), "exclude each other"),
+        (
+            ("--datasets", "all", "--queue", "a", "--without-queue"),
+            "--queue and --without-queue cannot be used together",
+        ),
     ]
     for options, message in messages:
         result = invoke("restore", "acme", *location, *options)

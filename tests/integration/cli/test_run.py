@@ -147,7 +147,7 @@ def test_selection_and_repair_exclude_each_other(runs: LocalRuns, meibo: Meibo) 
 
     assert (result.status, result.errors) == (
         2,
-        "--only and --run exclude each other: a repair archives all missing exports\n",
+        "--only and --run cannot be used together: a repair archives all missing exports\n",
     )
 
 
@@ -209,7 +209,7 @@ def test_old_killed_run_and_selection_begin_a_new_run(
     result = meibo("run", *arguments)
 
     assert result.status == 0, result.errors
-    assert result.errors.startswith("starting a run into archive\n")
+    assert result.errors.startswith("starting a run in archive\n")
     (manifest,) = runs.documents("runs/**/_manifest*.json")
     assert manifest["run_id"] != run_id
 

@@ -58,7 +58,7 @@ def test_folder_with_files_but_without_a_marker_is_refused(tmp_path: Path) -> No
         locked_archive(tmp_path, "archive").__enter__()
 
     assert str(refused.value) == (
-        f"{tmp_path}/ contains files but no .meibo, so it may be a demonstration or something else; choose another"
+        f"{tmp_path}/ contains files but no .meibo, so its kind is unknown; choose another"
         " folder, or, if it is an archive of real directories, which `meibo run` writes, create"
         f' {tmp_path}/.meibo with {{"kind": "archive", "version": 1}}'
     )

@@ -86,7 +86,9 @@ def test_broken_response_of_s3_is_reported_in_one_line(
             reader.read("runs/_manifest.json")
 
     assert ended.value.exit_code == EXIT_FAILURE
-    assert capsys.readouterr().err == "cannot reach AWS: ResponseStreamingError\n"
+    assert capsys.readouterr().err == (
+        "the AWS request failed (ResponseStreamingError); check the credentials, the region and the network\n"
+    )
 
 
 @pytest.mark.parametrize(

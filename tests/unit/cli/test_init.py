@@ -110,7 +110,7 @@ def test_only_missing_values_are_asked(init: Init) -> None:
     result = init("--provider", "auth0", "--name", "prod", answers="acme.auth0.com\nusers\nn\n")
 
     assert result.exit_code == 0
-    assert result.stderr.startswith("domain, such as acme.jp.auth0.com:what to archive (")
+    assert result.stderr.startswith("domain, such as acme.jp.auth0.com:datasets to archive (")
     assert sources()[0]["name"] == "prod"
 
 
@@ -132,7 +132,7 @@ def test_invalid_answers_are_explained_and_asked_again(init: Init) -> None:
         "expected auth0 or cybozu, got 'okta'",
         "domain: expected a host name such as acme.jp.auth0.com",
         "name: expected lower-case letters, digits and hyphens, such as acme-jp",
-        "expected some of users, organizations, members, roles, role_members, got 'logs'",
+        "expected one or more of users, organizations, members, roles, role_members, got 'logs'",
         "invalid input",
     ]
 
@@ -159,7 +159,7 @@ def test_name_of_another_source_is_not_accepted(init: Init) -> None:
         ),
         (
             ("--provider", "auth0", "--domain", "a.auth0.com", "--dataset", "logs"),
-            "--dataset: expected some of users, organizations, members, roles, role_members, got 'logs'",
+            "--dataset: expected one or more of users, organizations, members, roles, role_members, got 'logs'",
         ),
     ],
 )

@@ -27,7 +27,7 @@ _STYLES: Final[dict[OutcomeKind, str]] = {"applied": "green", "rejected": "red",
 
 
 def outcome(
-    change_id: Annotated[str, typer.Argument(help="The id that the change was sent with.", show_default=False)],
+    change_id: Annotated[str, typer.Argument(help="The id of the change (change_id).", show_default=False)],
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     days: Annotated[int, typer.Option("--days", min=1, help="Maximum age of the change in days.")] = 14,
     rejected: Annotated[bool, typer.Option("--rejected", help="Show rejected members only.")] = False,
@@ -43,7 +43,8 @@ def outcome(
     )
     if not records:
         typer.echo(
-            f"{archive} has no outcome of {change_id} in the last {days} days; the change may still be on the queue",
+            f"{archive} contains no outcome of {change_id} in the last {days} days; the change may still be on the"
+            " queue",
             err=True,
         )
         raise typer.Exit(EXIT_FAILURE)
@@ -61,7 +62,7 @@ def outcome(
 
 
 def _newest(records: Iterable[OutcomeRecord]) -> Iterable[OutcomeRecord]:
-    """Return the newest record per organization, member and action: a repaired change supersedes its rejection."""
+    """Return the newest record per organization, member and action: a corrected change supersedes its rejection."""
     newest: dict[tuple[str | None, ...], OutcomeRecord] = {}
     for record in sorted(records, key=lambda record: (record.outcome.at, record.sent_at)):
         newest[record.organization_id, record.outcome.member, record.action] = record

@@ -23,7 +23,7 @@ from meibo_cli.terminal import Column, TextConsole, escape_control_characters, p
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
-# DLQ messages stay hidden for this time after they were received, and again before each is moved.
+# Visibility timeout of a DLQ message after it is received. It is set again before the message is moved.
 HIDDEN_SECONDS: Final = 300
 _COLUMNS: Final = (
     Column("change"),
@@ -74,8 +74,8 @@ def redrive(
 ) -> None:
     """Move DLQ messages to the queue again after the cause of their rejection is fixed.
 
-    A DLQ message has exactly the members that were rejected. DLQ messages that are not valid changes stay on the
-    DLQ, or are moved to a file with --take. Correct them there, and send them with --from.
+    A DLQ message contains only the members that were rejected. DLQ messages that are not valid changes remain in the
+    DLQ, or are moved to a file with --take. Correct them in the file, and send them with --from.
     """
     if output and (output == STDOUT or output.exists()):
         raise ConfigurationError(f"--take: expected the name of a new file, got {str(output)!r}")
@@ -188,9 +188,7 @@ def _of_queue(queues: Queues) -> Iterator[StoredDeadLetter]:
         for message in messages:
             attribute = message.get("MessageAttributes", {}).get(REASON_ATTRIBUTE)
             reason = (
-                attribute.get("StringValue", "")
-                if attribute
-                else "exceeded the receives of the queue without an outcome"
+                attribute.get("StringValue", "") if attribute else "no outcome after the maximum number of receives"
             )
             yield StoredDeadLetter(message["MessageId"], message["Body"], reason, message["ReceiptHandle"])
 
@@ -239,6 +237,6 @@ def _delete(queues: Queues, dead_letter: StoredDeadLetter) -> None:
 def _row(dead_letter: StoredDeadLetter) -> tuple[str, ...]:
     change = dead_letter.change
     if isinstance(change, InvalidChange):
-        return ("–", "–", "–", "–", f"[red]is not valid:[/] {printable(change.reason)}")
+        return ("–", "–", "–", "–", f"[red]invalid:[/] {printable(change.reason)}")
     names = (change.change_id, change.organization_id, change.action)
     return (*map(printable, names), format_number(len(change.members)), printable(dead_letter.reason))

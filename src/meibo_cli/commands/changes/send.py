@@ -30,7 +30,10 @@ _MAX_FAULTS_SHOWN = 50
 
 def send(  # noqa: PLR0917  # typer reads options from the signature
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="CSV: organization, action, member, roles.")
+        Path,
+        typer.Argument(
+            exists=True, dir_okay=False, help="A CSV file with the columns organization, action, member, roles."
+        ),
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the Auth0 source in the configuration.")],
     stack: StackOption = DEFAULT_STACK,
@@ -38,9 +41,11 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
         str, typer.Option("--change-id", help="Id of the change. Default: the name of the file and the time.")
     ] = "",
     requested_by: Annotated[
-        str, typer.Option("--requested-by", help="Who requests the change; archived with the outcomes.")
+        str, typer.Option("--requested-by", help="The person who requests the change; recorded with the outcomes.")
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Validate, look up and record only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Validate the changes and record the outcomes, without changing members.")
+    ] = False,
     confirm_removals: Annotated[
         int | None, typer.Option("--confirm-removals", min=0, help="The exact number of removals in the file.")
     ] = None,
@@ -127,7 +132,7 @@ def _print_changes(console: TextConsole, sheet: Sheet, change_id: str) -> None:
 
 
 def _user_lookup(configuration: str, name: str) -> FindUsers:
-    """Return a function that looks an e-mail address up, with the credentials of the source."""
+    """Return a function that looks up an e-mail address with the credentials of the source."""
     parse = cache(lambda: parse_documents(read_configuration(configuration)))
     context = ProviderContext(time_left=lambda: math.inf)
 
