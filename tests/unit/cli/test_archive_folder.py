@@ -59,7 +59,7 @@ def test_folder_with_files_but_without_a_marker_is_refused(tmp_path: Path) -> No
 
     assert str(refused.value) == (
         f"{tmp_path}/ contains files but no .meibo, so its kind is unknown; choose another"
-        " folder, or, if it is an archive of real directories, which `meibo run` writes, create"
+        " folder or, if it is an archive of real directories, which `meibo run` writes, create"
         f' {tmp_path}/.meibo with {{"kind": "archive", "version": 1}}'
     )
     assert not (tmp_path / MARKER).exists()
