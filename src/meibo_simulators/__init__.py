@@ -5,8 +5,8 @@
         tenant = simulators.auth0["acme"]
         tenant.domain, tenant.allowed_hosts, tenant.credentials(), tenant.switches.location_ttl = 1, …
 
-The simulators follow the recordings and the documentation of the two providers and reject the same requests. For
-undocumented behaviour there is a switch. The package that runs in AWS imports nothing from here.
+The simulators follow the recordings and the documentation of the two providers, and reject the same requests. Switches
+control undocumented behaviour. The package that runs in AWS does not import this package.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ __all__ = [
 
 
 def tenant_api(tenant: SimulatedTenant) -> WSGIApplication:
-    """Return a tenant's Management API with its faults, for tests that call it without a server."""
+    """Return the WSGI application of a tenant's Management API, for tests that call it without a server."""
     return InstrumentedApplication(tenant_application(tenant), tenant)
 
 
 class Simulators:
-    """Serve tenants and domains from threads of this process; a context manager that stops them on exit."""
+    """A context manager that serves tenants and domains from threads of this process."""
 
     def __init__(
         self,

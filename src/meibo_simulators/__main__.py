@@ -1,6 +1,6 @@
 """Serve simulators from a separate process: ``python -m meibo_simulators --users 50000``.
 
-Print one JSON line with all the data that a client needs, then serve until standard input closes or SIGTERM arrives.
+It prints a line of JSON with the data that a client needs, and serves until standard input closes or SIGTERM arrives.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(_description(str(simulators.ca_file), tenant, domain), ensure_ascii=False), flush=True)
 
         def wait_for_end() -> None:
-            # Without the buffer of sys.stdin, which is locked when the process ends.
+            # Reading from sys.stdin would lock its buffer, which fails when the interpreter exits.
             while os.read(sys.stdin.fileno(), 1):
                 pass
             stop.set()

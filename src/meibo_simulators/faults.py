@@ -1,4 +1,4 @@
-"""Faults that a test or a run can inject into a simulator's responses."""
+"""Faults in the responses of a simulator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-#: Returns the response to a request. The parameter processes the request and returns the normal response.
+#: Returns the response to a request. The parameter is a function that processes it and returns the normal response.
 Action = Callable[[Callable[[], Response]], Response]
 Match = str | Callable[["WSGIEnvironment"], bool]
 
@@ -25,12 +25,12 @@ HTML_ERROR = "<!DOCTYPE html><html><head><title>Error</title></head><body><h1>{r
 
 
 class RawResponse(Response):
-    """A response whose headers are sent as they are, even if they are missing or invalid."""
+    """A response whose headers are sent unchanged, without the defaults and the checks of werkzeug."""
 
     default_mimetype = None
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:  # noqa: ARG002 - the signature of werkzeug
-        """Return the headers, with the length of a body that is not generated."""
+        """Return the headers, with Content-Length unless the body is generated."""
         headers = Headers(self.headers)
         if self.is_sequence:
             headers.setdefault("Content-Length", str(self.calculate_content_length()))
@@ -40,7 +40,8 @@ class RawResponse(Response):
 class ConnectionBrokenError(Exception):
     """Raised instead of a response, or by its body, to end the connection immediately.
 
-    ``reset`` sends a TCP reset; otherwise the connection is closed normally, as a proxy does after a timeout.
+    If ``reset`` is set, the server sends a TCP reset. Otherwise, it closes the connection normally, as a proxy does
+    after a timeout.
     """
 
     def __init__(self, *, reset: bool) -> None:
@@ -50,7 +51,7 @@ class ConnectionBrokenError(Exception):
 
 @dataclass
 class Fault:
-    """A rule: the requests that it matches, how many of them are served normally first, and how many then fail."""
+    """A rule: the first ``after`` matching requests are served normally. The action applies to the next ``times``."""
 
     match: Match
     action: Action = field(repr=False)
@@ -59,7 +60,7 @@ class Fault:
     hits: int = 0
 
     def matches(self, environ: WSGIEnvironment) -> bool:
-        """Return whether the request matches: a pattern such as ``"GET /api/v2/jobs/*"``, or a function of environ."""
+        """Return whether the request matches a pattern, such as ``"GET /api/v2/jobs/*"``, or a function of environ."""
         if callable(self.match):
             return self.match(environ)
         method, _, path = self.match.partition(" ")
@@ -69,7 +70,7 @@ class Fault:
 
 
 class Faults:
-    """The faults of one simulator; the first match applies."""
+    """The faults of a simulator. The first fault that matches a request applies."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
@@ -88,7 +89,7 @@ class Faults:
             self._faults.clear()
 
     def take(self, environ: WSGIEnvironment) -> Fault | None:
-        """Return the fault for this request and decrement its counter, or return None."""
+        """Return the fault that applies to a request, and count it, or return None."""
         with self._lock:
             for fault in self._faults:
                 if fault.times == 0 or not fault.matches(environ):
@@ -123,7 +124,7 @@ def html(status: int = 502, text: str | None = None) -> Action:
 
 
 def too_many_requests(*, retry_after: float | str | None = None, reset: float | None = None) -> Action:
-    """Send Auth0's 429 of an empty bucket; ``reset`` (Unix seconds) adds the rate-limit headers."""
+    """Send Auth0's 429 response to an exceeded rate limit. ``reset``, in Unix time, adds the rate-limit headers."""
     body = {
         "statusCode": 429,
         "error": "Too Many Requests",
@@ -146,13 +147,13 @@ def redirect(location: str, status: int = 302) -> Action:
 def stream(
     chunks: Callable[[], Iterable[bytes]], headers: dict[str, str] | None = None, *, status: int = 200
 ) -> Action:
-    """Send a body that is generated while it is sent, for bodies that do not fit in memory."""
+    """Send a generated body, which may be larger than the memory."""
     fields = {"Content-Type": "application/octet-stream", **(headers or {})}
     return lambda _process: RawResponse(chunks(), status, fields)
 
 
 def endless(chunk: bytes = b"\0" * 65536, content_type: str = "application/octet-stream") -> Action:
-    """Send 200 with an infinite body."""
+    """Send an infinite body."""
     return stream(lambda: itertools.repeat(chunk), {"Content-Type": content_type})
 
 
@@ -168,7 +169,7 @@ def headers(extra: dict[str, str]) -> Action:
 
 
 def reset(*, after_processing: bool = False) -> Action:
-    """Reset the connection before any response; with ``after_processing``, the request takes effect first."""
+    """Reset the connection before the response. With ``after_processing``, the request is processed first."""
 
     def action(process: Callable[[], Response]) -> Response:
         if after_processing:
@@ -179,7 +180,7 @@ def reset(*, after_processing: bool = False) -> Action:
 
 
 def _change_chunks(change: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Action:
-    """Send the normal response with other chunks and the original Content-Length."""
+    """Send the normal response with changed chunks and the original Content-Length."""
 
     def action(process: Callable[[], Response]) -> Response:
         response = process()
@@ -205,7 +206,7 @@ def break_body(after_bytes: int, *, reset: bool = True) -> Action:
 
 
 def stall(seconds: float, *, after_bytes: int, stop: threading.Event | None = None) -> Action:
-    """Pause for ``seconds`` after ``after_bytes`` of the body, then send the rest; ``stop`` ends the pause."""
+    """Pause for ``seconds`` after ``after_bytes`` of the body, then send the rest. ``stop`` ends the pause."""
     wait = stop.wait if stop is not None else time.sleep
 
     def pause(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -223,7 +224,7 @@ def stall(seconds: float, *, after_bytes: int, stop: threading.Event | None = No
 
 
 def drip(bytes_per_second: float, *, stop: threading.Event) -> Action:
-    """Send the body one byte at a time; ``stop`` ends the pauses."""
+    """Send the body byte by byte. ``stop`` ends the pauses."""
 
     def slow(chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -235,7 +236,7 @@ def drip(bytes_per_second: float, *, stop: threading.Event) -> Action:
 
 
 def change_body(change: Callable[[bytes], bytes]) -> Action:
-    """Send the normal response with a changed body and the matching Content-Length."""
+    """Send the normal response with a changed body and its Content-Length."""
 
     def action(process: Callable[[], Response]) -> Response:
         response = process()
@@ -246,12 +247,12 @@ def change_body(change: Callable[[bytes], bytes]) -> Action:
 
 
 def truncate(size: int) -> Action:
-    """Serve only the first ``size`` bytes of the file, with the matching Content-Length."""
+    """Send only the first ``size`` bytes of the file, with their Content-Length."""
     return change_body(lambda body: body[:size])
 
 
 def corrupt(offset: int) -> Action:
-    """Flip one bit of the file; a negative offset counts from its end."""
+    """Flip one bit of the byte at an offset. A negative offset counts from the end."""
 
     def change(body: bytes) -> bytes:
         changed = bytearray(body)
@@ -262,5 +263,5 @@ def corrupt(offset: int) -> Action:
 
 
 def empty() -> Action:
-    """Serve an empty file."""
+    """Send an empty file."""
     return truncate(0)

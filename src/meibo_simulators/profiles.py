@@ -1,8 +1,8 @@
-"""Generated user profiles: a profile is a function of seed and index, and none is held in memory.
+"""Generate user profiles from a seed and an index, without storing them.
 
-Millions of rows must be written quickly, so users are generated in blocks. Each of the ``BLOCK`` shapes occurs once
-per block and contains everything except the number of the block, which appears in ids and addresses as
-``BLOCK_DIGITS`` hexadecimal digits. A serialized block is therefore a template with a few placeholders.
+Users are generated in blocks, so that millions of rows are written quickly. A block contains each of the ``BLOCK``
+shapes once. A shape is a profile with a placeholder for the number of the block, which is a part of ids and addresses.
+Therefore, a block is written by replacing the placeholders in a serialized template.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 BLOCK = 1024
 BLOCK_DIGITS = 6
-#: Placeholder of the block number in a shape: a private-use character that no name contains and no format escapes.
+#: The placeholder: private-use characters, which no name contains and no format escapes.
 MARK = "\ue0b0" * 2
 
 FAMILY = (
@@ -33,7 +33,7 @@ COUNTRIES = ("JP", "US", "DE", "BR", "KR", "TH", "IL", "EG", "VN", "IS")
 DEPARTMENTS = ("営業部", "開発部", "人事部", "R&D", "Support; EMEA", "総務 / 法務")
 PLANS = ("free", "team", "enterprise")
 
-#: Values that break careless parsers; each is the name or note of one shape, so the first users cover all of them.
+#: Values that break careless parsers. Each is the name or note of a shape, so the first users have all of them.
 AWKWARD = (
     'Robert "Bobby" Tables',
     'ends with a quote"',
@@ -76,12 +76,12 @@ Profile = dict[str, Any]
 
 
 def block_number(index: int) -> str:
-    """Return the block number of a user in hexadecimal digits, which replaces ``MARK``."""
+    """Return the block number of a user in hexadecimal digits, which replace ``MARK``."""
     return f"{index // BLOCK:0{BLOCK_DIGITS}x}"
 
 
 def fill(value: Any, number: str) -> Any:
-    """Return a shape's value with the block number in place of the placeholder."""
+    """Return a value of a shape with the block number instead of the placeholder."""
     if isinstance(value, str):
         return value.replace(MARK, number)
     if isinstance(value, list):
@@ -106,7 +106,7 @@ def _local_part(shape: int) -> str:
 
 @lru_cache(maxsize=4 * BLOCK)
 def auth0_shape(seed: int, shape: int, connection: str) -> Profile:
-    """Return the Auth0 profile of a shape in a connection, with placeholders; absent properties are omitted."""
+    """Return the Auth0 profile of a shape in a connection, with placeholders."""
     random_ = random.Random(f"auth0:{seed}:{shape}")
     digest = hashlib.sha256(f"{seed}:{shape}".encode()).hexdigest()
     own_id = f"{digest[:15]}{MARK}{shape:03x}"
@@ -180,7 +180,7 @@ def auth0_user(seed: int, index: int, connection: str) -> Profile:
 
 
 def auth0_index(seed: int, user_id: str) -> int | None:
-    """Return the index of the user with this id, or None if it is not the id of a generated user."""
+    """Return the index of the generated user with an id, or None."""
     provider, _, own_id = user_id.partition("|")
     if provider != "auth0" or len(own_id) != 24:
         return None

@@ -1,7 +1,7 @@
-"""Serve the application of a site over HTTPS with keep-alive: record requests, apply faults, break connections.
+"""An HTTPS server with keep-alive that records requests and applies faults.
 
-werkzeug's development server closes every connection and waits 10 ms after each response. A benchmark with TLS on
-two cores would then measure the server, not the client. Only its server loop and its environ are used.
+werkzeug's development server closes every connection and waits 10 ms after each response, so a benchmark would measure
+the server instead of the client. This module uses only its server loop and its WSGI environment.
 """
 
 from __future__ import annotations
@@ -48,10 +48,7 @@ def server_context() -> ssl.SSLContext:
 
 
 def write_authority(directory: Path) -> Path:
-    """Write the certificate authority that clients must trust, and return its PEM file.
-
-    The authority's key never leaves this process, so the file cannot be misused afterwards.
-    """
+    """Write the certificate of the authority that clients must trust, and return the path of the PEM file."""
     ca_file = directory / "ca.pem"
     ca_file.write_bytes(_certificates()[0].cert_pem.bytes())
     return ca_file
@@ -81,7 +78,7 @@ class InstrumentedApplication:
             self._record(environ, 0)
             raise
         self._record(environ, response.status_code)
-        # Clients compare rate limits and expiry times with this header, so it uses the same clock.
+        # Clients compare rate limits and expiry times with this header, so it uses the clock of the site.
         response.headers.setdefault("Date", formatdate(site.now(), usegmt=True))
         return response
 
@@ -106,7 +103,7 @@ class _Handler(WSGIRequestHandler):
     server_version = "simulator"
 
     def setup(self) -> None:
-        # The handshake runs in the connection's own thread, so that a stalled client does not block the others.
+        # The handshake runs in the thread of the connection, so that a stalled client does not block other clients.
         self.request.settimeout(IDLE_SECONDS)
         self.request = self.server.tls.wrap_socket(self.request, server_side=True)
         self.server.connections.add(self.request)
@@ -120,7 +117,7 @@ class _Handler(WSGIRequestHandler):
             self.request.close()
 
     def run_wsgi(self) -> None:
-        """Serve one request; keep the connection open unless the end of its body is unknown."""
+        """Serve a request, and keep the connection open unless the request is too large or the response fails."""
         if self.headers.get("Expect", "").strip().lower() == "100-continue":
             self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         length = self.headers.get("Content-Length", "0")
@@ -134,7 +131,7 @@ class _Handler(WSGIRequestHandler):
         except ConnectionBrokenError as broken:
             self.close_connection = True
             if broken.reset:
-                # Linger 0 makes close() send RST instead of FIN.
+                # With a linger time of 0, close() sends RST instead of FIN.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
         except (ConnectionError, TimeoutError, ssl.SSLError):
@@ -171,7 +168,7 @@ class _Handler(WSGIRequestHandler):
 
 
 class HttpsServer(ThreadedWSGIServer):
-    """An application on a free port of 127.0.0.1, served by threads of this process."""
+    """A server on a free port of 127.0.0.1, with a thread per connection."""
 
     def __init__(self, application: InstrumentedApplication, context: ssl.SSLContext) -> None:
         super().__init__("127.0.0.1", 0, application, _Handler)
@@ -186,7 +183,7 @@ class HttpsServer(ThreadedWSGIServer):
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop accepting connections and close the open connections, which would otherwise be kept alive."""
+        """Stop accepting connections, and close the open connections."""
         self.shutdown()
         self._thread.join()
         for connection in self.connections.copy():

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from meibo_simulators.faults import Faults
 
-#: Returns the seconds since the epoch. With a fake clock, tests need not wait for rate limits.
+#: Returns the time in seconds since the epoch. With a fake clock, tests do not wait for rate limits.
 Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Request:
-    """The record of a request, without query, body or credentials. Status 0: no response was started."""
+    """The record of a request, without query, body or credentials. The status is 0 if no response was started."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Request:
 
 
 class Site:
-    """A site with a host and port of its own. ``Simulators`` opens the port and sets the clock."""
+    """A site with its own host and port. ``Simulators`` opens the port and sets the clock."""
 
     def __init__(self, name: str, seed: int) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Site:
         self.clock: Clock = time.time
         self.faults = Faults()
         self.requests: deque[Request] = deque(maxlen=1_000_000)
-        #: Set when the site stops; interrupts responses that are delayed.
+        #: Set when the site stops. It interrupts delayed responses.
         self.stopping = threading.Event()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The users of a tenant: generated users by number, and the few that were changed, added or removed."""
+"""The users of a tenant: users that are generated from numbers, and users that requests added, changed or removed."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Connection:
 
     @property
     def end(self) -> int:
-        """Return the number of the last generated user plus 1."""
+        """The number of the last generated user plus 1."""
         return self.start + (self.users or 0)
 
 
 class Directory:
-    """Users by connection. Each change increments ``version``, so that no outdated export file is served."""
+    """Users by connection. Each change increments ``version``, so that new exports do not use outdated files."""
 
     def __init__(self, seed: int, connections: list[Connection], users: int) -> None:
         self.seed = seed
@@ -66,14 +66,14 @@ class Directory:
     def _generated(self, user_id: str) -> tuple[Connection, int] | None:
         """Return the connection and the number of a generated user, or None."""
         index = auth0_index(self.seed, user_id)
-        # An id of this seed may be unused here, for example in a tenant restored from another tenant's archive.
+        # An id of this seed may not exist, for example in a tenant that was restored from another tenant's archive.
         for connection in self.connections.values():
             if index is not None and connection.start <= index < connection.end:
                 return connection, index
         return None
 
     def user_id(self, index: int) -> str:
-        """Return the id of the generated user with that number."""
+        """Return the id of the generated user with a number."""
         return auth0_user_id(self.seed, index)
 
     def get(self, user_id: str) -> Profile | None:
@@ -91,7 +91,7 @@ class Directory:
         return self._generated(user_id) is not None if change is None else change[1] is not None
 
     def by_email(self, email: str) -> list[Profile]:
-        """Return the users with exactly this address; a generated address contains the user's number."""
+        """Return the users with exactly this address. A generated address contains the number of the user."""
         with self._lock:
             user_ids = dict(self._ids_by_email.get(email, {}))
         digits = email.partition("@")[0].removeprefix("user.")
@@ -110,7 +110,7 @@ class Directory:
             self._change(user_id, home, copy.deepcopy(profile))
 
     def remove(self, user_id: str) -> None:
-        """Delete a user; no error if it does not exist, as in the API."""
+        """Delete a user. As in the API, it is not an error if the user does not exist."""
         generated = self._generated(user_id)
         with self._lock:
             self.version += 1

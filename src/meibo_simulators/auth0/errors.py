@@ -1,4 +1,4 @@
-"""Auth0's error responses; messages are verbatim if they were recorded."""
+"""Error responses of Auth0. Recorded messages are verbatim."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 class ApiError(Exception):
-    """An error response of the Management API. Some of Auth0's errors have no ``code``.
+    """An error response of the Management API. Some errors of Auth0 have no ``code``.
 
-    ``rate_headers`` is whether the response has the headers of the rate limit; validation errors have none.
+    ``rate_headers`` adds the rate-limit headers, which responses to invalid requests do not have.
     """
 
     def __init__(
@@ -44,17 +44,17 @@ class OAuthError(Exception):
 
 
 def body_error(message: str, code: str = "invalid_body") -> ApiError:
-    """Return the 400 of an invalid body."""
+    """Return the 400 error for an invalid body."""
     return ApiError(400, message, code, rate_headers=False)
 
 
 def query_error(message: str, code: str = "invalid_query_string") -> ApiError:
-    """Return the 400 of an invalid query."""
+    """Return the 400 error for an invalid query."""
     return ApiError(400, message, code, rate_headers=False)
 
 
 def insufficient_scope(expected: str) -> ApiError:
-    """Return the 403 of a token without a required OAuth scope."""
+    """Return the 403 error for a token without a required OAuth scope."""
     return ApiError(403, f"Insufficient scope, expected any of: {expected}", "insufficient_scope")
 
 
@@ -62,15 +62,15 @@ CONNECTION_MISSING = "The connection does not exist."
 
 
 def organization_missing() -> ApiError:
-    """Return the 404 of a missing organization, which has no errorCode."""
+    """Return the 404 error for a missing organization, which has no errorCode."""
     return ApiError(404, "No organization found by that id or name")
 
 
 def user_missing() -> ApiError:
-    """Return the 404 of a missing user."""
+    """Return the 404 error for a missing user."""
     return ApiError(404, "The user does not exist.", "inexistent_user")
 
 
 def job_missing() -> ApiError:
-    """Return the 404 of a missing job. It is not known if the real response has an errorCode."""
+    """Return the 404 error for a missing job. It is not known whether the response of Auth0 has an errorCode."""
     return ApiError(404, "Job not found.")

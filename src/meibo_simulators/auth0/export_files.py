@@ -1,4 +1,4 @@
-"""Export files: each is written once to a temporary file and has locations that expire."""
+"""The files of exports and their presigned URLs, which expire."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class ExportFile:
     modified: float
 
     def read(self) -> bytes:
-        """Return the complete content as it is delivered."""
+        """Return the content as it is sent."""
         return self.path.read_bytes()
 
     def content(self) -> bytes:
-        """Return the rows, decompressed."""
+        """Return the decompressed content."""
         data = self.read()
         return gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
 
@@ -62,7 +62,7 @@ class Files:
         self._expiry: dict[str, float] = {}
 
     def build(self, layout: Layout, connection_id: str | None, limit: int | None) -> ExportFile:
-        """Return the export's file; write it unless it exists."""
+        """Return the file of an export, and write it unless it exists."""
         key = (layout, connection_id, limit, self._switches.gzip_files, self._directory.version)
         with self._lock:
             building = self._building.setdefault(key, threading.Lock())
@@ -121,7 +121,7 @@ class Files:
         }
         signed = f"{path}?{urlencode(parameters)}"
         signature = hmac.digest(self._key, signed.encode(), "sha256").hex()
-        # X-Amz-Expires has whole seconds, but tests use shorter lifetimes; so the exact time is stored here.
+        # X-Amz-Expires is an integer, but tests use shorter lifetimes, so the exact time is stored.
         self._expiry[signature] = now + self._switches.location_ttl
         return f"{urlencode(parameters)}&X-Amz-Signature={signature}"
 

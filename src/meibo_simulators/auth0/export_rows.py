@@ -40,11 +40,11 @@ EXPORTABLE = frozenset(
         "username",
     ]
 )
-#: Dates that Auth0 generates; its CSV escaping does not change them.
+#: Dates that Auth0 generates. Its CSV escaping does not change them.
 GENERATED_DATES = frozenset(
     {"created_at", "updated_at", "last_login", "last_password_reset", "multifactor_last_modified"}
 )
-#: The fields of an export whose request names none. The real list is not documented.
+#: The fields of an export without ``fields``. The list of Auth0 is not documented.
 PREDEFINED = (
     *("user_id", "given_name", "family_name", "nickname", "name", "email", "email_verified", "picture"),
     *("identities[0].connection", "created_at", "updated_at", "last_login"),
@@ -63,17 +63,17 @@ class Field:
 
     @property
     def output(self) -> str:
-        """Return the key or column name."""
+        """The key or column name."""
         return self.export_as or self.name
 
     @property
     def root(self) -> str:
-        """Return the root property of the profile that contains the field."""
+        """The root property of the profile that contains the field."""
         match = _STEP.match(self.name)
         return match.group(0) if match else self.name
 
     def read(self, profile: Profile) -> Any:
-        """Return the value, or ``_ABSENT``."""
+        """Return the value in a profile, or ``_ABSENT``."""
         value: Any = profile
         for match in _STEP.finditer(self.name):
             key, position = match.groups()
@@ -90,7 +90,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """A format with its fields and the options that Auth0 does not document."""
+    """A format with its fields and with options that Auth0 does not document."""
 
     format: str
     fields: tuple[Field, ...]

@@ -49,8 +49,7 @@ FORBIDDEN_APP_METADATA = frozenset(
     ]
 )
 _NEVER_SHOWN = frozenset({"password_hash", "custom_password_hash", "mfa_factors"})
-# 10 KB and an allowance of about ten times as much. The documentation states neither the allowance nor how the size is
-# computed.
+# The documented limit is 10 KB. Auth0 accepts about ten times as much, and does not document how it computes the size.
 _MAX_PROFILE_BYTES = 110 * 1024
 _EMAIL = re.compile(r"^[^@\s]+@[^@\s]+$")
 

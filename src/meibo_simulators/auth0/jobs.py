@@ -1,4 +1,4 @@
-"""Export and import jobs: created by a request, completed later, deleted after a day."""
+"""Export and import jobs. They are completed some time after their creation, and deleted after a day."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of a tenant. ``fates`` maps the number of a job, in the order of creation from 0, to its outcome."""
+    """The jobs of a tenant. ``fates`` maps numbers of jobs, which start at 0, to their outcomes."""
 
     def __init__(
         self, site: Site, switches: Switches, directory: Directory, files: Files, new_id: Callable[[str, int], str]
@@ -132,7 +132,7 @@ class Jobs:
         return Layout("csv" if is_csv else "ndjson", fields, switches.nested_subfields, switches.csv_booleans)
 
     def file(self, job_id: str, path: str | None = None) -> ExportFile:
-        """Return the file of an export job. Raise KeyError if there is none, or none at a path of the file host."""
+        """Return the file of an export job. Raise KeyError if the job has no file, or if its file has another path."""
         job = self.all[job_id]
         if job.file is None or path not in (None, job.path):
             raise KeyError(job_id)
@@ -141,7 +141,7 @@ class Jobs:
     # -- imports
 
     def create_import(self, properties: dict[str, Any], work: Callable[[Job], None]) -> dict[str, Any]:
-        """Create an import job; ``work`` runs when the duration of the import is over."""
+        """Create an import job. ``work`` is called when the import finishes."""
         with self._lock:
             active = len(self._pending_imports())
             if active >= self._switches.import_concurrency:
@@ -152,7 +152,10 @@ class Jobs:
         return job.body
 
     def finish_imports(self) -> None:
-        """Finish the imports whose duration is over, in the order of creation; no polling is needed."""
+        """Finish the imports whose duration has elapsed, in the order of creation.
+
+        Each request to the API calls this method.
+        """
         now = self._site.now()
         with self._lock:
             for job in self._pending_imports():
@@ -168,7 +171,7 @@ class Jobs:
     # -- both
 
     def find(self, job_id: str) -> Job:
-        """Return the job. Raise the 404 if it never existed, vanished or expired."""
+        """Return the job. Raise a 404 error if it does not exist, has vanished or has expired."""
         with self._lock:
             job = self.all.get(job_id)
             if job is None:

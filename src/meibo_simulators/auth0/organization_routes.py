@@ -295,7 +295,7 @@ def remove_roles(call: Call) -> None:
 
 
 def _member_roles(call: Call) -> list[str]:
-    """Return the role ids of the member in the path. Raise the 404 of a user who is not a member."""
+    """Return the role ids of the member in the path. Raise a 404 error if the user is not a member."""
     organization, user_id, organizations = call.organization, call.path["user_id"], call.tenant.organizations
     if call.tenant.switches.roles_of_non_member == "refuse" and not organizations.is_member(organization.id, user_id):
         raise user_missing()
@@ -304,7 +304,7 @@ def _member_roles(call: Call) -> list[str]:
 
 def _known_roles(tenant: SimulatedTenant, role_ids: list[str], *, removing: bool = False) -> list[str]:
     unknown = [role_id for role_id in role_ids if role_id not in tenant.organizations.roles]
-    # Recorded for the removal of a role; the response to the assignment is not known.
+    # Recorded for the removal of a role. The response to an assignment is not known.
     if unknown and (removing or tenant.switches.unknown_role == "refuse"):
         raise ApiError(404, f"No such role with id: {unknown[0]}")
     return [role_id for role_id in role_ids if role_id not in unknown]

@@ -1,4 +1,4 @@
-"""The organizations of a tenant with their members and roles, generated from a number until a request changes them."""
+"""The organizations of a tenant, their members and roles, which are generated until a request changes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from meibo_simulators.profiles import auth0_index, auth0_user_id, timestamp
 from meibo_simulators.site import Clock
 
 FIRST_CREATED = 1_680_000_000.0
-# Time between the creation of two organizations, and between the joining of two members of an organization.
+# Seconds between the creation of two organizations, and between the addition of two members.
 SECONDS_BETWEEN_ORGANIZATIONS = 61.466
 SECONDS_BETWEEN_MEMBERS = 0.001
 ROLES = ("admin", "編集者", "viewer", "billing")
@@ -38,15 +38,18 @@ class Organization:
 
 @dataclass
 class _Members:
-    """The members of an organization with the times of joining, in the order of joining."""
+    """The members of an organization and the times when they joined, in this order."""
 
     joined: dict[str, float] = field(default_factory=dict)
-    #: (time when the change becomes visible, user id, previous time of joining or None)
+    #: Recent changes: the time when it becomes visible, the user id, and the previous time of joining or None.
     unseen: list[tuple[float, str, float | None]] = field(default_factory=list)
 
 
 class Organizations:
-    """Organizations. Of the generated ones, 10% have no enabled connection, and another 10% have no members."""
+    """The organizations of a tenant.
+
+    10% of the generated organizations have no enabled connections, and another 10% have no members.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class Organizations:
         #: The objects of organizations that were created or changed by a request.
         self._bodies: dict[str, dict[str, Any]] = {}
         self._roles: dict[tuple[str, str], list[str]] = {}
-        #: Organizations that are still in a list but are already deleted when they are read.
+        #: Organizations that are deleted but still in the list.
         self.vanished: set[str] = set()
         self.roles = {
             new_id("rol", number): {"id": new_id("rol", number), "name": name, "description": f"Role {name}"}
@@ -133,12 +136,12 @@ class Organizations:
             return self._organization(organization_id, self._numbers[organization_id])
 
     def after(self, position: tuple[float, str] | None, size: int) -> tuple[list[Organization], bool]:
-        """Return up to ``size`` organizations after the row of a cursor, and whether there are more."""
+        """Return up to ``size`` organizations after a position, and whether more follow."""
         with self._lock:
             ids = list(self._numbers.items())
         start = 0
         if position is not None:
-            # Numbers increase with the time of creation, so the position of a deleted row is still found.
+            # Numbers increase with the time of creation, so the position is found even if its organization was deleted.
             start = bisect.bisect_right(ids, position[0] + 1e-4, key=lambda item: self._created(item[1]))
         page = [self._organization(*item) for item in ids[start : start + size]]
         return page, start + size < len(ids)
@@ -214,7 +217,7 @@ class Organizations:
         users = self._directory.generated
         if not users or not self._members_each or number % 10 == 8 or number >= self._generated_count:
             return {}
-        # Sizes range from 0.5 to 1.5 times the requested average; neighbours share some of their members.
+        # Sizes range from 0.5 to 1.5 times the requested average. Consecutive organizations share some members.
         size = min(users, max(1, self._members_each // 2 + number * 7 % (self._members_each + 1)))
         first = number * (self._members_each * 2 // 3 + 1) % users
         created, seed = self._created(number), self._directory.seed
@@ -240,7 +243,7 @@ class Organizations:
             return user_id in self._members(organization_id)
 
     def listed(self, organization_id: str) -> list[tuple[float, str]]:
-        """Return the members list as (time of joining, user id). Recent changes may not be visible yet."""
+        """Return the members as (time of joining, user id), without recent changes that are not visible yet."""
         with self._lock:
             shown = dict(self._members(organization_id))
             changed = self._changed.get(organization_id)
@@ -260,7 +263,7 @@ class Organizations:
         return self._changed[organization_id]
 
     def add_members(self, organization_id: str, user_ids: list[str]) -> None:
-        """Add members; existing members do not change."""
+        """Add members. Existing members do not change."""
         with self._lock:
             members, now = self._own(organization_id), self._now()
             for position, user_id in enumerate(user_ids):
@@ -269,7 +272,7 @@ class Organizations:
                     members.unseen.append((now + self._switches.eventual_consistency, user_id, None))
 
     def remove_members(self, organization_id: str, user_ids: list[str]) -> None:
-        """Remove members and their roles; users who are not members are ignored."""
+        """Remove members and their roles. Users who are not members are ignored."""
         with self._lock:
             members, now = self._own(organization_id), self._now()
             for user_id in user_ids:
@@ -310,7 +313,7 @@ class Organizations:
 
 
 class Memberships(Mapping[str, frozenset[str]]):
-    """A mapping of organization id to the user ids of its current members, for tests."""
+    """A mapping from organization ids to the user ids of the current members."""
 
     def __init__(self, organizations: Organizations) -> None:
         self._organizations = organizations
@@ -336,7 +339,7 @@ class Invitations:
         self.all: dict[str, dict[str, dict[str, Any]]] = {}
         self.created = 0
         self.emails = 0
-        #: Applications that an invitation may use; machine-to-machine clients are rejected.
+        #: Applications that an invitation can use. Machine-to-machine clients are rejected.
         self.applications = {"portal"}
 
     def of(self, organization_id: str) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from meibo_simulators.auth0.validation import Schema, check
 
 MAX_RECORDS = 1000
 DEFAULT_SIZE = 50
-# ASCII digits only, and few enough for int(); any other value fails the integer validation.
+# Only ASCII digits, with a length that int() accepts. Other values fail the validation of integers.
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 PAGE: Schema = {"type": "integer", "minimum": 0, "maximum": 1000, "description": "Page index of the results to return."}
@@ -29,7 +29,7 @@ FIELDS_QUERY: dict[str, Schema] = {"fields": {"type": "string"}, "include_fields
 
 
 def read_query(arguments: Mapping[str, str], properties: dict[str, Schema]) -> dict[str, Any]:
-    """Return the typed query parameters. Raise the 400 of an invalid parameter.
+    """Return the query parameters with their types. Raise a 400 error for an invalid parameter.
 
     Recorded: unknown parameters are ignored.
     """
@@ -57,7 +57,7 @@ def with_fields(body: dict[str, Any], query: dict[str, Any], always: Sequence[st
 
 @dataclass(frozen=True)
 class Page:
-    """A page by offset."""
+    """A page of a list, by its offset."""
 
     start: int
     size: int
@@ -75,7 +75,7 @@ class Page:
 
 
 def read_page(query: dict[str, Any], message: str | None = None) -> Page:
-    """Return the requested page. Raise the 400 of records after the first 1,000."""
+    """Return the requested page. Raise a 400 error if it exceeds the first 1,000 records."""
     size = query.get("per_page", DEFAULT_SIZE)
     start = query.get("page", 0) * size
     if start + size > MAX_RECORDS:
@@ -85,7 +85,7 @@ def read_page(query: dict[str, Any], message: str | None = None) -> Page:
 
 
 def list_body(query: dict[str, Any], name: str, rows: Sequence[dict[str, Any]], id_name: str) -> Any:
-    """Return the requested page of a list that has both paginations; its cursor is the number of the next row."""
+    """Return the requested page of a list that supports both kinds of pagination."""
     if "take" in query or "from" in query:
         start = int(read_cursor(query["from"])[0]) if "from" in query else 0
         end = start + query.get("take", DEFAULT_SIZE)
@@ -96,13 +96,13 @@ def list_body(query: dict[str, Any], name: str, rows: Sequence[dict[str, Any]], 
 
 
 def cursor(created: float, identifier: str) -> str:
-    """Return the opaque cursor of a row: its time and id in base64url, as recorded."""
+    """Return the opaque cursor of a row: its time and id in base64url, as in the recordings."""
     text = f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M:%S.%f}UTC,{identifier}"
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> tuple[float, str]:
-    """Return the time and the id in a cursor. Raise the 400 of an invalid cursor."""
+    """Return the time and the id in a cursor. Raise a 400 error for an invalid cursor."""
     try:
         decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
         moment, _, identifier = decoded.partition("UTC,")
@@ -113,7 +113,7 @@ def read_cursor(text: str) -> tuple[float, str]:
 
 
 def comma_separated(value: str, allowed: tuple[str, ...], name: str) -> list[str]:
-    """Return the values of a list parameter. Raise the 400 of a value that is not allowed."""
+    """Return the values of a list parameter. Raise a 400 error for a value that is not allowed."""
     values = value.split(",")
     if not set(values) <= set(allowed):
         raise query_error(

@@ -1,4 +1,4 @@
-"""Rate limits by subscription: token buckets that are refilled at full seconds of the tenant's clock."""
+"""Rate limits of the subscriptions: token buckets, which are refilled at full seconds of the tenant's clock."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from meibo_simulators.auth0.errors import ApiError, OAuthError
 from meibo_simulators.auth0.switches import Switches
 from meibo_simulators.site import Clock
 
-# (burst, tokens, seconds): the bucket has a capacity of ``burst`` and receives ``tokens`` per ``seconds``.
+# (burst, tokens, seconds): the bucket has the capacity ``burst`` and receives ``tokens`` in ``seconds``.
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
 Limit = tuple[int, int, int]
 GLOBAL = "global"
@@ -43,7 +43,6 @@ TIERS: dict[str, dict[str, Limit]] = {
 }
 TIERS["enterprise_nonproduction"] = {**TIERS["enterprise"], GLOBAL: (10, 2, 1)}
 
-
 # The Authentication API has separate limits.
 TOKENS: dict[str, Limit] = {"free": (30, 5, 1), "essentials": (25, 25, 1), "enterprise": (100, 100, 1)}
 TOKENS["enterprise_nonproduction"] = TOKENS["enterprise"]
@@ -57,7 +56,7 @@ class _Bucket:
 
 
 class RateLimits:
-    """The buckets of one tenant."""
+    """The buckets of a tenant."""
 
     def __init__(self, switches: Switches, now: Clock) -> None:
         self._switches = switches
@@ -67,7 +66,7 @@ class RateLimits:
         self.refused = 0
 
     def take(self, endpoint: str) -> dict[str, str]:
-        """Take a token from the global and the endpoint's bucket. Return the headers or raise the 429."""
+        """Take a token from the global bucket and from the endpoint's. Return the headers, or raise a 429 error."""
         tier = self._switches.rate_tier
         if tier is None:
             return {}
@@ -87,7 +86,7 @@ class RateLimits:
         raise ApiError(429, message, "too_many_requests", headers=headers)
 
     def take_for_token(self) -> dict[str, str]:
-        """Take a token from the bucket of POST /oauth/token. Return the headers or raise the 429."""
+        """Take a token from the bucket of POST /oauth/token. Return the headers, or raise a 429 error."""
         tier = self._switches.rate_tier
         if tier is None:
             return {}
@@ -97,7 +96,7 @@ class RateLimits:
         return headers
 
     def _take(self, tier: str, limits: list[tuple[str, Limit]]) -> tuple[str | None, dict[str, str]]:
-        """Take a token from every bucket, or from none if one is empty.
+        """Take a token from each bucket, unless a bucket is empty.
 
         Return the name of the empty bucket, or None, and the headers of that bucket or the last bucket.
         """

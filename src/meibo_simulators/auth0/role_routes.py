@@ -34,7 +34,7 @@ def list_roles(call: Call) -> Any:
 @endpoints.add("POST", "/roles", "create:roles")
 def create_role(call: Call) -> Any:
     body, roles = call.body(object_schema(_ROLE_PROPERTIES, "name")), call.tenant.organizations.roles
-    # It is not known if Auth0 rejects a name that exists. A client must not depend on it.
+    # It is not known whether Auth0 rejects a name that already exists.
     role_id = call.tenant.new_id("rol", call.tenant.roles.next_number)
     call.tenant.roles.next_number += 1
     roles[role_id] = {"id": role_id, "name": body["name"], "description": body.get("description")}

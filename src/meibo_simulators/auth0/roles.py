@@ -8,13 +8,13 @@ from meibo_simulators.auth0.directory import Directory
 
 API = "https://api.example.invalid"
 ACTIONS = ("read", "create", "update", "delete")
-#: Generated users with roles; further users have a role only after ``assign``.
+#: Number of generated users that can have generated assignments.
 MAX_GENERATED_USERS = 500
 MAX_ROLES = 1000
 
 
 class Roles:
-    """Permissions and assignments; role number n is assigned to every (n + 2)th of the first generated users."""
+    """The permissions and assignments of roles. Role number n is assigned to every (n + 2)th of the first users."""
 
     def __init__(self, directory: Directory, role_ids: list[str]) -> None:
         self._directory = directory
@@ -23,7 +23,7 @@ class Roles:
         self._permissions: dict[str, list[dict[str, Any]]] = {}
         #: The number of the next role that a request creates.
         self.next_number = MAX_ROLES
-        #: Roles that are still in the list but are already deleted when they are read.
+        #: Roles that are deleted but still in the list.
         self.vanished: set[str] = set()
 
     def permissions(self, role_id: str) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ class Roles:
         ]
 
     def add_permissions(self, role_id: str, permissions: list[dict[str, Any]]) -> None:
-        """Add permissions to a role; existing permissions do not change."""
+        """Add permissions to a role. Existing permissions do not change."""
         existing = self.permissions(role_id)
         known = [_permission_key(permission) for permission in existing]
         added = [permission for permission in permissions if _permission_key(permission) not in known]

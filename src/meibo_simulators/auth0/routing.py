@@ -1,4 +1,4 @@
-"""Endpoints of the Management API: each request is authenticated, then rate limited, then validated."""
+"""Endpoints of the Management API. Each request is authenticated, then rate limited, then validated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ORGANIZATION_ID: Schema = {
 
 @dataclass(frozen=True)
 class Call:
-    """An authenticated request. Its properties raise the error response of an invalid request."""
+    """An authenticated request. The properties and methods raise the error response to an invalid request."""
 
     tenant: SimulatedTenant
     grant: Grant
@@ -60,7 +60,7 @@ class Call:
 
     @staticmethod
     def query(properties: dict[str, Schema] = OFFSET_QUERY) -> dict[str, Any]:
-        """Return the typed query parameters."""
+        """Return the query parameters with their types."""
         return read_query(request.args.to_dict(), properties)
 
     @staticmethod
@@ -72,7 +72,7 @@ class Call:
 
 
 def read_body() -> Any:
-    """Return the decoded body, JSON or form-urlencoded; Auth0's mutating endpoints accept both."""
+    """Return the decoded body. Auth0's mutating endpoints accept JSON and form-urlencoded bodies."""
     if request.mimetype == "application/x-www-form-urlencoded":
         return dict(request.form)
     try:
@@ -87,7 +87,7 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     return Response(text, status, headers, content_type="application/json; charset=utf-8")
 
 
-#: Returns the body of a response, None for an empty 204, or a response.
+#: Returns a response, the body of a response, or None for an empty 204 response.
 View = Callable[[Call], Any]
 #: Returns the text that replaces the list of OAuth scopes in the message of a 403.
 ScopesText = Callable[["SimulatedTenant"], str]

@@ -1,4 +1,4 @@
-"""The settings of a tenant, for behaviour that Auth0 does not document and for tests that need other behaviour."""
+"""The settings of a tenant: behaviour that Auth0 does not document, and other behaviour that tests need."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ Fate = Literal["completed", "failed", "expired", "error", "stuck", "vanished", "
 
 @dataclass
 class Switches:
-    """Settings that may be changed while the tenant is running. Defaults are the best-evidenced behaviour."""
+    """Settings that can be changed while the tenant is running. The defaults are the most likely behaviour."""
 
     # tokens
     token_lifetime: int = 86400
-    """Seconds until a token expires, which is a setting of an API."""
+    """Seconds until a token expires. In Auth0, it is a setting of each API."""
     token_scope: bool = True
-    """Include ``scope`` in the response, as documented; no recorded response has it."""
+    """Include ``scope`` in the response, as documented. No recorded response includes it."""
     refused_client: Literal["access_denied", "invalid_client"] = "access_denied"
 
     # export jobs
     polls_until_completed: int = 1
-    """Number of GET /jobs/{id} responses with status ``pending``."""
+    """Number of responses with the status ``pending`` for each job."""
     polls_processing: int = 0
-    """Number of subsequent responses with status ``processing``, which only third-party documents mention."""
+    """Number of subsequent responses with the status ``processing``, which only third parties document."""
     job_fate: Fate = "completed"
     """Outcome of jobs that are not in ``jobs.fates``."""
     progress: bool = False
     """Include percentage_done and time_left_seconds in responses."""
     summary: bool = False
-    """Include a summary in completed exports, as in imports."""
+    """Include a summary in the responses for completed exports, as for imports."""
     job_ttl: float = 86400.0
     """Seconds until a job is deleted."""
 
@@ -45,38 +45,41 @@ class Switches:
     """Content-Encoding of the export file."""
     gzip_files: bool = True
     file_damage: Callable[[bytes], bytes] | None = None
-    """Function that changes the file of a job once, so that all ranges contain the same damage."""
+    """Function that changes the file of an export, so that all ranges have the same damage."""
 
     # formats
     nested_subfields: bool = False
-    """Write user_metadata.x without export_as as a nested object in NDJSON; if off, as a flat key."""
+    """Write user_metadata.x without export_as as a nested object in NDJSON, instead of a flat key."""
     csv_booleans: tuple[str, str] = ("false", "true")
     """The CSV values of False and True."""
 
     # connections and organizations
     hide_connection_options: bool = True
-    """Omit the options of connections without read:connections_options, as since 2025-07."""
+    """Omit the options of connections if the token has no read:connections_options, as Auth0 does since 2025-07."""
     members_always_next: bool = False
     """Add ``next`` to every members page that is not empty, as recorded until 2026-04."""
     members_repeat_cursor: bool = False
-    """Return a cursor that never advances (a hostile provider)."""
+    """Return a cursor that never advances, as a faulty provider might."""
     members_shuffled: bool = True
     """Return the rows of a members page in random order."""
     members_refusal: Literal["both", "missing"] = "both"
-    """OAuth scopes in the 403 of a members list: both, as in the OpenAPI document, or only the missing scope."""
+    """OAuth scopes in the 403 response for a members list: both, as in the OpenAPI document, or the missing scope."""
     enabled_connections_paged: bool = True
-    """Apply page and per_page, as the SDKs' pagers require; not recorded. If off, every page is the complete list."""
+    """Apply page and per_page, as the pagers of the SDKs require. Otherwise, each page is the complete list.
+
+    Neither is recorded.
+    """
     enabled_connections_limit_is_length: bool = True
     eventual_consistency: float = 0.0
     """Seconds until a change is visible in a members list."""
 
     # changes
     unknown_member: Literal["refuse", "ignore"] = "refuse"
-    """Handling of an unknown user id: reject the complete request with 400, or ignore the id and return 204."""
+    """Response to an unknown user id: reject the complete request with 400, or ignore the id and return 204."""
     roles_of_non_member: Literal["accept", "refuse"] = "refuse"
-    """Handling of a request for the roles of a user who is not a member: process it, or return 404."""
+    """Response to a request for the roles of a user who is not a member: process the request, or return 404."""
     unknown_role: Literal["refuse", "ignore"] = "refuse"
-    """Handling of an unknown role id in an assignment: return 404, or ignore the id and return 204."""
+    """Response to an unknown role id in an assignment: return 404, or ignore the id and return 204."""
     permission_servers: frozenset[str] = frozenset({"https://api.example.invalid"})
     """Identifiers of the APIs whose permissions a role can have."""
     invitation_status: Literal[200, 201] = 201
@@ -84,11 +87,11 @@ class Switches:
     import_concurrency: int = 2
     """Maximum number of pending imports; Auth0 raises it on request."""
     import_seconds: float = 1.0
-    """Seconds (of the tenant's clock) that an import is pending; its users are hidden until then."""
+    """Duration of an import in seconds of the tenant's clock. Its users are visible afterwards."""
 
     # rate limits
     rate_tier: Literal["free", "essentials", "enterprise", "enterprise_nonproduction"] | None = None
     rate_refill: Literal["second", "window"] = "second"
-    """Refill the tokens every second in equal shares, or all at the start of the minute (up to the burst)."""
+    """Refill an equal share of the tokens every second, or all of them at the start of each minute."""
     retry_after: bool = False
-    """Add Retry-After to a 429; documented for token quotas only."""
+    """Add Retry-After to 429 responses. Auth0 documents it for token quotas only."""

@@ -47,7 +47,7 @@ SECOND_CONNECTION = "con_0000000000000002"
 
 
 class SimulatedTenant(Site):
-    """A tenant. Create it, set its switches and pass it to ``Simulators``, which serves it.
+    """A tenant, which ``Simulators`` serves.
 
     ``connections`` maps ids to a number of users, to None (an equal share of ``users``) or to a ``Connection``.
     ``organizations`` is their number, ``members`` the average number of members per organization, ``roles`` the
@@ -91,7 +91,7 @@ class SimulatedTenant(Site):
         self._key_client: Client | None = None
 
     def new_id(self, prefix: str, number: int) -> str:
-        """Return an id in Auth0's format; the same tenant and number always have the same id."""
+        """Return an id in Auth0's format. The same tenant and number always have the same id."""
         digest = hashlib.sha256(f"{self.name}:{self.seed}:{prefix}:{number}".encode()).hexdigest()
         return f"{prefix}_{digest[:16]}"
 
@@ -174,5 +174,5 @@ class SimulatedTenant(Site):
         return [self.organizations.member(organization_id, user_id, fields) for user_id in ids]
 
     def expected_file(self, job_id: str) -> ExportFile:
-        """Return the job's file: ``.sha256``, ``.size``, ``.rows``, ``.read()``, ``.content()``."""
+        """Return the file of an export job."""
         return self.jobs.file(job_id)

@@ -27,7 +27,7 @@ _UNAUTHORIZED = OAuthError(401, "access_denied", "Unauthorized")
 
 @functools.cache
 def key_pair(name: str) -> tuple[str, str]:
-    """Return a private and a public key as PEM; a process returns the same keys for the same name."""
+    """Return a private and a public key in PEM format, which are the same for a name while the process runs."""
     del name  # used only as the key of the cache
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return (
@@ -42,7 +42,7 @@ def key_pair(name: str) -> tuple[str, str]:
 
 @dataclass
 class Client:
-    """A machine-to-machine application that authenticates with either its secret or its key."""
+    """A machine-to-machine application that authenticates with a secret or a private key."""
 
     id: str
     scopes: frozenset[str]
@@ -51,7 +51,7 @@ class Client:
     algorithm: str = "RS256"
     key_id: str | None = None
     granted: bool = True
-    """True if the client has a grant for the Management API."""
+    """True if the client is authorized to access the Management API."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Tokens:
     def __init__(self, site: Site, switches: Switches) -> None:
         self.clients: dict[str, Client] = {}
         self.issued = 0
-        #: The tenant's own host name if the site is a custom domain, which is not part of the audience.
+        #: The canonical host name of the tenant, for the audience, if the site is a custom domain.
         self.api_host: str | None = None
         self._site = site
         self._switches = switches
@@ -84,7 +84,7 @@ class Tokens:
         return client
 
     def revoke(self) -> None:
-        """Revoke every issued token; requests with it fail as with an expired token."""
+        """Revoke all issued tokens. Requests with them fail as if the tokens had expired."""
         self._revoked.update(self._grants)
 
     def issue(self, form: dict[str, Any]) -> dict[str, Any]:
@@ -190,9 +190,9 @@ class Tokens:
         return all(claims.get(name, now) <= now + SKEW_SECONDS for name in ("iat", "nbf"))
 
     def check(self, authorization: str | None, scopes: tuple[str, ...], scopes_text: str) -> Grant:
-        """Return the grant of the bearer token. Raise the 400, 401 or 403 of a rejected header.
+        """Return the grant of the bearer token. Raise a 400, 401 or 403 error if it is rejected.
 
-        The message of the 403 contains ``scopes_text``.
+        ``scopes_text`` is a part of the 403 error's message.
         """
         if not authorization:
             raise ApiError(401, "Missing authentication")

@@ -122,7 +122,7 @@ def _connection(call: Call, connection: Connection, query: dict[str, Any]) -> di
         "authentication": {"active": True},
         "connected_accounts": {"active": False},
     }
-    # Recorded: these two are always included, whatever ``fields`` contains.
+    # Recorded: these two are always included, even if ``fields`` excludes them.
     return with_fields(body, query, ("id", "is_domain_connection"))
 
 
@@ -191,7 +191,7 @@ def _uploaded_rows() -> list[Any]:
         rows = json.loads(data)
     except ValueError:
         rows = None
-    # Auth0's response to a file that is not an array is not recorded; here the only row of the job fails.
+    # Auth0's response to a file that is not an array is not recorded. Here, the job has one row, which fails.
     return rows if isinstance(rows, list) else [None]
 
 

@@ -1,6 +1,6 @@
 """Validate bodies, queries and paths against the API's schemas, with the messages of the z-schema library.
 
-Three recorded messages of the real API match that library verbatim, so the other messages also come from it.
+Three recorded messages of the API are those of this library, so the other messages are also taken from it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def connection_id_schema(description: str = "Connection identifier.") -> Schema:
 
 
 def type_name(value: Any) -> str:
-    """Return z-schema's name of the JSON type of a value."""
+    """Return z-schema's name for the JSON type of a value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -109,7 +109,7 @@ def _object_violations(value: dict[str, Any], schema: Schema, path: str) -> Iter
 
 
 def check(value: Any, schema: Schema, where: str = "Payload") -> None:
-    """Raise the 400 of the first violation. ``where`` is Payload, Query or Path."""
+    """Raise a 400 error for the first violation. ``where`` is Payload, Query or Path."""
     for message, path, violated in _violations(value, schema, ""):
         text = f"{where} validation error: '{message}'"
         if path:
@@ -119,5 +119,5 @@ def check(value: Any, schema: Schema, where: str = "Payload") -> None:
 
 
 def check_path(name: str, value: str, schema: Schema) -> None:
-    """Raise the 400 of an invalid id or name in the path."""
+    """Raise a 400 error for an invalid id or name in the path."""
     check({name: value}, {"properties": {name: schema}}, "Path")

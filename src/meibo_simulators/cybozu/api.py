@@ -1,4 +1,4 @@
-"""The WSGI application of a domain: access restrictions, then authentication, then the endpoints."""
+"""The WSGI application of a domain. Each request is checked by the access restrictions, then authenticated."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def domain_application(domain: SimulatedDomain) -> Flask:
     gate = _Gate(domain)
 
     def serve_json(path: str, view: View) -> None:
-        """Serve GET, or POST with X-HTTP-Method-Override: GET (for long queries)."""
+        """Serve GET, and POST with X-HTTP-Method-Override: GET, which is for long queries."""
 
         def respond() -> Response:
             if request.method == "POST" and request.headers.get("X-HTTP-Method-Override", "").upper() != "GET":
@@ -78,7 +78,7 @@ def _json_response(body: Any, status: int = 200, headers: dict[str, str] | None 
 
 
 class _Gate:
-    """A context manager that raises the error response of a rejected request. It yields True for an administrator."""
+    """A context manager that raises the error response to a rejected request. It yields True for an administrator."""
 
     def __init__(self, domain: SimulatedDomain) -> None:
         self._domain = domain

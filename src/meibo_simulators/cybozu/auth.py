@@ -1,4 +1,4 @@
-"""Authentication: first client certificate, IP restriction and Basic authentication, then API token, then password."""
+"""Access restrictions (client certificate, IP addresses, Basic authentication), then API tokens and passwords."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PREFIX = "cy.s.api1."
 
 @dataclass
 class Account:
-    """A user that may call the API; ``administrator`` is a cybozu.com administrator (共通管理者).
+    """A user who can call the API. ``administrator`` means an administrator of cybozu.com (共通管理者).
 
     A locked account rejects every password.
     """
@@ -43,7 +43,7 @@ class Access:
         self._key = secrets.token_bytes(32)
 
     def token(self, lifetime: float) -> str:
-        """Return a new API token of cybozu.com administration. A token of any scope can read all data."""
+        """Return a new API token of cybozu.com administration, which can read all data."""
         expires = int(self._now() + lifetime)
         claims = {"rand": secrets.token_hex(8), "iss": "cybozu", "scope": "read", "exp": expires}
         return PREFIX + jwt.encode(claims, self._key, algorithm="HS256")
@@ -55,7 +55,7 @@ class Access:
             raise PageError(403, "Error")
         kind, _, value = (header("Authorization") or "").partition(" ")
         bearer = kind.lower() == "bearer"
-        # Callers from other than the allowed addresses need a client certificate or Basic authentication.
+        # Callers from other addresses need a client certificate or Basic authentication.
         if self.secure_access is None and address not in (switches.allowed_ips or ()):
             if switches.allowed_ips is not None and switches.basic is None:
                 raise PageError(403, "Error")

@@ -21,7 +21,7 @@ FILES = ("user", "organization", "title", "group", "userOrganizations", "userGro
 
 
 def csv_file(structure: Structure, switches: Switches, name: str) -> Iterator[bytes]:
-    """Yield a file in chunks: UTF-8 without a header row."""
+    """Yield the chunks of a file in UTF-8 without a header row."""
     if switches.csv_bom:
         yield BOM
     out = io.StringIO()
@@ -45,7 +45,7 @@ def _rows(structure: Structure, switches: Switches, name: str) -> Iterable[list[
     if name == "user":
         return (_user_row(switches.shown(user), switches, delete) for user in directory.users())
     if name == "organization":
-        # Organizations have no delete column; an organization that is missing in an imported file is deleted.
+        # Organizations have no delete column. An import deletes the organizations that are missing in its file.
         columns = ("localName", "localNameLocale", "parentCode", "description")
         return ([*_start(unit, switches), *(unit[column] for column in columns)] for unit in structure.organizations)
     if name == "title":
@@ -65,7 +65,7 @@ def _start(entry: dict[str, Any], switches: Switches) -> list[Any]:
 
 
 def _user_row(user: dict[str, Any], switches: Switches, delete: list[str]) -> list[Any]:
-    """Return a row of user.csv: 25 columns (24 without the delete column) and one per custom item."""
+    """Return a row of user.csv: 25 columns, or 24 without the delete column, and a column per custom item."""
     values = {**user, "valid": "1" if user["valid"] else "0"}
     columns = [values[name] for name in _USER_COLUMNS]
     items = [item["value"] for item in user["customItemValues"]]
@@ -73,7 +73,7 @@ def _user_row(user: dict[str, Any], switches: Switches, delete: list[str]) -> li
 
 
 def _cells(structure: Structure, name: str, index: int) -> Iterator[str]:
-    """Yield the codes in a row of a user's organizations, groups or services; the rows differ in length."""
+    """Yield the codes of a user's organizations, groups or services. The rows have different lengths."""
     if name == "userOrganizations":
         for organization, title in structure.places(index):
             yield from (organization["code"], "" if title is None else title["code"])

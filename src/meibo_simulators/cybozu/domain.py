@@ -16,7 +16,7 @@ from meibo_simulators.site import Site
 
 
 class SimulatedDomain(Site):
-    """A domain. Create it, set its switches and pass it to ``Simulators``, which serves it."""
+    """A domain, which ``Simulators`` serves."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class SimulatedDomain(Site):
         secure_access: SecureAccess | None = None,
     ) -> None:
         super().__init__(name, seed)
-        #: The client certificates that the domain requires; None: it requires none.
+        #: The client certificates that the domain requires, or None.
         self.secure_access = secure_access
         self.switches = Switches()
         self.directory = Directory(seed, users, organizations)
@@ -39,7 +39,7 @@ class SimulatedDomain(Site):
         self.plain_account = Account("someone", f"simulated:{name}:plain", administrator=False)
         for account in (self.account, self.plain_account):
             self.access.accounts[account.login] = account
-        #: Functions that change the directory, each between two pages of users.json.
+        #: Functions that change the directory. Each is called once, after a page of users.json.
         self.between_pages: deque[Callable[[], Any]] = deque()
         self.max_concurrent_requests = 0
 

@@ -1,4 +1,4 @@
-"""Errors of cybozu.com: JSON with a ``CB_`` code, and HTML pages of a gateway."""
+"""Errors of cybozu.com: JSON with an error code, and HTML pages of a gateway."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ERRORS = {
     "CB_IJ01": (400, "不正なJSON文字列です。", "Invalid JSON string."),
     "GAIA_TO04": (429, "同時接続数の上限を超えました。", "Too many concurrent requests."),
 }
-# Japanese and English. The codes are not known; the messages: https://kb.kintoneapp.com/user/errors.html and
-# https://help.cybozu.cn/general/en/login/unlock.html
+# The messages in Japanese and English. The codes are not documented. Sources:
+# https://kb.kintoneapp.com/user/errors.html and https://help.cybozu.cn/general/en/login/unlock.html
 ACCOUNT_STATES = {
     "locked": (
         "10回以上パスワードを間違えたため、アカウントがロックアウトされました。管理者に連絡してください。",
@@ -69,5 +69,5 @@ class PageError(Exception):
 
 
 def invalid(field: str, message: str) -> CybozuError:
-    """Return the error response of an invalid parameter."""
+    """Return the error response to an invalid parameter."""
     return CybozuError("CB_VA01", {field: {"messages": [message]}})

@@ -18,7 +18,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
 class Parameters:
-    """The parameters of the current request. The methods raise the error response of an invalid parameter."""
+    """The parameters of the current request. The methods raise the error response to an invalid parameter."""
 
     def __init__(self, switches: Switches) -> None:
         self._values = _read()

@@ -1,4 +1,4 @@
-"""Client certificates of a domain (セキュアアクセス): the authority that issues them, and the server's TLS settings.
+"""Client certificates of a domain (セキュアアクセス).
 
 https://jp.cybozu.help/general/ja/admin/list_security/list_access/secureaccess.html
 """
@@ -19,8 +19,9 @@ PASSWORD = "simulated-pfx-password"  # noqa: S105 - opens the simulated certific
 class SecureAccess:
     """The client certificates of one domain.
 
-    Cybozu does not document the response to a missing certificate: ``rejects_in_handshake`` sends a TLS alert,
-    otherwise ``Access`` returns a 403 page. A certificate of another authority is always rejected with a TLS alert.
+    Cybozu does not document the response to a request without a certificate. With ``rejects_in_handshake``, the server
+    sends a TLS alert. Otherwise, ``Access`` returns a 403 page. A certificate of another authority always causes a TLS
+    alert.
     """
 
     def __init__(self, *, rejects_in_handshake: bool = True) -> None:
@@ -28,12 +29,12 @@ class SecureAccess:
         self._authority = trustme.CA(organization_name="Client certificates of a simulated domain")
 
     def require(self, context: ssl.SSLContext) -> None:
-        """Make a server's context request the certificates of this domain."""
+        """Configure the TLS context of a server to require or request the certificates of this domain."""
         context.verify_mode = ssl.CERT_REQUIRED if self.rejects_in_handshake else ssl.CERT_OPTIONAL
         self._authority.configure_trust(context)
 
     def issue(self, user: str, *, lifetime: timedelta = timedelta(days=365)) -> dict[str, str]:
-        """Return the keys of a secret with a new certificate as a PFX file; it is expired if ``lifetime`` < 0."""
+        """Return the keys of a secret with a new certificate as a PFX file, which has expired if ``lifetime`` < 0."""
         pem = self.issue_pem(user, lifetime=lifetime)
         pfx = pkcs12.serialize_key_and_certificates(
             user.encode(),

@@ -1,4 +1,4 @@
-"""The settings of a domain, for behaviour that Cybozu does not document and for tests that need other behaviour."""
+"""The settings of a domain: behaviour that Cybozu does not document, and other behaviour that tests need."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from typing import Any, Literal
 
 @dataclass
 class Switches:
-    """Settings that may be changed while the domain is running. Defaults are the best-evidenced behaviour."""
+    """Settings that can be changed while the domain is running. The defaults are the most likely behaviour."""
 
     # access
     legacy_auth_520: bool = False
-    """Return 520 for a failed authentication, as until about 2023, instead of 401."""
+    """Return 520 instead of 401 for a failed authentication, as until about 2023."""
     account_state_code: str = "CB_WA01"
-    """Code of the error for a locked account or an expired password, which is not documented."""
+    """Error code for a locked account or an expired password, which is not documented."""
     basic: tuple[str, str] | None = field(default=None, repr=False)
-    """The shared user and password of the domain's Basic authentication; None: not enabled."""
+    """The shared user and password of the domain's Basic authentication, or None if it is not enabled."""
     basic_with_token: bool = True
-    """Accept a token, which uses the same header, instead of Basic authentication."""
+    """Accept a token instead of Basic authentication, because both use the same header."""
     allowed_ips: tuple[str, ...] | None = None
     login_redirect: bool = False
-    """Redirect a request without credentials to /login with 302, as third-party clients expect."""
+    """Redirect requests without credentials to /login, as third-party clients expect."""
     csv_api: bool = True
-    """Serve the CSV API; kintone.com has none."""
+    """Serve the CSV API, which kintone.com does not have."""
     error_message: bool = True
-    """Include ``message`` in errors; the errors of some gateways only have a ``reason``."""
+    """Include ``message`` in errors. The errors of some gateways have a ``reason`` instead."""
     language: Literal["ja", "en"] = "ja"
     """Language of messages, which depends on the locale of the caller."""
     max_url_length: int = 8192
-    """Return 414 for a longer URL; Cybozu documents X-HTTP-Method-Override for URLs above 4 or 8 KB."""
+    """Return 414 for a longer URL. Cybozu documents X-HTTP-Method-Override for URLs above 4 or 8 KB."""
 
     # JSON
     size_over_limit: Literal["clamp", "refuse"] = "clamp"
-    """Handling of a page size over 100: reduce it to 100, as recorded in a comment, or return 400."""
+    """Response to a page size over 100: reduce it to 100, as a user reported, or return 400."""
     both_ids_and_codes: Literal["refuse", "ids"] = "refuse"
-    """Handling of ``ids`` together with ``codes``: return 400, or ignore ``codes``."""
+    """Response to ``ids`` together with ``codes``: return 400, or ignore ``codes``."""
     administrator_in_json: bool = True
     """Include the built-in Administrator in users.json."""
     unset: Literal["null", "empty"] = "null"
     """JSON value of a string that was never set: null or an empty string."""
     custom_items: bool = True
-    """Serve custom items; without them users.json has empty lists and user.csv has 25 columns."""
+    """Include custom items. Without them, users.json has empty lists and user.csv has 25 columns."""
     unknown_code: Literal["refuse", "empty"] = "refuse"
     concurrency_limit: int | None = None
-    """Maximum number of concurrent requests; further requests get 429. None: no limit."""
+    """Maximum number of concurrent requests, above which requests get 429, or None for no limit."""
     page_seconds: float = 0.0
     """Duration of each request in seconds, for tests of concurrency."""
 
@@ -53,13 +53,13 @@ class Switches:
     csv_quoting: Literal["all", "minimal"] = "all"
     csv_line_end: str = "\r\n"
     csv_delete_column: bool = True
-    """Write the last column of user.csv, title.csv and group.csv, which deletes an entry on import."""
+    """Include the column of user.csv, title.csv and group.csv that deletes an entry on import."""
     csv_new_code: Literal["empty", "same", "star"] = "empty"
     """Value of the column that renames an entry on import."""
     csv_password: str = "*"  # noqa: S105 - the value that replaces every password
     csv_content_type: str = "text/csv;charset=UTF-8"
     csv_disposition: bool = True
-    """Include Content-Disposition in responses."""
+    """Include Content-Disposition in the responses."""
     csv_sized: bool = True
 
     def shown(self, entry: dict[str, Any]) -> dict[str, Any]:
