@@ -13,7 +13,7 @@ HEAD = """\
 <!-- Generated from template.yaml by `make parameters`. Do not edit this page. -->
 
 These are the parameters of the stack, in the groups that the CloudFormation console displays. Every parameter has a
-default. To change some of them, name them: `sam deploy --parameter-overrides MaxRemovals=10`. The others
+default. To change a parameter, run `sam deploy --parameter-overrides MaxRemovals=10`. The other parameters
 [keep their values](upgrading.md#change-a-parameter). Settings of individual sources are part of the
 [configuration](configuration.md#settings-of-a-source).
 """

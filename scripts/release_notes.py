@@ -12,7 +12,7 @@ CHANGELOG = Path(__file__).resolve().parents[1] / "CHANGELOG.md"
 
 
 def release_notes(tag: str, changelog: str) -> str:
-    """Return the entry without its heading, with one line per paragraph, because GitHub shows line breaks in releases.
+    """Return the entry without its heading. Each paragraph is a single line, because GitHub displays line breaks.
 
     Raise ValueError if the tag is not the version or the entry is missing.
     """

@@ -19,7 +19,7 @@ from meibo_local.sources import simulated_sources
 
 COLUMNS = 110
 USERS, CYBOZU_USERS = 50_000, 1_000
-# The template of rich without its fonts, which a picture in a README cannot load.
+# The template of rich without its fonts, which pictures in a README cannot load.
 SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
 {styles}
@@ -47,15 +47,15 @@ SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http:/
 
 
 class Transcript(Console):
-    """A console that records the lines that remain on a terminal after a run."""
+    """A console that records the lines that remain on the terminal after a run."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print and record the objects, except the lines of the progress, which a terminal erases at the end."""
+        """Print and record the objects, except the progress, which is erased from a terminal at the end."""
         if not options.get("soft_wrap"):
             super().print(*objects, **options)
 
     def capture(self) -> Any:
-        """Print and record the output instead of capturing it, because rich records no captured output."""
+        """Print and record the output instead of capturing it, because rich does not record captured output."""
         return contextlib.nullcontext(SimpleNamespace(get=str))
 
 

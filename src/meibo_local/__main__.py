@@ -1,4 +1,4 @@
-"""Run the complete system on this machine, with simulated directories: ``python -m meibo_local --users 50000``."""
+"""Run the complete system on this machine with simulated directories: ``python -m meibo_local --users 50000``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" {options.cybozu_users:,} users over HTTPS on this machine",
         flush=True,
     )
-    # Ctrl-C during the imports, which take seconds, ends the process without a traceback.
+    # The imports take seconds. Ctrl-C during the imports ends the process without a traceback.
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     import typer  # noqa: PLC0415  # see above
 

@@ -3,11 +3,11 @@
 The SAM transform translates the template to CloudFormation, moto creates its resources, and moto's interpreter runs the
 workflow definition. This package implements the parts that moto does not support:
 
-- The state machine is created through the API, because moto does not execute one that CloudFormation created.
-- ``lambda:Invoke`` calls the handlers in this process, with their environments of the template.
-- S3 is also served over HTTP on loopback, because moto intercepts only boto3 calls, not presigned URLs.
-- :mod:`meibo_local.queue` replaces the event source mapping of the queue of changes, with the template's settings.
-- :meth:`LocalAws.tick` invokes the target of the schedule, with the template's input.
+- The state machine is created through the API, because moto does not execute state machines of CloudFormation stacks.
+- ``lambda:Invoke`` calls the handlers in this process, with the environment variables of the template.
+- S3 is also served over HTTP on loopback, because moto intercepts boto3 calls, but not requests to presigned URLs.
+- :mod:`meibo_local.queue` replaces the event source mapping of the queue, with the settings of the template.
+- :meth:`LocalAws.tick` invokes the target of the schedule, with the input of the template.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 REGION: Final = "ap-northeast-1"
 STACK = "meibo"
 
-# Resources that moto's CloudFormation cannot create. The tests of the template check them.
+# Resources that moto's CloudFormation does not create. The tests of the template check them.
 _UNSUPPORTED: Final = frozenset(
     {
         "AWS::CloudWatch::Alarm",
@@ -58,7 +58,7 @@ _UNSUPPORTED: Final = frozenset(
         "AWS::Glue::Database",
         "AWS::Glue::Table",
         "AWS::Lambda::EventInvokeConfig",
-        # moto supports it, but invokes the function as soon as a message is sent.
+        # moto supports it, but invokes the function when a message is sent.
         "AWS::Lambda::EventSourceMapping",
         "AWS::S3::BucketPolicy",
         "AWS::SQS::QueuePolicy",
@@ -66,7 +66,7 @@ _UNSUPPORTED: Final = frozenset(
     }
 )
 
-# boto3 requires credentials to sign requests; nothing on this machine checks the signatures.
+# boto3 requires credentials to sign requests. Nothing on this machine checks the signatures.
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
@@ -98,7 +98,7 @@ class LocalAws:
     template: dict[str, Any] = field(repr=False)
 
     def configure(self, document: Any, secrets: Mapping[str, Any]) -> None:
-        """Write the configuration into its parameter and the secrets into Secrets Manager."""
+        """Store the configuration in its SSM parameter, and the secrets in Secrets Manager."""
         text = document if isinstance(document, str) else json.dumps(document)
         boto3.client("ssm").put_parameter(
             Name=self.configuration_parameter, Value=text, Type="String", Tier="Advanced", Overwrite=True
@@ -112,7 +112,7 @@ class LocalAws:
                 client.put_secret_value(SecretId=name, SecretString=value)
 
     def tick(self, scheduled_time: datetime | None = None) -> InvocationResult:
-        """Invoke ``create_exports`` once as EventBridge Scheduler does."""
+        """Invoke ``create_exports`` once, as EventBridge Scheduler does."""
         moment = (scheduled_time or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return self.invoke_raw(
             self.create_exports, self.schedule_input.replace("<aws.scheduler.scheduled-time>", moment).encode()
@@ -128,26 +128,26 @@ class LocalAws:
         return InvocationResult(json.loads(response["Payload"].read()), failed="FunctionError" in response)
 
     def execution(self, run_id: str, attempt: int = 1) -> dict[str, Any]:
-        """Return the workflow's execution of an attempt."""
+        """Return the description of the execution of an attempt."""
         arn = self.execution_arn(run_id, attempt)
         description: dict[str, Any] = dict(boto3.client("stepfunctions").describe_execution(executionArn=arn))
         return description
 
     def execution_arn(self, run_id: str, attempt: int = 1) -> str:
-        """Return the ARN of the workflow's execution of an attempt."""
+        """Return the ARN of the execution of an attempt."""
         return f"{self.state_machine_arn.replace(':stateMachine:', ':execution:')}:{run_id}-{attempt}"
 
     def keys(self, prefix: str = "") -> list[str]:
-        """Return the keys in the archive bucket, in order."""
+        """Return the keys in the archive bucket, sorted."""
         pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
         return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
     def read(self, key: str) -> bytes:
-        """Return an object of the archive bucket."""
+        """Return the content of an object in the archive bucket."""
         return boto3.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
     def read_json(self, key: str) -> Any:
-        """Return a JSON object of the archive bucket."""
+        """Return the JSON document in an object of the archive bucket."""
         return json.loads(self.read(key))
 
     def unfinished_uploads(self) -> int:
@@ -155,13 +155,14 @@ class LocalAws:
         return len(boto3.client("s3").list_multipart_uploads(Bucket=self.bucket).get("Uploads", []))
 
     def write(self, key: str, body: bytes) -> None:
-        """Put an object into the archive bucket."""
+        """Write an object to the archive bucket."""
         boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def download(self, folder: Path) -> int:
-        """Copy the objects that are missing in a folder into it, under the bucket's keys; return their number.
+        """Download the objects that are missing in a folder, and return their number.
 
-        A file appears when it is complete, and a manifest after the files that it describes.
+        The paths in the folder are the keys in the bucket. A file is visible only when it is complete, and a manifest
+        only after the files that it describes.
         """
         # Parts are temporary; in AWS a lifecycle rule deletes them.
         missing = [key for key in self.keys() if not key.startswith(PARTS) and not (folder / key).exists()]
@@ -174,7 +175,7 @@ class LocalAws:
 
 
 def _download_order(key: str) -> tuple[bool, bool, bool, str]:
-    """Order objects, their manifests, the documents of runs, the run manifests and the reports."""
+    """Return a sort key: objects, their manifests, the documents of runs, the run manifests, then the reports."""
     return key.startswith(REPORTS), key.startswith(RUNS), "/_manifest" in key, key
 
 
@@ -189,13 +190,13 @@ def local_aws(
 ) -> Iterator[LocalAws]:
     """Create the stack on this machine, and delete it when the context ends.
 
-    ``parameters`` are those of the stack. ``environment`` is added to the environment of the process, for example to
-    trust other certificates. ``received`` is called with the key and the number of bytes of each upload. ``serve``
-    returns the service that invokes the functions, given the functions and the HTTP endpoint of S3.
+    ``parameters`` are the parameters of the stack. ``environment`` is added to the environment of the process, for
+    example to trust other certificates. ``received`` is called with the key and the size of each upload. ``serve``
+    returns the service that invokes the functions. Its parameters are the functions and the HTTP endpoint of S3.
     """
     source = read_template()
     with ExitStack() as stack:
-        # A proxy of the network cannot reach the local AWS and the simulators. The parameter HttpsProxy sets another.
+        # The proxy of the network cannot reach the local AWS and the simulators. HttpsProxy sets another proxy.
         proxies = dict.fromkeys((name for name in os.environ if name.lower().endswith("_proxy")), "")
         stack.enter_context(_variables({**_CREDENTIALS, **proxies, **(environment or {})}))
         stack.enter_context(environment_per_invocation())
@@ -234,7 +235,7 @@ def _create(
     with _reproducible_names():
         client.create_stack(
             StackName=STACK,
-            # moto tries YAML first, which takes a hundred times longer than JSON; a tab is an error in YAML.
+            # moto first parses a template as YAML, which is 100 times slower than JSON. A tab is invalid in YAML.
             TemplateBody="\t" + json.dumps(_for_moto(translated)),
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
@@ -266,13 +267,13 @@ def _create(
 
 @contextmanager
 def _reproducible_names() -> Iterator[None]:
-    """Use the same random names for the resources of every stack, so that workflow definitions can be cached."""
+    """Use the same random names for the resources of each stack, so that workflow definitions can be cached."""
     state = mock_random.getstate()
     mock_random.seed(STACK)
     try:
         yield
     finally:
-        # Ids of messages and of object versions must not repeat.
+        # Ids of messages and of object versions must be unique.
         mock_random.setstate(state)
 
 
@@ -284,7 +285,7 @@ def _for_moto(translated: dict[str, Any]) -> dict[str, Any]:
 
 
 def _complete_buckets(translated: dict[str, Any], resources: Mapping[str, str]) -> None:
-    # moto's CloudFormation ignores these properties.
+    # moto's CloudFormation ignores these properties of buckets.
     client = boto3.client("s3")
     for logical_id, bucket in of_type(translated, "AWS::S3::Bucket").items():
         name, properties = resources[logical_id], bucket["Properties"]
@@ -341,7 +342,7 @@ def _create_state_machine(source: dict[str, Any], create_exports: LocalFunction,
     definition = (ROOT / properties["DefinitionUri"]).read_text(encoding="utf-8")
     for name, value in properties["DefinitionSubstitutions"].items():
         definition = definition.replace(f"${{{name}}}", _substitution(name, value, arns))
-    # The ARN in the function's environment.
+    # The function has the ARN in its environment, so the state machine must have the same name.
     arn = create_exports.environment["MEIBO_STATE_MACHINE_ARN"]
     for machine in client.list_state_machines()["stateMachines"]:
         client.delete_state_machine(stateMachineArn=machine["stateMachineArn"])

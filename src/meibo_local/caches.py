@@ -1,7 +1,7 @@
-"""Caches of boto3 clients, and of parsed workflow definitions and JSONPath expressions.
+"""Caches of boto3 clients, parsed workflow definitions and JSONPath expressions.
 
 boto3 builds a client from the complete description of its service, which takes longer than most calls. moto's
-interpreter creates a client per task, and waiting for an execution creates a client per poll.
+interpreter creates a client per task, and the callers of this package create a client per call.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _parse_path = cache(parse_path)
 
 @contextmanager
 def cached_definitions() -> Iterator[None]:
-    """Make moto parse each definition and JSONPath expression once per process; parsing takes longer than executing."""
+    """Make moto parse each definition and JSONPath expression once per process. Parsing takes longer than executing."""
 
     def parse(definition: str) -> Any:
         program, tree = _parse(definition)

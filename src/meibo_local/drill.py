@@ -1,7 +1,7 @@
 """Archive a simulated tenant, and restore it to an empty one: ``python -m meibo_local.drill --users 300``.
 
-The first tenant does not exist any more during the restore, so the archive is the only source. Both steps run the
-command ``meibo`` in a process of its own.
+The first tenant is stopped before the restore, so the archive is the only source. Both steps run the command ``meibo``
+in a separate process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SOCIAL_USERS = 3
 
 
 def source_tenant(*, users: int, organizations: int, members: int, roles: int) -> SimulatedTenant:
-    """Return a tenant with two database connections, and some users who cannot be restored."""
+    """Return a tenant with two database connections, and with some social users, who cannot be restored."""
     tenant = SimulatedTenant(
         SOURCE,
         users=users,
@@ -49,12 +49,12 @@ def source_tenant(*, users: int, organizations: int, members: int, roles: int) -
 
 
 def empty_tenant() -> SimulatedTenant:
-    """Return a tenant with the same connections under other ids, and nothing else."""
+    """Return an empty tenant whose connections have the same names and other ids."""
     return SimulatedTenant("scratch", roles=0, connections=_connections(10, 0))
 
 
 def _connections(first: int, users: int | None) -> dict[str, Connection]:
-    """Return two database connections with a number of users each (None: an equal share), and a social connection."""
+    """Return a social connection, and two database connections with ``users`` users each, or an equal share if None."""
     ids = [f"con_{number:016d}" for number in range(first + 1, first + 4)]
     databases = [
         Connection(connection_id, name, users=users) for connection_id, name in zip(ids, _CONNECTIONS, strict=False)

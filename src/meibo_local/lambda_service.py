@@ -1,7 +1,7 @@
-"""Lambda on this machine: call the handlers in this process, also for ``lambda:Invoke`` of any boto3 client.
+"""Lambda on this machine: the handlers are called in this process, also if a boto3 client calls ``lambda:Invoke``.
 
-AWS runs each function in a process with its own environment. Here all handlers share a process, so during an invocation
-its thread, and the threads that it starts, see the environment of the function in addition to that of the process.
+AWS runs each function in a process with its own environment. Here, all handlers share a process. During an invocation,
+its thread and the threads that it starts read the variables of the function first, then those of the process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _invocation: ContextVar[Mapping[str, str]] = ContextVar("invocation", default={}
 
 
 class InvocationEnviron(MutableMapping[str, str]):
-    """The environment of the process, with the variables of the current invocation."""
+    """The environment of the process and the variables of the current invocation."""
 
     def __init__(self, process: MutableMapping[str, str]) -> None:
         self._process = process
@@ -60,7 +60,7 @@ _start = threading.Thread.start
 
 
 def _start_in_context(thread: threading.Thread) -> None:
-    """Start a thread with the environment of the invocation that starts it, as Python 3.14 does."""
+    """Start a thread with the context of the invocation that starts it, as free-threaded Python 3.14 does."""
     context, run = copy_context(), thread.run
     thread.run = lambda: context.run(run)  # type: ignore[method-assign]  # of this thread only
     _start(thread)
@@ -68,7 +68,7 @@ def _start_in_context(thread: threading.Thread) -> None:
 
 @contextmanager
 def environment_per_invocation() -> Iterator[None]:
-    """Replace ``os.environ`` by an environment that differs between concurrent invocations."""
+    """Replace ``os.environ`` with an environment that differs between concurrent invocations."""
     process = os.environ
     os.environ = InvocationEnviron(process)  # type: ignore[assignment]  # noqa: B003 - replaced, not copied
     try:
@@ -80,7 +80,7 @@ def environment_per_invocation() -> Iterator[None]:
 
 @dataclass
 class LambdaContext:
-    """The context object that AWS passes to a handler, with the same attributes."""
+    """The context object of a handler, with the attributes of the object in AWS."""
 
     function_name: str
     invoked_function_arn: str
@@ -109,7 +109,7 @@ class LocalFunction:
 
 @dataclass(frozen=True)
 class InvocationResult:
-    """A response of Lambda: the payload, and whether it describes an error of the function."""
+    """A response of Lambda. If ``failed`` is set, the payload describes an error of the function."""
 
     payload: Any
     failed: bool
@@ -119,16 +119,16 @@ class Observer(Protocol):
     """An object that is called before and after each invocation."""
 
     def invoked(self, function: str, event: Any) -> None:
-        """Process the event of a function, given by its logical id, before the invocation."""
+        """Process the event before the invocation. ``function`` is the logical id of the function."""
         ...
 
     def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
-        """Process the result of an invocation."""
+        """Process the result after the invocation."""
         ...
 
 
 class LambdaService:
-    """Invoke functions by name or ARN and return their results and errors as Lambda does."""
+    """Invoke functions by name or ARN, and return their results and errors as Lambda does."""
 
     def __init__(self, functions: list[LocalFunction], observer: Observer | None = None) -> None:
         self._functions = {name: function for function in functions for name in (function.name, function.arn)}
@@ -172,7 +172,7 @@ class LambdaService:
 
 
 def load_handler(code_uri: str, handler: str) -> Callable[[Any, Any], Any]:
-    """Import a function's handler from its folder in the repository."""
+    """Import the handler of a function from its folder in the repository."""
     file, _, attribute = handler.partition(".")
     function: Callable[[Any, Any], Any] = getattr(
         importlib.import_module(".".join([*PurePath(code_uri).parts, file])), attribute
@@ -181,16 +181,15 @@ def load_handler(code_uri: str, handler: str) -> Callable[[Any, Any], Any]:
 
 
 class InvokeInterceptor:
-    """Respond to ``lambda:Invoke`` requests of boto3 clients when ``service`` is set."""
+    """Respond to the ``lambda:Invoke`` requests of boto3 clients if ``service`` is set."""
 
     def __init__(self) -> None:
         self.service: LambdaService | None = None
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Intercept the requests of clients that are created from now on."""
-        # Every session copies this list, so it also affects clients that other packages create, such as moto's
-        # interpreter.
+        """Intercept the requests of the clients that are created in the context."""
+        # Every session copies this list, so this also affects the clients of other packages, such as moto.
         entry = ("before-send.lambda.Invoke", self._respond)
         botocore.handlers.BUILTIN_HANDLERS.append(entry)
         try:
@@ -199,7 +198,7 @@ class InvokeInterceptor:
             botocore.handlers.BUILTIN_HANDLERS.remove(entry)
 
     def _respond(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse | None:
-        """Return the response to a request; the signature is that of botocore's before-send event."""
+        """Return the response to a request. botocore calls this method for the event before-send."""
         if self.service is None:
             return None
         name = urllib.parse.unquote(urllib.parse.urlsplit(request.url).path.split("/")[3])

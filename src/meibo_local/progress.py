@@ -1,4 +1,4 @@
-"""Show the progress of a run, as its invocations report it."""
+"""Display the progress of a run from the events and results of its invocations."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from meibo_local.lambda_service import InvocationResult
 
 
 class InvocationDisplay(ProgressDisplay):
-    """An observer of the invocations that displays the progress of the exports."""
+    """An observer of invocations that displays the progress of the exports."""
 
     def invoked(self, function: str, event: Any) -> None:
-        """Show that an invocation started."""
+        """Display the start of an invocation."""
         states = {"CreateExports": "creating the job", "CheckExport": "job pending", "ArchiveExport": "copying"}
         export = event.get("export") if isinstance(event, Mapping) else None
         if export and function in states:
             self.change(export["export_id"], states[function])
 
     def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
-        """Show the result of an invocation."""
+        """Display the result of an invocation."""
         export = event.get("export") if isinstance(event, Mapping) else None
         if not export:
             return

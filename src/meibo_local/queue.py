@@ -1,7 +1,7 @@
 """SQS on this machine: the queue of changes and its event source mapping.
 
-The template defines batch size, concurrency and partial batch responses; the queue applies its visibility timeout and
-its DLQ. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+The event source mapping uses the batch size, the concurrency and the partial batch responses of the template.
+https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 Invoke = Callable[[dict[str, Any]], InvocationResult]
 
-# Pause of a poller after an empty response, doubled each time: messages may be hidden for minutes.
+# Pause of a poller after an empty response. It is doubled each time, because messages may be hidden for minutes.
 _MIN_IDLE_SECONDS = 0.05
 _MAX_IDLE_SECONDS = 0.4
 
 
 class Queue(Protocol):
-    """A queue that an event source mapping polls: SQS, or the queue in memory of the tests.
+    """A queue that an event source mapping polls: SQS, or the in-memory queue of the tests.
 
     Messages are dicts as in the SQS API.
     """
@@ -52,7 +52,7 @@ class Queue(Protocol):
 
 @contextmanager
 def concurrent_receives() -> Iterator[None]:
-    """Allow several threads to receive from a FIFO queue of moto, which iterates over a set that the others change."""
+    """Allow several threads to receive from a FIFO queue: moto iterates over a set that other threads change."""
 
     def pending_message_groups(queue: models.Queue) -> set[str]:
         return {message.group_id for message in queue.pending_messages.copy() if message.group_id is not None}
@@ -63,7 +63,7 @@ def concurrent_receives() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SqsQueue:
-    """A queue behind the SQS API."""
+    """A queue in the SQS API."""
 
     client: SQSClient
     url: str
@@ -90,7 +90,7 @@ class SqsQueue:
 
 @dataclass
 class EventSource:
-    """An event source mapping. ``batches`` counts invocations by result: done, partial or failed."""
+    """An event source mapping. ``batches`` counts the invocations by result: done, partial or failed."""
 
     queue: Queue
     arn: str
@@ -113,9 +113,9 @@ class EventSource:
         return True
 
     def drain(self, seconds: float, *, until: Callable[[], bool] | None = None) -> bool:
-        """Poll with the maximum concurrency until the queue is empty or the time is over. Return whether it is empty.
+        """Poll with the maximum concurrency, for at most ``seconds``. Return whether the queue is empty.
 
-        ``until`` ends the polling earlier, for a queue with messages that are not processed.
+        If ``until`` is given, stop as soon as it returns True, for example because some messages are never processed.
         """
         end = time.monotonic() + seconds
         errors: list[BaseException] = []
@@ -154,7 +154,7 @@ class EventSource:
             return set()
         failures = outcome.payload.get("batchItemFailures") or []
         failed = {failure.get("itemIdentifier") for failure in failures}
-        # If an id is missing or is not an id of this batch, the complete batch fails.
+        # If an id is missing or not an id of this batch, the complete batch fails.
         return failed if failed <= message_ids else message_ids
 
     def _record(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class EventSource:
 
 @dataclass
 class LocalChanges:
-    """The stack's queue of changes, its DLQ and its event source mapping."""
+    """The queue of changes, its DLQ and its event source mapping."""
 
     client: SQSClient
     queue_url: str
@@ -184,7 +184,7 @@ class LocalChanges:
     source: EventSource
 
     def send(self, change: Any, *, group: str | None = None) -> str:
-        """Send a change, a document or a string, and return the message id."""
+        """Send a change, which is a document or a string, and return the message id."""
         body = change if isinstance(change, str) else json.dumps(change)
         if group is None:
             group = change.get("organization_id", "none") if isinstance(change, dict) else "none"

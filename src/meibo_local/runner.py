@@ -1,4 +1,4 @@
-"""Start a complete run on this machine, archive its exports into a folder, and verify them."""
+"""Execute a complete run on this machine, download its archive to a folder, and verify it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _POLL_SECONDS = 0.1
 
 
 def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: SimulatedProxy | None = None) -> int:
-    """Archive the sources into a folder with the same keys as in the bucket. Return the exit status.
+    """Archive the sources to a folder with the same keys as in the bucket. Return the exit status.
 
-    It is 0 if all exports are archived, the files have the SHA-256 of their manifests and the expected number of rows,
-    and the changes have the expected outcomes. Otherwise, it is 1. The output of the functions is written to ``log``.
-    The functions use the proxy as in AWS: through the parameter HttpsProxy.
+    The status is 0 if all exports are archived, the files have the SHA-256 of their manifests and the expected number
+    of rows, and the changes have the expected outcomes. Otherwise, it is 1. The output of the functions is written to
+    ``log``. As in AWS, the parameter HttpsProxy sets the proxy of the functions.
     """
     FolderStorage(archive).remove_temporary_files()
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: Sim
         )
         changes = send_sample_changes(aws, sources.changes)
         aws.download(archive)
-        # The report in the bucket shows this run only; this page shows all runs in the folder, and the changes.
+        # The report in the bucket contains only this run. This page contains all runs in the folder, and the changes.
         replace_file(archive / PAGE, render(gather(FolderReader(archive), datetime.now(UTC))).encode())
     console.print(changes.table())
     if proxy:
@@ -104,7 +104,7 @@ def _follow(aws: LocalAws, run_id: str, attempt: int, progress: InvocationDispla
 
 
 def _upload_earlier_manifests(aws: LocalAws, archive: Path) -> int:
-    # Only manifests are uploaded: a run reads nothing else from earlier runs.
+    # A run reads only the manifests of earlier runs.
     manifests = sorted(archive.glob(f"archive/**/{MANIFEST_NAME}"))
     for path in manifests:
         aws.write(path.relative_to(archive).as_posix(), path.read_bytes())
@@ -123,9 +123,9 @@ def _check(export: ArchivedExport, archive: Path, expected_rows: int) -> tuple[b
 
 @contextlib.contextmanager
 def _output_to(file: Any) -> Any:
-    # The functions print their logs and metrics; moto uses the root logger.
+    # The functions print their logs and metrics. moto uses the root logger.
     handler = logging.StreamHandler(file)
-    # The logger's handler writes to the stdout that was in use when the logger was imported.
+    # The handler of the logger writes to the standard output that was in use when the logger was imported.
     functions_handler = logger.registered_handler
     previous = functions_handler.setStream(file) if isinstance(functions_handler, logging.StreamHandler) else None
     root = logging.getLogger()

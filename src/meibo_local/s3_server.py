@@ -1,4 +1,4 @@
-"""S3 over HTTP on loopback: moto's server with the data of moto in this process."""
+"""S3 over HTTP on loopback: moto's server, which shares the data of moto in this process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class _QuietHandler(WSGIRequestHandler):
 
 
 class _Dispatcher(DomainDispatcherApplication):
-    """A dispatcher that caches the service of a host; moto's own searches its packages for each request."""
+    """A dispatcher that caches the service of each host. moto's dispatcher searches its packages for each request."""
 
     def __init__(self) -> None:
         super().__init__(create_backend_app)
         self._services: dict[str | None, Any] = {}
 
     def get_backend_for_host(self, host: str | None) -> Any:
-        """Return the service's name, or None."""
+        """Return the name of the service, or None."""
         if host not in self._services:
             self._services[host] = super().get_backend_for_host(host)
         return self._services[host]

@@ -1,4 +1,4 @@
-"""A few hundred membership changes, valid and invalid, with their expected outcomes."""
+"""Valid and invalid membership changes with their expected outcomes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DRAIN_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class SampleChange:
-    """A message and its expected outcomes."""
+    """A message with its expected outcomes."""
 
     body: str
     group: str
@@ -31,7 +31,7 @@ class SampleChange:
 
 @dataclass
 class SampleChangesResult:
-    """The expected and the actual numbers of outcomes, and the reasons of rejected members."""
+    """The expected and actual numbers of outcomes, and the reasons for rejections."""
 
     sent: int
     drained: bool
@@ -45,7 +45,7 @@ class SampleChangesResult:
         return self.drained and self.expected == self.actual
 
     def table(self) -> Table:
-        """Return the summary."""
+        """Return the results as a table."""
         processed = "all" if self.drained else "not all"
         table = Table(
             title=f"changes: {self.sent} sent, {processed} processed", title_justify="left", box=None, pad_edge=False
@@ -77,7 +77,7 @@ def send_sample_changes(aws: LocalAws, changes: Sequence[SampleChange]) -> Sampl
 def sample_changes(
     source: str, organizations: Sequence[str], users: Sequence[str], roles: Sequence[str], *, count: int = 300
 ) -> list[SampleChange]:
-    """Return changes, one in ten of them invalid or a dry run."""
+    """Return changes. One in ten is invalid or a dry run."""
     return list(_changes(source, organizations, users, roles, count))
 
 

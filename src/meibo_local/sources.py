@@ -1,4 +1,4 @@
-"""The sources of a run: simulated directories."""
+"""The sources of a run on this machine: simulated directories."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from meibo_local.template import ROOT
 
 # More than one page of the API.
 _ORGANIZATIONS = 120
-# Few, so that an organization has several changes.
+# A small number, so that each organization has several changes.
 _CHANGED_ORGANIZATIONS = 10
 _STOP_SECONDS = 60
 
 
 @dataclass(frozen=True)
 class Sources:
-    """A configuration with its secrets, and the environment variables that the sources require.
+    """A configuration with its secrets, and the environment variables that connections to the sources require.
 
-    ``expected_rows`` maps export ids to numbers of rows. ``changes`` are sent through the queue after the run.
+    ``expected_rows`` maps export ids to numbers of rows. ``changes`` are sent to the queue after the run.
     """
 
     document: Any
@@ -58,7 +58,7 @@ def simulated_sources(*, users: int, cybozu_users: int, client_certificate: bool
         text=True,
         cwd=ROOT,
         env=environment,
-        # Ctrl-C does not interrupt the simulators, which end with this process.
+        # Ctrl-C must not interrupt the simulators, which end with this process.
         start_new_session=True,
     ) as process:
         try:

@@ -1,4 +1,4 @@
-"""The template as CloudFormation, translated as the SAM transform does in AWS."""
+"""Translate the template to CloudFormation, as the SAM transform does in AWS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from samtranslator.yaml_helper import yaml_parse
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Locations of the packaged code. On this machine the handlers are imported, so nothing is read from there.
+# Location of the packaged code. On this machine, the handlers are imported, so nothing is read from it.
 _ARTIFACT = {"Bucket": "meibo-local-artifacts", "Key": "artifact.zip"}
 _CODE_PROPERTIES = {
     "AWS::Serverless::Function": "CodeUri",
@@ -26,7 +26,7 @@ _CODE_PROPERTIES = {
 
 
 def read_template(path: Path = ROOT / "template.yaml") -> dict[str, Any]:
-    """Return the template as written, with CloudFormation's short forms (``!Ref``) as their long forms."""
+    """Return the template, with short forms such as ``!Ref`` replaced by their long forms."""
     return copy.deepcopy(_parse(path.read_text(encoding="utf-8")))
 
 
@@ -55,7 +55,7 @@ def _translate(arguments: str, region: str | None) -> dict[str, Any]:
         for name, parameter in document.get("Parameters", {}).items()
         if "Default" in parameter
     }
-    # The first argument maps managed policies to ARNs; the template uses none.
+    # The first argument maps managed policies to ARNs. The template uses none.
     translator = Translator({}, Parser())
     translated: dict[str, Any] = translator.translate(document, {**defaults, **parameters})
     return translated

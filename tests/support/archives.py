@@ -37,7 +37,7 @@ STAFF_CSV = ExportAddress(provider="cybozu", source="example", dataset="users", 
 
 
 class Storage(Protocol):
-    """A storage for a test's archive, in which objects can also be overwritten and deleted."""
+    """A storage for an archive of a test. Objects can be overwritten and deleted."""
 
     def reader(self) -> ArchiveStorage: ...
     def put(self, key: str, body: bytes) -> str | None: ...
@@ -107,7 +107,7 @@ def export_manifest(
     request: Mapping[str, Any] | None = None,
     reason: str | None = None,
 ) -> ExportManifest:
-    """Return a manifest; it is suspect if there is a ``reason``."""
+    """Return a manifest. The export is suspect if a ``reason`` is given."""
     return ExportManifest(
         run_id=run_id,
         export_id=address.export_id,
@@ -142,7 +142,7 @@ def export_manifest(
 
 @dataclass
 class ArchiveBuilder:
-    """Writes runs in the pipeline's format."""
+    """Write runs in the format of the pipeline."""
 
     storage: Storage
     keys: dict[str, str] = field(default_factory=dict)
@@ -201,7 +201,7 @@ class ArchiveBuilder:
         return document
 
     def put_json(self, key: str, document: Any) -> None:
-        """Write a JSON document, also over an existing object."""
+        """Write a JSON document, and replace an existing object."""
         self.storage.put(key, json.dumps(document, ensure_ascii=False, indent=2).encode())
 
     def edit(self, key: str, *path: str, value: Any) -> None:

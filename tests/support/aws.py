@@ -6,7 +6,7 @@ from typing import Any
 
 
 class UnreachableClient:
-    """A client whose calls raise an error without a response."""
+    """A client that raises an error for each call."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error

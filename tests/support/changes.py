@@ -1,4 +1,4 @@
-"""Apply changes from a queue in memory to a simulated tenant, on virtual time and without sockets."""
+"""Apply changes from an in-memory queue to a simulated tenant, in virtual time and without sockets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def change_message(organization_id: str, *members: str, action: str = "add", **m
 
 @dataclass
 class Invoker:
-    """An execution environment of the function, with its own pool of clients."""
+    """An execution environment of the function with its own pool of clients."""
 
     harness: ChangeQueueHarness
     pool: ClientPool = field(default_factory=ClientPool)
@@ -83,7 +83,7 @@ class Invoker:
 
 @dataclass
 class ChangeQueueHarness:
-    """The environment of the applier. ``seconds`` is the round-trip time of a request."""
+    """A tenant, a queue and an archive for the function. ``seconds`` is the round-trip time of a request."""
 
     tenant: SimulatedTenant
     clock: VirtualTime = field(default_factory=VirtualTime)
@@ -102,7 +102,7 @@ class ChangeQueueHarness:
         self.organizations = self.tenant.organizations.ids()
 
     def source(self) -> EventSource:
-        """Return a poller with an execution environment of its own."""
+        """Return an event source with its own execution environment."""
         return EventSource(
             self.queue,
             "arn:aws:sqs:ap-northeast-1:123456789012:meibo-changes.fifo",
@@ -153,7 +153,7 @@ class ChangeQueueHarness:
         return [json.loads(dead_letter.body) for dead_letter in self.queue.dead_letters]
 
     def requests(self, method: str, tail: str = "members") -> list[int]:
-        """Return the statuses of the requests with this method and last part of the path."""
+        """Return the statuses of the requests with a method and the last part of a path."""
         return [
             request.status
             for request in self.tenant.requests

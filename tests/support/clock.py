@@ -1,4 +1,4 @@
-"""Clocks under the control of tests: hours of rate limits take milliseconds, and every run is the same."""
+"""Clocks that tests control, so that waiting takes no time and the results are reproducible."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from collections.abc import Callable, Sequence
 
 
 class FakeClock:
-    """A clock that changes only when a test advances it, or when ``sleep`` is called, which returns at once.
-
-    ``slept`` lists the durations.
-    """
+    """A clock that advances only when ``advance`` or ``sleep`` is called. ``slept`` lists the durations of sleeps."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self.time = start
@@ -33,7 +30,7 @@ class FakeClock:
         self.advance(seconds)
 
     def deadline(self, seconds: float) -> FakeDeadline:
-        """Return the remaining time of an invocation that ends after ``seconds``, as a callable."""
+        """Return a function that returns the remaining time of an invocation that ends after ``seconds``."""
         return FakeDeadline(self, self.time + seconds)
 
 
@@ -49,9 +46,9 @@ class FakeDeadline:
 
 
 class VirtualTime:
-    """A clock (``now``, ``sleep``) for the worker threads that ``run`` starts.
+    """A clock for the worker threads that ``run`` starts.
 
-    One worker runs at a time. When it sleeps, the clock moves to the time at which the next worker wakes.
+    One worker runs at a time. When it sleeps, the clock advances to the time when the next worker wakes up.
     """
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:

@@ -1,4 +1,4 @@
-"""A simulated tenant with roles, organizations and members in an archive, and tenants to restore it to."""
+"""Tenants with roles, organizations and members, whose archives are restored to other tenants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATASETS = ("users", "roles", "organizations", "role_members", "members")
 
 
 def source_tenant(**options: Any) -> SimulatedTenant:
-    """Return a tenant with ten organizations, one of them without members and one without connections."""
+    """Return a tenant with ten organizations, one without members and one without connections."""
     tenant = SimulatedTenant("acme", **{"users": USERS, "organizations": 10, "members": 6, **options})
     tenant.switches.polls_until_completed = 0
     return tenant
@@ -34,7 +34,7 @@ def empty_tenant(**options: Any) -> SimulatedTenant:
 
 @contextmanager
 def running(*tenants: SimulatedTenant, clock: Any = None) -> Iterator[None]:
-    """Serve the tenants; the first one has the credentials of the source acme."""
+    """Serve the tenants, and set the credentials of the source acme to those of the first tenant."""
     options = {} if clock is None else {"clock": clock}
     with Simulators(list(tenants), **options) as simulators, pytest.MonkeyPatch.context() as patch:
         for name, value in simulators.environment().items():
@@ -46,7 +46,7 @@ def running(*tenants: SimulatedTenant, clock: Any = None) -> Iterator[None]:
 
 
 def archive_tenant(tenant: SimulatedTenant, archive: Path, *, datasets: tuple[str, ...] = DATASETS) -> str:
-    """Archive a running tenant into a folder, and return the id of the run."""
+    """Archive a running tenant to a folder, and return the id of the run."""
     source = {
         "provider": "auth0",
         "name": "acme",

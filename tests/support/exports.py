@@ -1,4 +1,4 @@
-"""Build planned exports, and the archiver of the function, for tests with their own provider, clock and S3."""
+"""Planned exports and archivers for tests with their own provider, clock and S3 client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from meibo.providers.base import ProviderContext
 
 
 def planned_export(dataset: str, **fields: Any) -> PlannedExport:
-    """Return a planned export of the Auth0 source ``acme`` without a job; ``fields`` replace the defaults."""
+    """Return a planned export of the Auth0 source ``acme`` without a job. ``fields`` replace the defaults."""
     defaults: dict[str, Any] = {
         "provider": "auth0",
         "source": "acme",
@@ -37,7 +37,7 @@ def s3_archiver(
     time_left: Callable[[], float],
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Archiver:
-    """Return the archiver of an invocation that writes into the bucket ``archive``."""
+    """Return an archiver that writes to the bucket ``archive``."""
     storage = S3Storage(client, "archive")
     return Archiver(
         storage=storage,

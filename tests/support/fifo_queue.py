@@ -1,4 +1,4 @@
-"""An SQS FIFO queue in memory, on a fake clock."""
+"""An in-memory SQS FIFO queue on a fake clock."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Message:
 class FifoQueue:
     """A FIFO queue with its DLQ, for senders, the event source mapping and the function.
 
-    While a message of a group is hidden, no message of that group is delivered, which preserves the order.
+    While a message of a group is hidden, no other message of the group is delivered, which preserves the order.
     """
 
     now: Callable[[], float]
@@ -45,7 +45,7 @@ class FifoQueue:
         key = unique or hashlib.sha256((group + body).encode()).hexdigest()
         if self._is_duplicate(f"queue:{group}:{key}"):
             return ""
-        # A random UUID in AWS. A number here, so that failures are reproducible.
+        # SQS returns a random UUID. A number makes failures reproducible.
         message = Message(body, group, self.now(), f"00000000-0000-4000-8000-{len(self._sent):012d}")
         self.messages.append(message)
         return message.id

@@ -1,4 +1,4 @@
-"""Map API calls to IAM actions, and find the statement of the template that grants an action."""
+"""Map API calls to IAM actions, and find the statements that grant them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# Operations with an action of another name:
+# Operations whose actions have other names:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html
 _ACTIONS = {
     "s3:HeadObject": "s3:GetObject",
@@ -37,7 +37,7 @@ LOG_DELIVERY = frozenset(
 
 @dataclass(frozen=True)
 class Need:
-    """An action that a function needs on a resource, with the prefix of a list request."""
+    """An action that a function needs on a resource, with the prefix if it lists objects."""
 
     function: str
     action: str
@@ -46,12 +46,12 @@ class Need:
 
 
 def action_of(call: str) -> str:
-    """Return the action of a call, which is given as ``service:Operation`` in boto3's names."""
+    """Return the action of a call, given as ``service:Operation`` with the names of boto3."""
     return _ACTIONS.get(call, call)
 
 
 def grants(statements: Iterable[Mapping[str, Any]], need: Need) -> tuple[str, str] | None:
-    """Return the granted action and resource that cover the need, or None."""
+    """Return the granted action and resource that match the need, or None."""
     for statement in statements:
         if need.action not in statement["Action"] or not _condition(statement.get("Condition"), need):
             continue

@@ -1,4 +1,4 @@
-"""A simulated tenant with a fake clock, and import files with their journal."""
+"""A simulated tenant on a fake clock, and import files with their journal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def user(number: int) -> dict[str, Any]:
 
 @dataclass
 class ImportTarget:
-    """A tenant; ``received`` counts the ids of the users in all import requests that the tenant accepted."""
+    """A tenant. ``received`` counts the user ids in the import requests that the tenant accepted."""
 
     tenant: SimulatedTenant
     clock: FakeClock
@@ -46,7 +46,7 @@ class ImportTarget:
         return Auth0Client(self.tenant.domain, lambda: credentials, session=self.adapter.session(), clock=self.clock)
 
     def journal(self, folder: Path, *, files: int, users: int = 2, upsert: bool = False) -> Journal:
-        """Write files with users from number 0, and their journal."""
+        """Write files with users, and their journal."""
         paths = []
         folder.mkdir()
         for number in range(files):
@@ -72,7 +72,7 @@ class ImportTarget:
         return Journal.read(folder)
 
     def users(self) -> dict[str, Any]:
-        """Return the metadata of the tenant's users by the number in their id."""
+        """Return the metadata of the tenant's users by user id."""
         # Imports finish with the next request.
         self.tenant.jobs.finish_imports()
         return {profile["user_id"]: profile.get("user_metadata", {}) for profile in self.tenant.directory.users()}

@@ -1,4 +1,4 @@
-"""Generate responses of a provider: any JSON value, and documented responses with some values replaced."""
+"""Generate responses of a provider: random JSON values, and documented responses with replaced values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meibo.errors import MeiboError
 
-# Must not appear in an error message. It contains a space, which ids and error codes cannot.
+# A value that must not appear in error messages. Ids and error codes cannot contain its space.
 CANARY = "canary "
 
 _TEXTS = st.text(max_size=8) | st.sampled_from([CANARY, "\ud83d", "\x00", "²", "NaN", "../x", "x" * 300])
@@ -35,7 +35,7 @@ WRONG_VALUES: tuple[Any, ...] = (
 
 
 def replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
-    """Return a copy of the document with another value at a path."""
+    """Return a copy of the document with the value at a path replaced."""
     if not path:
         return value
     changed = copy.deepcopy(document)
@@ -66,7 +66,7 @@ def altered(draw: st.DrawFn, document: Any) -> Any:
 
 
 def assert_ends(call: Callable[[], Any]) -> None:
-    """Assert that a call returns, or raises a MeiboError whose text contains nothing of the response."""
+    """Assert that a call returns, or raises a MeiboError without ``CANARY`` in its traceback."""
     text = ""
     try:
         call()

@@ -1,4 +1,4 @@
-"""``meibo run`` in a process of its own, against simulators over HTTPS."""
+"""Run ``meibo run`` in a separate process against simulators."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ finally:
 
 @dataclass
 class LocalRuns:
-    """A folder with a configuration, the credentials of its sources in ``.env``, and an archive."""
+    """A folder with a configuration, the credentials of the sources in ``.env``, and an archive."""
 
     folder: Path
     simulators: Simulators
@@ -69,7 +69,7 @@ class LocalRuns:
     def configure(
         self, auth0: list[dict[str, Any]], cybozu: list[dict[str, Any]], **credentials: Mapping[str, str]
     ) -> None:
-        """Write the configuration and the credentials; ``credentials`` replaces those of a source."""
+        """Write the configuration and the credentials. ``credentials`` replaces the credentials of sources."""
         sources = [source for source in (self.tenant.source(*auth0), self.domain.source(*cybozu)) if source["exports"]]
         (self.folder / "sources.json").write_text(json.dumps({"sources": sources}), encoding="utf-8")
         secrets = {"acme": self.tenant.credentials(), "example": self.domain.credentials(), **credentials}
@@ -104,7 +104,7 @@ class LocalRuns:
         )
 
     def run(self, *arguments: str, command: str = "run") -> subprocess.CompletedProcess[str]:
-        """Run a command of ``meibo`` to its end."""
+        """Run a command of ``meibo`` and return its result."""
         with self.start(*arguments, command=command) as process:
             output, errors = process.communicate(timeout=100)
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
@@ -114,7 +114,7 @@ class LocalRuns:
         return [json.loads(path.read_bytes()) for path in sorted(self.archive.glob(pattern))]
 
     def assert_complete_or_absent(self) -> int:
-        """Check every manifest against its file, and return their number."""
+        """Assert that each manifest matches its file, and return the number of manifests."""
         manifests = self.documents("archive/**/_manifest.json")
         for manifest in manifests:
             body = (self.archive / manifest["object"]["key"]).read_bytes()
@@ -131,7 +131,7 @@ class LocalRuns:
 def local_runs(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, secure_access: SecureAccess | None = None
 ) -> Iterator[LocalRuns]:
-    """Start a small tenant and a small domain, and make the folder the current folder, without an AWS account."""
+    """Serve a small tenant and a small domain, change to the folder, and remove the AWS settings."""
     tenant = SimulatedTenant("acme", users=300, organizations=6)
     tenant.switches.polls_until_completed = 0
     domain = SimulatedDomain("example", users=40, secure_access=secure_access)

@@ -1,4 +1,4 @@
-"""Restore the memberships of a plan to a simulated tenant, on virtual time and without sockets."""
+"""Restore the memberships of a plan to a simulated tenant, in virtual time and without sockets."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from meibo_simulators import SimulatedTenant
 from tests.support.changes import DOMAIN, ChangeQueueHarness
 from tests.support.fifo_queue import FifoQueue
 
-# The limits of an Essentials tenant for additions of members and of their roles, each request with up to ten users or
-# the roles of one user: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
+# The limits of an Essentials tenant for additions of members and of roles. A request adds up to ten members, or the
+# roles of one member: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy
 BURST, PER_MINUTE, USERS_PER_REQUEST = 20, 200, 10
 REQUEST_SECONDS = 0.15
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The result of a restore: the seconds that the limit allows and those that it took, and the 429 responses."""
+    """The result of a restore: its duration, the minimum duration within the limit, and the number of 429 responses."""
 
     memberships: int
     roles: int
@@ -41,7 +41,7 @@ class Pace:
 
 
 class SqsClient:
-    """The client of SQS for a queue in memory."""
+    """A client of SQS for an in-memory queue."""
 
     def __init__(self, queue: FifoQueue) -> None:
         self._queue = queue
@@ -52,7 +52,7 @@ class SqsClient:
 
 
 class MembershipRestore:
-    """A restore of memberships, equally distributed over organizations. Every ``role_interval``-th has a role."""
+    """A restore of memberships in several organizations. Every ``role_interval``-th membership has a role."""
 
     def __init__(self, folder: Path, *, memberships: int, organizations: int = 120, role_interval: int = 0) -> None:
         self.tenant = SimulatedTenant("acme", users=memberships, organizations=organizations, members=0)
@@ -61,7 +61,7 @@ class MembershipRestore:
         self._folder = folder
         self._role = next(iter(self.tenant.organizations.roles))
         share = -(-memberships // organizations)
-        #: The role of each user, if any, by organization and user.
+        #: The roles of each member by organization and user.
         self.expected = {
             (self.harness.organizations[number // share], user["user_id"]): (
                 [self._role] if role_interval and number % role_interval == 0 else []
@@ -93,7 +93,7 @@ class MembershipRestore:
                 yield PlannedObject(kind="member_role", role=role, **common)
 
     def through_queue(self) -> Pace:
-        """Send the memberships to the queue, and apply its messages with the function."""
+        """Send the memberships to the queue, and process it with the function."""
         return self._measure(QueueSender(Queues(SqsClient(self.harness.queue), "", "")), self.harness.drain)  # type: ignore[arg-type]  # sends only
 
     def without_queue(self) -> Pace:
@@ -120,9 +120,9 @@ class MembershipRestore:
         )
 
     def check(self) -> None:
-        """Check that the tenant has every membership and role, and that no member has two outcomes.
+        """Assert that the tenant has all memberships and roles, and that each member has at most one outcome.
 
-        At its end, an invocation leaves the rest of a request to the next one, which may send it again.
+        An invocation may repeat the last requests of the previous invocation, so a few more requests are allowed.
         """
         tenant = self.tenant
         assert {

@@ -1,4 +1,4 @@
-"""An archive in memory that passes the same tests as S3Storage: tests/integration/archive/test_storage.py."""
+"""An in-memory archive. It passes the tests of S3Storage in tests/integration/archive/test_storage.py."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class MemoryStorage(ArchiveStorage):
         self.objects: dict[str, bytes] = {}
 
     def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # objects have no type
-        """Write the bytes if the key is free; return whether this call wrote them."""
+        """Write the bytes unless the key exists, and return whether they were written."""
         return self.objects.setdefault(key, body) is body
 
     def list(self, prefix: str, *, after: str = "") -> Iterator[StoredObject]:
-        """Yield the objects below a prefix in the order of their keys, only those greater than ``after``."""
+        """Yield the objects below a prefix whose keys are greater than ``after``, in the order of the keys."""
         for key, body in sorted(self.objects.items()):
             if key.startswith(prefix) and key > after:
                 yield StoredObject(key, len(body))
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the prefixes one level below a prefix that ends with a slash, each with its slash, in order."""
+        """Yield the folders directly below a prefix, in order. All of these end with a slash."""
         rests = {key.removeprefix(prefix).partition("/") for key in self.objects if key.startswith(prefix)}
         yield from sorted({f"{prefix}{name}/" for name, slash, _ in rests if slash})
 
@@ -40,7 +40,7 @@ class MemoryStorage(ArchiveStorage):
         return None if body is None else ObjectStat(len(body))
 
     def chunks(self, key: str, version_id: str | None = None) -> Iterator[bytes]:  # no versions
-        """Yield the bytes of an object; raise ArchiveConflictError if it does not exist."""
+        """Yield the bytes of an object. Raise ArchiveConflictError if it does not exist."""
         if key not in self.objects:
             raise missing_object(key)
         yield self.objects[key]

@@ -1,4 +1,4 @@
-"""A tenant in memory: pages of organizations, their connections and members, with faults."""
+"""An in-memory tenant with organizations, connections, members and faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORGANIZATION_PAGES: dict[str, type[ItemPages[OrganizationApi]]] = {
 
 
 def raw_json(value: Any) -> RawJson:
-    """Return a value as a response contains it."""
+    """Return a value with its text, as in a response."""
     return RawJson(value, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
@@ -29,10 +29,10 @@ def organization_id(number: int) -> str:
 
 @dataclass
 class MemoryTenant(OrganizationApi):
-    """A tenant with ``count`` organizations; organization n has n % 5 members.
+    """A tenant with ``count`` organizations. Organization n has n % 5 members.
 
-    The tenant answers ``calls_left`` calls before it is busy. ``always_next`` returns a cursor with every page that is
-    not empty, like recorded pages of members. ``before`` is called before each call.
+    The tenant is busy after ``calls_left`` calls. With ``always_next``, every page that is not empty has a cursor, as
+    in the recordings of members. ``before`` is called before each call.
     """
 
     count: int = 0
@@ -67,7 +67,7 @@ class MemoryTenant(OrganizationApi):
         page = [member for member in members if str(member["user_id"]) > (cursor or "")]
         return self._page(page, "user_id", size=2, always_next=self.always_next), with_roles and self.roles
 
-    #: Organizations that are no longer in the list. Those that are only in ``gone`` are still in it.
+    #: Organizations that are not in the list. Organizations that are only in ``gone`` are still in it.
     _deleted: set[str] = field(default_factory=set)
 
     def delete(self, number: int) -> None:
@@ -91,7 +91,7 @@ class MemoryTenant(OrganizationApi):
         self.calls.append(call)
 
     def lines(self, dataset: str) -> list[dict[str, Any]]:
-        """Return the rows of an undisturbed export."""
+        """Return the expected rows of an export."""
         ids = [organization_id(number) for number in range(self.count)]
         if dataset == "organizations":
             return [

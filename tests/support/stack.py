@@ -1,4 +1,4 @@
-"""The whole system in one process: the template, handlers and workflow, and simulated providers over HTTPS."""
+"""The complete system in one process: the template, handlers, workflow and simulated providers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class System(Stack):
     """A stack for single runs."""
 
     def run(self, *, days: int = 0) -> dict[str, Any]:
-        """Deliver a tick, wait for the workflow and return the run manifest."""
+        """Invoke the schedule, wait for the workflow, and return the run manifest."""
         moment = TICK + timedelta(days=days)
         outcome = self.aws.tick(moment)
         assert not outcome.failed, outcome.payload
@@ -91,7 +91,7 @@ class System(Stack):
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    """Poll until the condition holds. Other threads provide no event to wait for."""
+    """Poll until a condition is true."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

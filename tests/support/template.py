@@ -1,4 +1,4 @@
-"""The template translated from SAM to CloudFormation, with its parameters and conditions resolved."""
+"""The template in CloudFormation, with resolved parameters and conditions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Template:
 
     @classmethod
     def deployed(cls, parameters: Mapping[str, Any], *, region: str, stack: str) -> Template:
-        """Return the template of a stack with that name in that region."""
+        """Return the template of a stack in a region."""
         pseudo = {**PSEUDO_PARAMETERS, "AWS::Region": region, "AWS::StackName": stack}
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_DEFAULT_REGION", region)
