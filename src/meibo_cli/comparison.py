@@ -10,7 +10,7 @@ import json
 import secrets
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ _SIDES: Final = ("a", "b")
 _SEED_BITS: Final = 64
 
 Kind = Literal["added", "removed", "changed"]
+ChangedFields = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,25 @@ def execute(connection: duckdb.DuckDBPyConnection, query: str | duckdb.Statement
 
 
 class Comparison:
-    """The comparison of two files. ``counts`` is complete after ``changes`` was read to its end."""
+    """The comparison of two files. ``counts`` is complete after ``changes`` was read to its end.
 
-    def __init__(self, before: RowFile, after: RowFile, folder: Path, *, blank_is_null: bool) -> None:
+    ``changed_fields`` returns the names of the fields that differ between two rows; ``field_changes`` is the default.
+    """
+
+    def __init__(
+        self,
+        before: RowFile,
+        after: RowFile,
+        folder: Path,
+        *,
+        blank_is_null: bool,
+        changed_fields: ChangedFields | None = None,
+    ) -> None:
         self.counts = ComparisonCounts()
         self._files = (before, after)
         self._folder = folder
         self._blank_is_null = blank_is_null
+        self._changed_fields = changed_fields or self._all_changed_fields
 
     def changes(self) -> Iterator[RowChange]:
         """Yield every row that differs: removed, added, then changed rows, in the order of their keys."""
@@ -167,12 +180,13 @@ class Comparison:
 
     def _fields(self, before: bytes, after: bytes) -> tuple[str, ...]:
         try:
-            old, new = self._files[0].values(before), self._files[1].values(after)
-            changes = field_changes(old, new, blank_is_null=self._blank_is_null)
-            return tuple(name for name, _, _ in changes)
+            return self._changed_fields(self._files[0].values(before), self._files[1].values(after))
         except RecursionError:
             # Users can nest their own metadata deeper than Python can parse.
             return (TOO_DEEP,)
+
+    def _all_changed_fields(self, before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(name for name, _, _ in field_changes(before, after, blank_is_null=self._blank_is_null))
 
 
 def field_changes(

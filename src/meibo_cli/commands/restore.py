@@ -14,8 +14,15 @@ from meibo.archive.runs import Run, runs
 from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo_cli.files import STDOUT
-from meibo_cli.restore.auth0_target import database_connection, import_client
+from meibo_cli.restore.auth0_target import (
+    IMPORT_SCOPES,
+    READ_SCOPES,
+    check_scopes,
+    database_connection,
+    import_client,
+)
 from meibo_cli.restore.blocked_users import BlockedRestore, restore_blocked_users
+from meibo_cli.restore.console import warn_if_scopes_missing
 from meibo_cli.restore.cybozu import CybozuRestore, restore_cybozu
 from meibo_cli.restore.directory import (
     DirectoryRestore,
@@ -106,6 +113,13 @@ def restore(
             " delivers on request.",
         ),
     ] = None,
+    preview: Annotated[
+        bool,
+        _import_option(
+            "--preview",
+            help="Compare the users with the tenant, and count who would be created and changed. Nothing is sent.",
+        ),
+    ] = False,
     apply: Annotated[
         bool,
         _import_option("--apply", help="Import the users, or apply the plan of --datasets."),
@@ -119,6 +133,13 @@ def restore(
         _import_option(
             "--audience",
             help="If the domain is a custom domain: the identifier of the Management API, which ends with /api/v2/.",
+        ),
+    ] = None,
+    location_host: Annotated[
+        list[str] | None,
+        _import_option(
+            "--location-host",
+            help="Also download export files from this host, which is not a host of Auth0. Repeatable.",
         ),
     ] = None,
     connection_id: Annotated[
@@ -155,13 +176,6 @@ def restore(
         Path | None,
         _datasets_option("--mapping", help="An edited copy of mapping.csv, which an earlier plan wrote."),
     ] = None,
-    location_host: Annotated[
-        list[str] | None,
-        _datasets_option(
-            "--location-host",
-            help="Also download export files from this host, which is not a host of Auth0. Repeatable.",
-        ),
-    ] = None,
     queue: Annotated[
         str | None,
         _datasets_option("--queue", help="Send memberships to the queue of the stack, as changes of this source."),
@@ -190,6 +204,8 @@ def restore(
         raise ConfigurationError("--output: expected a new folder for several files, got '-'")
     if (resume is None) == (not export):
         raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
+    if preview and (apply or resume is not None):
+        raise ConfigurationError(f"--preview and {'--apply' if apply else '--resume'} cannot be used together")
     queueing = Queueing.of_options(queue, stack, configuration, without_queue=without_queue)
     if resume is not None:
         _resume(resume, queueing, yes=yes)
@@ -216,8 +232,9 @@ def restore(
         return
     exports = _restorable(reader, named, export)
     if {archived.folder.address.provider for archived in exports} == {"cybozu"}:
-        if apply:
-            raise ConfigurationError("--apply is for Auth0 only; import the files into cybozu.com yourself")
+        if apply or preview:
+            option = "--apply" if apply else "--preview"
+            raise ConfigurationError(f"{option} is for Auth0 only; import the files into cybozu.com yourself")
         restore_cybozu(CybozuRestore(reader, named, exports, output, tuple(select or ())))
         return
     users = single_export(exports, export)
@@ -229,6 +246,10 @@ def restore(
     if BLOCKED in selection.fields:
         if apply and (domain is None or expected is None):
             raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
+        if preview:
+            raise ConfigurationError(
+                "--only-fields blocked without --apply prints the numbers of users; omit --preview"
+            )
         restore_blocked_users(
             BlockedRestore(
                 reader=reader,
@@ -242,13 +263,20 @@ def restore(
             )
         )
         return
-    _check_expected_run(expected, selection, apply=apply)
+    has_target = apply or preview
+    _check_expected_run(expected, selection, has_target=has_target)
     target = None
-    if apply:
-        if domain is None or connection_id is None or upsert is None:
-            raise ConfigurationError("--apply requires --domain, --connection-id, and --upsert or --no-upsert")
+    if has_target:
+        if domain is None or connection_id is None or (apply and upsert is None):
+            options = (
+                "--domain, --connection-id, and --upsert or --no-upsert" if apply else "--domain and --connection-id"
+            )
+            raise ConfigurationError(f"{'--apply' if apply else '--preview'} requires {options}")
+        tenant = DirectoryTarget.of_options(source, domain, location_host, audience)
         client = import_client(source, domain, audience)
-        target = ImportTarget(client, audience, database_connection(client, connection_id), target_connection)
+        check_scopes(client, IMPORT_SCOPES if apply else READ_SCOPES)
+        warn_if_scopes_missing(client, IMPORT_SCOPES)
+        target = ImportTarget(client, tenant, database_connection(client, connection_id), target_connection)
     restore_users(
         UserRestore(
             reader=reader,
@@ -260,6 +288,7 @@ def restore(
             upsert=bool(upsert),
             target=target,
             expected_run=expected,
+            preview=preview,
             yes=yes,
         )
     )
@@ -280,9 +309,9 @@ def _secrets(hashes: Path | None, selection: UserSelection) -> dict[str, UserSec
     return read_user_secrets(hashes)
 
 
-def _check_expected_run(expected_run: Run | None, selection: UserSelection, *, apply: bool) -> None:
-    if expected_run is not None and not apply:
-        raise ConfigurationError("--expected-run requires --apply")
+def _check_expected_run(expected_run: Run | None, selection: UserSelection, *, has_target: bool) -> None:
+    if expected_run is not None and not has_target:
+        raise ConfigurationError("--expected-run requires --apply or --preview")
     if expected_run is not None and not selection.fields:
         raise ConfigurationError("--expected-run requires --only-fields")
 

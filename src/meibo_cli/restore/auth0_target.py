@@ -9,14 +9,15 @@ from typing import Any, Final
 
 from meibo.errors import ConfigurationError, RequestRefusedError, ScopeMissingError, SecretError, WrongFormatError
 from meibo.http.transport import segment
-from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.client import ApiList, Auth0Client
 from meibo.providers.auth0.credentials import Auth0Credentials
 from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo_cli.restore.auth0_imports import SCOPE
 from meibo_cli.sources import credentials_of, variable_prefix
 
 CONNECTIONS_SCOPE: Final = "read:connections"
-_IMPORT_SCOPES: Final = (SCOPE, USERS_SCOPE, CONNECTIONS_SCOPE)
+READ_SCOPES: Final = (USERS_SCOPE, CONNECTIONS_SCOPE)
+IMPORT_SCOPES: Final = (SCOPE, *READ_SCOPES)
 DATABASE: Final = "auth0"
 _CREDENTIALS: Final = ("client_id", "client_secret", "private_key", "key_id", "algorithm")
 
@@ -52,14 +53,18 @@ def target_client(domain: str, secret: Mapping[str, str], audience: str | None) 
 
 def import_client(source: str, domain: str, audience: str | None) -> Auth0Client:
     """Return a client of the tenant for requests about users, with the credentials of a source."""
-    return target_client(domain, target_credentials(source, _IMPORT_SCOPES), audience)
+    return target_client(domain, target_credentials(source, IMPORT_SCOPES), audience)
+
+
+def missing_scopes(client: Auth0Client, scopes: Iterable[str]) -> list[str]:
+    """Return the OAuth scopes that the access token does not contain; none if the token does not show its scopes."""
+    granted = client.granted_scopes()
+    return [] if granted is None else [scope for scope in scopes if scope not in granted]
 
 
 def check_scopes(client: Auth0Client, scopes: Collection[str]) -> None:
     """Raise ScopeMissingError with all OAuth scopes that the access token does not contain."""
-    granted = client.granted_scopes()
-    missing = [] if granted is None else [scope for scope in scopes if scope not in granted]
-    if missing:
+    if missing := missing_scopes(client, scopes):
         raise ScopeMissingError(
             f"{client.name} requires the OAuth scopes {', '.join(missing)}; grant them to the application for the"
             " Management API; nothing was sent",
@@ -91,6 +96,14 @@ def database_connection(client: Auth0Client, connection_id: str) -> TargetConnec
 def live_user(client: Auth0Client, user_id: str) -> dict[str, Any] | None:
     """Return a user of the tenant, or None if there is no user with this id."""
     return _get(client, f"users/{segment(user_id)}", subject="a user", scope=USERS_SCOPE, bucket="users")
+
+
+def live_users_by_email(client: Auth0Client, email: str) -> list[Any]:
+    """Return the users of the tenant with an e-mail address in lower case."""
+    params = (("email", email),)
+    users = ApiList("users-by-email", None, "a list of users by e-mail", USERS_SCOPE, "users", params)
+    rows, _ = client.request_list(users)
+    return [row.value for row in rows]
 
 
 def has_values(live: Mapping[str, Any], user: Mapping[str, Any], fields: Iterable[str]) -> bool:

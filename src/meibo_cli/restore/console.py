@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import typer
 
 from meibo.archive.manifest import ArchivedExport
 from meibo.archive.runs import suspect_reason
 from meibo.archive.storage import ArchiveReader
 from meibo.formatting import format_number
+from meibo.providers.auth0.client import Auth0Client
 from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
+from meibo_cli.restore.auth0_target import missing_scopes
 from meibo_cli.terminal import escape_control_characters
 
 
@@ -17,6 +21,12 @@ def warn_if_suspect(reader: ArchiveReader, export: ArchivedExport) -> None:
     if export.verdict == "suspect":
         warning = f"warning: {export.export_id} of this run is suspect: {suspect_reason(reader, export)}"
         typer.echo(escape_control_characters(warning), err=True)
+
+
+def warn_if_scopes_missing(client: Auth0Client, scopes: Iterable[str]) -> None:
+    """Print a warning with the OAuth scopes that the import or the plan requires and the access token lacks."""
+    if missing := missing_scopes(client, scopes):
+        typer.echo(f"warning: --resume will require the OAuth scopes {', '.join(missing)} of {client.name}", err=True)
 
 
 def require_confirmation(question: str, refusal: str) -> None:

@@ -23,7 +23,7 @@ from meibo_cli.files import new_folder
 from meibo_cli.live_archive import live_archive
 from meibo_cli.restore.archived_rows import DatasetRows
 from meibo_cli.restore.auth0_target import check_scopes, target_client, target_credentials
-from meibo_cli.restore.console import warn_if_suspect
+from meibo_cli.restore.console import warn_if_scopes_missing, warn_if_suspect
 from meibo_cli.restore.directory_execution import apply_directory_plan
 from meibo_cli.restore.directory_plan import (
     KINDS,
@@ -95,8 +95,16 @@ class DirectoryTarget:
         check_location_hosts(hosts)
         return cls(source, domain, hosts, audience)
 
-    def exports(self, datasets: Iterable[str], user_fields: Iterable[str] = _USER_FIELDS) -> list[PlannedExport]:
-        """Return exports of the current state: each dataset as one export, users with these fields."""
+    def exports(
+        self, datasets: Iterable[str], user_fields: Iterable[str] = _USER_FIELDS, connection_id: str | None = None
+    ) -> list[PlannedExport]:
+        """Return exports of the current state: each dataset as one export, users with these fields.
+
+        With ``connection_id``, the users are those of this connection.
+        """
+        users: dict[str, Any] = {"fields": [{"name": field} for field in user_fields]}
+        if connection_id is not None:
+            users["connection_id"] = connection_id
         options: dict[str, Any] = {"location_hosts": list(self.location_hosts)} if self.location_hosts else {}
         if self.audience is not None:
             options["audience"] = self.audience
@@ -106,10 +114,10 @@ class DirectoryTarget:
                 source=self.source,
                 dataset=name,
                 format="ndjson",
-                scope="all",
+                scope=connection_id or "all",
                 endpoint=self.domain,
                 secret=self.source,
-                request={"fields": [{"name": field} for field in user_fields]} if name == USERS.name else {},
+                request=users if name == USERS.name else {},
                 options=options,
                 has_job=name == USERS.name,
             )
@@ -140,7 +148,7 @@ class DirectoryRestore:
         """Plan the datasets against the tenant, write the plan, and return it.
 
         Raises ScopeMissingError with all OAuth scopes that are missing for the reading of the tenant, and, if the plan
-        is applied, for the requests that it may contain.
+        is applied, for the requests that it may contain. Otherwise the latter are printed as a warning.
         """
         target = self.target
         archive = DatasetRows(self.reader, self.run, target.source)
@@ -150,6 +158,7 @@ class DirectoryRestore:
         secret = target_credentials(target.source, [*read_scopes, *write_scopes])
         client = target_client(target.domain, secret, target.audience)
         check_scopes(client, [*read_scopes, *(write_scopes if self.apply else ())])
+        warn_if_scopes_missing(client, write_scopes)
         folder = new_folder(self.output)
         try:
             with (

@@ -21,6 +21,8 @@ from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReas
 from meibo_cli.restore.user_selection import ALL_USERS, UserSelection
 
 _MAX_CONNECTIONS_SHOWN = 10
+# JSON escapes newlines in strings, so the separator occurs between users only.
+_SEPARATOR = b",\n"
 # The fields by which an import finds an existing user.
 _KEYS = ("user_id", "email")
 # Auth0 accepts larger profiles within an allowance of about ten times this limit, and rejects others with
@@ -43,6 +45,7 @@ class ImportFiles:
     """The number of users by file."""
     users: int = 0
     skipped: Skipped = field(default_factory=Skipped)
+    skipped_files: dict[SkipReason, Path] = field(default_factory=dict)
     connections: Counter[str] = field(default_factory=Counter)
     not_found: list[str] = field(default_factory=list)
     large_profiles: int = 0
@@ -57,6 +60,29 @@ class ImportFiles:
             name = primary_connection(user_id, fields)
             if name is not None:
                 self.connections[name] += 1
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the users in the files, each as a line of JSON."""
+        for path in self.files:
+            yield from _lines(path)
+
+    def select(self, is_selected: Callable[[bytes], bool]) -> None:
+        """Write the files again with the selected lines only."""
+        old, self.files, self.users = list(self.files), {}, 0
+        pack = _Pack(self)
+        for path in old:
+            lines = _lines(path)
+            # The new files never outnumber the old files that were read, so their names are free.
+            path.unlink()
+            for line in filter(is_selected, lines):
+                pack.add(line)
+        pack.close()
+        self.write_report()
+
+    def write_report(self) -> None:
+        """Write ``report.json``."""
+        report = json.dumps(self.to_json(), ensure_ascii=False, indent=2) + "\n"
+        (self.folder / "report.json").write_bytes(report.encode("utf-8", "backslashreplace"))
 
     def to_json(self) -> dict[str, Any]:
         """Return the document ``report.json``, which contains counts and names of fields."""
@@ -108,6 +134,7 @@ def write_files(
             if reason not in files:
                 path = folder / f"skipped-{reason.replace(' ', '-')}.ndjson"
                 files[reason] = stack.enter_context(path.open("xb"))
+                written.skipped_files[reason] = path
             files[reason].write(line.rstrip(b"\r\n") + b"\n")
 
         for row in rows:
@@ -125,7 +152,7 @@ def write_files(
                 skip(reason, json_bytes(row))
             else:
                 user_secrets = secrets.get(user["user_id"], {})
-                if pack.add({**_only(user, selection.fields), **user_secrets}):
+                if pack.add(json_bytes({**_only(user, selection.fields), **user_secrets})):
                     written.large_profiles += len(json_bytes(user)) > MAX_PROFILE_BYTES
                     written.with_secrets += bool(user_secrets)
                 else:
@@ -139,8 +166,7 @@ def write_files(
             f" one of: {found}; found no user of {connection!r}"
         )
     written.not_found = sorted(pending)
-    report = json.dumps(written.to_json(), ensure_ascii=False, indent=2) + "\n"
-    (folder / "report.json").write_bytes(report.encode("utf-8", "backslashreplace"))
+    written.write_report()
     return written
 
 
@@ -182,6 +208,10 @@ def _only(user: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
     return {name: user[name] for name in user if name in fields or name in _KEYS} if fields else user
 
 
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes()[1:-1].split(_SEPARATOR)
+
+
 class _Pack:
     """Write users to files of at most the size that an import accepts."""
 
@@ -190,9 +220,8 @@ class _Pack:
         self._lines: list[bytes] = []
         self._bytes = 2
 
-    def add(self, user: Mapping[str, Any]) -> bool:
+    def add(self, line: bytes) -> bool:
         """Add a user, and return False if the user alone exceeds the size."""
-        line = json_bytes(user)
         if is_too_large(line):
             return False
         # A comma and a newline per user, and a bracket at each end.
@@ -209,6 +238,6 @@ class _Pack:
             return
         path = self._written.folder / f"users-{len(self._written.files) + 1:04d}.json"
         with path.open("xb") as file:
-            file.write(b"[" + b",\n".join(self._lines) + b"]")
+            file.write(b"[" + _SEPARATOR.join(self._lines) + b"]")
         self._written.files[path] = len(self._lines)
         self._lines, self._bytes = [], 2

@@ -40,7 +40,7 @@ FORBIDDEN_APP_METADATA: Final = frozenset(
         *("multifactor_last_modified", "multifactor", "updated_at", "user_id"),
     }
 )
-_METADATA: Final = ("user_metadata", "app_metadata")
+METADATA: Final = ("user_metadata", "app_metadata")
 _METADATA_PART: Final = re.compile(r"(app_metadata|user_metadata)\.(.+)")
 # Auth0's schema is stricter. Auth0 reports these users as failed.
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
@@ -118,7 +118,7 @@ class Converter:
         # An export may contain user_metadata.a and user_metadata.a.b. The deeper field is merged into the other.
         for name in sorted(fields, key=lambda name: name.count(".")):
             self._add(user, name, fields[name])
-        for name in _METADATA:
+        for name in METADATA:
             # An export omits fields without a value. An update of a user who has metadata now must remove it.
             if name in self.names and fields.get(name) is None:
                 user.setdefault(name, {})
@@ -137,7 +137,7 @@ class Converter:
         return None
 
     def _count_losses(self, fields: Mapping[str, Any]) -> None:
-        has_metadata = any(fields[name] for name in fields if name.startswith(_METADATA))
+        has_metadata = any(fields[name] for name in fields if name.startswith(METADATA))
         self.skipped.losses["metadata of a user without a database connection"] += has_metadata
         is_blocked = str(fields.get("blocked")).lower() == "true"
         self.skipped.losses["blocked state of a user without a database connection"] += is_blocked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,13 @@ from meibo_cli.files import locked_folder
 from meibo_cli.restore.archived_rows import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, import_client
 from meibo_cli.restore.console import report_not_found, require_confirmation, warn_if_suspect
+from meibo_cli.restore.directory import DirectoryTarget
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
 from meibo_cli.restore.import_schema import UserSecrets
 from meibo_cli.restore.journal import FileImport, Journal, locked_journal
+from meibo_cli.restore.live_users import live_users
+from meibo_cli.restore.user_preview import ComparedFields, UserPreview, preview_users
 from meibo_cli.restore.user_selection import UserSelection, live_comparison
 from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable, progress_bar
 
@@ -48,7 +52,7 @@ class ImportTarget:
     """
 
     client: Auth0Client
-    audience: str | None
+    tenant: DirectoryTarget
     connection: TargetConnection
     expected_name: str | None
 
@@ -76,7 +80,8 @@ class UserRestore:
     """A restore of the users of an export. The files are written into ``output``, a new folder.
 
     With ``connection``, only its users are written. With ``upsert``, existing users are updated. With ``expected_run``,
-    only users who still have the values of this run are updated. ``secrets`` are fields to add, by user id.
+    only users who still have the values of this run are updated. ``secrets`` are fields to add, by user id. With
+    ``preview``, nothing is sent to the target.
     """
 
     reader: ArchiveReader
@@ -88,6 +93,7 @@ class UserRestore:
     target: ImportTarget | None
     expected_run: Run | None
     upsert: bool
+    preview: bool
     yes: bool
 
 
@@ -113,10 +119,36 @@ def restore_users(restore: UserRestore) -> None:
             skip_reason=comparison.skip_reason if comparison else lambda _: None,
             secrets=restore.secrets,
         )
-    _print(written, has_target=target is not None)
     _check_connections(written, restore)
+    preview = None
+    # With an expected run, each user was compared with the tenant before.
+    if target is not None and not written.not_found and (restore.preview or comparison is None):
+        fields = ComparedFields.of_export(archived.names, restore.selection.fields)
+        preview = _preview(written, fields, restore, target, archived.names["user_id"])
+    _print(written, preview)
+    report_not_found(len(written.not_found), "; nothing was sent" if target is not None else "")
     if target is not None:
         _import_files(written, restore, target)
+    if preview is not None and (preview.counts["conflict"] or (restore.preview and preview.has_findings)):
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _preview(
+    written: ImportFiles, fields: ComparedFields, restore: UserRestore, target: ImportTarget, id_column: str
+) -> UserPreview:
+    """Compare the users with the tenant, and leave only users in the files who are created or changed."""
+    if written.users:
+        target.check_connection(restore.connection or next(iter(written.connections), None))
+    try:
+        if restore.expected_run is not None:
+            return preview_users(written, fields, None, id_column=id_column, upsert=restore.upsert)
+        with live_users(
+            written, fields.names, client=target.client, tenant=target.tenant, connection=target.connection
+        ) as live:
+            return preview_users(written, fields, live, id_column=id_column, upsert=restore.upsert)
+    except BaseException:
+        shutil.rmtree(written.folder)
+        raise
 
 
 def resume_import(folder: Path, *, yes: bool) -> None:
@@ -143,16 +175,18 @@ def _import_files(written: ImportFiles, restore: UserRestore, target: ImportTarg
     if not written.users:
         typer.echo("there is no user to import", err=True)
         return
-    target.check_connection(restore.connection or next(iter(written.connections), None))
     with locked_folder(written.folder):
         journal = new_journal(
             written,
             restore.export,
             client=target.client,
-            audience=target.audience,
+            audience=target.tenant.audience,
             connection=target.connection,
             upsert=restore.upsert,
         )
+        if restore.preview:
+            _echo(f"`meibo restore --resume {journal.folder}` imports these users")
+            return
         _import(target.client, journal, yes=restore.yes)
 
 
@@ -208,7 +242,7 @@ def _echo(text: str) -> None:
     typer.echo(escape_control_characters(text), err=True)
 
 
-def _print(written: ImportFiles, *, has_target: bool) -> None:
+def _print(written: ImportFiles, preview: UserPreview | None) -> None:
     folder = escape_control_characters(str(written.folder))
     typer.echo(f"{format_count(written.users, 'user')} in {format_count(len(written.files), 'file')} in {folder}/")
     for reason, count in written.skipped.users.most_common():
@@ -224,7 +258,8 @@ def _print(written: ImportFiles, *, has_target: bool) -> None:
         typer.echo(f"  lost by {format_count(count, 'user')}: {loss}")
     for name, count in written.skipped.fields.most_common():
         typer.echo(f"  removed from {format_count(count, 'user')}: {escape_control_characters(name)}")
-    report_not_found(len(written.not_found), "; nothing was sent" if has_target else "")
+    if preview is not None:
+        preview.print()
 
 
 def _print_results(files: Sequence[FileImport]) -> None:

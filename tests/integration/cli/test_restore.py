@@ -66,8 +66,13 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedTenant]:
         yield tenant
 
 
+def target(tenant: SimulatedTenant) -> list[str]:
+    hosts = ["--location-host", tenant.allowed_hosts[0]]
+    return ["--domain", tenant.domain, "--connection-id", FIRST_CONNECTION, *hosts]
+
+
 def apply(tenant: SimulatedTenant, *more: str) -> list[str]:
-    arguments = ["--apply", "--yes", "--run", RUN, "--domain", tenant.domain, "--connection-id", FIRST_CONNECTION]
+    arguments = ["--apply", "--yes", "--run", RUN, *target(tenant)]
     return [*arguments, *more] if "--upsert" in more else [*arguments, "--no-upsert", *more]
 
 
@@ -206,20 +211,16 @@ def test_profile_that_exceeds_the_allowance_of_auth0_is_reported_as_failed(
     assert {user["user_id"] for user in empty.directory.users()} == {"auth0|0", "auth0|1"}
 
 
-def test_existing_users_are_reported(empty: SimulatedTenant, meibo: Meibo) -> None:
+def test_users_who_are_the_same_in_the_tenant_are_not_sent(empty: SimulatedTenant, meibo: Meibo) -> None:
     only = ("--only-connection", "Username-Password-Authentication")
     meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "a")
 
     result = meibo("restore", "acme/users/ndjson", *apply(empty, *only), "-o", "b")
 
-    assert result.status == 1
-    assert "DUPLICATED_USER 90" in result.output
-    assert "--resume" not in result.errors
-    failed = [json.loads(line) for line in Path("b/failed-users-0001.ndjson").read_text(encoding="utf-8").splitlines()]
-    assert {row["user_id"] for row in failed} == {user["user_id"][6:] for user in empty.directory.users()}
-    assert failed[0].keys() == {"user_id", "email", "errors"}
-    assert failed[0]["errors"][0]["message"] == "The user already exist and upsert parameter is false"
-    assert Path("b/failed-users-0001.ndjson").stat().st_mode & 0o777 == 0o600
+    assert result.status == 0, result.output
+    assert "0 users in 0 files in b/" in result.output
+    assert "there is no user to import" in result.errors
+    assert sent_files(empty) == [202]
 
 
 def test_users_of_two_connections_are_not_mixed(empty: SimulatedTenant, meibo: Meibo) -> None:
@@ -583,7 +584,7 @@ def test_undo_of_the_blocked_state_has_requirements(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--expected-run", RUN), "--expected-run requires --apply"),
+        (("--expected-run", RUN), "--expected-run requires --apply or --preview"),
         (("--expected-run", "20261101T180000Z"), "no run 20261101T180000Z"),
     ],
 )

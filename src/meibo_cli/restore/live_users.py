@@ -1,0 +1,122 @@
+"""The users of a database connection of a tenant, as a file that import files are compared with."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from meibo.providers.auth0.client import Auth0Client
+from meibo.providers.auth0.datasets import USERS
+from meibo.providers.auth0.jobs import USERS_SCOPE
+from meibo_cli.encoding import json_bytes
+from meibo_cli.live_archive import live_archive
+from meibo_cli.restore.archived_rows import archived_users
+from meibo_cli.restore.auth0_target import TargetConnection, live_user, live_users_by_email, target_credentials
+from meibo_cli.restore.directory import DirectoryTarget
+from meibo_cli.restore.import_files import ImportFiles
+from meibo_cli.restore.import_schema import FORBIDDEN_APP_METADATA, METADATA, PREFIX, primary_connection
+from meibo_cli.terminal import printable, show_activity
+
+# The fields by which Auth0 finds an existing user, besides the id.
+ADDRESSES: Final = ("email", "username", "phone_number")
+LINKED: Final = "linked_to"
+# More users are not read one by one. An export takes at least some seconds.
+MAX_USERS_READ: Final = 100
+
+
+@dataclass(frozen=True)
+class LiveUsers:
+    """A file of the users of a connection, one JSON object per line, with the fields of an import file.
+
+    An account that is linked to a user of another connection has only its id and the id of this user (``linked_to``).
+    """
+
+    path: Path
+
+    @classmethod
+    def write(
+        cls, path: Path, rows: Iterable[Mapping[str, Any]], fields: Collection[str], connection: str
+    ) -> LiveUsers:
+        """Write the users of a connection, with these fields, and return the file."""
+        with path.open("xb") as file:
+            for row in rows:
+                file.writelines(json_bytes(user) + b"\n" for user in _accounts(row, fields, connection))
+        return cls(path)
+
+    def owners(self, addresses: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """Return the id of the user with each of these addresses, by field and value."""
+        owners: dict[tuple[str, str], str] = {}
+        with self.path.open("rb") as file:
+            for line in file if addresses else ():
+                user = json.loads(line)
+                owners |= {address: user["user_id"] for address in addresses_of(user) if address in addresses}
+        return owners
+
+
+def addresses_of(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the field and the value in lower case of each address."""
+    for name in ADDRESSES:
+        if isinstance(value := user.get(name), str):
+            yield name, value.lower()
+
+
+@contextmanager
+def live_users(
+    written: ImportFiles,
+    fields: Collection[str],
+    *,
+    client: Auth0Client,
+    tenant: DirectoryTarget,
+    connection: TargetConnection,
+) -> Iterator[LiveUsers]:
+    """Yield the users of a connection with these fields. The file is deleted when the context ends.
+
+    All users are exported. If the import files contain few users, only these are read.
+    """
+    with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
+        path = Path(name) / "live.ndjson"
+        if written.users <= MAX_USERS_READ:
+            yield LiveUsers.write(path, _read_users(client, written.lines()), fields, connection.name)
+            return
+        secret = target_credentials(tenant.source, [USERS_SCOPE])
+        exports = tenant.exports([USERS.name], ("user_id", "identities", *fields), connection.id)
+        with (
+            show_activity("reading the tenant") as status,
+            live_archive(exports, lambda _: secret, show=lambda text: status.update(printable(text))) as live,
+            archived_users(live.reader, live.run.exports[0]) as archived,
+        ):
+            rows = (row for row in archived.rows if isinstance(row, Mapping))
+            users = LiveUsers.write(path, rows, fields, connection.name)
+        yield users
+
+
+def _read_users(client: Auth0Client, lines: Iterable[bytes]) -> Iterable[Mapping[str, Any]]:
+    """Return the users of the tenant with the id or the e-mail address of a user in the lines."""
+    users: dict[str, Mapping[str, Any]] = {}
+    for line in lines:
+        user = json.loads(line)
+        live = live_user(client, PREFIX + user["user_id"])
+        for row in (*live_users_by_email(client, user["email"].lower()), *([live] if live else ())):
+            users[str(row.get("user_id"))] = row
+    return users.values()
+
+
+def _accounts(row: Mapping[str, Any], fields: Collection[str], connection: str) -> Iterator[dict[str, Any]]:
+    """Yield a user of the connection, and the accounts of the connection that are linked to another user."""
+    user_id = str(row.get("user_id"))
+    if user_id.startswith(PREFIX) and primary_connection(user_id, row) == connection:
+        # The order of the fields is that of an import file, so that users with the same values are the same lines.
+        user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
+        user |= {name: row[name] for name in fields if row.get(name) is not None}
+        if isinstance(metadata := user.get("app_metadata"), dict):
+            user["app_metadata"] = {name: metadata[name] for name in metadata if name not in FORBIDDEN_APP_METADATA}
+        yield user | {name: {} for name in METADATA if name in fields and name not in user}
+    for identity in row.get("identities") or ():
+        account_id = f"{PREFIX}{identity.get('user_id')}"
+        if identity.get("connection") == connection and account_id != user_id:
+            yield {"user_id": account_id.removeprefix(PREFIX), LINKED: user_id}
