@@ -93,7 +93,7 @@ def redrive(
     if source and invalid:
         raise ConfigurationError("the file contains invalid changes and nothing was sent; correct them")
     try:
-        is_confirmed = yes or typer.confirm(f"Move {len(valid)} of {format_count(len(selected), 'message')}?")
+        is_confirmed = yes or typer.confirm(f"Move {len(valid)} of {format_count(len(selected), 'message')}?", err=True)
     except typer.Abort:
         _show(queues, selected)
         raise

@@ -110,9 +110,9 @@ def _confirm(sheet: Sheet, confirmed: int | None, *, dry_run: bool, yes: bool) -
         return
     if removals and confirmed is None:
         question = f"This removes {format_count(removals, 'member')}. Type the number to continue"
-        is_confirmed = typer.prompt(question, default="", show_default=False).strip() == str(removals)
+        is_confirmed = typer.prompt(question, default="", show_default=False, err=True).strip() == str(removals)
     else:
-        is_confirmed = typer.confirm("Send it?")
+        is_confirmed = typer.confirm("Send the changes?", err=True)
     if not is_confirmed:
         raise ConfigurationError("nothing was sent")
 
