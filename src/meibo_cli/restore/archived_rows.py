@@ -30,7 +30,7 @@ from meibo_cli.encoding import (
 from meibo_cli.restore.import_schema import SkipReason, primary_connection
 from meibo_cli.rows import csv_rows
 
-# Python's JSON module supports about 1,000 levels. Users can nest their own metadata deeper.
+# Python's JSON decoder supports about 1,000 levels. The metadata of a user can be nested deeper.
 _MAX_NESTING = 500
 
 
@@ -44,9 +44,10 @@ class UnreadableUser:
 
 @dataclass(frozen=True)
 class ArchivedUsers:
-    """The rows of a users export. ``names`` are the names of its fields in the file, by their names in Auth0.
+    """The rows of a users export.
 
-    If ``text_only`` is true, all values are strings, as in a CSV.
+    ``names`` maps the name of a field in Auth0 to its name in the file. If ``text_only`` is true, all values are
+    strings, as in a CSV file.
     """
 
     names: Mapping[str, str]
@@ -54,21 +55,26 @@ class ArchivedUsers:
     rows: Iterator[Mapping[str, Any] | UnreadableUser]
 
     def check(self, fields: Collection[str], *, upsert: bool) -> None:
-        """Raise ConfigurationError if the export has not all fields, or parts of metadata that an update replaces."""
+        """Raise ConfigurationError if the export does not contain the fields or the complete metadata of an update."""
         if missing := sorted(set(fields) - self.names.keys()):
-            raise ConfigurationError(f"--only-fields: the export does not contain {', '.join(missing)}")
+            raise ConfigurationError(
+                f"--only-fields: the export does not contain {', '.join(missing)}; use other fields or another export"
+            )
         roots = [root for root in ("user_metadata", "app_metadata") if root not in self.names]
         parts = sorted(name for name in self.names if name.startswith(tuple(f"{root}." for root in roots)))
         if upsert and not fields and parts:
             raise ConfigurationError(
-                f"--upsert replaces all metadata, but the export contains only {', '.join(parts[:5])}; use another"
-                " export, or --no-upsert"
+                f"--upsert replaces all metadata of a user, but the export contains only {', '.join(parts[:5])}; use an"
+                " export with complete metadata, or --no-upsert"
             )
 
 
 @contextmanager
 def archived_users(reader: ArchiveReader, export: ArchivedExport) -> Iterator[ArchivedUsers]:
-    """Download a users export, and yield its rows. Raises ConfigurationError if it has no ids or no addresses."""
+    """Download a users export and yield its rows.
+
+    Raises ConfigurationError if the export does not contain the ids and the e-mail addresses of users.
+    """
     manifest = ExportManifest.read(reader, export.manifest_key)
     names = dict(column_names("auth0", "users", export.folder.address.format, manifest.request if manifest else {}))
     if "user_id" not in names or "email" not in names:
@@ -112,7 +118,7 @@ def _csv_objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
 
 
 def _is_too_deep(line: bytes) -> bool:
-    """Return whether a line of JSON may be nested too deeply. Brackets in strings count too."""
+    """Return whether a line of JSON may be nested too deeply. Brackets in strings are counted too."""
     if line.count(b"{") + line.count(b"[") <= _MAX_NESTING:
         return False
     levels = accumulate(1 if match[0] in b"[{" else -1 for match in re.finditer(rb"[\[{\]}]", line))
@@ -121,7 +127,7 @@ def _is_too_deep(line: bytes) -> bool:
 
 @dataclass(frozen=True)
 class ExportedUser:
-    """The values that identify a user: the id, and the connection and the address in lower case, if known."""
+    """The values that identify a user: the id and, if known, the connection and the e-mail address in lower case."""
 
     user_id: str = field(repr=False)
     connection: str | None = field(repr=False)
@@ -137,7 +143,7 @@ class DatasetRows:
     source: str
 
     def exports(self, dataset: str) -> list[ArchivedExport]:
-        """Return the exports of a dataset, complete ones first."""
+        """Return the exports of a dataset. Exports of the complete dataset come first."""
         exports = [
             export
             for export in self.run.exports
@@ -146,7 +152,7 @@ class DatasetRows:
         return sorted(exports, key=lambda export: (export.folder.address.scope != "all", export.export_id))
 
     def rows(self, dataset: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the rows of a dataset that is exported as NDJSON in one export. Numbers are as exact as possible."""
+        """Yield the rows of a dataset, whose exports are NDJSON. A number that Python cannot represent is a string."""
         for export in self.exports(dataset):
             with tempfile.TemporaryDirectory(prefix="meibo-restore-") as folder:
                 path = Path(folder) / "export"
@@ -162,7 +168,7 @@ class DatasetRows:
                             yield row
 
     def users(self) -> Iterator[ExportedUser]:
-        """Yield the users of all users exports; a user may be in several of them."""
+        """Yield the users of all users exports. A user can be in several exports."""
         for export in self.exports("users"):
             with archived_users(self.reader, export) as archived:
                 for row in archived.rows:

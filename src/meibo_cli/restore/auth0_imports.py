@@ -1,4 +1,4 @@
-"""Requests for import jobs, which restore archived users in Auth0. https://auth0.com/docs/manage-users/user-migration/bulk-user-imports"""
+"""Create import jobs in Auth0 and read their results. https://auth0.com/docs/manage-users/user-migration/bulk-user-imports"""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.jobs import created_job_id, read_job
 
 SCOPE: Final = "create:users"
-# Maximum size of a request. Auth0 documents it for the file, but counts the complete multipart body.
+# Auth0 documents this maximum for the file, but applies it to the complete multipart body.
 MAX_BODY_BYTES: Final = 512_000
-# The other parts and the boundaries are about 600 bytes, and 100 more for the longest id of a connection.
+# The other parts and the boundaries have about 600 bytes, plus 100 bytes for the longest connection id.
 MAX_FILE_BYTES: Final = MAX_BODY_BYTES - 1_000
-# A tenant runs two jobs at a time; a third is rejected with 429 until a job has ended.
+# A tenant runs two jobs at a time. Auth0 rejects a third job with 429 until one of them has ended.
 MAX_JOBS: Final = 2
-# In the order of ImportSummary.
+# The fields of ImportSummary, in this order.
 _COUNTS: Final = ("inserted", "updated", "failed")
 
 
 @dataclass(frozen=True)
 class ImportSummary:
-    """The counts of a finished import."""
+    """The numbers of users of a finished import."""
 
     inserted: int
     updated: int
@@ -32,7 +32,10 @@ class ImportSummary:
 
 @dataclass(frozen=True)
 class ImportFault:
-    """A user who was not imported: the codes for messages, and the user and the errors, which contain user data."""
+    """A user who was not imported.
+
+    ``codes`` are safe to print. ``user`` and ``errors`` contain user data.
+    """
 
     codes: tuple[str, ...]
     user: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -42,8 +45,8 @@ class ImportFault:
 def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes, upsert: bool) -> str:
     """Create a job that imports a JSON array of users into a database connection, and return its id.
 
-    A second request would import the users twice, so a request with an unknown outcome is not retried: it raises
-    ProviderBusyError with ``uncertain``. If two jobs are running, ProviderBusyError is raised at once.
+    A second request would import the users again, so a request with an unknown result is not retried but raises
+    ProviderBusyError with ``uncertain``. Raises ProviderBusyError, without a retry, if two jobs are running.
     """
     if len(users) > MAX_FILE_BYTES:
         raise ValueError(f"expected a users file of at most {MAX_FILE_BYTES} bytes, found {len(users)}")
@@ -55,7 +58,7 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
             "users": ("users.json", users, "application/json"),
             "connection_id": (None, connection_id.encode(), "text/plain"),
             "upsert": (None, b"true" if upsert else b"false", "text/plain"),
-            # By default Auth0 sends an e-mail to every owner of the tenant.
+            # By default, Auth0 sends an e-mail to every owner of the tenant.
             "send_completion_email": (None, b"false", "text/plain"),
         },
         subject=subject,
@@ -68,9 +71,9 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
 
 
 def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
-    """Return the counts of a finished import, or None if the job has no summary.
+    """Return the numbers of users of a finished import, or None if the job has no summary.
 
-    A completed job may have failed users. Raises WrongFormatError if a count is not an integer ≥ 0.
+    A completed job can contain users who were not imported. Raises WrongFormatError if a count is not an integer ≥ 0.
     """
     document = read_job(client, job_id)
     summary = document.get("summary") if document is not None else None
@@ -86,9 +89,9 @@ def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
 
 
 def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
-    """Return the faults of a job in the order of the response.
+    """Return the users that a job did not import, in the order of the response.
 
-    Raises RequestRefusedError if the job failed as a whole, WrongFormatError if the response is malformed.
+    Raises RequestRefusedError if Auth0 rejected the whole file, and WrongFormatError if the response is malformed.
     """
     document: Any = client.request(
         "GET", f"jobs/{segment(job_id)}/errors", subject=f"the errors of the job {job_id}", scope=SCOPE, bucket="jobs"
@@ -96,7 +99,9 @@ def import_faults(client: Auth0Client, job_id: str) -> list[ImportFault]:
     if document is None:
         return []
     if isinstance(document, dict):
-        raise RequestRefusedError(f"{client.name} rejected the whole file of the job {job_id}; check the file")
+        raise RequestRefusedError(
+            f"{client.name} rejected the whole file of job {job_id}; check that the file is unchanged"
+        )
     if not isinstance(document, list):
         raise _malformed_errors(client, job_id, document)
     faults = []

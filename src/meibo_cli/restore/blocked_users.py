@@ -1,4 +1,4 @@
-"""Restore the blocked state of users, which an import does not change, with one request per user."""
+"""Restore the blocked state of existing users, which an import does not change."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ NOT_IN_TENANT: Final = "not in the tenant"
 class BlockedRestore:
     """A restore of the blocked state of the users with these ids.
 
-    Without a client of the tenant, the states are only counted. Otherwise, the state is set if a user still has the
-    state in ``expected_run``.
+    Without ``client``, the states are only counted. With ``client``, the state of a user is set if the user still has
+    the state in ``expected_run``.
     """
 
     reader: ArchiveReader
@@ -53,7 +53,7 @@ class BlockedRestore:
 
 
 def restore_blocked_users(restore: BlockedRestore) -> None:
-    """Print the numbers of users by state in the run, and set the state of each user in the tenant."""
+    """Print the numbers of users by blocked state, and set the state of each user in the tenant."""
     reader, export, client = restore.reader, restore.export, restore.client
     states = blocked_states(reader, export, restore.ids)
     count = format_count(len(states), "user")
@@ -62,7 +62,7 @@ def restore_blocked_users(restore: BlockedRestore) -> None:
         return
     expected = blocked_states(reader, same_export(restore.expected_run, export), restore.ids)
     if not restore.yes:
-        question = f"Set the blocked state of {count} of run {restore.run.run_id} in {client.domain}?"
+        question = f"Set the blocked state of {count} in {client.domain} to the state in run {restore.run.run_id}?"
         require_confirmation(question, "nothing was sent")
     with progress_bar("update", len(states)) as advance:
         results = restore_blocked_states(client, states, expected, restore.output, advance=lambda: advance(1))
@@ -73,7 +73,7 @@ def restore_blocked_users(restore: BlockedRestore) -> None:
 
 
 def blocked_states(reader: ArchiveReader, export: ArchivedExport, ids: Collection[str]) -> dict[str, bool]:
-    """Return the blocked state of the users with these ids in an export. An absent value means not blocked."""
+    """Return the blocked state of the users with these ids. A user without a value in the export is not blocked."""
     with archived_users(reader, export) as archived:
         archived.check({BLOCKED}, upsert=True)
         id_name, blocked_name = archived.names["user_id"], archived.names[BLOCKED]
@@ -92,10 +92,10 @@ def restore_blocked_states(
     *,
     advance: Callable[[], None] = lambda: None,
 ) -> Counter[str]:
-    """Set the blocked state of each user who still has the expected state, and return the numbers of results.
+    """Set the blocked state of each user who still has the expected state, and count the results.
 
-    The result of each user is written to ``results.ndjson`` in the new folder. If the command is interrupted and run
-    again, it skips the users who were restored before.
+    The result of each user is written to ``results.ndjson`` in a new folder. Users who were restored by an earlier
+    call are skipped.
     """
     results: Counter[str] = Counter()
     with (new_folder(folder) / "results.ndjson").open("xb") as file:

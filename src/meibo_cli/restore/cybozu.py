@@ -1,4 +1,4 @@
-"""Write the CSV files of a cybozu.com domain in the order in which they must be imported. Meibo never sends them."""
+"""Write the CSV files of a cybozu.com domain in the order in which an administrator must import them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from meibo_cli.restore.console import report_not_found, warn_if_suspect
 from meibo_cli.rows import csv_records
 from meibo_cli.terminal import escape_control_characters
 
-# A file that is referenced comes before the files that reference it.
+# The names of the files in the order of the import: a file refers only to earlier files.
 ORDER: Final = {
     "titles": "title",
     "organizations": "organization",
@@ -36,7 +36,7 @@ ORDER: Final = {
 }
 OF_USERS: Final = frozenset({"users", "user_organizations", "user_groups", "user_services"})
 
-# Columns of user.csv before the custom items: https://cybozu.dev/ja/common/docs/user-api/csv/csv-format/
+# The number of columns of user.csv before the custom items: https://cybozu.dev/ja/common/docs/user-api/csv/csv-format/
 USER_COLUMNS: Final = 25
 PARENT_COLUMN: Final = 5
 DELETED: Final = "deleted-organizations.txt"
@@ -53,15 +53,15 @@ POST /v1/csv/….json.
     encoding. Use a text editor.
 """
 DANGER: Final = """\
-DANGER: the organization file is a full replace.
-  Importing it DELETES every organization that it does not contain, with its children. The other files add and
-  change rows, but they replace all memberships and services of each user that they list.
+DANGER: the organization file replaces all organizations.
+  The import DELETES every organization that the file does not contain, and its child organizations. The other files
+  add and change rows, but replace all memberships and services of each user that they contain.
 """
 NOT_RESTORABLE: Final = """\
-Meibo cannot restore at cybozu.com:
-  - passwords: the column contains *, which does not change the password of an existing user; a new user needs one
-  - ids: a deleted user gets a new id, and data that refers to the old id does not find the user
-  - members of dynamic groups, and the built-in Administrator, which no CSV contains
+Meibo cannot restore the following in cybozu.com:
+  - passwords: the column contains *, which does not change the password of an existing user; set one for each new user
+  - ids: a deleted user gets a new id, and data that refers to the old id is not connected to the new user
+  - members of dynamic groups, and the built-in Administrator: the CSV files do not contain them
 """
 
 
@@ -80,10 +80,10 @@ class CybozuRestore:
 
 
 def restore_cybozu(restore: CybozuRestore) -> None:
-    """Write the CSV files, check them, and print their names and the notes of the checks."""
+    """Write and check the CSV files, and print their names and notes for the administrator."""
     sources = {export.folder.address.source for export in restore.exports}
     if len(sources) != 1:
-        raise ConfigurationError(f"expected the name of one source, one of: {', '.join(sorted(sources))}")
+        raise ConfigurationError(f"expected the name of one of the sources {', '.join(sorted(sources))}")
     by_dataset = {
         export.folder.address.dataset: export
         for export in restore.exports
@@ -111,7 +111,7 @@ def restore_cybozu(restore: CybozuRestore) -> None:
 
 @dataclass
 class CsvFiles:
-    """The files that were written, by dataset, the files that are not in the run, and the logins without a row."""
+    """The files that were written, by dataset, the files that the run does not contain, and the logins without rows."""
 
     folder: Path
     files: dict[str, Path] = field(default_factory=dict)
@@ -122,15 +122,15 @@ class CsvFiles:
 def write_csv(
     archive: ArchiveReader, exports: Mapping[str, ArchivedExport], folder: Path, *, selected: Collection[str] = ()
 ) -> CsvFiles:
-    """Write the CSV files of a source into a new folder, numbered, and byte for byte as they were delivered.
+    """Write the CSV files of a source, numbered and unchanged, into a new folder.
 
-    With logins ``selected``, write only the rows of these users, and only the files about users.
+    With ``selected`` login names, write only the files about users, with the rows of these users.
     """
     wanted = [dataset for dataset in ORDER if not selected or dataset in OF_USERS]
     if not any(dataset in exports for dataset in wanted):
         raise ConfigurationError(
-            "expected CSV exports of this domain in the run, found none; NDJSON cannot be imported. Domains of"
-            " kintone.com have no CSV API: download their NDJSON with `meibo get`, and restore users with the User API"
+            "expected CSV exports of this domain in the run, found none; cybozu.com does not import NDJSON. Domains of"
+            " kintone.com have no CSV API: download the NDJSON with `meibo get`, and create users with the User API"
         )
     written = CsvFiles(new_folder(folder), not_found=set(selected))
     for number, dataset in enumerate(ORDER, 1):
@@ -148,7 +148,7 @@ def write_csv(
 
 
 def write_instructions(written: CsvFiles, notes: Sequence[str]) -> None:
-    """Write READ-ME-FIRST.txt, with the notes of the checks."""
+    """Write READ-ME-FIRST.txt, which contains the notes."""
     paragraphs = [INSTRUCTIONS, *([DANGER] if "organizations" in written.files else []), NOT_RESTORABLE]
     if notes:
         paragraphs.insert(1, "Checks of these files:\n" + "".join(f"  - {note}\n" for note in notes))
@@ -157,7 +157,7 @@ def write_instructions(written: CsvFiles, notes: Sequence[str]) -> None:
 
 
 def _filter(path: Path, logins: frozenset[str]) -> set[str]:
-    """Remove the rows of other users from a file, and return the logins that have a row."""
+    """Remove the rows of other users from a file, and return the login names that have a row."""
     rows = [row for row in csv_records(path) if row and row[0] in logins]
     out = io.StringIO(newline="")
     csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(rows)
@@ -171,9 +171,9 @@ def _filter(path: Path, logins: frozenset[str]) -> set[str]:
 def check_files(
     archive: ArchiveReader, run: Run, source: str, written: CsvFiles, *, selected: bool = False
 ) -> Iterator[str]:
-    """Yield notes for the administrator: what the domain must contain, and what the import deletes.
+    """Yield notes about objects that the domain must contain, and about organizations that the import deletes.
 
-    With ``selected`` the files contain only some users, so organizations, titles and groups must exist in the domain.
+    With ``selected``, the files contain only some users, so the domain must contain all other objects.
     """
     paths = written.files
     if "users" in paths:
@@ -202,7 +202,7 @@ def _custom_items(archive: ArchiveReader, run: Run, source: str, path: Path) -> 
 
 
 def _custom_item_codes(archive: ArchiveReader, run: Run, source: str) -> list[str]:
-    """Return the codes of the custom items in the NDJSON of the users, if the run contains it."""
+    """Return the codes of the custom items if the run contains an NDJSON export of the users."""
     export = _export(run, source, "users", "ndjson")
     if export is None:
         return []
@@ -220,8 +220,8 @@ def _deletions(archive: ArchiveReader, run: Run, source: str, path: Path) -> str
     export = _export(latest, source, "organizations", "csv")
     if export is None or latest.run_id == run.run_id:
         return (
-            "which organizations the import deletes is not known, because no later run contains them; archive the"
-            " domain first (`meibo run`), then repeat this command"
+            "the organizations that the import deletes are unknown, because no later run contains organizations;"
+            " archive the domain with `meibo run`, then repeat this command"
         )
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         later = Path(name) / "organizations"
@@ -237,7 +237,7 @@ def _deletions(archive: ArchiveReader, run: Run, source: str, path: Path) -> str
 
 
 def _references(paths: Mapping[str, Path]) -> dict[str, set[str]]:
-    """Return the codes that the files refer to, by the dataset that defines them."""
+    """Return the codes to which the files refer, by the dataset that defines them."""
     references: dict[str, set[str]] = {dataset: set() for dataset in _NOUNS}
     for record in _records(paths, "organizations"):
         references["organizations"].update(record[PARENT_COLUMN : PARENT_COLUMN + 1])

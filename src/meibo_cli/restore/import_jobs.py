@@ -1,4 +1,4 @@
-"""Import files into an Auth0 tenant, with two jobs at a time, and record each request and its result in the journal."""
+"""Import files into an Auth0 tenant in up to two jobs at a time, and record requests and results in the journal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from meibo_cli.restore.auth0_target import has_values, live_user
 from meibo_cli.restore.import_schema import PREFIX, UPDATED
 from meibo_cli.restore.journal import FileImport, Journal, digest
 
-# An import times out after two hours: https://auth0.com/docs/manage-users/user-migration/bulk-user-imports
+# Auth0 stops an import job after two hours: https://auth0.com/docs/manage-users/user-migration/bulk-user-imports
 MAX_JOB_SECONDS: Final = 2 * 3600 + 600
 POLL_SECONDS: Final = 2.0
 BUSY_SECONDS: Final = 10.0
@@ -47,11 +47,11 @@ def send(
     advance: Callable[[FileImport], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Import the files of a journal that were not imported before. No file is sent twice.
+    """Import the files of a journal that were not imported before. No user is imported twice.
 
-    First, each file with an unknown result is compared with the users of the tenant. Users who are missing there are
-    written to a new file. After a file that failed or whose result is unknown, no further file is sent. ``advance`` is
-    called for each file with a result, ``notify`` with the reason of a long wait.
+    A file whose result is unknown is compared with the tenant, and the missing users are written to a new file. If a
+    file fails or its result is unknown, the files after it are not sent. ``advance`` is called for each file with a
+    result, ``notify`` with the reason for a long wait.
     """
     _Sender(client, journal, clock or SystemClock(), advance, notify).run()
 
@@ -98,7 +98,7 @@ class _Sender:
                 self._clock.sleep(POLL_SECONDS)
 
     def _settle(self) -> None:
-        """Find out the results of files that an earlier process sent."""
+        """Determine the results of the files that an earlier process sent."""
         for file in list(self._journal.files):
             if file.state == "failed" and not file.job_id:
                 # Auth0 rejected the request, so no user was imported.
@@ -112,11 +112,11 @@ class _Sender:
         now = self._clock.now()
         if self._busy_since is None:
             self._busy_since = now
-            self._notify("Auth0 accepts no further job now; waiting until a running import job has ended")
+            self._notify("Auth0 accepts no further import job now; waiting until a running import job has ended")
         return now - self._busy_since > MAX_JOB_SECONDS
 
     def _start(self, file: FileImport) -> None:
-        """Send a file. Its state is then ``sent``, ``waiting`` if two other jobs are running, or another."""
+        """Send a file. If two other jobs are running, its state is ``waiting`` again."""
         journal, users = self._journal, self._journal.content(file)
         file.state, file.requested_at, file.reason = "uncertain", self._clock.now(), None
         journal.write()
@@ -131,7 +131,7 @@ class _Sender:
                 file.state = "waiting"
                 self._next_request_at = self._clock.now() + max(BUSY_SECONDS, error.retry_after or 0.0)
         except WrongFormatError as error:
-            # A response that does not contain the id of a job may confirm the import nevertheless.
+            # Auth0 may have created a job although the response does not contain its id.
             file.reason = str(error)
         except MeiboError as error:
             file.state, file.reason = "failed", str(error)
@@ -140,7 +140,7 @@ class _Sender:
     def _is_finished(self, file: FileImport) -> bool:
         """Update the result of a job, and return False while the job is pending.
 
-        The state remains ``sent`` if the result cannot be read now.
+        The state remains ``sent`` if the result cannot be read.
         """
         try:
             status = get_job(self._client, file.job_id)
@@ -161,7 +161,7 @@ class _Sender:
         if status.status == "completed":
             file.state, file.reason = "done", None
         elif status.reason == "missing":
-            file.state, file.reason = "uncertain", "Auth0 has deleted the job, so its result is not known"
+            file.state, file.reason = "uncertain", "Auth0 has deleted the job, so its result is unknown"
         else:
             file.state, file.reason = "failed", f"the job ended with the status {status.reason}"
         self._journal.write()
@@ -175,15 +175,15 @@ class _Sender:
         except RequestRefusedError:
             if status.status == "completed":
                 raise
-            # The job failed as a whole.
+            # Auth0 rejected the whole file.
             return []
 
     # -- files with an unknown result
 
     def _compare_with_tenant(self, file: FileImport, deadline: float) -> None:
-        """Compare the users of a file with the tenant until all are imported or the ``deadline`` of the job has passed.
+        """Compare the users of a file with the tenant until it contains all of them, or until the deadline of the job.
 
-        Users who are not imported then are written to a new file of the journal, which waits to be sent.
+        Users who are missing at the deadline are written to a new file of the journal, which is sent later.
         """
         users: list[dict[str, Any]] = json.loads(self._journal.content(file))
         missing, other, interval = users, list[dict[str, Any]](), MIN_INTERVAL_SECONDS
@@ -198,7 +198,7 @@ class _Sender:
                 end = datetime.fromtimestamp(deadline, UTC)
                 self._notify(
                     f"{file.name}: {format_count(len(missing), 'user')} not in the tenant yet; waiting until"
-                    f" {end:%Y-%m-%d %H:%M} UTC at the latest, because the job may be running"
+                    f" {end:%Y-%m-%d %H:%M} UTC at the latest, because the job may still be running"
                 )
             self._clock.sleep(min(interval, left))
             interval = min(2 * interval, MAX_INTERVAL_SECONDS)
@@ -217,7 +217,8 @@ class _Sender:
     def _state(self, user: dict[str, Any]) -> Literal["imported", "other", "missing"]:
         """Return the state of a user of the file in the tenant.
 
-        A user with other values was not updated, so an update is missing. Without an update it is an existing user.
+        With ``upsert``, a user with other values was not updated, so the state is ``missing``. Without it, this user
+        existed before the import, so the state is ``other``.
         """
         live = live_user(self._client, PREFIX + user["user_id"])
         if live is None:

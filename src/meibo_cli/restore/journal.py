@@ -1,7 +1,7 @@
 """The journal of an import: the files, the tenant, and each request with its result.
 
-It is written before each request and after its response. A request without a response in the journal may have been
-executed, so its file is not sent again before the tenant was asked.
+The journal is written before each request and after its response. A request without a response may have been executed,
+so its file is compared with the tenant before it is sent again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from meibo_cli.files import locked_folder, replace_file
 
 NAME: Final = "journal.json"
 VERSION: Final = 1
-# The fields of a row in a report of failed users.
+# The fields of users in a report of failed users.
 _REPORTED: Final = ("user_id", "email", "username", "errors")
 
 State = Literal["waiting", "uncertain", "sent", "done", "failed"]
@@ -34,9 +34,9 @@ class _Document(BaseModel):
 class FileImport(_Document):
     """The import of a file.
 
-    ``state`` is ``uncertain`` from the moment before the request until its response, then ``sent`` with the ``job_id``,
-    and ``done`` or ``failed`` when the job has ended. A file that Auth0 rejected is ``failed`` without a job.
-    ``requested_at`` is in seconds since 1970.
+    ``state`` is ``uncertain`` during the request, ``sent`` when the response contains a ``job_id``, and ``done`` or
+    ``failed`` when the job has ended. A file that Auth0 rejected is ``failed`` without a ``job_id``. ``requested_at``
+    is in seconds since 1970.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")
@@ -58,7 +58,7 @@ class FileImport(_Document):
 
 
 class Journal(_Document):
-    """The journal of a restore of ``export_id`` of ``run_id`` into a connection."""
+    """The journal of an import of ``export_id`` of ``run_id`` into a connection."""
 
     version: Literal[1] = VERSION
     export_id: str
@@ -76,7 +76,7 @@ class Journal(_Document):
     @classmethod
     def _unique_names(cls, files: list[FileImport]) -> list[FileImport]:
         if len({file.name for file in files}) < len(files):
-            raise ValueError("expected different names of files")
+            raise ValueError("expected unique names of files")
         return files
 
     @classmethod
@@ -93,8 +93,8 @@ class Journal(_Document):
         except ValueError:
             faults, journal = [], None
         if journal is None:
-            problem = "; ".join(map(str, faults[:10])) or "it is not JSON"
-            raise ConfigurationError(f"--resume: {path} is not a journal of this version of Meibo: {problem}")
+            problem = "; ".join(map(str, faults[:10])) or "expected JSON"
+            raise ConfigurationError(f"--resume: {path} is not a valid journal of this version of Meibo: {problem}")
         journal._folder = folder
         return journal
 
@@ -118,19 +118,19 @@ class Journal(_Document):
         try:
             content = path.read_bytes()
         except FileNotFoundError:
-            raise ConfigurationError(f"{path} does not exist; run the restore again with a new folder") from None
+            raise ConfigurationError(f"{path} does not exist; repeat the restore with a new folder") from None
         if digest(content) != file.sha256:
             raise ConfigurationError(
-                f"{path}: expected the SHA-256 in {NAME}, found another; run the restore again with a new folder"
+                f"{path}: expected the SHA-256 in {NAME}, found another; repeat the restore with a new folder"
             )
         return content
 
     def write(self) -> None:
-        """Replace the journal on the disk."""
+        """Write the journal to its folder."""
         replace_file(self._folder / NAME, self.model_dump_json(indent=1).encode() + b"\n")
 
     def write_failed(self, file: FileImport, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write a report of the users of a file who were not imported, each with the errors of Auth0."""
+        """Write the users of a file who were not imported, with the errors that Auth0 returned, to a report."""
         if rows:
             path = self._folder / f"failed-{file.name.removesuffix('.json')}.ndjson"
             lines = ({name: row[name] for name in _REPORTED if name in row} for row in rows)
@@ -144,7 +144,10 @@ def digest(content: bytes) -> str:
 
 @contextmanager
 def locked_journal(folder: Path) -> Iterator[Journal]:
-    """Lock a folder for this process, and read its journal. Raises ConfigurationError if another process locked it."""
+    """Lock a folder for this process and read its journal.
+
+    Raises ConfigurationError if another process holds the lock, or if there is no valid journal.
+    """
     if not folder.is_dir():
         raise _missing(folder / NAME)
     with locked_folder(folder):
@@ -152,4 +155,6 @@ def locked_journal(folder: Path) -> Iterator[Journal]:
 
 
 def _missing(path: Path) -> ConfigurationError:
-    return ConfigurationError(f"--resume: {path} does not exist; name the folder that `meibo restore --apply` created")
+    return ConfigurationError(
+        f"--resume: {path} does not exist; specify the folder that `meibo restore --apply` created"
+    )

@@ -1,4 +1,4 @@
-"""Select the users to restore: by name, or by the changes in a file of ``meibo diff --csv``."""
+"""Select the users to restore by name, or by the changes in a file of ``meibo diff --csv``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _MAX_EXPORTS_SHOWN: Final = 5
 
 @dataclass(frozen=True)
 class UserSelection:
-    """The users to restore, and the only fields to restore; all users and all fields if empty.
+    """The users and the fields to restore. By default, all users and all fields are restored.
 
-    ``names`` are ids, e-mail addresses and usernames. ``ids`` are the exact ids of the users in a file.
+    ``names`` are ids, e-mail addresses and usernames. ``ids`` are the ids of the users in a file.
     """
 
     names: frozenset[str] = frozenset()
@@ -59,18 +59,18 @@ def user_selection(
         )
     if BLOCKED in fields and len(fields) > 1:
         raise ConfigurationError(
-            "--only-fields: blocked is restored with one request per user; run the command for blocked alone, and again"
-            " for the other fields"
+            "--only-fields: blocked is restored with one request per user; restore blocked and"
+            " the other fields with two commands"
         )
     ids = None if path is None else changed_users(path, export_id, fields)
     return UserSelection(frozenset(names or ()), ids, fields)
 
 
 def changed_users(path: Path, export_id: str, only_fields: Collection[str]) -> frozenset[str]:
-    """Return the ids of the users who changed or were removed, or who have a change in one of ``only_fields``.
+    """Return the ids of the users who were changed or removed, or who have a change in one of ``only_fields``.
 
-    Users who were added are not in the earlier run, so they are not selected. Raises ConfigurationError if the file is
-    not a file of ``meibo diff --csv``, or if it selects no user of the export.
+    Users who were added are not selected, because the earlier run does not contain them. Raises ConfigurationError if
+    the file is not a file of ``meibo diff --csv``, or if it contains no such user of the export.
     """
     ids, exports = set[str](), Counter[str]()
     try:
@@ -89,7 +89,7 @@ def changed_users(path: Path, export_id: str, only_fields: Collection[str]) -> f
         raise ConfigurationError(f"--select-from: the file {path} does not exist") from None
     except (UnicodeDecodeError, ValueError, csv.Error):
         raise ConfigurationError(
-            f"--select-from: {path} is damaged; write it again with `meibo diff --csv`, and do not save it with Excel"
+            f"--select-from: {path} is damaged; create it again with `meibo diff --csv`, and do not save it in Excel"
         ) from None
     if not ids:
         names = ", ".join(name for name, _ in exports.most_common(_MAX_EXPORTS_SHOWN)) or "none"
@@ -106,7 +106,7 @@ def _is_selected(change: str, fields: str, only_fields: Collection[str]) -> bool
     return change == "changed" and any(name.partition(".")[0] in only_fields for name in fields.split(" "))
 
 
-# -- users with later changes
+# -- expected values
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class LiveComparison:
     expected: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
     def skip_reason(self, user: Mapping[str, Any]) -> SkipReason | None:
-        """Return why a user is not updated, or None if the tenant has the expected values."""
+        """Return the reason why a user is not updated, or None if the user still has the expected values."""
         live = live_user(self.client, PREFIX + user["user_id"])
         if live is not None and has_values(live, user, self.fields):
             return "already restored"
@@ -131,7 +131,7 @@ class LiveComparison:
 def live_comparison(
     client: Auth0Client, reader: ArchiveReader, run: Run, export: ArchivedExport, selection: UserSelection
 ) -> LiveComparison:
-    """Return the comparison with the values of the selected users in a run.
+    """Return the comparison with the values that the selected users have in a run.
 
     Raises ConfigurationError if the run does not contain the export.
     """
@@ -149,7 +149,9 @@ def same_export(run: Run, export: ArchivedExport) -> ArchivedExport:
     for other in run.exports:
         if other.folder.address == export.folder.address:
             return other
-    raise ConfigurationError(f"--expected-run: run {run.run_id} does not contain {export.export_id}")
+    raise ConfigurationError(
+        f"--expected-run: run {run.run_id} does not contain {export.export_id}; `meibo ls` lists the runs"
+    )
 
 
 def _users(converter: Converter, rows: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -625,7 +625,7 @@ def test_changed_and_removed_users_are_selected_from_a_file(edited: Path, meibo:
             "contains no user of acme/users/ndjson/all; its exports",
         ),
         ("", ("--only-fields", "email", "--upsert"), "found email"),
-        ("", ("--only-fields", "blocked,name", "--upsert"), "run the command for blocked alone"),
+        ("", ("--only-fields", "blocked,name", "--upsert"), "restore blocked and the other fields with two commands"),
         ("", ("--only-fields", ",", "--upsert"), "found none"),
         ("", ("--only-fields", "name"), "--only-fields requires --select-from and --upsert"),
         ("", ("--select", "a"), "--select and --select-from cannot be used together"),
@@ -654,7 +654,11 @@ def test_update_with_parts_of_metadata_is_an_error(empty: SimulatedTenant, meibo
     result = meibo("restore", "acme/users/csv", *apply(empty, "--upsert"))
 
     assert result.status == 2
-    assert "the export contains only user_metadata.country; use another export, or --no-upsert" in result.errors
+    message = (
+        "--upsert replaces all metadata of a user, but the export contains only user_metadata.country; use an export"
+        " with complete metadata, or --no-upsert"
+    )
+    assert message in result.errors
     assert not sent_files(empty)
 
 
@@ -675,7 +679,7 @@ def test_changed_file_is_not_sent(empty: SimulatedTenant, meibo: Meibo) -> None:
     ("journal", "message"),
     [
         (None, "restore/journal.json does not exist"),
-        ("{", "it is not JSON"),
+        ("{", "expected JSON"),
         ('{"version": 2}', "version: expected 1"),
         ('{"version": 1, "files": [{"name": "../x"}]}', "files[0].name"),
     ],
@@ -780,7 +784,7 @@ def test_cybozu_files_are_written_as_delivered_in_the_order_of_an_import(storage
         *("1-title.csv", "2-organization.csv", "3-user.csv", "4-userOrganizations.csv"),
         *("5-group.csv", "6-userGroups.csv", "7-userServices.csv"),
     ]
-    assert "full replace" in result.errors
+    assert "DANGER: the organization file replaces all organizations." in result.errors
     (archived_file,) = storage.path.glob("archive/provider=cybozu/**/dataset=organizations/**/organizations.csv*")
     assert Path("restore/2-organization.csv").read_bytes() == archived_file.read_bytes()
     instructions = Path("restore/READ-ME-FIRST.txt").read_text(encoding="utf-8")
@@ -790,7 +794,10 @@ def test_cybozu_files_are_written_as_delivered_in_the_order_of_an_import(storage
         "A blank cell removes the value",
         "Do not save the files with Excel",
         "3-user.csv has 2 custom items; the domain must have the same items in the same order",
-        "which organizations the import deletes is not known, because no later run contains them",
+        (
+            "the organizations that the import deletes are unknown, because no later run contains organizations;"
+            " archive the domain with `meibo run`, then repeat this command"
+        ),
     ):
         assert text in instructions
     assert "in the files but not in" not in instructions
@@ -807,7 +814,7 @@ def test_selected_cybozu_users_are_written_without_the_full_replace_files(storag
         *("3-user.csv", "4-userOrganizations.csv", "6-userGroups.csv", "7-userServices.csv")
     ]
     assert Path("restore/3-user.csv").read_bytes().count(b"\r\n") == 1
-    assert "full replace" not in result.errors
+    assert "DANGER: the organization file replaces all organizations." not in result.errors
 
 
 def cybozu(dataset: str, format: str = "csv") -> ExportAddress:  # the term of the configuration
