@@ -221,6 +221,7 @@ def test_missing_scopes_are_reported_before_anything_is_sent(
         " create:organization_members, create:organization_member_roles"
     )
     assert f"requires the OAuth scopes {missing}; grant them" in result.errors
+    assert f"warning: --resume will require the OAuth scopes {missing} of Auth0 ({target.domain})" in preview.errors
     assert not writes(target)
     assert not Path("restore").exists()
 
