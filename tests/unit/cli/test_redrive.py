@@ -108,7 +108,7 @@ def run(sqs: Sqs, monkeypatch: pytest.MonkeyPatch) -> Redrive:
     def invoke(
         *words: str, answer: bool = True, after: float = 0.0, meanwhile: Callable[[], None] | None = None
     ) -> Result:
-        def confirm(_question: str) -> bool:
+        def confirm(_question: str, *, err: bool) -> bool:
             sqs.now += after
             if meanwhile:
                 meanwhile()

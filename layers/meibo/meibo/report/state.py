@@ -44,7 +44,7 @@ class ExportHistory:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The counts of a run. ``seconds`` is the time from the scheduled time to the end of the newest attempt."""
+    """The counts of a run. ``seconds`` is the time between the scheduled time and the end of the newest attempt."""
 
     run_id: str
     seconds: int
