@@ -1,7 +1,8 @@
 """Apply a plan: roles and permissions, organizations, enabled connections, direct roles, memberships, roles of members.
 
-Each request is idempotent, except those that create a role or an organization. These are recorded before they are sent.
-After an unknown result, the tenant is searched for the new object by its name before the request is sent again.
+All requests are idempotent, except those that create a role or an organization. These requests are recorded before they
+are sent. If the result of such a request is unknown, the tenant is searched for the name of the object before the
+request is sent again.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ NumberedObject = tuple[int, PlannedObject]
 
 @dataclass
 class PlanExecution:
-    """The execution of the plan in a folder; ``advance`` is called with the number of objects that were processed."""
+    """The execution of the plan in a folder. ``advance`` is called with the number of processed objects."""
 
     client: Auth0Client
     folder: Path
@@ -73,17 +74,17 @@ class PlanExecution:
     sender: MembershipSender
     source: str
     advance: Callable[[int], None] = lambda _: None
-    # The ids in the tenant by archived id; None for an object that was not created.
+    # The ids in the tenant by archived id. The id of an object that was not created is None.
     _targets: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._targets.update(self.plan.targets)
 
     def run(self) -> None:
-        """Send the requests that were not sent before, or whose result is not known.
+        """Send the requests that were not sent before, and those whose result is unknown.
 
-        A request that Auth0 rejects is recorded and does not stop the others. Raises another MeiboError if the tenant
-        cannot be reached or rejects the credentials; a later execution continues then.
+        A request that Auth0 rejects is recorded, and the other requests are sent. Raises another MeiboError if the
+        tenant cannot be reached or rejects the credentials. Another execution then continues the plan.
         """
         for section, objects in groupby(planned_objects(self.folder), key=_section):
             if section == "assignment":
@@ -96,18 +97,13 @@ class PlanExecution:
                 for line, planned in objects:
                     self._apply(line, planned)
 
-    @property
-    def change_id(self) -> str:
-        """The id of the changes of this plan."""
-        return f"restore-{self.plan.run_id}-{self.plan.sha256[:12]}"
-
     def _is_pending(self, item: NumberedObject) -> bool:
         return item[1].is_applied(upsert=self.plan.upsert) and not self.progress.is_finished(item[0])
 
     # -- roles, organizations and connections
 
     def _apply(self, line: int, planned: PlannedObject) -> None:
-        """Apply a role, an organization or a connection, and store its id for the objects that refer to it."""
+        """Apply a role, an organization or a connection, and record its id for the objects that refer to it."""
         recorded = self.progress.get(line)
         target = planned.target or (recorded.target if recorded else None)
         if self._is_pending((line, planned)):
@@ -141,7 +137,7 @@ class PlanExecution:
             update_organization(client, target, planned.body)
             return target
         if target is None:
-            # The plan was made when the tenant had no role with this name.
+            # The tenant had no role with this name when the plan was written.
             target = self._create(
                 line,
                 lambda: create_role(client, planned.body),
@@ -153,7 +149,7 @@ class PlanExecution:
         return target
 
     def _create(self, line: int, create: Callable[[], str], find: Callable[[], str | None]) -> str:
-        """Create an object once, also if an earlier request has an unknown result, and return its id."""
+        """Return the id of a new object. If the result of an earlier request is unknown, search for it first."""
         recorded = self.progress.get(line)
         if recorded is not None and recorded.target is not None:
             return recorded.target
@@ -185,7 +181,7 @@ class PlanExecution:
             self._assign_batch(role, pending[start : start + MAX_USERS_PER_REQUEST])
 
     def _assign_batch(self, role: str, batch: Sequence[NumberedObject]) -> None:
-        """Assign a role; a batch that Auth0 rejects is sent in halves until a rejected request has one user."""
+        """Assign a role. If Auth0 rejects a batch, each half is sent, until a rejected request contains one user."""
         try:
             assign_role(self.client, self._target(role, "role"), [planned.target or "" for _, planned in batch])
         except RequestRefusedError as error:
@@ -213,7 +209,7 @@ class PlanExecution:
                 self.progress.add(line, "failed", reason=str(error))
             return
         pending = [Member(user_id, self._roles(items)) for user_id, items in lines.items()]
-        for result in send_members(self.sender, target, pending, source=self.source, change_id=self.change_id):
+        for result in send_members(self.sender, target, pending, source=self.source, change_id=self.plan.change_id):
             for line, planned in lines[result.user_id]:
                 state = result.membership if planned.kind == "membership" else result.roles
                 if planned.kind == "member_role" and self._targets.get(planned.role) is None:
@@ -233,7 +229,7 @@ def _section(item: NumberedObject) -> str:
 
 
 def failed_lines(folder: Path, progress: ProgressFile) -> Iterator[bytes]:
-    """Yield the objects that Auth0 rejected, each as a line with the reason."""
+    """Yield the objects that Auth0 rejected as lines with the reason."""
     for line, planned in planned_objects(folder):
         result = progress.get(line)
         if result is not None and result.state == "failed":
@@ -244,7 +240,7 @@ def failed_lines(folder: Path, progress: ProgressFile) -> Iterator[bytes]:
 
 
 def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) -> None:
-    """Apply the plan in a folder after a confirmation, or continue to apply it."""
+    """Apply the plan in a folder, or continue it, after a confirmation."""
     with locked_folder(folder):
         execution = open_plan(folder, queueing)
         plan = execution.plan
@@ -259,10 +255,10 @@ def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) 
         try:
             failed = execution.run()
         except KeyboardInterrupt:
-            typer.echo(f"interrupted; `meibo restore --resume {shown}` continues", err=True)
+            typer.echo(f"interrupted; `meibo restore --resume {shown}` continues the plan", err=True)
             raise typer.Exit(EXIT_INTERRUPTED) from None
         except MeiboError:
-            typer.echo(f"not complete; `meibo restore --resume {shown}` continues", err=True)
+            typer.echo(f"not complete; `meibo restore --resume {shown}` continues the plan", err=True)
             raise
     if failed or plan.has_findings:
         raise typer.Exit(EXIT_DIFFERENT)
@@ -270,7 +266,7 @@ def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) 
 
 @dataclass(frozen=True)
 class OpenPlan:
-    """The plan in a locked folder, with a client of its tenant. ``source`` is the source of its changes."""
+    """The plan in a locked folder, and a client of its tenant. ``source`` is the source of the membership changes."""
 
     folder: Path
     plan: DirectoryPlan
@@ -279,7 +275,7 @@ class OpenPlan:
     source: str
 
     def run(self) -> int:
-        """Execute the plan, or continue it. Print the results, and return the number of objects that Auth0 rejected."""
+        """Execute or continue the plan, print the results, and return the number of objects that Auth0 rejected."""
         total = sum(self.plan.applied(kind) for kind in KINDS)
         with open_progress(self.folder) as progress:
             with progress_bar("restore", total) as advance:
@@ -298,8 +294,8 @@ class OpenPlan:
 def open_plan(folder: Path, queueing: Queueing | None) -> OpenPlan:
     """Return the plan in a folder.
 
-    Raises ConfigurationError if the plan has memberships and ``queueing`` is None, or ScopeMissingError with all OAuth
-    scopes that are missing for the requests of the plan.
+    Raises ConfigurationError if the plan contains memberships and ``queueing`` is None, and ScopeMissingError if the
+    access token does not contain all OAuth scopes for the requests of the plan.
     """
     plan = DirectoryPlan.read(folder)
     if queueing is None and plan.applied("membership") + plan.applied("member_role"):
@@ -322,7 +318,7 @@ def _applied_datasets(plan: DirectoryPlan) -> list[str]:
 
 
 def _print_results(folder: Path, plan: DirectoryPlan, progress: ProgressFile) -> int:
-    """Print the results by kind, write the failed objects to a file, and return their number."""
+    """Print the results by kind, write the objects that Auth0 rejected to a file, and return their number."""
     counts: Counter[tuple[str, str]] = Counter()
     for line, planned in planned_objects(folder):
         result = progress.get(line)
@@ -343,6 +339,5 @@ def _print_results(folder: Path, plan: DirectoryPlan, progress: ProgressFile) ->
         shown = escape_control_characters(str(folder / FAILED))
         typer.echo(f"Auth0 rejected {format_count(len(failed), 'object')}; the reasons are in {shown}", err=True)
     if sum(counts[kind, "queued"] for kind in KINDS):
-        change_id = f"restore-{plan.run_id}-{plan.sha256[:12]}"
-        typer.echo(f"`meibo changes outcome {change_id}` shows the outcomes of the queued changes", err=True)
+        typer.echo(f"`meibo changes outcome {plan.change_id}` shows the outcomes of the queued changes", err=True)
     return len(failed)

@@ -1,4 +1,4 @@
-"""The plan of a restore of roles, organizations and memberships: a line per object, and a document with the digest."""
+"""The files of a plan: ``plan.json``, the objects in ``plan.ndjson``, and the progress in ``progress.ndjson``."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ PLURALS: Final[Mapping[str, str]] = {
     "membership": "memberships",
     "member_role": "roles of members",
 }
-"""The kinds of objects in the order in which they are restored, with their names for people."""
+"""The names of the kinds of objects in messages, in the order of the restore."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedObject:
-    """An object of the archive, and its state in the tenant.
+    """An archived object and its state in the tenant.
 
-    ``role``, ``organization``, ``connection`` and ``user`` are the archived ids. ``target`` is the id in the tenant of
-    the object itself, or of the user of an assignment or a membership; it is None until the object is created.
-    ``body`` contains the properties to create, or those that differ (``fields``). ``reason`` explains a conflict or an
-    object that is impossible.
+    ``role``, ``organization``, ``connection`` and ``user`` are archived ids. ``target`` is the id of the object in the
+    tenant, or, for an assignment or a membership, the id of the user; None if the object does not exist. ``body``
+    contains the properties of a new object, or those that differ, which are named in ``fields``. ``reason`` is the
+    reason for the states ``conflict`` and ``impossible``.
     """
 
     kind: Kind
@@ -62,7 +62,7 @@ class PlannedObject:
     reason: str = ""
 
     def line(self) -> bytes:
-        """Return the object as a line of NDJSON without empty values."""
+        """Return the object as a line of NDJSON. Empty values are omitted."""
         return json_bytes({name: value for name, value in vars(self).items() if value}) + b"\n"
 
     @classmethod
@@ -78,10 +78,10 @@ class PlannedObject:
 
 
 class DirectoryPlan(BaseModel):
-    """The document of a plan.
+    """The document ``plan.json``.
 
-    ``sha256`` is the digest of its lines, ``skipped`` the reasons of datasets without a plan, ``targets`` the ids of
-    archived roles and organizations in the tenant.
+    ``sha256`` is the digest of ``plan.ndjson``. ``skipped`` maps each dataset without a plan to the reason.
+    ``targets`` maps the ids of archived roles and organizations to their ids in the tenant.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -99,23 +99,30 @@ class DirectoryPlan(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Return the plan in a folder. Raises ConfigurationError if it is invalid, or if its lines were changed."""
+        """Return the plan in a folder. Raises ConfigurationError if it is invalid or was changed."""
         try:
             plan = cls.model_validate_json((folder / PLAN).read_bytes())
             with (folder / OBJECTS).open("rb") as file:
                 found = file_digest(file, "sha256").hexdigest()
         except (FileNotFoundError, ValidationError):
-            raise ConfigurationError(f"--resume: {folder}/ contains no plan of this version of Meibo") from None
+            raise ConfigurationError(
+                f"--resume: {folder}/ contains no valid plan of this version of Meibo; write a new plan"
+            ) from None
         if found != plan.sha256:
             raise ConfigurationError(
-                f"{folder / OBJECTS}: expected the SHA-256 in {PLAN}, found another; make a new plan in a new folder"
+                f"{folder / OBJECTS}: expected the SHA-256 in {PLAN}, found another; write a new plan into a new folder"
             )
         return plan
 
     @property
     def has_findings(self) -> bool:
-        """True if a dataset was skipped or an object cannot be restored."""
+        """True if a dataset was skipped, or if an object cannot be restored."""
         return bool(self.skipped or self.count("conflict", "impossible"))
+
+    @property
+    def change_id(self) -> str:
+        """The id of the membership changes of the plan."""
+        return f"restore-{self.run_id}-{self.sha256[:12]}"
 
     def count(self, *states: State) -> int:
         """Return the number of objects with one of the states."""
@@ -128,7 +135,7 @@ class DirectoryPlan(BaseModel):
 
 
 class PlanWriter:
-    """Writes the lines of a plan."""
+    """Writes ``plan.ndjson``."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -144,25 +151,25 @@ class PlanWriter:
 
     @property
     def sha256(self) -> str:
-        """The digest of the lines."""
+        """The SHA-256 of the lines."""
         return self._digest.hexdigest()
 
 
 @contextmanager
 def plan_writer(folder: Path) -> Iterator[PlanWriter]:
-    """Open the file of a plan's objects in a new folder."""
+    """Create ``plan.ndjson`` in a folder."""
     path = folder / OBJECTS
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         yield PlanWriter(file)
 
 
 def write_plan(folder: Path, plan: DirectoryPlan) -> None:
-    """Write the document of a plan."""
+    """Write ``plan.json`` to a folder."""
     replace_file(folder / PLAN, plan.model_dump_json(indent=1).encode() + b"\n")
 
 
 def planned_objects(folder: Path) -> Iterator[tuple[int, PlannedObject]]:
-    """Yield the objects of a plan with their line numbers, from 1."""
+    """Yield the objects of a plan with their line numbers, starting at 1."""
     with (folder / OBJECTS).open("rb") as file:
         for number, line in enumerate(file, 1):
             yield number, PlannedObject.of_line(line)
@@ -177,8 +184,8 @@ ProgressState = Literal["sent", "done", "queued", "failed"]
 class Progress:
     """The last state of a line of the plan.
 
-    ``sent`` is written before a request that must not be sent twice, so its result is unknown until the next line.
-    ``target`` is the id of a new object, ``reason`` the reason why Auth0 rejected the request.
+    ``sent`` is written before a request that must not be sent twice; its result is unknown until the next state is
+    written. ``target`` is the id of a new object. ``reason`` is the reason why Auth0 rejected the request.
     """
 
     line: int
@@ -188,25 +195,25 @@ class Progress:
 
 
 class ProgressFile:
-    """The progress of a plan. Use ``open_progress``."""
+    """The progress of a plan. Create it with ``open_progress``."""
 
     def __init__(self, file: IO[bytes], states: dict[int, Progress]) -> None:
         self._file = file
         self._states = states
 
     def get(self, line: int) -> Progress | None:
-        """Return the last state of a line of the plan, or None if nothing was sent."""
+        """Return the last state of a line of the plan, or None if no request was sent."""
         return self._states.get(line)
 
     def is_finished(self, line: int) -> bool:
-        """Return whether a line needs no further request."""
+        """Return whether no further request is necessary for a line."""
         progress = self._states.get(line)
         return progress is not None and progress.state in ("done", "queued")
 
     def add(
         self, line: int, state: ProgressState, *, target: str | None = None, reason: str = "", durable: bool = False
     ) -> None:
-        """Append the state of a line. With ``durable``, the line survives a failure of the machine."""
+        """Append the state of a line. With ``durable``, the state is on the disk when the function returns."""
         progress = Progress(line, state, target, reason)
         self._states[line] = progress
         self._file.write(json_bytes({name: value for name, value in vars(progress).items() if value}) + b"\n")
@@ -217,7 +224,7 @@ class ProgressFile:
 
 @contextmanager
 def open_progress(folder: Path) -> Iterator[ProgressFile]:
-    """Open the progress of the plan in a folder. A last line that is not complete is removed."""
+    """Open the progress of the plan in a folder, and remove an incomplete last line."""
     path = folder / PROGRESS
     content = path.read_bytes() if path.exists() else b""
     complete = content[: content.rfind(b"\n") + 1]

@@ -1,4 +1,4 @@
-"""Compare archived roles, organizations and memberships with a tenant, and plan what a restore would change."""
+"""Compare archived roles, organizations and memberships with a tenant, and plan the changes of a restore."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ ORGANIZATIONS: Final = "organizations"
 ROLE_MEMBERS: Final = "role_members"
 MEMBERS: Final = "members"
 DATASETS: Final = (ROLES, ORGANIZATIONS, ROLE_MEMBERS, MEMBERS)
-"""The datasets that are planned, in the order in which they are restored."""
+"""The datasets that can be restored, in the order of the restore."""
 LIVE_DATASETS: Final[Mapping[str, tuple[str, ...]]] = {
     ROLES: (ROLES,),
     ORGANIZATIONS: (ORGANIZATIONS,),
     ROLE_MEMBERS: (ROLES, ROLE_MEMBERS, "users"),
     MEMBERS: (ROLES, ORGANIZATIONS, MEMBERS, "users"),
 }
-"""The datasets of the tenant that the plan of a dataset needs."""
+"""The datasets of the tenant that are compared with a dataset."""
 
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 MAX_CONNECTIONS: Final = 10
@@ -40,9 +40,9 @@ _STATES: Final[Mapping[str, State]] = {"missing": "create", "conflict": "conflic
 
 @dataclass
 class DirectoryPlanner:
-    """Plans the datasets of a run. ``add`` is called with each object, in the order of the restore.
+    """Plans the restore of datasets of a run. ``add`` is called with each object in the order of the restore.
 
-    ``live`` contains the datasets of the tenant, ``connections`` its connections.
+    ``live`` contains the datasets of the tenant, and ``connections`` its connections.
     """
 
     archive: DatasetRows
@@ -53,7 +53,7 @@ class DirectoryPlanner:
     add: Callable[[PlannedObject], None]
 
     def plan(self) -> None:
-        """Plan the datasets. A reference to a role or an organization that is not planned must exist in the tenant."""
+        """Plan the datasets. Roles and organizations that are not planned must exist in the tenant."""
         self._plan_roles()
         self._plan_organizations()
         if ROLE_MEMBERS in self.datasets:
@@ -63,7 +63,7 @@ class DirectoryPlanner:
 
     @property
     def targets(self) -> dict[str, str]:
-        """The ids in the tenant of the archived roles and organizations that exist there."""
+        """The ids of archived roles and organizations in the tenant, by archived id."""
         matches = {**self._role_matches, **self._organization_matches}
         return {identity: match.target for identity, match in matches.items() if match.target}
 
@@ -224,7 +224,7 @@ class DirectoryPlanner:
         return _replace(planned, "differs" if changes else "same", body=changes, fields=tuple(changes))
 
     def _existing(self, match: Match, dataset: str, noun: str) -> Match:
-        """Return a match; an object that is missing and not planned is impossible."""
+        """Return a match. An object that is missing and not planned is impossible."""
         if match.state == "missing" and dataset not in self.datasets:
             reason = f"{noun} does not exist in the tenant and is not restored"
             return Match("impossible", reason=reason)
@@ -317,14 +317,14 @@ class DirectoryPlanner:
 
 
 def role_permissions(row: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, str]]:
-    """Return the permissions of a role in the form of a request, by API and name."""
+    """Return the permissions of a role as in a request, by API and name."""
     names = ("resource_server_identifier", "permission_name")
     permissions = ({name: str(item[name]) for name in names} for item in row.get("permissions", ()))
     return {(item[names[0]], item[names[1]]): item for item in permissions}
 
 
 def _differences(archived: Mapping[str, Any], live: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the archived values that differ from those of the tenant. A value that is not archived does not differ."""
+    """Return the archived values that differ from the values of the tenant. Ignore values that are not archived."""
     return {
         name: archived[name]
         for name in names
@@ -333,7 +333,7 @@ def _differences(archived: Mapping[str, Any], live: Mapping[str, Any], names: It
 
 
 def _blocking(*matches: Match) -> Match | None:
-    """Return the first match that makes an object impossible or a conflict."""
+    """Return the first match whose state is ``conflict`` or ``impossible``, if any."""
     return next((match for match in matches if match.state in ("conflict", "impossible")), None)
 
 

@@ -1,4 +1,4 @@
-"""Requests that create and change roles, organizations and enabled connections in a tenant.
+"""Create and change roles, organizations and enabled connections in a tenant.
 
 https://auth0.com/docs/api/management/v2/roles
 https://auth0.com/docs/api/management/v2/organizations
@@ -19,7 +19,7 @@ from meibo.providers.auth0.roles import RoleApi
 from meibo_cli.restore.auth0_target import CONNECTIONS_SCOPE
 from meibo_cli.restore.directory_planner import LIVE_DATASETS, MEMBERS, ORGANIZATIONS, ROLE_MEMBERS, ROLES
 
-# Auth0 documents no maximum for these requests.
+# Auth0 does not document a maximum for these requests.
 MAX_USERS_PER_REQUEST: Final = 50
 MAX_PERMISSIONS_PER_REQUEST: Final = 50
 _CONNECTIONS: Final = ApiList(
@@ -41,12 +41,12 @@ _UPDATE_SCOPES: Final = ("update:organizations", "update:organization_connection
 
 
 def live_datasets(datasets: Iterable[str]) -> list[str]:
-    """Return the datasets of the tenant that a plan of the datasets needs."""
+    """Return the datasets of the tenant that are compared with the datasets."""
     return list(dict.fromkeys(name for dataset in datasets for name in LIVE_DATASETS[dataset]))
 
 
 def required_scopes(datasets: Collection[str], *, upsert: bool) -> tuple[list[str], list[str]]:
-    """Return the OAuth scopes for the reading of the tenant, and for the requests of a plan."""
+    """Return the OAuth scopes that are required to read the tenant, and those that are required to apply a plan."""
     read: dict[str, None] = {}
     write: dict[str, None] = {}
     for name in live_datasets(datasets):
@@ -75,7 +75,7 @@ def connections(client: Auth0Client) -> list[Mapping[str, Any]]:
 
 
 def create_role(client: Auth0Client, body: Mapping[str, Any]) -> str:
-    """Create a role and return its id. A request with an unknown result is not retried: it raises ProviderBusyError."""
+    """Create a role and return its id. Raises ProviderBusyError, without a retry, if the result is unknown."""
     document = client.request(
         "POST", "roles", json=body, subject="a new role", scope="create:roles", bucket="roles", repeatable=False
     )
@@ -83,25 +83,25 @@ def create_role(client: Auth0Client, body: Mapping[str, Any]) -> str:
 
 
 def roles_named(client: Auth0Client, name: str) -> list[str]:
-    """Return the ids of the roles with a name."""
+    """Return the ids of the roles with this name."""
     return [row.value["id"] for row in RoleApi(client).roles() if row.value.get("name") == name]
 
 
 def update_role(client: Auth0Client, role_id: str, body: Mapping[str, Any]) -> None:
-    """Replace the given properties of a role."""
+    """Replace properties of a role."""
     path, subject = f"roles/{segment(role_id)}", f"the role {role_id}"
     _write(client, "PATCH", path, body, subject=subject, scope="update:roles", bucket="roles")
 
 
 def add_permissions(client: Auth0Client, role_id: str, permissions: Sequence[Mapping[str, str]]) -> None:
-    """Add permissions to a role; a permission that the role has does not change."""
+    """Add permissions to a role. Permissions that the role already has do not change."""
     for batch in _batches(permissions, MAX_PERMISSIONS_PER_REQUEST):
         path, subject = f"roles/{segment(role_id)}/permissions", f"the permissions of role {role_id}"
         _write(client, "POST", path, {"permissions": batch}, subject=subject, scope="update:roles", bucket="roles")
 
 
 def assign_role(client: Auth0Client, role_id: str, user_ids: Sequence[str]) -> None:
-    """Assign a role to up to 50 users; a user who has the role does not change."""
+    """Assign a role to up to 50 users. Users who already have the role do not change."""
     path, subject = f"roles/{segment(role_id)}/users", f"{len(user_ids)} users of role {role_id}"
     body = {"users": list(user_ids)}
     _write(client, "POST", path, body, subject=subject, scope="create:role_members", bucket="roles")
@@ -111,7 +111,7 @@ def assign_role(client: Auth0Client, role_id: str, user_ids: Sequence[str]) -> N
 
 
 def create_organization(client: Auth0Client, body: Mapping[str, Any]) -> str:
-    """Create an organization and return its id. Errors as in ``create_role``."""
+    """Create an organization and return its id. Raises ProviderBusyError, without a retry, if the result is unknown."""
     document = client.request(
         "POST",
         "organizations",
@@ -125,7 +125,7 @@ def create_organization(client: Auth0Client, body: Mapping[str, Any]) -> str:
 
 
 def organization_named(client: Auth0Client, name: str) -> str | None:
-    """Return the id of the organization with a name, or None if there is none."""
+    """Return the id of the organization with this name, or None if it does not exist."""
     try:
         document = client.request(
             "GET",
@@ -142,13 +142,13 @@ def organization_named(client: Auth0Client, name: str) -> str | None:
 
 
 def update_organization(client: Auth0Client, organization_id: str, body: Mapping[str, Any]) -> None:
-    """Replace the given properties of an organization."""
+    """Replace properties of an organization."""
     path, subject = f"organizations/{segment(organization_id)}", f"the organization {organization_id}"
     _write(client, "PATCH", path, body, subject=subject, scope="update:organizations", bucket="write_organizations")
 
 
 def enable_connection(client: Auth0Client, organization_id: str, connection_id: str, body: Mapping[str, Any]) -> None:
-    """Enable a connection for an organization, with its options; do nothing if it is enabled."""
+    """Enable a connection for an organization with these options. Do nothing if it is already enabled."""
     path = f"organizations/{segment(organization_id)}/enabled_connections"
     subject = f"the connection {connection_id} of organization {organization_id}"
     body = {"connection_id": connection_id, **body}
@@ -156,14 +156,14 @@ def enable_connection(client: Auth0Client, organization_id: str, connection_id: 
     try:
         _write(client, "POST", path, body, subject=subject, scope=scope, bucket=bucket)
     except RequestRefusedError:
-        # The first attempt of a request that was retried may have succeeded.
+        # The request may be a retry whose first attempt succeeded.
         enabled = OrganizationApi(client).enabled_connections(organization_id)
         if connection_id not in {row.value.get("connection_id") for row in enabled}:
             raise
 
 
 def update_connection(client: Auth0Client, organization_id: str, connection_id: str, body: Mapping[str, Any]) -> None:
-    """Replace options of an enabled connection of an organization."""
+    """Replace options of a connection that is enabled for an organization."""
     path = f"organizations/{segment(organization_id)}/enabled_connections/{segment(connection_id)}"
     subject = f"the connection {connection_id} of organization {organization_id}"
     scope, bucket = "update:organization_connections", "write_enabled_connections"

@@ -1,4 +1,4 @@
-"""Restore memberships with the changes of the queue: through the queue of a stack, or directly in this process."""
+"""Restore memberships as changes that are sent to the queue of a stack, or applied directly in this process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from meibo_cli.change_sheet import Row, grouped_changes
 from meibo_cli.restore.directory_plan import ProgressState
 from meibo_cli.stack import Queues, queues_of
 
-QUEUEING_MISSING: Final = (
-    "memberships require --queue with the source of the stack, or --without-queue to send them directly"
-)
+QUEUEING_MISSING: Final = "a restore of memberships requires --queue with a source of the stack, or --without-queue"
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Member:
 
 @dataclass(frozen=True)
 class MemberResult:
-    """The result of a member: the states of the membership and of the roles, and the reason if one of them failed."""
+    """The states of a membership and of its roles, and the reason if one of them failed."""
 
     user_id: str = field(repr=False)
     membership: ProgressState
@@ -43,16 +41,16 @@ class MemberResult:
 
 
 class MembershipSender(Protocol):
-    """Sends changes."""
+    """An object that sends changes."""
 
     def send(self, changes: Sequence[Change]) -> Iterator[MemberResult]:
-        """Send the changes of one organization and yield the result of each member."""
+        """Send the changes of one organization, and yield the result of each member."""
         ...
 
 
 @dataclass
 class DirectSender:
-    """Executes changes in this process, with the requests and the pace of the queue's function."""
+    """Applies changes in this process, with the same requests as the function that reads the queue."""
 
     client: Auth0Client
 
@@ -60,7 +58,7 @@ class DirectSender:
         self._executor = StepExecutor(self.client)
 
     def send(self, changes: Sequence[Change]) -> Iterator[MemberResult]:
-        """Execute the changes."""
+        """Apply the changes."""
         by_index = dict(enumerate(changes))
         for step in merge([(index, change, change.members) for index, change in by_index.items()]):
             for _, outcome in self._executor.execute(changes[0].organization_id, step, by_index):
@@ -75,12 +73,12 @@ class DirectSender:
 
 @dataclass
 class QueueSender:
-    """Sends changes to the queue of a stack, which applies them later."""
+    """Sends changes to the queue of a stack. The stack applies them later."""
 
     queues: Queues
 
     def send(self, changes: Sequence[Change]) -> Iterator[MemberResult]:
-        """Send the changes. The queue drops a change that was sent in the last five minutes."""
+        """Send the changes. The queue ignores a change that was sent during the last five minutes."""
         for change in changes:
             self.queues.send(change, deduplication_id=hashlib.sha256(encode_message(change).encode()).hexdigest())
             for member in change.members:
@@ -99,15 +97,16 @@ def send_members(
                 yield MemberResult(member, "failed", "failed", change.reason)
     valid = [change for change in changes if not isinstance(change, InvalidChange)]
     if valid:
-        # The queue's function receives ten messages at a time, and uses both rate limits if some of them assign roles.
+        # The function receives ten messages at a time. It uses both rate limits if some of the changes assign roles.
         yield from sender.send(spread_roles(valid, assigns_roles))
 
 
 @dataclass(frozen=True)
 class Queueing:
-    """The way of memberships: through the queue of a stack as changes of ``source``, or directly if it is None.
+    """The choice between the queue of a stack and direct requests.
 
-    ``configuration`` is the SSM parameter with the sources of the stack.
+    Memberships are sent to the queue as changes of ``source``, or directly if it is None. ``configuration`` is the SSM
+    parameter with the sources of the stack.
     """
 
     source: str | None
@@ -116,13 +115,13 @@ class Queueing:
 
     @classmethod
     def of_options(cls, queue: str | None, stack: str, configuration: str, *, without_queue: bool) -> Queueing | None:
-        """Return the options, or None if neither way was chosen."""
+        """Return the choice of the options, or None if neither option was used."""
         if queue is not None and without_queue:
             raise ConfigurationError("--queue and --without-queue cannot be used together")
         return cls(queue, stack, configuration) if queue is not None or without_queue else None
 
     def sender(self, client: Auth0Client) -> MembershipSender:
-        """Return the sender. Raises ConfigurationError if the stack's source is another tenant."""
+        """Return the sender. Raises ConfigurationError if the source of the stack is another tenant."""
         if self.source is None:
             return DirectSender(client)
         source = parse_documents(read_configuration(self.configuration)).source(self.source)
@@ -136,4 +135,4 @@ class Queueing:
 
 
 WITHOUT_QUEUE: Final = Queueing(None, stack="", configuration="")
-"""Memberships are sent directly."""
+"""The choice of direct requests."""

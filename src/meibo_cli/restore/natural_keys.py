@@ -1,4 +1,4 @@
-"""The ids that archived objects have in the tenant: found by id, by natural key, or in an edited mapping file."""
+"""Match archived objects to objects of the tenant by id, by name or e-mail address, or with an edited mapping file."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ MappedKind = Literal["role", "organization", "connection", "user"]
 
 @dataclass(frozen=True)
 class Match:
-    """The object of the tenant that an archived object corresponds to.
+    """The object of the tenant that corresponds to an archived object.
 
-    ``target`` is its id, or None if there is none. ``certain`` is true if the ids are equal, or if an operator chose
-    the target.
+    ``target`` is its id, or None if it does not exist. ``certain`` is true if the ids are equal, or if an operator
+    chose the id.
     """
 
     state: Literal["found", "missing", "conflict", "impossible"]
@@ -38,16 +38,16 @@ class Match:
 
 @dataclass
 class IdMapping:
-    """The ids that an operator chose, and the ids that were found, by kind and archived id."""
+    """The ids that an operator chose and the ids that were found, by kind and archived id."""
 
     chosen: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
     found: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, path: Path) -> IdMapping:
-        """Return the mapping in a file that ``write`` wrote; rows without a target id have no effect.
+        """Return the mapping in a file that ``write`` created. Rows without a target id are ignored.
 
-        Raises ConfigurationError if it is not such a file.
+        Raises ConfigurationError if the file is invalid.
         """
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
@@ -57,15 +57,18 @@ class IdMapping:
         except FileNotFoundError:
             raise ConfigurationError(f"--mapping: the file {path} does not exist") from None
         except (UnicodeDecodeError, csv.Error):
-            raise ConfigurationError(f"--mapping: expected CSV in UTF-8 in {path}") from None
+            raise ConfigurationError(
+                f"--mapping: expected CSV in UTF-8 in {path}, found another format; save the file as CSV UTF-8"
+            ) from None
         if header != _COLUMNS or any(len(row) != len(_COLUMNS) for row in cells):
             raise ConfigurationError(
                 f"--mapping: expected the columns {', '.join(_COLUMNS)} in each row of {path}; edit a copy of {MAPPING}"
+                " of an earlier plan"
             )
         return cls({(kind, archived): target for kind, archived, _, target in cells if target})
 
     def add(self, kind: MappedKind, archived_id: str, name: str, match: Match) -> Match:
-        """Record a match for the mapping file, and return it."""
+        """Add a match to the mapping and return it."""
         self.found[kind, archived_id] = (name, match.target or "")
         return match
 
@@ -73,7 +76,9 @@ class IdMapping:
         """Return the chosen id of an object. Raises ConfigurationError if the tenant has no object with this id."""
         target = self.chosen.get((kind, archived_id))
         if target is not None and target not in known:
-            raise ConfigurationError(f"--mapping: the tenant has no {kind} with the id in the row of {archived_id}")
+            raise ConfigurationError(
+                f"--mapping: the tenant has no {kind} with the target id in the row of {archived_id}; correct the id"
+            )
         return target
 
     def write(self, path: Path) -> None:
@@ -99,7 +104,7 @@ class NameMatcher:
             self._ids_by_name[str(row.get("name"))].append(identity)
 
     def match(self, archived_id: str, name: str | None) -> Match:
-        """Return the match of an object. A name that several objects of the tenant have is a conflict."""
+        """Return the match of an object. If several objects of the tenant have the name, the match is a conflict."""
         return self._mapping.add(self._kind, archived_id, name or "", self._match(archived_id, name))
 
     def _match(self, archived_id: str, name: str | None) -> Match:
@@ -111,7 +116,11 @@ class NameMatcher:
         ids = self._ids_by_name.get(name, [])
         if len(ids) > 1:
             return Match("conflict", reason=f"the tenant has {len(ids)} {self._kind}s with this name")
-        return Match("found", ids[0]) if ids else Match("missing", reason=f"the tenant has no such {self._kind}")
+        return (
+            Match("found", ids[0])
+            if ids
+            else Match("missing", reason=f"the tenant has no {self._kind} with this id or name")
+        )
 
 
 class UserMatcher:
@@ -147,18 +156,18 @@ class UserMatcher:
             return Match(
                 "impossible",
                 reason="the tenant has no user with this id, and no users export of the run contains the connection and"
-                " the e-mail address",
+                " the e-mail address of the user",
             )
         ids = self._live_ids.get((self._connections.get(connection, connection), email), [])
         if len(ids) > 1:
-            return Match("conflict", reason=f"{len(ids)} users of this connection have the e-mail address")
+            return Match("conflict", reason=f"the tenant has {len(ids)} users with this connection and e-mail address")
         if not ids:
-            return Match("impossible", reason="the tenant has no user with this id or this e-mail address")
+            return Match("impossible", reason="the tenant has no user with this id or e-mail address")
         return Match("found", ids[0])
 
     @cached_property
     def _archived(self) -> dict[str, tuple[str | None, str | None]]:
-        """The connection and the address of each archived user whose id does not exist in the tenant."""
+        """The connections and e-mail addresses of the archived users whose ids do not exist in the tenant."""
         users = (user for user in self._archive.users() if user.user_id not in self._ids)
         return {user.user_id: (user.connection, user.email) for user in users}
 

@@ -102,7 +102,7 @@ def test_everything_restorable_comes_back(archived: Archived, target: SimulatedT
     assert report()["passed"] is True
     assert report()["impossible"] == [
         {"name": SOCIAL, "reason": "an import accepts only users of database connections", "count": 3},
-        {"name": "members", "reason": "the tenant has no user with this id or this e-mail address", "count": 3},
+        {"name": "members", "reason": "the tenant has no user with this id or e-mail address", "count": 3},
     ]
     assert set(report()["fields_not_restorable"]) >= {"created_at", "identities", "last_login", "updated_at"}
     assert differences() == []

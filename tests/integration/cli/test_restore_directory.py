@@ -106,7 +106,9 @@ def test_plan_is_applied_later_and_only_if_it_is_unchanged(
 
     assert (changed.status, without_way.status, unconfirmed.status) == (2, 2, 2)
     assert "expected the SHA-256 in plan.json, found another" in changed.errors
-    assert "memberships require --queue" in without_way.errors
+    assert (
+        "a restore of memberships requires --queue with a source of the stack, or --without-queue" in without_way.errors
+    )
     assert "nothing was sent; `meibo restore --resume restore` applies the plan" in unconfirmed.errors
     assert not writes(target)
 
@@ -295,7 +297,7 @@ def test_users_of_another_tenant_are_found_by_connection_and_address(
         result = restore(archived, target, *APPLY)
 
     assert result.status == 1
-    assert "the tenant has no user with this id or this e-mail address" in result.output
+    assert "the tenant has no user with this id or e-mail address" in result.output
     impossible = {row["user"] for row in rows() if row["state"] == "impossible"}
     assert impossible == {unknown}
     expected = contents(archived[2])["organizations"]
@@ -437,7 +439,10 @@ def test_options_are_checked(archived: tuple[Path, str, SimulatedTenant], target
     messages = [
         (("--datasets", "all"), "--datasets requires --domain"),
         (("--datasets", "users", "--domain", target.domain), "--datasets: expected roles, organizations"),
-        (("--datasets", "all", "--domain", target.domain, "--apply"), "memberships require --queue"),
+        (
+            ("--datasets", "all", "--domain", target.domain, "--apply"),
+            "a restore of memberships requires --queue with a source of the stack, or --without-queue",
+        ),
         (
             ("--datasets", "all", "--queue", "a", "--without-queue"),
             "--queue and --without-queue cannot be used together",
