@@ -41,7 +41,7 @@ def _description(ca_file: str, tenant: SimulatedTenant, domain: SimulatedDomain)
                 "credentials": tenant.credentials(),
                 "organizations": tenant.organizations.count(),
                 "organization_ids": tenant.organizations.ids()[:100],
-                "role_ids": list(tenant.organizations.roles),
+                "role_ids": list(tenant.roles.by_id),
                 "user_ids": [user["user_id"] for user in islice(tenant.expected_users(), 500)],
                 "members": sum(len(members) for members in tenant.memberships.values()),
                 "connections": {

@@ -260,8 +260,3 @@ def corrupt(offset: int) -> Action:
         return bytes(changed)
 
     return change_body(change)
-
-
-def empty() -> Action:
-    """Send an empty file."""
-    return truncate(0)

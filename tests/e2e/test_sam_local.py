@@ -51,9 +51,9 @@ def _expected_rows(system: System) -> dict[str, int | None]:
         f"acme/users/ndjson/{FIRST_CONNECTION}": system.tenant.expected_rows(FIRST_CONNECTION),
         "acme/organizations/ndjson/all": system.tenant.organizations.count(),
         "acme/members/ndjson/all": sum(len(members) for members in system.tenant.memberships.values()),
-        "acme/roles/ndjson/all": len(system.tenant.organizations.roles),
+        "acme/roles/ndjson/all": len(system.tenant.roles.by_id),
         "acme/role_members/ndjson/all": sum(
-            len(list(system.tenant.roles.users(role_id))) for role_id in system.tenant.organizations.roles
+            len(list(system.tenant.roles.users(role_id))) for role_id in system.tenant.roles.by_id
         ),
         **{
             f"example/{dataset}/{name}/all": count

@@ -23,7 +23,7 @@ class ChangeBatch:
         tenant = system.tenant
         self.first, self.second = tenant.organizations.ids()[:2]
         self.user_ids = [user["user_id"] for user in tenant.expected_users()]
-        role = next(iter(tenant.organizations.roles))
+        role = next(iter(tenant.roles.by_id))
         stays, leaves = self.user_ids[20:33], self.user_ids[:2]
         self.before = {self.first: set(leaves), self.second: set()}
         self.after = {self.first: set(stays) | {self.user_ids[40]}, self.second: {self.user_ids[3]}}

@@ -59,7 +59,7 @@ class Restores:
     def check(self) -> None:
         """Check that the tenant contains every object once."""
         assert contents(self.target) == contents(self.source)
-        assert len(self.target.organizations.roles) == SIZE["roles"]
+        assert len(self.target.roles.by_id) == SIZE["roles"]
         assert self.target.organizations.count() == SIZE["organizations"]
 
 

@@ -115,7 +115,7 @@ class Drills:
         assert set(self.imported.values()) == {1}
         original, restored = contents(self.source), contents(tenant)
         assert restored["roles"] == original["roles"]
-        assert len(tenant.organizations.roles) == len(self.source.organizations.roles)
+        assert len(tenant.roles.by_id) == len(self.source.roles.by_id)
         assert tenant.organizations.count() == self.source.organizations.count()
 
 

@@ -66,7 +66,7 @@ def archive_tenant(tenant: SimulatedTenant, archive: Path, *, datasets: tuple[st
 def contents(tenant: SimulatedTenant) -> dict[str, Any]:
     """Return the roles, organizations and memberships of a tenant by their natural keys."""
     organizations = tenant.organizations
-    roles = organizations.roles
+    roles = tenant.roles.by_id
     return {
         "roles": {
             role["name"]: {

@@ -59,7 +59,7 @@ class MembershipRestore:
         self.tenant.switches.rate_tier = "essentials"
         self.harness = ChangeQueueHarness(self.tenant, seconds=REQUEST_SECONDS)
         self._folder = folder
-        self._role = next(iter(self.tenant.organizations.roles))
+        self._role = next(iter(self.tenant.roles.by_id))
         share = -(-memberships // organizations)
         #: The roles of each member by organization and user.
         self.expected = {

@@ -215,7 +215,7 @@ class Jobs:
                 return "processing"
             if job.fate == "stuck":
                 return "pending"
-        return "compacting" if job.fate == "unheard_of" else job.fate
+        return "compacting" if job.fate == "unknown_status" else job.fate
 
 
 def _field_error(message: str, position: str = "") -> ApiError:

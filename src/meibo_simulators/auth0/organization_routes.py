@@ -270,8 +270,8 @@ def remove_members(call: Call) -> None:
 
 @endpoints.add("GET", MEMBER_ROLES, ROLES_SCOPE, limit="member_roles")
 def list_member_roles(call: Call) -> Any:
-    page, organizations = call.page, call.tenant.organizations
-    rows = [organizations.roles[role_id] for role_id in _member_roles(call)]
+    page, roles = call.page, call.tenant.roles.by_id
+    rows = [roles[role_id] for role_id in _member_roles(call)]
     return page.body("roles", page.of(rows), len(rows))
 
 
@@ -303,7 +303,7 @@ def _member_roles(call: Call) -> list[str]:
 
 
 def _known_roles(tenant: SimulatedTenant, role_ids: list[str], *, removing: bool = False) -> list[str]:
-    unknown = [role_id for role_id in role_ids if role_id not in tenant.organizations.roles]
+    unknown = [role_id for role_id in role_ids if role_id not in tenant.roles.by_id]
     # Recorded for the removal of a role. The response to an assignment is not known.
     if unknown and (removing or tenant.switches.unknown_role == "refuse"):
         raise ApiError(404, f"No such role with id: {unknown[0]}")
@@ -336,7 +336,7 @@ def _check_references(tenant: SimulatedTenant, organization_id: str, body: dict[
             raise body_error(f"The specified connection ({connection_id}) is not enabled for the organization")
         if connection.strategy in ("email", "sms"):
             raise body_error("Passwordless connections are not supported.")
-    unknown = [role_id for role_id in body.get("roles", ()) if role_id not in tenant.organizations.roles]
+    unknown = [role_id for role_id in body.get("roles", ()) if role_id not in tenant.roles.by_id]
     if unknown:
         raise body_error(f"One or more of the specified roles do not exist: {', '.join(unknown)}")
 

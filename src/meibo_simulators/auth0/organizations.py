@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from meibo_simulators.auth0.directory import Directory
+from meibo_simulators.auth0.roles import Roles
 from meibo_simulators.auth0.switches import Switches
 from meibo_simulators.profiles import auth0_index, auth0_user_id, timestamp
 from meibo_simulators.site import Clock
@@ -20,7 +21,6 @@ FIRST_CREATED = 1_680_000_000.0
 # Seconds between the creation of two organizations, and between the addition of two members.
 SECONDS_BETWEEN_ORGANIZATIONS = 61.466
 SECONDS_BETWEEN_MEMBERS = 0.001
-ROLES = ("admin", "編集者", "viewer", "billing")
 MAX_ROLES_PER_MEMBER = 50
 MEMBER_FIELDS = ("user_id", "email", "picture", "name", "roles")
 DEFAULT_INVITATION_SECONDS = 604_800
@@ -54,15 +54,16 @@ class Organizations:
     def __init__(
         self,
         directory: Directory,
+        roles: Roles,
         switches: Switches,
         now: Clock,
         new_id: Callable[[str, int], str],
         *,
         count: int,
         members: int,
-        roles: int,
     ) -> None:
         self._directory = directory
+        self._role_by_id = roles.by_id
         self._switches = switches
         self._now = now
         self._new_id = new_id
@@ -80,10 +81,6 @@ class Organizations:
         self._roles: dict[tuple[str, str], list[str]] = {}
         #: Organizations that are deleted but still in the list.
         self.vanished: set[str] = set()
-        self.roles = {
-            new_id("rol", number): {"id": new_id("rol", number), "name": name, "description": f"Role {name}"}
-            for number, name in enumerate([*ROLES, *(f"role-{number}" for number in range(len(ROLES), roles))][:roles])
-        }
 
     # -- organizations
 
@@ -288,7 +285,7 @@ class Organizations:
         member = {name: profile[name] for name in fields if name in profile}
         if "roles" in fields:
             member["roles"] = [
-                {"id": role_id, "name": self.roles[role_id]["name"]}
+                {"id": role_id, "name": self._role_by_id[role_id]["name"]}
                 for role_id in self.member_roles(organization_id, user_id)
             ]
         return member
@@ -303,8 +300,7 @@ class Organizations:
             index = auth0_index(self._directory.seed, user_id)
         if index is None or user_id not in self._generated(self._numbers[organization_id]):
             return []
-        known = list(self.roles)
-        return [role_id for role_id, every in zip(known, (3, 7), strict=False) if index % every == 0]
+        return [role_id for role_id, every in zip(list(self._role_by_id), (3, 7), strict=False) if index % every == 0]
 
     def set_member_roles(self, organization_id: str, user_id: str, role_ids: list[str]) -> None:
         """Set the roles of a member."""

@@ -27,24 +27,20 @@ endpoints = Endpoints("roles", __name__)
 
 @endpoints.add("GET", "/roles", "read:roles")
 def list_roles(call: Call) -> Any:
-    page, rows = call.page, list(call.tenant.organizations.roles.values())
+    page, rows = call.page, list(call.tenant.roles.by_id.values())
     return page.body("roles", page.of(rows), len(rows))
 
 
 @endpoints.add("POST", "/roles", "create:roles")
 def create_role(call: Call) -> Any:
-    body, roles = call.body(object_schema(_ROLE_PROPERTIES, "name")), call.tenant.organizations.roles
     # It is not known whether Auth0 rejects a name that already exists.
-    role_id = call.tenant.new_id("rol", call.tenant.roles.next_number)
-    call.tenant.roles.next_number += 1
-    roles[role_id] = {"id": role_id, "name": body["name"], "description": body.get("description")}
-    return roles[role_id]
+    return call.tenant.roles.create(call.body(object_schema(_ROLE_PROPERTIES, "name")))
 
 
 @endpoints.add("PATCH", "/roles/<role_id>", "update:roles")
 def update_role(call: Call) -> Any:
     body = call.body(object_schema(_ROLE_PROPERTIES))
-    role = call.tenant.organizations.roles[_role_id(call)]
+    role = call.tenant.roles.by_id[_role_id(call)]
     role |= body
     return role
 
@@ -85,8 +81,7 @@ def list_users_of_role(call: Call) -> Any:
 
 
 def _role_id(call: Call) -> str:
-    role_id = call.path["role_id"]
-    roles = call.tenant.roles
-    if role_id not in call.tenant.organizations.roles or role_id in roles.vanished:
+    role_id, roles = call.path["role_id"], call.tenant.roles
+    if role_id not in roles.by_id or role_id in roles.vanished:
         raise ApiError(404, "The role does not exist.")
     return role_id

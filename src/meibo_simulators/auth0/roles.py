@@ -1,11 +1,13 @@
-"""The permissions of a tenant's roles, and their direct assignments to users."""
+"""The roles of a tenant, their permissions, and their direct assignments to users."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from meibo_simulators.auth0.directory import Directory
 
+NAMES = ("admin", "編集者", "viewer", "billing")
 API = "https://api.example.invalid"
 ACTIONS = ("read", "create", "update", "delete")
 #: Number of generated users that can have generated assignments.
@@ -14,17 +16,30 @@ MAX_ROLES = 1000
 
 
 class Roles:
-    """The permissions and assignments of roles. Role number n is assigned to every (n + 2)th of the first users."""
+    """The roles of a tenant. Role number n is assigned to every (n + 2)th of the first users."""
 
-    def __init__(self, directory: Directory, role_ids: list[str]) -> None:
+    def __init__(self, directory: Directory, new_id: Callable[[str, int], str], *, count: int) -> None:
         self._directory = directory
-        self._numbers = {role_id: number for number, role_id in enumerate(role_ids)}
+        self._new_id = new_id
+        names = [*NAMES, *(f"role-{number}" for number in range(len(NAMES), count))][:count]
+        #: The roles as the API returns them.
+        self.by_id: dict[str, dict[str, Any]] = {
+            new_id("rol", number): {"id": new_id("rol", number), "name": name, "description": f"Role {name}"}
+            for number, name in enumerate(names)
+        }
+        self._numbers = {role_id: number for number, role_id in enumerate(self.by_id)}
         self._assigned: dict[str, dict[str, None]] = {}
         self._permissions: dict[str, list[dict[str, Any]]] = {}
-        #: The number of the next role that a request creates.
-        self.next_number = MAX_ROLES
+        self._next_number = MAX_ROLES
         #: Roles that are deleted but still in the list.
         self.vanished: set[str] = set()
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Create the role that a request describes, and return it."""
+        role_id = self._new_id("rol", self._next_number)
+        self._next_number += 1
+        self.by_id[role_id] = {"id": role_id, "name": body["name"], "description": body.get("description")}
+        return self.by_id[role_id]
 
     def permissions(self, role_id: str) -> list[dict[str, Any]]:
         """Return the permissions of a role."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Fate = Literal["completed", "failed", "expired", "error", "stuck", "vanished", "unheard_of"]
+Fate = Literal["completed", "failed", "expired", "error", "stuck", "vanished", "unknown_status"]
 
 
 @dataclass

@@ -9,9 +9,9 @@ from typing import Any
 from meibo_simulators.auth0.directory import Connection, Directory
 from meibo_simulators.auth0.export_files import ExportFile, Files
 from meibo_simulators.auth0.jobs import Jobs
-from meibo_simulators.auth0.organizations import MEMBER_FIELDS, ROLES, Invitations, Memberships, Organizations
+from meibo_simulators.auth0.organizations import MEMBER_FIELDS, Invitations, Memberships, Organizations
 from meibo_simulators.auth0.ratelimit import RateLimits
-from meibo_simulators.auth0.roles import Roles
+from meibo_simulators.auth0.roles import NAMES, Roles
 from meibo_simulators.auth0.switches import Switches
 from meibo_simulators.auth0.tokens import Client, Tokens, key_pair
 from meibo_simulators.site import Site
@@ -61,7 +61,7 @@ class SimulatedTenant(Site):
         users: int = 0,
         organizations: int = 0,
         members: int = 20,
-        roles: int = len(ROLES),
+        roles: int = len(NAMES),
         connections: Mapping[str, int | Connection | None] | None = None,
         seed: int = 1,
     ) -> None:
@@ -77,10 +77,10 @@ class SimulatedTenant(Site):
             ],
             users,
         )
+        self.roles = Roles(self.directory, self.new_id, count=roles)
         self.organizations = Organizations(
-            self.directory, self.switches, self.now, self.new_id, count=organizations, members=members, roles=roles
+            self.directory, self.roles, self.switches, self.now, self.new_id, count=organizations, members=members
         )
-        self.roles = Roles(self.directory, list(self.organizations.roles))
         self.memberships = Memberships(self.organizations)
         self.invitations = Invitations(self.now, self.new_id)
         self.tokens = Tokens(self, self.switches)

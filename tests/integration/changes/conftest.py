@@ -25,7 +25,7 @@ class ChangesSystem:
         self.organizations = self.tenant.organizations.ids()
         self.organization = self.organizations[0]
         self.user_ids = [user["user_id"] for user in self.tenant.expected_users()]
-        self.roles = list(self.tenant.organizations.roles)
+        self.roles = list(self.tenant.roles.by_id)
 
     def change(self, *members: str, action: str = "add", **more: Any) -> dict[str, Any]:
         return {

@@ -88,7 +88,7 @@ def test_everything_restorable_comes_back(archived: Archived, target: SimulatedT
 
     assert result.status == 0, result.output + result.errors
     source = archived[2]
-    assignments = sum(len(source.roles.users(role_id)) for role_id in source.organizations.roles)
+    assignments = sum(len(source.roles.users(role_id)) for role_id in source.roles.by_id)
     members = sum(len(users) for users in source.memberships.values())
     assert {name: numbers(name) for name in report()["groups"]} == {
         FIRST: (30, 30, 0, 0, 0, 0),
@@ -143,7 +143,7 @@ def test_faults_of_a_restore_are_reported(archived: Archived, target: SimulatedT
     assert numbers(FIRST) == (30, 29, 1, 0, 0, 0)
     assert report()["groups"][FIRST]["fields"] == {"blocked": 1, "user_metadata.country": 1}
     assert numbers(SECOND) == (30, 29, 0, 1, 0, 0)
-    first_role = next(iter(archived[2].organizations.roles))
+    first_role = next(iter(archived[2].roles.by_id))
     dropped = len(archived[2].roles.users(first_role))
     assert numbers("role_members")[3] == dropped
     assert numbers("members")[2] == 1
@@ -235,7 +235,7 @@ def test_drill_requires_a_confirmation(archived: Archived, target: SimulatedTena
 
     assert result.status == 2
     members = sum(len(users) for users in archived[2].memberships.values())
-    assignments = sum(len(archived[2].roles.users(role_id)) for role_id in archived[2].organizations.roles)
+    assignments = sum(len(archived[2].roles.users(role_id)) for role_id in archived[2].roles.by_id)
     assert (
         f"Restore 63 users, 4 roles, 10 organizations, {assignments} role_members, {members} members of run"
         f" {archived[1]} of acme to the tenant {target.domain}?"

@@ -120,7 +120,7 @@ def test_existing_objects_that_differ_are_changed_with_upsert_only(
     archived: tuple[Path, str, SimulatedTenant], target: SimulatedTenant
 ) -> None:
     restore(archived, target, "-o", "first", *APPLY)
-    role = next(iter(target.organizations.roles.values()))
+    role = next(iter(target.roles.by_id.values()))
     role["description"] = "other"
     organization = target.organizations.ids()[0]
     target.organizations.update(organization, {"display_name": "other"})
@@ -147,7 +147,7 @@ def test_role_with_the_same_name_and_other_permissions_is_a_conflict_until_it_is
     archived: tuple[Path, str, SimulatedTenant], target: SimulatedTenant
 ) -> None:
     role_id = target.new_id("rol", 5000)
-    target.organizations.roles[role_id] = {"id": role_id, "name": "admin", "description": "Role admin"}
+    target.roles.by_id[role_id] = {"id": role_id, "name": "admin", "description": "Role admin"}
     permission = {"resource_server_identifier": "https://other.example.invalid", "permission_name": "delete:all"}
     target.roles.add_permissions(role_id, [permission])
 
@@ -168,7 +168,7 @@ def test_role_with_the_same_name_and_other_permissions_is_a_conflict_until_it_is
 
     assert chosen.status == 0, chosen.output + chosen.errors
     assert target.roles.users(role_id)
-    assert len(target.organizations.roles) == len(archived[2].organizations.roles)
+    assert len(target.roles.by_id) == len(archived[2].roles.by_id)
 
 
 def test_name_of_several_roles_is_a_conflict(
@@ -176,7 +176,7 @@ def test_name_of_several_roles_is_a_conflict(
 ) -> None:
     for number in (5000, 5001):
         role_id = target.new_id("rol", number)
-        target.organizations.roles[role_id] = {"id": role_id, "name": "admin", "description": ""}
+        target.roles.by_id[role_id] = {"id": role_id, "name": "admin", "description": ""}
 
     result = restore(archived, target)
 
@@ -250,7 +250,7 @@ def test_busy_tenant_expired_token_and_unknown_results_do_not_matter(
 
     assert result.status == 0, result.output + result.errors
     assert contents(target) == contents(archived[2])
-    assert len(target.organizations.roles) == len(archived[2].organizations.roles)
+    assert len(target.roles.by_id) == len(archived[2].roles.by_id)
     assert target.organizations.count() == archived[2].organizations.count()
 
 
@@ -272,7 +272,7 @@ def test_rejected_objects_are_reported_and_sent_again(
     assert resumed.status == 0, resumed.output + resumed.errors
     assert not Path("restore/failed.ndjson").exists()
     assert contents(target) == contents(archived[2])
-    assert len(target.organizations.roles) == len(archived[2].organizations.roles)
+    assert len(target.roles.by_id) == len(archived[2].roles.by_id)
 
 
 def test_users_of_another_tenant_are_found_by_connection_and_address(

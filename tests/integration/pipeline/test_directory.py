@@ -47,7 +47,7 @@ def by_dataset(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_archived_roles_and_their_users_match_the_tenant(system: System) -> None:
     system.configure(system.auth0_source({"dataset": "roles"}, {"dataset": "role_members"}))
     tenant = system.tenant
-    first, second, *_ = sorted(tenant.organizations.roles)
+    first, second, *_ = sorted(tenant.roles.by_id)
     tenant.roles.assign(first, [tenant.directory.user_id(number) for number in range(250)])
     tenant.roles.vanished.add(second)
 
@@ -55,7 +55,7 @@ def test_archived_roles_and_their_users_match_the_tenant(system: System) -> None
 
     assert manifest["complete"] is True
     exports = by_dataset(manifest)
-    expected = {role_id: tenant.organizations.roles[role_id] for role_id in sorted(tenant.organizations.roles)}
+    expected = {role_id: tenant.roles.by_id[role_id] for role_id in sorted(tenant.roles.by_id)}
     del expected[second]
     assert lines(system, exports["roles"]) == [
         {**body, "permissions": tenant.roles.permissions(role_id)} for role_id, body in expected.items()

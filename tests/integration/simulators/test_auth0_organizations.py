@@ -301,7 +301,7 @@ def test_members_list_is_eventually_consistent(api: Api, tenant: Any, clock: Fak
 def test_roles_are_assigned_and_removed(api: Api, tenant: Any) -> None:
     organization = tenant.organizations.ids()[8]
     user_id = tenant.directory.user_id(1)
-    roles = list(tenant.organizations.roles)
+    roles = list(tenant.roles.by_id)
     path = f"/organizations/{organization}/members/{user_path(user_id)}/roles"
     assert api.post(path, {"roles": roles[:1]}).status_code == 404
     api.post(f"/organizations/{organization}/members", {"members": [user_id]})
@@ -327,7 +327,7 @@ def test_unknown_role_follows_the_switch(api: Api, tenant: Any, switch: Any, sta
     member, unknown = tenant.directory.user_id(1), "rol_0000000000000000"
     tenant.organizations.add_members(organization, [member])
     path = f"/organizations/{organization}/members/{user_path(member)}/roles"
-    known = next(iter(tenant.organizations.roles))
+    known = next(iter(tenant.roles.by_id))
     assert api.post(path, {"roles": [known, unknown]}).status_code == status
     assert len(tenant.organizations.member_roles(organization, member)) == assigned
     assert api.delete(path, {"roles": [unknown]}).status_code == 404
@@ -339,14 +339,14 @@ def test_roles_of_a_non_member_follow_the_switch(api: Api, tenant: Any, switch: 
     organization = tenant.organizations.ids()[8]
     path = f"/organizations/{organization}/members/{user_path(tenant.directory.user_id(1))}/roles"
     assert api.get(path).status_code == read
-    assert api.post(path, {"roles": list(tenant.organizations.roles)[:1]}).status_code == written
+    assert api.post(path, {"roles": list(tenant.roles.by_id)[:1]}).status_code == written
 
 
 def test_more_than_fifty_roles_are_rejected(api: Api, tenant: Any) -> None:
     organization = tenant.organizations.ids()[0]
     member = tenant.organizations.members(organization)[0]
     many = {f"rol_{n:016d}": {"id": f"rol_{n:016d}", "name": str(n), "description": ""} for n in range(51)}
-    tenant.organizations.roles.update(many)
+    tenant.roles.by_id.update(many)
     path = f"/organizations/{organization}/members/{user_path(member)}/roles"
     assert api.post(path, {"roles": list(many)}).status_code == 409
 

@@ -136,7 +136,7 @@ def test_organization_and_its_connections(tenant: SimulatedTenant, sdk: Manageme
 def test_members_and_roles_change(tenant: SimulatedTenant, sdk: ManagementClient) -> None:
     organization = tenant.organizations.ids()[8]
     people = [tenant.directory.user_id(number) for number in range(3)]
-    roles = list(tenant.organizations.roles)[:2]
+    roles = list(tenant.roles.by_id)[:2]
     sdk.organizations.members.create(organization, members=people)
     sdk.organizations.members.roles.assign(organization, people[0], roles=roles)
     sdk.organizations.members.delete(organization, members=people[1:])

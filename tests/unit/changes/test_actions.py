@@ -18,7 +18,7 @@ INVITATIONS = "POST /api/v2/organizations/*/invitations"
 
 
 def test_roles_are_assigned_after_the_membership(harness: ChangeQueueHarness, user_ids: list[str]) -> None:
-    roles = list(harness.tenant.organizations.roles)[:2]
+    roles = list(harness.tenant.roles.by_id)[:2]
     message = harness.send(*user_ids[:12], roles=roles)
 
     harness.drain()
@@ -62,10 +62,10 @@ def test_only_the_member_with_too_many_roles_is_rejected(harness: ChangeQueueHar
     organization = harness.organizations[0]
     many = [f"rol_{number:016d}" for number in range(50)]
     for role in many:
-        harness.tenant.organizations.roles[role] = {"id": role, "name": role, "description": role}
+        harness.tenant.roles.by_id[role] = {"id": role, "name": role, "description": role}
     harness.tenant.organizations.add_members(organization, [user_ids[0]])
     harness.tenant.organizations.set_member_roles(organization, user_ids[0], many)
-    role = next(iter(harness.tenant.organizations.roles))
+    role = next(iter(harness.tenant.roles.by_id))
     message = harness.send(*user_ids[:2], roles=[role])
 
     harness.drain()
@@ -76,7 +76,7 @@ def test_only_the_member_with_too_many_roles_is_rejected(harness: ChangeQueueHar
 
 
 def test_invitation_has_the_requested_terms(harness: ChangeQueueHarness) -> None:
-    role = next(iter(harness.tenant.organizations.roles))
+    role = next(iter(harness.tenant.roles.by_id))
     message = harness.send(NEW, action="invite", roles=[role], invitation={**TERMS, "ttl_sec": 3600})
 
     harness.drain()
@@ -173,7 +173,7 @@ def test_open_invitation_with_other_terms_rejects_the_change(
         connection = {"connection_id": _connection(harness)} if "connection_id" in terms else {}
         ttl = {"ttl_sec": terms["ttl_sec"]} if "ttl_sec" in terms else {}
         roles: dict[str, Any] = (
-            {"roles": list(harness.tenant.organizations.roles)[: terms["roles"]]} if "roles" in terms else {}
+            {"roles": list(harness.tenant.roles.by_id)[: terms["roles"]]} if "roles" in terms else {}
         )
         return harness.send(NEW, action="invite", invitation={**TERMS, **connection, **ttl}, **roles, **more)
 
@@ -202,7 +202,7 @@ def test_open_invitation_with_other_terms_rejects_the_change(
 
 def test_invitation_with_the_same_terms_is_found_among_others(harness: ChangeQueueHarness) -> None:
     # given: two invitations of the same person, which Auth0 accepts; the order of roles is insignificant
-    roles = list(harness.tenant.organizations.roles)[:2]
+    roles = list(harness.tenant.roles.by_id)[:2]
     first = harness.send(NEW, action="invite", roles=roles, invitation=TERMS)
     harness.drain()
     invitations = harness.tenant.invitations.all[harness.organizations[0]]

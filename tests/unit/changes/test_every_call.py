@@ -106,7 +106,7 @@ class Scenario:
         harness.function_queue = FaultyQueue(harness.queue, fault)
         harness.tenant.switches.unknown_member = "refuse"
         user_ids = [user["user_id"] for user in harness.tenant.expected_users()]
-        role = next(iter(harness.tenant.organizations.roles))
+        role = next(iter(harness.tenant.roles.by_id))
         self.members = [frozenset(user_ids[2:12]), frozenset(user_ids[20:23])]
         applied, rejected = "applied", "rejected"
         self.outcomes = {

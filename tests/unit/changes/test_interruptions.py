@@ -109,7 +109,7 @@ def test_finished_message_waits_for_an_unfinished_earlier_message(
 def test_message_that_outlasts_an_invocation_resumes(harness: ChangeQueueHarness, user_ids: list[str]) -> None:
     # given: 190 requests of 2 s for roles
     harness.adapter._seconds = 2.0
-    role = next(iter(harness.tenant.organizations.roles))
+    role = next(iter(harness.tenant.roles.by_id))
     message = harness.send(*user_ids[:190], roles=[role])
 
     harness.drain()
