@@ -17,7 +17,7 @@ from meibo.errors import ConfigurationError, WrongFormatError
 from meibo.providers import column_names, find_dataset
 from meibo.providers.datasets import Dataset
 from meibo_cli.download import download
-from meibo_cli.encoding import open_decompressed, parse_row, readable_json, readable_text
+from meibo_cli.encoding import open_decompressed, parse_exact_json, readable_json, readable_text
 
 Form = Literal["json", "csv"]
 
@@ -42,8 +42,12 @@ class RowFile:
             return {
                 name: _without_apostrophe(readable_text(cell)) for name, cell in zip(self.columns, cells, strict=False)
             }
-        row = parse_row(record)
-        if row is None:
+        # Not parse_row: a caller handles the RecursionError of a record that is nested too deeply.
+        try:
+            row = parse_exact_json(readable_json(record).decode())
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
             raise WrongFormatError("expected one JSON object per line; run `meibo verify`")
         return row
 
