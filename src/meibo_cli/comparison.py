@@ -213,8 +213,9 @@ def field_changes(
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    # In Python True equals 1 and 1 equals 1.0. In a directory only the latter are the same value.
-    if old == new and type(old) is type(new) and not isinstance(old, (dict, list)):
+    # In Python True equals 1 and 1 equals 1.0. In a directory only the latter are the same value. Most values have the
+    # same representation, which is created several times as fast as JSON.
+    if old == new and type(old) is type(new) and (not isinstance(old, (dict, list)) or repr(old) == repr(new)):
         return True
     return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True) or (
         old == new and isinstance(old, (int, float)) and not isinstance(old, bool) and not isinstance(new, bool)

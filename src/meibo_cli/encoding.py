@@ -40,8 +40,11 @@ def is_gzip(path: Path) -> bool:
 
 def readable_json(line: bytes) -> bytes:
     """Return a line of JSON with visible text for each invalid byte and each lone surrogate."""
-    text = line.decode("utf-8", "surrogateescape")
-    text = _INVALID_BYTE.sub(lambda match: f"\\\\x{ord(match[0]) - 0xDC00:02x}", text)
+    try:
+        text = line.decode()
+    except UnicodeDecodeError:
+        text = line.decode("utf-8", "surrogateescape")
+        text = _INVALID_BYTE.sub(lambda match: f"\\\\x{ord(match[0]) - 0xDC00:02x}", text)
     if "\\u" in text:
         text = _JSON_ESCAPE.sub(lambda match: f"\\\\{match[1]}" if match[1] else match[0], text)
     return text.encode()
