@@ -1,10 +1,10 @@
 """Check the wording of the repository: ``python -m scripts.prose [PATH ...]``, a part of ``make lint``.
 
-Reads the comments, docstrings and strings of Python files, and the text of Markdown, YAML, Makefile and ASL files, that
-git tracks. Reports words that have a plainer or a standard equivalent, and docstrings that begin with a question word.
+The script reads the comments, docstrings and strings of Python files, and the text of Markdown, YAML, Makefile and ASL
+files. It reports words that have a plainer or a standard equivalent, and docstrings that begin with a question word.
 
-If a place is right as it is, for example because it quotes a product, allow it with the reason: ``prose: REASON`` in a
-comment in the same line, in the line above, or after the end of a string of several lines.
+To allow a place, for example a quotation, add ``prose: REASON`` in a comment: in the same line, in the line above, or
+after the end of a multi-line string.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = frozenset({".md", ".py", ".yaml", ".yml"})
 NAMES = frozenset({"Makefile", "export.asl.json"})
 
-# The words themselves are in these files.
+# These files contain the words.
 EXCLUDED = frozenset({"scripts/prose.py", "tests/unit/test_prose.py"})
 
-# Beginnings of paths that are not checked yet. The goal is an empty list: remove a path when its text has been revised.
+# Prefixes of paths that are not checked yet. Remove a path when its text has been revised.
 UNCHECKED: tuple[str, ...] = ()
 
 # A word to avoid, and what to write instead.
@@ -55,7 +55,7 @@ _ALLOWED = re.compile(r"\bprose: \w")
 
 @dataclass(frozen=True)
 class Finding:
-    """A place to reword."""
+    """A place to rewrite."""
 
     line: int
     text: str
@@ -64,14 +64,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class _Passage:
-    """A text of one or more lines, which begins in the line ``line`` of its file."""
+    """A passage of one or more lines that begins at a line of the file."""
 
     line: int
     text: str
 
 
 def check(name: str, text: str) -> list[Finding]:
-    """Return the findings in the text of a file; its name decides how the file is read."""
+    """Return the findings in the text of a file. ``name`` determines how the text is parsed."""
     lines = text.splitlines()
     passages = list(_python(text)) if name.endswith(".py") else [_Passage(*entry) for entry in enumerate(lines, 1)]
     findings = [finding for passage in passages for finding in _words(passage, lines)]
@@ -84,7 +84,7 @@ def _python(text: str) -> Iterator[_Passage]:
     literal = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in literal:
-            # Python 3.11 has no tokens within f-strings, so expressions are removed here.
+            # Python 3.11 does not tokenize f-strings, so the expressions are removed here.
             is_format = token.type == tokenize.STRING and re.match(r"[rb]*f", token.string, re.IGNORECASE)
             yield _Passage(token.start[0], re.sub(r"\{[^{}]*\}", "", token.string) if is_format else token.string)
 
@@ -117,7 +117,7 @@ def _is_allowed(lines: list[str], number: int, last: int) -> bool:
 
 
 def tracked_files(paths: list[str]) -> list[str]:
-    """Return the files with prose that git tracks below the paths, or in the whole repository."""
+    """Return the tracked files with prose below the paths, or in the complete repository."""
     command = ["git", "ls-files", "-z", "--", *paths]
     names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
     return [
@@ -130,7 +130,7 @@ def tracked_files(paths: list[str]) -> list[str]:
 
 
 def main(paths: list[str]) -> int:
-    """Print the findings and return the exit status. Paths that are given are read even if they are unchecked."""
+    """Print the findings and return the exit status. ``paths`` are checked even if they are in ``UNCHECKED``."""
     count = 0
     for name in tracked_files(paths):
         if not paths and name.startswith(UNCHECKED):

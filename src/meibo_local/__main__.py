@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit status of ``meibo_cli.exit_codes``: 0 if all exports are archived and verified, 1 if not."""
+    """Return the exit status: 0 if all exports are archived and verified and all changes are processed correctly."""
     parser = argparse.ArgumentParser(prog="python -m meibo_local", description=__doc__)
     parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
     parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f" {options.cybozu_users:,} users over HTTPS on this machine",
         flush=True,
     )
-    # The imports take seconds. Ctrl-C during the imports ends the process without a traceback.
+    # Importing the modules takes seconds. Meanwhile, Ctrl-C must end the process without a traceback.
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     import typer  # noqa: PLC0415  # see above
 

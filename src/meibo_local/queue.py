@@ -63,7 +63,7 @@ def concurrent_receives() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SqsQueue:
-    """A queue in the SQS API."""
+    """A queue that is accessed through the SQS API."""
 
     client: SQSClient
     url: str
@@ -201,7 +201,8 @@ class LocalChanges:
     def take_dead_letters(self) -> list[MessageTypeDef]:
         """Remove and return the messages of the DLQ.
 
-        A FIFO queue does not return the next message of a group while the previous message is hidden.
+        Each batch is deleted before the next call, because a FIFO queue returns no message of a group while an earlier
+        message of the group is hidden.
         """
         dead_letters: list[MessageTypeDef] = []
         while messages := self._dead_letters.receive(10):

@@ -46,7 +46,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: Sim
     progress = InvocationDisplay(console)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(log.open("w", encoding="utf-8"))
-        log.chmod(0o600)  # the log may exist with other permissions
+        log.chmod(0o600)  # an existing log may have other permissions
         stack.enter_context(_output_to(file))
         aws = stack.enter_context(
             local_aws(

@@ -29,7 +29,7 @@ POLL_SECONDS = 0.5
 
 
 class TerminatedError(BaseException):
-    """The process of the function was terminated."""
+    """Raised to simulate the termination of the function's process."""
 
 
 def change_message(organization_id: str, *members: str, action: str = "add", **more: Any) -> dict[str, Any]:

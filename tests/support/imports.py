@@ -66,14 +66,14 @@ class ImportTarget:
         )
 
     def send(self, folder: Path) -> Journal:
-        """Continue the import of a folder as a new process."""
+        """Continue the import of a folder, as a new process does."""
         journal = Journal.read(folder)
         send(self.client(), journal, clock=self.clock)
         return Journal.read(folder)
 
     def users(self) -> dict[str, Any]:
         """Return the metadata of the tenant's users by user id."""
-        # Imports finish with the next request.
+        # The simulator finishes imports when the next request arrives.
         self.tenant.jobs.finish_imports()
         return {profile["user_id"]: profile.get("user_metadata", {}) for profile in self.tenant.directory.users()}
 

@@ -26,7 +26,7 @@ class MemoryStorage(ArchiveStorage):
                 yield StoredObject(key, len(body))
 
     def folders(self, prefix: str) -> Iterator[str]:
-        """Yield the folders directly below a prefix, in order. All of these end with a slash."""
+        """Yield the folders directly below a prefix, in order. The prefix and the folders end with a slash."""
         rests = {key.removeprefix(prefix).partition("/") for key in self.objects if key.startswith(prefix)}
         yield from sorted({f"{prefix}{name}/" for name, slash, _ in rests if slash})
 

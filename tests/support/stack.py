@@ -22,7 +22,7 @@ FOLDER = f"runs/dt=2026-11-21/run={RUN}/"
 
 @dataclass
 class Invocations:
-    """The invocations in order: function, event and result."""
+    """An observer that records the function, event and result of each invocation."""
 
     calls: list[tuple[str, Any, InvocationResult]] = field(default_factory=list)
 
@@ -68,7 +68,7 @@ class Stack:
 
 
 class System(Stack):
-    """A stack for single runs."""
+    """A stack that executes runs."""
 
     def run(self, *, days: int = 0) -> dict[str, Any]:
         """Invoke the schedule, wait for the workflow, and return the run manifest."""

@@ -56,7 +56,7 @@ class Job:
     # Imports only.
     due: float = 0.0
     work: Callable[[Job], None] | None = field(default=None, repr=False)
-    """The function that imports the users of a pending import; None for finished imports."""
+    """The function that imports the users, or None if the import has finished."""
     summary: dict[str, int] | None = None
 
 
@@ -168,7 +168,7 @@ class Jobs:
     def _pending_imports(self) -> list[Job]:
         return [job for job in self.all.values() if job.work is not None]
 
-    # -- both
+    # -- all jobs
 
     def find(self, job_id: str) -> Job:
         """Return the job. Raise a 404 error if it does not exist, has vanished or has expired."""

@@ -38,10 +38,10 @@ class Organization:
 
 @dataclass
 class _Members:
-    """The members of an organization and the times when they joined, in this order."""
+    """The members of an organization and the times when they joined, in the order of joining."""
 
     joined: dict[str, float] = field(default_factory=dict)
-    #: Recent changes: the time when it becomes visible, the user id, and the previous time of joining or None.
+    #: Recent changes: the time when each becomes visible, the user id, and the previous time of joining or None.
     unseen: list[tuple[float, str, float | None]] = field(default_factory=list)
 
 

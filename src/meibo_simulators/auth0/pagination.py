@@ -57,7 +57,7 @@ def with_fields(body: dict[str, Any], query: dict[str, Any], always: Sequence[st
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a list, by its offset."""
+    """A page of a list with offset pagination."""
 
     start: int
     size: int

@@ -1,4 +1,4 @@
-"""Rate limits of the subscriptions: token buckets, which are refilled at full seconds of the tenant's clock."""
+"""Rate limits by subscription: token buckets that are refilled at each full second of the tenant's clock."""
 
 from __future__ import annotations
 

@@ -89,12 +89,12 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 
 #: Returns a response, the body of a response, or None for an empty 204 response.
 View = Callable[[Call], Any]
-#: Returns the text that replaces the list of OAuth scopes in the message of a 403.
+#: Returns the text that replaces the list of OAuth scopes in the message of a 403 error.
 ScopesText = Callable[["SimulatedTenant"], str]
 
 
 class Endpoints(Blueprint):
-    """Endpoints below /api/v2 of the tenant that is in the configuration of the application."""
+    """Endpoints of the Management API. ``TENANT`` in the configuration of the application is the tenant."""
 
     def add(
         self, method: str, path: str, *scopes: str, limit: str = "other", scopes_text: ScopesText | None = None

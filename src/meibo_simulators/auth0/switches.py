@@ -38,7 +38,7 @@ class Switches:
     location_ttl: float = 60.0
     location_scheme: Literal["https", "http", "none"] = "https"
     location_host: str | None = None
-    """Host and port of locations; None: those of the export file host."""
+    """Host and port of locations, or None for the export file host."""
     redirect_files_to: str | None = None
     file_ranges: bool = True
     file_content_encoding: str | None = None
@@ -85,7 +85,7 @@ class Switches:
     invitation_status: Literal[200, 201] = 201
     """Status of a new invitation: 201 as recorded, or 200 as documented."""
     import_concurrency: int = 2
-    """Maximum number of pending imports; Auth0 raises it on request."""
+    """Maximum number of pending imports. Auth0 increases it on request."""
     import_seconds: float = 1.0
     """Duration of an import in seconds of the tenant's clock. Its users are visible afterwards."""
 

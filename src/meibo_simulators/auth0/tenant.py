@@ -50,8 +50,7 @@ class SimulatedTenant(Site):
     """A tenant, which ``Simulators`` serves.
 
     ``connections`` maps ids to a number of users, to None (an equal share of ``users``) or to a ``Connection``.
-    ``organizations`` is their number, ``members`` the average number of members per organization, ``roles`` the
-    number of roles.
+    ``organizations`` and ``roles`` are numbers. ``members`` is the average number of members per organization.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class SimulatedTenant(Site):
 
     @property
     def allowed_hosts(self) -> list[str]:
-        """The list of allowed location hosts for a client."""
+        """The hosts of locations that a client must allow."""
         return [self.files.host]
 
     def source(self, *exports: dict[str, Any]) -> dict[str, Any]:

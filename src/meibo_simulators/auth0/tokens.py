@@ -27,7 +27,7 @@ _UNAUTHORIZED = OAuthError(401, "access_denied", "Unauthorized")
 
 @functools.cache
 def key_pair(name: str) -> tuple[str, str]:
-    """Return a private and a public key in PEM format, which are the same for a name while the process runs."""
+    """Return a private and a public key in PEM format. Within a process, each name has the same keys."""
     del name  # used only as the key of the cache
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return (
@@ -69,7 +69,7 @@ class Tokens:
     def __init__(self, site: Site, switches: Switches) -> None:
         self.clients: dict[str, Client] = {}
         self.issued = 0
-        #: The canonical host name of the tenant, for the audience, if the site is a custom domain.
+        #: The host name in the audience if the site is a custom domain.
         self.api_host: str | None = None
         self._site = site
         self._switches = switches

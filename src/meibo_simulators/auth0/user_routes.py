@@ -23,7 +23,7 @@ from meibo_simulators.auth0.pagination import (
 from meibo_simulators.auth0.routing import Call, Endpoints, json_response, read_body
 from meibo_simulators.auth0.validation import check, check_path, connection_id_schema, object_schema
 
-#: Maximum size of an import's multipart body, with the file in it.
+#: Maximum size of the multipart body of an import, including the file.
 MAX_BODY_BYTES = 512_000
 _EMAIL_QUERY = object_schema(
     {"email": {"type": "string", "description": "Email address to search for (case-sensitive)."}},
@@ -71,7 +71,7 @@ def get_user(call: Call) -> Any:
 
 @endpoints.add("PATCH", "/users/<user_id>", "update:users", limit="users")
 def update_user(call: Call) -> Any:
-    """Change the blocked state, the only field that Meibo changes in this way."""
+    """Change the blocked state, the only field that Meibo changes with this endpoint."""
     body = call.body(_BLOCKED)
     profile = {**call.user, **body}
     call.tenant.directory.put("", profile)  # an existing user stays in the same connection

@@ -52,7 +52,7 @@ def type_name(value: Any) -> str:
 
 
 def _violations(value: Any, schema: Schema, path: str) -> Iterator[tuple[str, str, Schema]]:
-    """Yield (message, path, schema) of each violation, outermost first."""
+    """Yield the message, path and schema of each violation, outermost first."""
     kind = type_name(value)
     if schema.get("type", kind) != kind:
         yield f"Expected type {schema['type']} but found type {kind}", path, schema

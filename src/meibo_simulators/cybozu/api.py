@@ -1,4 +1,4 @@
-"""The WSGI application of a domain. Each request is checked by the access restrictions, then authenticated."""
+"""The WSGI application of a domain. It checks the access restrictions and the credentials of each request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def domain_application(domain: SimulatedDomain) -> Flask:
     gate = _Gate(domain)
 
     def serve_json(path: str, view: View) -> None:
-        """Serve GET, and POST with X-HTTP-Method-Override: GET, which is for long queries."""
+        """Serve GET, and POST with X-HTTP-Method-Override: GET for long queries."""
 
         def respond() -> Response:
             if request.method == "POST" and request.headers.get("X-HTTP-Method-Override", "").upper() != "GET":
@@ -172,6 +172,6 @@ def _shown_user(domain: SimulatedDomain, index: int) -> dict[str, Any]:
 
 
 def _reject_unknown_code(domain: SimulatedDomain) -> None:
-    """Raise the error response of an unknown code, which is not documented, unless the switch accepts the code."""
+    """Raise an error response to an unknown code, unless the switch returns an empty list."""
     if domain.switches.unknown_code == "refuse":
         raise invalid("code", "見つかりません。")
