@@ -105,11 +105,11 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (
             lambda d: auth0(d)["exports"][1].update(organization_id="org_0000000000000001"),
-            "sources[0].exports[1]: expected connection_id or organization_id, got both; remove one",
+            "sources[0].exports[1]: expected connection_id or organization_id, found both; remove one of them",
         ),
         (
             lambda d: auth0(d)["exports"][1].update(fields=[f"user_metadata.f{n}" for n in range(31)]),
-            "sources[0].exports[1]: fields[30]: expected at most 30 fields in a CSV export, found 31; remove some",
+            'sources[0].exports[1]: fields[30]: expected at most 30 fields in a CSV export, found 31; remove fields or use "format": "ndjson"',
         ),
         (
             lambda d: auth0(d)["exports"][1].update(fields=["app_metadata"]),
@@ -117,7 +117,7 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (
             lambda d: cybozu(d)["exports"][1].update(ids=["1"], codes=["a"]),
-            "sources[1].exports[1]: expected ids or codes, got both, which cybozu.com rejects; remove one",
+            "sources[1].exports[1]: expected ids or codes, found both, which cybozu.com rejects; remove one of them",
         ),
         (
             lambda d: cybozu(d)["exports"][0].update(ids=["1"]),

@@ -51,7 +51,7 @@ class Configuration(StrictModel):
                     if identity in first:
                         raise invalid(
                             f"has the same dataset, format and scope ({', '.join(identity)}) as"
-                            f" exports[{first[identity]}], so both would write the same key; remove one",
+                            f" exports[{first[identity]}], so both would write the same key; remove one of them",
                             steps=("sources", index, "exports", position),
                         )
                     first[identity] = position

@@ -316,8 +316,8 @@ def test_wrong_password_is_tried_only_once(runs: LocalRuns, meibo: Meibo, legacy
 
     assert failed(result) == {
         "example: login": f"cybozu.com ({runs.domain.host}) rejected the login ({520 if legacy else 401}, CB_WA01): the"
-        " login name or the password is wrong; correct them in the secret before you try again, because failed logins"
-        " lock the account"
+        " login name or the password is wrong; correct them in the secret before the next attempt, because failed"
+        " logins lock the account"
     }
     # The first request tests the connection, without credentials.
     assert [request.path for request in runs.domain.requests] == ["/", "/v1/users.json"]
@@ -378,7 +378,7 @@ def test_expiry_of_an_api_token_is_reported(runs: LocalRuns, meibo: Meibo, days:
     expires = f"API token that expires on {day}"
     details = {
         "ok": expires,
-        "warning": f"{expires}; replace it before that day, because later runs fail",
+        "warning": f"{expires}; replace it before this date, because later runs fail",
         "failed": (
             f"secret: the API token expired on {day}; create a new API token in the administration of cybozu.com, and"
             " store it in the secret"

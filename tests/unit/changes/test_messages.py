@@ -193,8 +193,8 @@ def test_large_removal_requires_the_exact_number() -> None:
     assert isinstance(read(change(action="remove", members=members, confirm_removals=7), max_removals=6), Change)
     assert faults() == [
         (
-            "$.confirm_removals: is missing: 7 removals exceed the 6 that are allowed without confirmation; send the"
-            " exact number to confirm it"
+            "$.confirm_removals: is missing: 7 removals exceed the maximum of 6 without confirmation; set it to the"
+            " number of members"
         )
     ]
     assert faults(confirm_removals=6) == ["$.confirm_removals: expected the number of members, 7"]

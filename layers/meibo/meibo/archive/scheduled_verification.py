@@ -41,7 +41,7 @@ _MAX_ENTRIES = 100
 # Objects in these storage classes and tiers can only be read after a restore request:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/restoring-objects.html
 _NEEDS_RESTORE: Final = frozenset({"GLACIER", "DEEP_ARCHIVE", "ARCHIVE_ACCESS", "DEEP_ARCHIVE_ACCESS"})
-_TIME_USED_UP: Final = "the invocation's time was used up; a later verification includes it"
+_OUT_OF_TIME: Final = "the invocation ran out of time; a later verification includes it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ class ScheduledVerification:
             # Newer runs are verified while older runs are planned. If the time is short, the oldest runs are skipped.
             for run_id in chosen:
                 if self.time_left() < _MIN_READ_SECONDS:
-                    unplanned.append(UncheckedExport(key=run_folder(run_id), reason=_TIME_USED_UP))
+                    unplanned.append(UncheckedExport(key=run_folder(run_id), reason=_OUT_OF_TIME))
                     continue
                 plan = plan_runs(self.archive, [run_id], now=now)
                 damage += plan.findings
@@ -179,7 +179,7 @@ class ScheduledVerification:
 
     def _verify(self, task: VerificationTask, now: datetime) -> _Result:
         if self.time_left() < _MIN_EXPORT_SECONDS:
-            return _Result(unchecked=_TIME_USED_UP)
+            return _Result(unchecked=_OUT_OF_TIME)
         quick = False
 
         def reads(stat: ObjectStat) -> bool:

@@ -104,7 +104,7 @@ class ChangeApplier:
         if unprocessed:
             seconds = self._wait_seconds(unprocessed[0], error, is_late=is_late)
             logger.info(
-                "messages are returned to the queue",
+                "messages returned to the queue",
                 extra={"group": group_id, "messages": len(unprocessed), "seconds": seconds},
             )
             self._guarded(group_id, lambda: self.queue.set_visibility_timeout(unprocessed, seconds))

@@ -196,7 +196,8 @@ class StepExecutor:
                     self._missing_roles[key] = reason
             else:
                 return self._outcome(member, "applied")
-        return self._outcome(member, "rejected", "roles_refused", f"is a member now, without the roles: {reason}")
+        reason = f"is a member, but the roles were not assigned: {reason}"
+        return self._outcome(member, "rejected", "roles_refused", reason)
 
     # -- invitations and dry runs
 

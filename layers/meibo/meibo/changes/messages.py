@@ -239,8 +239,8 @@ def parse_change(body: str, *, max_removals: int = MAX_MEMBERS, group_id: str | 
         return change
     if isinstance(change, RemoveChange) and change.confirm_removals is None and len(change.members) > max_removals:
         problem = (
-            f"is missing: {len(change.members)} removals exceed the {max_removals} that are allowed without"
-            " confirmation; send the exact number to confirm it"
+            f"is missing: {len(change.members)} removals exceed the maximum of {max_removals} without confirmation; set"
+            " it to the number of members"
         )
         faults.append(Fault(("confirm_removals",), problem))
     if group_id not in (None, change.organization_id):

@@ -73,7 +73,10 @@ class SqsChangeQueue:
         )
         if failed := response.get("Failed", []):
             codes = sorted({entry["Code"] for entry in failed})
-            logger.warning("messages stay hidden longer", extra={"messages": len(failed), "codes": codes})
+            logger.warning(
+                "messages remain hidden for the default visibility timeout",
+                extra={"messages": len(failed), "codes": codes},
+            )
 
     def send_dead_letter(self, dead_letter: DeadLetter) -> None:
         reason = dead_letter.reason

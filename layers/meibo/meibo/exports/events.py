@@ -11,6 +11,7 @@ from meibo.archive.keys import run_moment
 from meibo.documents import Document, InvalidFieldError, Key, PositiveInt
 from meibo.errors import EventError, MeiboError
 from meibo.exports.plan import PlannedExport
+from meibo.formatting import format_count
 from meibo.providers.base import ItemCount
 
 _CREATE_EVENTS = (
@@ -128,5 +129,5 @@ def _parse(kind: type[AnyEvent], event: Any, expected: str) -> AnyEvent:
         raise EventError(f"event: expected {expected}")
     known = {field.name for field in fields(kind)}
     if unknown := len(event.keys() - known):
-        raise EventError(f"event: expected only {', '.join(sorted(known))}; found {unknown} other key(s)")
+        raise EventError(f"event: expected only {', '.join(sorted(known))}; found {format_count(unknown, 'other key')}")
     return kind.from_json(event, "event")

@@ -76,7 +76,7 @@ def _reason(error: CaughtError) -> str:
     # The cause is the message of a refused export, or the JSON document of a function's error.
     with contextlib.suppress(ValueError, TypeError, KeyError):
         cause = json.loads(cause or "")["errorMessage"]
-    return cause or known.__doc__ or error.name
+    return cause or (known.__doc__ or error.name).partition("\n")[0]
 
 
 @dataclass(frozen=True, kw_only=True)

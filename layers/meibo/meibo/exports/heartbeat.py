@@ -58,7 +58,7 @@ class Heartbeat:
 
 def _parse(text: str, secret: str) -> SplitResult:
     invalid = SecretError(
-        f'the secret {secret!r}: expected {{"url": "https://…"}} with a host name and without user name and password'
+        f'the secret {secret!r}: expected {{"url": "https://…"}} with a host name, and without a user name and password'
     )
     try:
         url = urlsplit(text)

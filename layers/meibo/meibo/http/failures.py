@@ -73,7 +73,7 @@ def connection_failure(error: BaseException) -> Failure:
         reason = "has a host name that does not resolve; check its spelling"
     elif timed_out:
         reason = (
-            "does not accept connections (time-out); check the domain and, for functions in a VPC, the route to the"
+            "does not accept connections (timeout); check the domain and, for functions in a VPC, the route to the"
             " internet and the outbound rules of the security groups"
         )
     had_no_effect = unknown_host or timed_out or "NewConnectionError" in types

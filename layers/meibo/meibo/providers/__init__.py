@@ -21,7 +21,7 @@ def provider(name: str) -> Provider:
     """Return a provider by its name, raising EventError if it is not registered."""
     registered = PROVIDERS.get(name)
     if registered is None:
-        raise EventError(f"provider: expected {' or '.join(map(repr, PROVIDERS))}, got {name[:40]!r}")
+        raise EventError(f"provider: expected {' or '.join(map(repr, PROVIDERS))}, found {name[:40]!r}")
     if isinstance(registered, str):
         module, _, class_name = registered.partition(":")
         registered = PROVIDERS[name] = getattr(importlib.import_module(module), class_name)()

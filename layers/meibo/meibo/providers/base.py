@@ -175,7 +175,7 @@ class Provider(ABC):
             if dataset.name == name:
                 return dataset
         names = " or ".join(repr(dataset.name) for dataset in self.datasets)
-        raise EventError(f"dataset: expected {names} for {self.title}, got {name[:40]!r}")
+        raise EventError(f"dataset: expected {names} for {self.title}, found {name[:40]!r}")
 
     def requested_dataset(self, request: ExportRequest) -> Dataset:
         """Return the dataset of a request, raising EventError if the dataset or its format does not exist."""
@@ -183,7 +183,7 @@ class Provider(ABC):
         if request.format not in dataset.formats:
             raise EventError(
                 f"export.format: expected {' or '.join(dataset.formats)} for the dataset {dataset.name} of"
-                f" {self.title}, got {request.format}"
+                f" {self.title}, found {request.format}"
             )
         return dataset
 

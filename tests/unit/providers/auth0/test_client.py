@@ -67,7 +67,7 @@ def test_time_out_of_a_connection_names_what_to_check(auth0: Transport, client: 
         ask(client)
 
     assert str(caught.value).startswith(
-        "Auth0 (acme.jp.auth0.com) does not accept connections (time-out); check the domain and, for functions in a"
+        "Auth0 (acme.jp.auth0.com) does not accept connections (timeout); check the domain and, for functions in a"
         " VPC, the route to the internet and the outbound rules of the security groups at each of "
     )
 

@@ -258,7 +258,7 @@ def test_unknown_dataset_is_rejected() -> None:
     request = ExportRequest(dataset="titles", format="ndjson", scope="all", endpoint="acme.test", secret="meibo/acme")
 
     names = "'users' or 'organizations' or 'members' or 'roles' or 'role_members'"
-    with pytest.raises(EventError, match=f"expected {names} for Auth0, got 'titles'"):
+    with pytest.raises(EventError, match=f"expected {names} for Auth0, found 'titles'"):
         provider("auth0").open_source(request, None, ProviderContext(lambda: 900.0))
 
 

@@ -57,7 +57,7 @@ class Auth0UsersExport(ExportModel):
     @model_validator(mode="after")
     def _check(self) -> Auth0UsersExport:
         if self.connection_id and self.organization_id:
-            raise ValueError("expected connection_id or organization_id, got both; remove one")
+            raise ValueError("expected connection_id or organization_id, found both; remove one of them")
         check_fields(self.format, self.request_fields())
         return self
 

@@ -60,12 +60,13 @@ def check_fields(format: str, fields: Sequence[str | Mapping[str, str]]) -> None
     """Raise ValueError with the position of a field if Auth0 would reject the field or export it incorrectly."""
     if not fields:
         raise ValueError(
-            "fields: expected at least one field, found none; add one, or remove the key for the default fields"
+            "fields: expected at least one field, found none; add a field, or remove the key to export the default"
+            " fields"
         )
     if format == "csv" and len(fields) > MAX_CSV_FIELDS:
         raise ValueError(
             f"fields[{MAX_CSV_FIELDS}]: expected at most {MAX_CSV_FIELDS} fields in a CSV export, found {len(fields)};"
-            ' remove some or use "format": "ndjson"'
+            ' remove fields or use "format": "ndjson"'
         )
     first: dict[str, int] = {}
     for position, field in enumerate(wire_fields(fields)):

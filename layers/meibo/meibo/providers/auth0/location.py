@@ -99,7 +99,7 @@ def _pattern(text: str) -> tuple[bool, str, int]:
     # "*.com" would allow all hosts of a top-level domain.
     if match is None or (match[1] and match[2].count(".") < 1):
         raise ValueError(
-            f"expected a host name, or a domain after *., such as *.s3.us-east-2.amazonaws.com; got {text[:100]!r}"
+            f"expected a host name, or a domain after *., such as *.s3.us-east-2.amazonaws.com; found {text[:100]!r}"
         )
     return bool(match[1]), match[2], int(match[3] or 443)
 

@@ -80,9 +80,9 @@ class CursorWatch:
         """Return the watch after a page, raising RequestRefusedError if the list does not end."""
         empty = 0 if page.rows else self.empty + 1
         if page.next == self.mark or empty >= MAX_EMPTY_PAGES:
-            fault = "repeats" if page.next == self.mark else "leads to empty pages only"
+            fault = "that repeats" if page.next == self.mark else "that leads to empty pages only"
             raise RequestRefusedError(
-                f"{provider}: expected the last page of {subject}, but its cursor {fault}; repair the run later"
+                f"{provider}: expected the last page of {subject}, found a cursor {fault}; repair the run later"
             )
         if self.steps + 1 == self.until:
             return CursorWatch(page.next, 0, self.until * 2, empty)

@@ -138,7 +138,7 @@ class Auth0Provider(Provider):
         if dataset.reading == "pages":
             return PAGES[dataset.name](_client(export, context))
         if job_id is None:
-            raise EventError("export.job: expected the job of a users export, got none; create the job first")
+            raise EventError("export.job: expected the job of a users export, found none; create the job first")
         return UsersFile(
             gzip=True,
             header=export.format == "csv",

@@ -98,7 +98,7 @@ class DomainChecks:
         )
         if all(expiry is None or expiry - now >= EXPIRES_SOON for _, expiry in parts):
             return CheckResult(detail=detail)
-        return CheckResult(detail=f"{detail}; replace it before that day, because later runs fail", warning=True)
+        return CheckResult(detail=f"{detail}; replace it before this date, because later runs fail", warning=True)
 
     def _check_connection(self) -> CheckResult:
         try:

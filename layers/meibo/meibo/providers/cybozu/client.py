@@ -75,7 +75,7 @@ _ACCOUNT_STATES: Final = {
 }
 _CORRECT_LOGIN: Final = "correct the login and password, or the API token, in the secret"
 _WRONG_LOGIN: Final = (
-    "the login name or the password is wrong; correct them in the secret before you try again, because failed logins"
+    "the login name or the password is wrong; correct them in the secret before the next attempt, because failed logins"
     " lock the account"
 )
 _LOGIN_PAGE: Final = re.compile("(https?:)?(//[^/?#]*)?/login")
@@ -104,7 +104,10 @@ class CybozuCredentials:
         keys = ("login", "password", "api_token", "basic_user", "basic_password")
         login, password, api_token, basic_user, basic_password = (string_value(document, key) for key in keys)
         if api_token is not None and (login is not None or password is not None):
-            raise SecretError('secret: expected either "api_token" or "login" and "password", found both; remove one')
+            raise SecretError(
+                'secret: expected either "api_token" or "login" and "password", found both; remove "api_token" or the'
+                " other keys"
+            )
         if api_token is None:
             for key, value in (("login", login), ("password", password)):
                 if value is None:

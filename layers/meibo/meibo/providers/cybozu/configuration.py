@@ -29,7 +29,7 @@ class CybozuUsersExport(ExportModel):
     @model_validator(mode="after")
     def _check_filter(self) -> CybozuUsersExport:
         if self.ids and self.codes:
-            raise ValueError("expected ids or codes, got both, which cybozu.com rejects; remove one")
+            raise ValueError("expected ids or codes, found both, which cybozu.com rejects; remove one of them")
         if self.format == "csv" and (self.ids or self.codes):
             raise ValueError('ids and codes require "format": "ndjson"; a CSV file always contains the whole directory')
         return self

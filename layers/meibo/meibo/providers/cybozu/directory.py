@@ -79,7 +79,7 @@ def stream_users_ndjson(
     is dropped and counted in ``report``. A user that exists during the entire time is always included.
     """
     if ids and codes:
-        raise ConfigurationError("expected ids or codes, found both, which cybozu.com rejects; remove one")
+        raise ConfigurationError("expected ids or codes, found both, which cybozu.com rejects; remove one of them")
     report = PagingReport() if report is None else report
     if ids or codes:
         return _lines(_filtered(client, "ids" if ids else "codes", ids or codes, report))
