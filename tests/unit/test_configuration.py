@@ -109,8 +109,10 @@ def test_fields_are_always_named_in_the_request() -> None:
         ),
         (
             lambda d: auth0(d)["exports"][1].update(fields=[f"user_metadata.f{n}" for n in range(31)]),
-            "sources[0].exports[1]: fields[30]: expected at most 30 fields in a CSV export, found 31; remove fields"
-            ' or use "format": "ndjson"',
+            (
+                "sources[0].exports[1]: fields[30]: expected at most 30 fields in a CSV export, found 31; remove fields"
+                ' or use "format": "ndjson"'
+            ),
         ),
         (
             lambda d: auth0(d)["exports"][1].update(fields=["app_metadata"]),
