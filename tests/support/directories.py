@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,17 @@ def running(*tenants: SimulatedTenant, clock: Any = None) -> Iterator[None]:
     clear_clients()
 
 
-def archive_tenant(tenant: SimulatedTenant, archive: Path, *, datasets: tuple[str, ...] = DATASETS) -> str:
-    """Archive a running tenant to a folder, and return the id of the run."""
+def archive_tenant(
+    tenant: SimulatedTenant, archive: Path, *, datasets: tuple[str, ...] = DATASETS, exports: Sequence[Any] = ()
+) -> str:
+    """Archive the datasets or the exports of a running tenant to a folder, and return the id of the run."""
     source = {
         "provider": "auth0",
         "name": "acme",
         "domain": tenant.domain,
         "secret": "meibo/acme",
         "location_hosts": tenant.allowed_hosts,
-        "exports": [{"dataset": name} for name in datasets],
+        "exports": [*exports] or [{"dataset": name} for name in datasets],
     }
     configuration = archive.parent / f"{archive.name}.json"
     configuration.write_text(json.dumps({"sources": [source]}), encoding="utf-8")

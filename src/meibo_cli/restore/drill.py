@@ -223,7 +223,7 @@ class Drill:
 
     def _import_files(self, journal: Journal) -> None:
         users = format_count(sum(file.users for file in journal.files), "user")
-        self.show(f"importing {users} into {journal.connection}")
+        self.show(f"importing {users} of {journal.export_id} into {journal.connection}")
         with progress_bar("import", sum(file.state != "done" for file in journal.files)) as advance:
             send(self.client, journal, advance=lambda _: advance(1), notify=self.show)
         for file in journal.files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,10 +13,10 @@ from unittest import mock
 import pytest
 
 from meibo_local.drill import empty_tenant, source_tenant
-from meibo_simulators import SimulatedTenant, faults
+from meibo_simulators import FIRST_CONNECTION, SimulatedTenant, faults
 from meibo_simulators.auth0 import imports
 from tests.integration.cli.conftest import CommandResult, invoke
-from tests.support.directories import DATASETS, archive_tenant, contents, running
+from tests.support.directories import archive_tenant, contents, running
 
 pytestmark = pytest.mark.xdist_group("drill")
 
@@ -28,13 +29,20 @@ FIRST, SECOND, SOCIAL = (
 )
 
 
-def archive_source(folder: Path, *datasets: str) -> Archived:
-    """Archive these datasets of a tenant, or all of them."""
+def archive_source(folder: Path, *exports: dict[str, Any]) -> Archived:
+    """Archive these exports of a tenant, or all datasets."""
     tenant = source_tenant(users=60, organizations=10, members=6, roles=4)
     tenant.switches.polls_until_completed = 0
     with running(tenant):
-        run_id = archive_tenant(tenant, folder / "archive", datasets=datasets or DATASETS)
+        run_id = archive_tenant(tenant, folder / "archive", exports=exports)
     return folder / "archive", run_id, tenant
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("meibo_cli.restore.import_jobs.POLL_SECONDS", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +50,18 @@ def archived(tmp_path_factory: pytest.TempPathFactory) -> Archived:
     return archive_source(tmp_path_factory.mktemp("archived"))
 
 
-@pytest.fixture(scope="module")
-def archived_users(tmp_path_factory: pytest.TempPathFactory) -> Archived:
-    return archive_source(tmp_path_factory.mktemp("users"), "users")
-
-
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedTenant]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr("meibo_cli.restore.import_jobs.POLL_SECONDS", 0.01)
+@contextmanager
+def serving_empty_tenant() -> Iterator[SimulatedTenant]:
     tenant = empty_tenant()
     tenant.switches.polls_until_completed = 0
     tenant.switches.import_seconds = 0
     with running(tenant):
+        yield tenant
+
+
+@pytest.fixture
+def target() -> Iterator[SimulatedTenant]:
+    with serving_empty_tenant() as tenant:
         yield tenant
 
 
@@ -279,13 +285,46 @@ def test_connection_that_the_tenant_does_not_have_is_impossible(archived: Archiv
     assert "enabled connections" in {name for name, _ in reasons}
 
 
-def test_dataset_that_the_run_does_not_contain_is_listed(archived_users: Archived, target: SimulatedTenant) -> None:
-    result = drill(archived_users, target)
+FIELDS = ["user_id", "email", "identities", "blocked", "user_metadata.country"]
+
+
+@pytest.mark.parametrize(
+    "exports",
+    [
+        [{"dataset": "users"}],
+        [{"dataset": "users", "format": "csv"}],
+        [{"dataset": "users", "connection_id": f"con_{n:016d}", "fields": FIELDS} for n in (1, 2)],
+        [{"dataset": "users", "connection_id": FIRST_CONNECTION}, {"dataset": "users"}],
+    ],
+    ids=["all", "csv", "per connection", "several"],
+)
+def test_users_of_every_kind_of_export_come_back(tmp_path: Path, exports: list[dict[str, Any]]) -> None:
+    archived = archive_source(tmp_path, *exports)
+    with serving_empty_tenant() as target:
+        result = drill(archived, target)
 
     assert result.status == 0, result.output + result.errors
-    assert list(report()["groups"]) == [FIRST, SECOND, SOCIAL]
+    assert numbers(FIRST) == numbers(SECOND) == (30, 30, 0, 0, 0, 0)
     assert report()["datasets_not_in_the_run"] == ["roles", "organizations", "role_members", "members"]
-    assert f"not in run {archived_users[1]}: role_members" in result.output
+    assert f"not in run {archived[1]}: role_members" in result.output
+    restored = {profile["user_id"]: profile.get("user_metadata", {}) for profile in target.expected_users()}
+    if exports[0].get("format") != "csv":
+        countries = {user_id: metadata.get("country") for user_id, metadata in restored.items()}
+        original = {profile["user_id"]: profile for profile in archived[2].expected_users()}
+        assert countries == {user: original[user].get("user_metadata", {}).get("country") for user in restored}
+
+
+def test_export_without_connections_is_refused(tmp_path: Path) -> None:
+    archived = archive_source(tmp_path, {"dataset": "users", "fields": ["user_id", "email"]})
+    with serving_empty_tenant() as target:
+        result = drill(archived, target)
+
+    assert result.status == 2
+    assert (
+        "acme/users/ndjson/all does not contain the connections of its users; add the field identities to the export"
+        " and start a new run"
+    ) in result.errors
+    assert writes(target) == 0
 
 
 def test_drill_is_continued_after_a_request_with_an_unknown_result(
