@@ -1,7 +1,7 @@
 """Reduce the data of botocore in the layer to what Meibo's clients read: ``botocore_data.py DATA SERVICE…``.
 
-botocore contains the descriptions of about 400 services, and a list of the endpoints of all of them. Each cold start
-parses that list and the descriptions of the services that it calls, most of which is documentation.
+botocore contains the descriptions of about 400 services, and a list of their endpoints. Each cold start parses this
+list and the descriptions of the services that are called, which consist mostly of documentation.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 
 def without_documentation(value: Any) -> Any:
-    """Return a part of a service description without its texts."""
+    """Return a part of a service description without its documentation."""
     if isinstance(value, dict):
-        # A member of a shape may be named documentation too. Its value is an object.
+        # A member of a shape may also have the name "documentation", but its value is an object.
         return {
             key: without_documentation(item)
             for key, item in value.items()
@@ -27,7 +27,7 @@ def without_documentation(value: Any) -> Any:
 
 
 def reduce_data(data: Path, services: set[str]) -> None:
-    """Remove the other services, the documentation of these, and the endpoints of the others."""
+    """Remove all other services and their endpoints, and the documentation of these services."""
     for folder in [path for path in data.iterdir() if path.is_dir() and path.name not in services]:
         shutil.rmtree(folder)
     prefixes = set()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
     from mypy_boto3_stepfunctions import SFNClient
 
-# The standard mode retries throttling and 5xx responses. S3 may return several 503 during a burst of requests.
+# The standard mode retries throttling and 5xx responses. S3 may return 503 several times during a burst of requests.
 _RETRIES: Any = {"mode": "standard", "total_max_attempts": 10}
 # With botocore's default of 60 s, a function in a VPC without a route would time out before it reports the reason.
 _CONNECT_TIMEOUT_SECONDS = 6.0

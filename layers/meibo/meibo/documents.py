@@ -48,7 +48,7 @@ _SCALARS: Final[dict[Any, tuple[tuple[type, ...], str]]] = {
 
 
 class InvalidFieldError(Exception):
-    """The field at a path is invalid. ``__post_init__`` of a document raises this error if a combination is invalid."""
+    """The field at a path is invalid. ``__post_init__`` of a document raises this error if fields are inconsistent."""
 
     def __init__(self, path: str, problem: str) -> None:
         super().__init__(f"{path}: {problem}" if path else problem)

@@ -75,7 +75,7 @@ def is_archive_key(key: str) -> bool:
 
 
 def run_id_of(moment: datetime) -> str:
-    """Return the id of the run that is scheduled for an aware time, for example ``20261121T180000Z``."""
+    """Return the id of the run that is scheduled for a time, for example ``20261121T180000Z``."""
     return moment.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 

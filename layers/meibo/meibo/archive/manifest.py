@@ -133,7 +133,7 @@ class ExportManifest(Manifest):
 
 @dataclass(frozen=True, kw_only=True)
 class ArchivedExport(Document):
-    """The entry of an archived export in the run manifest. Its values are the values of the export's manifest."""
+    """The entry of the run manifest for an archived export. Its values are copied from the export's manifest."""
 
     derived: ClassVar[tuple[str, ...]] = ("export_id",)
 
@@ -175,7 +175,7 @@ class ArchivedExport(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class MissingExport:
-    """The entry of an export that was not archived in the run manifest: the name of the error, and the reason."""
+    """The entry of the run manifest for an export that was not archived: the name of the error, and the reason."""
 
     export_id: str
     error: str

@@ -1,4 +1,4 @@
-"""Verify the newest runs and a rotating sample of the older runs: the function ``verify_archive``.
+"""Verify the newest runs and a rotating sample of the older runs. The function is ``verify_archive``.
 
 Amazon S3 charges a retrieval fee for objects in most colder storage classes, so these objects are read in a longer
 rotation. Objects that must be restored first are never read. If an object is not read, only its properties (HEAD) are
@@ -34,7 +34,7 @@ from meibo.settings import VerifyArchiveSettings
 NEWEST_RUNS = 2
 # If less time is left, no other export is verified, so that the record and the metrics can be written.
 _MIN_EXPORT_SECONDS = 60.0
-# If less time is left, no other run is planned, and the object that is being read is abandoned.
+# If less time is left, no other run is planned, and objects are not read to the end.
 _MIN_READ_SECONDS = _MIN_EXPORT_SECONDS / 2
 # Maximum number of entries in each list of a record, and in the log. The counts include all entries.
 _MAX_ENTRIES = 100
@@ -141,7 +141,8 @@ class ScheduledVerification:
         submitted: list[tuple[VerificationTask, Future[_Result]]] = []
         unplanned: list[UncheckedExport] = []
         with ThreadPoolExecutor(self.threads) as pool:
-            # Newer runs are verified while older runs are planned. If the time is short, the oldest runs are skipped.
+            # Newer runs are verified while older runs are planned, so the oldest runs are skipped if the time is too
+            # short.
             for run_id in chosen:
                 if self.time_left() < _MIN_READ_SECONDS:
                     unplanned.append(UncheckedExport(key=run_folder(run_id), reason=_OUT_OF_TIME))

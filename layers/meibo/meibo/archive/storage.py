@@ -48,7 +48,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class ObjectStat:
-    """The properties of an object. They are returned without reading the object, and are None if they are not stored.
+    """The properties of an object, which are returned without reading it. A property is None if it is not stored.
 
     ``storage_class`` is None for S3 Standard and for files. For an object in an archive tier of S3 Intelligent-Tiering,
     it is the name of the tier.

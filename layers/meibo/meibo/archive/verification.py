@@ -47,7 +47,7 @@ Damage = Literal[
     "unexpected extra",
 ]
 
-# Maximum age of a run without a manifest that may be in progress. An export may wait for its job for up to a day.
+# Maximum age of a run without a manifest that may be in progress. A job may take up to 23 hours.
 _MAX_RUN_DURATION: Final = timedelta(days=1)
 
 

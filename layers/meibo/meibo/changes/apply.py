@@ -52,8 +52,8 @@ MAX_BACKOFF_SECONDS: Final = 900
 # If a group starts with less time left, Auth0 may be busy because of earlier requests, and the next window of the rate
 # limit (a second or a minute) may start too late. Such a group is returned without backoff.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
-# Maximum number of receives without backoff for a group that starts late. The remaining 900 receives of
-# maxReceiveCount, with a backoff of 900 s, retry a message for more than nine days.
+# Maximum number of receives without backoff for a group that starts late. With the remaining 900 receives of
+# maxReceiveCount and a backoff of 900 s, a message is retried for more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
 # The metrics that the alarms evaluate, by their key in ``ChangeApplier.counts``.
@@ -82,7 +82,7 @@ class ChangeApplier:
     _progressed: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
     _executors: dict[str, StepExecutor | None] = field(default_factory=dict)
-    # Sources to which no more requests are sent in this invocation, with the error that is the reason.
+    # The errors of the sources to which this invocation sends no more requests.
     _stopped: dict[str, MeiboError] = field(default_factory=dict)
 
     def apply(self, messages: Sequence[QueueMessage]) -> list[QueueMessage]:

@@ -33,7 +33,7 @@ PART_BYTES: Final = 16 * 1024 * 1024
 RESERVE_SECONDS: Final = 30.0
 # Minimum time for combining the parts. If less time remains, the next invocation combines the parts.
 MIN_COMBINE_SECONDS: Final = 120.0
-# Minimum wait after an invocation that read no rows. Step Functions does not charge for the duration of waits.
+# Minimum wait after an invocation that read no rows. Step Functions does not charge for waiting.
 IDLE_WAIT_SECONDS: Final = 60
 # Maximum wait that is accepted from a response header.
 MAX_RESUME_WAIT_SECONDS: Final = 3600
@@ -192,7 +192,7 @@ class Checkpoint:
         return tuple(parts)
 
     def complete_parts(self) -> tuple[CheckpointPart, ...]:
-        """Return the parts of the complete export; none if the export is incomplete or a part is missing or damaged."""
+        """Return all parts, or no parts if the export is incomplete or a part is missing or damaged."""
         try:
             last = self.last_part(0)
             if last is None or not last.last:

@@ -244,7 +244,7 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
     error = aws.busy_error(error) or error
     if isinstance(error, MeiboError):
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
-    # The message of another error may contain sensitive data, so only its type is reported.
+    # The message of any other error may contain sensitive data, so only its type is reported.
     reason = (
         f"{safe_description(error)}; the workflow retries the job and, if it fails again, records the error in the run"
         " manifest"

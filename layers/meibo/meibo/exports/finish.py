@@ -1,4 +1,4 @@
-"""Finish a run with its manifest, metrics, report and event: the function ``finish_run``."""
+"""Finish a run with its manifest, metrics, event and report. The function is ``finish_run``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PARALLEL_READS = 16
 
-# EventBridge accepts 256 KiB per entry. The event contains at most 100 ids of each kind, the manifest contains all ids.
+# EventBridge accepts 256 KiB per entry. The event contains at most 100 ids of each kind.
 # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevents.html
 _MAX_EVENT_IDS = 100
 
@@ -70,7 +70,7 @@ class FailureRecord(StoredDocument):
 def _reason(error: CaughtError) -> str:
     known = getattr(errors, error.name, None)
     if not (isinstance(known, type) and issubclass(known, errors.MeiboError)):
-        # Not a Meibo error: its message may contain sensitive data, so it is not copied.
+        # The message of any other error may contain sensitive data, so it is not copied.
         return "see the function's log and the execution's history in Step Functions"
     cause = error.cause
     # The cause is the message of a refused export, or the JSON document of a function's error.

@@ -32,7 +32,7 @@ class ExportJob:
 
 @dataclass(frozen=True, kw_only=True)
 class UnresolvedExport:
-    """The error because of which an export could not be resolved."""
+    """The error of an export that could not be resolved: its name and its message."""
 
     error: str
     message: str

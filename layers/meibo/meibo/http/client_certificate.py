@@ -1,4 +1,4 @@
-"""Read client certificates for mutual TLS from secrets, which contain them as PFX files or in PEM format."""
+"""Read client certificates for mutual TLS from secrets. The formats are PFX and PEM."""
 
 from __future__ import annotations
 

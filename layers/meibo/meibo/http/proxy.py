@@ -1,4 +1,4 @@
-"""The proxy in the environment variables HTTPS_PROXY and NO_PROXY.
+"""Read the proxy from the environment variables HTTPS_PROXY and NO_PROXY.
 
 requests and botocore evaluate these variables themselves. The connections of a copy use ``proxy_for``.
 """

@@ -100,7 +100,7 @@ class ByteStream(ExportSource):
         """Yield the uncompressed bytes. Meibo compresses them if ``gzip`` is true."""
 
 
-# The number of items (see ``Pages``) in a document. The key is the key of existing documents.
+# The number of items (see ``Pages``) in a document. The key cannot change, because existing documents contain it.
 ItemCount = Annotated[int, Key("organizations")]
 
 

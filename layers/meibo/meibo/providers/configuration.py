@@ -63,7 +63,7 @@ class ExportModel(StrictModel):
         return "all"
 
     def expand(self) -> Sequence[ExportModel]:
-        """Return the exports that the entry stands for."""
+        """Return the exports of this entry. An entry can configure several exports."""
         return [self]
 
 

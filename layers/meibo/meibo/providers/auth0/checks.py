@@ -173,7 +173,7 @@ class TenantChecks:
                 scopes=(scope,),
             ) from error
         except RequestRefusedError as error:
-            # Auth0 checks the OAuth scope first, so the scope is granted, even if the organization does not exist.
+            # Auth0 checks the OAuth scope first, so it is granted if the organization is reported as missing.
             if not error.is_missing or path == request.path:
                 raise
         total = _total(document)

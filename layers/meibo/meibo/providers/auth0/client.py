@@ -27,7 +27,7 @@ from meibo.providers.base import ProviderContext
 
 # The documented limit of 1 MB applies to requests. Responses, for example a list of 100 organizations, may be larger.
 MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
-# A client has a connection and up to 2 MiB of certificates. More clients are not used at the same time.
+# A client has a connection and up to 2 MiB of certificates. Meibo uses fewer clients at the same time.
 MAX_CLIENTS: Final = 32
 
 

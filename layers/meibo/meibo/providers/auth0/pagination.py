@@ -28,7 +28,7 @@ MAX_EMPTY_PAGES: Final = 10
 
 @dataclass(frozen=True)
 class Page:
-    """Rows, and the cursor of the next page or None. A cursor is valid for 24 hours."""
+    """Rows, and the cursor of the next page, or None after the last page. A cursor is valid for 24 hours."""
 
     rows: list[RawJson] = field(repr=False)
     next: str | None
@@ -103,7 +103,7 @@ class ListPosition(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberPosition(ListPosition):
-    """A position in the members of an item. The key of ``item_id`` is compatible with existing parts."""
+    """A position in the members of an item. The key of ``item_id`` is the key in existing parts."""
 
     item_id: Annotated[str, Key("organization_id")]
 

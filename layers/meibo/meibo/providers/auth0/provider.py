@@ -94,7 +94,7 @@ class Auth0Provider(Provider):
         }
 
     def resolve(self, source: Auth0Source, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
-        """Return the export requests for one configured export. An organization has one per enabled connection."""
+        """Return the export requests for one configured export. An organization has a request per connection."""
         request = ExportRequest(
             dataset=export.dataset, format=export.format, scope=export.scope, **self.source_settings(source)
         )

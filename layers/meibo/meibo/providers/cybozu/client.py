@@ -60,7 +60,7 @@ CSV_FILES: Final = {
     "user_groups": "userGroups",
     "user_services": "userServices",
 }
-# Earlier, cybozu.com responded to failed logins with 520 instead of 401. Some endpoints may still use this status.
+# In the past, cybozu.com responded to failed logins with 520 instead of 401. Some endpoints may still return 520.
 LEGACY_LOGIN_FAILED_STATUS: Final = 520
 # The API has no documented error codes for these states of an account. The messages contain these words in Japanese,
 # English and Chinese: https://kb.kintoneapp.com/user/errors.html https://help.cybozu.cn/general/en/login/unlock.html

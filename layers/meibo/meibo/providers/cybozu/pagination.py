@@ -116,7 +116,7 @@ class ListReader:
         self._pages_without_new_rows = 0
 
     def first_page(self) -> list[RawJson]:
-        """Return the first page, with which ``pages`` or ``one_by_one`` is then called."""
+        """Return the first page, which is the argument of ``pages`` or ``one_by_one``."""
         return self._fetch_and_count(0)
 
     def one_by_one(self, first: list[RawJson]) -> Iterator[list[RawJson]]:
