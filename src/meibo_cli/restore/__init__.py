@@ -1,1 +1,1 @@
-"""Convert archived directories into files that the providers import."""
+"""Restore archived users, roles, organizations and memberships."""

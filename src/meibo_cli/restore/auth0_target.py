@@ -1,4 +1,4 @@
-"""Requests for the tenant that users are restored to: its connections and its users."""
+"""Requests for the tenant to restore: its connections and its users."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TargetConnection:
 def target_credentials(source: str, scopes: Iterable[str]) -> dict[str, str]:
     """Return the credentials of the tenant in the environment variables of a source.
 
-    Raises SecretError, with the OAuth scopes that the application needs, if there are none.
+    Raises SecretError, with the OAuth scopes that the application requires, if the variables are not set.
     """
     secret = credentials_of(source, _CREDENTIALS, os.environ)
     if not secret:
@@ -52,18 +52,18 @@ def target_client(domain: str, secret: Mapping[str, str], audience: str | None) 
 
 
 def import_client(source: str, domain: str, audience: str | None) -> Auth0Client:
-    """Return a client of the tenant for requests about users, with the credentials of a source."""
+    """Return a client for requests about users, with the credentials of a source."""
     return target_client(domain, target_credentials(source, IMPORT_SCOPES), audience)
 
 
 def missing_scopes(client: Auth0Client, scopes: Iterable[str]) -> list[str]:
-    """Return the OAuth scopes that the access token does not contain; none if the token does not show its scopes."""
+    """Return the OAuth scopes that the access token does not contain, or none if its scopes are unknown."""
     granted = client.granted_scopes()
     return [] if granted is None else [scope for scope in scopes if scope not in granted]
 
 
 def check_scopes(client: Auth0Client, scopes: Collection[str]) -> None:
-    """Raise ScopeMissingError with all OAuth scopes that the access token does not contain."""
+    """Raise ScopeMissingError if the access token does not contain all of the OAuth scopes."""
     if missing := missing_scopes(client, scopes):
         raise ScopeMissingError(
             f"{client.name} requires the OAuth scopes {', '.join(missing)}; grant them to the application for the"
@@ -73,7 +73,7 @@ def check_scopes(client: Auth0Client, scopes: Collection[str]) -> None:
 
 
 def database_connection(client: Auth0Client, connection_id: str) -> TargetConnection:
-    """Return a connection. Raises ConfigurationError if it does not exist or has no database of Auth0."""
+    """Return a connection. Raises ConfigurationError if it does not exist or is not a database connection."""
     document = _get(
         client,
         f"connections/{segment(connection_id)}",
@@ -82,24 +82,25 @@ def database_connection(client: Auth0Client, connection_id: str) -> TargetConnec
         bucket="connections",
     )
     if document is None:
-        raise ConfigurationError(f"--connection-id: {client.name} has no connection {connection_id}")
+        raise ConfigurationError(f"--connection-id: {client.name} has no connection {connection_id}; correct the id")
     name, strategy = document.get("name"), document.get("strategy")
     if not isinstance(name, str) or not isinstance(strategy, str):
         raise WrongFormatError(f"{client.name}: expected the name and the strategy of the connection {connection_id}")
     if strategy != DATABASE:
         raise ConfigurationError(
-            f"--connection-id: expected a database connection, but {connection_id} has the strategy {strategy}"
+            f"--connection-id: expected a database connection, but {connection_id} has the strategy {strategy}; correct"
+            " the id"
         )
     return TargetConnection(connection_id, name)
 
 
 def live_user(client: Auth0Client, user_id: str) -> dict[str, Any] | None:
-    """Return a user of the tenant, or None if there is no user with this id."""
+    """Return the user with this id, or None if the tenant does not contain the user."""
     return _get(client, f"users/{segment(user_id)}", subject="a user", scope=USERS_SCOPE, bucket="users")
 
 
 def live_users_by_email(client: Auth0Client, email: str) -> list[Any]:
-    """Return the users of the tenant with an e-mail address in lower case."""
+    """Return the users with an e-mail address, which is in lower case."""
     params = (("email", email),)
     users = ApiList("users-by-email", None, "a list of users by e-mail", USERS_SCOPE, "users", params)
     rows, _ = client.request_list(users)
@@ -107,9 +108,9 @@ def live_users_by_email(client: Auth0Client, email: str) -> list[Any]:
 
 
 def has_values(live: Mapping[str, Any], user: Mapping[str, Any], fields: Iterable[str]) -> bool:
-    """Return whether a user of the tenant has the values of a user of a file.
+    """Return whether a user of the tenant has the values of a user in a file.
 
-    An empty object is no metadata, and false is the default of a boolean. Auth0 stores e-mail addresses in lower case.
+    A missing value is equal to an empty object and to false. Auth0 stores e-mail addresses in lower case.
     """
     values = {**user, "email": user["email"].lower()}
     return all((live.get(name) or None) == (values.get(name) or None) for name in fields)

@@ -1,4 +1,4 @@
-"""Messages and confirmations that all kinds of restore share."""
+"""Messages and confirmations of all kinds of restore."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def warn_if_suspect(reader: ArchiveReader, export: ArchivedExport) -> None:
 
 
 def warn_if_scopes_missing(client: Auth0Client, scopes: Iterable[str]) -> None:
-    """Print a warning with the OAuth scopes that the import or the plan requires and the access token lacks."""
+    """Print a warning if the access token does not contain all OAuth scopes for the import or the plan."""
     if missing := missing_scopes(client, scopes):
         typer.echo(f"warning: --resume will require the OAuth scopes {', '.join(missing)} of {client.name}", err=True)
 
 
 def require_confirmation(question: str, refusal: str) -> None:
-    """Ask a question. If the answer is no, or stdin has ended, print the refusal and exit with status 1."""
+    """Ask a question. If the answer is not yes, print the refusal and exit with ``EXIT_FAILURE``."""
     try:
         is_confirmed = typer.confirm(escape_control_characters(question), err=True)
     except typer.Abort:
@@ -41,7 +41,7 @@ def require_confirmation(question: str, refusal: str) -> None:
 
 
 def report_not_found(count: int, result: str = "") -> None:
-    """Print the number of selected users that an export does not contain, if any, and exit with status 1."""
+    """If an export does not contain all selected users, print their number and exit with ``EXIT_DIFFERENT``."""
     if count:
         verb = "is" if count == 1 else "are"
         typer.echo(f"{format_number(count)} of the selected users {verb} not in this export{result}", err=True)

@@ -1,4 +1,4 @@
-"""Restore roles, organizations and memberships of Auth0: plan them against the tenant, print the plan, and apply it."""
+"""Restore roles, organizations and memberships of Auth0: compare them with the tenant, and write and apply a plan."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ ALL: Final = "all"
 DIRECTORY_NOT_RESTORABLE: Final = """\
 Meibo cannot restore the following in Auth0:
   - users, connections and applications: import the users of a database connection first, without --datasets
-  - roles that users have through a group, invitations, and other properties of organizations and connections
-Nothing is removed: members, roles and permissions that only the tenant has remain.
+  - roles that users have through groups, invitations, and other properties of organizations and connections
+Nothing is removed: members, roles and permissions that only the tenant contains remain.
 """
 _MAX_REASONS_SHOWN: Final = 10
 _USER_FIELDS: Final = ("user_id", "email", "identities")
@@ -77,7 +77,7 @@ def datasets_of(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class DirectoryTarget:
-    """The tenant that is restored to. ``source`` names the variables with the credentials."""
+    """The tenant to restore. ``source`` is in the names of the environment variables with the credentials."""
 
     source: str
     domain: str
@@ -88,9 +88,9 @@ class DirectoryTarget:
     def of_options(
         cls, source: str, domain: str | None, location_hosts: Sequence[str] | None, audience: str | None
     ) -> DirectoryTarget:
-        """Return the target of the options."""
+        """Return the tenant in the options."""
         if domain is None:
-            raise ConfigurationError("--datasets requires --domain, because the plan is made against the tenant")
+            raise ConfigurationError("--datasets requires --domain, because the restore is compared with the tenant")
         hosts = tuple(location_hosts or ())
         check_location_hosts(hosts)
         return cls(source, domain, hosts, audience)
@@ -98,9 +98,9 @@ class DirectoryTarget:
     def exports(
         self, datasets: Iterable[str], user_fields: Iterable[str] = _USER_FIELDS, connection_id: str | None = None
     ) -> list[PlannedExport]:
-        """Return exports of the current state: each dataset as one export, users with these fields.
+        """Return one export of the current state per dataset. Users are exported with these fields.
 
-        With ``connection_id``, the users are those of this connection.
+        With ``connection_id``, only users of this connection are exported.
         """
         users: dict[str, Any] = {"fields": [{"name": field} for field in user_fields]}
         if connection_id is not None:
@@ -127,10 +127,10 @@ class DirectoryTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class DirectoryRestore:
-    """A restore of datasets of a run into a tenant. The plan is written into ``output``, a new folder.
+    """A restore of datasets of a run. The plan is written into ``output``, a new folder.
 
-    ``mapping`` is a file with chosen ids. With ``upsert``, objects that differ are changed. With ``apply``, the plan is
-    applied, and memberships are sent as in ``queueing``.
+    ``mapping`` is a file of ids that an operator chose. With ``upsert``, objects that differ are changed. With
+    ``apply``, the plan is applied. ``queueing`` is None if no option for memberships was used.
     """
 
     reader: ArchiveReader
@@ -145,10 +145,10 @@ class DirectoryRestore:
     yes: bool = False
 
     def write_plan(self) -> DirectoryPlan:
-        """Plan the datasets against the tenant, write the plan, and return it.
+        """Compare the datasets with the tenant, write a plan, and return the plan.
 
-        Raises ScopeMissingError with all OAuth scopes that are missing for the reading of the tenant, and, if the plan
-        is applied, for the requests that it may contain. Otherwise the latter are printed as a warning.
+        Raises ScopeMissingError if the access token does not contain all OAuth scopes for reading the tenant and, with
+        ``apply``, for applying the plan. Without ``apply``, prints the OAuth scopes for applying it as a warning.
         """
         target = self.target
         archive = DatasetRows(self.reader, self.run, target.source)
@@ -198,7 +198,7 @@ class DirectoryRestore:
         return plan
 
     def _datasets(self, archive: DatasetRows) -> tuple[dict[str, str], list[str]]:
-        """Return the datasets that the run does not contain, with the reason, and the other datasets."""
+        """Return the reasons for skipped datasets, and the datasets that the run contains."""
         names = self.datasets
         reason = f"run {self.run.run_id} does not contain it"
         skipped = {name: reason for name in names if not archive.exports(name)}
@@ -215,7 +215,7 @@ class DirectoryRestore:
 
 
 def restore_directory(restore: DirectoryRestore) -> None:
-    """Plan a restore and print the plan. With ``apply``, apply the plan after a confirmation."""
+    """Write a plan and print it. With ``apply``, apply the plan after a confirmation."""
     if restore.apply and MEMBERS in restore.datasets and restore.queueing is None:
         raise ConfigurationError(QUEUEING_MISSING)
     typer.echo(DIRECTORY_NOT_RESTORABLE, err=True)
@@ -228,7 +228,7 @@ def restore_directory(restore: DirectoryRestore) -> None:
 
 
 def print_plan(folder: Path, plan: DirectoryPlan) -> None:
-    """Print the numbers of objects of a plan, and the reasons for those that cannot be restored."""
+    """Print the numbers of objects in a plan, and the reasons why objects cannot be restored."""
     columns = (Column("object"), *(Column(state, number=True) for state in STATES))
     rows = [
         [PLURALS[kind], *(format_number(plan.counts[kind].get(state, 0)) for state in STATES)]

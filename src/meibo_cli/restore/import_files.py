@@ -1,4 +1,4 @@
-"""Write an archived Auth0 users export as files that ``POST /jobs/users-imports`` accepts."""
+"""Convert an archived users export of Auth0 into files for ``POST /jobs/users-imports``."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReas
 from meibo_cli.restore.user_selection import ALL_USERS, UserSelection
 
 _MAX_CONNECTIONS_SHOWN = 10
-# JSON escapes newlines in strings, so the separator occurs between users only.
+# JSON escapes newlines in strings, so the separator occurs only between users.
 _SEPARATOR = b",\n"
 # The fields by which an import finds an existing user.
 _KEYS = ("user_id", "email")
-# Auth0 accepts larger profiles within an allowance of about ten times this limit, and rejects others with
-# PROFILE_SIZE_EXCEEDED:
+# Auth0 accepts some larger profiles, up to about ten times this limit, and rejects others with PROFILE_SIZE_EXCEEDED:
 # https://auth0.com/docs/troubleshoot/product-lifecycle/deprecations-and-migrations/migrate-oversized-user-profiles
 MAX_PROFILE_BYTES = 10 * 1024
 
 
 def is_too_large(line: bytes) -> bool:
-    """Return whether a user, as a line of JSON, is too large for a file of its own."""
+    """Return whether a line of JSON with one user is larger than the maximum size of a file."""
     return len(line) + 4 > MAX_FILE_BYTES
 
 
 @dataclass
 class ImportFiles:
-    """The files that were written, and the numbers of users in them and beside them."""
+    """The files that were written, and the numbers of written and skipped users."""
 
     folder: Path
     files: dict[Path, int] = field(default_factory=dict)
@@ -62,17 +61,17 @@ class ImportFiles:
                 self.connections[name] += 1
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the users in the files, each as a line of JSON."""
+        """Yield the users in the files as lines of JSON."""
         for path in self.files:
             yield from _lines(path)
 
     def select(self, is_selected: Callable[[bytes], bool]) -> None:
-        """Write the files again with the selected lines only."""
+        """Write the files again, with the selected lines only."""
         old, self.files, self.users = list(self.files), {}, 0
         pack = _Pack(self)
         for path in old:
             lines = _lines(path)
-            # The new files never outnumber the old files that were read, so their names are free.
+            # At most as many new files are written as old files were read, so no unread file is overwritten.
             path.unlink()
             for line in filter(is_selected, lines):
                 pack.add(line)
@@ -85,7 +84,7 @@ class ImportFiles:
         (self.folder / "report.json").write_bytes(report.encode("utf-8", "backslashreplace"))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the document ``report.json``, which contains counts and names of fields."""
+        """Return the document ``report.json``, which contains numbers of users and names of fields."""
         return {
             "users": self.users,
             "files": [path.name for path in self.files],
@@ -110,15 +109,16 @@ def write_files(
     skip_reason: Callable[[Mapping[str, Any]], SkipReason | None] = lambda _: None,
     secrets: Mapping[str, UserSecrets] = MappingProxyType({}),
 ) -> ImportFiles:
-    """Write ``users-0001.json`` and so on into a new folder, and skipped users into one file per reason.
+    """Write users to numbered files (``users-0001.json``) in a new folder, and skipped users to one file per reason.
 
-    If the selection has fields, users are written with these fields, their id and their address only.
-    ``skip_reason`` returns why a user is skipped. ``secrets`` are fields to add, by the user id without its prefix.
-    Raises ConfigurationError, and leaves no folder, if no user has the connection.
+    If the selection has fields, only these fields, the id and the e-mail address of each user are written.
+    ``skip_reason`` returns the reason why a user is skipped, or None. ``secrets`` are additional fields by user id
+    without its prefix. Raises ConfigurationError, and removes the folder, if no user has the connection.
     """
     if connection is not None and not {"identities", "identities[0].connection"} & names.keys():
         raise ConfigurationError(
-            "--only-connection: the export does not contain the connections of users; add the field identities to it"
+            "--only-connection: the export does not contain the connections of users; use an export with the field"
+            " identities"
         )
     written = ImportFiles(new_folder(folder))
     converter = Converter(names=names, text_only=text_only, skipped=written.skipped, connection=connection)
@@ -173,7 +173,7 @@ def write_files(
 def _selector(
     names: Mapping[str, str], selected: frozenset[str], pending: set[str]
 ) -> Callable[[Mapping[str, Any]], bool]:
-    """Return a function that returns whether a row is selected, and removes its names from ``pending``."""
+    """Return a function that checks whether a row is selected, and removes its names from ``pending``."""
     folded = {name.casefold(): name for name in selected}
     columns = [names[name] for name in ("user_id", "email", "username") if name in names]
 
@@ -192,7 +192,7 @@ def _selector(
 def _id_selector(
     names: Mapping[str, str], ids: frozenset[str], pending: set[str]
 ) -> Callable[[Mapping[str, Any]], bool]:
-    """Return a function that returns whether a row has one of the ids, and removes it from ``pending``."""
+    """Return a function that checks whether a row has one of the ids, and removes the id from ``pending``."""
 
     def is_selected(row: Mapping[str, Any]) -> bool:
         user_id = row.get(names["user_id"])
@@ -213,7 +213,7 @@ def _lines(path: Path) -> list[bytes]:
 
 
 class _Pack:
-    """Write users to files of at most the size that an import accepts."""
+    """Writes users to files of the size that an import accepts."""
 
     def __init__(self, written: ImportFiles) -> None:
         self._written = written
@@ -221,10 +221,10 @@ class _Pack:
         self._bytes = 2
 
     def add(self, line: bytes) -> bool:
-        """Add a user, and return False if the user alone exceeds the size."""
+        """Add a user, or return False if the user is too large for a file."""
         if is_too_large(line):
             return False
-        # A comma and a newline per user, and a bracket at each end.
+        # The separator has two bytes per user, and the file starts and ends with a bracket.
         if self._bytes + len(line) + 2 > MAX_FILE_BYTES:
             self.close()
         self._lines.append(line)
@@ -233,7 +233,7 @@ class _Pack:
         return True
 
     def close(self) -> None:
-        """Write the users that were added since the last file."""
+        """Write the users that were added since the last file was written."""
         if not self._lines:
             return
         path = self._written.folder / f"users-{len(self._written.files) + 1:04d}.json"

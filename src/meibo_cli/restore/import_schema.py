@@ -17,14 +17,14 @@ from meibo_cli.encoding import parse_json
 
 PREFIX: Final = "auth0|"
 
-# The fields of the schema that an export can contain. No export contains password hashes and MFA factors.
+# The fields of the schema that an export can contain. Password hashes and MFA factors are never exported.
 IMPORTABLE: Final[Mapping[str, type]] = {
     **dict.fromkeys(("email", "phone_number", "username", "given_name", "family_name"), str),
     **dict.fromkeys(("name", "nickname", "picture"), str),
     **dict.fromkeys(("email_verified", "phone_verified", "blocked"), bool),
     **dict.fromkeys(("app_metadata", "user_metadata"), dict),
 }
-# An update changes only these fields:
+# The only fields that an update changes:
 # https://auth0.com/docs/manage-users/user-migration/bulk-user-import-database-schema-and-examples
 UPDATED: Final = frozenset(
     {
@@ -42,9 +42,9 @@ FORBIDDEN_APP_METADATA: Final = frozenset(
 )
 METADATA: Final = ("user_metadata", "app_metadata")
 _METADATA_PART: Final = re.compile(r"(app_metadata|user_metadata)\.(.+)")
-# Auth0's schema is stricter. Auth0 reports these users as failed.
+# The schema of Auth0 is stricter. Auth0 reports other invalid addresses as failed.
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
-# An import accepts bcrypt hashes with 10 salt rounds; the schema has custom_password_hash for other algorithms:
+# password_hash accepts bcrypt hashes with 10 salt rounds. Other hashes are imported as custom_password_hash:
 # https://auth0.com/docs/manage-users/user-migration/bulk-user-import-database-schema-and-examples
 _PASSWORD_HASH: Final = re.compile(r"\$2[ab]\$10\$[./A-Za-z0-9]{53}")
 _BCRYPT: Final = re.compile(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}")
@@ -76,7 +76,7 @@ Loss = Literal[
 
 @dataclass
 class Skipped:
-    """Numbers of users: skipped users by reason, and users who lose a field or more, by field and by loss."""
+    """Numbers of users: skipped users by reason, and users who lose values by field and by kind of loss."""
 
     users: Counter[SkipReason] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)
@@ -85,10 +85,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Converter:
-    """Convert the rows of one export.
+    """Converts the rows of an export.
 
-    ``names`` are the names of the fields in the file, by their names in Auth0. If ``text_only`` is true, all values are
-    strings, as in a CSV. With ``connection``, users of other connections are skipped.
+    ``names`` maps the name of a field in Auth0 to its name in the file. If ``text_only`` is true, all values are
+    strings, as in a CSV file. With ``connection``, users of other connections are skipped.
     """
 
     names: Mapping[str, str]
@@ -113,13 +113,13 @@ class Converter:
             return reason
         identities = fields.get("identities")
         self.skipped.losses["linked accounts"] += isinstance(identities, list) and len(identities) > 1
-        # Auth0 adds the prefix to every id that it imports, so it is removed once only.
+        # An import adds the prefix to each id. A second prefix is part of the id.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
-        # An export may contain user_metadata.a and user_metadata.a.b. The deeper field is merged into the other.
+        # An export may contain both user_metadata.a and user_metadata.a.b. The second field is merged into the first.
         for name in sorted(fields, key=lambda name: name.count(".")):
             self._add(user, name, fields[name])
         for name in METADATA:
-            # An export omits fields without a value. An update of a user who has metadata now must remove it.
+            # An export omits fields without a value. An update must then remove the current metadata of the user.
             if name in self.names and fields.get(name) is None:
                 user.setdefault(name, {})
         return user
@@ -129,7 +129,7 @@ class Converter:
             return "no e-mail address"
         if not _EMAIL.fullmatch(email):
             return "invalid e-mail address"
-        # Auth0 stores addresses in lower case. The import of a second user would fail, or change the first one.
+        # Auth0 stores addresses in lower case. A second user with the address would fail or change the first user.
         address = (connection, email.lower())
         if address in self._addresses:
             return "e-mail address of another user"
@@ -183,7 +183,7 @@ class Converter:
 def primary_connection(user_id: str, fields: Mapping[str, Any]) -> str | None:
     """Return the name of the connection of a user's primary identity, or None if the row does not contain it.
 
-    The user id consists of the provider and the id of the primary identity. The other identities are linked accounts.
+    A user id consists of the provider and the id of the primary identity. All other identities are linked accounts.
     """
     identities = fields.get("identities")
     rows = [identity for identity in identities if isinstance(identity, dict)] if isinstance(identities, list) else []
@@ -199,9 +199,9 @@ UserSecrets = Mapping[str, Any]
 
 
 def read_user_secrets(path: Path) -> dict[str, UserSecrets]:
-    """Return the fields ``password_hash``, ``custom_password_hash`` and ``mfa_factors`` of an import, by user id.
+    """Return the fields ``password_hash``, ``custom_password_hash`` and ``mfa_factors`` by user id without its prefix.
 
-    The ids have no prefix. Raises ConfigurationError, with the number of the line and no value, if a line is not valid.
+    Raises ConfigurationError, with the number of the line but no value, if a line is invalid.
     """
     secrets: dict[str, UserSecrets] = {}
     try:
@@ -210,12 +210,17 @@ def read_user_secrets(path: Path) -> dict[str, UserSecrets]:
                 if line.strip():
                     user_id, fields = _secrets(line, f"--hashes: line {number} of {path}")
                     if user_id in secrets:
-                        raise ConfigurationError(f"--hashes: line {number} of {path}: the user has an earlier line")
+                        raise ConfigurationError(
+                            f"--hashes: line {number} of {path}: expected one line per user, found a second"
+                            " line of this user"
+                        )
                     secrets[user_id] = fields
     except FileNotFoundError:
         raise ConfigurationError(f"--hashes: the file {path} does not exist") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"--hashes: expected decrypted NDJSON in {path}, found binary data") from None
+        raise ConfigurationError(
+            f"--hashes: expected NDJSON in {path}, found binary data; decrypt the file first"
+        ) from None
     return secrets
 
 
@@ -225,7 +230,7 @@ def _secrets(line: str, name: str) -> tuple[str, UserSecrets]:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise ConfigurationError(f"{name}: expected a JSON object")
+        raise ConfigurationError(f"{name}: expected a JSON object, found another value")
     internal_id = row.get("_id")
     user_id = row.get("user_id") or row.get("alt_id") or (isinstance(internal_id, dict) and internal_id.get("$oid"))
     if not isinstance(user_id, str):

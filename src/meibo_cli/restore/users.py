@@ -1,4 +1,4 @@
-"""Write import files of Auth0 users, and import them into a database connection."""
+"""Write import files for Auth0 users, and import them into a database connection."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from meibo_cli.terminal import Column, TextConsole, escape_control_characters, p
 
 AUTH0_NOT_RESTORABLE: Final = """\
 Meibo cannot restore the following in Auth0:
-  - passwords and MFA factors: exports do not contain them; add them with --hashes, or each user needs a password reset
-  - users of other connections (social, enterprise, passwordless): they are created again at their next login
+  - passwords and MFA factors: exports do not contain them; add them with --hashes, or each user must reset the password
+  - users of other connections (social, enterprise, passwordless): Auth0 creates them again at their next login
   - roles, organizations and memberships: restore them with --datasets after the users
-  - logins, dates, linked accounts, and other fields that the import rejects; the report lists them
-  With --upsert, metadata of existing users is replaced, not merged; their email, username and phone_number are not
-  changed, and their blocked state only with --only-fields blocked.
+  - logins, dates, linked accounts, and other fields that an import does not accept: report.json lists them
+With --upsert, the metadata of existing users is replaced, not merged. Their email, username and phone_number do not
+change. Their blocked state changes only with --only-fields blocked.
 """
 _COUNTS: Final = ("inserted", "updated", "failed")
 _MAX_CONNECTIONS_SHOWN: Final = 10
@@ -46,9 +46,9 @@ _MAX_CONNECTIONS_SHOWN: Final = 10
 
 @dataclass(frozen=True)
 class ImportTarget:
-    """The database connection of a tenant that users are imported into.
+    """The database connection into which users are imported.
 
-    ``expected_name`` is the name that the connection must have; None for the name of the users' connection.
+    ``expected_name`` is the name that the connection must have, or None if it must have the name in the export.
     """
 
     client: Auth0Client
@@ -57,21 +57,21 @@ class ImportTarget:
     expected_name: str | None
 
     def check_connection(self, users_connection: str | None) -> None:
-        """Raise ConfigurationError if the connection has another name than expected.
+        """Raise ConfigurationError if the connection does not have the expected name.
 
         ``users_connection`` is None if the export does not contain the connection of the users.
         """
         expected = self.expected_name or users_connection
         if expected is None:
             raise ConfigurationError(
-                "the export does not contain the connections of its users; check that all of them belong to the"
-                f" connection {self.connection.name!r}, and add --target-connection {self.connection.name!r}"
+                "the export does not contain the connection of its users; if all users belong to the connection"
+                f" {self.connection.name!r}, add --target-connection {self.connection.name!r}"
             )
         if expected != self.connection.name:
             raise ConfigurationError(
                 f"--connection-id: {self.connection.id} of {self.client.domain} is the connection"
-                f" {self.connection.name!r}, expected {expected!r}; correct the id, or, to import into a connection"
-                f" with another name, add --target-connection {self.connection.name!r}"
+                f" {self.connection.name!r}, expected {expected!r}; correct the id, or, to import users into a"
+                f" connection with another name, add --target-connection {self.connection.name!r}"
             )
 
 
@@ -79,9 +79,9 @@ class ImportTarget:
 class UserRestore:
     """A restore of the users of an export. The files are written into ``output``, a new folder.
 
-    With ``connection``, only its users are written. With ``upsert``, existing users are updated. With ``expected_run``,
-    only users who still have the values of this run are updated. ``secrets`` are fields to add, by user id. With
-    ``preview``, nothing is sent to the target.
+    With ``connection``, only users of this connection are written. With ``upsert``, existing users are updated. With
+    ``expected_run``, only users who still have the values of this run are updated. ``secrets`` are additional fields by
+    user id. With ``preview``, the tenant is not changed.
     """
 
     reader: ArchiveReader
@@ -98,7 +98,7 @@ class UserRestore:
 
 
 def restore_users(restore: UserRestore) -> None:
-    """Write the import files, print their counts and, with a target, import them after a confirmation."""
+    """Write the import files, print the numbers of users, and, with a target, import them after a confirmation."""
     export, target = restore.export, restore.target
     if target is not None and restore.connection is not None:
         target.check_connection(restore.connection)
@@ -121,7 +121,7 @@ def restore_users(restore: UserRestore) -> None:
         )
     _check_connections(written, restore)
     preview = None
-    # With an expected run, each user was compared with the tenant before.
+    # With an expected run, each user was already compared with the tenant.
     if target is not None and not written.not_found and (restore.preview or comparison is None):
         fields = ComparedFields.of_export(archived.names, restore.selection.fields)
         preview = _preview(written, fields, restore, target, archived.names["user_id"])
@@ -136,7 +136,7 @@ def restore_users(restore: UserRestore) -> None:
 def _preview(
     written: ImportFiles, fields: ComparedFields, restore: UserRestore, target: ImportTarget, id_column: str
 ) -> UserPreview:
-    """Compare the users with the tenant, and leave only users in the files who are created or changed."""
+    """Compare the users with the tenant, and remove users who do not change from the files."""
     if written.users:
         target.check_connection(restore.connection or next(iter(written.connections), None))
     try:
@@ -158,9 +158,9 @@ def resume_import(folder: Path, *, yes: bool) -> None:
 
 
 def _check_connections(written: ImportFiles, restore: UserRestore) -> None:
-    """Print a hint if the users have several connections and none was chosen.
+    """Print a hint if the users have several connections and no connection was chosen.
 
-    Raises ConfigurationError if they are to be imported.
+    Raises ConfigurationError if the restore has a target.
     """
     if restore.connection is not None or len(written.connections) < 2:
         return

@@ -171,10 +171,13 @@ def test_password_hashes_and_mfa_factors_are_imported_and_never_shown(
             "line 1 of hashes.ndjson: expected a bcrypt hash",
         ),
         (b"\n{}\n", "line 2 of hashes.ndjson: expected the user in user_id, alt_id or _id.$oid, found none"),
-        (b"[]\n", "line 1 of hashes.ndjson: expected a JSON object"),
+        (b"[]\n", "line 1 of hashes.ndjson: expected a JSON object, found another value"),
         (b'{"user_id": "1"}\n', "expected passwordHash, custom_password_hash or mfa_factors, found none"),
-        (b'{"user_id": "1", "mfa_factors": []}\n' * 2, "line 2 of hashes.ndjson: the user has an earlier line"),
-        (b"\x85\x01\xff", "expected decrypted NDJSON in hashes.ndjson, found binary data"),
+        (
+            b'{"user_id": "1", "mfa_factors": []}\n' * 2,
+            "line 2 of hashes.ndjson: expected one line per user, found a second line of this user",
+        ),
+        (b"\x85\x01\xff", "expected NDJSON in hashes.ndjson, found binary data; decrypt the file first"),
         (None, "--hashes: the file hashes.ndjson does not exist"),
     ],
 )
@@ -341,7 +344,10 @@ def test_connection_of_an_export_without_connections_must_be_named(
 
     name = "Username-Password-Authentication"
     assert result.status == 2
-    assert f"and add --target-connection '{name}'" in result.errors
+    assert (
+        "the export does not contain the connection of its users; if all users belong to the connection"
+        f" '{name}', add --target-connection '{name}'"
+    ) in result.errors
     assert not sent_files(empty)
     assert meibo("restore", *arguments, "--target-connection", name, "-o", "b").status == 0
     assert sent_files(empty) == [202]
@@ -360,8 +366,8 @@ def test_restore_without_users_sends_nothing(tmp_path: Path, empty: SimulatedTen
 @pytest.mark.parametrize(
     ("connection_id", "message"),
     [
-        ("con_9999999999999999", "has no connection con_9999999999999999"),
-        (SECOND, "expected a database connection, but con_0000000000000002 has the strategy samlp"),
+        ("con_9999999999999999", "has no connection con_9999999999999999; correct the id"),
+        (SECOND, "expected a database connection, but con_0000000000000002 has the strategy samlp; correct the id"),
     ],
 )
 def test_unsuitable_connection_is_an_error(
