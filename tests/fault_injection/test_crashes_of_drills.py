@@ -105,7 +105,7 @@ class Drills:
                 (folder / "incomplete").write_bytes(b"")
 
     def check(self, result: CommandResult, tenant: SimulatedTenant) -> None:
-        """Check that every object came back exactly once."""
+        """Check that every object was restored exactly once."""
         assert result.status == 0, result.output + result.errors
         report = json.loads((self.folder / "report.json").read_bytes())
         assert report["passed"] is True

@@ -1,4 +1,4 @@
-"""``meibo drill``: restore a run to an empty tenant, and report what came back."""
+"""``meibo drill``: restore a run to an empty tenant, and compare the tenant with the run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def drill(
         ),
     ] = None,
     allow_existing: Annotated[
-        bool, typer.Option("--allow-existing", help="Restore also to a tenant that is not empty.")
+        bool, typer.Option("--allow-existing", help="Restore even if the tenant is not empty.")
     ] = False,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A new folder for the files, the progress and the report.")
@@ -123,7 +123,7 @@ def _execute(executed: Drill) -> None:
     print_report(report)
     duration = format_duration(report.seconds)
     if report.passed:
-        typer.echo(f"drill passed in {duration}: every restorable value of run {report.run_id} came back")
+        typer.echo(f"drill passed in {duration}: every restorable value of run {report.run_id} was restored")
         return
     typer.echo(f"drill failed in {duration}: the differences are in {folder}/{DIFFERENCES}")
     raise typer.Exit(EXIT_DIFFERENT)

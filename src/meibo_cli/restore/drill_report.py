@@ -1,4 +1,4 @@
-"""Compare an archived run with the tenant that it was restored to, and report what came back."""
+"""Compare an archived run with the tenant to which it was restored, and report the differences."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class GroupResult:
 
     @property
     def equal(self) -> int:
-        """The number of rows that came back with all restorable values."""
+        """The number of rows whose restorable values were all restored."""
         return self.expected - self.different - self.missing - self.impossible
 
     def add(self, change: RowChange) -> None:
@@ -94,9 +94,9 @@ class DrillReport:
 
     @property
     def passed(self) -> bool:
-        """True if every restorable value came back, and nothing else.
+        """True if every restorable value was restored.
 
-        If the tenant was allowed to have other objects, these are ignored.
+        An unexpected row also counts as a failure, unless the tenant was allowed to have other objects.
         """
         return not any(
             group.different or group.missing or (group.unexpected and not self.allow_existing)

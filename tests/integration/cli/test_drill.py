@@ -113,7 +113,7 @@ def test_everything_restorable_comes_back(archived: Archived, target: SimulatedT
     assert set(report()["fields_not_restorable"]) >= {"created_at", "identities", "last_login", "updated_at"}
     assert differences() == []
     assert re.search(
-        rf"^drill passed in \d+ s: every restorable value of run {archived[1]} came back$", result.output, re.M
+        rf"^drill passed in \d+ s: every restorable value of run {archived[1]} was restored$", result.output, re.M
     )
     modes = {path.name: path.stat().st_mode & 0o777 for path in Path("drill").iterdir() if path.is_file()}
     assert set(modes.values()) == {0o600}
