@@ -62,7 +62,7 @@ class ComparisonCounts:
 
 
 def connect(folder: Path) -> duckdb.DuckDBPyConnection:
-    """Return a DuckDB connection with a limit of memory, which spills to the folder."""
+    """Return a DuckDB connection with a memory limit. Data that exceeds the limit is stored in the folder."""
     connection = duckdb.connect()
     connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
     connection.execute("SET temp_directory = ?", [str(folder / "spill")])
@@ -86,7 +86,7 @@ def execute(connection: duckdb.DuckDBPyConnection, query: str | duckdb.Statement
 
 
 class Comparison:
-    """The comparison of two files. ``counts`` is complete after ``changes`` was read to its end.
+    """The comparison of two files. ``counts`` is complete after ``changes`` is exhausted.
 
     ``changed_fields`` returns the names of the fields that differ between two rows; ``field_changes`` is the default.
     """
@@ -140,7 +140,7 @@ class Comparison:
         return seed, seed if is_same_form else seed ^ 1
 
     def _join(self, connection: duckdb.DuckDBPyConnection, indexes: list[Path]) -> None:
-        """Create the table ``pairs`` of the rows of which the other file has no identical row."""
+        """Create the table ``pairs`` of the rows without an identical row in the other file."""
         for side, index in zip(_SIDES, indexes, strict=True):
             connection.execute(
                 f"CREATE TABLE {side} AS FROM read_csv(?, auto_detect = false, header = false, nullstr = 'NULL',"
@@ -195,7 +195,7 @@ def field_changes(
     """Yield the name, the old and the new value of each field that differs.
 
     The fields of an object in both rows are compared individually, as ``user_metadata.country``. An absent field and
-    null are equal in the files of both providers, and an empty string as well if ``blank_is_null``.
+    null are equal in the files of both providers. With ``blank_is_null``, an empty string is also equal to null.
     """
 
     def normalized(value: Any) -> Any:
@@ -213,8 +213,8 @@ def field_changes(
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    # In Python True equals 1 and 1 equals 1.0. In a directory only the latter are the same value. Most values have the
-    # same representation, which is created several times as fast as JSON.
+    # In Python, True equals 1 and 1 equals 1.0. In a directory, only 1 and 1.0 are the same value. For most values, a
+    # comparison of repr() is sufficient, which is several times faster than JSON.
     if old == new and type(old) is type(new) and (not isinstance(old, (dict, list)) or repr(old) == repr(new)):
         return True
     return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True) or (

@@ -39,7 +39,7 @@ class ArchivedRun:
 
 
 def planned_exports(reader: ArchiveReader, run: Run, archived: Iterable[ArchivedExport]) -> list[PlannedExport]:
-    """Return the exports of a run's plan, without their jobs, that export the current state in the same form."""
+    """Return the planned exports of a run without their jobs, to export the current state in the same way."""
     ids = {export.export_id for export in archived}
     _, plan = Plan.newest(reader, run.run_id, run.manifest.attempt)
     return [dataclasses.replace(export, job=None) for export in plan.exports if export.export_id in ids]
@@ -49,9 +49,10 @@ def planned_exports(reader: ArchiveReader, run: Run, archived: Iterable[Archived
 def live_archive(
     exports: Sequence[PlannedExport], read: ReadSecret, *, show: Callable[[str], None] = lambda _: None
 ) -> Iterator[ArchivedRun]:
-    """Archive the exports into a temporary folder, which is deleted when the context ends.
+    """Archive the exports in a temporary folder, which is deleted when the context ends.
 
-    ``show`` is called with the state of an export. Raises ConfigurationError with all reasons if an export fails.
+    ``show`` is called with the id and the state of an export. Raises ConfigurationError with all reasons if exports
+    fail.
     """
     with tempfile.TemporaryDirectory(prefix="meibo-live-") as name, log_to(None):
         storage, now = FolderStorage(Path(name)), datetime.now(UTC)

@@ -30,7 +30,7 @@ from meibo_cli.sources import ENV_FILE, SourceSecret, read_sources, secret_reade
 from meibo_cli.terminal import TextConsole, json_text, printable, show_activity, spreadsheet_writer, use_utf8_in_pipes
 
 LIVE = "live"
-"""The name of the current state of the tenants as the later run."""
+"""The argument that selects the current state of the tenants as the later run."""
 _MAX_FIELDS_SHOWN = 20
 
 WriteRow = Callable[[Iterable[object]], None]
@@ -83,8 +83,8 @@ def diff(
         typer.Option(
             "--sources",
             "-s",
-            help="With live: the configuration with the current domains and secrets of the sources, if they are not"
-            " those of the run. A file .env beside it can contain credentials.",
+            help="With `live`: use the domains and secrets of this configuration instead of those of the run. A file"
+            " .env beside it can contain credentials.",
             show_default=False,
         ),
     ] = None,
@@ -92,7 +92,7 @@ def diff(
 ) -> None:
     """Count the rows that were added, removed and changed between two runs, for each export that differs.
 
-    With `live`, the exports of the run are created again. Their credentials are those of `meibo run`.
+    With `live`, the exports of the run are created again, with the same credentials as for `meibo run`.
     """
     if as_json and csv_file == STDOUT:
         raise ConfigurationError("--csv - and --json both write to stdout; write the CSV to a file")
