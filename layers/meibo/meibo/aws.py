@@ -121,7 +121,6 @@ def _loader() -> Loader:
 
 @cache
 def _session() -> Session:
-    """Return the session of all clients, which caches the credentials."""
     session = get_session()
     session.register_component("data_loader", _loader())
     return session

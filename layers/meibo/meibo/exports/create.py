@@ -136,7 +136,6 @@ class RunCreator:
         return export.with_job(ExportJob(id=job_id, created_at=self._now(), number=number))
 
     def _prepare(self, plan: Plan, attempt: int, exports: Iterable[PlannedExport]) -> dict[str, Any]:
-        """Create the jobs of the exports, write the attempt's list of exports, and start the workflow."""
         with_jobs: list[PlannedExport] = []
         failures: list[dict[str, str]] = []
         for export in exports:

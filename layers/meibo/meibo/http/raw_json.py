@@ -88,7 +88,6 @@ def _parse_object(text: str, start: int, key: str, members: dict[str, Any]) -> t
 
 
 def _parse_array(text: str, start: int) -> tuple[list[RawJson], int]:
-    """Return the items of an array and its end."""
     items: list[RawJson] = []
     position = _skip_space(text, _expect(text, start, "["))
     if text[position] == "]":

@@ -183,7 +183,6 @@ def _owners(client: CybozuClient, kind: _Kind, concurrency: int) -> Iterator[_Ow
 
 
 def _lines(pages: Iterator[list[RawJson]]) -> Iterator[bytes]:
-    """Yield the rows of each page as NDJSON."""
     for page in pages:
         if page:
             yield ("\n".join(item.text for item in page) + "\n").encode()
