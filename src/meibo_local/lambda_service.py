@@ -122,7 +122,7 @@ class Observer(Protocol):
         """Process the event before the invocation. ``function`` is the logical id of the function."""
         ...
 
-    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
+    def returned(self, function: str, event: Any, result: InvocationResult) -> None:
         """Process the result after the invocation."""
         ...
 
@@ -142,11 +142,11 @@ class LambdaService:
         if self._observer:
             with self._lock:
                 self._observer.invoked(function.logical_id, event)
-        outcome = self._call(function, event)
+        result = self._call(function, event)
         if self._observer:
             with self._lock:
-                self._observer.returned(function.logical_id, event, outcome)
-        return outcome
+                self._observer.returned(function.logical_id, event, result)
+        return result
 
     def _call(self, function: LocalFunction, event: Any) -> InvocationResult:
         context = LambdaContext(
@@ -157,7 +157,7 @@ class LambdaService:
         )
         token = _invocation.set(function.environment)
         try:
-            result = function.handler(event, context)
+            value = function.handler(event, context)
         except Exception as error:  # noqa: BLE001 - Lambda reports any exception of a handler
             document = {
                 "errorMessage": str(error),
@@ -168,7 +168,7 @@ class LambdaService:
         finally:
             _invocation.reset(token)
         # Lambda serializes the return value as JSON.
-        return InvocationResult(json.loads(json.dumps(result)), failed=False)
+        return InvocationResult(json.loads(json.dumps(value)), failed=False)
 
 
 def load_handler(code_uri: str, handler: str) -> Callable[[Any, Any], Any]:
@@ -203,12 +203,12 @@ class InvokeInterceptor:
             return None
         name = urllib.parse.unquote(urllib.parse.urlsplit(request.url).path.split("/")[3])
         body = request.body
-        outcome = self.service.invoke(name, bytes(body) if isinstance(body, bytes | bytearray) else b"")
+        result = self.service.invoke(name, bytes(body) if isinstance(body, bytes | bytearray) else b"")
         headers = HTTPHeaders()
         headers["Content-Type"] = "application/json"
-        if outcome.failed:
+        if result.failed:
             headers["X-Amz-Function-Error"] = "Unhandled"
-        return AWSResponse(request.url, 200, headers, _RawBody(json.dumps(outcome.payload).encode()))
+        return AWSResponse(request.url, 200, headers, _RawBody(json.dumps(result.payload).encode()))
 
 
 class _RawBody(io.BytesIO):

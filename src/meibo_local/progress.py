@@ -20,21 +20,21 @@ class InvocationDisplay(ProgressDisplay):
         if export and function in states:
             self.change(export["export_id"], states[function])
 
-    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
+    def returned(self, function: str, event: Any, result: InvocationResult) -> None:
         """Display the result of an invocation."""
         export = event.get("export") if isinstance(event, Mapping) else None
         if not export:
             return
         export_id = export["export_id"]
-        if outcome.failed:
-            self.change(export_id, f"{outcome.payload['errorType']}, retrying")
-        elif function == "CheckExport" and outcome.payload["status"] == "gone":
+        if result.failed:
+            self.change(export_id, f"{result.payload['errorType']}, retrying")
+        elif function == "CheckExport" and result.payload["status"] == "gone":
             self.change(export_id, "job gone")
-        elif function == "ArchiveExport" and outcome.payload["status"] == "continue":
-            self.change(export_id, "waiting for limits", rows=outcome.payload["progress"]["rows"])
+        elif function == "ArchiveExport" and result.payload["status"] == "continue":
+            self.change(export_id, "waiting for limits", rows=result.payload["progress"]["rows"])
         elif function == "ArchiveExport":
-            state = "suspect" if outcome.payload["verdict"] == "suspect" else "archived"
-            rows, size = outcome.payload["rows"], outcome.payload["bytes"]
+            state = "suspect" if result.payload["verdict"] == "suspect" else "archived"
+            rows, size = result.payload["rows"], result.payload["bytes"]
             self.change(export_id, state, rows=rows, bytes=size, ended=time.monotonic())
         elif function == "FinishRun":
             self.change(export_id, "failed", ended=time.monotonic())

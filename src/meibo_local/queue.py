@@ -105,10 +105,10 @@ class EventSource:
         messages = self.queue.receive(self.batch_size)
         if not messages:
             return False
-        outcome = self.invoke({"Records": [self._record(message) for message in messages]})
-        failed = self._failed(outcome, {message["MessageId"] for message in messages})
+        result = self.invoke({"Records": [self._record(message) for message in messages]})
+        failed = self._failed(result, {message["MessageId"] for message in messages})
         self.queue.delete([message["ReceiptHandle"] for message in messages if message["MessageId"] not in failed])
-        kind = "failed" if outcome.failed else "partial" if failed else "done"
+        kind = "failed" if result.failed else "partial" if failed else "done"
         self.batches[kind] = self.batches.get(kind, 0) + 1
         return True
 
@@ -146,13 +146,13 @@ class EventSource:
             raise errors[0]
         return self.queue.size() == 0
 
-    def _failed(self, outcome: InvocationResult, message_ids: set[str]) -> set[str]:
+    def _failed(self, result: InvocationResult, message_ids: set[str]) -> set[str]:
         """Return the ids of the messages that stay in the queue."""
-        if outcome.failed:
+        if result.failed:
             return message_ids
-        if not self.reports_failures or not outcome.payload:
+        if not self.reports_failures or not result.payload:
             return set()
-        failures = outcome.payload.get("batchItemFailures") or []
+        failures = result.payload.get("batchItemFailures") or []
         failed = {failure.get("itemIdentifier") for failure in failures}
         # If an id is missing or not an id of this batch, the complete batch fails.
         return failed if failed <= message_ids else message_ids

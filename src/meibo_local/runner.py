@@ -60,11 +60,11 @@ def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: Sim
         earlier = _upload_earlier_manifests(aws, archive)
         if earlier:
             console.print(f"Comparing this run with {format_count(earlier, 'earlier export')} in {printable(archive)}/")
-        outcome = aws.tick(datetime.now(UTC))
-        if outcome.failed:
-            console.print(f"[red]{outcome.payload['errorType']}[/]: {printable(outcome.payload['errorMessage'])}")
+        result = aws.tick(datetime.now(UTC))
+        if result.failed:
+            console.print(f"[red]{result.payload['errorType']}[/]: {printable(result.payload['errorMessage'])}")
             return 1
-        run_id, attempt = outcome.payload["run_id"], outcome.payload["attempt"]
+        run_id, attempt = result.payload["run_id"], result.payload["attempt"]
         _follow(aws, run_id, attempt, progress)
         aws.download(archive)
         key = run_manifest_key(run_id, attempt)

@@ -46,21 +46,21 @@ def replaced(document: Any, path: tuple[str | int, ...], value: Any) -> Any:
     return changed
 
 
-def places(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+def value_paths(document: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
     """Yield the path of every value in a document, including the document itself."""
     yield path
     children = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )
     for step, child in children:
-        yield from places(child, (*path, step))
+        yield from value_paths(child, (*path, step))
 
 
 @st.composite
 def altered(draw: st.DrawFn, document: Any) -> Any:
     """Return a copy of the document with one or two values replaced."""
     for _ in range(draw(st.integers(1, 2))):
-        path = draw(st.sampled_from(list(places(document))))
+        path = draw(st.sampled_from(list(value_paths(document))))
         document = replaced(document, path, draw(JSON))
     return document
 

@@ -45,19 +45,21 @@ class MemoryTenant(OrganizationApi):
     name: str = "Auth0 (acme.test)"
     calls: list[str] = field(default_factory=list)
     before: Callable[[str], None] = lambda _: None
+    #: Organizations that are not in the list. Organizations that are only in ``gone`` are still in it.
+    _deleted: set[str] = field(default_factory=set)
 
     def items(self, cursor: str | None) -> Page:
-        self._answer("organizations")
+        self._record("organizations")
         ids = [organization_id(number) for number in range(self.count) if organization_id(number) not in self._deleted]
         return self._page([{"id": id_, "name": f"組織 {id_[-3:]}"} for id_ in ids if id_ > (cursor or "")], "id")
 
     def enabled_connections(self, organization_id: str) -> list[RawJson]:
-        self._answer(f"connections of {organization_id}")
+        self._record(f"connections of {organization_id}")
         self._exists(organization_id)
         return [raw_json({"connection_id": f"con_{organization_id[4:]}"})]
 
     def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
-        self._answer(f"members of {organization_id}")
+        self._record(f"members of {organization_id}")
         self._exists(organization_id)
         members: list[dict[str, Any]] = [
             {"user_id": f"auth0|{number}", "email": f"{number}@example.com"}
@@ -66,9 +68,6 @@ class MemoryTenant(OrganizationApi):
         ]
         page = [member for member in members if str(member["user_id"]) > (cursor or "")]
         return self._page(page, "user_id", size=2, always_next=self.always_next), with_roles and self.roles
-
-    #: Organizations that are not in the list. Organizations that are only in ``gone`` are still in it.
-    _deleted: set[str] = field(default_factory=set)
 
     def delete(self, number: int) -> None:
         self._deleted.add(organization_id(number))
@@ -83,7 +82,7 @@ class MemoryTenant(OrganizationApi):
         if organization_id in self.gone:
             raise RequestRefusedError(f"no organization {organization_id}", status=404)
 
-    def _answer(self, call: str) -> None:
+    def _record(self, call: str) -> None:
         self.before(call)
         if not self.calls_left:
             raise ProviderBusyError("busy", retry_after=self.retry_after)

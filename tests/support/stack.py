@@ -29,8 +29,8 @@ class Invocations:
     def invoked(self, function: str, event: Any) -> None:
         pass
 
-    def returned(self, function: str, event: Any, outcome: InvocationResult) -> None:
-        self.calls.append((function, event, outcome))
+    def returned(self, function: str, event: Any, result: InvocationResult) -> None:
+        self.calls.append((function, event, result))
 
     def count(self, function: str) -> int:
         return sum(name == function for name, _, _ in self.calls)
@@ -73,14 +73,14 @@ class System(Stack):
     def run(self, *, days: int = 0) -> dict[str, Any]:
         """Invoke the schedule, wait for the workflow, and return the run manifest."""
         moment = TICK + timedelta(days=days)
-        outcome = self.aws.tick(moment)
-        assert not outcome.failed, outcome.payload
-        return self.finished(outcome.payload["run_id"], outcome.payload["attempt"])
+        result = self.aws.tick(moment)
+        assert not result.failed, result.payload
+        return self.finished(result.payload["run_id"], result.payload["attempt"])
 
     def repair(self, run_id: str = RUN) -> dict[str, Any]:
-        outcome = self.aws.invoke({"run_id": run_id, "repair": True})
-        assert not outcome.failed, outcome.payload
-        return self.finished(run_id, outcome.payload["attempt"])
+        result = self.aws.invoke({"run_id": run_id, "repair": True})
+        assert not result.failed, result.payload
+        return self.finished(run_id, result.payload["attempt"])
 
     def finished(self, run_id: str, attempt: int) -> dict[str, Any]:
         wait_for(lambda: self.aws.execution(run_id, attempt)["status"] != "RUNNING")

@@ -117,7 +117,7 @@ def _import(
     if existing is None:
         matches = [profile for profile in directory.by_email(email) if _is_in(profile, connection.name)]
         existing = matches[0] if matches else None
-    now = timestamp(job.due)
+    now = timestamp(job.finishes_at)
     if existing is not None:
         if not upsert:
             return "duplicate"

@@ -54,7 +54,7 @@ class Job:
     path: str = ""
 
     # Imports only.
-    due: float = 0.0
+    finishes_at: float = 0.0
     work: Callable[[Job], None] | None = field(default=None, repr=False)
     """The function that imports the users, or None if the import has finished."""
     summary: dict[str, int] | None = None
@@ -148,7 +148,7 @@ class Jobs:
                 message = f"There are {active} active import users jobs, please wait until some of them are finished"
                 raise ApiError(429, f"{message} and try again", "too_many_requests")
             job = self._create("users_import", properties)
-            job.due, job.work = job.created + self._switches.import_seconds, work
+            job.finishes_at, job.work = job.created + self._switches.import_seconds, work
         return job.body
 
     def finish_imports(self) -> None:
@@ -159,7 +159,7 @@ class Jobs:
         now = self._site.now()
         with self._lock:
             for job in self._pending_imports():
-                if now < job.due or job.fate == "stuck" or job.work is None:
+                if now < job.finishes_at or job.fate == "stuck" or job.work is None:
                     continue
                 work, job.work = job.work, None
                 if job.fate == "completed":

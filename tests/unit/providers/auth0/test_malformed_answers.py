@@ -27,7 +27,7 @@ from meibo.providers.auth0.organizations import OrganizationApi
 from meibo.providers.auth0.roles import RoleApi
 from meibo_cli.restore.auth0_imports import create_users_import, import_faults, import_summary
 from tests.support.clock import FakeClock
-from tests.support.json_values import JSON, WRONG_VALUES, altered, assert_ends, places, replaced
+from tests.support.json_values import JSON, WRONG_VALUES, altered, assert_ends, replaced, value_paths
 from tests.support.transport import Reply, Transport
 from tests.unit.providers.auth0.conftest import TOKEN
 
@@ -165,7 +165,7 @@ def test_each_value_of_a_response_may_have_any_type(case: str) -> None:
     auth0 = Transport().on("POST", "/oauth/token", TOKEN)
     auth0.on(reading.method, reading.path, lambda _: Reply(json=document, body=b"null"))
     client = client_of(auth0)
-    for path in places(reading.response):
+    for path in value_paths(reading.response):
         for value in WRONG_VALUES:
             document = replaced(reading.response, path, value)
             assert_ends(lambda: reading.call(client))

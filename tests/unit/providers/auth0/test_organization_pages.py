@@ -163,7 +163,7 @@ def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: lis
             return Page([raw_json({key: organization_id(at)})], cycle[at % len(cycle)])
 
         def items(self, cursor: str | None) -> Page:
-            self._answer("organizations")
+            self._record("organizations")
             return (
                 self.repeated_page("id", cursor)
                 if dataset == "organizations"
@@ -171,7 +171,7 @@ def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: lis
             )
 
         def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
-            self._answer("members")
+            self._record("members")
             return self.repeated_page("user_id", cursor), True
 
     tenant = RepeatedCursors()
@@ -196,7 +196,7 @@ def test_repeated_cursor_is_an_error_across_invocations(dataset: str, cycle: lis
 def test_endless_empty_pages_of_members_are_an_error() -> None:
     class Empty(MemoryTenant):
         def members(self, organization_id: str, cursor: str | None, *, with_roles: bool = True) -> tuple[Page, bool]:
-            self._answer("members")
+            self._record("members")
             return Page([], str(len(self.calls))), True
 
     with pytest.raises(RequestRefusedError, match="empty pages"):

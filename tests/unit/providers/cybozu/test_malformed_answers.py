@@ -19,7 +19,7 @@ from meibo.providers.cybozu.directory import (
     stream_users_ndjson,
 )
 from tests.support.clock import FakeClock
-from tests.support.json_values import JSON, WRONG_VALUES, altered, assert_ends, places, replaced
+from tests.support.json_values import JSON, WRONG_VALUES, altered, assert_ends, replaced, value_paths
 from tests.support.transport import RecordedRequest, Reply, Transport
 
 OWNERS = [{"id": "1", "code": "a", "name": "a", "parentCode": None}]
@@ -83,7 +83,7 @@ def domain(reading: Reading, document: Any, status: int = 200) -> CybozuClient:
 def test_each_value_of_a_response_may_have_any_type(case: str) -> None:
     reading = READINGS[case]
     valid = PATHS[reading.path]
-    for path in places(valid):
+    for path in value_paths(valid):
         for value in WRONG_VALUES:
             client = domain(reading, replaced(valid, path, value))
             assert_ends(lambda client=client: list(reading.call(client)))  # type: ignore[misc] # mypy infers no default
