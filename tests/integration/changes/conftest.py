@@ -59,15 +59,6 @@ class ChangesSystem:
     def members(self) -> frozenset[str]:
         return self.tenant.memberships[self.organization]
 
-    def writes(self) -> list[tuple[str, int]]:
-        """Return the method and status of each request that changes members."""
-        path = f"/api/v2/organizations/{self.organization}/members"
-        return [
-            (request.method, request.status)
-            for request in self.tenant.requests
-            if request.path == path and request.method != "GET"
-        ]
-
 
 @pytest.fixture
 def tenant() -> SimulatedTenant:

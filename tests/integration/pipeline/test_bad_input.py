@@ -136,23 +136,6 @@ def test_documented_response_is_that_of_a_missing_scope(system: System) -> None:
     assert answer == documented
 
 
-def test_private_key_works_like_a_client_secret(system: System) -> None:
-    system.configure(
-        system.auth0_source({"dataset": "users"}), secrets={"meibo/acme": system.tenant.key_credentials("PS256")}
-    )
-
-    assert system.run()["complete"] is True
-
-
-def test_unknown_connection_is_named(system: System) -> None:
-    system.configure(system.auth0_source({"dataset": "users", "connection_id": "con_000000000000NONE"}))
-
-    error, reason = failure(system)
-
-    assert error == "RequestRefusedError"
-    assert "con_000000000000NONE" in reason
-
-
 # -- locations -------------------------------------------------------------------------------------------------
 
 
@@ -174,13 +157,6 @@ def test_location_outside_the_allowed_hosts_is_refused(system: System, switch: S
     assert error == "LocationRefusedError"
     assert words in reason
     assert "Signature" not in reason
-
-
-def test_location_without_a_scheme_is_https(system: System) -> None:
-    system.configure(system.auth0_source({"dataset": "users"}))
-    system.tenant.switches.location_scheme = "none"
-
-    assert system.run()["complete"] is True
 
 
 def test_file_with_a_content_encoding_is_archived_as_delivered(system: System) -> None:
@@ -244,16 +220,6 @@ def test_location_that_breaks_repeatedly_is_copied_completely(system: System) ->
     assert manifest["counts"]["rows"] == 40
 
 
-def test_broken_copy_is_resumed(system: System) -> None:
-    system.configure(system.auth0_source({"dataset": "users"}))
-    system.tenant.faults.add(FILE, broken.break_body(1000))
-
-    manifest = system.run()
-
-    assert manifest["complete"] is True
-    assert manifest["counts"]["rows"] == system.tenant.expected_rows()
-
-
 @pytest.mark.parametrize("dataset", [{"format": "csv"}, {"format": "ndjson"}], ids=["csv", "ndjson"])
 def test_html_instead_of_data_is_not_archived(system: System, dataset: dict[str, Any]) -> None:
     system.configure(system.cybozu_source({"dataset": "users", **dataset}))
@@ -275,31 +241,7 @@ def test_truncated_csv_is_not_archived(system: System) -> None:
     assert error == "CopyBrokenError"
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["401", "520"])
-def test_wrong_password_is_reported_for_401_and_520(system: System, legacy: bool) -> None:
-    system.domain.switches.legacy_auth_520 = legacy
-    system.configure(
-        system.cybozu_source({"dataset": "users"}), secrets={"meibo/example": {"login": "a", "password": "hunter2"}}
-    )
-
-    error, reason = failure(system)
-
-    assert error == "CredentialsRefusedError"
-    assert "hunter2" not in reason
-
-
 # -- suspect exports ---------------------------------------------------------------------------------------------
-
-
-def test_export_without_rows_is_archived_as_suspect(system: System) -> None:
-    system.configure(system.cybozu_source({"dataset": "users", "format": "ndjson", "codes": ["unknown-code"]}))
-    system.domain.switches.unknown_code = "empty"
-
-    manifest = system.run()
-
-    assert manifest["complete"] is True
-    assert manifest["exports"][0]["verdict"] == "suspect"
-    assert manifest["counts"]["suspect"] == 1
 
 
 def test_export_with_far_fewer_rows_than_the_last_is_suspect(system: System) -> None:

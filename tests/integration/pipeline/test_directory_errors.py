@@ -259,33 +259,6 @@ def test_members_are_archived_without_roles_if_the_scope_is_missing(bench: Bench
     assert manifest["content"]["rows"] == sum(len(members) for members in bench.tenant.memberships.values())
 
 
-@pytest.mark.parametrize("always_next", [True, False])
-def test_both_ends_of_members_paging_return_every_member(bench: Bench, always_next: bool) -> None:
-    bench.tenant.switches.members_always_next = always_next
-
-    rows = bench.archive("auth0", "members")["rows"]
-
-    bench.tenant.switches.members_always_next = False
-    assert rows == sum(len(members) for members in bench.tenant.memberships.values())
-
-
-def test_repeated_cursor_of_members_is_an_error(bench: Bench) -> None:
-    # given: more members than a page contains
-    organization = bench.tenant.organizations.ids()[0]
-    people = [user["user_id"] for user in bench.tenant.expected_users()]
-    assert len(people) > 100
-    bench.tenant.switches.members_repeat_cursor = bench.tenant.switches.members_always_next = True
-    bench.tenant.organizations.add_members(organization, people)
-
-    try:
-        with pytest.raises(RequestRefusedError, match="repeats"):
-            bench.archive("auth0", "members")
-    finally:
-        bench.tenant.switches.members_repeat_cursor = bench.tenant.switches.members_always_next = False
-
-    assert bench.archived() == []
-
-
 def test_secret_can_be_rotated_during_an_export(bench: Bench) -> None:
     # given: half way, the provider refuses the token and its client, and the secret contains a new client
     old = bench.tenant.limited_client(*ALL_SCOPES, client_id="old")
@@ -319,19 +292,6 @@ def test_error_of_csv_without_an_administrator_names_the_required_role(bench: Be
 
 
 @pytest.mark.parametrize("call", CYBOZU_CALLS, ids=str)
-@pytest.mark.parametrize("status", [401, 520])
-def test_wrong_password_is_reported(bench: Bench, call: DirectoryCall, status: int) -> None:
-    bench.secrets["cybozu"] = {"login": "hr-export", "password": "wrong"}
-    bench.domain.switches.legacy_auth_520 = status == 520
-
-    try:
-        with pytest.raises(CredentialsRefusedError, match=str(status)):
-            bench.archive_call(call)
-    finally:
-        bench.domain.switches.legacy_auth_520 = False
-
-
-@pytest.mark.parametrize("call", CYBOZU_CALLS, ids=str)
 def test_export_of_a_busy_cybozu_is_retried_by_the_workflow(bench: Bench, call: DirectoryCall) -> None:
     bench.add_fault(call, faults.html(503))
 
@@ -339,14 +299,6 @@ def test_export_of_a_busy_cybozu_is_retried_by_the_workflow(bench: Bench, call: 
         bench.archive_call(call)
 
     assert bench.archived() == []
-
-
-@pytest.mark.parametrize("call", CSV_CALLS, ids=str)
-def test_error_for_a_domain_without_the_csv_api_names_the_setting(bench: Bench, call: DirectoryCall) -> None:
-    bench.domain.switches.csv_api = False
-
-    with pytest.raises(RequestRefusedError, match='"format": "ndjson"'):
-        bench.archive_call(call)
 
 
 @pytest.mark.parametrize("path", ["/v1/organization/users.json", "/v1/group/users.json"])

@@ -75,7 +75,9 @@ def test_only_the_member_with_too_many_roles_is_rejected(harness: ChangeQueueHar
     assert "409" in line["reason"]
 
 
-def test_invitation_has_the_requested_terms(harness: ChangeQueueHarness) -> None:
+@pytest.mark.parametrize("status", [200, 201])
+def test_invitation_has_the_requested_terms(harness: ChangeQueueHarness, status: Any) -> None:
+    harness.tenant.switches.invitation_status = status
     role = next(iter(harness.tenant.roles.by_id))
     message = harness.send(NEW, action="invite", roles=[role], invitation={**TERMS, "ttl_sec": 3600})
 

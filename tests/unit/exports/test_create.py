@@ -139,10 +139,12 @@ def test_job_that_cannot_be_created_does_not_stop_the_others(harness: ExportsHar
 
 
 def test_organization_resolves_to_its_connections_without_duplicates(new_harness: HarnessFactory) -> None:
+    # given: two organizations with a connection that is also configured directly
     harness = new_harness(
         auth0_source(
             {"dataset": "users", "organization_id": "org_0000000000000001"},
             {"dataset": "users", "organization_id": "org_0000000000000002"},
+            {"dataset": "users", "connection_id": "con_000000000000000S"},
         )
     )
 
