@@ -164,7 +164,7 @@ class LocalAws:
         The paths in the folder are the keys in the bucket. A file is visible only when it is complete, and a manifest
         only after the files that it describes.
         """
-        # Parts are temporary; in AWS a lifecycle rule deletes them.
+        # Parts are temporary. In AWS, a lifecycle rule deletes them.
         missing = [key for key in self.keys() if not key.startswith(PARTS) and not (folder / key).exists()]
         client, storage = boto3.client("s3"), FolderStorage(folder)
         for key in sorted(missing, key=_download_order):

@@ -71,7 +71,7 @@ def _share_addresses(tenant: SimulatedTenant) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until standard input closes or SIGTERM or SIGINT arrives; return the exit code."""
+    """Serve until standard input closes, or SIGTERM or SIGINT arrives. Return the exit status."""
     options = _arguments(argv)
     tenant = SimulatedTenant("acme", users=options.users, organizations=options.organizations)
     _share_addresses(tenant)

@@ -50,7 +50,7 @@ class Site:
         return self.clock()
 
     def configure_tls(self, context: ssl.SSLContext) -> None:
-        """Change the TLS settings of the site's server; none by default."""
+        """Change the TLS settings of the site's server. The default does nothing."""
 
     def start(self, host: str, clock: Clock) -> None:
         """Set the host and the clock."""

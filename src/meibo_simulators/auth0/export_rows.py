@@ -98,7 +98,7 @@ class Layout:
     csv_booleans: tuple[str, str] = ("false", "true")
 
     def header(self) -> bytes:
-        """Return the CSV header; NDJSON has none."""
+        """Return the header row of CSV, or nothing for NDJSON."""
         if self.format != "csv":
             return b""
         out = io.StringIO()

@@ -56,7 +56,7 @@ def _rejection(tenant: SimulatedTenant) -> Response | None:
     if not signature:
         return s3_error(403, "AccessDenied", "Access Denied")
     expiry = tenant.files.expiry(signed, signature)
-    # The URL is signed for GET; the signature does not cover HEAD.
+    # The URL is signed for GET, so S3 rejects HEAD.
     if expiry is None or request.method != "GET":
         return s3_error(
             403,
