@@ -49,13 +49,13 @@ from meibo_cli.selection import (
 )
 from meibo_cli.stack import DEFAULT_STACK
 
-# The groups of the options in --help.
+# The groups of options in --help.
 _users_option = partial(typer.Option, rich_help_panel="Choose users")
 _files_option = partial(typer.Option, rich_help_panel="Write files")
 _import_option = partial(typer.Option, rich_help_panel="Restore into an Auth0 tenant")
 _datasets_option = partial(typer.Option, rich_help_panel="Roles, organizations and memberships of Auth0")
 
-# Runs that are searched for an export that the named run does not contain, and their ids in the message.
+# The maximum number of runs that are searched for an export, and of run ids in the message.
 _MAX_RUNS_SEARCHED: Final = 100
 _MAX_RUNS_SHOWN: Final = 5
 
@@ -64,7 +64,7 @@ def restore(
     export: Annotated[
         str,
         typer.Argument(
-            help="Auth0: a users export (acme/users/ndjson/all), or with --datasets a source (acme). cybozu.com: a"
+            help="Auth0: a users export (acme/users/ndjson/all), or, with --datasets, a source (acme). cybozu.com: a"
             " source (example).",
             show_default=False,
         ),
@@ -89,15 +89,16 @@ def restore(
         str | None,
         _users_option(
             "--only-fields",
-            help="With --select-from and --upsert: restore only these fields, separated by commas, of the users with a"
-            " change in one of them.",
+            help="With --select-from and --upsert: restore only these fields (separated by commas) of the users in"
+            " whom one of the fields changed.",
         ),
     ] = None,
     expected_run: Annotated[
         str | None,
         _users_option(
             "--expected-run",
-            help="With --only-fields and --apply: update only users who still have the values of this run.",
+            help="With --only-fields, and --apply or --preview: update only users who still have their values in this"
+            " run.",
         ),
     ] = None,
     only_connection: Annotated[
@@ -109,15 +110,15 @@ def restore(
         Path | None,
         _files_option(
             "--hashes",
-            help="Auth0: add the password hashes and MFA factors of this decrypted export (NDJSON), which Auth0 support"
-            " delivers on request.",
+            help="Auth0: add the password hashes and MFA factors in this decrypted NDJSON file, which Auth0 Support"
+            " exports on request.",
         ),
     ] = None,
     preview: Annotated[
         bool,
         _import_option(
             "--preview",
-            help="Compare the users with the tenant, and count who would be created and changed. Nothing is sent.",
+            help="Compare the users with the tenant, and print how many would be created or changed.",
         ),
     ] = False,
     apply: Annotated[
@@ -126,7 +127,7 @@ def restore(
     ] = False,
     domain: Annotated[
         str | None,
-        _import_option("--domain", help="With --apply or --datasets: the domain of the tenant."),
+        _import_option("--domain", help="With --apply, --preview or --datasets: the domain of the tenant."),
     ] = None,
     audience: Annotated[
         str | None,
@@ -139,7 +140,7 @@ def restore(
         list[str] | None,
         _import_option(
             "--location-host",
-            help="Also download export files from this host, which is not a host of Auth0. Repeatable.",
+            help="A host other than the hosts of Auth0 from which export files are downloaded. Repeatable.",
         ),
     ] = None,
     connection_id: Annotated[
@@ -150,13 +151,13 @@ def restore(
         str | None,
         _import_option(
             "--target-connection",
-            help="Users: the name of this database connection, if it differs from the name of the users' connection.",
+            help="Users: the name of this connection, if it differs from the name of the connection in the export.",
         ),
     ] = None,
     upsert: Annotated[
         bool | None,
         _import_option(
-            "--upsert/--no-upsert", help="Update existing users, roles and organizations, or do not change them."
+            "--upsert/--no-upsert", help="Update existing users, roles and organizations, or leave them unchanged."
         ),
     ] = None,
     yes: Annotated[bool, _import_option("--yes", "-y", help="Do not ask for confirmation.")] = False,
@@ -178,7 +179,7 @@ def restore(
     ] = None,
     queue: Annotated[
         str | None,
-        _datasets_option("--queue", help="Send memberships to the queue of the stack, as changes of this source."),
+        _datasets_option("--queue", help="Send memberships to the queue of the stack as changes of this source."),
     ] = None,
     without_queue: Annotated[
         bool,
@@ -193,17 +194,20 @@ def restore(
         _datasets_option("--configuration", help="With --queue: the SSM parameter with the sources of the stack."),
     ] = "/meibo/sources",
 ) -> None:
-    """Restore users of Auth0, or with --datasets their roles, organizations and memberships.
+    """Restore users of Auth0, or, with --datasets, roles, organizations and memberships.
 
-    Without --apply, the tenant is not changed: import files, or a plan, are written into a new folder. For a
-    cybozu.com source, CSV files are written, which you import yourself.
+    Without --apply, only import files or a plan are written into a new folder, and the tenant is not changed. For
+    cybozu.com, CSV files are written, which you import yourself.
 
-    The credentials of the tenant are MEIBO_<SOURCE>_CLIENT_ID and MEIBO_<SOURCE>_CLIENT_SECRET (or _PRIVATE_KEY).
+    Set the credentials of the tenant in the environment variables MEIBO_<SOURCE>_CLIENT_ID and
+    MEIBO_<SOURCE>_CLIENT_SECRET (or MEIBO_<SOURCE>_PRIVATE_KEY).
     """
     if output == STDOUT:
         raise ConfigurationError("--output: expected a new folder for several files, got '-'")
     if (resume is None) == (not export):
-        raise ConfigurationError("expected the name of an export, or --resume with the folder of an earlier import")
+        raise ConfigurationError(
+            "expected either the name of an export, or --resume with the folder of an earlier restore"
+        )
     if preview and (apply or resume is not None):
         raise ConfigurationError(f"--preview and {'--apply' if apply else '--resume'} cannot be used together")
     queueing = Queueing.of_options(queue, stack, configuration, without_queue=without_queue)
@@ -248,7 +252,7 @@ def restore(
             raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
         if preview:
             raise ConfigurationError(
-                "--only-fields blocked without --apply prints the numbers of users; omit --preview"
+                "--preview and --only-fields blocked cannot be used together; omit --preview to print the numbers of users"
             )
         restore_blocked_users(
             BlockedRestore(
@@ -319,15 +323,15 @@ def _check_expected_run(expected_run: Run | None, selection: UserSelection, *, h
 def _require_run_id(run: str, named: Run, *, apply: bool) -> None:
     if apply and run in (LATEST, PREVIOUS):
         raise ConfigurationError(
-            "--apply requires --run with the id of a run, because the latest run may contain the damage;"
-            f" {run} is now {named.run_id}, and `meibo ls` lists the runs"
+            "--apply requires --run with the id of a run, because the latest run may contain the unwanted"
+            f" changes; {run} is now {named.run_id}, and `meibo ls` lists the runs"
         )
 
 
 def _restorable(reader: ArchiveReader, run: Run, pattern: str) -> list[ArchivedExport]:
-    """Return the exports of a run that match and can be restored.
+    """Return the exports of a run that match the pattern and can be restored.
 
-    Raises ConfigurationError, with the runs that contain such an export, if the run has none.
+    Raises ConfigurationError, with the runs that contain such exports, if there is none.
     """
 
     def of(candidate: Run) -> list[ArchivedExport]:

@@ -1,4 +1,4 @@
-"""The users of a database connection of a tenant, as a file that import files are compared with."""
+"""Write the users of a database connection of a tenant to a file, to compare them with import files."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from meibo_cli.restore.import_files import ImportFiles
 from meibo_cli.restore.import_schema import FORBIDDEN_APP_METADATA, METADATA, PREFIX, primary_connection
 from meibo_cli.terminal import printable, show_activity
 
-# The fields by which Auth0 finds an existing user, besides the id.
+# The fields by which Auth0 identifies an existing user, in addition to the id.
 ADDRESSES: Final = ("email", "username", "phone_number")
 LINKED: Final = "linked_to"
-# More users are not read one by one. An export takes at least some seconds.
+# More users are exported instead of read one by one. An export takes several seconds.
 MAX_USERS_READ: Final = 100
 
 
 @dataclass(frozen=True)
 class LiveUsers:
-    """A file of the users of a connection, one JSON object per line, with the fields of an import file.
+    """A file with one JSON object per user of a connection, with the fields of an import file.
 
-    An account that is linked to a user of another connection has only its id and the id of this user (``linked_to``).
+    An account that is linked to another user has only its id and the id of this user (``linked_to``).
     """
 
     path: Path
@@ -42,14 +42,14 @@ class LiveUsers:
     def write(
         cls, path: Path, rows: Iterable[Mapping[str, Any]], fields: Collection[str], connection: str
     ) -> LiveUsers:
-        """Write the users of a connection, with these fields, and return the file."""
+        """Write the users of a connection to a file with these fields, and return the file."""
         with path.open("xb") as file:
             for row in rows:
                 file.writelines(json_bytes(user) + b"\n" for user in _accounts(row, fields, connection))
         return cls(path)
 
     def owners(self, addresses: Collection[tuple[str, str]]) -> dict[tuple[str, str], str]:
-        """Return the id of the user with each of these addresses, by field and value."""
+        """Return the ids of the users with these addresses, by field and value."""
         owners: dict[tuple[str, str], str] = {}
         with self.path.open("rb") as file:
             for line in file if addresses else ():
@@ -59,7 +59,7 @@ class LiveUsers:
 
 
 def addresses_of(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the field and the value in lower case of each address."""
+    """Yield the field and the lowercase value of each address."""
     for name in ADDRESSES:
         if isinstance(value := user.get(name), str):
             yield name, value.lower()
@@ -76,7 +76,7 @@ def live_users(
 ) -> Iterator[LiveUsers]:
     """Yield the users of a connection with these fields. The file is deleted when the context ends.
 
-    All users are exported. If the import files contain few users, only these are read.
+    If the import files contain few users, only these users are read. Otherwise, all users are exported.
     """
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         path = Path(name) / "live.ndjson"
@@ -96,7 +96,7 @@ def live_users(
 
 
 def _read_users(client: Auth0Client, lines: Iterable[bytes]) -> Iterable[Mapping[str, Any]]:
-    """Return the users of the tenant with the id or the e-mail address of a user in the lines."""
+    """Return the users of the tenant with the id or the e-mail address of one of the users in the lines."""
     users: dict[str, Mapping[str, Any]] = {}
     for line in lines:
         user = json.loads(line)
@@ -110,7 +110,7 @@ def _accounts(row: Mapping[str, Any], fields: Collection[str], connection: str) 
     """Yield a user of the connection, and the accounts of the connection that are linked to another user."""
     user_id = str(row.get("user_id"))
     if user_id.startswith(PREFIX) and primary_connection(user_id, row) == connection:
-        # The order of the fields is that of an import file, so that users with the same values are the same lines.
+        # The fields are in the same order as in an import file, so lines of users with the same values are equal.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
         user |= {name: row[name] for name in fields if row.get(name) is not None}
         if isinstance(metadata := user.get("app_metadata"), dict):

@@ -1,6 +1,6 @@
-"""Compare the users in import files with the users of the tenant, before they are imported.
+"""Compare the users in import files with the users of the tenant before the import.
 
-The import files then contain only users who are created or changed. The details are in ``preview.csv``.
+Users who do not change are removed from the files. ``preview.csv`` contains the state of each user.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CONFLICTS: Final = {
 }
 # An update replaces this field, but an export does not contain it.
 _HASH: Final = "custom_password_hash"
-# The states of users who were compared with the tenant one by one. Other skipped users cannot be imported.
+# The states of users who were compared with the tenant before. All other skipped users cannot be imported.
 _SKIPPED_STATES: Final[Mapping[SkipReason, State]] = {
     "already restored": "same",
     "changed since the expected run": "conflict",
@@ -45,7 +45,7 @@ _SKIPPED_STATES: Final[Mapping[SkipReason, State]] = {
 
 @dataclass(frozen=True)
 class UserState:
-    """The state of an archived user in the tenant; ``fields`` are the fields that an update changes."""
+    """The state of an archived user in the tenant. ``fields`` are the fields that an update changes."""
 
     state: State
     fields: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class UserState:
 
 @dataclass
 class UserPreview:
-    """The numbers of users by state, and of users who cannot be imported by state and reason."""
+    """The numbers of users by state, and by state and reason if users cannot be imported."""
 
     upsert: bool
     counts: Counter[State] = field(default_factory=Counter)
@@ -66,7 +66,7 @@ class UserPreview:
 
     @property
     def has_findings(self) -> bool:
-        """True if a user cannot be restored."""
+        """True if at least one user cannot be restored."""
         return bool(self.counts["conflict"] or self.counts["impossible"])
 
     def add(self, user: UserState) -> None:
@@ -76,7 +76,7 @@ class UserPreview:
             self.reasons[user.state, user.reason] += 1
 
     def print(self) -> None:
-        """Print the numbers and the reasons."""
+        """Print the numbers of users and the reasons."""
         columns = [Column("object"), *(Column(state, number=True) for state in STATES)]
         print_table(TextConsole(), columns, [["users", *(format_number(self.counts[state]) for state in STATES)]])
         for (state, reason), count in self.reasons.most_common():
@@ -89,8 +89,8 @@ class UserPreview:
 class ComparedFields:
     """The fields of users that are compared with the tenant.
 
-    ``names`` are the fields of the export, ``compared`` the fields to restore, and ``partial`` the metadata of which
-    the export contains only parts.
+    ``names`` are the fields of the export, and ``compared`` are the fields to restore. ``partial`` is the metadata that
+    the export contains only in part.
     """
 
     names: tuple[str, ...]
@@ -99,12 +99,12 @@ class ComparedFields:
 
     @classmethod
     def of_export(cls, names: Collection[str], only: Collection[str]) -> Self:
-        """Return the fields of an export; only the fields ``only`` are compared, or all if it is empty."""
+        """Return the fields of an export. If ``only`` is not empty, only these fields are compared."""
         roots = [root for root in dict.fromkeys(name.partition(".")[0] for name in names) if root in IMPORTABLE]
         return cls(tuple(roots), frozenset(only or roots), frozenset(roots) - set(names))
 
     def changed(self, user: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the fields of a user in an import file that differ in the tenant."""
+        """Return the fields of a user in an import file that have other values in the tenant."""
         if LINKED in live:
             return (LINKED,)
         differs = [name for name in user if name in self.compared and not self._has_value(live, user, name)]
@@ -126,10 +126,10 @@ def _contains(value: Any, part: Any) -> bool:
 def preview_users(
     written: ImportFiles, fields: ComparedFields, live: LiveUsers | None, *, id_column: str, upsert: bool
 ) -> UserPreview:
-    """Write ``preview.csv``, and leave only users in the files who are created or changed.
+    """Write ``preview.csv``, and remove users who do not change from the files.
 
-    ``id_column`` is the name of the user id in the export. Without ``live``, all users in the files differ, because
-    each user was compared before.
+    ``id_column`` is the name of the user id in the export. If ``live`` is None, all users in the files differ, because
+    they were compared with the tenant before.
     """
     states = {} if live is None else _states(written, fields, live)
     default = UserState("differs", tuple(sorted(fields.compared))) if live is None else UserState("same")
@@ -151,7 +151,7 @@ def preview_users(
 
         written.select(is_imported)
         for reason, path in written.skipped_files.items():
-            # Users of other connections are not part of the restore.
+            # The restore does not include users of other connections.
             if reason != "another connection":
                 user = UserState(_SKIPPED_STATES.get(reason, "impossible"), reason=reason)
                 for user_id in _user_ids(path, id_column):
@@ -167,7 +167,7 @@ def _user_ids(path: Path, column: str) -> Iterator[str]:
 
 
 def _states(written: ImportFiles, fields: ComparedFields, live: LiveUsers) -> dict[str, UserState]:
-    """Return the state of each user in the files who is not the same in the tenant, by the id without its prefix."""
+    """Return the states of users who differ from the tenant, by user id without its prefix."""
     states, create = dict[str, UserState](), UserState("create")
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         folder = Path(name)
@@ -186,7 +186,7 @@ def _states(written: ImportFiles, fields: ComparedFields, live: LiveUsers) -> di
 
 
 def _state(fields: tuple[str, ...]) -> UserState:
-    """Return the state of a user of the tenant with other values in these fields."""
+    """Return the state of a user who has other values in these fields in the tenant."""
     if fields == (LINKED,):
         return UserState("conflict", reason="account is linked to another user")
     updated = tuple(name for name in fields if name in UPDATED or name == _HASH)
@@ -196,7 +196,7 @@ def _state(fields: tuple[str, ...]) -> UserState:
 
 
 def _add_conflicts(states: dict[str, UserState], written: ImportFiles, live: LiveUsers) -> None:
-    """Replace the state of users with an address that another user of the tenant has."""
+    """Replace the state of users if another user of the tenant has the same address."""
     addresses: dict[tuple[str, str], str] = {}
     for line in written.lines() if states else ():
         user = json.loads(line)

@@ -718,7 +718,9 @@ def test_export_and_resumed_folder_exclude_each_other(meibo: Meibo) -> None:
     for arguments in ((), ("acme", "--resume", "restore")):
         result = meibo("restore", *arguments)
         assert result.status == 2
-        assert "expected the name of an export, or --resume with the folder of an earlier import" in result.errors
+        assert (
+            "expected either the name of an export, or --resume with the folder of an earlier restore" in result.errors
+        )
 
 
 def test_run_without_the_export_names_the_runs_that_have_it(tmp_path: Path, meibo: Meibo) -> None:
