@@ -1,6 +1,6 @@
-"""The rows of one user in all runs of an archive, and their changes from run to run.
+"""Find the rows of a user in all runs of an archive, and their changes from run to run.
 
-Each export is decompressed in blocks. Only lines that contain an identifier of the user are parsed. A CSV file is
+Exports are decompressed in blocks, and only lines that contain an identifier of the user are parsed. A CSV file is
 parsed completely if one of its lines contains an identifier.
 """
 
@@ -55,7 +55,7 @@ class HistoryEvent:
 class UserHistory:
     """The history of one user of a source.
 
-    ``gaps`` maps the id of an export to the number of runs that do not contain it, after the first run that does.
+    ``gaps`` maps the id of an export to the number of runs without the export, after the first run with it.
     """
 
     provider: str
@@ -67,7 +67,7 @@ class UserHistory:
 
 @dataclass(frozen=True)
 class _ExportRows:
-    """The rows of the searched users in one export."""
+    """The rows of an export that belong to the searched users."""
 
     run_id: str
     export: ArchivedExport
@@ -80,22 +80,22 @@ class _ExportRows:
         return _source(self.export)
 
     def values(self, row: Row, columns: Sequence[str]) -> list[str]:
-        """Return the non-empty values of the columns of a row as strings."""
+        """Return the values of the columns in a row as strings, without empty values."""
         values = (nested_value(row, self.names.get(column, column).split(".")) for column in columns)
         return [str(value) for value in values if value not in (None, "")]
 
     def ids(self, row: Row) -> list[str]:
-        """Return the ids of the user in a row, or other identifying values if the row does not contain an id."""
+        """Return the ids of the user in a row, or the names of the user if the row does not contain an id."""
         return self.values(row, self.dataset.user_ids) or self.values(row, self.dataset.user_names)
 
 
 def user_histories(
     archive: ArchiveReader, runs: Sequence[Run], identifier: str, pattern: str = ""
 ) -> list[UserHistory]:
-    """Return the history of each user that has the identifier in one of the runs, sorted by source.
+    """Return the history of each user who has the identifier in one of the runs, sorted by source.
 
-    The identifier is an id, login name, e-mail address or phone number. ``runs`` are in chronological order. The other
-    rows of the user are found by the ids in the rows that contain the identifier.
+    The identifier is an id, login name, e-mail address or phone number. ``runs`` are in chronological order. Other rows
+    of a user are found by the ids in the rows that contain the identifier.
     """
     exports = [
         (run.run_id, export) for run in runs for export in matching(run.exports, pattern) if _dataset(export).user_ids
@@ -115,7 +115,7 @@ def user_histories(
 
 
 def _add_ids(groups: list[set[str]], ids: set[str]) -> None:
-    """Add the ids of a row, and merge the groups that share an id. A user may have an id and a login name."""
+    """Add the ids of a row, and merge the groups that contain one of them. A user can have several ids."""
     same = [group for group in groups if group & ids]
     for group in same:
         groups.remove(group)
@@ -209,7 +209,7 @@ def _candidates(path: Path, address: ExportAddress, dataset: Dataset, needles: C
 
 
 def _lines_with(file: IO[bytes], needles: Collection[bytes]) -> Iterator[bytes]:
-    """Yield the lines that contain one of the lowercase byte strings. Ignore the case of the lines."""
+    """Yield the lines that contain one of the lowercase byte strings. The case of the lines is ignored."""
 
     def contains(text: bytes) -> bool:
         text = text.lower()

@@ -35,7 +35,7 @@ _STYLES: Final = {"present": "", "added": "green", "changed": "yellow", "removed
 
 
 def history(
-    user: Annotated[str, typer.Argument(help="An id, a login name, an e-mail address or a phone number of the user.")],
+    user: Annotated[str, typer.Argument(help="The id, login name, e-mail address or phone number of the user.")],
     export: ExportsArgument = "",
     *,
     fields: Annotated[
@@ -46,7 +46,7 @@ def history(
     as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON.")] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """List the runs in which a user was added, changed or removed, with the memberships and roles of the user."""
+    """List the runs in which a user, or a membership or role of the user, was added, changed or removed."""
     reader = open_archive(archive)
     with show_activity("reading the runs"), reading_pool(MAX_PARALLEL_READS) as pool:
         results = pool.map(lambda run_id: find_run(reader, run_id), reversed(list(run_ids(reader))))
@@ -57,7 +57,8 @@ def history(
         exports = f" in an export that matches {export!r}" if export else ""
         raise ConfigurationError(
             "expected a user with this id, login name, e-mail address or phone number, found none in"
-            f" {format_count(len(runs), 'run')} of {reader.name}{exports}"
+            f" {format_count(len(runs), 'run')} of {reader.name}{exports}; check the spelling, or"
+            " name another archive with --archive"
         )
     names = {name.strip() for name in fields.split(",") if name.strip()}
     if names:
@@ -70,7 +71,7 @@ def history(
 
 
 def _filtered(events: list[HistoryEvent], names: set[str]) -> list[HistoryEvent]:
-    """Return the events in which one of the fields changed, with these fields only, and all other events."""
+    """Return the events without the other fields, and without changes of other fields only."""
 
     def is_named(field: str) -> bool:
         return field in names or field.partition(".")[0] in names
@@ -105,7 +106,7 @@ def _to_json(item: UserHistory, *, values: bool) -> dict[str, Any]:
 
 def _print(item: UserHistory, *, values: bool) -> None:
     console = TextConsole()
-    # Memberships are rows of their own; the export of users has one row per user.
+    # A user has several rows of memberships and roles, but one row in the export of users.
     has_rows = any(event.row for event in item.events)
     columns = [column for column in _COLUMNS if has_rows or column.name != "row"]
     rows = [

@@ -252,7 +252,7 @@ def restore(
             raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
         if preview:
             raise ConfigurationError(
-                "--preview and --only-fields blocked cannot be used together; omit --preview to print the numbers of users"
+                "--preview and --only-fields blocked cannot be used together; omit --preview to print the numbers"
             )
         restore_blocked_users(
             BlockedRestore(
