@@ -89,8 +89,8 @@ def restore(
         str | None,
         _users_option(
             "--only-fields",
-            help="With --select-from and --upsert: restore only these fields (separated by commas) of the users in"
-            " whom one of the fields changed.",
+            help="With --select-from and --upsert: restore only these fields (separated by commas) of the users with"
+            " a change in one of them.",
         ),
     ] = None,
     expected_run: Annotated[
