@@ -75,7 +75,7 @@ def assigns_roles(change: Change) -> bool:
 
 
 def spread_roles(items: Iterable[Item], has_roles: Callable[[Item], bool]) -> list[Item]:
-    """Return items in an order in which those with roles are distributed evenly; the order is otherwise unchanged."""
+    """Return the items in their order, but with the items that have roles distributed evenly."""
     groups: tuple[list[Item], list[Item]] = ([], [])
     for item in items:
         groups[has_roles(item)].append(item)
