@@ -91,14 +91,15 @@ class _Rows:
         # This takes a third of the time of a loop that finds each newline.
         lines = io.BytesIO(chunk).readlines()
         self._add_lines(lines[:1])  # it may continue a line of the previous chunk
-        for start in range(1, len(lines) - 1, self._group_lines):
-            group = lines[start : min(start + self._group_lines, len(lines) - 1)]
+        incomplete = [lines.pop()] if len(lines) > 1 else []
+        for start in range(1, len(lines), self._group_lines):
+            group = lines[start : start + self._group_lines]
             if len(chunk) > self._max_row_bytes or not self._are_rows(group):
                 self._add_lines(group)
             else:
                 self._count += len(group)
                 self._last = group[-1]
-        self._add_lines(lines[1:][-1:])  # it may be incomplete
+        self._add_lines(incomplete)
 
     def _are_rows(self, lines: list[bytes]) -> bool:
         """Return whether each line is a row, or false if each must be checked."""
