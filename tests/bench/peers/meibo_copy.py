@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import ssl
 import time
 
-import boto3
-from botocore.config import Config
-
 from meibo.archive.copy import Content, CopyOptions, CopyResult, LocationSource, Target, copy
+from meibo.aws import s3
 
 parser = argparse.ArgumentParser()
 parser.add_argument("url")
@@ -27,15 +26,8 @@ parser.add_argument("--warm", action="store_true")
 parser.add_argument("--workers", type=int, default=CopyOptions.workers)
 arguments = parser.parse_args()
 
-client = boto3.client(
-    "s3",
-    endpoint_url=arguments.endpoint,
-    verify=arguments.ca,
-    region_name="us-east-1",
-    aws_access_key_id="test",
-    aws_secret_access_key="test-secret",
-    config=Config(s3={"addressing_style": "path"}),
-)
+os.environ |= {"AWS_ENDPOINT_URL_S3": arguments.endpoint, "AWS_CA_BUNDLE": arguments.ca}
+client = s3()
 tls = ssl.create_default_context(cafile=arguments.ca)
 
 
