@@ -153,13 +153,14 @@ def test_drill_killed_again_at_every_tenth_call_restores_everything_once(drills:
         drills.check(result, tenant)
 
 
-def test_drill_killed_at_any_tenth_call_is_continued(drills: Drills) -> None:
+@pytest.mark.parametrize("part", range(PARTS := 4))
+def test_drill_killed_at_any_tenth_call_is_continued(drills: Drills, part: int) -> None:
     with drills.target() as tenant, process() as killer:
         drills.check(drills.execute(tenant), tenant)
 
     assert killer.moments >= 10 * TEN_CALLS
     # An odd distance, so that the process is killed before some calls and after others.
-    for moment in range(0, killer.moments, TEN_CALLS + 1):
+    for moment in range(0, killer.moments, TEN_CALLS + 1)[part::PARTS]:
         with drills.target() as tenant:
             with process(moment):
                 drills.execute(tenant)

@@ -135,19 +135,28 @@ class RestorableUsers:
             yield restorable
 
     def restored(self, live: DatasetRows) -> Iterator[RestorableRow]:
-        """Yield the users of the tenant, with the fields that ``archived`` found in the run."""
+        """Yield the users of the tenant, with the fields that ``archived`` found in the run.
+
+        A user of a database connection who could not be imported, such as a second user with an address, has no values.
+        """
         names = {name: name for name in USER_FIELDS if name in self._fields or name in ("user_id", "identities")}
         for export in live.exports(USERS):
             with archived_users(live.reader, export) as archived:
                 converter = Converter(names=names, text_only=False, skipped=Skipped())
                 for row in archived.rows:
-                    user = converter.convert(row) if isinstance(row, Mapping) else None
-                    if isinstance(row, Mapping) and isinstance(user, dict):
-                        user_id, connection = _identity(row, names)
-                        restorable = _restorable_user(str(connection), user_id, user)
-                        absent = self._generated.get(restorable.key, ())
-                        values = {name: restorable.values[name] for name in restorable.values if name not in absent}
-                        yield RestorableRow(restorable.key, values)
+                    if isinstance(row, Mapping):
+                        yield from self._restored_user(converter, row)
+
+    def _restored_user(self, converter: Converter, row: Mapping[str, Any]) -> Iterator[RestorableRow]:
+        user_id, connection = _identity(row, converter.names)
+        user = converter.convert(row)
+        if isinstance(user, dict):
+            restorable = _restorable_user(str(connection), user_id, user)
+            absent = self._generated.get(restorable.key, ())
+            values = {name: restorable.values[name] for name in restorable.values if name not in absent}
+            yield RestorableRow(restorable.key, values)
+        elif user_id.startswith(PREFIX):
+            yield RestorableRow(f"{connection} {user_id}", {})
 
 
 def users_of(connection: str) -> str:

@@ -164,14 +164,19 @@ def test_faults_of_a_restore_are_reported(archived: Archived, target: SimulatedT
 
 def test_user_who_was_imported_twice_is_unexpected(archived: Archived, target: SimulatedTenant) -> None:
     def import_users(directory: Any, job: Any, connection_id: str, rows: list[Any], *, upsert: bool) -> None:
-        twin = {**rows[0], "user_id": "twin", "email": "twin@example.jp"}
-        imports.import_users(directory, job, connection_id, [*rows, twin], upsert=upsert)
+        imports.import_users(directory, job, connection_id, rows, upsert=upsert)
+        if connection_id != next(iter(directory.connections)):
+            return
+        for user_id, email in (("auth0|other", "other@example.jp"), ("auth0|same", rows[0]["email"])):
+            profile = directory.get(f"auth0|{rows[0]['user_id']}")
+            identities = [{**profile["identities"][0], "user_id": user_id.partition("|")[2]}]
+            directory.put(connection_id, {**profile, "user_id": user_id, "email": email, "identities": identities})
 
     with mock.patch("meibo_simulators.auth0.user_routes.import_users", import_users):
         result = drill(archived, target)
 
     assert result.status == 1
-    assert numbers(FIRST) == (30, 30, 0, 0, 0, 1)
+    assert numbers(FIRST) == (30, 30, 0, 0, 0, 2)
 
 
 def test_tenant_of_the_source_is_refused(archived: Archived, target: SimulatedTenant) -> None:
