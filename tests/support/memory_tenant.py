@@ -3,14 +3,50 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from meibo.errors import ProviderBusyError, RequestRefusedError
 from meibo.http.raw_json import RawJson
 from meibo.providers.auth0.organizations import OrganizationApi, OrganizationList, OrganizationMembers
 from meibo.providers.auth0.pagination import ItemPages, Page
+from meibo.providers.base import PageResult
+
+UNLIMITED = 1_000_000
+
+
+class Api(Protocol):
+    """A tenant in memory that is busy after a number of calls."""
+
+    calls_left: int
+
+
+def read_in_invocations(
+    read: Callable[[Any], Iterator[PageResult]],
+    api: Api,
+    stops: Iterable[int],
+    between: Callable[[int], None] = lambda _: None,
+) -> list[PageResult]:
+    """Read pages to the end in several invocations, and return their results.
+
+    The tenant is busy after each number of calls in ``stops``. Then ``between`` is called with the number of the
+    invocation, and the next invocation continues from the last position, which was stored as JSON.
+    """
+    results: list[PageResult] = []
+    position: Any = None
+    for number, calls in enumerate([*stops, UNLIMITED]):
+        api.calls_left = calls
+        try:
+            for result in read(json.loads(json.dumps(position))):
+                results.append(result)
+                position = result.position
+            break
+        except ProviderBusyError:
+            between(number)
+    api.calls_left = UNLIMITED
+    return results
+
 
 ORGANIZATION_PAGES: dict[str, type[ItemPages[OrganizationApi]]] = {
     "organizations": OrganizationList,
@@ -39,7 +75,7 @@ class MemoryTenant(OrganizationApi):
     size: int = 3
     always_next: bool = False
     roles: bool = True
-    calls_left: int = 1_000_000
+    calls_left: int = UNLIMITED
     retry_after: float | None = None
     gone: set[str] = field(default_factory=set)
     name: str = "Auth0 (acme.test)"

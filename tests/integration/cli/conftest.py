@@ -15,6 +15,7 @@ import pytest
 from moto import mock_aws
 from typer.testing import CliRunner
 
+from meibo.providers import clear_clients
 from meibo_cli.main import app
 from meibo_local.caches import SharingSession, shared_clients
 from tests.support.archives import ArchiveBuilder, BucketArchive, FolderArchive, Storage
@@ -69,7 +70,11 @@ Meibo = Callable[..., CommandResult]
 
 
 def invoke(*arguments: str, text: str | None = None) -> CommandResult:
-    """Run a command of ``meibo`` in this process, with a string as its standard input."""
+    """Run a command of ``meibo`` in this process, without the clients of an earlier command.
+
+    ``text`` is its standard input.
+    """
+    clear_clients()
     result = CliRunner().invoke(app, list(arguments), input=text)
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from meibo.providers import clear_clients
 from meibo.providers.auth0.checks import OPTIONAL_SCOPES, REQUIRED_SCOPES
 from meibo_simulators import faults
 from meibo_simulators.auth0.tenant import FIRST_CONNECTION, SCOPES
@@ -34,7 +33,6 @@ def meibo(runs: LocalRuns) -> Meibo:
     """Run a command of ``meibo`` in this process; its output must not contain a secret."""
 
     def run(*arguments: str) -> CommandResult:
-        clear_clients()
         result = invoke(*arguments)
         assert LEAKS.findall(result.output + result.errors) == []
         return result

@@ -22,11 +22,10 @@ from moto import mock_aws
 from meibo import aws
 from meibo.archive.keys import plan_key, run_id_of
 from meibo.archive.storage import FolderStorage
-from meibo.providers import clear_clients
 from meibo_cli.archive_folder import locked_archive
 from meibo_local.caches import shared_clients
 from meibo_simulators.faults import stall
-from tests.integration.cli.conftest import CommandResult, Meibo, invoke
+from tests.integration.cli.conftest import Meibo, invoke
 from tests.support.local_runs import LocalRuns
 
 USERS = {"dataset": "users"}
@@ -37,13 +36,7 @@ LEAKS = re.compile(r"eyJ[A-Za-z0-9_-]{8,}|Bearer |X-Amz-Signature|Signature=|[\w
 
 @pytest.fixture
 def meibo(runs: LocalRuns) -> Meibo:
-    """Run a command of ``meibo`` in this process."""
-
-    def run(*arguments: str) -> CommandResult:
-        clear_clients()
-        return invoke(*arguments)
-
-    return run
+    return invoke
 
 
 def test_every_export_is_archived_and_verified(runs: LocalRuns, meibo: Meibo) -> None:

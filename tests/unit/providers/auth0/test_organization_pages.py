@@ -20,7 +20,7 @@ from meibo.http.raw_json import parse_list
 from meibo.providers import provider
 from meibo.providers.auth0.pagination import ItemPosition, Page
 from meibo.providers.base import ExportRequest, PageResult, ProviderContext
-from tests.support.memory_tenant import ORGANIZATION_PAGES, MemoryTenant, organization_id, raw_json
+from tests.support.memory_tenant import ORGANIZATION_PAGES, MemoryTenant, organization_id, raw_json, read_in_invocations
 
 DATASETS = pytest.mark.parametrize("dataset", ["organizations", "members"])
 
@@ -56,18 +56,8 @@ def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
     dataset: str, count: int, always_next: bool, stops: list[int]
 ) -> None:
     tenant = MemoryTenant(count, always_next=always_next)
-    steps: list[PageResult] = []
-    position: Any = None
 
-    for calls in [*stops, 1_000_000]:
-        tenant.calls_left = calls
-        try:
-            for step in read(dataset, tenant, position):
-                steps.append(step)
-                position = step.position
-        except ProviderBusyError:
-            continue
-        break
+    steps = read_in_invocations(ORGANIZATION_PAGES[dataset](tenant).results, tenant, stops)
 
     assert rows(steps) == tenant.lines(dataset)
 
@@ -81,19 +71,13 @@ def test_deletion_between_invocations_skips_no_other_organization(
 ) -> None:
     # given: pages shift during the reading
     tenant = MemoryTenant(12)
-    steps: list[PageResult] = []
-    position: Any = None
 
-    for calls, number in [*deletions, (1_000_000, -1)]:
-        tenant.calls_left = calls
-        try:
-            for step in read(dataset, tenant, position):
-                steps.append(step)
-                position = step.position
-        except ProviderBusyError:
-            tenant.delete(number)
-            continue
-        break
+    steps = read_in_invocations(
+        ORGANIZATION_PAGES[dataset](tenant).results,
+        tenant,
+        [calls for calls, _ in deletions],
+        between=lambda number: tenant.delete(deletions[number][1]),
+    )
 
     # then: every organization that still exists was read once
     result = [json.dumps(row) for row in rows(steps)]

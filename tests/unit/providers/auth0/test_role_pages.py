@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +13,7 @@ from meibo.http.raw_json import RawJson
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.pagination import ItemPages, Page
 from meibo.providers.auth0.roles import RoleApi, RoleList, RoleMembers
-from meibo.providers.base import PageResult
-from tests.support.memory_tenant import raw_json
+from tests.support.memory_tenant import raw_json, read_in_invocations
 from tests.support.transport import Reply, Transport
 
 DATASETS: dict[str, type[ItemPages[RoleApi]]] = {"roles": RoleList, "role_members": RoleMembers}
@@ -62,11 +60,6 @@ class MemoryRoles(RoleApi):
         ]
 
 
-def read(dataset: str, api: RoleApi, position: Any = None) -> Iterator[PageResult]:
-    """Read from a position that was stored as JSON."""
-    return DATASETS[dataset](api).results(json.loads(json.dumps(position)))
-
-
 @given(
     dataset=st.sampled_from(list(DATASETS)),
     count=st.integers(0, 8),
@@ -77,20 +70,9 @@ def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
     dataset: str, count: int, deleted: set[int], stops: list[int]
 ) -> None:
     api = MemoryRoles(count, deleted={f"rol_{number:016}" for number in deleted})
-    steps: list[PageResult] = []
-    position: Any = None
 
-    for calls in [*stops, 1_000_000]:
-        api.calls_left = calls
-        try:
-            for step in read(dataset, api, position):
-                steps.append(step)
-                position = step.position
-        except ProviderBusyError:
-            continue
-        break
+    steps = read_in_invocations(DATASETS[dataset](api).results, api, stops)
 
-    api.calls_left = 1_000_000
     assert [json.loads(line) for step in steps for line in step.lines] == api.lines(dataset)
     finished = [step.finished for step in steps if step.finished]
     skipped = [step.skipped for step in steps if step.skipped]
@@ -103,7 +85,7 @@ def test_position_of_another_version_is_an_error() -> None:
         ArchiveConflictError,
         match=r"^a part was written by another version of Meibo; repair the run to restart this export$",
     ):
-        list(read("roles", MemoryRoles(1), {"cursor": None}))
+        list(RoleList(MemoryRoles(1)).results({"cursor": None}))
 
 
 def test_roles_are_read_page_by_page_and_sorted(auth0: Transport, client: Auth0Client) -> None:
