@@ -114,7 +114,7 @@ def test_invalid_dead_letter_is_repaired_in_a_file(queue: ChangesSystem, meibo: 
     wrong = {**queue.change(queue.user_ids[0]), "version": 2}
     queue.aws.changes.send(wrong)
     queue.drain()
-    path = tmp_path / "dead-letters.ndjson"
+    path = tmp_path / "dlq.ndjson"
 
     taken = meibo("redrive", "--take", str(path), "--yes")
     (line,) = map(json.loads, path.read_text().splitlines())
