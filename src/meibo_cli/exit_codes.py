@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -117,6 +118,10 @@ def _is_full(error: OSError) -> bool:
         return False
     try:
         sys.stdout.flush()
+        # With PYTHONUNBUFFERED, there is nothing to flush.
+        os.write(sys.stdout.fileno(), b"")
+    except io.UnsupportedOperation:
+        return False
     except OSError:
         _discard_output()
         return True

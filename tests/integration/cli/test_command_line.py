@@ -190,6 +190,13 @@ def test_full_disk_behind_stdout_is_reported_in_one_line(shell: Shell, command: 
     assert (result.returncode, result.stderr) == (2, "stdout: No space left on device\n")
 
 
+@pytest.mark.parametrize("command", ["ls", "ls --help"])
+def test_full_disk_behind_unbuffered_stdout_is_reported_in_one_line(shell: Shell, command: str) -> None:
+    result = shell(f"meibo {command} > /dev/full", PYTHONUNBUFFERED="1")
+
+    assert (result.returncode, result.stderr) == (2, "stdout: No space left on device\n")
+
+
 @pytest.mark.parametrize("command", ["ls", "query 'from auth0_users, range(100000)' --csv", "get acme -o -"])
 def test_pipe_that_is_closed_early_ends_silently(shell: Shell, command: str) -> None:
     result = shell(f"meibo {command} | true; exit ${{PIPESTATUS[0]}}")
