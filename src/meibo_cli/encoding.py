@@ -86,7 +86,7 @@ def readable_text(text: str) -> str:
 def parse_json(text: str) -> Any:
     """Return a JSON value. Raises NumberOutOfRangeError for a number that Python cannot represent."""
     try:
-        return json.loads(text, strict=False, parse_float=_finite, parse_constant=_refuse)
+        return _STRICT_DECODER.decode(text)
     except (json.JSONDecodeError, NumberOutOfRangeError):
         raise
     except ValueError as error:  # an integer of more than 4,300 digits
@@ -109,8 +109,7 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
 
 def json_bytes(value: Any) -> bytes:
     """Return a value as compact JSON in valid UTF-8. A lone surrogate is an escape sequence, as in the source."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8", "backslashreplace")
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
 
 
 def _refuse(constant: str) -> Any:
@@ -137,5 +136,7 @@ def _exact_integer(text: str) -> int | str:
         return f"the number {text}"
 
 
-# json.loads would create a decoder for each row.
+# json.loads and json.dumps would create a decoder or an encoder for each row.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_STRICT_DECODER: Final = json.JSONDecoder(strict=False, parse_float=_finite, parse_constant=_refuse)
 _EXACT_DECODER: Final = json.JSONDecoder(strict=False, parse_float=_exact_float, parse_int=_exact_integer)

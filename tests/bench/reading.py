@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from isal import igzip
 
@@ -42,6 +43,18 @@ BLOCK = 20_000
 MARK = "(the id)"
 
 
+def person(number: int) -> dict[str, Any]:
+    """Return a user whose id, address and identity contain the mark."""
+    user = auth0_user(1, number, "c")
+    (identity,) = user["identities"]
+    return {
+        **{name: user[name] for name in user if name not in ("username", "phone_number")},
+        "user_id": f"auth0|{MARK}",
+        "email": f"{MARK}@example.jp",
+        "identities": [{**identity, "user_id": MARK}],
+    }
+
+
 def lines(format: str, count: int, *, later: bool) -> Iterator[bytes]:
     """Yield an export's lines, a header before a CSV's.
 
@@ -49,7 +62,7 @@ def lines(format: str, count: int, *, later: bool) -> Iterator[bytes]:
     """
     layout = Layout(format, tuple(Field(**field) for field in DEFAULT_FIELDS[format]))
     # The same few people again and again under other ids: making a million would take the minutes.
-    people = [{**auth0_user(1, number, "c"), "user_id": MARK} for number in range(2000)]
+    people = [person(number) for number in range(2000)]
     rows = [layout.row(person) for person in people]
     changed = [layout.row({**person, "nickname": f"x{person['nickname']}"}) for person in people]
     if header := layout.header():
@@ -57,7 +70,7 @@ def lines(format: str, count: int, *, later: bool) -> Iterator[bytes]:
     for number in range(count - 1, -1, -1) if later else range(count):
         shapes = changed if later and number % 50 == 3 else rows
         somebody_else = later and number % 1000 == 7
-        user_id = f"auth0|{number + count if somebody_else else number:024x}"
+        user_id = f"{number + count if somebody_else else number:024x}"
         yield shapes[number % len(shapes)].replace(MARK.encode(), user_id.encode())
 
 
@@ -107,6 +120,12 @@ def compare(address: ExportAddress, users: int) -> bool:
                 is_good &= counts == expected(users)
                 command += f" ({', '.join(f'{count:,} {kind}' for kind, count in counts.items())})"
             good &= is_good
+            report(command + ("" if is_good else "  LIMIT EXCEEDED"), seconds, busy, peak)
+        if address.format == "ndjson":
+            status, output, seconds, busy, peak = measure(sys.executable, "-m", "tests.bench.preview", name)
+            is_good = status == 0 and seconds < MAX_SECONDS and peak < MAX_BYTES
+            good &= is_good
+            command = f"meibo restore --preview ({output.strip()})"
             report(command + ("" if is_good else "  LIMIT EXCEEDED"), seconds, busy, peak)
         files = [str(Path(name) / address.object_key(run_id, gzip=True)) for run_id in (EARLIER, RUN)]
         for command, peer in (

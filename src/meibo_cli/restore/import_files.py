@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -17,12 +18,13 @@ from meibo_cli.encoding import json_bytes
 from meibo_cli.files import new_folder
 from meibo_cli.restore.archived_rows import UnreadableUser
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
-from meibo_cli.restore.import_schema import PREFIX, Converter, Skipped, SkipReason, UserSecrets, primary_connection
+from meibo_cli.restore.import_schema import Converter, Skipped, SkipReason, UserSecrets
 from meibo_cli.restore.user_selection import ALL_USERS, UserSelection
 
 _MAX_CONNECTIONS_SHOWN = 10
 # JSON escapes newlines in strings, so the separator occurs only between users.
 _SEPARATOR = b",\n"
+_USER_ID = re.compile(rb'\{"user_id":"([^"\\]*)"')
 # The fields by which an import finds an existing user.
 _KEYS = ("user_id", "email")
 # Auth0 accepts some larger profiles, up to about ten times this limit, and rejects others with PROFILE_SIZE_EXCEEDED:
@@ -51,14 +53,6 @@ class ImportFiles:
     """The number of users whose profile is larger than 10 KB."""
     with_secrets: int = 0
     """The number of users with a password hash or MFA factors."""
-
-    def count_connection(self, fields: Mapping[str, Any]) -> None:
-        """Count a user of a database connection."""
-        user_id = fields.get("user_id")
-        if isinstance(user_id, str) and user_id.startswith(PREFIX):
-            name = primary_connection(user_id, fields)
-            if name is not None:
-                self.connections[name] += 1
 
     def lines(self) -> Iterator[bytes]:
         """Yield the users in the files as lines of JSON."""
@@ -121,7 +115,13 @@ def write_files(
             " identities"
         )
     written = ImportFiles(new_folder(folder))
-    converter = Converter(names=names, text_only=text_only, skipped=written.skipped, connection=connection)
+    converter = Converter(
+        names=names,
+        text_only=text_only,
+        skipped=written.skipped,
+        connection=connection,
+        connections=written.connections,
+    )
     keys = selection.names if selection.ids is None else selection.ids
     pending, is_filtered = set(keys), bool(keys)
     is_selected = (_selector if selection.ids is None else _id_selector)(names, keys, pending)
@@ -144,7 +144,6 @@ def write_files(
                 continue
             if is_filtered and not is_selected(row):
                 continue
-            written.count_connection({name: row.get(output) for name, output in names.items()})
             user = converter.convert(row)
             if not isinstance(user, dict):
                 skip(user, json_bytes(row))
@@ -206,6 +205,12 @@ def _id_selector(
 
 def _only(user: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
     return {name: user[name] for name in user if name in fields or name in _KEYS} if fields else user
+
+
+def user_id_of(line: bytes) -> str:
+    """Return the id in a line of an import file. Most ids are found without parsing the line."""
+    match = _USER_ID.match(line)
+    return match[1].decode() if match else str(json.loads(line)["user_id"])
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -95,6 +96,8 @@ class Converter:
     text_only: bool
     skipped: Skipped
     connection: str | None = None
+    connections: Counter[str] = field(default_factory=Counter)
+    """The numbers of users of each database connection."""
     _addresses: set[tuple[str | None, str]] = field(default_factory=set, repr=False)
 
     def convert(self, row: Mapping[str, Any]) -> dict[str, Any] | SkipReason:
@@ -107,6 +110,8 @@ class Converter:
             self._count_losses(fields)
             return "another connection"
         connection = primary_connection(user_id, fields)
+        if connection is not None:
+            self.connections[connection] += 1
         if self.connection is not None and connection != self.connection:
             return "another connection"
         if reason := self._check_email(connection, fields.get("email")):
@@ -115,14 +120,20 @@ class Converter:
         self.skipped.losses["linked accounts"] += isinstance(identities, list) and len(identities) > 1
         # An import adds the prefix to each id. A second prefix is part of the id.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
-        # An export may contain both user_metadata.a and user_metadata.a.b. The second field is merged into the first.
-        for name in sorted(fields, key=lambda name: name.count(".")):
-            self._add(user, name, fields[name])
+        for name in self._names_by_depth:
+            value = fields.get(name)
+            if value is not None and (value != "" or not self.text_only):
+                self._add(user, name, value)
         for name in METADATA:
             # An export omits fields without a value. An update must then remove the current metadata of the user.
             if name in self.names and fields.get(name) is None:
                 user.setdefault(name, {})
         return user
+
+    @cached_property
+    def _names_by_depth(self) -> list[str]:
+        # An export may contain both user_metadata.a and user_metadata.a.b. The second field is merged into the first.
+        return sorted((name for name in self.names if name != "user_id"), key=lambda name: name.count("."))
 
     def _check_email(self, connection: str | None, email: Any) -> SkipReason | None:
         if not isinstance(email, str) or not email:
@@ -143,22 +154,20 @@ class Converter:
         self.skipped.losses["blocked state of a user without a database connection"] += is_blocked
 
     def _add(self, user: dict[str, Any], name: str, value: Any) -> None:
-        if value is None or (self.text_only and value == ""):
-            return
-        part = _METADATA_PART.fullmatch(name)
-        if part and "[" not in part[2]:
-            self._add_metadata(user, part[1], part[2].split("."), value)
-            return
         kind = IMPORTABLE.get(name)
         if kind is None:
-            self.skipped.fields[name] += 1
+            part = _METADATA_PART.fullmatch(name)
+            if part and "[" not in part[2]:
+                self._add_metadata(user, part[1], part[2].split("."), value)
+            else:
+                self.skipped.fields[name] += 1
             return
         if kind is bool and self.text_only:
             value = _BOOLEANS.get(str(value).lower(), value)
         if not isinstance(value, kind):
             self.skipped.fields[f"{name} (not {_TYPE_NAMES[kind]})"] += 1
             return
-        if name == "app_metadata" and isinstance(value, dict):
+        if name == "app_metadata" and not FORBIDDEN_APP_METADATA.isdisjoint(value):
             value = {inner: value[inner] for inner in value if self._is_allowed(name, inner)}
         user[name] = value
 
@@ -187,10 +196,13 @@ def primary_connection(user_id: str, fields: Mapping[str, Any]) -> str | None:
     """
     identities = fields.get("identities")
     rows = [identity for identity in identities if isinstance(identity, dict)] if isinstance(identities, list) else []
-    primary = [row for row in rows if f"{row.get('provider')}|{row.get('user_id')}" == user_id]
     # Auth0 lists the primary identity first.
-    names = [row.get("connection") for row in (*primary, *rows)] or [fields.get("identities[0].connection")]
-    return names[0] if isinstance(names[0], str) else None
+    name = rows[0].get("connection") if rows else fields.get("identities[0].connection")
+    for row in rows:
+        if f"{row.get('provider')}|{row.get('user_id')}" == user_id:
+            name = row.get("connection")
+            break
+    return name if isinstance(name, str) else None
 
 
 # -- password hashes and MFA factors

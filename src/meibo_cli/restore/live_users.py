@@ -113,9 +113,13 @@ def _accounts(row: Mapping[str, Any], fields: Collection[str], connection: str) 
         # The fields are in the same order as in an import file, so lines of users with the same values are equal.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
         user |= {name: row[name] for name in fields if row.get(name) is not None}
-        if isinstance(metadata := user.get("app_metadata"), dict):
+        metadata = user.get("app_metadata")
+        if isinstance(metadata, dict) and not FORBIDDEN_APP_METADATA.isdisjoint(metadata):
             user["app_metadata"] = {name: metadata[name] for name in metadata if name not in FORBIDDEN_APP_METADATA}
-        yield user | {name: {} for name in METADATA if name in fields and name not in user}
+        for name in METADATA:
+            if name in fields:
+                user.setdefault(name, {})
+        yield user
     for identity in row.get("identities") or ():
         account_id = f"{PREFIX}{identity.get('user_id')}"
         if identity.get("connection") == connection and account_id != user_id:

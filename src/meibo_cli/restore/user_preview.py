@@ -22,9 +22,9 @@ from meibo_cli.encoding import parse_row
 from meibo_cli.files import new_file
 from meibo_cli.restore.auth0_target import has_values
 from meibo_cli.restore.directory_plan import STATES, State
-from meibo_cli.restore.import_files import ImportFiles
+from meibo_cli.restore.import_files import ImportFiles, user_id_of
 from meibo_cli.restore.import_schema import IMPORTABLE, PREFIX, UPDATED, SkipReason
-from meibo_cli.restore.live_users import LINKED, LiveUsers, addresses_of
+from meibo_cli.restore.live_users import ADDRESSES, LINKED, LiveUsers, addresses_of
 from meibo_cli.rows import RowFile
 from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, spreadsheet_writer
 
@@ -144,7 +144,7 @@ def preview_users(
             write((user_id, user.state, " ".join(user.fields), user.reason))
 
         def is_imported(line: bytes) -> bool:
-            user_id = json.loads(line)["user_id"]
+            user_id = user_id_of(line)
             user = states.get(user_id, default)
             add(PREFIX + user_id, user)
             return user.is_imported(upsert=upsert)
@@ -169,6 +169,8 @@ def _user_ids(path: Path, column: str) -> Iterator[str]:
 def _states(written: ImportFiles, fields: ComparedFields, live: LiveUsers) -> dict[str, UserState]:
     """Return the states of users who differ from the tenant, by user id without its prefix."""
     states, create = dict[str, UserState](), UserState("create")
+    # The fields with an address that the tenant does not have for the user.
+    new_addresses: dict[str, Collection[str]] = {}
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         folder = Path(name)
         archived = RowFile(folder / "archived.ndjson", ("user_id",))
@@ -178,10 +180,13 @@ def _states(written: ImportFiles, fields: ComparedFields, live: LiveUsers) -> di
         comparison = Comparison(archived, users, folder, blank_is_null=False, changed_fields=fields.changed)
         for change in comparison.changes():
             if change.kind == "removed":
-                states[change.key] = create
+                states[change.key], new_addresses[change.key] = create, ADDRESSES
             elif change.kind == "changed":
                 states[change.key] = _state(change.fields)
-    _add_conflicts(states, written, live)
+                if changed := set(ADDRESSES).intersection(change.fields):
+                    new_addresses[change.key] = changed
+    for user_id, name in _taken_addresses(written, new_addresses, live):
+        states[user_id] = UserState("conflict", reason=_CONFLICTS[name])
     return states
 
 
@@ -195,14 +200,15 @@ def _state(fields: tuple[str, ...]) -> UserState:
     return UserState("impossible", reason=f"an import does not change {', '.join(fields)}")
 
 
-def _add_conflicts(states: dict[str, UserState], written: ImportFiles, live: LiveUsers) -> None:
-    """Replace the state of users if another user of the tenant has the same address."""
-    addresses: dict[tuple[str, str], str] = {}
-    for line in written.lines() if states else ():
-        user = json.loads(line)
-        if user["user_id"] in states:
-            addresses |= dict.fromkeys(addresses_of(user), user["user_id"])
-    for (name, value), owner in live.owners(addresses).items():
-        user_id = addresses[name, value]
-        if owner != user_id:
-            states[user_id] = UserState("conflict", reason=_CONFLICTS[name])
+def _taken_addresses(
+    written: ImportFiles, new_addresses: Mapping[str, Collection[str]], live: LiveUsers
+) -> Iterator[tuple[str, str]]:
+    """Yield the id, and the field with an address that another user of the tenant has."""
+    users: dict[tuple[str, str], str] = {}
+    for line in written.lines() if new_addresses else ():
+        user_id = user_id_of(line)
+        if names := new_addresses.get(user_id):
+            users |= {(name, value): user_id for name, value in addresses_of(json.loads(line)) if name in names}
+    for (name, value), owner in live.owners(users).items():
+        if owner != users[name, value]:
+            yield users[name, value], name
