@@ -98,7 +98,7 @@ class Converter:
     connection: str | None = None
     connections: Counter[str] = field(default_factory=Counter)
     """The numbers of users of each database connection."""
-    _addresses: set[tuple[str | None, str]] = field(default_factory=set, repr=False)
+    _addresses: set[str] = field(default_factory=set, repr=False)
 
     def convert(self, row: Mapping[str, Any]) -> dict[str, Any] | SkipReason:
         """Return the user, or the reason why the user cannot be imported."""
@@ -141,7 +141,7 @@ class Converter:
         if not _EMAIL.fullmatch(email):
             return "invalid e-mail address"
         # Auth0 stores addresses in lower case. A second user with the address would fail or change the first user.
-        address = (connection, email.lower())
+        address = f"{connection} {email.lower()}"
         if address in self._addresses:
             return "e-mail address of another user"
         self._addresses.add(address)
