@@ -167,7 +167,7 @@ class Converter:
         if not isinstance(value, kind):
             self.skipped.fields[f"{name} (not {_TYPE_NAMES[kind]})"] += 1
             return
-        if name == "app_metadata" and not FORBIDDEN_APP_METADATA.isdisjoint(value):
+        if isinstance(value, dict) and name == "app_metadata" and not FORBIDDEN_APP_METADATA.isdisjoint(value):
             value = {inner: value[inner] for inner in value if self._is_allowed(name, inner)}
         user[name] = value
 
