@@ -175,7 +175,7 @@ def test_invalid_url_is_reported_without_its_text(system: System, output: Output
     heartbeat.Heartbeat("meibo/heartbeat").send()
 
     *invalid, not_json = (json.loads(line)["reason"] for line in output.heartbeats())
-    expected = 'the secret \'meibo/heartbeat\': expected {"url": "https://…"} with a host name and without'
+    expected = 'the secret \'meibo/heartbeat\': expected {"url": "https://…"} with a host name, and without a'
     assert set(invalid) == {f"SecretError: {expected} user name and password"}
     assert len(invalid) == 6
     assert "SecretError: the secret 'meibo/heartbeat': expected a JSON object" in not_json
