@@ -117,12 +117,12 @@ def _skip_client_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """End the clients' waits at once: each wait moves their clock forward."""
     ahead = [0.0]
     _FastDatetime.readings = 0
-    monkeypatch.setattr("meibo.http.ratelimit.SystemClock.now", lambda _self: time.time() + ahead[0])
+    monkeypatch.setattr("meibo.clock.SystemClock.now", lambda _self: time.time() + ahead[0])
 
     def sleep(_self: object, seconds: float) -> None:
         ahead[0] += seconds
 
-    monkeypatch.setattr("meibo.http.ratelimit.SystemClock.sleep", sleep)
+    monkeypatch.setattr("meibo.clock.SystemClock.sleep", sleep)
     # Shorten the hours in which a job may be pending, and the day in which a provider may return nothing.
     monkeypatch.setattr("meibo.exports.check.datetime", _FastDatetime)
     monkeypatch.setattr("meibo.providers.base.Pages.position_lifetime", timedelta(milliseconds=300))

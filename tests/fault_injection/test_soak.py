@@ -222,9 +222,9 @@ def test_random_faults_lose_nothing(
     for seed in seeds:
         chance = random.Random(seed)  # noqa: S311  # reproducible, not secret
         clock = Clock(skew=chance.uniform(-300, 300))
-        monkeypatch.setattr("meibo.http.ratelimit.SystemClock.now", lambda _self, clock=clock: clock.now())
+        monkeypatch.setattr("meibo.clock.SystemClock.now", lambda _self, clock=clock: clock.now())
         monkeypatch.setattr(
-            "meibo.http.ratelimit.SystemClock.sleep", lambda _self, seconds, clock=clock: clock.sleep(seconds)
+            "meibo.clock.SystemClock.sleep", lambda _self, seconds, clock=clock: clock.sleep(seconds)
         )
         try:
             # Every fourth seed tests changes, which have fewer kinds of faults.
