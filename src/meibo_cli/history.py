@@ -67,7 +67,7 @@ class UserHistory:
 
 @dataclass(frozen=True)
 class _ExportRows:
-    """The rows of an export that belong to the searched users."""
+    """The rows of an export that belong to the users who are searched for."""
 
     run_id: str
     export: ArchivedExport

@@ -25,7 +25,7 @@ _STYLES = {
     "failed": "red",
     "copying": "cyan",
     "job pending": "magenta",
-    "waiting for limits": "magenta",
+    "waiting for rate limits": "magenta",
 }
 _COLUMNS = (
     Column("export"),

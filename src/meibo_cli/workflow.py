@@ -35,13 +35,13 @@ from meibo.observability import metrics, sanitize_errors
 STOP_SECONDS: Final = 3.0
 """Time in which the threads abort their copies after the user has stopped the run."""
 
-# If the disk is full or cannot be written, no export of the run can be archived.
+# If the disk is full or not writable, no export of the run can be archived.
 _DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
 
 
 @dataclass(frozen=True)
 class Retry:
-    """The retries after an error, with exponential backoff and full jitter (``JitterStrategy``) unless it is off.
+    """The retries after an error, with exponential backoff and, if ``jitter`` is true, full jitter.
 
     https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html#error-handling-retrying-after-an-error
     """
@@ -63,7 +63,7 @@ class Retry:
 Retries = Mapping[type[MeiboError], Retry]
 
 _AWS: Final[Retries] = {AwsBusyError: Retry(5, 50, max_delay_seconds=300), UnexpectedError: Retry(10, 2)}
-# Both errors use up the same attempts.
+# Both errors share one retrier of the state machine, and therefore its attempts.
 _BROKEN: Final = Retry(15, 4, max_delay_seconds=300)
 
 RETRIES: Final[Mapping[str, Retries]] = {
@@ -112,7 +112,7 @@ class LocalWorkflow:
         self._storage = storage
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
-        """Return the state of the attempt. An attempt without a run manifest was killed."""
+        """Return the state of the attempt. An attempt that was planned, but has no run manifest, was killed."""
         if self._storage.exists(run_manifest_key(run_id, attempt)):
             return "SUCCEEDED"
         documents = (plan_key(run_id, attempt), attempt_key(run_id, attempt))
@@ -123,7 +123,7 @@ class LocalWorkflow:
 
 
 class _StoppedError(Exception):
-    """The run was stopped; raised in the threads of an execution only."""
+    """The run was stopped. This error never leaves ``Execution``."""
 
 
 @dataclass(kw_only=True)
@@ -146,7 +146,7 @@ class Execution:
     def run(self, exports: Sequence[PlannedExport]) -> dict[str, Any]:
         """Archive the exports independently of each other, and return the counts of the run.
 
-        Raises OSError if the disk is full or cannot be written, KeyboardInterrupt if the user stops the run, and
+        Raises OSError if the disk is full or not writable, KeyboardInterrupt if the user stops the run, and
         MeiboError if the run manifest cannot be written.
         """
         remaining, lock = iter(exports), threading.Lock()
@@ -230,7 +230,7 @@ class Execution:
                 self.change(export.export_id, state, rows=result["rows"], bytes=result["bytes"], ended=time.monotonic())
                 return
             progress = CheckpointProgress.from_json(result["progress"], "progress")
-            self.change(export.export_id, "waiting for limits", rows=progress.rows)
+            self.change(export.export_id, "waiting for rate limits", rows=progress.rows)
             event = replace(event, progress=progress)
             self._pause(result["wait_seconds"])
 

@@ -5,7 +5,7 @@ workflow definition. This package implements the parts that moto does not suppor
 
 - The state machine is created through the API, because moto does not execute state machines of CloudFormation stacks.
 - ``lambda:Invoke`` calls the handlers in this process, with the environment variables of the template.
-- S3 is also served over HTTP on loopback, because moto intercepts boto3 calls, but not requests to presigned URLs.
+- S3 is served over HTTP on loopback, because moto intercepts only boto3 calls, not requests to presigned URLs.
 - :mod:`meibo_local.queue` replaces the event source mapping of the queue, with the settings of the template.
 - :meth:`LocalAws.tick` invokes the target of the schedule, with the input of the template.
 """
@@ -159,7 +159,7 @@ class LocalAws:
         boto3.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
 
     def download(self, folder: Path) -> int:
-        """Download the objects that are missing in a folder, and return their number.
+        """Download the objects that are missing from a folder, and return their number.
 
         The paths in the folder are the keys in the bucket. A file is visible only when it is complete, and a manifest
         only after the files that it describes.
@@ -196,7 +196,7 @@ def local_aws(
     """
     source = read_template()
     with ExitStack() as stack:
-        # The proxy of the network cannot reach the local AWS and the simulators. HttpsProxy sets another proxy.
+        # A proxy of the network cannot reach local services. The parameter HttpsProxy can still set a proxy.
         proxies = dict.fromkeys((name for name in os.environ if name.lower().endswith("_proxy")), "")
         stack.enter_context(_variables({**_CREDENTIALS, **proxies, **(environment or {})}))
         stack.enter_context(environment_per_invocation())
@@ -235,7 +235,8 @@ def _create(
     with _reproducible_names():
         client.create_stack(
             StackName=STACK,
-            # moto first parses a template as YAML, which is 100 times slower than JSON. A tab is invalid in YAML.
+            # moto first parses a template as YAML, which is 100 times slower than JSON. The leading tab makes the YAML
+            # parser fail at once, so moto parses JSON.
             TemplateBody="\t" + json.dumps(_for_moto(translated)),
             Capabilities=["CAPABILITY_IAM"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
@@ -350,7 +351,7 @@ def _create_state_machine(source: dict[str, Any], create_exports: LocalFunction,
         name=arn.rsplit(":", 1)[-1], definition=definition, roleArn="arn:aws:iam::123456789012:role/local"
     )
     if created["stateMachineArn"] != arn:
-        raise ValueError(f"expected the ARN of the template, {arn}, got {created['stateMachineArn']}")
+        raise ValueError(f"expected the state machine ARN from the template, {arn}, found {created['stateMachineArn']}")
     return arn
 
 

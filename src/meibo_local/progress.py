@@ -31,7 +31,7 @@ class InvocationDisplay(ProgressDisplay):
         elif function == "CheckExport" and result.payload["status"] == "gone":
             self.change(export_id, "job gone")
         elif function == "ArchiveExport" and result.payload["status"] == "continue":
-            self.change(export_id, "waiting for limits", rows=result.payload["progress"]["rows"])
+            self.change(export_id, "waiting for rate limits", rows=result.payload["progress"]["rows"])
         elif function == "ArchiveExport":
             state = "suspect" if result.payload["verdict"] == "suspect" else "archived"
             rows, size = result.payload["rows"], result.payload["bytes"]

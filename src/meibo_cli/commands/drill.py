@@ -46,7 +46,9 @@ def drill(
     location_host: Annotated[
         list[str] | None,
         typer.Option(
-            "--location-host", help="A host of export files that is not Auth0's own. Repeatable.", show_default=False
+            "--location-host",
+            help="An additional host from which export files may be downloaded. Repeatable.",
+            show_default=False,
         ),
     ] = None,
     allow_existing: Annotated[

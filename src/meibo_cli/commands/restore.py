@@ -75,14 +75,15 @@ def restore(
     select: Annotated[
         list[str] | None,
         _users_option(
-            "--select", help="Auth0 and cybozu.com: only this user (id, e-mail address or login name). Repeatable."
+            "--select",
+            help="Only this user (Auth0: id, e-mail address or username; cybozu.com: login name). Repeatable.",
         ),
     ] = None,
     select_from: Annotated[
         Path | None,
         _users_option(
             "--select-from",
-            help="Auth0: only the users who were changed or removed in this file of `meibo diff --csv`.",
+            help="Auth0: only the users that this file of `meibo diff --csv` lists as changed or removed.",
         ),
     ] = None,
     only_fields: Annotated[
@@ -97,8 +98,8 @@ def restore(
         str | None,
         _users_option(
             "--expected-run",
-            help="With --only-fields, and --apply or --preview: update only users who still have their values in this"
-            " run.",
+            help="With --only-fields, and --apply or --preview: update only users whose fields still have the values of"
+            " this run.",
         ),
     ] = None,
     only_connection: Annotated[
@@ -140,7 +141,7 @@ def restore(
         list[str] | None,
         _import_option(
             "--location-host",
-            help="A host other than the hosts of Auth0 from which export files are downloaded. Repeatable.",
+            help="An additional host from which export files may be downloaded. Repeatable.",
         ),
     ] = None,
     connection_id: Annotated[
@@ -151,7 +152,8 @@ def restore(
         str | None,
         _import_option(
             "--target-connection",
-            help="Users: the name of this connection, if it differs from the name of the connection in the export.",
+            help="Users: the name of the connection in --connection-id; required if the users in the export have"
+            " a connection with another name, or if the export contains no connections.",
         ),
     ] = None,
     upsert: Annotated[
@@ -169,8 +171,8 @@ def restore(
         str | None,
         _datasets_option(
             "--datasets",
-            help="Restore roles, organizations, role_members and members (separated by commas, or all) instead of"
-            " users.",
+            help="The datasets to restore instead of users: roles, organizations, role_members, members (separated by"
+            " commas, or all).",
         ),
     ] = None,
     mapping: Annotated[
@@ -196,8 +198,8 @@ def restore(
 ) -> None:
     """Restore users of Auth0, or, with --datasets, roles, organizations and memberships.
 
-    Without --apply, only import files or a plan are written into a new folder, and the tenant is not changed. For
-    cybozu.com, CSV files are written, which you import yourself.
+    Without --apply or --resume, only import files or a plan are written into a new folder, and the tenant is not
+    changed. For cybozu.com, CSV files are written, which you import yourself.
 
     Set the credentials of the tenant in the environment variables MEIBO_<SOURCE>_CLIENT_ID and
     MEIBO_<SOURCE>_CLIENT_SECRET (or MEIBO_<SOURCE>_PRIVATE_KEY).
@@ -206,7 +208,7 @@ def restore(
         raise ConfigurationError("--output: expected a new folder for several files, got '-'")
     if (resume is None) == (not export):
         raise ConfigurationError(
-            "expected either the name of an export, or --resume with the folder of an earlier restore"
+            "expected either an export or a source, or --resume with the folder of an earlier restore"
         )
     if preview and (apply or resume is not None):
         raise ConfigurationError(f"--preview and {'--apply' if apply else '--resume'} cannot be used together")
@@ -252,7 +254,8 @@ def restore(
             raise ConfigurationError("--only-fields blocked with --apply requires --domain and --expected-run")
         if preview:
             raise ConfigurationError(
-                "--preview and --only-fields blocked cannot be used together; omit --preview to print the numbers"
+                "--preview and --only-fields blocked cannot be used together; omit --preview to print the number of"
+                " users and how many were blocked"
             )
         restore_blocked_users(
             BlockedRestore(
@@ -323,15 +326,15 @@ def _check_expected_run(expected_run: Run | None, selection: UserSelection, *, h
 def _require_run_id(run: str, named: Run, *, apply: bool) -> None:
     if apply and run in (LATEST, PREVIOUS):
         raise ConfigurationError(
-            "--apply requires --run with the id of a run, because the latest run may contain the unwanted"
-            f" changes; {run} is now {named.run_id}, and `meibo ls` lists the runs"
+            f"--apply requires --run with the id of a run, because {run} can refer to a run with the unwanted changes;"
+            f" {run} is now {named.run_id}, and `meibo ls` lists the runs"
         )
 
 
 def _restorable(reader: ArchiveReader, run: Run, pattern: str) -> list[ArchivedExport]:
     """Return the exports of a run that match the pattern and can be restored.
 
-    Raises ConfigurationError, with the runs that contain such exports, if there is none.
+    Raises ConfigurationError if no export matches. The message lists other runs that contain such exports.
     """
 
     def of(candidate: Run) -> list[ArchivedExport]:

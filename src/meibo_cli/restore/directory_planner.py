@@ -27,7 +27,7 @@ LIVE_DATASETS: Final[Mapping[str, tuple[str, ...]]] = {
     ROLE_MEMBERS: (ROLES, ROLE_MEMBERS, "users"),
     MEMBERS: (ROLES, ORGANIZATIONS, MEMBERS, "users"),
 }
-"""The datasets of the tenant that are compared with a dataset."""
+"""The datasets of the tenant to read for each dataset to restore."""
 
 # https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 MAX_CONNECTIONS: Final = 10
@@ -85,7 +85,7 @@ class DirectoryPlanner:
             if planned.state == "create":
                 count += 1
                 if count > MAX_TENANT_ROLES:
-                    reason = f"a tenant can have {MAX_TENANT_ROLES} roles"
+                    reason = f"a tenant can have at most {format_count(MAX_TENANT_ROLES, 'role')}"
                     self._role_matches[planned.role] = Match("impossible", reason=reason)
                     planned = PlannedObject(
                         kind="role", state="impossible", role=planned.role, name=planned.name, reason=reason
@@ -184,7 +184,7 @@ class DirectoryPlanner:
             if planned.state == "create":
                 count += 1
                 if count > MAX_CONNECTIONS:
-                    reason = f"an organization can have {MAX_CONNECTIONS} connections"
+                    reason = f"an organization can have at most {format_count(MAX_CONNECTIONS, 'connection')}"
                     planned = _blocked(planned, Match("impossible", reason=reason))
             self.add(planned)
 
@@ -224,7 +224,7 @@ class DirectoryPlanner:
         return _replace(planned, "differs" if changes else "same", body=changes, fields=tuple(changes))
 
     def _existing(self, match: Match, dataset: str, noun: str) -> Match:
-        """Return a match. An object that is missing and not planned is impossible."""
+        """Return the match, or an impossible match if the object is missing and its dataset is not restored."""
         if match.state == "missing" and dataset not in self.datasets:
             reason = f"{noun} does not exist in the tenant and is not restored"
             return Match("impossible", reason=reason)
@@ -256,7 +256,8 @@ class DirectoryPlanner:
             elif role.target in roles:
                 planned = _replace(planned, "same")
             elif len(roles) + added[user.target or ""] >= MAX_ROLES:
-                planned = _blocked(planned, Match("impossible", reason=f"a user can have {MAX_ROLES} roles"))
+                reason = f"a user can have at most {format_count(MAX_ROLES, 'role')}"
+                planned = _blocked(planned, Match("impossible", reason=reason))
             else:
                 added[user.target or ""] += 1
             self.add(planned)
@@ -310,14 +311,15 @@ class DirectoryPlanner:
                 elif role.target in existing:
                     planned = _replace(planned, "same")
                 elif count >= MAX_ROLES:
-                    planned = _blocked(planned, Match("impossible", reason=f"a member can have {MAX_ROLES} roles"))
+                    reason = f"a member can have at most {format_count(MAX_ROLES, 'role')}"
+                    planned = _blocked(planned, Match("impossible", reason=reason))
                 else:
                     count += 1
                 self.add(planned)
 
 
 def role_permissions(row: Mapping[str, Any]) -> dict[tuple[str, str], Mapping[str, str]]:
-    """Return the permissions of a role as in a request, by API and name."""
+    """Return the permissions of a role in the form that a request requires, by API and name."""
     names = ("resource_server_identifier", "permission_name")
     permissions = ({name: str(item[name]) for name in names} for item in row.get("permissions", ()))
     return {(item[names[0]], item[names[1]]): item for item in permissions}

@@ -156,5 +156,5 @@ def locked_journal(folder: Path) -> Iterator[Journal]:
 
 def _missing(path: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"--resume: {path} does not exist; specify the folder that `meibo restore --apply` created"
+        f"--resume: {path} does not exist; specify the folder of a restore with --preview, --apply or --datasets"
     )

@@ -1,6 +1,6 @@
 """Compare the users in import files with the users of the tenant before the import.
 
-Users who do not change are removed from the files. ``preview.csv`` contains the state of each user.
+Users who would not change are removed from the files. ``preview.csv`` contains the state of each user.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _contains(value: Any, part: Any) -> bool:
 def preview_users(
     written: ImportFiles, fields: ComparedFields, live: LiveUsers | None, *, id_column: str, upsert: bool
 ) -> UserPreview:
-    """Write ``preview.csv``, and remove users who do not change from the files.
+    """Write ``preview.csv``, and remove from the files the users who would not change.
 
     ``id_column`` is the name of the user id in the export. If ``live`` is None, all users in the files differ, because
     they were compared with the tenant before.

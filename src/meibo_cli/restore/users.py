@@ -98,7 +98,10 @@ class UserRestore:
 
 
 def restore_users(restore: UserRestore) -> None:
-    """Write the import files, print the numbers of users, and, with a target, import them after a confirmation."""
+    """Write the import files, and print the numbers of users.
+
+    With a target and without ``preview``, import the users after a confirmation.
+    """
     export, target = restore.export, restore.target
     if target is not None and restore.connection is not None:
         target.check_connection(restore.connection)
@@ -136,7 +139,7 @@ def restore_users(restore: UserRestore) -> None:
 def _preview(
     written: ImportFiles, fields: ComparedFields, restore: UserRestore, target: ImportTarget, id_column: str
 ) -> UserPreview:
-    """Compare the users with the tenant, and remove users who do not change from the files."""
+    """Compare the users with the tenant, and remove from the files the users who would not change."""
     if written.users:
         target.check_connection(restore.connection or next(iter(written.connections), None))
     try:
@@ -158,14 +161,17 @@ def resume_import(folder: Path, *, yes: bool) -> None:
 
 
 def _check_connections(written: ImportFiles, restore: UserRestore) -> None:
-    """Print a hint if the users have several connections and no connection was chosen.
+    """Print a hint if the users belong to several connections and no connection was chosen.
 
-    Raises ConfigurationError if the restore has a target.
+    If the restore has a target, raises ConfigurationError instead.
     """
     if restore.connection is not None or len(written.connections) < 2:
         return
     names = ", ".join(sorted(written.connections)[:_MAX_CONNECTIONS_SHOWN])
-    hint = f"the users have {len(written.connections)} connections; choose a connection with --only-connection: {names}"
+    hint = (
+        f"the users belong to {len(written.connections)} connections; choose a connection with --only-connection:"
+        f" {names}"
+    )
     if restore.target is not None:
         raise ConfigurationError(hint)
     typer.echo(escape_control_characters(hint), err=True)
@@ -173,7 +179,7 @@ def _check_connections(written: ImportFiles, restore: UserRestore) -> None:
 
 def _import_files(written: ImportFiles, restore: UserRestore, target: ImportTarget) -> None:
     if not written.users:
-        typer.echo("there is no user to import", err=True)
+        typer.echo("no users to import", err=True)
         return
     with locked_folder(written.folder):
         journal = new_journal(

@@ -1,4 +1,4 @@
-"""Export and import jobs. They are completed some time after their creation, and deleted after a day."""
+"""Export and import jobs. Exports end after a number of polls, imports after a time; all expire after ``job_ttl``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of a tenant. ``fates`` maps numbers of jobs, which start at 0, to their outcomes."""
+    """The jobs of a tenant. ``fates`` maps job numbers, starting at 0, to outcomes."""
 
     def __init__(
         self, site: Site, switches: Switches, directory: Directory, files: Files, new_id: Callable[[str, int], str]
@@ -141,7 +141,7 @@ class Jobs:
     # -- imports
 
     def create_import(self, properties: dict[str, Any], work: Callable[[Job], None]) -> dict[str, Any]:
-        """Create an import job. ``work`` is called when the import finishes."""
+        """Create an import job. ``work`` is called when the import finishes successfully."""
         with self._lock:
             active = len(self._pending_imports())
             if active >= self._switches.import_concurrency:
@@ -182,7 +182,7 @@ class Jobs:
             return job
 
     def get(self, job_id: str) -> dict[str, Any]:
-        """Return the job as GET /jobs/{id} returns it, with a new location if it is completed."""
+        """Return the job as GET /jobs/{id} returns it, with a new location for a completed export."""
         check(job_id, JOB_ID, "Path")
         switches = self._switches
         with self._lock:

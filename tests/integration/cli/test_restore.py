@@ -222,7 +222,7 @@ def test_users_who_are_the_same_in_the_tenant_are_not_sent(empty: SimulatedTenan
 
     assert result.status == 0, result.output
     assert "0 users in 0 files in b/" in result.output
-    assert "there is no user to import" in result.errors
+    assert "no users to import" in result.errors
     assert sent_files(empty) == [202]
 
 
@@ -315,8 +315,10 @@ def test_apply_requires_the_id_of_a_run(empty: SimulatedTenant, meibo: Meibo) ->
     result = meibo("restore", "acme/users/ndjson", *arguments)
 
     assert result.status == 2
-    assert "--apply requires --run with the id of a run" in result.errors
-    assert f"latest is now {RUN}" in result.errors
+    assert (
+        "--apply requires --run with the id of a run, because latest can refer to a run with the unwanted changes;"
+        f" latest is now {RUN}, and `meibo ls` lists the runs"
+    ) in result.errors
     assert not Path("restore").exists()
 
 
@@ -359,7 +361,7 @@ def test_restore_without_users_sends_nothing(tmp_path: Path, empty: SimulatedTen
     result = meibo("restore", "acme", *apply(empty), "--archive", str(tmp_path / "other"))
 
     assert result.status == 0, result.errors
-    assert "there is no user to import" in result.errors
+    assert "no users to import" in result.errors
     assert not sent_files(empty)
 
 
@@ -719,7 +721,7 @@ def test_export_and_resumed_folder_exclude_each_other(meibo: Meibo) -> None:
         result = meibo("restore", *arguments)
         assert result.status == 2
         assert (
-            "expected either the name of an export, or --resume with the folder of an earlier restore" in result.errors
+            "expected either an export or a source, or --resume with the folder of an earlier restore" in result.errors
         )
 
 

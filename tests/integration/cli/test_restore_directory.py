@@ -317,11 +317,11 @@ def test_limits_of_auth0_are_impossible(
 
     assert result.status == 1
     reasons = {(row["kind"], row["reason"]) for row in rows() if row["state"] == "impossible"}
-    assert ("role", "a tenant can have 3 roles") in reasons
-    assert ("assignment", "a tenant can have 3 roles") in reasons
-    assert ("connection", "an organization can have 1 connections") in reasons
-    assert ("assignment", "a user can have 1 roles") in reasons
-    assert ("member_role", "a member can have 1 roles") in reasons
+    assert ("role", "a tenant can have at most 3 roles") in reasons
+    assert ("assignment", "a tenant can have at most 3 roles") in reasons
+    assert ("connection", "an organization can have at most 1 connection") in reasons
+    assert ("assignment", "a user can have at most 1 role") in reasons
+    assert ("member_role", "a member can have at most 1 role") in reasons
 
 
 @pytest.fixture

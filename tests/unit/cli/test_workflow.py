@@ -234,7 +234,7 @@ def test_export_without_a_job_is_archived_at_once_and_continued_with_its_progres
     assert functions.calls == ["archive", "archive", "finish"]
     assert [event.progress and event.progress.to_json() for event in functions.events] == [None, progress]
     assert executed.waits == [60]
-    assert executed.states == ["copying", "waiting for limits", "copying", "suspect"]
+    assert executed.states == ["copying", "waiting for rate limits", "copying", "suspect"]
 
 
 @pytest.mark.parametrize("gone", ["check", "archive"])
