@@ -39,7 +39,7 @@ def drill(
         str | None,
         typer.Option(
             "--audience",
-            help="If the domain is a custom domain: https://acme-test.jp.auth0.com/api/v2/.",
+            help="If the domain is a custom domain: the identifier of the Management API, which ends with /api/v2/.",
             show_default=False,
         ),
     ] = None,
@@ -101,7 +101,7 @@ def drill(
 
 
 def _check_tenant(new_drill: Drill) -> None:
-    """Raise ConfigurationError if the tenant is not empty and this was not allowed."""
+    """Raise ConfigurationError if the tenant is not empty, unless ``--allow-existing`` was specified."""
     counts = object_counts(new_drill.client)
     if counts and not new_drill.settings.allow_existing:
         contents = ", ".join(format_count(count, name.removesuffix("s")) for name, count in counts.items())

@@ -40,7 +40,11 @@ def history(
     *,
     fields: Annotated[
         str,
-        typer.Option("--fields", help="Print only changes of these fields, separated by commas.", show_default=False),
+        typer.Option(
+            "--fields",
+            help="For changed rows, print only changes of these fields, separated by commas.",
+            show_default=False,
+        ),
     ] = "",
     values: Annotated[bool, typer.Option("--values", help="Also print the old and new values of fields.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON.")] = False,

@@ -63,11 +63,11 @@ def run(
         Path | None, typer.Option("--log", help="Append a log in JSON lines to this file (- for stderr).")
     ] = None,
 ) -> None:
-    """Archive real directories into a folder or a bucket, without a stack.
+    """Archive the sources of a configuration into a folder or a bucket, without a stack.
 
     Credentials are read from the environment (MEIBO_ACME_CLIENT_ID for the source acme), from the file .env beside the
-    configuration, or from AWS Secrets Manager. If the latest run in the folder was interrupted and is less than 12
-    hours old, it is continued. Otherwise, a new run begins.
+    configuration, or from AWS Secrets Manager. If the latest run in a folder was interrupted and began less than 12
+    hours ago, it is continued. Otherwise, or with --only, a new run begins.
     """
     progress = ProgressDisplay(TextConsole(stderr=True), live=log != STDERR)
     repair = _repair_command(sources, archive)

@@ -81,7 +81,8 @@ def verify(
 ) -> None:
     """Compare all archived objects with their manifests, or only the objects of some exports or of a run.
 
-    The exit status is 0 if there is no damage, 1 if there is damage, and 2 if an object could not be checked.
+    The exit status is 0 if there is no damage, and 1 if there is damage. It is 2 if there is no damage, but an object
+    could not be checked, or if there was nothing to check.
     """
     console = TextConsole(stderr=True)
     reader = open_archive(archive)
