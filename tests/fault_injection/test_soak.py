@@ -223,9 +223,7 @@ def test_random_faults_lose_nothing(
         chance = random.Random(seed)  # noqa: S311  # reproducible, not secret
         clock = Clock(skew=chance.uniform(-300, 300))
         monkeypatch.setattr("meibo.clock.SystemClock.now", lambda _self, clock=clock: clock.now())
-        monkeypatch.setattr(
-            "meibo.clock.SystemClock.sleep", lambda _self, seconds, clock=clock: clock.sleep(seconds)
-        )
+        monkeypatch.setattr("meibo.clock.SystemClock.sleep", lambda _self, seconds, clock=clock: clock.sleep(seconds))
         try:
             # Every fourth seed tests changes, which have fewer kinds of faults.
             if seed % 4 == 3:
