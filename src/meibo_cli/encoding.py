@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from isal import igzip
+from pydantic_core import from_json, to_json
 
 _GZIP_LEVEL: Final = 1
 _INVALID_BYTE: Final = re.compile("[\udc80-\udcff]")
@@ -83,6 +84,19 @@ def readable_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def parse_simple_object(line: bytes) -> dict[str, Any] | None:
+    """Return the object in a line of JSON, or None if the line must be parsed with ``parse_json``.
+
+    pydantic is faster than the standard library. It rejects control characters, lone surrogates and deep nesting, and
+    parses a number that exceeds the range of a float as infinity.
+    """
+    try:
+        row = from_json(line, allow_inf_nan=False)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and _simple_json(row) is not None else None
+
+
 def parse_json(text: str) -> Any:
     """Return a JSON value. Raises NumberOutOfRangeError for a number that Python cannot represent."""
     try:
@@ -109,7 +123,18 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
 
 def json_bytes(value: Any) -> bytes:
     """Return a value as compact JSON in valid UTF-8. A lone surrogate is an escape sequence, as in the source."""
-    return _ENCODER.encode(value).encode("utf-8", "backslashreplace")
+    document = _simple_json(value)
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace") if document is None else document
+
+
+def _simple_json(value: Any) -> bytes | None:
+    """Return a value as compact JSON, or None for lone surrogates, deep nesting, NaN and infinity."""
+    try:
+        document = to_json(value)
+    except ValueError:
+        return None
+    # Text can contain these words too. The standard library then writes the value.
+    return None if b"NaN" in document or b"Infinity" in document else document
 
 
 def _refuse(constant: str) -> Any:

@@ -24,6 +24,7 @@ from meibo_cli.encoding import (
     open_decompressed,
     parse_json,
     parse_row,
+    parse_simple_object,
     readable_json,
     readable_text,
 )
@@ -97,6 +98,8 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
 
 
 def _object(line: bytes) -> Mapping[str, Any] | UnreadableUser:
+    if simple := parse_simple_object(line):
+        return simple
     try:
         row: Any = parse_json(line.decode())
     except UnicodeDecodeError:

@@ -151,8 +151,11 @@ def write_files(
                 skip(reason, json_bytes(row))
             else:
                 user_secrets = secrets.get(user["user_id"], {})
-                if pack.add(json_bytes({**_only(user, selection.fields), **user_secrets})):
-                    written.large_profiles += len(json_bytes(user)) > MAX_PROFILE_BYTES
+                line = profile = json_bytes(user)
+                if selection.fields or user_secrets:
+                    line = json_bytes({**_only(user, selection.fields), **user_secrets})
+                if pack.add(line):
+                    written.large_profiles += len(profile) > MAX_PROFILE_BYTES
                     written.with_secrets += bool(user_secrets)
                 else:
                     skip("too large", json_bytes(row))

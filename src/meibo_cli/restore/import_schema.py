@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -102,7 +102,7 @@ class Converter:
 
     def convert(self, row: Mapping[str, Any]) -> dict[str, Any] | SkipReason:
         """Return the user, or the reason why the user cannot be imported."""
-        fields = {name: row[output] for name, output in self.names.items() if output in row}
+        fields = {name: row[output] for name, output in self._names_by_depth if row.get(output) is not None}
         user_id = fields.pop("user_id", None)
         if not isinstance(user_id, str) or not user_id:
             return "no user id"
@@ -120,20 +120,19 @@ class Converter:
         self.skipped.losses["linked accounts"] += isinstance(identities, list) and len(identities) > 1
         # An import adds the prefix to each id. A second prefix is part of the id.
         user: dict[str, Any] = {"user_id": user_id.removeprefix(PREFIX)}
-        for name in self._names_by_depth:
-            value = fields.get(name)
-            if value is not None and (value != "" or not self.text_only):
+        for name, value in fields.items():
+            if not self.text_only or value != "":
                 self._add(user, name, value)
         for name in METADATA:
             # An export omits fields without a value. An update must then remove the current metadata of the user.
-            if name in self.names and fields.get(name) is None:
+            if name in self.names and name not in fields:
                 user.setdefault(name, {})
         return user
 
     @cached_property
-    def _names_by_depth(self) -> list[str]:
+    def _names_by_depth(self) -> list[tuple[str, str]]:
         # An export may contain both user_metadata.a and user_metadata.a.b. The second field is merged into the first.
-        return sorted((name for name in self.names if name != "user_id"), key=lambda name: name.count("."))
+        return sorted(self.names.items(), key=lambda item: item[0].count("."))
 
     def _check_email(self, connection: str | None, email: Any) -> SkipReason | None:
         if not isinstance(email, str) or not email:
@@ -156,9 +155,8 @@ class Converter:
     def _add(self, user: dict[str, Any], name: str, value: Any) -> None:
         kind = IMPORTABLE.get(name)
         if kind is None:
-            part = _METADATA_PART.fullmatch(name)
-            if part and "[" not in part[2]:
-                self._add_metadata(user, part[1], part[2].split("."), value)
+            if path := _metadata_path(name):
+                self._add_metadata(user, path[0], path[1:], value)
             else:
                 self.skipped.fields[name] += 1
             return
@@ -171,7 +169,7 @@ class Converter:
             value = {inner: value[inner] for inner in value if self._is_allowed(name, inner)}
         user[name] = value
 
-    def _add_metadata(self, user: dict[str, Any], root: str, path: list[str], value: Any) -> None:
+    def _add_metadata(self, user: dict[str, Any], root: str, path: Sequence[str], value: Any) -> None:
         if not self._is_allowed(root, path[0]):
             return
         metadata = user.setdefault(root, {})
@@ -187,6 +185,13 @@ class Converter:
         if is_forbidden:
             self.skipped.fields[f"app_metadata.{name}"] += 1
         return not is_forbidden
+
+
+@cache
+def _metadata_path(name: str) -> tuple[str, ...]:
+    """Return the path of a metadata field, such as ``user_metadata.a.b``, or () for another field."""
+    part = _METADATA_PART.fullmatch(name)
+    return (part[1], *part[2].split(".")) if part and "[" not in part[2] else ()
 
 
 def primary_connection(user_id: str, fields: Mapping[str, Any]) -> str | None:

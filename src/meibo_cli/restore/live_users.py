@@ -13,7 +13,7 @@ from typing import Any, Final
 from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.datasets import USERS
 from meibo.providers.auth0.jobs import USERS_SCOPE
-from meibo_cli.encoding import json_bytes
+from meibo_cli.encoding import json_bytes, parse_simple_object
 from meibo_cli.live_archive import live_archive
 from meibo_cli.restore.archived_rows import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, live_user, live_users_by_email, target_credentials
@@ -53,7 +53,7 @@ class LiveUsers:
         owners: dict[tuple[str, str], str] = {}
         with self.path.open("rb") as file:
             for line in file if addresses else ():
-                user = json.loads(line)
+                user = parse_simple_object(line) or json.loads(line)
                 owners |= {address: user["user_id"] for address in addresses_of(user) if address in addresses}
         return owners
 

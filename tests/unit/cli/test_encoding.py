@@ -17,6 +17,7 @@ from meibo_cli.encoding import (
     open_decompressed,
     parse_exact_json,
     parse_json,
+    parse_simple_object,
     readable_copy,
     readable_json,
 )
@@ -59,6 +60,56 @@ def test_json_is_valid_utf_8_and_has_the_same_value(value: Any) -> None:
     # JSON parsers join a pair of surrogates to a character.
     assert again == json.loads(json.dumps(value))
     json.loads(readable_json(document).decode()).__str__().encode()
+
+
+@given(VALUES, st.booleans())
+def test_simple_object_has_the_same_values_as_with_the_standard_library(value: Any, ascii_only: bool) -> None:
+    line = json.dumps({"a": value, "b": 1}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+
+    # repr() differs for 1, 1.0 and True, and contains the order of the names.
+    row = parse_simple_object(line)
+    assert row is None or repr(row) == repr(parse_json(line.decode()))
+
+
+@given(st.floats(-1e308, 1e308), st.sampled_from(["", ".17e", ".25e", ".3e"]))
+def test_simple_object_has_exact_numbers(number: float, form: str) -> None:
+    assert repr(parse_simple_object(b'{"a":%b}' % format(number, form).encode())) == repr(
+        {"a": float(format(number, form))}
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            b"1e999",
+            b"[-1e999]",
+            b'{"b":1e999}',
+            b"9" * 400 + b".5",
+            b"9" * 5000,
+            b"NaN",
+            b"-Infinity",
+            b"01",
+            b"1.",
+            b"",
+        ),
+        *(rb'"\ud83d"', rb'"\ude00\ud83d"', b'"\xff"', b'"\xed\xa0\xbd"', b'"\n"', b"[1,]", b"[" * 300 + b"]" * 300),
+    ],
+)
+def test_unusual_value_requires_the_standard_library(value: bytes) -> None:
+    assert parse_simple_object(b'{"a":%b}' % value) is None
+
+
+@pytest.mark.parametrize("line", [b"1", b"[1]", b"{} x", b"\xef\xbb\xbf{}", b"", b"1e999"])
+def test_line_that_is_not_an_object_requires_the_standard_library(line: bytes) -> None:
+    assert parse_simple_object(line) is None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_number_that_is_not_json_is_not_written(number: float) -> None:
+    assert json_bytes("NaN, Infinity") == b'"NaN, Infinity"'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_bytes({"a": [number]})
 
 
 @pytest.mark.parametrize("compressed", [False, True])
