@@ -21,6 +21,8 @@ import duckdb
 from meibo_cli.row_index import write_index
 from meibo_cli.rows import RowFile
 
+# The arguments of signal.signal with which processes end with Ctrl-C without a traceback.
+END_SILENTLY: Final = (signal.SIGINT, signal.SIG_DFL)
 MEMORY_LIMIT: Final = "500MB"
 _BATCH_ROWS: Final = 1000
 # Metadata may have a field per user. Further fields are counted together.
@@ -110,9 +112,7 @@ class Comparison:
         """Yield every row that differs: removed, added, then changed rows, in the order of their keys."""
         contents = [self._folder / f"{side}.content" for side in _SIDES]
         indexes = [self._folder / f"{side}.index" for side in _SIDES]
-        # The processes end with Ctrl-C without a traceback.
-        end_silently = (signal.SIGINT, signal.SIG_DFL)
-        with ProcessPoolExecutor(len(_SIDES), initializer=signal.signal, initargs=end_silently) as pool:
+        with ProcessPoolExecutor(len(_SIDES), initializer=signal.signal, initargs=END_SILENTLY) as pool:
             list(pool.map(write_index, self._files, contents, indexes, self._seeds()))
         with (
             connect(self._folder) as connection,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 from meibo_cli.restore.archived_rows import archived_users
@@ -25,9 +24,8 @@ def main(location: str) -> None:
             written = write_files(archived.rows, folder / "preview", names=archived.names, text_only=False)
         fields = ComparedFields.of_export(archived.names, ())
         (connection,) = written.connections
-        with archived_users(reader, live_export) as rows:
-            users = (row for row in rows.rows if isinstance(row, Mapping))
-            live = LiveUsers.write(folder / "live.ndjson", users, fields.names, connection)
+        with archived_users(reader, live_export) as live_rows:
+            live = LiveUsers.of_export(folder / "live.ndjson", live_rows.path, fields.names, connection)
         preview = preview_users(written, fields, live, id_column="user_id", upsert=True)
     print(", ".join(f"{count:,} {state}" for state, count in preview.counts.items()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -45,12 +45,13 @@ class UnreadableUser:
 
 @dataclass(frozen=True)
 class ArchivedUsers:
-    """The rows of a users export.
+    """The rows of a users export, which was downloaded to ``path``.
 
     ``names`` maps the name of a field in Auth0 to its name in the file. If ``text_only`` is true, all values are
     strings, as in a CSV file.
     """
 
+    path: Path
     names: Mapping[str, str]
     text_only: bool
     rows: Iterator[Mapping[str, Any] | UnreadableUser]
@@ -87,14 +88,19 @@ def archived_users(reader: ArchiveReader, export: ArchivedExport) -> Iterator[Ar
         path = Path(folder) / "export"
         download(reader, export, path)
         text_only = export.folder.address.format == "csv"
-        yield ArchivedUsers(names, text_only, _csv_objects(path) if text_only else _objects(path))
+        yield ArchivedUsers(path, names, text_only, _csv_objects(path) if text_only else _objects(path))
 
 
 def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
     with open_decompressed(path) as file:
-        for line in file:
-            if line.strip():
-                yield UnreadableUser("nested too deeply", line) if _is_too_deep(line) else _object(line)
+        yield from parsed_lines(file)
+
+
+def parsed_lines(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any] | UnreadableUser]:
+    """Yield the user in each line of an NDJSON export."""
+    for line in lines:
+        if line.strip():
+            yield UnreadableUser("nested too deeply", line) if _is_too_deep(line) else _object(line)
 
 
 def _object(line: bytes) -> Mapping[str, Any] | UnreadableUser:
