@@ -278,7 +278,7 @@ def test_empty_tenant_is_checked(runs: LocalRuns, meibo: Meibo, monkeypatch: pyt
             "locked",
             (
                 "the account is locked after too many failed logins; wait until the lock ends, or change its password"
-                " in the administration of cybozu.com and in the secret"
+                " in cybozu.com administration and in the secret"
             ),
         ),
         (
@@ -341,7 +341,7 @@ def test_address_that_is_not_allowed_is_reported(runs: LocalRuns, meibo: Meibo) 
 
     assert failed(meibo("check", "--json")) == {
         "example: login": f"cybozu.com ({runs.domain.host}) rejected /v1/users.json before the login (403); add the IP"
-        " addresses of Meibo to the domain's IP address restriction, or a client certificate to the secret"
+        " addresses of Meibo to the IP addresses that the domain allows, or a client certificate to the secret"
     }
 
 
@@ -378,8 +378,8 @@ def test_expiry_of_an_api_token_is_reported(runs: LocalRuns, meibo: Meibo, days:
         "ok": expires,
         "warning": f"{expires}; replace it before this date, because later runs fail",
         "failed": (
-            f"secret: the API token expired on {day}; create a new API token in the administration of cybozu.com, and"
-            " store it in the secret"
+            f"secret: the API token expired on {day}; create a new API token in cybozu.com administration, and store"
+            " it in the secret"
         ),
     }
     assert check["detail"] == details[status]

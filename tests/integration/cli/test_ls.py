@@ -136,7 +136,7 @@ def test_dangling_link_in_place_of_an_object_is_reported(meibo: Meibo, storage: 
     result = meibo("get", "acme")
 
     assert result.status == 2
-    assert "does not exist; repair the run to archive it again" in result.errors
+    assert f"{USERS.object_key(RUN, gzip=True)} does not exist\n" in result.errors
     assert list(Path().iterdir()) == []
 
 

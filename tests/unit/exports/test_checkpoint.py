@@ -348,6 +348,17 @@ def test_damaged_part_is_not_archived() -> None:
         list(collected.chunks())
 
 
+def test_missing_part_is_reported() -> None:
+    harness = CollectorHarness(MemoryTenant(5))
+    collected = harness.collected()
+    key = collected.parts[0].key
+    assert key
+    del harness.storage.objects[key]
+
+    with pytest.raises(ArchiveConflictError, match=rf"^{key} does not exist; repair the run$"):
+        list(collected.chunks())
+
+
 @pytest.mark.parametrize("damage", ["part changed", "part missing", "record of another version"])
 def test_repair_collects_a_damaged_part_again(damage: str) -> None:
     # given: an earlier attempt that collected all rows in two parts

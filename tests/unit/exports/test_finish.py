@@ -76,7 +76,7 @@ def test_missing_exports_are_listed_with_their_reasons(run: FinishHarness) -> No
         {
             "export_id": third.export_id,
             "error": "Unknown",
-            "reason": "the workflow ended before it recorded a reason; see the execution's history in Step Functions",
+            "reason": "no reason was recorded; see the execution's history in Step Functions",
         },
     ]
     assert run.events[0]["missing"] == [second.export_id, third.export_id]

@@ -102,6 +102,21 @@ def test_wait_beyond_the_invocation_raises_provider_busy() -> None:
 
     assert clock.slept == []
     assert caught.value.retry_after == 60
+    assert str(caught.value) == (
+        "Auth0 (acme.test) is rate-limited for 60 s but only 25 s remain; the request is sent in a later invocation"
+    )
+
+
+def test_request_without_remaining_time_raises_provider_busy() -> None:
+    paced = pacer(FakeClock(), seconds=5)
+
+    with pytest.raises(ProviderBusyError) as caught:
+        paced.wait_for_turn("jobs")
+
+    assert str(caught.value) == (
+        "the invocation has no time left for another request to Auth0 (acme.test); the request is sent in a later"
+        " invocation"
+    )
 
 
 def test_retry_after_in_seconds_is_obeyed() -> None:

@@ -12,7 +12,7 @@ from meibo.archive.content import Content, FileDigest, Inspection, best_checksum
 from meibo.archive.copy import CopyOptions, CopyResult, Counts, LocationSource, StreamSource, Target, copy
 from meibo.archive.copy.cancellation import CancelledError, CancelToken
 from meibo.archive.copy.source import Reader, Source, copy_with_restarts
-from meibo.archive.storage import CHUNK_BYTES, ArchiveReader, FolderStorage, S3Reader, missing_object
+from meibo.archive.storage import CHUNK_BYTES, ArchiveReader, FolderStorage, S3Reader
 from meibo.clock import TimeLeft
 from meibo.errors import ArchiveConflictError, CopyBrokenError, CorruptFileError, OutOfTimeError
 from meibo.settings import NO_OBJECT_LOCK, ObjectLock
@@ -38,8 +38,8 @@ class Copier(Protocol):
     def read_back(self, key: str, content: Content) -> CopyResult:
         """Read a file that an earlier invocation copied, and return the result of the copy.
 
-        Raises CorruptFileError if the object differs from its S3 checksum or gzip trailer, WrongFormatError if it does
-        not have the format, and OutOfTimeError if too little time is left.
+        Raises ArchiveConflictError if the object does not exist, CorruptFileError if it differs from its S3 checksum
+        or gzip trailer, WrongFormatError if it does not have the format, and OutOfTimeError if too little time is left.
         """
         ...
 
@@ -124,7 +124,7 @@ class FolderCopier:
 def _read_back(archive: ArchiveReader, key: str, content: Content, time_left: TimeLeft | None = None) -> CopyResult:
     stat = archive.stat(key)
     if stat is None:
-        raise missing_object(key)
+        raise ArchiveConflictError(f"{key} does not exist; repair the run to archive it again")
     digest, inspection = FileDigest(best_checksum()), Inspection(content)
     for chunk in archive.chunks(key):
         if time_left is not None and time_left() < _MIN_READ_SECONDS:

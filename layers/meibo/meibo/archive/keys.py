@@ -152,7 +152,7 @@ class ExportFolder:
 
     @classmethod
     def of(cls, key: str) -> Self | None:
-        """Return the folder that contains a key, or None if no export has such a folder."""
+        """Return the folder that contains a key, or None if the key is not in the folder of an export."""
         match = _EXPORT_FOLDER.match(key)
         if match is None:
             return None

@@ -100,8 +100,8 @@ def has_cold_turn(run_id: str, *, rotation_days: int, cold_rotation_days: int, d
 def sample(ids: list[str], *, newest: int, rotation_days: int, day: int) -> list[str]:
     """Return the ids of the runs that are verified on a day. ``ids`` and the result are sorted, newest first.
 
-    The ``newest`` runs are always verified. Each older run is verified once in ``rotation_days``, even if runs are
-    added or expire.
+    The ``newest`` runs are always verified. Each older run is verified once every ``rotation_days`` days, even if
+    runs are added or expire.
     """
     return ids[:newest] + [run_id for run_id in ids[newest:] if has_turn(run_id, rotation_days=rotation_days, day=day)]
 

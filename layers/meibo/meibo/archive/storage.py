@@ -130,7 +130,10 @@ class StoredDocument(Document):
 
     @classmethod
     def read(cls, archive: ArchiveReader, key: str) -> Self | None:
-        """Return the document at a key, or None if it does not exist. Raises the errors of ``from_json``."""
+        """Return the document at a key, or None if it does not exist.
+
+        Raises ArchiveConflictError if the object is not JSON, and the errors of ``from_json``.
+        """
         document = archive.read_json(key)
         return None if document is None else cls.from_json(document, key)
 
@@ -140,7 +143,9 @@ class StoredDocument(Document):
             return self
         existing = self.read(archive, key)
         if existing is None:
-            raise UnexpectedError(f"{key}: expected the existing document, found none; retry")
+            raise UnexpectedError(
+                f"{key}: the write failed because the object exists, but the object was not found afterwards; try again"
+            )
         return existing
 
 
@@ -232,7 +237,7 @@ class S3Storage(S3Reader, ArchiveStorage):
 class FolderReader(ArchiveReader):
     """An archive in a folder. The paths of its files are the keys that the objects have in a bucket.
 
-    An object whose key is a path outside the folder does not exist. Files have no versions and no checksums.
+    A key that points outside the folder is treated as not existing. Files have no versions and no checksums.
     """
 
     folder: Path
@@ -248,7 +253,7 @@ class FolderReader(ArchiveReader):
         path = self.folder / folder
         if not path.is_dir():
             return
-        # The slash belongs to the name, so that the order is the order of keys in S3.
+        # Folders are sorted with a trailing slash, because S3 sorts complete keys.
         names = sorted(entry.name + ("/" if Path(entry).is_dir() else "") for entry in os.scandir(path))
         for name in names:
             if name.startswith(TEMPORARY_PREFIX):
@@ -336,7 +341,7 @@ class FolderStorage(FolderReader, ArchiveStorage):
 
 def missing_object(key: str) -> ArchiveConflictError:
     """Return the error for an object that does not exist."""
-    return ArchiveConflictError(f"{key} does not exist; repair the run to archive it again")
+    return ArchiveConflictError(f"{key} does not exist")
 
 
 def _version(version_id: str | None) -> dict[str, Any]:

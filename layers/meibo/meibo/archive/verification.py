@@ -47,7 +47,7 @@ Damage = Literal[
     "unexpected extra",
 ]
 
-# Maximum age of a run without a manifest that may be in progress. A job may take up to 23 hours.
+# A run without a manifest may be in progress for this time after its scheduled time. A job may take up to 23 hours.
 _MAX_RUN_DURATION: Final = timedelta(days=1)
 
 
@@ -199,7 +199,7 @@ def _entries(
     for name in RunCounts.__dataclass_fields__:
         expected, listed = getattr(recorded, name), getattr(counts, name)
         if expected != listed:
-            detail = f"expected {expected} {name} (its counts), found {listed} in its lists"
+            detail = f"counts.{name}: expected {listed} as in its lists, found {expected}"
             findings.add("altered run manifest", run.manifest_key, detail)
     if run.manifest.run_id != run_id:
         findings.add("altered run manifest", run.manifest_key, "contains the id of another run")

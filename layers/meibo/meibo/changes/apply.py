@@ -41,7 +41,7 @@ from meibo.settings import ChangeMembersSettings, ObjectLock
 
 # MaximumConcurrency of the event source mapping in template.yaml. Lambda requires at least 2, and two invocations can
 # use the complete rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the
-# other. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+# other invocation. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
 # Reserved for writing the outcomes and DLQ messages of ten messages.
 MIN_FINISH_SECONDS: Final = 15.0
@@ -50,7 +50,7 @@ MIN_FINISH_SECONDS: Final = 15.0
 MIN_BACKOFF_SECONDS: Final = 30
 MAX_BACKOFF_SECONDS: Final = 900
 # If a group starts with less time left, Auth0 may be busy because of earlier requests, and the next window of the rate
-# limit (a second or a minute) may start too late. Such a group is returned without backoff.
+# limit (a second or a minute) may start too late. Such a group is returned without backoff if AWS or Auth0 is busy.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
 # Maximum number of receives without backoff for a group that starts late. With the remaining 900 receives of
 # maxReceiveCount and a backoff of 900 s, a message is retried for more than nine days.

@@ -46,8 +46,8 @@ IndexedOutcome = tuple[int, Outcome]
 class ChangeStep:
     """An action on users of an organization. ``members`` maps each id to the indexes of the changes that contain it.
 
-    If ``single`` is true, the ids belong to one change and are processed individually: they are invitations or the
-    look-ups of a dry run.
+    If ``single`` is true, the ids belong to one change and are processed individually. This applies to invitations and
+    dry runs.
     """
 
     source: str
@@ -58,8 +58,8 @@ class ChangeStep:
     def requests(self, changes: Mapping[int, Change]) -> Iterator[list[str]]:
         """Yield the ids of each request. The users who get roles are distributed evenly over the requests.
 
-        Auth0 limits the requests for members and for roles separately. If all roles were assigned after the other
-        members were added, only one of the limits could be used at a time.
+        Auth0 limits the requests for members and for roles separately. If the users who get roles came last, only one
+        of the limits could be used at a time.
         """
         ids = iter(spread_roles(self.members, lambda member: self._has_roles(member, changes)))
         while batch := list(islice(ids, 1 if self.single else MAX_MEMBERS_PER_REQUEST)):
@@ -84,7 +84,10 @@ def spread_roles(items: Iterable[Item], has_roles: Callable[[Item], bool]) -> li
 
 
 def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeStep]:
-    """Return the steps that execute changes. Each item is an index, a change, and its members without an outcome."""
+    """Return the steps that execute changes.
+
+    Each item of ``changes`` is an index, a change, and the members that have no outcome yet.
+    """
     steps: list[ChangeStep] = []
     # The index of the last step that contains a user, by source and user id.
     last: dict[tuple[str, str], int] = {}
@@ -196,7 +199,7 @@ class StepExecutor:
                     self._missing_roles[key] = reason
             else:
                 return self._outcome(member, "applied")
-        reason = f"is a member, but the roles were not assigned: {reason}"
+        reason = f"the user is now a member, but the roles were not assigned: {reason}"
         return self._outcome(member, "rejected", "roles_refused", reason)
 
     # -- invitations and dry runs
@@ -227,15 +230,15 @@ class StepExecutor:
             return self._outcome(email, "rejected", *_no_organization(change.organization_id))
         users = users_by_email(self.client, email)
         if users:
-            ids = [user for user in users[:MAX_IDS_IN_REASON] if is_user_id(user)] or ["the id"]
-            reason = f"is already a user of the tenant: send the action add with {' or '.join(ids)}"
+            ids = [user for user in users[:MAX_IDS_IN_REASON] if is_user_id(user)] or ["this user"]
+            reason = f"the person is already a user of the tenant: send a change that adds {' or '.join(ids)}"
             return self._outcome(email, "rejected", "already_a_user", reason)
         invitations = self._open_invitations(change, email)
         differences = [invitation.differences(change.invitation, change.roles) for invitation in invitations]
         if differences and all(differences):
             reason = (
                 f"invitation {invitations[0].id} is open with {', '.join(differences[0])}: revoke it in Auth0, or send"
-                " its terms"
+                " a change with the roles, connection and lifetime of this invitation"
             )
             return self._outcome(email, "rejected", "invitation_differs", reason)
         return None
@@ -270,7 +273,10 @@ class StepExecutor:
         return self._roles
 
     def _open_invitations(self, change: InviteChange, email: str) -> list[Invitation]:
-        """Return the open invitations of a person to an organization and application, newest first."""
+        """Return the open invitations of a person to an organization and application.
+
+        Invitations from Auth0 are listed newest first, followed by invitations that this invocation created.
+        """
         organization_id = change.organization_id
         if organization_id not in self._invitations:
             now = self.now()

@@ -19,7 +19,7 @@ from meibo.providers.configuration import NAME, Name
 from meibo.validation import Fault, Omissible, StrictModel, invalid, model_faults, parse_json, pattern_field
 
 VERSION: Final = 1
-# Without roles, the members of a message require at most 100 requests to add or remove them.
+# Adding or removing this number of members requires 100 requests if there are no roles and no id is rejected.
 MAX_MEMBERS: Final = 1000
 MAX_ID_LENGTH: Final = 255
 MAX_FAULTS_REPORTED: Final = 10
@@ -214,7 +214,7 @@ class InvalidChange:
 
     @property
     def reason(self) -> str:
-        """The faults as one string."""
+        """The first faults as one string, and the number of the other faults."""
         reported = "; ".join(str(fault) for fault in self.faults[:MAX_FAULTS_REPORTED])
         more = len(self.faults) - MAX_FAULTS_REPORTED
         return reported + (f"; and {more} more" if more > 0 else "")

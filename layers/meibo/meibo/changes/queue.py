@@ -20,7 +20,7 @@ MAX_MESSAGE_BYTES: Final = 262_144
 MAX_REASON_BYTES: Final = 2000
 REASON_ATTRIBUTE: Final = "MeiboReason"
 _ATTRIBUTE_BYTES: Final = len(REASON_ATTRIBUTE) + len("String")
-# Maximum number of reasons per code if the message is too small for the members of each reason.
+# Maximum number of reasons per code if a message with the members of each reason would be too large.
 _MAX_REASONS: Final = 10
 # SQS accepts only the characters that XML 1.0 allows:
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html

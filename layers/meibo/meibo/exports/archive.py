@@ -144,7 +144,7 @@ class Archiver:
             ),
         )
         written = manifest.write(self.storage, manifest_key)
-        # Another invocation may have written the manifest of the same file.
+        # Another invocation may have written the manifest first. This is not an error if it describes the same file.
         if written.object.sha256 != result.sha256:
             raise ArchiveConflictError(
                 f"{manifest_key}: expected the manifest of {key}, found the manifest of another file"

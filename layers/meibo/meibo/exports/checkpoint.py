@@ -85,13 +85,19 @@ class CheckpointPart(StoredDocument):
 
 
 def part_chunks(part: CheckpointPart, archive: ArchiveReader) -> Iterator[bytes]:
-    """Yield the bytes of a part, raising CorruptFileError if their SHA-256 differs from the record."""
+    """Yield the bytes of a part.
+
+    Raises ArchiveConflictError if the part is missing, and CorruptFileError if its SHA-256 differs from the record.
+    """
     if part.key is None:
         return
     digest = hashlib.sha256()
-    for chunk in archive.chunks(part.key):
-        digest.update(chunk)
-        yield chunk
+    try:
+        for chunk in archive.chunks(part.key):
+            digest.update(chunk)
+            yield chunk
+    except ArchiveConflictError as error:
+        raise ArchiveConflictError(f"{error}; repair the run") from error
     if digest.hexdigest() != part.sha256:
         raise CorruptFileError(
             f"{part.key}: expected the SHA-256 in the part's record, found a different SHA-256; the part was changed"
@@ -227,7 +233,7 @@ class Collected:
     pages: Pages
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the content of the parts as one gzip file, raising CorruptFileError if a part was changed."""
+        """Yield the content of the parts as one gzip file. Raises the errors of ``part_chunks``."""
         if not any(part.key for part in self.parts):
             yield from gzip_chunks(())
         for part in self.parts:
@@ -263,7 +269,7 @@ class Collector:
 
         The collection continues after the last part of this attempt, even if the event contains no progress, because an
         invocation that was terminated may have written parts. If this attempt has no parts and an earlier attempt
-        collected the complete export, the parts of the earlier attempt are reused unless they were changed.
+        collected the complete export, the parts of the earlier attempt are reused unless a part is missing or damaged.
         """
         checkpoint = self._checkpoint(event, event.attempt)
         last = checkpoint.last_part(event.progress.part if event.progress else 0)

@@ -86,10 +86,11 @@ class RunCreator:
     def repair(self, run_id: str) -> dict[str, Any]:
         """Start another attempt of a run, with the exports of its plan that are not archived.
 
-        If an attempt is still running or the run is complete, the repair has no effect. If all exports are archived but
-        the newest run manifest is missing or incomplete, the new attempt has no exports. Raises OutOfTimeError if
-        another invocation is still preparing an attempt when this invocation runs out of time, and EventError if the id
-        is invalid or the run has no plan.
+        If an attempt is still running or the run is complete, the repair has no effect. If another invocation is
+        preparing an attempt, the repair waits, and starts this attempt if the other invocation does not. If all exports
+        are archived but the newest run manifest is missing or incomplete, the new attempt has no exports. Raises
+        OutOfTimeError if another invocation is still preparing an attempt when this invocation runs out of time, and
+        EventError if the id is invalid or the run has no plan.
         """
         run_moment(run_id)
         attempt, plan, plan_is_newest = self._newest_attempt(run_id)
@@ -245,8 +246,8 @@ def _failure(export: PlannedExport, error: Exception) -> dict[str, str]:
         return {"export_id": export.export_id, "error": type(error).__name__, "reason": str(error)}
     # The message of any other error may contain sensitive data, so only its type is reported.
     reason = (
-        f"{safe_description(error)}; the workflow retries the job and, if it fails again, records the error in the run"
-        " manifest"
+        f"{safe_description(error)}; the workflow tries to create the job again and, if this fails, records the"
+        " error in the run manifest"
     )
     return {"export_id": export.export_id, "error": UnexpectedError.__name__, "reason": reason}
 

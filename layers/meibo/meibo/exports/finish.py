@@ -159,7 +159,7 @@ class RunFinisher:
         record = FailureRecord.read(self.storage, failure_key(run_id, attempt, export.export_id))
         if record is not None:
             return record.export
-        reason = "the workflow ended before it recorded a reason; see the execution's history in Step Functions"
+        reason = "no reason was recorded; see the execution's history in Step Functions"
         return MissingExport(export_id=export.export_id, error="Unknown", reason=reason)
 
 

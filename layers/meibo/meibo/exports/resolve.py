@@ -29,8 +29,8 @@ def resolve_again(
     """Return the exports of an earlier plan for a repair.
 
     A refused export is resolved again with the current configuration: it is replaced by the exports of the same entry,
-    or by the export with the same key in another entry. The other exports are unchanged, except for the settings of
-    their source, which are read from the current configuration.
+    or by the export with the same key in another entry. If there is neither, it remains refused. The other exports are
+    unchanged, except for the settings of their source, which are read from the current configuration.
     """
     planned = list(planned)
     refused = [export for export in planned if export.refused]

@@ -28,7 +28,7 @@ MAX_BACKOFF_SECONDS: Final = 32.0
 MAX_RETRY_SECONDS: Final = 300.0
 # Time that an invocation needs after its last request to return its result.
 MIN_REMAINING_SECONDS: Final = 5.0
-# The Date header has a resolution of one second. A larger step back means that a clock was adjusted.
+# The Date header has a resolution of one second. If the offset falls by more than this value, a clock was adjusted.
 MIN_CLOCK_STEP_SECONDS: Final = 3.0
 
 _RANDOM: Final = SystemRandom()
@@ -77,13 +77,19 @@ class RateLimiter:
     def wait_for_turn(self, bucket: str) -> None:
         """Sleep until a request of the bucket may be sent.
 
-        Raises ProviderBusyError at once if the remaining time of the invocation is shorter.
+        Raises ProviderBusyError at once if the remaining time of the invocation is not longer than the wait.
         """
         while True:
             with self._lock:
                 wait = max(0.0, self._next_request_at.get(bucket, 0.0) - self._clock.now())
             left = self.seconds_left()
             if left is not None and wait >= left:
+                if not wait:
+                    raise ProviderBusyError(
+                        f"the invocation has no time left for another request to {self.provider}; the request is sent"
+                        " in a later invocation",
+                        retry_after=wait,
+                    )
                 raise ProviderBusyError(
                     f"{self.provider} is rate-limited for {wait:.0f} s but only {max(left, 0.0):.0f} s remain; the"
                     " request is sent in a later invocation",
@@ -109,7 +115,7 @@ class RateLimiter:
             return
         wait = min(reset - self.provider_now(), MAX_TRUSTED_RESET_SECONDS)
         if wait > 0:
-            # One request is available at the reset, and one more after each second.
+            # Assume one request at the reset and one more per second. The provider may allow more.
             self.hold(bucket, wait + headroom - remaining)
 
     def retry_delay(self, headers: Mapping[str, str], attempt: int) -> float:
@@ -175,7 +181,10 @@ class ConcurrencyLimiter:
             self._changed.notify_all()
 
     def lower_limit(self) -> None:
-        """Lower the limit to the number of active requests, without the request that was rejected."""
+        """Lower the limit after a request was rejected and is no longer active.
+
+        The limit is lowered by at least one, to at most the number of active requests. It is never below 1.
+        """
         with self._changed:
             self._limit = max(1, min(self._limit - 1, self._active))
 

@@ -1,7 +1,7 @@
 """The interface that each provider implements.
 
 A provider defines its datasets and its part of the configuration, resolves entries of the configuration to export
-requests, creates and checks export jobs, and opens the source of an export. Only membership changes and restores
+requests, creates and checks export jobs, and opens the data of an export. Only membership changes and restores
 depend on a specific provider; all other code depends on the types in this module.
 """
 
@@ -32,8 +32,8 @@ class ExportRequest:
     """The parameters of one export for its provider.
 
     ``endpoint`` is the host name or base URL of the source. ``secret`` is the name of its secret. ``request`` selects
-    the data, and is recorded in the manifest. ``options`` configures the access to the provider, and is not recorded. A
-    job that is not finished after ``job_deadline_seconds`` is replaced.
+    the data, and is recorded in the manifest. ``options`` configures the access to the provider, and is not recorded in
+    the manifest. A job that is not finished after ``job_deadline_seconds`` is replaced.
     """
 
     dataset: str
@@ -80,7 +80,10 @@ class ExportSource(ABC):
     header: bool = False
 
     def notes(self) -> Mapping[str, Any]:
-        """Return counts and ids for the manifest. The method is called after the last byte was read."""
+        """Return counts and ids for the manifest.
+
+        The method is called after the last byte was read, or without reading if an earlier invocation wrote the object.
+        """
         return {}
 
 
@@ -100,7 +103,8 @@ class ByteStream(ExportSource):
         """Yield the uncompressed bytes. Meibo compresses them if ``gzip`` is true."""
 
 
-# The number of items (see ``Pages``) in a document. The key cannot change, because existing documents contain it.
+# The number of items (see ``Pages``) in a document. The key is ``organizations`` for all items, because
+# existing documents contain it.
 ItemCount = Annotated[int, Key("organizations")]
 
 
@@ -163,7 +167,7 @@ class Provider(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     datasets: ClassVar[tuple[Dataset, ...]]
-    # The keys that the secret of a source may contain, and the alternatives for the required keys.
+    # The keys that the secret of a source may contain, and the alternative sets of required keys.
     credential_keys: ClassVar[tuple[str, ...]]
     required_credentials: ClassVar[tuple[tuple[str, ...], ...]]
     # None if `meibo init` does not support the provider.
@@ -226,4 +230,7 @@ class Provider(ABC):
 
     @abstractmethod
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
-        """Return the source of an export. ``job_id`` is None if the dataset has no job."""
+        """Return the ExportSource or Pages from which an export is read.
+
+        ``job_id`` is None if the dataset has no job.
+        """

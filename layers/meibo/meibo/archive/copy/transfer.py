@@ -47,7 +47,9 @@ def copy(
 
     ``time_left`` returns the seconds that the invocation has left. If the copy fails, the upload is aborted. If the
     abort also fails, the bucket's lifecycle rule removes the upload.
-    Raises the copy errors of ``meibo.errors``. Errors of the source's callables are raised unchanged.
+    Raises OutOfTimeError, CopyBrokenError, LocationRefusedError, ArchiveConflictError if the key has another file,
+    BadFileError if the content is invalid, AwsBusyError or ConfigurationError. Errors of the source's callables are
+    raised unchanged.
     """
     content, options, counts = content or Content(), options or CopyOptions(), Counts()
     return copy_with_restarts(
@@ -144,7 +146,7 @@ class Transfer:
         self._part_count: int | None = None  # None until it is known
         self._next_index = 0
         self._readers = 0  # number of workers that receive a part
-        self._received: dict[int, ReceivedPart] = {}  # parts that not all consumers have read
+        self._received: dict[int, ReceivedPart] = {}  # parts that at least one consumer has not read
         self._uploaded: dict[int, UploadedPart] = {}
         self._only_part: ReceivedPart | None = None  # the part of a file that is written without a multipart upload
 

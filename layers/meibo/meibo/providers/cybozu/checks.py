@@ -90,8 +90,8 @@ class DomainChecks:
         for name, expiry in parts:
             if expiry is not None and expiry <= now:
                 raise CredentialsRefusedError(
-                    f"secret: the {name} expired on {expiry:%Y-%m-%d}; create a new {name} in the administration"
-                    " of cybozu.com, and store it in the secret"
+                    f"secret: the {name} expired on {expiry:%Y-%m-%d}; create a new {name} in cybozu.com"
+                    " administration, and store it in the secret"
                 )
         detail = ", ".join(
             name if expiry is None else f"{name} that expires on {expiry:%Y-%m-%d}" for name, expiry in parts

@@ -3,9 +3,9 @@
 https://cybozu.dev/ja/common/docs/user-api/
 https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
 
-The API's error messages are in the language of the caller and may quote values. Therefore, no message is copied, and
-the class of an error depends only on the status and the error code. A gateway in front of the API returns HTML, or JSON
-without a code.
+The API's error messages are in the language of the caller and may quote values. Therefore, no message is copied. A
+message is only searched for known states of an account, such as a locked account. A gateway in front of the API returns
+HTML, or JSON without a code.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ LEGACY_LOGIN_FAILED_STATUS: Final = 520
 # English and Chinese: https://kb.kintoneapp.com/user/errors.html https://help.cybozu.cn/general/en/login/unlock.html
 _ACCOUNT_STATES: Final = {
     re.compile("ロックアウト|locked out|锁定|鎖定", re.IGNORECASE): (
-        "the account is locked after too many failed logins; wait until the lock ends, or change its password in the"
-        " administration of cybozu.com and in the secret"
+        "the account is locked after too many failed logins; wait until the lock ends, or change its password in"
+        " cybozu.com administration and in the secret"
     ),
     re.compile("有効期限|expired|过期|過期|到期", re.IGNORECASE): (
         "the password or the API token has expired; replace it in cybozu.com and in the secret"
@@ -84,7 +84,11 @@ _MARKUP: Final = re.compile(rb"\A(?:\xef\xbb\xbf)?\s*<(?:!doctype|!--|html|head|
 
 @dataclass(frozen=True)
 class CybozuCredentials:
-    """Credentials of a domain: ``login`` and ``password``, or ``api_token``, and optionally a client certificate."""
+    """Credentials of a domain.
+
+    They are ``login`` and ``password``, optionally with Basic credentials, or ``api_token``. A client certificate is
+    optional.
+    """
 
     login: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -127,7 +131,10 @@ class CybozuCredentials:
                     ' "login" and "password", or allow Meibo\'s addresses so that Basic authentication is not required'
                 )
             if not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", api_token):
-                raise SecretError('secret: expected "api_token" to be an API token; copy it again, without spaces')
+                raise SecretError(
+                    'secret: "api_token" contains characters that an API token cannot contain; copy it again, without'
+                    " spaces"
+                )
         if basic_user is not None and ":" in basic_user:
             raise SecretError('secret: expected "basic_user" without a colon, which a Basic user name cannot contain')
         certificate = ClientCertificate.from_secret(document)
@@ -239,7 +246,8 @@ class CybozuClient:
                 "transfer-encoding", ""
             ):
                 raise WrongFormatError(
-                    f"{self.name}: expected a length of {path}, found none, so its completeness cannot be checked"
+                    f"{self.name}: expected Content-Length or chunked encoding for {path}, found neither, so its"
+                    " completeness cannot be checked"
                 )
             if response.content_type in {"text/html", "application/xhtml+xml", "application/json"}:
                 raise WrongFormatError(f"{self.name}: expected CSV for {path}, found {response.content_type}")
@@ -281,7 +289,7 @@ class CybozuClient:
 
 
 def error_from_response(response: ProviderResponse, *, provider: str, path: str) -> MeiboError:
-    """Return the error for a response that is not 200 or busy."""
+    """Return the error for a response whose status is neither 200 nor busy."""
     status = response.status
     code = error_code(response.members().get("code")) or error_code(response.headers.get("x-cybozu-error"))
     detail = f"{status}, {code}" if code else str(status)
@@ -331,8 +339,8 @@ def _login_error(provider: str, detail: str, code: str | None, reason: str | Non
 def _permission_error(provider: str, path: str, detail: str, code: str | None) -> MeiboError:
     if code is None:
         return ScopeMissingError(
-            f"{provider} rejected {path} before the login ({detail}); add the IP addresses of Meibo to the"
-            " domain's IP address restriction, or a client certificate to the secret"
+            f"{provider} rejected {path} before the login ({detail}); add the IP addresses of Meibo to the IP"
+            " addresses that the domain allows, or a client certificate to the secret"
         )
     return ScopeMissingError(
         f"{provider} rejected {path} ({detail}); use a cybozu.com Administrator (共通管理者) or an API token with"
