@@ -64,8 +64,13 @@ def test_truncated_file_is_an_error(cybozu: Transport, client: CybozuClient) -> 
 def test_file_without_a_length_is_rejected(cybozu: Transport, client: CybozuClient) -> None:
     cybozu.on("GET", PATH, Reply(body=CSV, headers=CSV_TYPE, length=False))
 
-    with pytest.raises(WrongFormatError, match="length"):
+    with pytest.raises(WrongFormatError) as caught:
         next(client.stream_csv("users"))
+
+    assert str(caught.value) == (
+        "cybozu.com (example.cybozu.com): expected Content-Length or chunked encoding for /v1/csv/user.csv, found"
+        " neither, so its completeness cannot be checked"
+    )
 
 
 @pytest.mark.parametrize(
