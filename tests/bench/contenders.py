@@ -64,7 +64,7 @@ CONTENDERS = [
     ),
     Contender(
         "curl | aws s3 cp",
-        f"{CURL} | {BIN_QUOTED}/aws s3 cp - s3://archive/{{key}} --endpoint-url {{sink}} --only-show-errors",
+        f"{CURL} | {BIN_QUOTED}/python {BIN_QUOTED}/aws s3 cp - s3://archive/{{key}} --endpoint-url {{sink}} --only-show-errors",
         "CRC64NVME of each part",
     ),
     Contender("rclone copyurl", f"{RCLONE} copyurl {{source}}/{{file}} :s3:archive/{{key}}", "MD5 of each part"),
