@@ -14,6 +14,8 @@ OURS = ROOT / ".venv" / "bin" / "python"
 BIN = Path(sys.executable).parent
 # For commands of a shell: the paths of the checkout can contain spaces.
 PEERS, BIN_QUOTED = shlex.quote(str(HERE / "peers")), shlex.quote(str(BIN))
+# A script with a space in the path of its interpreter cannot be executed.
+AWS = f"{BIN_QUOTED}/python {BIN_QUOTED}/aws"
 
 CURL = "curl -sS --fail --cacert {ca} {source}/{file}"
 RCLONE = (
@@ -64,7 +66,7 @@ CONTENDERS = [
     ),
     Contender(
         "curl | aws s3 cp",
-        f"{CURL} | {BIN_QUOTED}/python {BIN_QUOTED}/aws s3 cp - s3://archive/{{key}} --endpoint-url {{sink}} --only-show-errors",
+        f"{CURL} | {AWS} s3 cp - s3://archive/{{key}} --endpoint-url {{sink}} --only-show-errors",
         "CRC64NVME of each part",
     ),
     Contender("rclone copyurl", f"{RCLONE} copyurl {{source}}/{{file}} :s3:archive/{{key}}", "MD5 of each part"),
