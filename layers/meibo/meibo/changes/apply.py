@@ -130,9 +130,9 @@ class ChangeApplier:
     def _wait_seconds(self, first: QueueMessage, error: Exception | None, *, is_late: bool) -> int:
         """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
-        If AWS or Auth0 is busy, there is no backoff if outcomes of this group were written or if the group started
-        late. In all other cases, backoff is required: S3 may be busy for hours, and without backoff the messages would
-        reach maxReceiveCount too early.
+        If AWS or Auth0 is busy or the invocation runs out of time, there is no backoff if outcomes of this group were
+        written or if the group started late. In all other cases, backoff is required: S3 may be busy for hours, and
+        without backoff the messages would reach maxReceiveCount too early.
         """
         retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_BACKOFF_SECONDS)
         if isinstance(error, _BUSY) and (
