@@ -91,7 +91,7 @@ def parse_simple_object(line: bytes) -> dict[str, Any] | None:
     parses a number that exceeds the range of a float as infinity.
     """
     try:
-        row = from_json(line, allow_inf_nan=False)
+        row = from_json(line, allow_inf_nan=False, cache_strings="keys")
     except ValueError:
         return None
     return row if isinstance(row, dict) and _simple_json(row) is not None else None

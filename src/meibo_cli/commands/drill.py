@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from meibo.errors import ConfigurationError, MeiboError
+from meibo.errors import ConfigurationError
 from meibo.formatting import format_count, format_duration, format_number
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
+from meibo_cli.exit_codes import EXIT_DIFFERENT
 from meibo_cli.files import STDOUT
-from meibo_cli.restore.console import require_confirmation
+from meibo_cli.restore.console import require_confirmation, resumable
 from meibo_cli.restore.directory import DirectoryTarget
 from meibo_cli.restore.drill import Drill, DrillSettings, check_source, object_counts
 from meibo_cli.restore.drill_report import DIFFERENCES, print_report
@@ -113,21 +113,15 @@ def _check_tenant(new_drill: Drill) -> None:
 
 def _execute(executed: Drill) -> None:
     """Execute a drill, or continue it, and print the report."""
-    folder = escape_control_characters(str(executed.folder))
-    try:
+    with resumable(f"`meibo drill --resume {executed.folder}` continues the drill"):
         report = executed.execute()
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; `meibo drill --resume {folder}` continues", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except MeiboError:
-        typer.echo(f"not complete; `meibo drill --resume {folder}` continues", err=True)
-        raise
     print_report(report)
     duration = format_duration(report.seconds)
     if report.passed:
         typer.echo(f"drill passed in {duration}: every restorable value of run {report.run_id} was restored")
         return
-    typer.echo(f"drill failed in {duration}: the differences are in {folder}/{DIFFERENCES}")
+    differences = escape_control_characters(str(executed.folder / DIFFERENCES))
+    typer.echo(f"drill failed in {duration}: the differences are in {differences}")
     raise typer.Exit(EXIT_DIFFERENT)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import typer
 
 from meibo.archive.manifest import ArchivedExport
 from meibo.archive.runs import suspect_reason
 from meibo.archive.storage import ArchiveReader
+from meibo.errors import MeiboError
 from meibo.formatting import format_number
 from meibo.providers.auth0.client import Auth0Client
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE
+from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_FAILURE, EXIT_INTERRUPTED
 from meibo_cli.restore.auth0_target import missing_scopes
 from meibo_cli.terminal import escape_control_characters
 
@@ -38,6 +40,22 @@ def require_confirmation(question: str, refusal: str) -> None:
     if not is_confirmed:
         typer.echo(escape_control_characters(refusal), err=True)
         raise typer.Exit(EXIT_FAILURE)
+
+
+@contextmanager
+def resumable(hint: str) -> Iterator[None]:
+    """Print the hint, which names the command that continues, if the block is interrupted or raises MeiboError.
+
+    An interruption exits with ``EXIT_INTERRUPTED``. MeiboError is raised again.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(escape_control_characters(f"interrupted; {hint}"), err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except MeiboError:
+        typer.echo(escape_control_characters(f"not complete; {hint}"), err=True)
+        raise
 
 
 def report_not_found(count: int, result: str = "") -> None:

@@ -16,13 +16,13 @@ from typing import Final
 
 import typer
 
-from meibo.errors import ConfigurationError, MeiboError, ProviderBusyError, RequestRefusedError
+from meibo.errors import ConfigurationError, ProviderBusyError, RequestRefusedError
 from meibo.formatting import format_count, format_number
 from meibo.providers.auth0.client import Auth0Client
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
+from meibo_cli.exit_codes import EXIT_DIFFERENT
 from meibo_cli.files import locked_folder, replace_file
 from meibo_cli.restore.auth0_target import check_scopes, target_client, target_credentials
-from meibo_cli.restore.console import require_confirmation
+from meibo_cli.restore.console import require_confirmation, resumable
 from meibo_cli.restore.directory_plan import (
     KINDS,
     PLURALS,
@@ -245,21 +245,15 @@ def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) 
         execution = open_plan(folder, queueing)
         plan = execution.plan
         total = sum(plan.applied(kind) for kind in KINDS)
-        shown = escape_control_characters(str(folder))
+        resume = f"`meibo restore --resume {folder}`"
         if total and not yes:
             require_confirmation(
                 f"Create or change {format_count(total, 'object')} of {plan.domain} as in plan {plan.sha256[:12]} of"
                 f" run {plan.run_id}?",
-                f"nothing was sent; `meibo restore --resume {folder}` applies the plan",
+                f"nothing was sent; {resume} applies the plan",
             )
-        try:
+        with resumable(f"{resume} continues the plan"):
             failed = execution.run()
-        except KeyboardInterrupt:
-            typer.echo(f"interrupted; `meibo restore --resume {shown}` continues the plan", err=True)
-            raise typer.Exit(EXIT_INTERRUPTED) from None
-        except MeiboError:
-            typer.echo(f"not complete; `meibo restore --resume {shown}` continues the plan", err=True)
-            raise
     if failed or plan.has_findings:
         raise typer.Exit(EXIT_DIFFERENT)
 

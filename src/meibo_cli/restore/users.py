@@ -16,11 +16,11 @@ from meibo.archive.storage import ArchiveReader
 from meibo.errors import ConfigurationError
 from meibo.formatting import format_count, format_number
 from meibo.providers.auth0.client import Auth0Client
-from meibo_cli.exit_codes import EXIT_DIFFERENT, EXIT_INTERRUPTED
+from meibo_cli.exit_codes import EXIT_DIFFERENT
 from meibo_cli.files import locked_folder
 from meibo_cli.restore.archived_rows import archived_users
 from meibo_cli.restore.auth0_target import TargetConnection, import_client
-from meibo_cli.restore.console import report_not_found, require_confirmation, warn_if_suspect
+from meibo_cli.restore.console import report_not_found, require_confirmation, resumable, warn_if_suspect
 from meibo_cli.restore.directory import DirectoryTarget
 from meibo_cli.restore.import_files import ImportFiles, write_files
 from meibo_cli.restore.import_jobs import send
@@ -231,12 +231,8 @@ def _import(client: Auth0Client, journal: Journal, *, yes: bool) -> None:
             f" {journal.run_id} into the connection {journal.connection} ({journal.connection_id}) of {client.domain}?",
             f"nothing was sent; {resume} imports the files",
         )
-    try:
-        with progress_bar("import", len(files)) as advance:
-            send(client, journal, advance=lambda _: advance(1), notify=_echo)
-    except KeyboardInterrupt:
-        _echo(f"interrupted; {resume} continues the import")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
+    with resumable(f"{resume} continues the import"), progress_bar("import", len(files)) as advance:
+        send(client, journal, advance=lambda _: advance(1), notify=_echo)
     _print_results(journal.files)
     if not all(file.succeeded for file in journal.files):
         if not all(file.state == "done" for file in journal.files):

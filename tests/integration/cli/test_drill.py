@@ -341,7 +341,7 @@ def test_drill_is_continued_after_a_request_with_an_unknown_result(
     interrupted = drill(archived, target)
 
     assert interrupted.status == 2
-    assert "not complete; `meibo drill --resume drill` continues" in interrupted.errors
+    assert "not complete; `meibo drill --resume drill` continues the drill" in interrupted.errors
     assert "UnexpectedError: drill/users-1/users-0001.json was not imported: " in interrupted.errors
     assert not Path("drill/report.json").exists()
 
@@ -356,7 +356,7 @@ def test_drill_is_continued_after_an_interruption(archived: Archived, target: Si
         interrupted = drill(archived, target)
 
     assert interrupted.status == 130
-    assert "interrupted; `meibo drill --resume drill` continues" in interrupted.errors
+    assert "interrupted; `meibo drill --resume drill` continues the drill" in interrupted.errors
     assert invoke("drill", "--resume", "drill").status == 0
 
 
