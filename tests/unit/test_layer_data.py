@@ -1,4 +1,4 @@
-"""The data of botocore in the layer is reduced without effect on the clients."""
+"""The reduced data of botocore in the layer has no effect on the clients."""
 
 from __future__ import annotations
 

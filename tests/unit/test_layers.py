@@ -16,7 +16,7 @@ import pytest
 LAYER = Path(__file__).parents[2] / "layers/meibo/meibo"
 PROVIDERS = ("auth0", "cybozu")
 
-# From the lowest floor to the highest. A package imports only from floors below its own, and from itself.
+# From the lowest floor to the highest. A package imports only from itself and from lower floors.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "clock", "errors", "formatting", "validation"}),
     frozenset({"aws", "documents"}),
@@ -128,7 +128,7 @@ def test_exports_and_archive_name_no_provider(package: str) -> None:
         assert not {_package(name) for name in _imported_modules(module)} & {
             f"providers.{name}" for name in PROVIDERS
         }, module
-        # Names of providers as code: identifiers and string constants. Docstrings may give examples.
+        # The names of providers in identifiers and string constants. Docstrings may contain them as examples.
         tree = ast.parse(path.read_text(encoding="utf-8"))
         documentation = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         constants = [

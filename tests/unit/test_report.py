@@ -191,7 +191,7 @@ def test_report_is_in_the_language_of_the_settings(builder: ArchiveBuilder) -> N
     assert '<html lang="ja">' in html
     assert "最新の実行は未完了です（欠落 1 件）" in words(html)
     assert '<span lang="en">ScopeMissingError: needs it</span>' in html
-    # Only names, ids, units and messages are not Japanese.
+    # Everything except names, ids, units and messages is Japanese.
     assert not re.search(r"\b(Run|Export|State|Latest|Rows|Size|Source|missing|suspect)\b", words(html))
 
 

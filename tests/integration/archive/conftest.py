@@ -1,4 +1,4 @@
-"""A source and an S3 over TLS on loopback, shared by the tests of a process."""
+"""A source and a simulated S3 over TLS on loopback. The tests of a process share them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Seaweed:
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that leave room for SeaweedFS's gRPC ports, 10,000 above each."""
+    """Return free ports. SeaweedFS adds 10,000 to each port for gRPC, so these ports are free too."""
     ports: list[int] = []
     for port in random.Random(os.getpid()).sample(range(20_000, 32_000), 1000):
         with suppress(OSError):

@@ -1,6 +1,6 @@
-"""An HTTPS source and a simulated S3 with configurable faults, on loopback.
+"""An HTTPS source and a simulated S3 with configurable faults on loopback.
 
-The simulated S3 keeps objects in memory and verifies CRC64NVME, sizes and If-None-Match as S3 does.
+The simulated S3 stores objects in memory and verifies CRC64NVME, sizes and If-None-Match as S3 does.
 """
 
 from __future__ import annotations
@@ -93,14 +93,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def reset(self) -> None:
-        """Close with RST, so that the peer sees a reset and not an end."""
+        """Close the connection with RST, so that the peer receives a reset."""
         self.close_connection = True
         with suppress(OSError):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             socket.socket.close(self.connection)
 
     def stall(self) -> None:
-        """Send nothing more, until the client or the server closes the connection."""
+        """Send no more bytes until the client or the server closes the connection."""
         self.close_connection = True
         with suppress(OSError):
             self.connection.settimeout(10)
@@ -329,7 +329,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler)
 
     def finish_request(self, request: Any, client_address: Any) -> None:
-        # The handshake belongs to the connection's own thread.
+        # Each connection has its own thread for the handshake.
         request.settimeout(30)
         with suppress(OSError), self.context.wrap_socket(request, server_side=True) as wrapped:
             super().finish_request(wrapped, client_address)
@@ -339,12 +339,12 @@ class Server(ThreadingHTTPServer):
         return f"https://localhost:{self.server_port}"
 
     def location(self) -> str:
-        """Return a fresh location, as the provider would."""
+        """Return a new location, as the provider does."""
         self.file.locations += 1
         return f"{self.url}/file?token={self.file.locations}"
 
     def serve(self, file: File) -> File:
-        """Serve another file; its requests are counted from 0."""
+        """Serve another file, and count its requests from 0."""
         with self.lock:
             self.file, self.used = file, {}
         return file

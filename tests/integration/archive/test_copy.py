@@ -219,7 +219,7 @@ def test_broken_download_resumes_at_the_first_missing_byte(bench: Bench, ranges:
     result = bench.copy()
     bench.check(result, data)
     assert len(file.requests) == 2
-    # A reset overtakes bytes that the client has not read yet; an orderly end does not.
+    # After a reset, the client loses the bytes that it has not read. After a normal close, it does not.
     if kind == "short":
         expected_range = f"bytes={at}-{len(data) - 1 if ranges else ''}"
         assert file.requests[1].get("range") == (expected_range if ranges or at else None)
@@ -285,7 +285,7 @@ def test_changed_source_starts_over(bench: Bench) -> None:
 
 
 def test_source_of_another_size_starts_over_even_without_an_etag(bench: Bench) -> None:
-    # given: the first answer is reset before its first byte, and only the length of the second response differs
+    # given: the first response is reset before its first byte, and only the length of the second response differs
     before, after = content_of(PART), content_of(PART + 1, seed=2)
     bench.serve(before, etag=None, ranges=False, faults={0: Fault("reset", 0)}, changes={1: (after, None)})
     result = bench.copy()
@@ -361,7 +361,7 @@ def test_redirect_of_a_part_is_reported_and_not_followed(
     ) as caught:
         bench.copy()
     assert "X-Amz" not in str(caught.value)
-    assert len(bench.store.puts) <= bench.options.workers  # none was sent twice
+    assert len(bench.store.puts) <= bench.options.workers  # No part was sent twice.
     assert bench.archived is None
     assert not bench.store.uploads
 

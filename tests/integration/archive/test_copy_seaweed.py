@@ -86,7 +86,7 @@ def test_wrong_checksum_is_refused_by_the_server(archive: Archive, size: int, mo
 def test_second_archive_is_refused_by_the_server(archive: Archive, size: int) -> None:
     first = archive.copy(b"a" * size)
 
-    # when: the same file is copied again, the copy succeeds without a change
+    # then: a second copy of the same file succeeds and changes nothing
     again = archive.copy(b"a" * size)
     assert (again.already_there, again.etag) == (True, first.etag)
 

@@ -1,4 +1,4 @@
-"""One suite for all storages, so that the folder and the in-memory storage cannot differ from S3."""
+"""One suite for all storage implementations, so that the folder and the in-memory storage behave like S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands of changes: send a file, show outcomes, and redrive repaired DLQ messages."""
+"""``meibo changes``: send a file, show outcomes, and redrive DLQ messages."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_removals_are_sent_after_their_number_was_entered(
 
 
 def test_repaired_dead_letter_is_redriven(queue: ChangesSystem, meibo: Meibo) -> None:
-    # given: a user who was not in the tenant in time, and an unreadable change
+    # given: a user who does not exist yet, and an invalid change
     queue.send(queue.user_ids[0], UNKNOWN)
     queue.aws.changes.send("{broken", group="none")
     queue.drain()

@@ -1,4 +1,4 @@
-"""The local event source mapping behaves like that of Lambda, and the function's own calls reach SQS."""
+"""The local event source mapping behaves like Lambda's, and the function can call SQS."""
 
 from __future__ import annotations
 

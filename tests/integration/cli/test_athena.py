@@ -1,4 +1,4 @@
-"""Check the tables and queries for Athena without Athena.
+"""Check the tables and queries for Athena without using Athena.
 
 The Glue tables must match the keys and rows of the pipeline. The documented queries are parsed as the SQL of Trino, on
 which Athena is based, and their names are looked up in the Glue tables. They run on a real archive as written and as
@@ -167,7 +167,7 @@ def test_query_is_valid_in_trino_and_uses_names_of_the_glue_tables(
     }
 
     parsed = sqlglot.parse_one(sql, read=dialect, error_level=ErrorLevel.RAISE)
-    qualified = qualify(parsed, schema=schema, dialect=dialect)  # raises if a column or table does not exist
+    qualified = qualify(parsed, schema=schema, dialect=dialect)  # Raises an error if a column or table does not exist.
 
     assert not list(qualified.find_all(exp.Anonymous))  # functions that sqlglot does not know in Trino
     equal = {
@@ -175,7 +175,7 @@ def test_query_is_valid_in_trino_and_uses_names_of_the_glue_tables(
         for condition in qualified.find_all(exp.EQ)
         if isinstance(condition.this, exp.Column) and isinstance(condition.expression, exp.Literal)
     }
-    assert {("source", "acme"), ("scope", "all")} <= equal  # Athena requires these for injected partitions
+    assert {("source", "acme"), ("scope", "all")} <= equal  # Athena requires these conditions for injected partitions.
 
 
 @pytest.mark.parametrize("number", range(len(QUERIES)))

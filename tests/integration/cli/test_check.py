@@ -1,4 +1,4 @@
-"""``meibo check`` against simulated directories over HTTPS: it reports every fault by name and changes nothing."""
+"""``meibo check`` against simulated directories over HTTPS: it names every problem and changes nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DATASET_SCOPES = sorted({scope for scopes in REQUIRED_SCOPES.values() for scope 
 
 @pytest.fixture
 def meibo(runs: LocalRuns) -> Meibo:
-    """Run a command of ``meibo`` in this process; its output must not contain a secret."""
+    """Run a ``meibo`` command in this process. Its output must not contain a secret."""
 
     def run(*arguments: str) -> CommandResult:
         result = invoke(*arguments)

@@ -233,7 +233,7 @@ def test_folder_without_runs_is_an_error(meibo: Meibo, command: str, tmp_path: P
 
 @pytest.fixture(scope="module")
 def large_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs, whose files take long enough to read to be interrupted."""
+    """Two runs with files that are large enough to interrupt a command that reads them."""
     folder = tmp_path_factory.mktemp("large")
     builder = ArchiveBuilder(FolderArchive(folder))
     users = [{"user_id": f"auth0|{number}", "email": f"{number}@example.jp"} for number in range(400_000)]

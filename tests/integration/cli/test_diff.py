@@ -223,7 +223,7 @@ Pairs = list[tuple[str, dict[str, Any], bytes]]
 
 
 def json_lines(data: st.DataObject, rows: list[tuple[str, dict[str, Any]]]) -> Pairs:
-    """Return keys, values and lines, with the names of each row in any order."""
+    """Return keys, values, and lines of JSON. The members of each object are in random order."""
     lines = []
     for key, values in rows:
         row = {"user_id": key, "inner": values}
@@ -237,7 +237,7 @@ def json_lines(data: st.DataObject, rows: list[tuple[str, dict[str, Any]]]) -> P
 
 
 def csv_lines(rows: list[tuple[str, str, str]]) -> Pairs:
-    """Return keys, values and records as Auth0 writes them: an apostrophe before text, and nothing for no value."""
+    """Return keys, values, and CSV records in the format of Auth0: text begins with an apostrophe; null is empty."""
 
     def quoted(cell: str) -> str:
         return f'"\'{cell.replace(chr(34), chr(34) * 2)}"' if cell else ""
@@ -254,7 +254,7 @@ def csv_lines(rows: list[tuple[str, str, str]]) -> Pairs:
 
 
 def write(data: st.DataObject, path: Path, pairs: Pairs, header: bytes = b"") -> None:
-    """Write lines, with blank lines between them, with or without a newline at the end, and as gzip or not."""
+    """Write lines with blank lines between them. The last newline and the compression with gzip are random."""
     line_end = data.draw(st.sampled_from([b"\n", b"\r\n"]))
     lines = [header] if header else []
     for _, _, line in pairs:

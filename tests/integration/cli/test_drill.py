@@ -1,4 +1,4 @@
-"""``meibo drill``: a run is restored to an empty tenant, and each difference is reported."""
+"""``meibo drill`` restores a run to an empty tenant and reports each difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and values of an archive cannot control a terminal or a spreadsheet."""
+"""Names and values in an archive cannot control a terminal or a spreadsheet."""
 
 from __future__ import annotations
 

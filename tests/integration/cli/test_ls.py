@@ -100,7 +100,7 @@ def test_object_with_a_flipped_bit_is_not_downloaded(meibo: Meibo, storage: Stor
     key = USERS.object_key(RUN, gzip=True)
     version = storage.put(key, BODY[:20] + bytes([BODY[20] ^ 1]) + BODY[21:])
     if isinstance(storage, BucketArchive):
-        # The version in the manifest is read, so this version must be the damaged object.
+        # The version in the manifest is read, so this version must be damaged.
         builder = ArchiveBuilder(storage)
         builder.edit(USERS.manifest_key(RUN), "object", "version_id", value=version)
 

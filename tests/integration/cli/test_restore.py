@@ -1,4 +1,4 @@
-"""``meibo restore``: from an archive into an empty Auth0 tenant, and into files for cybozu.com."""
+"""``meibo restore``: restore an archive to an empty Auth0 tenant and to files for cybozu.com."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def apply(tenant: SimulatedTenant, *more: str) -> list[str]:
 
 
 def restorable(user: dict[str, Any]) -> dict[str, Any]:
-    # An empty object is no metadata.
+    # An empty object and absent metadata are equal.
     return {name: user[name] for name in RESTORABLE if user.get(name) not in (None, {})}
 
 

@@ -1,4 +1,4 @@
-"""``meibo restore --datasets``: roles, organizations and memberships of an archive in another tenant."""
+"""``meibo restore --datasets``: restore roles, organizations and memberships to another tenant."""
 
 from __future__ import annotations
 

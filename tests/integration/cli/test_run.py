@@ -313,7 +313,7 @@ def test_secrets_are_read_from_secrets_manager(runs: LocalRuns, meibo: Meibo, bu
     assert "acme/users/ndjson/all" in result.output
 
 
-# -- A process of its own
+# -- runs in a separate process
 
 
 def test_run_imports_neither_moto_nor_the_local_system(runs: LocalRuns) -> None:
@@ -337,7 +337,7 @@ def wait_for_half_a_run(runs: LocalRuns, process: subprocess.Popen[str]) -> None
         assert process.poll() is None
         time.sleep(0.2)
         titles = list(runs.archive.glob("archive/provider=cybozu/**/_manifest.json"))
-    # The file of the manifest above may still have its temporary name.
+    # The manifest may still have its temporary name.
     time.sleep(0.5)
     assert len(runs.temporary_files()) == 1
 

@@ -1,4 +1,4 @@
-"""The scheduled verification: the newest runs always, old runs in rotation, within the time of an invocation."""
+"""The scheduled verification always verifies the newest runs, and old runs in rotation, while time remains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handle 409 of S3, the response to concurrent conditional writes of a key, which may or may not exist then."""
+"""S3 returns 409 to concurrent conditional writes of a key. The key may or may not exist afterwards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from meibo.errors import AwsBusyError
 
 
 class StoreHarness:
-    """A store with stubbed responses of S3, and the waits of the store in seconds."""
+    """A store with stubbed S3 responses, and the seconds for which the store waited."""
 
     def __init__(self) -> None:
         client = boto3.client(

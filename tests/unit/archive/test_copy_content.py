@@ -1,4 +1,4 @@
-"""Gzip is decoded to its trailer with bounded output; other files are refused."""
+"""Gzip files are decoded up to the trailer with limited output, and other files are rejected."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def refused(code: str, status: int) -> ClientError:
 
 @dataclass
 class FakeS3:
-    """The calls of a copy of one part, and one object at most."""
+    """The calls of a copy that has a single part, and its object."""
 
     stored: bytes | None = None
     error: ClientError | None = None

@@ -11,7 +11,7 @@ from meibo.archive.copy.connection import trust
 def test_trusted_authorities_are_those_of_the_environment_variable(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    # given: two authorities, as two systems in one process have them
+    # given: two certificate authorities, because a process can contain two local systems
     files = [tmp_path / "first.pem", tmp_path / "second.pem"]
     for file in files:
         trustme.CA().cert_pem.write_to_path(str(file))
@@ -21,7 +21,7 @@ def test_trusted_authorities_are_those_of_the_environment_variable(
     monkeypatch.setenv("SSL_CERT_FILE", str(files[1]))
     second = trust()
 
-    # then: each has its own certificates, which are loaded once
+    # then: the certificates of each authority are loaded once
     assert first.get_ca_certs(binary_form=True) != second.get_ca_certs(binary_form=True)
     monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
     assert trust() is first

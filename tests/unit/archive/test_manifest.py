@@ -1,4 +1,4 @@
-"""Manifests are read as they were written, and an altered manifest is an error that names the field."""
+"""A written manifest can be read again. The error for an invalid manifest names the field."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_invitation_has_the_requested_terms(harness: ChangeQueueHarness, status:
     assert [line["invitation_id"] for line in harness.lines(message)] == [identity]
     assert invitation["roles"] == [role]
     assert invitation["invitee"] == {"email": NEW}
-    # the e-mail is opt-in
+    # An e-mail is sent only if the change requests it.
     assert harness.tenant.invitations.emails == 0
 
 
@@ -233,7 +233,7 @@ def test_expired_invitation_is_not_open(harness: ChangeQueueHarness) -> None:
     message = harness.send(NEW, action="invite", invitation={**TERMS, "ttl_sec": 3600}, change_id="hr-2")
     harness.drain()
 
-    # then: the list of Auth0 includes expired invitations
+    # then: expired invitations are ignored, although Auth0 lists them
     assert harness.outcomes(message) == {NEW: "applied"}
     assert harness.tenant.invitations.created == 2
 

@@ -1,4 +1,4 @@
-"""Changes are applied in order and in few requests, and each member has a single outcome."""
+"""Changes are applied in order with few requests, and each member has exactly one outcome."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_invalid_ids_are_isolated_and_the_others_are_applied(harness: ChangeQueu
         UNKNOWN: "rejected",
         UNKNOWN_2: "rejected",
     }
-    # 10 ids, then both halves, and so on until each invalid id is isolated
+    # A request with 10 ids is rejected, then its halves, until each invalid id is sent alone.
     assert len(harness.requests("POST")) <= 1 + 2 * 2 * math.ceil(math.log2(10))
 
 
@@ -104,7 +104,7 @@ def test_unknown_id_that_auth0_ignores_counts_as_applied(harness: ChangeQueueHar
 
     harness.drain()
 
-    # then: a single request, whose response does not show that no member was added
+    # then: Auth0 returns 204 to the request although it ignored the unknown id
     assert harness.requests("POST") == [204]
     assert harness.outcomes(message) == {user_ids[0]: "applied", UNKNOWN: "applied"}
     assert harness.members() == {user_ids[0]}

@@ -1,4 +1,4 @@
-"""Messages of an event of SQS are parsed, and other events are rejected."""
+"""The messages of an SQS event are parsed, and other events are rejected."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ DELIVERY = QueueMessage("m-1", "receipt", "{not json", ORGANIZATION, NOW, 1)
 
 
 def _change(*members: str, **more: Any) -> RemoveChange:
-    # Not validated, so that a member or another field can be of any length.
+    # The change is not validated, so that its members and fields can have any length.
     return RemoveChange.model_construct(
         version=1,
         change_id="hr-1",
@@ -75,7 +75,7 @@ def test_dead_letter_is_a_valid_change_of_the_rejected_members() -> None:
 
 
 def test_dead_letter_of_many_long_ids_omits_the_reason_of_each_id() -> None:
-    # given: ids of the maximum size of a message
+    # given: a change whose ids fill a message of the maximum size
     members = [f"samlp|{'長' * 70}|{number:04d}" for number in range(1000)]
 
     dead_letter = dead_letter_of_members(DELIVERY, _change(*members), _rejected(*members))

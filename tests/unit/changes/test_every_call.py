@@ -1,4 +1,4 @@
-"""A scenario of all kinds of changes ends with the same result if any of its calls fails."""
+"""A scenario with every kind of change has the same result if any of its calls fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAULTS: dict[str, Callable[[], ReplacedResponse | None]] = {
 
 
 class RequestFault:
-    """Returns a fault for the n-th request to the provider."""
+    """Returns a fault for the nth request to the provider."""
 
     def __init__(self, fault: str, number: int) -> None:
         self.fault = fault
@@ -55,7 +55,7 @@ class RequestFault:
 
 
 class CallFault:
-    """Makes the n-th call of the store or queue fail or terminate the function, before or after it takes effect."""
+    """Makes the nth call to the store or the queue fail or terminate the function, before or after it takes effect."""
 
     def __init__(self, number: int, *, after_effect: bool, terminates: bool) -> None:
         self.number, self.after_effect, self.terminates = number, after_effect, terminates
@@ -118,7 +118,7 @@ class Scenario:
         }
 
     def end(self) -> None:
-        """Process the queue until it is empty, despite terminated functions, and compare the result."""
+        """Process the queue until it is empty, also after the function was terminated, and check the result."""
         harness = self.harness
         source = harness.source()
         for _ in range(40):

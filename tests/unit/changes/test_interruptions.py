@@ -26,7 +26,7 @@ def poll(harness: ChangeQueueHarness) -> None:
     try:
         source.poll()
     except TerminatedError:
-        # Lambda deletes no message, so SQS delivers them again after the visibility timeout.
+        # Lambda does not delete the messages, so SQS delivers them again after the visibility timeout.
         harness.clock.sleep(harness.queue.visibility)
 
 
@@ -45,7 +45,7 @@ def test_messages_beyond_the_time_limit_are_returned_in_order(harness: ChangeQue
 
 @pytest.mark.parametrize("status", [400, 404])
 def test_error_page_of_a_proxy_rejects_no_member(harness: ChangeQueueHarness, user_ids: list[str], status: int) -> None:
-    # given: a proxy responds instead of Auth0
+    # given: a response from a proxy instead of Auth0
     harness.tenant.faults.add("* /api/v2/organizations/*", html(status), times=4)
     harness.send(*user_ids[:3])
 
@@ -85,7 +85,7 @@ def test_failed_organization_keeps_its_order_and_does_not_stop_others(
 def test_finished_message_waits_for_an_unfinished_earlier_message(
     harness: ChangeQueueHarness, user_ids: list[str]
 ) -> None:
-    # given: the additions are sent first, in the same request; then the provider is busy
+    # given: the provider is busy after the first request, which contains the additions
     first = harness.send(user_ids[0])
     stuck = harness.send(user_ids[1], action="remove")
     last = harness.send(user_ids[2])
@@ -102,12 +102,12 @@ def test_finished_message_waits_for_an_unfinished_earlier_message(
     assert [harness.outcomes(message) for message in (first, stuck, last)] == [
         {user_ids[number]: "applied"} for number in range(3)
     ]
-    # recorded outcomes were not requested again
+    # No request was sent for members with a recorded outcome.
     assert harness.requests("POST") == [204]
 
 
 def test_message_that_outlasts_an_invocation_resumes(harness: ChangeQueueHarness, user_ids: list[str]) -> None:
-    # given: 190 requests of 2 s for roles
+    # given: 190 requests for roles, each of which takes 2 s
     harness.adapter._seconds = 2.0
     role = next(iter(harness.tenant.roles.by_id))
     message = harness.send(*user_ids[:190], roles=[role])
@@ -122,7 +122,7 @@ def test_message_that_outlasts_an_invocation_resumes(harness: ChangeQueueHarness
 def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(
     harness: ChangeQueueHarness, user_ids: list[str]
 ) -> None:
-    # given: invitations that fail immediately, and a steady flow of changes of other organizations
+    # given: invitations that fail immediately, while changes of other organizations arrive
     invitations = f"POST /api/v2/organizations/{harness.organizations[0]}/invitations"
     fault = harness.tenant.faults.add(invitations, respond(503), times=None)
     terms = {"client_id": "portal", "inviter": "HR"}
@@ -135,7 +135,7 @@ def test_progress_of_one_organization_does_not_use_up_the_receives_of_another(
         source.poll()
         harness.clock.sleep(60)
 
-    # then: six hours consist of the first five waits, and a wait every 15 minutes
+    # then: the number of requests in six hours, with five short waits and then a wait of 15 minutes each time
     assert len(harness.lines()) > 300
     assert message.received <= 5 + 6 * 4
     fault.times = 0
@@ -160,7 +160,7 @@ def test_organization_without_a_turn_is_received_again_without_a_delay(
         message.received = MAX_LATE_RECEIVES
     harness.source().poll()
 
-    # then: only the organization whose turn came makes progress
+    # then: only the changes of the organization that is processed first are applied
     assert sorted(message.visible_at - harness.clock.now() for message in harness.queue.messages) == [0, 900]
 
 
@@ -168,7 +168,7 @@ def test_organization_without_a_turn_is_received_again_without_a_delay(
 def test_outage_of_nine_days_moves_no_valid_change_to_the_dead_letter_queue(
     harness: ChangeQueueHarness, user_ids: list[str], organizations: int
 ) -> None:
-    # given: an invocation has time for the requests of a single organization
+    # given: invocations that have time for the requests of only one organization
     def respond_late(_request: requests.PreparedRequest) -> ReplacedResponse:
         harness.clock.sleep(135)
         return ReplacedResponse(503)
@@ -232,7 +232,7 @@ def test_rejected_credentials_are_read_again_in_the_same_invocation(
     source = harness.source()
     harness.send(user_ids[0])
     source.poll()
-    # a rejected token is replaced once before the credentials count as rejected
+    # A rejected token is replaced once. A second rejection means that the credentials are rejected.
     harness.tenant.faults.add(MEMBERS, respond(status), times=2 if status == 401 else 1)
     message = harness.send(user_ids[1], change_id="hr-2")
 
@@ -245,7 +245,7 @@ def test_rejected_credentials_are_read_again_in_the_same_invocation(
 def test_group_with_several_errors_counts_once(
     harness: ChangeQueueHarness, user_ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given: an OAuth scope is missing, and SQS does not accept the visibility time-out either
+    # given: an OAuth scope is missing, and SQS does not accept the visibility timeout either
     harness.tenant.faults.add(MEMBERS, respond(403), times=None)
     harness.send(user_ids[0])
 
@@ -276,7 +276,7 @@ def test_busy_aws_does_not_count_as_a_failure(
     def busy(_key: str, _body: bytes, *, content_type: str) -> bool:
         raise error
 
-    # when: S3 accepts no record during an invocation
+    # when: S3 rejects every record during an invocation
     with monkeypatch.context() as patch:
         patch.setattr(harness.storage, "put_bytes", busy)
         harness.source().poll()
@@ -306,7 +306,7 @@ def test_outcomes_that_s3_cannot_store_do_not_use_up_the_receives(
             source.poll()
             harness.clock.sleep(60)
 
-    # then: the first five waits, and a wait every 15 minutes
+    # then: five short waits, and then a wait of 15 minutes each time
     assert message.received <= 5 + 6 * 4
     assert harness.counts["failures"] == 0
     harness.drain()
@@ -347,7 +347,7 @@ def test_termination_between_two_steps_changes_no_outcome(
     assert harness.queue.size() == 0
     assert harness.outcomes(message) == {**dict.fromkeys(user_ids[:5], "applied"), unknown: "rejected"}
     assert {tuple(dead_letter["members"]) for dead_letter in harness.dead_letters()} == {(unknown,)}
-    # the DLQ message exists twice if the function was terminated before the acknowledgement; a repetition does no harm
+    # The DLQ contains the message twice if the function was terminated before the acknowledgment, which is harmless.
     assert len(harness.dead_letters()) == (2 if moment == "after the DLQ message" else 1)
     assert harness.members() == frozenset(user_ids[:5])
 

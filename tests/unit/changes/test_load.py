@@ -1,4 +1,4 @@
-"""Changes are applied at the documented rate limits of the provider, without 429 responses."""
+"""Changes are applied at the documented rate limits of Auth0, without 429 responses."""
 
 from __future__ import annotations
 

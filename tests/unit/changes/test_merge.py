@@ -1,4 +1,4 @@
-"""Merging reduces the number of requests and does not change the result of any member."""
+"""Merging changes reduces the number of requests and does not change the result for any member."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANGES = st.lists(
 def _change(action: Action, members: list[str]) -> Change:
     change = parse_change(json.dumps(change_message("org_0000000000000001", "auth0|1", action=action)))
     assert isinstance(change, Change)
-    # Not validated: the ids are numbers.
+    # The change is not validated, because its ids are numbers.
     return change.model_copy(update={"members": tuple(members)})
 
 

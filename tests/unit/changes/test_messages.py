@@ -1,4 +1,4 @@
-"""Faults of a message name the field and the expected value, and never contain the value."""
+"""The errors of an invalid message name the field and what is expected, and do not contain the value."""
 
 from __future__ import annotations
 

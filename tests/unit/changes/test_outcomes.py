@@ -1,4 +1,4 @@
-"""Outcome records: one JSON object per line, with a version."""
+"""An outcome record is a line of JSON with a version."""
 
 from __future__ import annotations
 

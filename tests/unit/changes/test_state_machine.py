@@ -61,7 +61,7 @@ CHANGES = st.builds(
 
 
 class RandomFaults:
-    """Decides at random which calls fail and where the function is terminated."""
+    """Decides at random which calls fail and when the function is terminated."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311  # reproducible
@@ -96,12 +96,12 @@ class UnreliableStore(MemoryStorage):
         return super().read(key)
 
     def all_lines(self) -> list[Any]:
-        """Return every line without faults, for assertions."""
+        """Return every line without faults."""
         return [json.loads(line) for body in self.objects.values() for line in body.splitlines()]
 
 
 class UnreliableQueue:
-    """The queue as the function uses it; its calls sometimes fail."""
+    """The queue that the function calls. Some of the calls fail."""
 
     def __init__(self, harness: ChangeQueueHarness, faults: RandomFaults) -> None:
         self.harness = harness

@@ -1,4 +1,4 @@
-"""The folder of an archive: one writer, and never real archives and demonstrations together."""
+"""An archive folder has one writer, and does not contain both real exports and exports of the demonstration."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> 
             f"another process ({os.getpid()}) is writing to {tmp_path}/; wait until it has ended, or choose another"
             " folder"
         )
-    # The lock file of a killed process, with an id that another process may have now.
+    # The lock file of a killed process contains a process id that another process may have.
     (tmp_path / LOCK).write_text("1\n", encoding="ascii")
 
     with locked_archive(tmp_path, "archive"):

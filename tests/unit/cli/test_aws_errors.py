@@ -28,7 +28,7 @@ def _client(service: Any) -> Any:
 
 
 class _BrokenBody:
-    """A body that breaks off."""
+    """A response body that ends too early."""
 
     def read(self, *_: Any) -> bytes:
         raise ProtocolError(URL)

@@ -1,4 +1,4 @@
-"""A sheet of changes is validated completely, and each error names its line."""
+"""A file of changes is validated completely, and each error contains the line number."""
 
 from __future__ import annotations
 

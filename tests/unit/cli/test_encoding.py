@@ -57,7 +57,7 @@ def test_json_is_valid_utf_8_and_has_the_same_value(value: Any) -> None:
     document = json_bytes(value)
 
     again = json.loads(document.decode())
-    # JSON parsers join a pair of surrogates to a character.
+    # JSON parsers combine a pair of surrogates into one character.
     assert again == json.loads(json.dumps(value))
     json.loads(readable_json(document).decode()).__str__().encode()
 

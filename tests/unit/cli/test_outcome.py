@@ -1,4 +1,4 @@
-"""The latest outcome of each member counts, and recorded text does not control the terminal."""
+"""The latest outcome of each member is shown, and control characters in records are escaped."""
 
 from __future__ import annotations
 

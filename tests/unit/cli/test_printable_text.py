@@ -1,4 +1,4 @@
-"""Text of other systems is printed without being interpreted by the terminal or by Rich."""
+"""Text from other systems is printed as is: neither the terminal nor Rich interprets it."""
 
 from __future__ import annotations
 

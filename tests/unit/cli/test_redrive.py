@@ -1,4 +1,4 @@
-"""Dead-lettered messages are moved once, even if the prompt is answered after their visibility timeout."""
+"""DLQ messages are redriven once, even if the confirmation takes longer than their visibility timeout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Message:
 
 @dataclass
 class Sqs:
-    """The FIFO queue and its dead-message queue, with the behavior of SQS.
+    """The FIFO queue and its DLQ, with the behavior of SQS.
 
     An expired receipt handle neither deletes nor hides a message. A group with a hidden message is not received.
     """
@@ -209,7 +209,7 @@ def test_messages_are_moved_to_a_private_file_once_after_a_late_answer(sqs: Sqs,
 
 
 def test_text_of_the_queue_does_not_control_the_terminal(sqs: Sqs, run: Redrive) -> None:
-    # given: a reason of markup, an emoji code and terminal escapes
+    # given: a reason that contains markup, an emoji code and terminal escape sequences
     sqs.add(_change("auth0|1"), reason="[/x][red]:cat:\x1b]0;title\x07\u202e")
 
     result = run("--yes")

@@ -1,4 +1,4 @@
-"""Text of the provider and of the file does not control the terminal."""
+"""Control characters from the provider and from the file are escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables on terminals of every width never break a name or a number."""
+"""Tables do not break a name or a number, regardless of the width of the terminal."""
 
 from __future__ import annotations
 

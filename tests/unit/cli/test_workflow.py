@@ -1,4 +1,4 @@
-"""The workflow in one process behaves as the state machine does."""
+"""The workflow that runs in one process behaves like the state machine."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ Step = Mapping[str, Any] | Exception
 
 @dataclass
 class FakeFunctions:
-    """Functions that return or raise the next of their results, and repeat the last one."""
+    """Functions that return or raise their results in order, and repeat the last result."""
 
     checks: list[Step] = field(default_factory=lambda: [{"status": "ready", "wait_seconds": 1}])
     archives: list[Step] = field(

@@ -60,7 +60,7 @@ class FakeWorkflow:
 
 
 class FakeAuth0(Auth0Provider):
-    """Records the jobs. ``fails`` maps export ids to errors of their jobs; every call calls ``wait``."""
+    """Records the jobs. ``fails`` maps export ids to the errors of their jobs. Each method calls ``wait`` first."""
 
     def __init__(self) -> None:
         self.fails: dict[str, Exception] = {}
@@ -86,7 +86,7 @@ class FakeAuth0(Auth0Provider):
 def fake_auth0(monkeypatch: pytest.MonkeyPatch) -> FakeAuth0:
     fake = FakeAuth0()
     monkeypatch.setitem(PROVIDERS, "auth0", fake)
-    # The fake provider is also the API of the organizations.
+    # The fake provider also implements the API of organizations.
     monkeypatch.setattr("meibo.providers.auth0.provider.OrganizationApi", lambda _client: fake)
     return fake
 

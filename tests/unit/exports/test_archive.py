@@ -78,7 +78,7 @@ def test_object_without_a_manifest_is_read_back_and_gets_one() -> None:
     manifest = harness.storage.read_json(MANIFEST)
     assert manifest is not None
     assert manifest["archived"]["read_back"] is True
-    # the object may be the file of an earlier job
+    # The object may be a copy of the file of an earlier job.
     assert manifest["job"] is None
 
 
@@ -231,7 +231,7 @@ def test_lasting_loss_is_suspect_for_30_days() -> None:
         RUN,
         10,
     )
-    # From then on exports are compared with the new level.
+    # Later exports are compared with the new number of rows.
     assert (sanities[31]["previous_rows"], sanities[31]["baseline_rows"]) == (4, 4)
 
 
@@ -266,7 +266,7 @@ def test_export_is_compared_with_an_old_previous_export() -> None:
     daily.archive(0, 10)
 
     assert daily.archive(90, 4)["verdict"] == "suspect"
-    # The last export without a suspicion is older than 30 days.
+    # The last export that was not suspect is older than 30 days.
     assert daily.archive(91, 4)["verdict"] == "ok"
 
 
@@ -291,7 +291,7 @@ def test_future_loss_can_be_accepted() -> None:
     daily.archive(0, 10)
     accepted = f"{TICK + timedelta(days=2):%Y-%m-%d}"
 
-    # Before the accepted date the loss is suspect.
+    # An export before the accepted date is suspect.
     assert daily.archive(1, 4, accept_from=accepted)["verdict"] == "suspect"
     assert daily.archive(2, 4, accept_from=accepted)["verdict"] == "ok"
 

@@ -1,4 +1,4 @@
-"""Exports that outlast an invocation: parts, progress, waits, repairs and races."""
+"""Exports that require several invocations: parts, progress, waits, repairs and concurrent invocations."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FOLDER = f"parts/dt=2026-11-21/run={RUN}/acme/members/ndjson/all/attempt=1/"
 
 @dataclass
 class CollectorHarness:
-    """A collector that is invoked repeatedly like in the workflow."""
+    """A collector that is invoked repeatedly, as in the workflow."""
 
     tenant: MemoryTenant
     dataset: str = "members"
@@ -42,7 +42,7 @@ class CollectorHarness:
             part_bytes=self.part_bytes,
             now=lambda: self.time,
         )
-        # The workflow passes JSON.
+        # The workflow passes the progress as JSON.
         event = {"run_id": RUN, "attempt": attempt, "export": planned_export(self.dataset).to_json()}
         if progress:
             event["progress"] = json.loads(json.dumps(progress.to_json()))
@@ -94,7 +94,7 @@ def test_interrupted_invocations_produce_the_same_file(
         result = harness.collect(progress)
         if isinstance(result, Collected):
             break
-        # After a lost response the workflow invokes again with the earlier progress.
+        # After a lost response, the workflow repeats the invocation with the earlier progress.
         progress = progress if number in killed else result.progress
 
     assert isinstance(result, Collected)
@@ -192,7 +192,7 @@ def test_existing_part_is_reused() -> None:
     harness.tenant.calls_left = 1_000_000
     collected = harness.collected()
 
-    # then: its calls are not repeated, and no object is overwritten
+    # then: the requests are not repeated, and no object is overwritten
     assert rows(collected) == harness.tenant.lines("members")
     assert harness.tenant.calls[calls_before:].count(f"members of {organization_id(0)}") == 0
     assert before.items() <= harness.storage.objects.items()
@@ -215,7 +215,7 @@ def test_first_of_two_concurrent_writes_of_a_part_counts() -> None:
     progress = harness.unfinished().progress
     harness.tenant.calls_left = 1_000_000
 
-    # then: the part of the concurrent invocation counts
+    # then: the part of the concurrent invocation is used
     assert progress.rows == 5
     assert rows(harness.collected(progress)) == harness.tenant.lines("members")
 
@@ -272,7 +272,7 @@ def test_parts_are_joined_by_the_next_invocation_if_little_time_is_left() -> Non
     calls_before = len(harness.tenant.calls)
     collected = harness.collected(progress)
 
-    # then: no call is repeated
+    # then: no request is repeated
     assert rows(collected) == harness.tenant.lines("members")
     assert len(harness.tenant.calls) == calls_before
 

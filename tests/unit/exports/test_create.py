@@ -324,7 +324,7 @@ def test_repair_resolves_refused_exports_again(new_harness: HarnessFactory, monk
     harness = new_harness(auth0_source({"dataset": "users", "organization_id": "org_0000000000000009"}))
     harness.begin_failed_run()
 
-    # when: the organization has a connection now
+    # when: the organization has a connection
     monkeypatch.setitem(ORGANIZATIONS, "org_0000000000000009", ["con_0000000000000009"])
     harness.creator.repair(RUN)
 
@@ -380,9 +380,9 @@ def at_the_same_time(harness: ExportsHarness, *calls: Callable[[], dict[str, Any
 @pytest.mark.parametrize(
     "sources",
     [
-        # The second invocation starts while the first creates jobs: resolving these takes no time.
+        # The second invocation starts while the first creates jobs, because resolving these exports takes no time.
         (auth0_source({"dataset": "users"}, {"dataset": "users", "format": "csv"}),),
-        # Neither invocation finds a plan, so that both resolve the exports.
+        # Neither invocation finds a plan, so both resolve the exports.
         (organizations_of_one_tenant(),),
     ],
 )
@@ -742,7 +742,7 @@ def test_export_of_a_removed_source_is_missing_with_that_reason(new_harness: Har
 def test_run_is_complete_if_the_connections_of_a_refused_organization_are_archived(
     new_harness: HarnessFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # given: an organization without connections, and an export of the connection that it gets later
+    # given: an organization without connections, and an export of a connection that is enabled for it later
     harness = new_harness(
         auth0_source(
             {"dataset": "users", "connection_id": "con_0000000000000009"},

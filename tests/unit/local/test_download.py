@@ -1,4 +1,4 @@
-"""The local system downloads an archive into a folder: complete files, and manifests after their files."""
+"""Download an archive into a folder. Files are complete, and a manifest is written after its file."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_second_writer_is_rejected_and_a_stale_lock_is_ignored(tmp_path: Path) -
         with pytest.raises(ConfigurationError, match=re.escape(f"process ({os.getpid()})")) as refused:
             locked_archive(tmp_path, "demonstration").__enter__()
         assert str(tmp_path) in str(refused.value)
-    # The lock file of a killed process, whose id may belong to another process now.
+    # The lock file of a killed process contains a process id that another process may have.
     (tmp_path / ".lock").write_text("1\n", encoding="ascii")
 
     with locked_archive(tmp_path, "demonstration"):

@@ -203,7 +203,7 @@ def test_endless_response_is_not_stored_in_memory(auth0: Transport, client: Auth
 
 
 class SlowBody(io.RawIOBase):
-    """Yields a byte per second, without end."""
+    """Yields one byte per second and does not end."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock

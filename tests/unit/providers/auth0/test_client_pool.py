@@ -47,7 +47,7 @@ def test_least_recently_used_clients_are_closed() -> None:
     first = pool.client("first.auth0.com")
     for number in range(MAX_CLIENTS):
         pool.client(f"tenant{number}.auth0.com")
-        # Used again after each other client, so it stays.
+        # This client is used after each other client, so it is not closed.
         assert pool.client("first.auth0.com") is first
 
     assert [session.closed for session in pool.sessions] == [False, True, *[False] * (MAX_CLIENTS - 1)]

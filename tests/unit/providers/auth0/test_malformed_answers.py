@@ -1,4 +1,4 @@
-"""Every response of Auth0 leads to a result or a MeiboError, whatever types its values have."""
+"""Every response of Auth0 leads to a result or a MeiboError, regardless of the types of its values."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_reading_resumes_from_any_position_without_gaps_or_duplicates(
 def test_deletion_between_invocations_skips_no_other_organization(
     dataset: str, deletions: list[tuple[int, int]]
 ) -> None:
-    # given: pages shift during the reading
+    # given: the pages change while they are read
     tenant = MemoryTenant(12)
 
     steps = read_in_invocations(

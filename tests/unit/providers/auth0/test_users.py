@@ -53,7 +53,7 @@ def test_user_exists_only_if_auth0_returns_it(auth0: Transport, client: Auth0Cli
 
 
 def test_invalid_unicode_is_rejected_before_it_is_sent(auth0: Transport, client: Auth0Client) -> None:
-    # JSON can hold half of a surrogate pair, so a change from the queue can, too.
+    # JSON can contain a lone surrogate, so a change on the queue can contain it too.
     for call in (
         lambda: user_exists(client, "auth0|\ud83d"),
         lambda: users_by_email(client, "canary\ud83d@example.com"),

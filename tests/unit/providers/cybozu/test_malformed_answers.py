@@ -1,4 +1,4 @@
-"""Every response of cybozu.com leads to a result or a MeiboError, whatever types its values have."""
+"""Every response of cybozu.com leads to a result or a MeiboError, regardless of the types of its values."""
 
 from __future__ import annotations
 
