@@ -1,4 +1,4 @@
-"""Time: the clock, and the remaining time of an invocation."""
+"""The clock, and the remaining time of an invocation."""
 
 from __future__ import annotations
 

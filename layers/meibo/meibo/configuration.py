@@ -71,7 +71,7 @@ def _document_model() -> type[Configuration]:
 
 
 def parse_configuration(text: str) -> Configuration:
-    """Parse one document of the configuration. Raises one ConfigurationError with the paths of all faults."""
+    """Parse one document of the configuration. Raises one ConfigurationError with the paths of all errors."""
     try:
         document, faults = parse_json(text)
     except ValueError as error:
@@ -88,8 +88,8 @@ def parse_configuration(text: str) -> Configuration:
 def parse_documents(documents: Mapping[str, str]) -> Configuration:
     """Parse and combine the documents of the configuration. The keys are the names of their SSM parameters.
 
-    Raises one ConfigurationError with the parameters and paths of all faults. It is a fault if two parameters contain a
-    source with the same name.
+    Raises one ConfigurationError with the parameters and paths of all errors. Two parameters must not contain a source
+    with the same name.
     """
     sources: list[SourceModel] = []
     parameter_of: dict[str, str] = {}

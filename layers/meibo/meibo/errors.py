@@ -18,7 +18,7 @@ invocation at once. The message of a failed export is recorded in the run manife
     ├── AwsBusyError              retried with backoff
     ├── CopyBrokenError           retried with backoff, with a new location
     │   └── SourceChangedError    retried with backoff, with a new location
-    ├── OutOfTimeError            retried by ArchiveExport, whose next invocation resumes
+    ├── OutOfTimeError            retried by ArchiveExport; the next invocation resumes
     ├── BadFileError              base class, never raised
     │   ├── CorruptFileError      fatal
     │   ├── WrongFormatError      fatal

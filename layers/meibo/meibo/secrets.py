@@ -73,7 +73,7 @@ def read_configuration(name: str) -> dict[str, str]:
     if not documents:
         raise ConfigurationError(
             f"expected the configuration in the SSM parameter {name!r} or in parameters below '{name}/', found neither;"
-            " write the sources document there (aws ssm put-parameter --type String --tier Advanced)"
+            " store the configuration there (aws ssm put-parameter --type String --tier Advanced)"
         )
     return documents
 

@@ -1,4 +1,4 @@
-"""Validate JSON documents with pydantic, and describe their faults without repeating values."""
+"""Validate JSON documents with pydantic. The descriptions of errors do not contain values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StrictModel(BaseModel):
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault in a document: the keys and indexes of its path, and the problem, without the value."""
+    """An error in a document: the keys and indexes of its path, and the problem, without the value."""
 
     steps: tuple[str | int, ...]
     problem: str
@@ -69,9 +69,9 @@ def pattern_field(*, pattern: str, expected: str, description: str | None = None
 
 
 def invalid(problem: str, *, steps: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """Return an error for a validator to raise. ``steps`` is the path from the validated value to the fault.
+    """Return an error for a validator to raise. ``steps`` is the path from the validated value to the error.
 
-    If the validated value itself is the fault, a validator can raise ValueError instead.
+    If the validated value itself is invalid, a validator can raise ValueError instead.
     """
     # The problem is passed in the context, because pydantic replaces braces in the template.
     return PydanticCustomError("meibo", "{problem}", {"problem": problem, "steps": steps})
@@ -83,12 +83,12 @@ def _not_null(value: Any) -> Any:
     return value
 
 
-# A field that may be missing but not null.
+# A field that can be missing but cannot be null.
 Omissible = Annotated[T | None, BeforeValidator(_not_null)]
 
 
 def parse_json(text: str) -> tuple[Any, list[Fault]]:
-    """Return the document, and the faults that Python's parser accepts: repeated keys, long integers, lone surrogates.
+    """Return the document, and the errors that Python's parser accepts: repeated keys, long integers, lone surrogates.
 
     Raises ValueError with the line and the column if the text is not valid JSON.
     """
@@ -103,7 +103,7 @@ def parse_json(text: str) -> tuple[Any, list[Fault]]:
 
 
 def model_faults(error: ValidationError, document: Any) -> list[Fault]:
-    """Return the faults of a document that a model rejected."""
+    """Return the errors of a document that a model rejected."""
     return [_model_fault(details, document) for details in error.errors(include_url=False, include_input=False)]
 
 

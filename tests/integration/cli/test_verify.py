@@ -59,15 +59,20 @@ def extra(key: str) -> Damager:
 
 
 DAMAGES: list[Any] = [
-    pytest.param(flip, {"other digest", "broken content"}, KEY, id="a flipped bit"),
-    pytest.param(lambda m: replace(m, BODY[:-9]), {"truncated", "other digest", "broken content"}, KEY, id="truncated"),
-    pytest.param(lambda m: replace(m, BODY + b"\0"), {"longer", "other digest"}, KEY, id="longer"),
+    pytest.param(flip, {"different SHA-256", "invalid content"}, KEY, id="a flipped bit"),
     pytest.param(
-        lambda m: replace(m, ndjson(PEOPLE[:49])), {"truncated", "other digest", "other rows"}, KEY, id="fewer rows"
+        lambda m: replace(m, BODY[:-9]), {"truncated", "different SHA-256", "invalid content"}, KEY, id="truncated"
+    ),
+    pytest.param(lambda m: replace(m, BODY + b"\0"), {"longer", "different SHA-256"}, KEY, id="longer"),
+    pytest.param(
+        lambda m: replace(m, ndjson(PEOPLE[:49])),
+        {"truncated", "different SHA-256", "different number of rows"},
+        KEY,
+        id="fewer rows",
     ),
     pytest.param(
         lambda m: replace(m, gzip.decompress(BODY)),
-        {"longer", "other digest", "broken content"},
+        {"longer", "different SHA-256", "invalid content"},
         KEY,
         id="no longer gzip",
     ),
@@ -80,7 +85,7 @@ DAMAGES: list[Any] = [
     pytest.param(lambda m: m.storage.put(MANIFEST, b"{}"), {"altered manifest"}, MANIFEST, id="manifest emptied"),
     pytest.param(
         lambda m: m.edit(MANIFEST, "object", "sha256", value="0" * 64),
-        {"altered manifest", "other digest"},
+        {"altered manifest", "different SHA-256"},
         MANIFEST,
         id="digest altered",
     ),
@@ -92,7 +97,7 @@ DAMAGES: list[Any] = [
     ),
     pytest.param(
         lambda m: m.edit(MANIFEST, "content", "rows", value=7),
-        {"altered manifest", "other rows"},
+        {"altered manifest", "different number of rows"},
         MANIFEST,
         id="rows altered",
     ),
@@ -101,7 +106,7 @@ DAMAGES: list[Any] = [
     ),
     pytest.param(
         lambda m: m.put_json(RUN_MANIFEST, {**json.loads(m.storage.get(RUN_MANIFEST)), "exports": [{}]}),
-        {"altered run manifest", "unexpected extra"},
+        {"altered run manifest", "unexpected object"},
         RUN_MANIFEST,
         id="run manifest altered",
     ),
@@ -116,14 +121,14 @@ DAMAGES: list[Any] = [
     ),
     pytest.param(
         extra(f"{USERS.folder(OLD)}more.json"),
-        {"unexpected extra"},
+        {"unexpected object"},
         f"{USERS.folder(OLD)}more.json",
         id="an extra beside an object",
     ),
-    pytest.param(extra("archive/notes.txt"), {"unexpected extra"}, "archive/notes.txt", id="an extra in no folder"),
+    pytest.param(extra("archive/notes.txt"), {"unexpected object"}, "archive/notes.txt", id="an extra in no folder"),
     pytest.param(
         extra(USERS_CSV.object_key(OLD, gzip=True)),
-        {"unexpected extra", "missing manifest"},
+        {"unexpected object", "missing manifest"},
         USERS_CSV.object_key(OLD, gzip=True),
         id="an export that no run lists",
     ),
@@ -195,7 +200,7 @@ def test_every_damage_is_detected_and_named(
         (lambda m: replace(m, BODY[:-9]), "truncated"),
         (lambda m: m.storage.delete(MANIFEST), "missing manifest"),
         (lambda m: m.edit(MANIFEST, "object", "sha256", value="0" * 64), "altered manifest"),
-        (extra("archive/notes.txt"), "unexpected extra"),
+        (extra("archive/notes.txt"), "unexpected object"),
     ],
     ids=["missing", "truncated", "no manifest", "altered manifest", "extra"],
 )
@@ -226,7 +231,7 @@ def test_quick_verification_compares_the_checksum_and_version_of_s3(
     findings = Verifier(storage.reader(), reads=lambda _: False).verify(task)
 
     assert stored["ChecksumCRC32"] != "AAAAAA=="
-    assert [finding.damage for finding in findings] == ["other version", "other checksum"]
+    assert [finding.damage for finding in findings] == ["different version", "different checksum"]
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
@@ -237,7 +242,7 @@ def test_overwritten_object_is_reported_although_the_original_version_exists(
 
     result = meibo("verify", "--json")
 
-    assert [finding["damage"] for finding in result.json()["damage"]] == ["other version"]
+    assert [finding["damage"] for finding in result.json()["damage"]] == ["different version"]
 
 
 @pytest.mark.parametrize(

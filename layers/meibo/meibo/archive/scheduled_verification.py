@@ -34,7 +34,7 @@ from meibo.settings import VerifyArchiveSettings
 NEWEST_RUNS = 2
 # If less time is left, no other export is verified, so that the record and the metrics can be written.
 _MIN_EXPORT_SECONDS = 60.0
-# If less time is left, no other run is planned, and the reading of objects is stopped.
+# If less time is left, no other run is planned, and no more bytes of objects are read.
 _MIN_READ_SECONDS = _MIN_EXPORT_SECONDS / 2
 # Maximum number of entries in each list of a record, and in the log. The counts include all entries.
 _MAX_ENTRIES = 100

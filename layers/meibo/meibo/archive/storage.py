@@ -1,7 +1,7 @@
 """Read and write the archive in a bucket or in a folder.
 
-Every write is conditional, so no object is overwritten. All storages pass the same test suite, including the in-memory
-storage of the tests.
+Every write is conditional, so no object is overwritten. All implementations, including the in-memory storage of the
+tests, pass the same test suite.
 """
 
 from __future__ import annotations
@@ -214,7 +214,10 @@ class S3Reader(ArchiveReader):
 
 @dataclass(eq=False)
 class S3Storage(S3Reader, ArchiveStorage):
-    """An archive bucket that can be written. ``wait`` is called between the attempts of a conflicting write."""
+    """An archive bucket that can be written.
+
+    ``wait`` is called before a write is repeated because another write to the same key is in progress.
+    """
 
     object_lock: ObjectLock = NO_OBJECT_LOCK
     wait: Callable[[float], None] = time.sleep

@@ -1,8 +1,8 @@
 """Verify archived exports: objects against their manifests, and the manifests against each other.
 
-The run manifest repeats the key, bytes, rows, SHA-256 and verdict of each export's manifest, so that a change to only
-one of the two manifests is detected. A consistent change to the object and both manifests cannot be detected; see
-docs/reading.md.
+The run manifest repeats the key, size, number of rows, SHA-256 and verdict of each export's manifest, so that a change
+to only one of the two manifests is detected. A consistent change to the object and both manifests cannot be detected;
+see docs/reading.md.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ Damage = Literal[
     "altered run manifest",
     "truncated",
     "longer",
-    "other version",
-    "other checksum",
-    "other digest",
-    "broken content",
-    "other rows",
-    "unexpected extra",
+    "different version",
+    "different checksum",
+    "different SHA-256",
+    "invalid content",
+    "different number of rows",
+    "unexpected object",
 ]
 
 # A run without a manifest may be in progress for this time after its scheduled time. A job may take up to 23 hours.
@@ -55,7 +55,8 @@ _MAX_RUN_DURATION: Final = timedelta(days=1)
 class Finding:
     """Damage to an object: its kind, the key of the object, and details. The details contain no content of rows."""
 
-    damage: Damage
+    # A Damage, or a kind of damage that only another version of Meibo reports.
+    damage: str
     key: str
     detail: str
 
@@ -141,7 +142,7 @@ def plan_everything(
             if folder is not None:
                 folders[folder].append(stored)
             else:
-                findings.add("unexpected extra", stored.key, "is not in the folder of an export")
+                findings.add("unexpected object", stored.key, "is not in the folder of an export")
     entries: dict[ExportFolder, ArchivedExport] = {}
     ended: set[str] = set()
     running: set[str] = set()
@@ -199,7 +200,7 @@ def _entries(
     for name in RunCounts.__dataclass_fields__:
         expected, listed = getattr(recorded, name), getattr(counts, name)
         if expected != listed:
-            detail = f"counts.{name}: expected {listed} as in its lists, found {expected}"
+            detail = f"counts.{name} is {expected}, but the lists in this manifest contain {listed}"
             findings.add("altered run manifest", run.manifest_key, detail)
     if run.manifest.run_id != run_id:
         findings.add("altered run manifest", run.manifest_key, "contains the id of another run")
@@ -231,7 +232,7 @@ class Verifier:
             _compare(task, manifest, findings)
         for extra in sorted(keys - {manifest_key, key}):
             if manifest or task.entry or task.run_ended:
-                findings.add("unexpected extra", extra, "no manifest refers to it")
+                findings.add("unexpected object", extra, "no manifest refers to it")
         if manifest and _is_in(task.folder, manifest.object.key):
             self._object(manifest, findings)
         elif key is not None and key not in keys:
@@ -289,17 +290,17 @@ class Verifier:
         if count != expected.bytes and not has_wrong_size:
             findings.add(_size_damage(count, expected.bytes), key, f"has {count:,} bytes, expected {expected.bytes:,}")
         if digest.hexdigest() != expected.sha256:
-            findings.add("other digest", key, "expected the SHA-256 in its manifest, found a different SHA-256")
+            findings.add("different SHA-256", key, "expected the SHA-256 in its manifest, found a different SHA-256")
         if fault is not None:
-            findings.add("broken content", key, fault)
+            findings.add("invalid content", key, fault)
         if facts is None:
             return
         content = manifest.content
         if facts.gzip != content.gzip:
             form, other = ("gzip data", "plain data") if facts.gzip else ("plain data", "gzip data")
-            findings.add("broken content", key, f"is {form}, expected {other}")
+            findings.add("invalid content", key, f"is {form}, expected {other}")
         if content.rows is not None and facts.rows != content.rows:
-            findings.add("other rows", key, f"has {facts.rows:,} rows, expected {content.rows:,}")
+            findings.add("different number of rows", key, f"has {facts.rows:,} rows, expected {content.rows:,}")
 
 
 def _expected_content(manifest: ExportManifest) -> Content:
@@ -329,12 +330,12 @@ def _compare_stat(stat: ObjectStat, manifest: ExportManifest, findings: _Finding
             f"has {stat.bytes:,} bytes, expected {expected.bytes:,}",
         )
     if stat.version_id and expected.version_id and stat.version_id != expected.version_id:
-        findings.add("other version", expected.key, "the current version is not the version in its manifest")
+        findings.add("different version", expected.key, "the current version is not the version in its manifest")
     checksum = expected.checksum
     is_comparable = stat.checksum_algorithm == checksum.algorithm and stat.checksum_type in (None, checksum.type)
     if is_comparable and stat.checksum != checksum.value:
         detail = f"expected the {checksum.algorithm} in its manifest, but S3 reports a different value"
-        findings.add("other checksum", expected.key, detail)
+        findings.add("different checksum", expected.key, detail)
 
 
 def _compare(task: VerificationTask, manifest: ExportManifest, findings: _Findings) -> None:
@@ -345,7 +346,7 @@ def _compare(task: VerificationTask, manifest: ExportManifest, findings: _Findin
         findings.add("altered manifest", key, "contains the key of an object outside its folder")
     if task.entry is None:
         if task.run_ended:
-            findings.add("unexpected extra", key, "the run manifest does not contain this export")
+            findings.add("unexpected object", key, "the run manifest does not contain this export")
         return
     entry = ArchivedExport.of(manifest)
     for name in ("key", "bytes", "sha256", "rows", "verdict"):

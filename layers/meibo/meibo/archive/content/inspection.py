@@ -48,7 +48,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Facts:
-    """Properties of a valid file; None if they do not apply to its format or the file was not decoded.
+    """The properties of a valid file. A property is None if the format does not have it or the file was not decoded.
 
     ``columns`` are the names in a CSV header, the number of fields of the first record of a CSV without a header, or
     the keys in the first rows of NDJSON.

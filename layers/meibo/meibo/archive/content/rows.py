@@ -49,7 +49,8 @@ def check_start(format_name: str, start: bytes, *, header: bool = False) -> None
 def _is_cell(content: bytes) -> bool:
     """Return whether the content begins with an unquoted CSV cell that is not a tag or a JSON document.
 
-    JSON quotes names. A CSV cell that contains a quote is itself quoted (RFC 4180).
+    An unquoted cell cannot be the beginning of JSON, because JSON quotes names, and a CSV cell that contains a quote is
+    itself quoted (RFC 4180).
     """
     match = UNQUOTED_CELL.match(content)
     if match is None or HTML.match(content):
@@ -102,7 +103,7 @@ class _Rows:
         self._add_lines(incomplete)
 
     def _are_rows(self, lines: list[bytes]) -> bool:
-        """Return whether each line is a row, or false if each must be checked."""
+        """Return True if each line is known to be a row, and False if each line must be checked."""
         return (
             not self._row
             and self._count >= self._min_count
@@ -134,7 +135,7 @@ class _Rows:
         return False
 
     def _begin_rows(self, lines: list[bytes]) -> bool:
-        """Return whether each line certainly begins a row."""
+        """Return True if each line is known to begin a row, and False if this is not certain."""
         raise NotImplementedError
 
     def _add_row(self, row: bytes) -> None:

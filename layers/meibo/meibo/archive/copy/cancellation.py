@@ -22,7 +22,7 @@ class CancelledError(Exception):
 
 
 class CancelToken:
-    """Cancels all threads of a copy, on the first error or when the time of the invocation is over.
+    """Cancels all threads of a copy, on the first error or when the invocation runs out of time.
 
     ``changed`` guards the state that the threads share. Threads wait on it for a change of that state, for the end of
     a backoff, or for cancellation. ``time_left`` returns the seconds that the invocation has left.
@@ -80,7 +80,7 @@ class CancelToken:
 
 
 class RetryBudget:
-    """Limits consecutive failures of one operation, such as the upload of a part; progress restores the budget."""
+    """Limits the consecutive failures of an operation, such as the upload of a part. Progress restores the budget."""
 
     def __init__(self, operation: str, options: CopyOptions, token: CancelToken, counts: Counts) -> None:
         self._operation = operation

@@ -290,7 +290,7 @@ def copy_with_restarts(
     time_left: Callable[[], float] | None,
     counts: Counts,
 ) -> CopyResult:
-    """Run attempts to copy a file, each with a new reader, until the file does not change during an attempt.
+    """Repeat the copy of a file, each time with a new reader, until the file does not change during an attempt.
 
     Raises SourceChangedError after ``max_restarts``.
     """
