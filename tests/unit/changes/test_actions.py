@@ -162,11 +162,11 @@ def _connection(harness: ChangeQueueHarness) -> str:
 @pytest.mark.parametrize(
     ("before", "after", "difference"),
     [
-        ({"roles": 1}, {}, "other roles"),
-        ({}, {"roles": 1}, "other roles"),
-        ({"roles": 1}, {"roles": 2}, "other roles"),
-        ({"connection_id": True}, {}, "another connection"),
-        ({}, {"connection_id": True}, "another connection"),
+        ({"roles": 1}, {}, "different roles"),
+        ({}, {"roles": 1}, "different roles"),
+        ({"roles": 1}, {"roles": 2}, "different roles"),
+        ({"connection_id": True}, {}, "a different connection"),
+        ({}, {"connection_id": True}, "a different connection"),
         ({"ttl_sec": 3600}, {}, "a lifetime of 3600 s"),
         ({}, {"ttl_sec": 3600}, "a lifetime of 604800 s"),
     ],

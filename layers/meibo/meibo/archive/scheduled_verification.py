@@ -1,4 +1,6 @@
-"""Verify the newest runs and a rotating sample of the older runs. The function is ``verify_archive``.
+"""Verify the newest runs and a rotating sample of the older runs.
+
+The Lambda function ``verify_archive`` runs this code.
 
 Amazon S3 charges a retrieval fee for objects in most colder storage classes, so these objects are read in a longer
 rotation. Objects that must be restored first are never read. If an object is not read, only its properties (HEAD) are

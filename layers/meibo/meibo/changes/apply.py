@@ -43,14 +43,15 @@ from meibo.settings import ChangeMembersSettings, ObjectLock
 # use the complete rate limit of a tenant. Each invocation reserves this number of requests per rate limit for the
 # other invocation. https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
 MAX_INVOCATIONS: Final = 2
-# Reserved for writing the outcomes and DLQ messages of ten messages.
+# Reserved for writing the outcomes of ten messages and their DLQ messages.
 MIN_FINISH_SECONDS: Final = 15.0
 # Minimum and maximum backoff of messages without progress. MAX_BACKOFF_SECONDS, maxReceiveCount and the retention
 # period of the queue depend on each other; docs/changes.md contains the calculation.
 MIN_BACKOFF_SECONDS: Final = 30
 MAX_BACKOFF_SECONDS: Final = 900
-# If a group starts with less time left, Auth0 may be busy because of earlier requests, and the next window of the rate
-# limit (a second or a minute) may start too late. Such a group is returned without backoff if AWS or Auth0 is busy.
+# If less time is left when a group starts, earlier requests may have used up the rate limit, and the next window (a
+# second or a minute) may start too late. Such a group is returned without backoff if AWS or Auth0 is busy or the
+# invocation runs out of time.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
 # Maximum number of receives without backoff for a group that starts late. With the remaining 900 receives of
 # maxReceiveCount and a backoff of 900 s, a message is retried for more than nine days.
@@ -148,8 +149,7 @@ class ChangeApplier:
         """Append the outcome store of each message to ``stores``, and send the requests for the pending members."""
         if self.time_left() < MIN_FINISH_SECONDS:
             raise OutOfTimeError(
-                f"expected at least {MIN_FINISH_SECONDS:.0f} s for this group, found less; its messages are returned to"
-                " the queue"
+                f"less than {MIN_FINISH_SECONDS:.0f} s remain for this group; its messages are returned to the queue"
             )
         for message in group:
             stores.append(self._open(message))  # noqa: PERF401  # after an error, the caller needs the opened stores
@@ -217,7 +217,10 @@ class ChangeApplier:
             self._progressed.add(store.message.group_id)
 
     def _send_dead_letter(self, store: OutcomeStore) -> None:
-        """Send the rejected members of a finished message to the DLQ, and count the outcomes."""
+        """Send the rejected members of a finished message to the DLQ, and count the outcomes.
+
+        The rejected members of a dry run are not sent. A message that is not a valid change is sent unchanged.
+        """
         change, by_member = store.change, store.by_member
         outcomes = [by_member[member] for member in change.members]
         rejected = [outcome for outcome in outcomes if outcome.kind == "rejected"]

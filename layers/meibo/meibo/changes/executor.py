@@ -75,7 +75,7 @@ def assigns_roles(change: Change) -> bool:
 
 
 def spread_roles(items: Iterable[Item], has_roles: Callable[[Item], bool]) -> list[Item]:
-    """Return the items in their order, but with the items that have roles distributed evenly."""
+    """Distribute the items that have roles evenly among the other items. The order within both groups is unchanged."""
     groups: tuple[list[Item], list[Item]] = ([], [])
     for item in items:
         groups[has_roles(item)].append(item)
@@ -124,7 +124,7 @@ class StepExecutor:
     _organizations: dict[str, bool] = field(default_factory=dict)
     _invitations: dict[str, dict[tuple[str, str], list[Invitation]]] = field(default_factory=dict)
     _roles: frozenset[str] | None = None
-    # By organization and roles, because the reason contains the organization.
+    # The reason contains the organization, so it is stored by organization and roles.
     _missing_roles: dict[tuple[str, tuple[str, ...]], str] = field(default_factory=dict)
 
     def execute(

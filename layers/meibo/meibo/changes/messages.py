@@ -197,7 +197,7 @@ _CHANGE: Final[TypeAdapter[Change]] = TypeAdapter(
 
 @dataclass(frozen=True, kw_only=True)
 class InvalidChange:
-    """A message that is not a valid change: its faults, and the values for its outcome records.
+    """A message that is not a valid change: its errors, and the valid values, which are copied to the outcome records.
 
     ``members`` contains an empty string if the message has no members. ``change`` is the change if it is valid but
     rejected because of MaxRemovals or the MessageGroupId.
@@ -214,7 +214,7 @@ class InvalidChange:
 
     @property
     def reason(self) -> str:
-        """The first faults as one string, and the number of the other faults."""
+        """The first errors as one string, and the number of further errors."""
         reported = "; ".join(str(fault) for fault in self.faults[:MAX_FAULTS_REPORTED])
         more = len(self.faults) - MAX_FAULTS_REPORTED
         return reported + (f"; and {more} more" if more > 0 else "")
@@ -269,7 +269,7 @@ def is_user_id(text: str) -> bool:
 def _invalid(
     faults: Iterable[Fault], document: Mapping[str, Any] | None = None, change: Change | None = None
 ) -> InvalidChange:
-    """Return an invalid change with the valid values of the document."""
+    """Return the errors of a message, and the valid values in it."""
     fields = document or {}
     members = fields.get("members")
     values = [member for member in members if isinstance(member, str) and member] if isinstance(members, list) else []
@@ -286,7 +286,7 @@ def _invalid(
 
 
 def _printable(step: str | int) -> str | int:
-    # Faults are logged, and the name of an unknown field may contain user data.
+    # Errors are logged, and the name of an unknown field may contain user data.
     return step if isinstance(step, int) or _FIELD_NAME.fullmatch(step) else "*"
 
 

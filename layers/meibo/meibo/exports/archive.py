@@ -1,4 +1,7 @@
-"""Archive one export: copy its file into the bucket and write its manifest. The function is ``archive_export``."""
+"""Archive one export: copy its file into the bucket and write its manifest.
+
+The Lambda function ``archive_export`` runs this code.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check the job of an export. The function is ``check_export``, which never returns the location."""
+"""Check the job of an export. The Lambda function ``check_export`` runs this code and never returns the location."""
 
 from __future__ import annotations
 

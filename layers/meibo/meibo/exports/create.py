@@ -1,4 +1,7 @@
-"""Start a run, repair a run, or create the job of one export. The function is ``create_exports``."""
+"""Start a run, repair a run, or create the job of one export.
+
+The Lambda function ``create_exports`` runs this code.
+"""
 
 from __future__ import annotations
 

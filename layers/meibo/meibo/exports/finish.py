@@ -1,4 +1,4 @@
-"""Finish a run with its manifest, metrics, event and report. The function is ``finish_run``."""
+"""Finish a run with its manifest, metrics, event and report. The Lambda function ``finish_run`` runs this code."""
 
 from __future__ import annotations
 

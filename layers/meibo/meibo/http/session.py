@@ -27,7 +27,7 @@ class _Session(requests.Session):
 
 
 def new_session(connections: int) -> requests.Session:
-    """Return a session without cookies, retries, redirects, and credentials from ``~/.netrc``."""
+    """Return a session without cookies, retries, redirects, or credentials from ``~/.netrc``."""
     # At the level DEBUG, urllib3 logs URLs, which may contain an e-mail address or a signature.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)
     session = _Session()

@@ -1,7 +1,7 @@
 """Send HTTPS requests to a provider, and retry them while the provider is busy.
 
-The transport limits the duration and the size of responses, and the rate of requests. It uses no redirects, no cookies
-and no credentials from ``~/.netrc``. The client of each provider interprets the responses.
+The transport limits the duration and the size of responses, and the rate of requests. It does not follow redirects, and
+does not use cookies or credentials from ``~/.netrc``. The client of each provider interprets the responses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from meibo.http.session import CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS, ne
 # Maximum duration of a response. A server that sends one byte per second never exceeds the read timeout.
 MAX_RESPONSE_SECONDS: Final = 120.0
 CHUNK_BYTES: Final = 64 * 1024
-# Number of attempts after which a host name is considered wrong. Name resolution can fail temporarily.
+# Number of attempts after which a host name is considered invalid. Name resolution can fail temporarily.
 MAX_UNKNOWN_HOST_ATTEMPTS: Final = 3
 BUSY_STATUSES: Final = frozenset({408, 425, 429})
 

@@ -173,9 +173,9 @@ class Invitation:
         """Return the differences between the invitation and the terms as phrases for messages."""
         differences = []
         if self.roles != frozenset(roles):
-            differences.append("other roles")
+            differences.append("different roles")
         if self.connection_id != terms.connection_id:
-            differences.append("another connection")
+            differences.append("a different connection")
         requested_lifetime = timedelta(seconds=terms.ttl_sec or DEFAULT_TTL_SECONDS)
         if self.lifetime is None:
             differences.append("an unknown lifetime")
