@@ -18,7 +18,7 @@ def release_notes(tag: str, changelog: str) -> str:
     """
     version = tag.removeprefix("v")
     if tag != f"v{meibo.__version__}":
-        raise ValueError(f"expected the tag v{meibo.__version__}, the version in meibo/__init__.py, got {tag}")
+        raise ValueError(f"expected the tag v{meibo.__version__}, the version in meibo/__init__.py, found {tag}")
     entry = re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d\n(.*?)(?=^## |\Z)", changelog, re.M | re.S)
     if entry is None:
         raise ValueError(f"CHANGELOG.md: expected an entry '## [{version}] - YYYY-MM-DD', found none; add it")

@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _exit(*_: object) -> None:
-    # An exception could be caught, or be printed with a traceback, by the module that is being imported.
+    # The module that is being imported could catch an exception, or print it with a traceback.
     os.write(2, b"interrupted\n")
     os._exit(_EXIT_INTERRUPTED)
 

@@ -26,7 +26,7 @@ from meibo.formatting import format_count
 # The limit of the queue (MaximumMessageSize in the template) less the other fields of a message.
 MAX_MEMBERS_BYTES: Final = 200_000
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-# The accepted names of columns, and the columns that they denote.
+# The accepted column names, and the columns that they refer to.
 COLUMNS: Final = {
     "organization": "organization",
     "organization_id": "organization",
@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class SheetFault:
-    """A fault of the file. ``line`` is 0 if the fault does not belong to a line."""
+    """An error in the file. ``line`` is 0 if the error does not belong to a line."""
 
     line: int
     problem: str
@@ -81,18 +81,18 @@ class Sheet:
 
 
 class SheetError(ConfigurationError):
-    """The file has faults, so nothing was sent."""
+    """The file has errors, so nothing was sent."""
 
     def __init__(self, faults: Sequence[SheetFault]) -> None:
         unique = sorted(dict.fromkeys(faults), key=lambda fault: fault.line)
-        super().__init__(f"the file has {format_count(len(unique), 'fault')}; nothing was sent")
+        super().__init__(f"the file has {format_count(len(unique), 'error')}; nothing was sent")
         self.faults = tuple(str(fault) for fault in unique)
 
 
 def read_sheet(
     path: Path, common: Mapping[str, Any], *, users: FindUsers, invitation: Mapping[str, Any] | None
 ) -> Sheet:
-    """Read a CSV file (UTF-8, with a header) and return its changes. Raises SheetError with all faults.
+    """Read a CSV file (UTF-8, with a header) and return its changes. Raises SheetError with all errors.
 
     ``common`` contains the fields that all changes share (source, change_id, …). ``users`` looks up the e-mail address
     of a member to be added or removed. The address of a member to be invited is not looked up; it requires
@@ -104,7 +104,8 @@ def read_sheet(
     if invitation is None and any(row.action == "invite" for row in resolved):
         faults.append(SheetFault(0, "invitations require --client-id and --inviter"))
     for row in resolved:
-        # The function validates a change in the same way. Each row is a change here, so that its faults have its line.
+        # The function validates a change in the same way. Here, each row is a separate change, so that each error has
+        # the number of its line.
         faults += _faults(row.line, next(grouped_changes([row], common, invitation or _PLACEHOLDER)))
     changes: list[Change] = []
     if not faults:
@@ -156,7 +157,7 @@ def _rows(path: Path) -> tuple[list[Row], list[SheetFault]]:
 def _header(names: Sequence[str]) -> list[str]:
     header = [COLUMNS.get(name.strip().lower(), "") for name in names]
     problems = [
-        f"column {number}: expected {_list(dict.fromkeys(COLUMNS.values()))}, got {name!r}"
+        f"column {number}: expected {_list(dict.fromkeys(COLUMNS.values()))}, found {name!r}"
         for number, name in enumerate(names, 1)
         if not header[number - 1]
     ]
@@ -179,7 +180,7 @@ def _row(line: int, header: list[str], values: list[str], faults: list[SheetFaul
     cells = {name: value.strip() for name, value in zip(header, values, strict=True)}
     action = cells["action"].lower()
     if action not in ACTIONS:
-        faults.append(SheetFault(line, f"action: expected {_list(ACTIONS)}, got {cells['action']!r}"))
+        faults.append(SheetFault(line, f"action: expected {_list(ACTIONS)}, found {cells['action']!r}"))
         return None
     roles = tuple(role for role in re.split(r"[;\s]+", cells.get("roles", "")) if role)
     return Row(line, cells["organization"], action, cells["member"], roles)

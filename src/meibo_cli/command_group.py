@@ -30,7 +30,7 @@ class CommandGroup(TyperGroup):
                 command.help = _SINGLE_NEWLINE.sub(" ", command.help or "")
 
     def make_context(self, *arguments: Any, **extra: Any) -> Any:
-        """Parse the arguments and report errors, such as Ctrl-C."""
+        """Parse the arguments, and report errors and Ctrl-C."""
         with report_errors():
             return super().make_context(*arguments, **extra)
 

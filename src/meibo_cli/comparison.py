@@ -1,7 +1,8 @@
 """Compare two files of rows of any size in bounded memory.
 
-Each file is decompressed and indexed once, both in parallel. DuckDB joins the indexes and spills to disk. Only rows
-that differ are parsed. The order of rows, and of the keys within a row, does not matter.
+Each file is decompressed and indexed once, both in parallel. DuckDB joins the indexes and stores intermediate results
+on disk if necessary. Only rows that differ are parsed. The order of rows, and of the keys within a row, does not
+matter.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import duckdb
 from meibo_cli.row_index import write_index
 from meibo_cli.rows import RowFile
 
-# The arguments of signal.signal with which processes end with Ctrl-C without a traceback.
+# Arguments of signal.signal. With this handler, Ctrl-C ends a process without a traceback.
 END_SILENTLY: Final = (signal.SIGINT, signal.SIG_DFL)
 MEMORY_LIMIT: Final = "500MB"
 _BATCH_ROWS: Final = 1000
-# Metadata may have a field per user. Further fields are counted together.
+# The metadata of each user may have different fields, so further fields are counted together.
 _MAX_FIELDS: Final = 2000
 OTHER_FIELDS: Final = "(other fields)"
 TOO_DEEP: Final = "(nested too deeply)"

@@ -47,7 +47,7 @@ _NO_CREDENTIALS: Final = f"no AWS credentials; {_CREDENTIALS}"
 _SIGN_IN: Final = "the AWS sign-in has expired; run `aws sso login`"
 _MESSAGES: Final[dict[type[aws.BotoCoreError], str]] = {
     aws.NoRegionError: "no AWS region; set AWS_REGION or --region",
-    aws.InvalidRegionError: "expected an AWS region such as ap-northeast-1, got {region_name!r}; set --region",
+    aws.InvalidRegionError: "expected an AWS region such as ap-northeast-1, found {region_name!r}; set --region",
     aws.ProfileNotFound: "no AWS profile {profile!r}; `aws configure list-profiles` lists the profiles",
     aws.NoCredentialsError: _NO_CREDENTIALS,
     aws.PartialCredentialsError: _NO_CREDENTIALS,

@@ -62,7 +62,7 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
 
     def _open(self, path: str, mode: str = "rb", **_: Any) -> Any:  # fsspec's signature
         if mode != "rb":
-            raise PermissionError(f"{path}: expected mode rb, got {mode}; the archive is read-only")
+            raise PermissionError(f"{path}: expected mode rb, found {mode}; the archive is read-only")
         try:
             return self._local(self._strip_protocol(path)).open("rb")
         except Exception as error:

@@ -55,7 +55,7 @@ class HistoryEvent:
 class UserHistory:
     """The history of one user of a source.
 
-    ``gaps`` maps the id of an export to the number of runs without the export, after the first run with it.
+    ``gaps`` maps the id of an export to the number of runs that do not contain it, although an earlier run does.
     """
 
     provider: str

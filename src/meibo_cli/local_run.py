@@ -1,4 +1,4 @@
-"""A run in this process, without a stack: the functions of the layer, on a folder or on a bucket."""
+"""A run in this process, without a stack. It archives into a folder or a bucket with the functions of the layer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from meibo_cli.workflow import LocalWorkflow
 INVOCATION_SECONDS: Final = 900.0
 """Duration of an invocation, as in Lambda: an export that is read in pages writes a part at least this often."""
 MAX_COPY_SECONDS: Final = 7 * 24 * 3600.0
-"""Limit of copies and of streams, which cannot be resumed by another invocation."""
+"""Time limit of copies and streams, which another invocation cannot resume."""
 COPY_WORKERS: Final = 4
 """Workers of one copy into a bucket; parallel copies share the memory and the connection."""
 STDERR: Final = Path("-")
@@ -64,14 +64,14 @@ class LocalFunctions:
     def on_folder(
         cls, storage: FolderStorage, *, received: Callable[[str, int], None], **common: Any
     ) -> LocalFunctions:
-        """Return the functions on a folder; ``received`` is called with a key and the number of bytes received."""
+        """Return functions that archive into a folder. ``received`` is called with a key and a number of bytes."""
         time_left = countdown(MAX_COPY_SECONDS, common["stopped"])
         copier = FolderCopier(storage=storage, time_left=time_left, received=received)
         return cls(storage=storage, temporary=storage, bucket=FOLDER_BUCKET, copier=copier, **common)
 
     @classmethod
     def on_bucket(cls, bucket: str, object_lock: ObjectLock, **common: Any) -> LocalFunctions:
-        """Return the functions on a bucket."""
+        """Return functions that archive into a bucket."""
         copier = S3Copier(
             client=s3(),
             bucket=bucket,

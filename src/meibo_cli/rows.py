@@ -53,7 +53,7 @@ class RowFile:
 
 
 def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, key: Sequence[str] = ()) -> RowFile:
-    """Download an export and verify its digest. cybozu.com's CSV, whose rows differ in length, becomes JSON lines."""
+    """Download an export and verify its digest. A CSV file without a header row is converted to JSON lines."""
     address = export.folder.address
     target = folder / f"{export.folder.run_id}.{address.format}"
     download(archive, export, target)

@@ -94,7 +94,7 @@ def checked_id(name: str) -> str:
         run_moment(name)
     except EventError:
         raise ConfigurationError(
-            f"--run: expected a run id such as 20261121T180000Z, latest or previous, got {name!r}"
+            f"--run: expected a run id such as 20261121T180000Z, latest or previous, found {name!r}"
         ) from None
     return name
 

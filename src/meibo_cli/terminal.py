@@ -207,7 +207,8 @@ def spreadsheet_text(cell: str) -> str:
 
 
 def spreadsheet_writer(file: IO[str], *, is_terminal: bool) -> Callable[[Iterable[object]], None]:
-    """Return a function that writes a row of CSV, with an apostrophe before text that a spreadsheet would run.
+    """Return a function that writes a row of CSV, with an apostrophe before text that a spreadsheet would interpret as
+    a formula.
 
     On a terminal, control characters are escaped too.
     """

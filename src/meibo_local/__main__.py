@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _count(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer ≥ 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected an integer ≥ 1, found {text!r}")
     return number
 
 

@@ -361,7 +361,7 @@ def _substitution(name: str, value: dict[str, Any], arns: Mapping[str, str]) -> 
     logical_id, attribute = value.get("Fn::GetAtt", ("", ""))
     if attribute != "Arn" or logical_id not in arns:
         raise ValueError(
-            f"DefinitionSubstitutions.{name}: expected the ARN of a function or AWS::Partition, got {value}"
+            f"DefinitionSubstitutions.{name}: expected the ARN of a function or AWS::Partition, found {value}"
         )
     return arns[logical_id]
 

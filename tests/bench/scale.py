@@ -231,7 +231,7 @@ def measure(exports: int, log: Path) -> Measurement:
         seconds = time.monotonic() - start
         manifest = aws.read_json(run_manifest_key(run_id, 1))
         if manifest["counts"]["archived"] != exports:
-            raise SystemExit(f"expected {exports} archived exports, got {manifest['counts']}; see {log}")
+            raise SystemExit(f"expected {exports} archived exports, found {manifest['counts']}; see {log}")
         keys = {"plan": plan_key(run_id, 1), "manifest": run_manifest_key(run_id, 1), "page": report_key(run_id, 1)}
         sizes = {name: len(aws.read(key)) for name, key in keys.items()}
         return Measurement(exports, seconds, dict(services[0].usage), sizes)

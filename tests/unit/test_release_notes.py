@@ -34,7 +34,7 @@ def test_current_version_has_an_entry() -> None:
 @pytest.mark.parametrize(
     ("tag", "message"),
     [
-        ("v9.9.9", f"expected the tag {TAG}, the version in meibo/__init__.py, got v9.9.9"),
+        ("v9.9.9", f"expected the tag {TAG}, the version in meibo/__init__.py, found v9.9.9"),
         (TAG, f"CHANGELOG.md: expected an entry '## [{TAG[1:]}] - YYYY-MM-DD', found none; add it"),
     ],
 )

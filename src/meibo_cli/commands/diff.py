@@ -71,7 +71,7 @@ def diff(
         typer.Option(
             "--csv",
             help="Write each row that differs, with its key and changed fields, to a new file (- for stdout). Text that"
-            " a spreadsheet would run as a formula is prefixed with an apostrophe.",
+            " a spreadsheet would interpret as a formula is prefixed with an apostrophe.",
         ),
     ] = None,
     key: Annotated[
@@ -95,7 +95,9 @@ def diff(
     With `live`, the exports of the run are created again, with the same credentials as for `meibo run`.
     """
     if as_json and csv_file == STDOUT:
-        raise ConfigurationError("--csv - and --json both write to stdout; write the CSV to a file")
+        raise ConfigurationError(
+            "--csv - and --json cannot be used together: both write to stdout; write the CSV to a file"
+        )
     if run_a == LIVE:
         raise ConfigurationError("expected live as the second run: meibo diff RUN live")
     if sources is not None and run_b != LIVE:

@@ -75,7 +75,7 @@ def drill(
     if to is None:
         raise ConfigurationError("expected --to with the domain of an empty tenant")
     if output == STDOUT:
-        raise ConfigurationError("--output: expected a new folder for several files, got '-'")
+        raise ConfigurationError("--output: expected a new folder for several files, found '-'")
     reader = open_archive(archive)
     named = named_run(reader, run)
     target = DirectoryTarget.of_options(source, to, location_host, audience)

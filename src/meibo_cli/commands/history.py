@@ -75,7 +75,7 @@ def history(
 
 
 def _filtered(events: list[HistoryEvent], names: set[str]) -> list[HistoryEvent]:
-    """Return the events without the other fields, and without changes of other fields only."""
+    """Return the events with only the named fields. An event that changes none of these fields is omitted."""
 
     def is_named(field: str) -> bool:
         return field in names or field.partition(".")[0] in names

@@ -80,7 +80,7 @@ def env_text(configuration: Configuration) -> str:
 
 @dataclass
 class Interview:
-    """The questions about the sources. A question is asked only if its option is not given and ``ask`` is true."""
+    """The questions about the sources. A question is asked only if its option is not specified and ``ask`` is true."""
 
     options: Mapping[str, str]
     ask: bool
@@ -144,7 +144,7 @@ class Interview:
 
 
 def _validate(sources: Sequence[Mapping[str, Any]]) -> None:
-    """Raise a ConfigurationError with the first fault of the last source if the sources are not valid."""
+    """Raise a ConfigurationError with the first error in the last source if the sources are not valid."""
     try:
         parse_configuration(json.dumps({"sources": sources}))
     except ConfigurationError as error:
@@ -155,14 +155,14 @@ def _validate(sources: Sequence[Mapping[str, Any]]) -> None:
 def _one_of(text: str, choices: Mapping[str, Any]) -> str:
     if text in choices:
         return text
-    raise ConfigurationError(f"expected {' or '.join(choices)}, got {text!r}")
+    raise ConfigurationError(f"expected {' or '.join(choices)}, found {text!r}")
 
 
 def _choices(text: str, setup: SourceSetup) -> list[str]:
     names = list(dict.fromkeys(re.split(r"[\s,]+", text.strip(", "))))
     for name in names:
         if name not in setup.choices:
-            raise ConfigurationError(f"expected one or more of {', '.join(setup.choices)}, got {name!r}")
+            raise ConfigurationError(f"expected one or more of {', '.join(setup.choices)}, found {name!r}")
     return names
 
 

@@ -1,7 +1,7 @@
 """``meibo query``: run SQL over all runs of an archive, with the partitions of the keys as columns.
 
-The datasets of the providers define the tables, which Athena has too; a test compares them with the Glue tables of the
-template. A column that an export does not contain is null. Metadata and lists are JSON strings.
+The datasets of the providers define the tables. Athena has the same tables: a test compares them with the Glue tables
+of the template. A column that an export does not contain is null. Metadata and lists are JSON strings.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ def query(
     as_csv: Annotated[
         bool,
         typer.Option(
-            "--csv", help="Print CSV. Text that a spreadsheet would run as a formula is prefixed with an apostrophe."
+            "--csv",
+            help="Print CSV. Text that a spreadsheet would interpret as a formula is prefixed with an apostrophe.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,

@@ -205,7 +205,7 @@ def restore(
     MEIBO_<SOURCE>_CLIENT_SECRET (or MEIBO_<SOURCE>_PRIVATE_KEY).
     """
     if output == STDOUT:
-        raise ConfigurationError("--output: expected a new folder for several files, got '-'")
+        raise ConfigurationError("--output: expected a new folder for several files, found '-'")
     if (resume is None) == (not export):
         raise ConfigurationError(
             "expected either an export or a source, or --resume with the folder of an earlier restore"

@@ -68,7 +68,7 @@ def datasets_of(text: str) -> tuple[str, ...]:
     """Return the datasets of the option ``--datasets`` in the order of the restore."""
     names = DATASETS if text.strip() == ALL else [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in DATASETS]:
-        raise ConfigurationError(f"--datasets: expected {', '.join(DATASETS)} or {ALL}, got {unknown[0]!r}")
+        raise ConfigurationError(f"--datasets: expected {', '.join(DATASETS)} or {ALL}, found {unknown[0]!r}")
     return tuple(name for name in DATASETS if name in names)
 
 

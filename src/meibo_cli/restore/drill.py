@@ -98,7 +98,7 @@ def check_source(reader: ArchiveReader, run: Run, target: DirectoryTarget) -> No
     if not exports or exports[0].provider != "auth0":
         names = ", ".join(sorted({export.source for export in plan.exports if export.provider == "auth0"})) or "none"
         raise ConfigurationError(
-            f"expected an Auth0 source of run {run.run_id}, got {target.source!r}; its Auth0 sources are: {names}"
+            f"expected an Auth0 source of run {run.run_id}, found {target.source!r}; its Auth0 sources are: {names}"
         )
     hosts = {export.endpoint.lower() for export in exports} | {_host(export.options) for export in exports}
     if {target.domain.lower(), _host({"audience": target.audience})} & (hosts - {None}):

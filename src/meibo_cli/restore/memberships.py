@@ -128,7 +128,7 @@ class Queueing:
         domain = source.domain if isinstance(source, Auth0Source) else None
         if domain != client.domain:
             raise ConfigurationError(
-                f"--queue: expected an Auth0 source of the stack with the domain {client.domain}, got {self.source!r}"
+                f"--queue: expected an Auth0 source of the stack with the domain {client.domain}, found {self.source!r}"
                 f" {'with the domain ' + domain if domain else 'which the configuration does not contain'}"
             )
         return QueueSender(queues_of(self.stack))

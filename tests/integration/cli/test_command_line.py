@@ -141,12 +141,16 @@ def test_options_for_aws_are_used_until_the_command_ends(words: list[str], monke
         (
             "changes redrive",
             {"AWS_REGION": "eu south"},
-            "expected an AWS region such as ap-northeast-1, got 'eu south'; set --region",
+            "expected an AWS region such as ap-northeast-1, found 'eu south'; set --region",
         ),
         ("query --csv --json 'select 1'", {}, "--csv and --json cannot be used together"),
-        ("diff latest latest --json --csv -", {}, "--csv - and --json both write to stdout; write the CSV to a file"),
-        ("restore acme -o -", {}, "--output: expected a new folder for several files, got '-'"),
-        ("changes redrive --take -", {}, "--take: expected the name of a new file, got '-'"),
+        (
+            "diff latest latest --json --csv -",
+            {},
+            "--csv - and --json cannot be used together: both write to stdout; write the CSV to a file",
+        ),
+        ("restore acme -o -", {}, "--output: expected a new folder for several files, found '-'"),
+        ("changes redrive --take -", {}, "--take: expected the name of a new file, found '-'"),
         ("query ''", {}, "expected one SELECT, DESCRIBE, EXPLAIN or SHOW statement, found none"),
         (
             "query 'select * from users'",

@@ -261,7 +261,7 @@ def test_drill_requires_a_confirmation(archived: Archived, target: SimulatedTena
     [
         (
             ("other", "--to", "empty.jp.auth0.com"),
-            "expected an Auth0 source of run {run}, got 'other'; its Auth0 sources",
+            "expected an Auth0 source of run {run}, found 'other'; its Auth0 sources",
         ),
         (("acme",), "expected --to with the domain of an empty tenant"),
         ((), "expected the name of a source, or --resume with the folder of an earlier drill"),

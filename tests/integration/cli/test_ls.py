@@ -151,7 +151,7 @@ def test_missing_source_is_reported_in_one_line(meibo: Meibo) -> None:
         (("get", "acme", "--run", "20200101T000000Z"), "contains no run 20200101T000000Z"),
         (
             ("get", "acme", "--run", "yesterday"),
-            "expected a run id such as 20261121T180000Z, latest or previous, got 'yesterday'",
+            "expected a run id such as 20261121T180000Z, latest or previous, found 'yesterday'",
         ),
         (("get", "acme", "--output", "no/such/file"), "--output: the folder no/such does not exist"),
         (("ls", "unknown"), "matches 'unknown'"),

@@ -355,7 +355,7 @@ def test_queued_memberships_are_applied_once_by_the_function(
     stack.configure({"sources": [{**source, "domain": "a.example"}]}, {})
     other = restore(archived, target, "-o", "other", *QUEUE)
     assert other.status == 2
-    assert f"with the domain {target.domain}, got 'copy' with the domain a.example" in other.errors
+    assert f"with the domain {target.domain}, found 'copy' with the domain a.example" in other.errors
     assert not writes(target)
 
     stack.configure({"sources": [source]}, {})

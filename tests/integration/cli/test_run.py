@@ -218,7 +218,9 @@ def test_unknown_run_is_refused(runs: LocalRuns, meibo: Meibo) -> None:
         "EventError: run 20261121T180000Z: expected a run with a plan, found none; check the id (`meibo ls` lists"
         " finished runs)\n"
     )
-    assert invalid.errors == "--run: expected a run id such as 20261121T180000Z, latest or previous, got 'yesterday'\n"
+    assert (
+        invalid.errors == "--run: expected a run id such as 20261121T180000Z, latest or previous, found 'yesterday'\n"
+    )
     assert none.errors == "archive contains no run\n"
 
 

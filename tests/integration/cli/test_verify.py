@@ -147,8 +147,8 @@ def test_unchanged_archive_has_no_damage(meibo: Meibo) -> None:
     [
         (("unknown",), "contains no export that matches 'unknown'"),
         (("--run", "20250101T000000Z"), "contains no run 20250101T000000Z"),
-        (("--run", "last"), "expected a run id such as 20261121T180000Z, latest or previous, got 'last'"),
-        (("--run", "2026"), "expected a run id such as 20261121T180000Z, latest or previous, got '2026'"),
+        (("--run", "last"), "expected a run id such as 20261121T180000Z, latest or previous, found 'last'"),
+        (("--run", "2026"), "expected a run id such as 20261121T180000Z, latest or previous, found '2026'"),
         (("--run", "previous"), "contains no finished run before the latest"),
     ],
 )

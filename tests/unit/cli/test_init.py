@@ -129,10 +129,10 @@ def test_invalid_answers_are_explained_and_asked_again(init: Init) -> None:
 
     assert result.exit_code == 0
     assert re.findall(r"Error: (.+)", result.stderr) == [
-        "expected auth0 or cybozu, got 'okta'",
+        "expected auth0 or cybozu, found 'okta'",
         "domain: expected a host name such as acme.jp.auth0.com",
         "name: expected lower-case letters, digits and hyphens, such as acme-jp",
-        "expected one or more of users, organizations, members, roles, role_members, got 'logs'",
+        "expected one or more of users, organizations, members, roles, role_members, found 'logs'",
         "invalid input",
     ]
 
@@ -149,7 +149,7 @@ def test_name_of_another_source_is_not_accepted(init: Init) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--provider", "okta"), "--provider: expected auth0 or cybozu, got 'okta'"),
+        (("--provider", "okta"), "--provider: expected auth0 or cybozu, found 'okta'"),
         (("--provider", "auth0"), "--yes requires --domain"),
         ((), "--yes requires --provider"),
         (("--provider", "auth0", "--domain", "acme/"), None),
@@ -159,7 +159,7 @@ def test_name_of_another_source_is_not_accepted(init: Init) -> None:
         ),
         (
             ("--provider", "auth0", "--domain", "a.auth0.com", "--dataset", "logs"),
-            "--dataset: expected one or more of users, organizations, members, roles, role_members, got 'logs'",
+            "--dataset: expected one or more of users, organizations, members, roles, role_members, found 'logs'",
         ),
     ],
 )

@@ -32,7 +32,7 @@ _COLUMNS: Final = (
     Column("members", number=True),
     Column("reason", wraps=True),
 )
-# The receipt handle of a FIFO queue expires with the visibility time-out.
+# The receipt handle of a FIFO queue expires with the visibility timeout.
 # https://repost.aws/knowledge-center/sqs-receipt-handle-error
 _EXPIRED_RECEIPT: Final = frozenset(
     {
@@ -46,7 +46,7 @@ _EXPIRED_RECEIPT: Final = frozenset(
 
 @dataclass(frozen=True)
 class StoredDeadLetter:
-    """A DLQ message of the queue, or of a file with corrected messages; then it has no receipt."""
+    """A DLQ message from the queue, or from a file with corrected messages. A message from a file has no receipt."""
 
     id: str
     body: str = field(repr=False)
@@ -78,7 +78,7 @@ def redrive(
     DLQ, or are moved to a file with --take. Correct them in the file, and send them with --from.
     """
     if output and (output == STDOUT or output.exists()):
-        raise ConfigurationError(f"--take: expected the name of a new file, got {str(output)!r}")
+        raise ConfigurationError(f"--take: expected the name of a new file, found {str(output)!r}")
     console = TextConsole()
     queues = queues_of(stack)
     dead_letters = list(_of_file(source) if source else _of_queue(queues))

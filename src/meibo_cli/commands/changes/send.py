@@ -61,7 +61,7 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
     """Validate a CSV file as a whole, show its changes, and send them.
 
     A member is a user id (auth0|…) or an e-mail address. An address to be added or removed is looked up in the tenant
-    when the file is validated; an address to be invited is sent unchanged. If the file has a fault, nothing is sent.
+    when the file is validated; an address to be invited is sent unchanged. If the file has an error, nothing is sent.
     """
     console = TextConsole()
     common: dict[str, Any] = {"change_id": change_id or _change_id(file), "source": source}
@@ -99,7 +99,7 @@ def _confirm(sheet: Sheet, confirmed: int | None, *, dry_run: bool, yes: bool) -
     removals = sheet.count("remove")
     if confirmed not in {None, removals}:
         raise ConfigurationError(
-            f"--confirm-removals: expected {removals}, the removals in the file, got {confirmed}; nothing was sent"
+            f"--confirm-removals: expected {removals}, the removals in the file, found {confirmed}; nothing was sent"
         )
     if yes and removals and confirmed is None and not dry_run:
         raise ConfigurationError(
@@ -139,7 +139,7 @@ def _user_lookup(configuration: str, name: str) -> FindUsers:
     def find_users(email: str) -> list[str]:
         client = auth0_client(parse(), name, context)
         if client is None:
-            raise ConfigurationError(f"--source: expected the name of a configured Auth0 source, got {name!r}")
+            raise ConfigurationError(f"--source: expected the name of a configured Auth0 source, found {name!r}")
         return users_by_email(client, email)
 
     return find_users
