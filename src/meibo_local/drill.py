@@ -1,4 +1,4 @@
-"""Archive a simulated tenant, and restore it to an empty one: ``python -m meibo_local.drill --users 300``.
+"""Archive a simulated tenant, and restore it to an empty tenant: ``python -m meibo_local.drill --users 300``.
 
 The first tenant is stopped before the restore, so the archive is the only source. Both steps run the command ``meibo``
 in a separate process.
@@ -49,7 +49,7 @@ def source_tenant(*, users: int, organizations: int, members: int, roles: int) -
 
 
 def empty_tenant() -> SimulatedTenant:
-    """Return an empty tenant whose connections have the same names and other ids."""
+    """Return an empty tenant whose connections have the same names and different ids."""
     return SimulatedTenant("scratch", roles=0, connections=_connections(10, 0))
 
 

@@ -115,7 +115,8 @@ class EventSource:
     def drain(self, seconds: float, *, until: Callable[[], bool] | None = None) -> bool:
         """Poll with the maximum concurrency, for at most ``seconds``. Return whether the queue is empty.
 
-        If ``until`` is given, stop as soon as it returns True, for example because some messages are never processed.
+        If ``until`` is specified, stop as soon as it returns True, for example because some messages are never
+        processed.
         """
         end = time.monotonic() + seconds
         errors: list[BaseException] = []
@@ -147,7 +148,7 @@ class EventSource:
         return self.queue.size() == 0
 
     def _failed(self, result: InvocationResult, message_ids: set[str]) -> set[str]:
-        """Return the ids of the messages that stay in the queue."""
+        """Return the ids of the messages that remain in the queue."""
         if result.failed:
             return message_ids
         if not self.reports_failures or not result.payload:

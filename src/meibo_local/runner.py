@@ -46,7 +46,7 @@ def run(sources: Sources, archive: Path, console: Console, log: Path, proxy: Sim
     progress = InvocationDisplay(console)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(log.open("w", encoding="utf-8"))
-        log.chmod(0o600)  # an existing log may have other permissions
+        log.chmod(0o600)  # an existing log may have different permissions
         stack.enter_context(_output_to(file))
         aws = stack.enter_context(
             local_aws(
@@ -116,7 +116,7 @@ def _check(export: ArchivedExport, archive: Path, expected_rows: int) -> tuple[b
     with (archive / export.key).open("rb") as file:
         same_digest = hashlib.file_digest(file, "sha256").hexdigest() == export.sha256
     same_rows = export.rows == expected_rows
-    digest = "[green]digest[/]" if same_digest else "[red]digest wrong[/]"
+    digest = "[green]digest[/]" if same_digest else "[red]wrong digest[/]"
     rows = "[green]rows[/]" if same_rows else f"[red]{expected_rows:,} rows expected[/]"
     return same_digest and same_rows, f"{digest}, {rows}"
 

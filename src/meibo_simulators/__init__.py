@@ -6,7 +6,7 @@
         tenant.domain, tenant.allowed_hosts, tenant.credentials(), tenant.switches.location_ttl = 1, …
 
 The simulators follow the recordings and the documentation of the two providers, and reject the same requests. Switches
-control undocumented behaviour. The package that runs in AWS does not import this package.
+control undocumented behavior. The package that runs in AWS does not import this package.
 """
 
 from __future__ import annotations

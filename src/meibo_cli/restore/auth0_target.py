@@ -1,4 +1,4 @@
-"""Requests for the tenant to restore: its connections and its users."""
+"""Requests to the tenant that is restored, about its connections and users."""
 
 from __future__ import annotations
 

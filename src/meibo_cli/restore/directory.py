@@ -55,7 +55,7 @@ from meibo_cli.terminal import (
 
 ALL: Final = "all"
 DIRECTORY_NOT_RESTORABLE: Final = """\
-Meibo cannot restore the following in Auth0:
+The option --datasets does not restore:
   - users, connections and applications: import the users of a database connection first, without --datasets
   - roles that users have through groups, invitations, and other properties of organizations and connections
 Nothing is removed: members, roles and permissions that only the tenant contains remain.
@@ -77,7 +77,7 @@ def datasets_of(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class DirectoryTarget:
-    """The tenant to restore. ``source`` is in the names of the environment variables with the credentials."""
+    """The tenant that is restored. The names of the environment variables with its credentials contain ``source``."""
 
     source: str
     domain: str
@@ -88,7 +88,7 @@ class DirectoryTarget:
     def of_options(
         cls, source: str, domain: str | None, location_hosts: Sequence[str] | None, audience: str | None
     ) -> DirectoryTarget:
-        """Return the tenant in the options."""
+        """Return the tenant that the options specify."""
         if domain is None:
             raise ConfigurationError("--datasets requires --domain, because the restore is compared with the tenant")
         hosts = tuple(location_hosts or ())

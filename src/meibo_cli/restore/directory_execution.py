@@ -84,7 +84,7 @@ class PlanExecution:
         """Send the requests that were not sent before, and those whose result is unknown.
 
         A request that Auth0 rejects is recorded, and the other requests are sent. Raises another MeiboError if the
-        tenant cannot be reached or rejects the credentials. Another execution then continues the plan.
+        tenant cannot be reached or rejects the credentials. Another execution can then continue the plan.
         """
         for section, objects in groupby(planned_objects(self.folder), key=_section):
             if section == "assignment":

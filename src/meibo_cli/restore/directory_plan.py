@@ -110,7 +110,8 @@ class DirectoryPlan(BaseModel):
             ) from None
         if found != plan.sha256:
             raise ConfigurationError(
-                f"{folder / OBJECTS}: expected the SHA-256 in {PLAN}, found another; write a new plan into a new folder"
+                f"{folder / OBJECTS}: expected the SHA-256 in {PLAN}, found a different SHA-256; write a new plan into"
+                " a new folder"
             )
         return plan
 

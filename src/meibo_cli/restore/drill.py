@@ -61,7 +61,7 @@ from meibo_cli.terminal import progress_bar
 
 SETTINGS: Final = "drill.json"
 DIRECTORY: Final = "directory"
-# The lists of an empty tenant that have no objects, each with the OAuth scope and the rate limit of its requests.
+# The lists that contain no objects in an empty tenant, with the OAuth scope and the rate limit of their requests.
 _LISTS: Final = {
     "users": (USERS_SCOPE, "users"),
     "organizations": (ORGANIZATIONS_SCOPE, "organizations"),
@@ -113,7 +113,7 @@ def _host(options: Mapping[str, object]) -> str | None:
 
 
 def object_counts(client: Auth0Client) -> dict[str, int]:
-    """Return the numbers of users, organizations and roles of a tenant, without those that are 0."""
+    """Return the numbers of users, organizations and roles of a tenant. Numbers that are 0 are omitted."""
     counts = {}
     for name, (scope, bucket) in _LISTS.items():
         params = (("per_page", "1"), ("page", "0"), ("include_totals", "true"))
@@ -186,7 +186,7 @@ class Drill:
         replace_file(self.folder / SETTINGS, self.settings.model_dump_json(indent=1).encode() + b"\n")
 
     def execute(self) -> DrillReport:
-        """Restore the run, compare it with the tenant, and write the report. Continue an earlier execution.
+        """Restore the run, compare it with the tenant, and write the report. An interrupted drill is continued.
 
         Raises UnexpectedError if a file of users was not imported.
         """

@@ -43,7 +43,7 @@ _STATES: Final[Mapping[str, State]] = {"removed": "missing", "added": "unexpecte
 class GroupResult:
     """The numbers of rows of a dataset, or of the users of a connection.
 
-    ``impossible`` rows cannot be restored, ``unexpected`` rows are only in the tenant.
+    ``impossible`` rows cannot be restored, and ``unexpected`` rows are only in the tenant.
     """
 
     expected: int = 0
@@ -73,8 +73,8 @@ class GroupResult:
 class DrillReport:
     """The result of a drill.
 
-    ``omitted`` are the numbers of rows and parts of rows that cannot be restored, by name and reason. ``skipped`` are
-    the fields of users that an import does not accept, and the other values that users lose.
+    ``omitted`` are the numbers of rows and parts of rows that cannot be restored, by name and reason. ``skipped``
+    contains the fields of users that an import does not accept, and other values that are not restored.
     """
 
     run_id: str
@@ -89,7 +89,7 @@ class DrillReport:
 
     @property
     def seconds(self) -> int:
-        """The duration of the restore and the comparison, with interruptions."""
+        """The duration of the restore and the comparison, including interruptions."""
         return round(((self.finished_at or self.started_at) - self.started_at).total_seconds())
 
     @property
@@ -125,8 +125,8 @@ class DrillReport:
 class DrillComparison:
     """The comparison of two archives: of the run, and of the tenant after the restore.
 
-    ``connections`` are the names of the tenant's database connections, ``impossible`` the reasons for the objects that
-    the plan cannot restore. Each row that differs is written to ``differences``, without its values.
+    ``connections`` are the names of the tenant's database connections, and ``impossible`` contains the reasons for the
+    objects that the plan cannot restore. Each row that differs is written to ``differences``, without its values.
     """
 
     archive: DatasetRows
@@ -177,12 +177,12 @@ class DrillComparison:
 
 
 def _group(dataset: str, key: str) -> str:
-    """Return the name in the report of the group that a row is counted in."""
+    """Return the report's name for the group in which a row is counted."""
     return users_of(connection_of(key)) if dataset == USERS else dataset
 
 
 def print_report(report: DrillReport) -> None:
-    """Print the numbers of rows of each dataset, and the reasons for what did not come back."""
+    """Print the numbers of rows of each dataset, and the reasons why rows or values were not restored."""
     numbers = ("expected", "equal", "different", "missing", "impossible", "unexpected")
     columns = (Column("dataset"), *(Column(name, number=True) for name in numbers))
     rows = [
@@ -198,7 +198,9 @@ def print_report(report: DrillReport) -> None:
     lines += [
         f"impossible, {format_number(count)} {name}: {reason}" for (name, reason), count in report.omitted.items()
     ]
-    lines += [f"lost by {format_count(count, 'user')}: {loss}" for loss, count in (+report.skipped.losses).items()]
+    lines += [
+        f"not restored for {format_count(count, 'user')}: {loss}" for loss, count in (+report.skipped.losses).items()
+    ]
     for line in lines[:_MAX_LINES_SHOWN]:
         typer.echo(f"  {escape_control_characters(line)}")
     if len(lines) > _MAX_LINES_SHOWN:

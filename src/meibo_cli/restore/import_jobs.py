@@ -208,7 +208,7 @@ class _Sender:
         )
         file.state, file.reason = "done", f"{imported} users found in the tenant"
         file.codes = {DUPLICATED: len(other)} if other else {}
-        error = {"code": DUPLICATED, "message": "The tenant has a user with this id and other values."}
+        error = {"code": DUPLICATED, "message": "The tenant has a user with this id and different values."}
         self._journal.write_failed(file, [{**user, "errors": [error]} for user in other])
         if missing:
             self._add_file(file, missing)

@@ -77,7 +77,7 @@ Loss = Literal[
 
 @dataclass
 class Skipped:
-    """Numbers of users: skipped users by reason, and users who lose values by field and by kind of loss."""
+    """The numbers of skipped users by reason, and of users with values that are not restored, by field and by kind."""
 
     users: Counter[SkipReason] = field(default_factory=Counter)
     fields: Counter[str] = field(default_factory=Counter)

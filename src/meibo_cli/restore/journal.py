@@ -121,7 +121,8 @@ class Journal(_Document):
             raise ConfigurationError(f"{path} does not exist; repeat the restore with a new folder") from None
         if digest(content) != file.sha256:
             raise ConfigurationError(
-                f"{path}: expected the SHA-256 in {NAME}, found another; repeat the restore with a new folder"
+                f"{path}: expected the SHA-256 in {NAME}, found a different SHA-256; repeat the restore with a new"
+                " folder"
             )
         return content
 

@@ -115,7 +115,7 @@ class Queueing:
 
     @classmethod
     def of_options(cls, queue: str | None, stack: str, configuration: str, *, without_queue: bool) -> Queueing | None:
-        """Return the choice of the options, or None if neither option was used."""
+        """Return the choice that the options specify, or None if neither option was used."""
         if queue is not None and without_queue:
             raise ConfigurationError("--queue and --without-queue cannot be used together")
         return cls(queue, stack, configuration) if queue is not None or without_queue else None
@@ -135,4 +135,4 @@ class Queueing:
 
 
 WITHOUT_QUEUE: Final = Queueing(None, stack="", configuration="")
-"""The choice of direct requests."""
+"""The choice to send memberships directly."""

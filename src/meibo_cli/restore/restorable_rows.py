@@ -45,7 +45,7 @@ Omitted = Counter[tuple[str, str]]
 
 @dataclass(frozen=True)
 class RestorableRow:
-    """A row; ``key`` identifies it in its dataset."""
+    """A row. ``key`` identifies it in its dataset."""
 
     key: str = field(repr=False)
     values: Mapping[str, Any] = field(repr=False)
@@ -160,7 +160,7 @@ class RestorableUsers:
 
 
 def users_of(connection: str) -> str:
-    """Return the name in the report of the users of a connection."""
+    """Return the report's name for the users of a connection."""
     return f"{USERS} of {connection}"
 
 
@@ -179,7 +179,7 @@ def _restorable_user(connection: str, user_id: str, user: Mapping[str, Any]) -> 
 class RestorableDirectory:
     """The roles, organizations and memberships of a run.
 
-    ``impossible`` maps the objects that a plan cannot restore to the reasons. They are left out and counted.
+    ``impossible`` maps the objects that a plan cannot restore to the reasons. These objects are omitted and counted.
     """
 
     rows: DatasetRows

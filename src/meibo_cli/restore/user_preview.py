@@ -169,7 +169,7 @@ def _user_ids(path: Path, column: str) -> Iterator[str]:
 def _states(written: ImportFiles, fields: ComparedFields, live: LiveUsers) -> dict[str, UserState]:
     """Return the states of users who differ from the tenant, by user id without its prefix."""
     states, create = dict[str, UserState](), UserState("create")
-    # The fields with an address that the tenant does not have for the user.
+    # The fields whose value differs from the value in the tenant, and could be the address of another user.
     new_addresses: dict[str, Collection[str]] = {}
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         folder = Path(name)

@@ -32,7 +32,7 @@ from meibo_cli.restore.user_selection import UserSelection, live_comparison
 from meibo_cli.terminal import Column, TextConsole, escape_control_characters, print_table, printable, progress_bar
 
 AUTH0_NOT_RESTORABLE: Final = """\
-Meibo cannot restore the following in Auth0:
+An import of users does not restore:
   - passwords and MFA factors: exports do not contain them; add them with --hashes, or each user must reset the password
   - users of other connections (social, enterprise, passwordless): Auth0 creates them again at their next login
   - roles, organizations and memberships: restore them with --datasets after the users
@@ -80,8 +80,8 @@ class UserRestore:
     """A restore of the users of an export. The files are written into ``output``, a new folder.
 
     With ``connection``, only users of this connection are written. With ``upsert``, existing users are updated. With
-    ``expected_run``, only users who still have the values of this run are updated. ``secrets`` are additional fields by
-    user id. With ``preview``, the tenant is not changed.
+    ``expected_run``, only users who still have the values of this run are updated. ``secrets`` maps user ids to their
+    password hashes and MFA factors. With ``preview``, the tenant is not changed.
     """
 
     reader: ArchiveReader
@@ -155,8 +155,11 @@ def _preview(
 
 
 def resume_import(folder: Path, *, yes: bool) -> None:
-    """Import the files in a folder that were not imported before."""
+    """Import the files in a folder that were not imported before. If one of them was changed, nothing is sent."""
     with locked_journal(folder) as journal:
+        for file in journal.files:
+            if file.state != "done":
+                journal.content(file)
         _import(import_client(journal.source, journal.domain, journal.audience), journal, yes=yes)
 
 
@@ -257,7 +260,7 @@ def _print(written: ImportFiles, preview: UserPreview | None) -> None:
             " (PROFILE_SIZE_EXCEEDED)"
         )
     for loss, count in (+written.skipped.losses).most_common():
-        typer.echo(f"  lost by {format_count(count, 'user')}: {loss}")
+        typer.echo(f"  not restored for {format_count(count, 'user')}: {loss}")
     for name, count in written.skipped.fields.most_common():
         typer.echo(f"  removed from {format_count(count, 'user')}: {escape_control_characters(name)}")
     if preview is not None:

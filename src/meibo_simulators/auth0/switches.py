@@ -1,4 +1,4 @@
-"""The settings of a tenant: behaviour that Auth0 does not document, and other behaviour that tests need."""
+"""The settings of a tenant: behavior that Auth0 does not document, and other behavior that tests need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Fate = Literal["completed", "failed", "expired", "error", "stuck", "vanished", "
 
 @dataclass
 class Switches:
-    """Settings that can be changed while the tenant is running. The defaults are the most likely behaviour."""
+    """Settings that can be changed while the tenant is running. The defaults are the most likely behavior."""
 
     # tokens
     token_lifetime: int = 86400

@@ -1,4 +1,4 @@
-"""The settings of a domain: behaviour that Cybozu does not document, and other behaviour that tests need."""
+"""The settings of a domain: behavior that Cybozu does not document, and other behavior that tests need."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 @dataclass
 class Switches:
-    """Settings that can be changed while the domain is running. The defaults are the most likely behaviour."""
+    """Settings that can be changed while the domain is running. The defaults are the most likely behavior."""
 
     # access
     legacy_auth_520: bool = False

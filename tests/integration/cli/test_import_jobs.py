@@ -145,7 +145,7 @@ def test_result_of_a_deleted_job_is_read_from_the_tenant(target: ImportTarget, t
         report = json.loads((tmp_path / "a" / "failed-users-0001.ndjson").read_bytes())
         assert report["user_id"] == user(0)["user_id"]
         assert report["errors"] == [
-            {"code": "DUPLICATED_USER", "message": "The tenant has a user with this id and other values."}
+            {"code": "DUPLICATED_USER", "message": "The tenant has a user with this id and different values."}
         ]
 
 

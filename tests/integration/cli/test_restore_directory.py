@@ -105,7 +105,10 @@ def test_plan_is_applied_later_and_only_if_it_is_unchanged(
     unconfirmed = invoke("restore", "--resume", "restore", "--without-queue", text="n\n")
 
     assert (changed.status, without_way.status, unconfirmed.status) == (2, 2, 2)
-    assert "expected the SHA-256 in plan.json, found another" in changed.errors
+    assert (
+        "expected the SHA-256 in plan.json, found a different SHA-256; write a new plan into a new folder"
+        in changed.errors
+    )
     assert (
         "a restore of memberships requires --queue with a source of the stack, or --without-queue" in without_way.errors
     )

@@ -18,7 +18,7 @@ PROGRESS_SHARE = 128
 
 
 class CancelledError(Exception):
-    """The copy is cancelled. Raised in the threads of the copy, never by ``copy`` itself."""
+    """The copy is canceled. Raised in the threads of the copy, never by ``copy`` itself."""
 
 
 class CancelToken:
@@ -48,19 +48,19 @@ class CancelToken:
             callback()
 
     def raise_reason(self) -> NoReturn:
-        """Raise the error that cancelled the copy."""
+        """Raise the error that canceled the copy."""
         assert self._reason is not None  # noqa: S101  (called after cancellation only)
         raise self._reason
 
     def check(self) -> None:
-        """Raise CancelledError if the copy is cancelled; cancel it if its time is over."""
+        """Raise CancelledError if the copy is canceled; cancel it if its time is over."""
         if self._reason is None and self._seconds_left() == 0:
             self.cancel(OutOfTimeError("the copy needs more time than the invocation has left; it will be retried"))
         if self._reason is not None:
             raise CancelledError
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition on the shared state is true; raise CancelledError if the copy is cancelled."""
+        """Wait until a condition on the shared state is true; raise CancelledError if the copy is canceled."""
         with self.changed:
             while not condition():
                 self.check()
@@ -68,7 +68,7 @@ class CancelToken:
         self.check()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep; raise CancelledError as soon as the copy is cancelled."""
+        """Sleep; raise CancelledError as soon as the copy is canceled."""
         with self.changed:
             left = self._seconds_left()
             seconds = seconds if left is None else min(seconds, left)

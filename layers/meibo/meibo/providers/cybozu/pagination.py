@@ -219,5 +219,5 @@ def map_in_order(work: Callable[[T], R], items: Iterable[T], concurrency: int) -
                     return
                 yield waiting.popleft().result()
         finally:
-            # If the caller stops early or a call fails, waiting calls are cancelled, and active calls are completed.
+            # If the caller stops early or a call fails, waiting calls are canceled, and active calls are completed.
             pool.shutdown(wait=False, cancel_futures=True)
