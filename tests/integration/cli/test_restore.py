@@ -679,9 +679,9 @@ def test_changed_file_is_not_sent(empty: SimulatedTenant, meibo: Meibo) -> None:
     result = meibo("restore", "--resume", "restore", "--yes")
 
     assert result.status == 2
-    assert result.error == (
-        "restore/users-0001.json: expected the SHA-256 in journal.json, found a different SHA-256; repeat the restore with"
-        " a new folder"
+    assert result.errors == (
+        "restore/users-0001.json: expected the SHA-256 in journal.json, found a different SHA-256; repeat the restore"
+        " with a new folder\n"
     )
     assert not sent_files(empty)
 
