@@ -99,7 +99,8 @@ class SamFunctions(LambdaService):
         """Write the built template with the environment that each function has in AWS.
 
         ``sam local`` resolves no names of resources, and passes only variables that are in the template. The result of
-        ``sam build`` is not changed. The certificates are in the folder of the handler, the relay is a second layer.
+        ``sam build`` is not changed. The certificates are in the folder of the handler, and the relay is a second
+        layer.
         """
         template = yaml_parse(BUILT.read_text())
         for layer in of_type(template, "AWS::Serverless::LayerVersion").values():

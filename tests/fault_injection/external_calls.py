@@ -60,7 +60,7 @@ class CallObserver(Protocol):
         ...
 
     def after(self, invocation: Invocation, call: Call) -> None:
-        """Handle a call that was answered."""
+        """Handle a call that received a response."""
         ...
 
 
@@ -82,11 +82,11 @@ class ObservedLambdaService(LambdaService):
 
     def __init__(self, functions: list[LocalFunction], observer: Observer | None = None) -> None:
         super().__init__(functions, observer)
-        # The error type that AWS reports for an invocation without a response: a time-out or a lost process.
+        # The error type that AWS reports for an invocation without a response: a timeout or a lost process.
         self.sandbox_error = "Sandbox.Timedout"
         # Start each invocation in a new sandbox. In AWS functions do not share a process, as they do here.
         self.cold = False
-        # Replaces the template's time-out, for tests that wait until the time is used up.
+        # Replaces the template's timeout, for tests that wait until the time is used up.
         self.timeout_seconds: int | None = None
         # The remaining time of each invocation that ended by itself.
         self.seconds_left: list[float] = []

@@ -264,7 +264,7 @@ def test_rejected_member_is_counted_and_sent_to_the_dead_letter_queue(
 def test_change_with_refused_credentials_raises_alarms_and_is_applied_after_the_fix(
     system: WholeSystem, template: Template, metrics: Callable[[str], float]
 ) -> None:
-    # given: credentials that the provider refuses
+    # given: credentials that the provider rejects
     wrong = {"client_id": "meibo-acme", "client_secret": "wrong"}
     system.configure_exports(USERS, [], **{"meibo/acme": wrong})
     person = next(iter(system.tenant.expected_users()))["user_id"]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(600)
 TIMEOUT_SECONDS = 12
 # Large files are read until their limit, which takes longer on a busy machine.
 TIMEOUT_SECONDS_OF_LARGE_FILES = 60
-# The memory that a run may use in addition. Every hostile file is larger or endless.
+# The additional memory that a run may use. Every hostile file is larger or endless.
 MAX_MEMORY = 256 << 20
 # moto stores the uploaded bytes in the same process.
 HUGE = {"a row of 100 MB", "a value of 100 MB"}
@@ -47,7 +47,7 @@ def _bomb() -> Iterator[bytes]:
 
 
 def _bomb_of_rows() -> Iterator[bytes]:
-    """A bomb of valid rows, which only its size reveals."""
+    """A decompression bomb of valid rows, which can be detected only by its size."""
     compressor = zlib.compressobj(9, zlib.DEFLATED, 31)
     rows = b'{"user_id":"auth0|0"}\n' * 50_000
     for _ in range(1024):
@@ -56,7 +56,7 @@ def _bomb_of_rows() -> Iterator[bytes]:
 
 
 def _huge_row() -> Iterator[bytes]:
-    """A row of 100 MB, stored without compression, so that its ratio does not reveal it."""
+    """A row of 100 MB that is stored without compression, so that it cannot be detected by its compression ratio."""
     compressor = zlib.compressobj(0, zlib.DEFLATED, 31)
     yield compressor.compress(b'{"user_id":"')
     for _ in range(100):
@@ -192,14 +192,14 @@ def test_hostile_response_fails_the_export_in_time_and_in_bounded_memory(
     max_memory = MAX_MEMORY
     if case in HUGE:
         max_memory += UPLOADED
-        # With the small parts of the other tests, the upload would exceed the time-out.
+        # With the small parts of the other tests, the upload would exceed the timeout.
         monkeypatch.setattr(sys.modules[WholeSystem.__module__], "PART_BYTES", 8 << 20)
     gc.collect()
     before = _memory(reset_peak=True)
 
     run_id = system.run()
 
-    # then: the manifest has the reason, nothing is archived, no invocation reached its time-out
+    # then: the manifest has the reason, nothing is archived, no invocation reached its timeout
     (missing,) = system.run_manifest(run_id)["missing"]
     assert missing["error"] in errors, missing
     assert missing["reason"]

@@ -46,7 +46,7 @@ class Clock:
 
 
 class Reaper:
-    """Kills random invocations, as a time-out does."""
+    """Kills random invocations, as a timeout does."""
 
     def __init__(self, chance: random.Random, share: float) -> None:
         self.kills = 0

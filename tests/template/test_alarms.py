@@ -63,7 +63,7 @@ def test_run_alarm_evaluates_late_metrics(template: Template) -> None:
 @pytest.mark.parametrize("alarm", ["ReturnedChangesAgeAlarm", "FailedChangeGroupsAlarm", "ChangeMembersErrorsAlarm"])
 def test_alarm_lasts_until_a_stuck_change_is_received_again(template: Template, alarm: str) -> None:
     # given: a returned change is hidden for at most 15 minutes, and after a killed invocation for the queue's
-    # visibility timeout. Then an invocation may use its full time-out before it emits metrics.
+    # visibility timeout. Then an invocation may use its full timeout before it emits metrics.
     hidden = MAX_BACKOFF_SECONDS
     if alarm == "ChangeMembersErrorsAlarm":
         hidden = template.properties("ChangesQueue")["VisibilityTimeout"]

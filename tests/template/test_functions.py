@@ -1,4 +1,4 @@
-"""The functions: code, environment, time-outs, memory, logs, layers and failure destinations."""
+"""The functions: code, environment, timeouts, memory, logs, layers and failure destinations."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def test_throttling_is_retried_longer_than_any_function_timeout(template: Templa
     for name, task in _tasks(workflow).items():
         waits = _waits(_retrier(task, "Lambda.TooManyRequestsException"))
 
-        # Full jitter halves the waits on average, and the functions ahead may use their time-out twice.
+        # Full jitter halves the waits on average, and the functions ahead may use their timeout twice.
         assert max(waits) == 60, name
         assert sum(waits) / 2 > 2 * longest, name
 
@@ -72,7 +72,7 @@ def test_task_timeout_exceeds_the_function_timeout(template: Template, workflow:
     for name, task in _tasks(workflow).items():
         function = task["Parameters"]["FunctionName"].strip("${}").removesuffix("Arn")
         if name == "RecordFailure":
-            continue  # writes a small object; the time-out of FinishRun would only hide a hang
+            continue  # writes a small object; the timeout of FinishRun would only hide a hang
         assert task["TimeoutSeconds"] > template.properties(function)["Timeout"], name
 
 

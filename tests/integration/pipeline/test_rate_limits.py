@@ -71,7 +71,7 @@ class LongExport:
 
         def time_left() -> float:
             remaining = end - self.clock.time
-            assert remaining > 0, "the invocation exceeded its time-out"
+            assert remaining > 0, "the invocation exceeded its timeout"
             return remaining
 
         adapter = WsgiAdapter(tenant_api(self.tenant), self.clock.sleep, seconds=RESPONSE_SECONDS)

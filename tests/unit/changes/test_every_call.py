@@ -27,7 +27,7 @@ FAULTS: dict[str, Callable[[], ReplacedResponse | None]] = {
     "403": lambda: ReplacedResponse(403, body=b'{"errorCode": "insufficient_scope", "message": "read:users"}'),
     "reset": lambda: None,
     "reset after it took effect": lambda: None,
-    "time-out": lambda: None,
+    "timeout": lambda: None,
 }
 
 
@@ -45,7 +45,7 @@ class RequestFault:
             return None
         if self.fault == "reset":
             raise requests.ConnectionError
-        if self.fault == "time-out":
+        if self.fault == "timeout":
             raise requests.ReadTimeout
         return FAULTS[self.fault]()
 

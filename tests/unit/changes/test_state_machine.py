@@ -30,7 +30,7 @@ from tests.support.wsgi import ReplacedResponse
 ORGANIZATIONS, PEOPLE, MAX_REMOVALS = 2, 12, 4
 UNKNOWN = [f"auth0|00000000000000000000ff{number:02x}" for number in range(3)]
 WRONG = ["no-prefix", "auth0|", ""]
-FAULTS = ("429", "429 with Retry-After", "500", "503", "reset", "reset after", "time-out", "time-out after", "html")
+FAULTS = ("429", "429 with Retry-After", "500", "503", "reset", "reset after", "timeout", "timeout after", "html")
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Changes(RuleBasedStateMachine):
             return ReplacedResponse(429, {"Retry-After": str(self.faults.random.choice((1, 1200, 1200)))})
         if fault == "reset":
             raise requests.ConnectionError
-        if fault == "time-out":
+        if fault == "timeout":
             self.harness.clock.sleep(30)
             raise requests.ReadTimeout
         self.late = fault
@@ -160,7 +160,7 @@ class Changes(RuleBasedStateMachine):
     def after(self, request: requests.PreparedRequest) -> None:
         if self.late == "reset after":
             raise requests.ConnectionError
-        if self.late == "time-out after":
+        if self.late == "timeout after":
             self.harness.clock.sleep(30)
             raise requests.ReadTimeout
 
