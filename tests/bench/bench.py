@@ -33,18 +33,20 @@ LARGE = 20 * GIB
 SMALL = 59 * MIB
 # More runs, because a copy takes less than a second.
 SMALL_ROUNDS = 5
-# A benchmark on a busy machine measures the other programs.
+# On a busy machine, the results depend on the other programs.
 MAX_LOAD = 0.5
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=float, default=1, help="GiB of the file (20 for the large one)")
+    parser.add_argument("--size", type=float, default=1, help="size of the file in GiB")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--only", default="shaped,unlimited,small,seaweed,decode,memory,imports", help="the measurements"
     )
-    parser.add_argument("--peers", default="", help="only contenders whose name contains one of these, with commas")
+    parser.add_argument(
+        "--peers", default="", help="only contenders whose name contains one of these words, separated by commas"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs/performance.md")
     parser.add_argument("--no-write", action="store_true")
     return parser.parse_args()
@@ -69,7 +71,7 @@ class Bench:
     def one(
         self, contender: Contender, series: Series, source: str, sink: str, cpus: str | None, file: str = "noise"
     ) -> None:
-        """Add one run; a failure is reported, and the contender continues in the next round."""
+        """Add one run. A failure is reported, and the contender is run again in the next round."""
         self.number += 1
         command = contender.line(source=source, sink=sink, ca=self.servers.ca, file=file, key=f"bench-{self.number}")
         before = self.servers.cpu()
@@ -80,7 +82,7 @@ class Bench:
             print(f"  {contender.name}: {error}", file=sys.stderr)
             return
         if contender.sha256 and file == "noise" and self.digest not in done.output:
-            raise SystemExit(f"{contender.name} computed another SHA-256 than the file has")
+            raise SystemExit(f"{contender.name} expected the SHA-256 of the file, found a different SHA-256")
         series.runs.append(replace(done, servers=self.servers.cpu() - before))
         print(
             f"  {contender.name:24} {series.rates[-1]:8.0f} MiB/s {done.cpu * GIB / self.size:6.2f} CPU s/GiB",
@@ -90,7 +92,7 @@ class Bench:
     def compare(
         self, source: str, sink: str, cpus: str | None, rounds: int, *, s3_only: bool = False
     ) -> dict[str, Series]:
-        """Run all contenders in turn, round by round, each round beginning with another one."""
+        """Run all contenders in turn. Each round begins with the next contender."""
         rows = [contender for contender in self.contenders if contender.s3 or not s3_only]
         all_series = {contender.name: Series(self.size) for contender in rows}
         for number in range(rounds):
@@ -101,7 +103,7 @@ class Bench:
 
 
 def make(path: Path, what: str, size: int) -> Any:
-    """Write a file in a separate process, and return the process's report about it."""
+    """Write a file in a separate process, and return the JSON document that the process prints."""
     command = [sys.executable, str(Path(__file__).parent / "files.py"), str(path), what, str(size)]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
@@ -113,7 +115,7 @@ def decode(bench: Bench, folder: Path, rounds: int, results: Results) -> None:
         path = folder / "files" / f"users.{form}.gz"
         users, expanded = make(path, form, min(bench.size, GIB))
         size = path.stat().st_size
-        results.bytes_a_user[form], results.expansion[form] = size / users, expanded / size
+        results.bytes_per_user[form], results.expansion[form] = size / users, expanded / size
         for flag in ("", " --no-decode"):
             results.decode[form, not flag] = Series(size)
         for _ in range(rounds):
@@ -123,7 +125,7 @@ def decode(bench: Bench, folder: Path, rounds: int, results: Results) -> None:
                 bench.one(line, series, bench.servers.source, bench.servers.sink, None, path.name)
                 rows = json.loads(series.runs[-1].output)["rows"] if series.runs else None
                 if not flag and rows != users - (form == "csv"):  # a CSV has a header
-                    raise SystemExit(f"{rows} rows were counted in {users} {form} users")
+                    raise SystemExit(f"{rows} expected {users} {form} users, counted {rows} rows")
         path.unlink()
 
 
@@ -132,17 +134,20 @@ def main() -> None:
     transitions(0)  # fails at once if the workflow has changed
     load = os.getloadavg()[0]
     if load > MAX_LOAD * len(os.sched_getaffinity(0)):
-        print(f"the load of this machine is {load:.1f}: the results will vary; wait until it is idle", file=sys.stderr)
+        print(
+            f"the load of this machine is {load:.1f}, so the results will vary; wait until the machine is idle",
+            file=sys.stderr,
+        )
     only = set(arguments.only.split(","))
-    wanted = [name for name in arguments.peers.split(",") if name]
-    contenders = [c for c in CONTENDERS if c.ours or not wanted or any(name in c.name for name in wanted)]
+    names = [name for name in arguments.peers.split(",") if name]
+    contenders = [c for c in CONTENDERS if c.ours or not names or any(name in c.name for name in names)]
     size = int(arguments.size * GIB)
     folder = Path(tempfile.mkdtemp(prefix="meibo-bench-"))
-    folder.chmod(0o755)  # if root runs this, nginx reads as an unprivileged user
+    folder.chmod(0o755)  # nginx reads the files as an unprivileged user if root starts it
     needed = size * (len(contenders) + 1 if "seaweed" in only else 2) + DISK_SPARE
     if shutil.disk_usage(folder).free < needed:
         raise SystemExit(
-            f"the bench needs {needed / GIB:.0f} GiB free in {folder.parent}; set TMPDIR or leave seaweed out"
+            f"expected {needed / GIB:.0f} GiB of free space in {folder.parent}, found less; set TMPDIR, or omit seaweed"
         )
     results = Results(size=size, rounds=arguments.rounds)
 
@@ -158,7 +163,7 @@ def main() -> None:
         cpus = sorted(os.sched_getaffinity(0))
         results.servers_share = len(cpus) < 2
         if "unlimited" in only:
-            # The client has one CPU to itself, the servers have the rest.
+            # The client runs on one CPU, and the servers on the other CPUs.
             rest = ",".join(map(str, cpus[1:] or cpus))
             print("unlimited network, null sink, one CPU")
             with running(folder, rest, weed=False) as servers:
@@ -168,7 +173,7 @@ def main() -> None:
         with running(folder, None, weed=False) as servers:
             bench = Bench(servers, size, digest, contenders)
             if "shaped" in only:
-                print("shaped network: 80 MB/s a connection each way, 60 ms to acknowledge")
+                print("shaped network: 80 MB/s per connection in each direction, 60 ms to acknowledge")
                 results.shaped = bench.compare(servers.shaped_source, servers.shaped_sink, None, arguments.rounds)
                 save()
             if "small" in only:
@@ -192,7 +197,7 @@ def main() -> None:
                 bench.one(ours, results.slow, servers.source, servers.slow_sink, None)
                 print(f"{LARGE // GIB} GiB")
                 with (folder / "files" / "large").open("wb") as file:
-                    file.truncate(LARGE)  # holes take no disk, and encrypt like anything else
+                    file.truncate(LARGE)  # a sparse file, which needs no disk space
                 large = Bench(servers, LARGE, digest, contenders)
                 results.large = Series(LARGE)
                 large.one(ours, results.large, servers.source, servers.sink, None, "large")

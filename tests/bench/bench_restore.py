@@ -1,4 +1,4 @@
-"""Measure the pace of restored memberships in simulated time: through the queue, and directly."""
+"""Measure the rate at which memberships are restored in simulated time, through the queue and directly."""
 
 from __future__ import annotations
 

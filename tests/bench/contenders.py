@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 OURS = ROOT / ".venv" / "bin" / "python"
 BIN = Path(sys.executable).parent
-# For commands of a shell: the paths of the checkout can contain spaces.
+# Quoted for the shell, because the path of the checkout can contain spaces.
 PEERS, BIN_QUOTED = shlex.quote(str(HERE / "peers")), shlex.quote(str(BIN))
 # A script with a space in the path of its interpreter cannot be executed.
 AWS = f"{BIN_QUOTED}/python {BIN_QUOTED}/aws"
@@ -90,7 +90,7 @@ CONTENDERS = [
     ),
 ]
 
-# In one process that has copied a file before, as a warm function has.
+# These contenders copy the file a second time in the same process, like a warm function.
 WARM_CONTENDERS = [
     Contender("meibo, warm", f"{MEIBO} --warm", CONTENDERS[0].verifies, streams=16, sha256=True, ours=True),
     Contender("boto3 upload_fileobj, warm", f"{python('boto3_raw.py')} --warm", "CRC32 of each part"),

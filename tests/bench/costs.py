@@ -1,6 +1,8 @@
-"""USD of a run, from measurements, and of stored and verified exports; list prices (us-east-1, x86, 2026-11).
+"""Calculate the costs of runs, of storage and of verifications from measurements and list prices.
 
-``python -m tests.bench.costs`` prints the tables of storage classes and of an example in docs/operations.md.
+The prices are those of us-east-1 and x86 in November 2026, in USD.
+
+``python -m tests.bench.costs`` prints the tables of storage classes and of the example in docs/operations.md.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ PUT_REQUEST = 0.005 / 1000
 """https://aws.amazon.com/s3/pricing/ (S3 Standard; uploads are free of transfer charges)"""
 
 MEMORY_GB = 1769 / 1024
-"""The template's default for archive_export: one whole vCPU."""
+"""The memory of archive_export in the template, which corresponds to one vCPU."""
 
 PART_BYTES = 5 * MIB
 """The default of ``CopyOptions.part_bytes``."""
 
 SMALL_CALLS = 8
-"""Invocations beside the copy, of half a second and 512 MB each: create, three checks, finish, retries."""
+"""Invocations besides the copy, each with half a second and 512 MB: create, three checks, finish, retries."""
 
 STORAGE: dict[str, tuple[float, float | None]] = {
     "STANDARD": (0.023, 0.0),
@@ -39,10 +41,10 @@ STORAGE: dict[str, tuple[float, float | None]] = {
     "GLACIER": (0.0036, None),
     "DEEP_ARCHIVE": (0.00099, None),
 }
-"""USD per GB and month, and USD per GB read (None: not without a restore request). https://aws.amazon.com/s3/pricing/"""
+"""USD per GB-month, and USD per GB read (None if a restore is required). https://aws.amazon.com/s3/pricing/"""
 
 INTELLIGENT_TIERS = [(30, 0.023), (60, 0.0125), (None, 0.004)]
-"""Days without access in a tier of INTELLIGENT_TIERING, and USD per GB and month. Reading is free and starts again."""
+"""Days in each tier of INTELLIGENT_TIERING, and USD per GB-month. A read is free and returns to the first tier."""
 
 DAYS_PER_MONTH = 30
 
@@ -79,25 +81,25 @@ class Cost:
 
 
 def transitions(polls: int) -> int:
-    """Count the state transitions of one export whose job was pending for some polls, along the real workflow."""
+    """Return the number of state transitions of an export whose job is pending for a number of checks."""
     definition = json.loads((ROOT / "statemachines/export.asl.json").read_text())
     states = next(
         state["ItemProcessor"]["States"] for state in definition["States"].values() if "ItemProcessor" in state
     )
 
     def shortest(begin: str, end: str) -> int:
-        """Count the transitions from one state to another on the shortest way."""
-        reached, edge, steps = {begin}, {begin}, 0
-        while end not in edge:
+        """Return the number of transitions of the shortest path from a state to another."""
+        reached, latest, steps = {begin}, {begin}, 0
+        while end not in latest:
             steps += 1
-            ways: set[str] = set()
-            for name in edge:
+            following: set[str] = set()
+            for name in latest:
                 state = states[name]
-                ways |= {state.get("Next", ""), state.get("Default", "")}
-                ways |= {choice["Next"] for choice in state.get("Choices", [])}
-            edge = ways - reached - {""}
-            reached |= edge
-            if not edge:
+                following |= {state.get("Next", ""), state.get("Default", "")}
+                following |= {choice["Next"] for choice in state.get("Choices", [])}
+            latest = following - reached - {""}
+            reached |= latest
+            if not latest:
                 raise SystemExit(f"the workflow has changed: {begin} no longer leads to {end}")
         return steps
 
@@ -109,13 +111,15 @@ def transitions(polls: int) -> int:
         "ArchiveExport",
         "Archived",
     ]
-    return 2 + sum(shortest(begin, end) for begin, end in pairwise(stops))  # with the start and the first state
+    return 2 + sum(
+        shortest(begin, end) for begin, end in pairwise(stops)
+    )  # the start of the execution and the first state
 
 
-def cost(users: int, bytes_a_user: float, mib_a_second: float, polls: int = 3) -> Cost:
-    """Compute a run of one export of that many users."""
-    size = int(users * bytes_a_user)
-    seconds = 1.0 + size / MIB / mib_a_second
+def cost(users: int, bytes_per_user: float, mib_per_second: float, polls: int = 3) -> Cost:
+    """Return the cost of a run with one export of this number of users."""
+    size = int(users * bytes_per_user)
+    seconds = 1.0 + size / MIB / mib_per_second
     parts = max(1, -(-size // PART_BYTES))
     usd = (
         seconds * MEMORY_GB * LAMBDA_GB_SECOND
@@ -127,7 +131,7 @@ def cost(users: int, bytes_a_user: float, mib_a_second: float, polls: int = 3) -
 
 
 def verified_storage(storage_class: str, days: int) -> float | None:
-    """Compute USD per GB and month of storing exports and reading each once in so many days."""
+    """Return USD per GB-month for exports that are stored and read once in this number of days."""
     if storage_class == "INTELLIGENT_TIERING":
         total, left = 0.0, days
         for length, usd in INTELLIGENT_TIERS:
@@ -140,7 +144,7 @@ def verified_storage(storage_class: str, days: int) -> float | None:
 
 
 def storage_table(rotation_days: int, cold_rotation_days: int) -> list[str]:
-    """Return the Markdown table of storage classes: each with its cost at both rotations."""
+    """Return a Markdown table of the storage classes with their costs at both rotations."""
 
     def usd(value: float | None) -> str:
         return "–" if value is None else f"{value:.4f}"
@@ -158,7 +162,7 @@ def storage_table(rotation_days: int, cold_rotation_days: int) -> list[str]:
 
 
 def example_table(alarms: int) -> list[str]:
-    """Return the Markdown table of a year of daily runs: one source, one users export, that number of alarms."""
+    """Return a Markdown table of a year of daily runs with one export of users and this number of alarms."""
     run = cost(EXAMPLE_USERS, EXAMPLE_BYTES_PER_USER, EXAMPLE_MIB_PER_SECOND)
     gigabytes = run.bytes * EXAMPLE_RUNS / 1e9
     # A verification reads the two newest runs and, on average over the year, a thirtieth of half of the others.
@@ -176,7 +180,8 @@ def example_table(alarms: int) -> list[str]:
 
 
 def alarms_in_template() -> int:
-    """Count the alarms of the template. The environment of ``make bench`` lacks the SAM translator."""
+    """Return the number of alarms in the template."""
+    # The environment of ``make bench`` does not contain the SAM translator.
     from meibo_local.template import read_template  # noqa: PLC0415
 
     resources = read_template()["Resources"].values()

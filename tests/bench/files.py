@@ -1,7 +1,7 @@
-"""The files that are copied: bytes that nothing compresses, and users as a provider would export them.
+"""Generate the files that are copied: random bytes, which cannot be compressed, and exports of users.
 
-A command of its own, ``files.py PATH noise|ndjson|csv BYTES``, that prints what it made: a command's peak memory is at
-least what the process that starts it ever took, so the bench stays small.
+``files.py PATH noise|ndjson|csv BYTES`` prints the result as JSON. It is a separate command, because the peak memory of
+a measured process includes the memory of the process that starts it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ FAMILY = ["Sato", "鈴木", "Müller", "O'Neill", "高橋", "García", "Ångstr�
 
 
 def noise(path: Path, size: int) -> str:
-    """Write random bytes, which are what a compressed file is to everything but a decoder; return their SHA-256."""
+    """Write random bytes, which represent a compressed file that is not decoded, and return their SHA-256."""
     block = random.Random(1).randbytes(64 * MIB)
     digest = hashlib.sha256()
     with path.open("wb") as file:
-        for at in range(0, size, len(block)):
-            file.write(block[: size - at])
-            digest.update(block[: size - at])
+        for start in range(0, size, len(block)):
+            file.write(block[: size - start])
+            digest.update(block[: size - start])
     return digest.hexdigest()
 
 
 def user(number: int, chance: random.Random) -> dict[str, object]:
-    """Make one person up."""
+    """Return a random user."""
     given, family = chance.choice(GIVEN), chance.choice(FAMILY)
     second = (
         f"{chance.randrange(24):02}:{chance.randrange(60):02}:{chance.randrange(60):02}.{chance.randrange(1000):03}Z"
@@ -55,9 +55,9 @@ def user(number: int, chance: random.Random) -> dict[str, object]:
 
 
 def users(path: Path, form: str, size: int) -> tuple[int, int]:
-    """Write gzipped users of at least a size, and return how many and how many bytes they expand to.
+    """Write a gzip file of users with at least this size, and return the number of users and of decompressed bytes.
 
-    A quarter of a million different people make one member, which is repeated.
+    The file repeats a gzip member with 250,000 different users.
     """
     chance = random.Random(2)
     people = [user(number, chance) for number in range(250_000)]
@@ -74,7 +74,7 @@ def users(path: Path, form: str, size: int) -> tuple[int, int]:
 
 
 def csv_line(person: dict[str, object]) -> bytes:
-    """Write a record as Auth0 does: strings quoted and prefixed, dates and numbers as they are."""
+    """Return a record in the format of Auth0. Strings are quoted and begin with an apostrophe."""
     fields = []
     for name, value in person.items():
         if isinstance(value, str) and name not in {"created_at", "last_login"}:
@@ -86,6 +86,6 @@ def csv_line(person: dict[str, object]) -> bytes:
 
 
 if __name__ == "__main__":
-    where, what, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    made = noise(where, size) if what == "noise" else users(where, what, size)
-    print(json.dumps(made))
+    path, kind, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    result = noise(path, size) if kind == "noise" else users(path, kind, size)
+    print(json.dumps(result))

@@ -1,4 +1,4 @@
-"""Measure the import time of each function, compared with boto3 and one client."""
+"""Measure the import time of each function, and compare it with the import of boto3 and the creation of one client."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CLIENT = "import boto3; boto3.client('s3')"
-TIMED = "import time; begun = time.process_time(); {}; print(time.process_time() - begun)"
+TIMED = "import time; start = time.process_time(); {}; print(time.process_time() - start)"
 
 
 @dataclass(frozen=True)
 class Import:
-    """CPU milliseconds with and without bytecode, and the ratio to boto3 with one client.
+    """The CPU milliseconds of an import with and without bytecode, and the ratio to boto3 with one client.
 
-    Imports wait for nothing but the CPU, and its time is less disturbed by what else runs.
+    CPU time is measured, because imports are CPU-bound and other processes affect it less than the elapsed time.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Import:
 
 
 def stage(folder: Path) -> Path:
-    """Install what the layer holds for this machine's Python, as the layer's build does, without bytecode."""
+    """Install the content of the layer for the Python of this machine, without bytecode, and return the folder."""
     site = folder / "layer"
     command = [
         str(OURS), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-deps",
@@ -46,7 +46,7 @@ def stage(folder: Path) -> Path:
 
 
 def once(site: Path, function: Path | None) -> float:
-    """Return the CPU milliseconds of one fresh interpreter: the function's module and one S3 client."""
+    """Return the CPU milliseconds that a new interpreter needs to import a function and to create an S3 client."""
     work = CLIENT if function is None else f"import app; {CLIENT}"
     path = str(site) if function is None else f"{function}{os.pathsep}{site}"
     environment = {
@@ -56,34 +56,34 @@ def once(site: Path, function: Path | None) -> float:
         "POWERTOOLS_SERVICE_NAME": "meibo",
         **ENVIRONMENT,
     }
-    # -S: nothing of this machine's own packages is found.
+    # -S: packages that are installed on this machine are not imported.
     command = [str(OURS), "-S", "-c", TIMED.format(work)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1]) * 1000
 
 
 def imports(folder: Path, rounds: int) -> list[Import]:
-    """Measure every function, interleaved, without bytecode and then with it."""
+    """Measure all functions in turn, first without and then with bytecode."""
     site = stage(folder)
     names = sorted(path.name for path in (folder / "functions").iterdir() if (path / "app.py").exists())
-    whats = [None, *(folder / "functions" / name for name in names)]
+    modules = [None, *(folder / "functions" / name for name in names)]
     medians: list[dict[Path | None, float]] = []
     for compiled in (False, True):
         if compiled:
             mode = ["-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
             subprocess.run([str(OURS), *mode, str(site), str(folder / "functions")], check=False)
-        times: dict[Path | None, list[float]] = {what: [] for what in whats}
+        times: dict[Path | None, list[float]] = {module: [] for module in modules}
         for _ in range(rounds):
-            for what in whats:
-                times[what].append(once(site, what))
-        medians.append({what: statistics.median(values) for what, values in times.items()})
+            for module in modules:
+                times[module].append(once(site, module))
+        medians.append({module: statistics.median(values) for module, values in times.items()})
     source, bytecode = medians
     return [
         Import(
-            "boto3 + one client" if what is None else what.name,
-            bytecode[what],
-            source[what],
-            bytecode[what] / bytecode[None],
+            "boto3 + one client" if module is None else module.name,
+            bytecode[module],
+            source[module],
+            bytecode[module] / bytecode[None],
         )
-        for what in whats
+        for module in modules
     ]

@@ -1,7 +1,8 @@
 """A source and an AWS on one loopback port, over TLS, for the benchmark of the first invocation.
 
-The source issues a token, has one finished job and serves its file with ranges. AWS has one secret, and an S3 that
-discards what it receives. Every connection is shaped like one to S3: 80 MB/s each way, and 60 ms to acknowledge a body.
+The source issues a token, has one finished job, and serves its file with ranges. AWS has one secret, and an S3 that
+discards received data. Each connection has the rate of a connection to S3: 80 MB/s in each direction, and 60 ms to
+acknowledge a body.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Network:
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        # A file repeats the member, so that any piece of it is a slice of a few repetitions.
+        # The file repeats the member, so that each part of the file is a slice of a few repetitions.
         self.repeated = memoryview(self.member * (2 + PIECE_BYTES // len(self.member)))
 
 
@@ -70,7 +71,7 @@ class Connection(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    # One write per response: headers and body leave in one TLS record.
+    # Headers and body are written at once, so that they are sent in one TLS record.
     wbufsize = PIECE_BYTES
     server: Server
 
@@ -93,7 +94,7 @@ class Connection(BaseHTTPRequestHandler):
         return is_accepted
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Write no access log."""
+        """Do not write an access log."""
 
     def do_GET(self) -> None:
         """Return the job, the file or a listing."""

@@ -19,7 +19,7 @@ GIB = 1024 * MIB
 
 @dataclass(frozen=True)
 class Run:
-    """A run: wall seconds, CPU seconds of all its processes and of the servers, peak memory of the largest process."""
+    """The duration of a run, its CPU seconds and those of the servers, and the peak memory of its largest process."""
 
     seconds: float
     cpu: float
@@ -53,11 +53,11 @@ class Series:
 
     @property
     def servers(self) -> float:
-        """The median CPU seconds per GiB that the servers used for it."""
+        """The median CPU seconds per GiB of the servers."""
         return statistics.median(run.servers for run in self.runs) / (self.size / GIB)
 
     def printed(self, name: str) -> float:
-        """The median of a number that the command prints, which does not include the start of its process."""
+        """Return the median of a number in the JSON document that the command prints."""
         return statistics.median(float(json.loads(run.output)[name]) for run in self.runs)
 
     @property
@@ -67,23 +67,23 @@ class Series:
 
 
 def run(command: str, environment: Mapping[str, str], cpus: str | None, seconds: float) -> Run:
-    """Run a shell command; raise RuntimeError if it fails or takes longer than ``seconds``."""
+    """Run a shell command, raising RuntimeError if it fails or takes longer than ``seconds``."""
     pinned = ["taskset", "-c", cpus] if cpus else []
     shell = [*pinned, "timeout", str(seconds), "bash", "-o", "pipefail", "-c", command]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(environment))
     output, errors = process.stdout, process.stderr
     assert output is not None
     assert errors is not None
     printed, messages = output.read(), errors.read()
     _, status, usage = os.wait4(process.pid, 0)
-    taken = time.perf_counter() - begun
+    duration = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(
             f"{command.split(maxsplit=1)[0]} ended with {process.returncode}: {messages.decode()[-500:]}"
         )
-    return Run(taken, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, printed.decode())
+    return Run(duration, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, printed.decode())
 
 
 def spread(values: Iterable[float], digits: int = 0) -> str:

@@ -1,7 +1,7 @@
-"""Measure how fast large archives are verified and compared: ``make bench-read``, 1,000,000 users per format.
+"""Measure how fast large archives are verified, compared and previewed: ``make bench-read``, with 1,000,000 users.
 
-The commands run as people run them, in processes of their own, whose time and peak memory are measured. Exits
-with 1 if a command takes more than a minute or 1 GiB.
+Each command runs in a separate process, whose time and peak memory are measured. The exit status is 1 if a command
+takes a minute or more, or uses 1 GiB of memory or more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from meibo_simulators.profiles import auth0_user
 from tests.support.archives import EARLIER, RUN, USERS, USERS_CSV, ArchiveBuilder, FolderArchive
 
 MAX_SECONDS = 60
-# What a user would run instead. Neither names the fields that changed, nor pairs rows by their key.
+# Commands that a user could run instead. They do not report changed fields, and do not compare rows by their key.
 DUCKDB = """
 import duckdb, sys
 for minuend, subtrahend in ((sys.argv[1], sys.argv[2]), (sys.argv[2], sys.argv[1])):
@@ -44,7 +46,7 @@ MARK = "(the id)"
 
 
 def person(number: int) -> dict[str, Any]:
-    """Return a user whose id, address and identity contain the mark."""
+    """Return a user whose id, e-mail address and identity contain the placeholder."""
     user = auth0_user(1, number, "c")
     (identity,) = user["identities"]
     return {
@@ -56,12 +58,12 @@ def person(number: int) -> dict[str, Any]:
 
 
 def lines(format: str, count: int, *, later: bool) -> Iterator[bytes]:
-    """Yield an export's lines, a header before a CSV's.
+    """Yield the lines of an export. A CSV begins with a header.
 
-    Of the later run one user in fifty is changed, one in a thousand gone, as many new, all in reverse.
+    In the later run, one in 50 users is changed, one in 1,000 is replaced by a new user, and the order is reversed.
     """
     layout = Layout(format, tuple(Field(**field) for field in DEFAULT_FIELDS[format]))
-    # The same few people again and again under other ids: making a million would take the minutes.
+    # The same 2,000 profiles are repeated with different ids, because generating 1,000,000 profiles takes minutes.
     people = [person(number) for number in range(2000)]
     rows = [layout.row(person) for person in people]
     changed = [layout.row({**person, "nickname": f"x{person['nickname']}"}) for person in people]
@@ -69,8 +71,8 @@ def lines(format: str, count: int, *, later: bool) -> Iterator[bytes]:
         yield header
     for number in range(count - 1, -1, -1) if later else range(count):
         shapes = changed if later and number % 50 == 3 else rows
-        somebody_else = later and number % 1000 == 7
-        user_id = f"{number + count if somebody_else else number:024x}"
+        is_replaced = later and number % 1000 == 7
+        user_id = f"{number + count if is_replaced else number:024x}"
         yield shapes[number % len(shapes)].replace(MARK.encode(), user_id.encode())
 
 
@@ -86,7 +88,7 @@ def archive(folder: Path, address: ExportAddress, count: int, run_id: str, *, la
 
 
 def measure(*command: str) -> tuple[int, str, float, float, int]:
-    """Run a command and return its status, output, seconds, seconds of processor and peak bytes of memory."""
+    """Run a command, and return its status, output, seconds, CPU seconds, and peak memory in bytes."""
     began = time.monotonic()
     with subprocess.Popen(  # our own command
         command,
@@ -107,7 +109,9 @@ def compare(address: ExportAddress, users: int) -> bool:
     good = True
     with tempfile.TemporaryDirectory(prefix="meibo-read-") as name:
         for run_id, later in ((EARLIER, False), (RUN, True)):
-            archive(Path(name), address, users, run_id, later=later)
+            # The peak memory of a command includes the memory of the process that starts it.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                pool.submit(archive, Path(name), address, users, run_id, later=later).result()
             print(f"{run_id}: {users:,} users as {address.format}", flush=True)
         for arguments in (("verify",), ("verify", "--quick"), ("diff", EARLIER, RUN, "--json")):
             meibo = (sys.executable, "-m", "meibo_cli", *arguments, "--archive", name)
@@ -139,12 +143,12 @@ def compare(address: ExportAddress, users: int) -> bool:
 
 
 def report(command: str, seconds: float, busy: float, peak: int) -> None:
-    """Print a measurement. The peak is that of the largest process for ``comm``, of the main process for others."""
+    """Print a measurement. The peak memory is that of the largest process."""
     print(f"{command}: {seconds:.1f} s ({busy:.1f} s of CPU), {peak / 2**20:,.0f} MiB", flush=True)
 
 
 def expected(users: int) -> dict[str, int]:
-    """Return what a comparison has to count."""
+    """Return the expected counts of a comparison."""
     replaced = len(range(7, users, 1000))
     changed = len(range(3, users, 50))
     return {"added": replaced, "removed": replaced, "changed": changed, "unchanged": users - replaced - changed}

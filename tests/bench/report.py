@@ -39,7 +39,7 @@ class Results:
     unlimited: dict[str, Series] | None = None
     seaweed: dict[str, Series] | None = None
     decode: dict[tuple[str, bool], Series] = field(default_factory=dict)
-    bytes_a_user: dict[str, float] = field(default_factory=dict)
+    bytes_per_user: dict[str, float] = field(default_factory=dict)
     expansion: dict[str, float] = field(default_factory=dict)
     slow: Series | None = None
     large: Series | None = None
@@ -47,7 +47,7 @@ class Results:
 
     @property
     def networks(self) -> list[tuple[str, dict[str, Series]]]:
-        """The comparisons that were made, with their titles."""
+        """The comparisons with results, and their titles."""
         named = [
             ("Shaped network: 80 MB/s per connection each way, 60 ms to acknowledge a part", self.shaped),
             ("Unlimited, null sink, one CPU for the client", self.unlimited),
@@ -57,7 +57,7 @@ class Results:
 
 
 def measured(series: dict[str, Series]) -> list[tuple[Contender, Series]]:
-    """Return the contenders with at least one run, fastest first, the minimum last."""
+    """Return the contenders with at least one run, in the order of their rates. The minimum is last."""
     pairs = [(c, series[c.name]) for c in CONTENDERS if c.name in series and series[c.name].runs]
     return sorted(pairs, key=lambda pair: (pair[0].floor, -pair[1].rate))
 
@@ -173,7 +173,7 @@ def cost_rows(results: Results) -> list[list[str]]:
     spent = [series.cpu for (_, on), series in results.decode.items() if on and series.runs]
     if not spent:
         return []
-    rate, size = GIB / MIB / max(spent), max(results.bytes_a_user.values())
+    rate, size = GIB / MIB / max(spent), max(results.bytes_per_user.values())
     lines = []
     for users in costs.USERS:
         cost = costs.cost(users, size, rate)
@@ -244,7 +244,7 @@ def tables(results: Results) -> Iterable[tuple[str, Sequence[str], list[list[str
                 f"{series.cpu:.2f}",
                 f"{series.rss:.0f}",
                 f"{results.expansion[form]:.1f}",
-                f"{results.bytes_a_user[form]:.0f}",
+                f"{results.bytes_per_user[form]:.0f}",
             ]
             for (form, on), series in results.decode.items()
             if series.runs

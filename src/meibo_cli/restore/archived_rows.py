@@ -99,7 +99,9 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
 def parsed_lines(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any] | UnreadableUser]:
     """Yield the user in each line of an NDJSON export."""
     for line in lines:
-        if line.strip():
+        if simple := parse_simple_object(line):
+            yield simple
+        elif line.strip():
             yield UnreadableUser("nested too deeply", line) if _is_too_deep(line) else _object(line)
 
 

@@ -17,7 +17,7 @@ from meibo.providers.auth0.client import Auth0Client
 from meibo.providers.auth0.datasets import USERS
 from meibo.providers.auth0.jobs import USERS_SCOPE
 from meibo_cli.comparison import END_SILENTLY
-from meibo_cli.encoding import json_bytes, open_decompressed, parse_simple_object
+from meibo_cli.encoding import json_bytes, open_decompressed, parse_written_object
 from meibo_cli.live_archive import live_archive
 from meibo_cli.restore.archived_rows import archived_users, parsed_lines
 from meibo_cli.restore.auth0_target import TargetConnection, live_user, live_users_by_email, target_credentials
@@ -75,8 +75,10 @@ class LiveUsers:
         owners: dict[tuple[str, str], str] = {}
         with self.path.open("rb") as file:
             for line in file if addresses else ():
-                user = parse_simple_object(line) or json.loads(line)
-                owners |= {address: user["user_id"] for address in addresses_of(user) if address in addresses}
+                user = parse_written_object(line)
+                for address in addresses_of(user):
+                    if address in addresses:
+                        owners[address] = user["user_id"]
         return owners
 
 
