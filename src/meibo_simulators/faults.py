@@ -30,7 +30,7 @@ class RawResponse(Response):
     default_mimetype = None
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:  # noqa: ARG002 - the signature of werkzeug
-        """Return the headers, with Content-Length unless the body is generated."""
+        """Return the headers, and add Content-Length unless the body is generated."""
         headers = Headers(self.headers)
         if self.is_sequence:
             headers.setdefault("Content-Length", str(self.calculate_content_length()))
@@ -38,7 +38,7 @@ class RawResponse(Response):
 
 
 class ConnectionBrokenError(Exception):
-    """Raised instead of a response, or by its body, to end the connection immediately.
+    """Raised to end the connection immediately, either before a response or while its body is sent.
 
     If ``reset`` is set, the server sends a TCP reset. Otherwise, it closes the connection normally, as a proxy does
     after a timeout.
@@ -51,7 +51,11 @@ class ConnectionBrokenError(Exception):
 
 @dataclass
 class Fault:
-    """A rule: the first ``after`` matching requests are served normally. The action applies to the next ``times``."""
+    """A rule for matching requests.
+
+    The first ``after`` requests are served normally. The action applies to the next ``times`` requests, or to all of
+    them if ``times`` is None.
+    """
 
     match: Match
     action: Action = field(repr=False)
@@ -89,7 +93,7 @@ class Faults:
             self._faults.clear()
 
     def take(self, environ: WSGIEnvironment) -> Fault | None:
-        """Return the fault that applies to a request, and count it, or return None."""
+        """Return the fault that applies to a request, or None. Decrement the fault's counters."""
         with self._lock:
             for fault in self._faults:
                 if fault.times == 0 or not fault.matches(environ):

@@ -109,7 +109,7 @@ def make(path: Path, what: str, size: int) -> Any:
 
 
 def decode(bench: Bench, folder: Path, rounds: int, results: Results) -> None:
-    """Copy users with decoding and rows on and off, for each format."""
+    """Copy users in each format, with and without decoding and counting rows."""
     ours = next(contender for contender in CONTENDERS if contender.ours)
     for form in ("ndjson", "csv"):
         path = folder / "files" / f"users.{form}.gz"
@@ -131,7 +131,7 @@ def decode(bench: Bench, folder: Path, rounds: int, results: Results) -> None:
 
 def main() -> None:
     arguments = parse()
-    transitions(0)  # fails at once if the workflow has changed
+    transitions(0)  # fails early if the workflow has changed
     load = os.getloadavg()[0]
     if load > MAX_LOAD * len(os.sched_getaffinity(0)):
         print(

@@ -1,4 +1,4 @@
-"""A source and an AWS on one loopback port, over TLS, for the benchmark of the first invocation.
+"""A simulated source and AWS on one loopback port, over TLS, for the benchmark of the first invocation.
 
 The source issues a token, has one finished job, and serves its file with ranges. AWS has one secret, and an S3 that
 discards received data. Each connection has the rate of a connection to S3: 80 MB/s in each direction, and 60 ms to
@@ -184,7 +184,7 @@ class Connection(BaseHTTPRequestHandler):
             self.wfile.write(body.encode())
 
     def _discard_body(self) -> bool:
-        """Read the body of the request; return whether it has one."""
+        """Read the body of the request, and return whether the request has a body."""
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
             length = int(self.headers.get("Content-Length", 0))
             self._discard(length)
@@ -215,7 +215,7 @@ class Connection(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(certificate: Path, key: Path, network: Network) -> Iterator[int]:
-    """Serve in threads of this process; return the port."""
+    """Serve in threads of this process, and return the port."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
     server = Server(tls, network)

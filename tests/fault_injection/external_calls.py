@@ -27,7 +27,7 @@ from meibo.providers import clear_clients
 from meibo_local.lambda_service import InvocationResult, LambdaService, LocalFunction, Observer
 
 
-class InvocationKilled(BaseException):  # not an Exception, so that the program cannot handle it
+class InvocationKilled(BaseException):  # not an Exception: `except Exception` must not catch it
     """The sandbox of an invocation was terminated; none of its code may continue."""
 
 

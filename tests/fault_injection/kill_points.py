@@ -13,7 +13,7 @@ import meibo
 from tests.fault_injection.external_calls import Call, Invocation, InvocationKilled
 
 Moment = Literal["before", "after"]
-# The lines of the program that led to a call, the innermost first.
+# The source lines of the call stack, the innermost frame first.
 Stack = tuple[tuple[str, int], ...]
 _PROGRAM = tuple(meibo.__path__)
 

@@ -24,7 +24,7 @@ SIZE = {"users": 12, "organizations": 3, "members": 4, "roles": 2}
 
 @contextmanager
 def process(moment: int | None = None) -> Iterator[Killer]:
-    """Run the block as a process that is killed at a moment; without a moment it is not killed."""
+    """Run the block as a process that is killed at a moment. If the moment is None, the process is not killed."""
     killer = Killer(moment)
     with (
         mock.patch.object(Auth0Client, "request", killer.around(Auth0Client.request)),

@@ -44,7 +44,7 @@ class MainThreadKiller(Killer):
 
 @contextmanager
 def process(moment: int | None = None) -> Iterator[MainThreadKiller]:
-    """Run the block as a process that is killed at a moment; without a moment it is not killed."""
+    """Run the block as a process that is killed at a moment. If the moment is None, the process is not killed."""
     killer = MainThreadKiller(moment)
     write = killer.around(replace_file)
     with (
@@ -121,7 +121,7 @@ class Drills:
 
 @pytest.fixture(autouse=True)
 def _short_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write some users per file, and do not wait for jobs, which end at once in this tenant."""
+    """Write a few users per file, and do not wait for jobs, because they finish at once in this tenant."""
     monkeypatch.setattr("os.fsync", lambda _file: None)
     monkeypatch.setattr("meibo_cli.restore.import_files.MAX_FILE_BYTES", 3000)
     monkeypatch.setattr("meibo_cli.restore.import_jobs.POLL_SECONDS", 0.0)

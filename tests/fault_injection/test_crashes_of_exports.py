@@ -22,7 +22,7 @@ pytestmark = [
 
 # The errors that AWS reports for an invocation without a response.
 SANDBOX_ERRORS = ("Sandbox.Timedout", "Runtime.ExitError", "Lambda.Unknown")
-# Missing from the manifest if the function was killed between the object and its manifest.
+# The manifest lacks these fields if the function was killed after it wrote the object and before it wrote the manifest.
 KNOWN_ONLY_WHILE_COPYING = {"pages", "duplicates_dropped", "skipped"}
 
 Exports = tuple[list[dict[str, Any]], list[dict[str, Any]]]
@@ -37,7 +37,7 @@ PLANS: dict[str, Exports] = {
 }
 # The services that every run calls. A service that is missing here would not be tested.
 SERVICES = {"HTTP", "events", "s3", "secretsmanager", "ssm", "stepfunctions"}
-# Functions without code for a provider or dataset, except CreateExports for jobs.
+# Functions whose code does not depend on the provider or the dataset, except that CreateExports creates jobs.
 GENERAL_FUNCTIONS = ("CreateExports", "FinishRun")
 
 
@@ -71,7 +71,7 @@ class UndisturbedRuns:
         return self.runs[plan]
 
     def tested(self, plan: str) -> set[CallSite]:
-        """Return the calls of general functions in the runs of earlier plans."""
+        """Return the calls of GENERAL_FUNCTIONS in the runs of earlier plans."""
         earlier = list(PLANS)[: list(PLANS).index(plan)]
         sites = (site for other in earlier for site in self.run(other)[0].sites)
         return {site for site in sites if site.function in GENERAL_FUNCTIONS}
@@ -100,7 +100,7 @@ def _assert_same_content(
 
 
 def _assert_no_upload_of_a_live_invocation(system: WholeSystem, killer: Killer) -> None:
-    # A lifecycle rule of the bucket aborts the uploads of a killed function; all others are aborted by their function.
+    # A lifecycle rule of the bucket aborts the uploads of a killed function. The functions abort all other uploads.
     assert system.aws.unfinished_uploads() <= killer.uploads
 
 

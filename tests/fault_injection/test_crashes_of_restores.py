@@ -33,7 +33,7 @@ class KilledError(BaseException):
 
 @dataclass
 class Killer:
-    """Kills the process at a numbered moment: there are two moments for each request and each write."""
+    """Kills the process at a numbered moment. Moments are before and after each request and write."""
 
     moment: int | None = None
     moments: int = 0
@@ -55,7 +55,7 @@ class Killer:
 
 @contextmanager
 def process(moment: int | None = None) -> Iterator[Killer]:
-    """Run the block as a process that is killed at a moment; without a moment it is not killed."""
+    """Run the block as a process that is killed at a moment. If the moment is None, the process is not killed."""
     killer = Killer(moment)
     write = killer.around(replace_file)
     with (

@@ -21,11 +21,11 @@ from tests.fault_injection.system import WholeSystem, start_system
 
 pytestmark = pytest.mark.timeout(600)
 
-# The copy reserves ten seconds of an invocation for its end. An endless file may use the rest.
+# The copy reserves ten seconds of an invocation for its end. An endless file may use the remaining time.
 TIMEOUT_SECONDS = 12
 # Large files are read until their limit, which takes longer on a busy machine.
 TIMEOUT_SECONDS_OF_LARGE_FILES = 60
-# The additional memory that a run may use. Every hostile file is larger or endless.
+# The additional memory that a run may use. Every hostile file is endless or larger than this.
 MAX_MEMORY = 256 << 20
 # moto stores the uploaded bytes in the same process.
 HUGE = {"a row of 100 MB", "a value of 100 MB"}
@@ -199,7 +199,7 @@ def test_hostile_response_fails_the_export_in_time_and_in_bounded_memory(
 
     run_id = system.run()
 
-    # then: the manifest has the reason, nothing is archived, no invocation reached its timeout
+    # then: the manifest has the reason, nothing is archived, and no invocation reached its timeout
     (missing,) = system.run_manifest(run_id)["missing"]
     assert missing["error"] in errors, missing
     assert missing["reason"]

@@ -1,4 +1,4 @@
-"""Inject random faults from seeds: ``make soak SEEDS=1000``; ``make soak SEED=17`` repeats a seed."""
+"""Inject random faults from seeds. ``make soak SEEDS=1000`` runs 1,000 seeds; ``make soak SEED=17`` repeats a seed."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _run(system: WholeSystem, chance: random.Random) -> None:
     for other in others:
         other.join()
     attempt = 1
-    # At any time, archived exports are complete and missing ones have a reason; a repair adds them.
+    # After each attempt, archived exports are complete and missing exports have a reason. A repair archives them.
     while not (manifest := system.run_manifest(run_id, attempt))["complete"]:
         assert all(missing["error"] != "UnexpectedError" for missing in manifest["missing"]), manifest["missing"]
         system.archived()
@@ -175,7 +175,7 @@ def _run(system: WholeSystem, chance: random.Random) -> None:
         system.wait(run_id, attempt)
     exports = system.archived()
     assert len(exports) == 4
-    # A killed invocation may leave an upload, which a lifecycle rule aborts; a failed one aborts its own.
+    # A killed invocation may leave an upload, which a lifecycle rule aborts. A failed invocation aborts its upload.
     assert system.aws.unfinished_uploads() <= reaper.kills
     for archived in exports.values():
         job = archived.manifest["job"]

@@ -153,7 +153,7 @@ class ChangeQueueHarness:
         return [json.loads(dead_letter.body) for dead_letter in self.queue.dead_letters]
 
     def requests(self, method: str, tail: str = "members") -> list[int]:
-        """Return the statuses of the requests with a method and the last part of a path."""
+        """Return the statuses of the requests with this method and this last part of the path."""
         return [
             request.status
             for request in self.tenant.requests

@@ -81,7 +81,7 @@ class MemoryTenant(OrganizationApi):
     name: str = "Auth0 (acme.test)"
     calls: list[str] = field(default_factory=list)
     before: Callable[[str], None] = lambda _: None
-    #: Organizations that are not in the list. Organizations that are only in ``gone`` are still in it.
+    #: Deleted organizations that are no longer listed. Organizations that are only in ``gone`` are still listed.
     _deleted: set[str] = field(default_factory=set)
 
     def items(self, cursor: str | None) -> Page:

@@ -65,7 +65,7 @@ Responder = Reply | Exception | Callable[[RecordedRequest], "Reply | Exception"]
 
 
 class Transport(HTTPAdapter):
-    """Respond to each route with its responders in order, and repeat the last of them."""
+    """Respond to each route with its responders in order, and repeat the last responder."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class Transport(HTTPAdapter):
 
 
 def at(moment: float) -> dict[str, str]:
-    """Return the headers of a response with a Date, which HTTP rounds to seconds."""
+    """Return the headers of a response with a Date, which has a resolution of one second."""
     return {"Date": formatdate(int(moment), usegmt=True)}
 
 

@@ -73,7 +73,7 @@ class Directory:
         return None
 
     def user_id(self, index: int) -> str:
-        """Return the id of a generated user by number."""
+        """Return the id of the generated user with this number."""
         return auth0_user_id(self.seed, index)
 
     def get(self, user_id: str) -> Profile | None:

@@ -50,7 +50,7 @@ class Files:
     folder: Path
 
     def __init__(self, site: Site, switches: Switches, directory: Directory) -> None:
-        #: The host and port of locations.
+        #: The host and port in the locations.
         self.host = ""
         self._site = site
         self._switches = switches
@@ -103,12 +103,12 @@ class Files:
         return ExportFile(path, len(data), file.rows, hashlib.sha256(data).hexdigest(), etag, file.modified)
 
     def location(self, path: str) -> str:
-        """Return a new presigned URL of a path."""
+        """Return a new presigned URL for a path."""
         scheme = {"https": "https://", "http": "http://", "none": ""}[self._switches.location_scheme]
         return f"{scheme}{self._switches.location_host or self.host}{path}?{self.query(path)}"
 
     def query(self, path: str) -> str:
-        """Return the query of a new S3 presigned URL of a path."""
+        """Return the query string of a new S3 presigned URL for a path."""
         now = self._site.now()
         date = datetime.fromtimestamp(now, UTC)
         parameters = {

@@ -44,7 +44,7 @@ EXPORTABLE = frozenset(
 GENERATED_DATES = frozenset(
     {"created_at", "updated_at", "last_login", "last_password_reset", "multifactor_last_modified"}
 )
-#: The fields of an export if the request does not contain ``fields``. Auth0 does not document its list.
+#: The fields of an export if the request does not contain ``fields``. Auth0 does not document these fields.
 PREDEFINED = (
     *("user_id", "given_name", "family_name", "nickname", "name", "email", "email_verified", "picture"),
     *("identities[0].connection", "created_at", "updated_at", "last_login"),

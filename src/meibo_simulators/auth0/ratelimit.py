@@ -66,7 +66,7 @@ class RateLimits:
         self.refused = 0
 
     def take(self, endpoint: str) -> dict[str, str]:
-        """Take a token from the global bucket and from the endpoint's. Return the headers, or raise a 429 error."""
+        """Take a token from the global bucket and the endpoint's bucket. Return the headers, or raise a 429 error."""
         tier = self._switches.rate_tier
         if tier is None:
             return {}
@@ -96,9 +96,9 @@ class RateLimits:
         return headers
 
     def _take(self, tier: str, limits: list[tuple[str, Limit]]) -> tuple[str | None, dict[str, str]]:
-        """Take a token from each bucket, unless a bucket is empty.
+        """Take a token from each bucket, or from none if a bucket is empty.
 
-        Return the name of the empty bucket, or None, and the headers of that bucket or the last bucket.
+        Return the name and the headers of the empty bucket, or None and the headers of the last bucket.
         """
         with self._lock:
             buckets = [(name, self._filled(tier, name, limit), limit) for name, limit in limits]

@@ -172,6 +172,6 @@ def _shown_user(domain: SimulatedDomain, index: int) -> dict[str, Any]:
 
 
 def _reject_unknown_code(domain: SimulatedDomain) -> None:
-    """Raise an error response to an unknown code, unless the switch returns an empty list."""
+    """Raise the error response to an unknown code, unless the switch selects an empty list."""
     if domain.switches.unknown_code == "refuse":
         raise invalid("code", "見つかりません。")

@@ -45,7 +45,7 @@ def _rows(structure: Structure, switches: Switches, name: str) -> Iterable[list[
     if name == "user":
         return (_user_row(switches.shown(user), switches, delete) for user in directory.users())
     if name == "organization":
-        # Organizations have no delete column. An import deletes the organizations that are missing in its file.
+        # Organizations have no delete column. An import deletes the organizations that are missing from the file.
         columns = ("localName", "localNameLocale", "parentCode", "description")
         return ([*_start(unit, switches), *(unit[column] for column in columns)] for unit in structure.organizations)
     if name == "title":

@@ -55,7 +55,7 @@ class Parameters:
         return [entry for entry in entries if not values or entry[key] in values][page]
 
     def _list(self, name: str) -> list[str]:
-        """Return the values of a list parameter, at most 100. A single value may have no brackets."""
+        """Return the up to 100 values of a list parameter. The name of a single value may omit the brackets."""
         value = self._values.get(name)
         if value is None:
             return []

@@ -44,7 +44,7 @@ class Switches:
     """Include custom items. Without them, users.json has empty lists and user.csv has 25 columns."""
     unknown_code: Literal["refuse", "empty"] = "refuse"
     concurrency_limit: int | None = None
-    """Maximum number of concurrent requests, above which requests get 429, or None for no limit."""
+    """Maximum number of concurrent requests, or None for no limit. Further requests are rejected with 429."""
     page_seconds: float = 0.0
     """Duration of each request in seconds, for tests of concurrency."""
 
