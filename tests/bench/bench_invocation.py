@@ -106,7 +106,7 @@ class Container:
             (code / "timed.py").write_text(TIMED.format(module=path.stem))
 
     def invoke(self, function: str, size: int) -> Invocation:
-        """Invoke a function for the first time in its container, and split the time by the requests that it sent."""
+        """Invoke a function in a new container, and split the time by the requests that the function sends."""
         self._runs += 1
         self._network.requests.clear()
         with self._started(function) as url:
@@ -220,7 +220,7 @@ def users_member() -> bytes:
 
 
 def find_image() -> str:
-    """Return the image of the Lambda runtime, raising SystemExit if something is missing."""
+    """Return the image of the Lambda runtime. Raise SystemExit if the layer, Docker or the image is missing."""
     if not LAYER.exists() or not list(ROOT.glob(EMULATORS)):
         raise SystemExit("the layer is not built; run: make build")
     if (

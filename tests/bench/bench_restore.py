@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--memberships", type=int, default=100_000)
     parser.add_argument("--role-interval", type=int, default=10, help="one of N memberships has a role (default: 10)")
     options = parser.parse_args()
-    # Each finished message is logged.
+    # The function logs each processed message.
     logger.setLevel("ERROR")
     print("| memberships | roles | sent | simulated seconds | share of the limit | 429 responses |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -1,4 +1,4 @@
-"""The contenders: their commands, the checks that they make, and their number of connections."""
+"""The contenders: their commands, the checksums that they compute, and their numbers of connections."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Contender:
     s3: bool = True
 
     def line(self, *, source: str, sink: str, ca: Path, file: str, key: str) -> str:
-        """Return the command with its values."""
+        """Return the command with the placeholders replaced."""
         return self.command.format(
             source=source, sink=sink, ca=shlex.quote(str(ca)), file=file, key=key, streams=self.streams
         )

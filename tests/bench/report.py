@@ -65,7 +65,7 @@ def measured(series: dict[str, Series]) -> list[tuple[Contender, Series]]:
 def peers_of(
     series: dict[str, Series], *, sha256: bool = False, single: bool = False
 ) -> list[tuple[Contender, Series]]:
-    """Return the peers: all, those that compute SHA-256, or those that use one stream."""
+    """Return the peers, optionally only those that compute SHA-256 or use one stream."""
     return [
         (contender, runs)
         for contender, runs in measured(series)
@@ -77,7 +77,7 @@ def peers_of(
 
 
 def fastest(series: dict[str, Series], *, sha256: bool = False, single: bool = False) -> Series | None:
-    """Return the fastest of these peers."""
+    """Return the runs of the fastest peer, or None. The options are those of ``peers_of``."""
     peers = (runs for _, runs in peers_of(series, sha256=sha256, single=single))
     return max(peers, key=lambda runs: runs.rate, default=None)
 
@@ -105,7 +105,7 @@ def verdict(met: bool) -> str:
 
 
 def targets(results: Results) -> list[list[str]]:
-    """Return the rows of the targets: what is compared, the target, the measurement, and whether it was reached."""
+    """Return the rows of the targets: comparison, target, measurement, and whether the target is reached."""
     lines: list[list[str]] = []
 
     def at_least(name: str, minimum: float, value: float) -> None:

@@ -1,8 +1,8 @@
 """Measure runs with many exports on the local system: ``make bench-scale``.
 
-Each function runs in processes of its own, so that its CPU time, requests to AWS and peak memory are known. The exports
-are those of hundreds of small sources, which one simulated tenant and one simulated domain serve. Exits with 1 if the
-cost per export of the largest run is more than 1.2 times that of the smallest.
+Each function runs in separate processes, so that its CPU time, requests to AWS and peak memory can be measured. The
+exports are those of hundreds of small sources, which one simulated tenant and one simulated domain serve. The exit
+status is 1 if the cost per export of the largest run is more than 1.2 times that of the smallest run.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from meibo_simulators import FIRST_CONNECTION, SECOND_CONNECTION, SimulatedDomai
 
 MAX_RATIO: Final = 1.2
 MIB: Final = 1024**2
-# A source of each provider has ten exports together.
+# A pair of sources, one of each provider, has ten exports.
 PAIR_EXPORTS: Final = 10
-# One parameter of SSM contains at most 8 KB.
+# An SSM parameter contains at most 8 KB.
 PAIRS_PER_PARAMETER: Final = 5
 ROW: Final = "{:<16} {:>12} {:>16} {:>16} {:>14} {:>14}"
 
 
 @dataclass
 class Usage:
-    """The invocations of one function; ``peak_bytes`` is of the largest of its processes."""
+    """The measurements of one function. ``peak_bytes`` is the peak memory of its largest process."""
 
     invocations: int = 0
     cpu_seconds: float = 0.0
@@ -96,7 +96,7 @@ class Worker:
 
 
 class MeasuredFunctions(LambdaService):
-    """Invokes each function in warm processes, as many as it has concurrent invocations."""
+    """Invokes each function in warm processes, one for each concurrent invocation."""
 
     def __init__(self, functions: list[LocalFunction], environment: dict[str, str], log: Path) -> None:
         super().__init__(functions)
@@ -162,7 +162,7 @@ def simulators() -> Iterator[dict[str, Any]]:
 def serve() -> None:
     """Serve a small tenant and a small domain until standard input is closed."""
     tenant, domain = SimulatedTenant("acme", users=20), SimulatedDomain("example", users=20)
-    # Jobs are completed at once: the waits between polls cost nothing, but would dominate the measured time.
+    # Jobs are completed at once, because the waits between polls would dominate the measured time.
     tenant.switches.polls_until_completed = 0
     with Simulators([tenant], [domain]) as running:
         description = {
@@ -203,7 +203,7 @@ def configure(aws: LocalAws, description: dict[str, Any], pairs: int) -> None:
 
 
 def measure(exports: int, log: Path) -> Measurement:
-    """Run once with that many exports."""
+    """Execute a run with ``exports`` exports, and return its measurement."""
     with ExitStack() as stack:
         description = stack.enter_context(simulators())
         services: list[MeasuredFunctions] = []
@@ -264,7 +264,7 @@ def show(measurement: Measurement) -> None:
 
 
 def main() -> int:
-    """Return 0 if the cost per export is flat."""
+    """Return 0 if the cost per export does not grow by more than MAX_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--exports", type=int, nargs="+", default=[200, 2_000, 10_000], help="exports of each run")
     parser.add_argument("--log", type=Path, default=Path(".local/bench-scale.log"), help="log file of the functions")
@@ -276,7 +276,7 @@ def main() -> int:
     options.log.parent.mkdir(parents=True, exist_ok=True)
     # moto reports each path of the state that does not exist, which is a branch of the workflow.
     logging.getLogger("moto").setLevel(logging.CRITICAL)
-    # A worker of moto's distributed map calls itself once per export.
+    # A worker of moto's distributed map is recursive, and the depth is the number of exports.
     sys.setrecursionlimit(100_000)
     measurements = []
     for exports in options.exports:

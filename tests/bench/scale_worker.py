@@ -1,4 +1,4 @@
-"""Run one function in a process of its own, as Lambda does, and measure it: ``python -m tests.bench.scale_worker``.
+"""Run one function in a separate process, as Lambda does, and measure it: ``python -m tests.bench.scale_worker``.
 
 Reads one JSON line per invocation from standard input, and writes one JSON line with the result and the measurement.
 The first line contains the code folder, the handler and the limits of the function.

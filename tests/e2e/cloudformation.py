@@ -31,14 +31,14 @@ def transforming(original: Function) -> Function:
         translated = Translator({}, Parser()).translate(document, defaults)
         # The dashboard refers to the alarms, which moto skips.
         del translated["Resources"]["Dashboard"]
-        # No YAML begins with a tab, so moto parses it as JSON, which is a hundred times faster.
+        # YAML cannot begin with a tab, so moto parses the body as JSON, which is a hundred times faster.
         return "\t" + json.dumps(translated)
 
     return template_body
 
 
 def recorded(original: Function) -> Function:
-    """Record the outputs of an executed change set, and its parameters for the comparison with the next."""
+    """Record the outputs and parameters of an executed change set. The next change set is compared with them."""
 
     def apply(self: ChangeSet) -> None:
         original(self)
@@ -50,18 +50,18 @@ def recorded(original: Function) -> Function:
 
 
 def previous_parameters(stack: Stack) -> dict[str, str]:
-    """Return previous values of parameters as text: moto truncates 0.5 to 0 when a number is used again."""
+    """Return the previous parameter values as strings, because moto truncates a previous number, such as 0.5 to 0."""
     values = stack.resource_map.resolved_parameters.items()
     return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in values}
 
 
 def described_parameters(stack: Stack) -> list[dict[str, str]]:
-    """Return the parameters as DescribeStacks returns them; moto returns lists as Python prints them."""
+    """Return the parameters as DescribeStacks does. moto would return the Python representation of a list."""
     return [{"ParameterKey": name, "ParameterValue": value} for name, value in previous_parameters(stack).items()]
 
 
 def conditional(original: Function) -> Function:
-    """Update resources whose condition holds, create missing ones, and skip those that moto cannot update."""
+    """Update resources whose condition is true, create missing resources, and skip types that moto cannot update."""
 
     def update(logical_id: str, resource: dict[str, Any], resources: Any, **account: str) -> Any | None:
         condition = resource.get("Condition")
@@ -76,7 +76,7 @@ def conditional(original: Function) -> Function:
 
 
 def by_arn(original: Function) -> Function:
-    """Accept a layer that the template names within a condition: moto passes the resource instead of its ARN."""
+    """Accept a layer inside an Fn::If, for which moto passes the resource instead of its ARN."""
 
     def layers_data(self: LambdaFunction, layers: list[Any]) -> Any:
         return original(self, [getattr(layer, "arn", layer) for layer in layers])
@@ -85,7 +85,7 @@ def by_arn(original: Function) -> Function:
 
 
 def replace(owner: Any, name: str, wrapper: Callable[[Function], Function]) -> None:
-    """Replace a function of moto with one that wraps it."""
+    """Replace a function of moto with a wrapper."""
     setattr(owner, name, wrapper(getattr(owner, name)))
 
 

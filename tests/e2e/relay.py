@@ -3,8 +3,8 @@
 
 ``sam local`` gives each container a network of its own, in which 127.0.0.1 is the container. The host listens on
 ``<port>.sock`` in the folder that is mounted as the function's code; in the container this file runs as a Lambda
-extension and listens on the port. No process listens on an interface other than loopback, and the function needs no
-other addresses.
+extension and listens on the port. All processes listen only on loopback, and the functions use the same addresses as
+on the host.
 
 Extensions: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
 """

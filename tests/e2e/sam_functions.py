@@ -1,4 +1,4 @@
-"""Functions as ``sam build`` packaged them; each invocation runs in a Lambda container of ``sam local invoke``.
+"""Invoke functions as ``sam build`` packaged them, each in a Lambda container of ``sam local invoke``.
 
 If layers are resources of the template, ``sam local`` builds an image for each invocation, which takes longer than the
 invocation. So most invocations use an image that contains the layer. The ``layered`` invocations use the template.
@@ -25,11 +25,11 @@ from tests.e2e import relay
 
 SAM = ROOT / ".venv-sam/bin/sam"
 BUILT = ROOT / ".aws-sam/build/template.yaml"
-# Used instead of the Lambda image, if it exists, on machines that cannot pull images.
+# An image that is used instead of the Lambda image if it exists, for machines that cannot pull images.
 STAND_IN_IMAGE = "lambda-python:3.13"
 LAMBDA_IMAGE = "public.ecr.aws/lambda/python:3.13"
 BAKED_IMAGE = "meibo-e2e"
-# A container takes a few seconds to start, and the functions here have little to do.
+# A container takes a few seconds to start, and the functions process little data in these tests.
 MAX_CALL_SECONDS = 240
 # The folder of the function in its container.
 TASK_ROOT = "/var/task"
@@ -98,9 +98,9 @@ class SamFunctions(LambdaService):
     def _write_template(self) -> Path:
         """Write the built template with the environment that each function has in AWS.
 
-        ``sam local`` resolves no names of resources, and passes only variables that are in the template. The result of
-        ``sam build`` is not changed. The certificates are in the folder of the handler, and the relay is a second
-        layer.
+        ``sam local`` does not resolve references to resources, and passes only variables that are in the template. The
+        result of ``sam build`` is not changed. The certificates are in the folder of the handler, and the relay is a
+        second layer.
         """
         template = yaml_parse(BUILT.read_text())
         for layer in of_type(template, "AWS::Serverless::LayerVersion").values():
@@ -188,7 +188,7 @@ def _image_options() -> list[str]:
 
 
 def _command_environment(endpoint: str) -> Mapping[str, str]:
-    # sam local prefers a variable of its own environment to the variable of that name in the template.
+    # A variable in the environment of sam local overrides the variable with the same name in the template.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
     return {
         **inherited,

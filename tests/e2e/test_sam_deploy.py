@@ -1,7 +1,7 @@
 """Run ``sam deploy`` against moto on loopback, as the README describes, with the result of ``make build``.
 
 See ``tests.e2e.cloudformation`` for the limits of moto. Alarms, schedules, Glue tables and policies of buckets and
-queues are not created here; tests/template asserts them on the translated template.
+queues are not created here. tests/template checks them in the translated template.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Cloud:
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "SAM_CLI_TELEMETRY": "0",
-            # Nothing leaves loopback: the weekly request for a newer SAM CLI goes to a closed port.
+            # The SAM CLI checks for a newer version once a week. This request goes to a closed port of loopback.
             "HTTP_PROXY": "http://127.0.0.1:9",
             "HTTPS_PROXY": "http://127.0.0.1:9",
             "NO_PROXY": "localhost",
@@ -114,7 +114,7 @@ def cloud(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clo
         server = subprocess.Popen(  # noqa: S603  # a module of this repository
             [sys.executable, "-m", "tests.e2e.cloudformation", str(port)],
             cwd=ROOT,
-            # The SAM transform reads the region from there.
+            # The SAM transform reads the region from this variable.
             env={**os.environ, "AWS_DEFAULT_REGION": REGION},
             stdout=log,
             stderr=log,

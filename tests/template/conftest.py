@@ -1,4 +1,4 @@
-"""The template, its source and the workflow, read once."""
+"""Fixtures with the template, its source and the workflow, which are read once per test session."""
 
 from __future__ import annotations
 

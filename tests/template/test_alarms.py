@@ -62,8 +62,8 @@ def test_run_alarm_evaluates_late_metrics(template: Template) -> None:
 
 @pytest.mark.parametrize("alarm", ["ReturnedChangesAgeAlarm", "FailedChangeGroupsAlarm", "ChangeMembersErrorsAlarm"])
 def test_alarm_lasts_until_a_stuck_change_is_received_again(template: Template, alarm: str) -> None:
-    # given: a returned change is hidden for at most 15 minutes, and after a killed invocation for the queue's
-    # visibility timeout. Then an invocation may use its full timeout before it emits metrics.
+    # given: a returned change is hidden for at most 15 minutes. After a killed invocation, a change is hidden for the
+    # queue's visibility timeout. The next invocation may use its full timeout before it emits metrics.
     hidden = MAX_BACKOFF_SECONDS
     if alarm == "ChangeMembersErrorsAlarm":
         hidden = template.properties("ChangesQueue")["VisibilityTimeout"]
@@ -82,7 +82,7 @@ def test_silence_alarm_acts_only_while_the_schedule_is_enabled(
 
 
 def test_silence_alarm_is_replaced_when_the_schedule_is_enabled(translate: Callable[..., Template]) -> None:
-    # If an alarm is in ALARM state when its actions are enabled, it does not act, because its state does not change.
+    # An alarm that is in ALARM state when its actions are enabled runs no action, because its state does not change.
     # CloudFormation replaces an alarm if its name changes, and evaluates the new alarm from the beginning.
     names = [
         translate(ScheduleState=state).properties("SilenceAlarm")["AlarmName"] for state in ("DISABLED", "ENABLED")

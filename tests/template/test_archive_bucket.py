@@ -103,7 +103,7 @@ def test_default_lifecycle_removes_only_incomplete_uploads_and_parts(template: T
             "Status": "Enabled",
             "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
         },
-        # Parts of exports that outlast an invocation. They are not a part of the archive.
+        # Parts of exports that need more than one invocation. They do not belong to the archive.
         "ExpireParts": {
             "Id": "ExpireParts",
             "Status": "Enabled",

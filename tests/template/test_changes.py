@@ -95,7 +95,7 @@ def test_dead_letter_fits_with_its_reason(template: Template) -> None:
     max_change = template.properties("ChangesQueue")["MaximumMessageSize"]
     max_dead_letter = template.properties("ChangesDeadLetters")["MaximumMessageSize"]
 
-    # then: the message fits together with the attribute's name, type and value
+    # then: the DLQ accepts the longest change with the name, type and value of the attribute that has the reason
     assert max_dead_letter >= MAX_MESSAGE_BYTES
     assert max_change + MAX_REASON_BYTES + 100 <= MAX_MESSAGE_BYTES
 

@@ -1,4 +1,4 @@
-"""The CloudWatch dashboard: its metrics exist, and it can be left out."""
+"""The CloudWatch dashboard: its metrics, its widgets and its parameter."""
 
 from __future__ import annotations
 

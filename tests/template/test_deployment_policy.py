@@ -22,17 +22,17 @@ POLICY: dict[str, Any] = json.loads((ROOT / "docs/deployment-policy.json").read_
 SCHEMAS = Path(cfnlint.__file__).parent / "data/schemas/resources"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 MAX_POLICY_CHARACTERS = 6144
-# Permissions of properties that the template does not have.
+# Permissions that CloudFormation needs only for properties that the template does not use.
 UNUSED = (
     # The handler of buckets lists these for ACLs, replication and emptying; objects are never written or deleted.
     *("s3:PutObjectAcl", "s3:PutObject", "s3:DeleteObject", "s3:REST.PUT.OBJECT", "s3:GetBucketMetadata*"),
     *("s3:CreateBucketMetadata*", "s3:UpdateBucketMetadata*", "s3tables:*"),
-    # No file system, code signing, provisioned capacity or customer managed key of a function.
+    # The functions have no file system, code signing, capacity provider or customer managed key.
     *("elasticfilesystem:*", "s3files:*", "kms:*", "lambda:PassCapacityProvider", "lambda:GetCodeSigningConfig"),
     "lambda:AssociateRuntimeAlias",
-    # No managed policies and no permissions boundary.
+    # The roles have no managed policies and no permissions boundary.
     *("iam:AttachRolePolicy", "iam:DetachRolePolicy", "iam:*PermissionsBoundary"),
-    # The log groups have no delivery, key or resource policy of their own.
+    # The log groups have no delivery, key or resource policy.
     *("firehose:*", "logs:CreateLogDelivery", "logs:AssociateKmsKey", "logs:DisassociateKmsKey"),
     *("glue:PassConnection", "glue:*Connection"),
 )
@@ -54,7 +54,7 @@ def everything(translate: Callable[..., Template]) -> Template:
 
 
 def needed(template: Template) -> Iterator[tuple[str, str]]:
-    """Yield each resource type with each permission that its handlers need, besides those of unused properties."""
+    """Yield each resource type with each permission that its handlers need, except the permissions in UNUSED."""
     types = {resource["Type"] for resource in template.resources.values()}
     for path in SCHEMAS.glob("*.json"):
         schema = json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def needed(template: Template) -> Iterator[tuple[str, str]]:
             continue
         types.discard(schema["typeName"])
         for operation, handler in schema["handlers"].items():
-            # CloudFormation lists resources only for IaC generators.
+            # CloudFormation calls the list handlers only for the IaC generator.
             for action in handler["permissions"] if operation != "list" else ():
                 if not any(fnmatchcase(action, pattern) for pattern in UNUSED):
                     yield schema["typeName"], action

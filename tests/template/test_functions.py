@@ -149,7 +149,7 @@ def test_memory_holds_the_buffers_of_a_copy(template: Template) -> None:
 
 
 def test_number_of_parallel_exports_is_bounded(template: Template, workflow: dict[str, Any]) -> None:
-    # given: the workflow reads the bound from its input, which CreateExports writes from its environment
+    # given: the workflow reads the limit from its input, which CreateExports writes from its environment
     assert workflow["States"]["Exports"]["MaxConcurrencyPath"] == "$.max_parallel_exports"
 
     # then: some of the 10 concurrent executions of a new account remain for changes and verifications

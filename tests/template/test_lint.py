@@ -26,7 +26,7 @@ def _configuration(*regions: str) -> Any:
 
 
 def _findings_in_workflow(definition: dict[str, Any]) -> list[str]:
-    # cfn-lint checks a definition only inside a template and after substitution, not in a separate file.
+    # cfn-lint checks a definition only if it is inline in a template and its variables are substituted.
     definition = json.loads(json.dumps(definition).replace("${Partition}", "aws"))
     properties = {"RoleArn": "arn:aws:iam::123456789012:role/workflow", "Definition": definition}
     template = {

@@ -152,7 +152,7 @@ def test_no_action_is_a_wildcard_or_deletes_archived_data(full_template: Templat
     actions = set(_granted(full_template, role))
 
     assert [action for action in actions if "*" in action] == []
-    # A log delivery contains no logs. Lambda deletes processed messages.
+    # Deleting a log delivery deletes no logs. Lambda deletes processed messages from the queue.
     allowed = {"logs:DeleteLogDelivery", "sqs:DeleteMessage"}
     assert [action for action in actions if "Delete" in action and action not in allowed] == []
     assert actions.isdisjoint({"s3:BypassGovernanceRetention", "s3:PutLifecycleConfiguration", "s3:PutBucketPolicy"})
@@ -206,7 +206,7 @@ def _decrypt_services(template: Template, role: str) -> dict[str, Any]:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("new_key", [KEY, ""], ids=["another key", "no key"])
 def test_former_key_can_decrypt_but_not_encrypt(translate: Callable[..., Template], role: str, new_key: str) -> None:
-    # given: the grants while the former key is the archive's key
+    # given: the grants before the change, when the former key is the key of the archive
     before = _decrypt_services(translate(CustomerKeyArn=OLD_KEY), role)
 
     template = translate(CustomerKeyArn=new_key, DecryptKeyArns=f"{OLD_KEY},{OTHER_KEY}")
@@ -229,7 +229,7 @@ def test_former_key_can_decrypt_but_not_encrypt(translate: Callable[..., Templat
 def test_retention_is_granted_only_for_locked_objects(template: Template, full_template: Template, role: str) -> None:
     assert "s3:PutObjectRetention" not in _granted(template, role)
     granted = _granted(full_template, role)
-    # Not locked: parts, which a lifecycle rule expires, reports, which can be written again, and verifications.
+    # Parts, reports and verifications are not locked. A lifecycle rule deletes parts, and reports can be written again.
     unlocked = ("/parts/*", "/reports/*", "/verifications/*")
     locked = [resource for resource in granted.get("s3:PutObject", []) if not resource.endswith(unlocked)]
     assert granted.get("s3:PutObjectRetention", []) == locked

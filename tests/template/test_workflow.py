@@ -1,4 +1,4 @@
-"""The workflow: functions, retries, errors and logs; and its schedule."""
+"""The workflow and its schedule: functions, retries, errors, logs and ticks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_throttling_is_retried_longer_than_any_function_timeout(template: Templa
     for name, task in _tasks(workflow).items():
         waits = _waits(_retrier(task, "Lambda.TooManyRequestsException"))
 
-        # Full jitter halves the waits on average, and the functions ahead may use their timeout twice.
+        # Full jitter halves the waits on average. Earlier invocations may reach their timeout twice.
         assert max(waits) == 60, name
         assert sum(waits) / 2 > 2 * longest, name
 
@@ -72,7 +72,8 @@ def test_task_timeout_exceeds_the_function_timeout(template: Template, workflow:
     for name, task in _tasks(workflow).items():
         function = task["Parameters"]["FunctionName"].strip("${}").removesuffix("Arn")
         if name == "RecordFailure":
-            continue  # writes a small object; the timeout of FinishRun would only hide a hang
+            # RecordFailure only writes a small object, so its timeout is shorter than that of its function, FinishRun.
+            continue
         assert task["TimeoutSeconds"] > template.properties(function)["Timeout"], name
 
 
@@ -153,7 +154,7 @@ def test_documented_reaction_to_each_error_matches_the_workflow(workflow: dict[s
 
 def _retrier(task: dict[str, Any], error: str) -> dict[str, Any]:
     (retrier,) = (retrier for retrier in task["Retry"] if error in retrier["ErrorEquals"])
-    # Other errors must not use up its attempts.
+    # A retrier counts the attempts of all its errors together, so each error has a separate retrier.
     assert retrier["ErrorEquals"] == [error]
     assert isinstance(retrier, dict)
     return retrier

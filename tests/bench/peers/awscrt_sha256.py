@@ -1,4 +1,4 @@
-"""awscrt's S3 client fed from a requests stream, with SHA-256: URL ENDPOINT CA KEY."""
+"""Copy a file with requests and awscrt's S3 client, and compute SHA-256: URL ENDPOINT CA KEY."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ digest = hashlib.sha256()
 
 
 class Hashed:
-    """A stream that is hashed while it is read."""
+    """A stream that computes the hash of the bytes that are read."""
 
     def __init__(self, raw: object) -> None:
         self._raw = raw

@@ -1,4 +1,4 @@
-"""boto3's upload_fileobj from a requests stream: URL ENDPOINT CA KEY [--warm].
+"""Copy a file with requests and boto3's upload_fileobj: URL ENDPOINT CA KEY [--warm].
 
 With ``--warm``, the file is copied twice, and the seconds of the second copy are printed as JSON.
 """

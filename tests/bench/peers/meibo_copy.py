@@ -1,4 +1,4 @@
-"""The copy as a command: URL ENDPOINT CA KEY [--format F] [--no-decode] [--warm]; prints its result as JSON.
+"""Run Meibo's copy and print its result as JSON: URL ENDPOINT CA KEY [--format F] [--no-decode] [--warm].
 
 With ``--warm``, the file is copied twice, and the second copy is measured.
 """

@@ -1,4 +1,4 @@
-"""obstore's open_writer fed from its own HTTP store's stream, with SHA-256: URL ENDPOINT CA KEY."""
+"""Copy a file with obstore's HTTP store and open_writer, and compute SHA-256: URL ENDPOINT CA KEY."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""smart_open from https to s3: URL ENDPOINT CA KEY."""
+"""Copy a file with smart_open from an HTTPS URL to S3: URL ENDPOINT CA KEY."""
 
 from __future__ import annotations
 
