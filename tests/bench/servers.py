@@ -65,7 +65,7 @@ class Servers:
         ticks = 0
         for path in Path("/proc").glob("[0-9]*/stat"):
             try:
-                # The name may contain spaces. After it, 1 is the parent process, and 11 and 12 are the CPU times.
+                # The name may contain spaces. After it, field 1 is the parent, and fields 11 and 12 are CPU times.
                 fields = path.read_text().rpartition(")")[2].split()
             except OSError:
                 continue  # the process has ended
