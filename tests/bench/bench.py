@@ -125,7 +125,7 @@ def decode(bench: Bench, folder: Path, rounds: int, results: Results) -> None:
                 bench.one(line, series, bench.servers.source, bench.servers.sink, None, path.name)
                 rows = json.loads(series.runs[-1].output)["rows"] if series.runs else None
                 if not flag and rows != users - (form == "csv"):  # a CSV has a header
-                    raise SystemExit(f"{rows} expected {users} {form} users, counted {rows} rows")
+                    raise SystemExit(f"expected the rows of {users} {form} users, counted {rows} rows")
         path.unlink()
 
 

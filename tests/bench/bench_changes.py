@@ -23,7 +23,7 @@ BURST, REQUESTS_PER_MINUTE, IDS_PER_REQUEST = 20, 200, 10
 
 
 def main() -> int:
-    """Return 0 if all changes were applied at 95 % or more of the rate limit."""
+    """Return 0 if all changes were applied once, at 95 % or more of the limit, with at most one 429 per minute."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.bench_changes", description=__doc__)
     parser.add_argument("--ids", type=int, default=3000, help="ids to add (default: %(default)s)")
     parser.add_argument("--organizations", type=int, default=12)
