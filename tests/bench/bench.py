@@ -124,7 +124,7 @@ def decode(bench: Bench, folder: Path, rounds: int, results: Results) -> None:
                 series = results.decode[form, not flag]
                 bench.one(line, series, bench.servers.source, bench.servers.sink, None, path.name)
                 rows = json.loads(series.runs[-1].output)["rows"] if series.runs else None
-                if not flag and rows != users - (form == "csv"):  # a CSV has a header
+                if not flag and rows != users - (form == "csv"):  # one line is the header
                     raise SystemExit(f"expected the rows of {users} {form} users, counted {rows} rows")
         path.unlink()
 

@@ -138,7 +138,7 @@ def _wait_for(server: subprocess.Popen[bytes], endpoint: str) -> None:
             time.sleep(0.2)
         else:
             return
-    pytest.fail("moto's server does not answer")
+    pytest.fail("moto's server does not respond")
 
 
 @pytest.fixture(scope="module")

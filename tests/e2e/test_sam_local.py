@@ -95,7 +95,7 @@ def test_every_function_has_a_sample_event() -> None:
     assert {path.name.split(".")[0] for path in EVENTS} == set(FUNCTIONS)
 
 
-def test_a_run_in_lambda_containers_archives_every_export(archived: System) -> None:
+def test_run_in_lambda_containers_archives_every_export(archived: System) -> None:
     # then: the run is complete, and every function of the workflow was invoked
     manifest = archived.aws.read_json(f"{FOLDER}_manifest.json")
     assert archived.aws.execution(RUN)["status"] == "SUCCEEDED"
@@ -118,7 +118,7 @@ def test_sample_event_returns_a_result(archived: System, containers: SamFunction
     planned = {export["export_id"] for export in archived.aws.read_json(f"{FOLDER}_plan.json")["exports"]}
     new = logical_id == "ArchiveExport" and event["export"]["export_id"] not in planned
 
-    # when: an export of the run is requested again, or another dataset
+    # when: the sample event requests an export of the run again, or another dataset
     outcome = containers.ask(logical_id, event)
 
     assert not outcome.failed, outcome.payload
@@ -130,7 +130,7 @@ def test_sample_event_returns_a_result(archived: System, containers: SamFunction
     assert not outcome.payload.get("batchItemFailures")
 
 
-def test_wrong_event_fails_with_its_error_type_in_the_layer_that_sam_local_mounts(containers: SamFunctions) -> None:
+def test_invalid_event_fails_with_its_error_type_if_sam_local_mounts_the_layer(containers: SamFunctions) -> None:
     outcome = containers.ask_layered("CheckExport", {"run_id": RUN, "attempt": 1, "export": {}})
 
     assert outcome.failed
@@ -145,7 +145,7 @@ def test_layer_has_bytecode_for_the_containers_python(containers: SamFunctions) 
         assert (source.parent / "__pycache__" / f"{source.stem}.cpython-313.pyc").exists()
 
 
-def test_no_log_line_of_the_containers_shows_a_person_or_a_secret(archived: System, containers: SamFunctions) -> None:
+def test_logs_of_the_containers_contain_no_user_data_and_no_secret(archived: System, containers: SamFunctions) -> None:
     logged = "\n".join(containers.logs)
     assert "archived" in logged
 

@@ -161,7 +161,7 @@ class WholeSystem(Stack):
             objects.remove(object_key)
             body = self.aws.read(object_key)
             assert hashlib.sha256(body).hexdigest() == manifest["object"]["sha256"], (
-                f"{key} contains another digest than the object's"
+                f"{key} contains a digest that differs from the digest of the object"
             )
             assert len(body) == manifest["object"]["bytes"]
             assert manifest["export_id"] not in exports, f"{manifest['export_id']} is archived twice"

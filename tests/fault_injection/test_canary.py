@@ -190,7 +190,7 @@ def test_response_of_a_provider_is_not_repeated_in_output(
             with capture(system) as output:
                 _run(system)
             runs += 1
-            leaks += [f"{request} answered with {name}: {leak}" for leak in output.search(secrets)]
+            leaks += [f"{request}, response {name}: {leak}" for leak in output.search(secrets)]
 
     report_line(f"canary, hostile responses of {provider}: {runs} runs, {len(leaks)} leaks")
     assert not leaks, "\n".join(leaks)
@@ -223,7 +223,7 @@ def test_failure_of_a_location_or_a_file_contains_no_secret(
         {"login": CANARY},
         {CANARY: CANARY},
     ],
-    ids=["no JSON", "a line break", "a broken key", "of another provider", "unknown names"],
+    ids=["not an object", "a line break", "an invalid key", "a secret of another provider", "unknown names"],
 )
 def test_invalid_secret_is_not_in_output(system: WholeSystem, secrets: Secrets, secret: Any) -> None:
     _reset(system, secrets)

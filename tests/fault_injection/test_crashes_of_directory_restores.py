@@ -99,7 +99,7 @@ def test_restore_killed_at_any_moment_is_resumed(restores: Restores) -> None:
 
 
 @pytest.mark.parametrize("distance", [10, 7])
-def test_restore_killed_again_and_again_is_resumed(restores: Restores, distance: int) -> None:
+def test_restore_that_is_killed_repeatedly_is_resumed(restores: Restores, distance: int) -> None:
     folder, killed = restores.begin(), 0
     for _ in range(moments_of_one_process := 200):
         with process(distance) as killer:
@@ -112,7 +112,7 @@ def test_restore_killed_again_and_again_is_resumed(restores: Restores, distance:
     restores.check()
 
 
-def test_torn_line_of_the_progress_is_ignored(restores: Restores) -> None:
+def test_truncated_line_of_the_progress_file_is_ignored(restores: Restores) -> None:
     folder = restores.begin()
     with process(20):
         restores.apply(folder)

@@ -25,7 +25,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalRuns]
 
 
 @pytest.mark.parametrize("number", range(1, PUBLISHED_FILES + 1))
-def test_run_that_is_killed_before_a_file_is_completed_by_the_next(runs: LocalRuns, number: int) -> None:
+def test_run_killed_before_any_file_is_completed_by_the_next_run(runs: LocalRuns, number: int) -> None:
     runs.variables["KILLED_AT_LINK"] = str(number)
     killed = runs.run()
 

@@ -29,7 +29,7 @@ TIMEOUT_SECONDS_OF_LARGE_FILES = 60
 MAX_MEMORY = 256 << 20
 # moto stores the uploaded bytes in the same process.
 HUGE = {"a row of 100 MB", "a value of 100 MB"}
-LARGE = {*HUGE, "a bomb", "a bomb of rows"}
+LARGE = {*HUGE, "a decompression bomb", "a decompression bomb of rows"}
 UPLOADED = 100_000_000
 
 
@@ -99,33 +99,33 @@ Serve = Callable[[WholeSystem], broken.Action]
 # The response in place of the file of a job, or of the CSV file or a page of a domain, and the errors that the run
 # manifest may contain.
 HOSTILE_RESPONSES: dict[tuple[str, str], tuple[Serve, set[str]]] = {
-    ("job", "zeros without end"): (lambda _: broken.endless(), {"CorruptFileError", "WrongFormatError"}),
-    ("job", "rows without end"): (lambda _: broken.stream(_members), {"OutOfTimeError"}),
-    ("job", "a bomb"): (lambda _: broken.stream(_bomb), {"FileTooLargeError", "WrongFormatError"}),
-    ("job", "a bomb of rows"): (lambda _: broken.stream(_bomb_of_rows), {"FileTooLargeError"}),
-    ("job", "a byte a second"): (lambda system: broken.drip(1, stop=system.tenant.stopping), {"OutOfTimeError"}),
-    ("job", "a header of a megabyte"): (lambda _: LARGE_HEADER, {"CopyBrokenError"}),
-    ("job", "the metadata address"): (lambda _: broken.redirect(METADATA), {"LocationRefusedError"}),
-    ("job", "another scheme"): (lambda _: broken.redirect("http://localhost/"), {"LocationRefusedError"}),
+    ("job", "endless zeros"): (lambda _: broken.endless(), {"CorruptFileError", "WrongFormatError"}),
+    ("job", "endless rows"): (lambda _: broken.stream(_members), {"OutOfTimeError"}),
+    ("job", "a decompression bomb"): (lambda _: broken.stream(_bomb), {"FileTooLargeError", "WrongFormatError"}),
+    ("job", "a decompression bomb of rows"): (lambda _: broken.stream(_bomb_of_rows), {"FileTooLargeError"}),
+    ("job", "one byte per second"): (lambda system: broken.drip(1, stop=system.tenant.stopping), {"OutOfTimeError"}),
+    ("job", "a header of 1 MB"): (lambda _: LARGE_HEADER, {"CopyBrokenError"}),
+    ("job", "a redirect to the metadata address"): (lambda _: broken.redirect(METADATA), {"LocationRefusedError"}),
+    ("job", "a redirect to another scheme"): (lambda _: broken.redirect("http://localhost/"), {"LocationRefusedError"}),
     ("job", "a row of 100 MB"): (lambda _: broken.stream(_huge_row), {"FileTooLargeError"}),
     ("job", "a list instead of rows"): (lambda _: _file(b"[1, 2]\n"), {"WrongFormatError"}),
-    ("csv", "the metadata address"): (lambda _: broken.redirect(METADATA), {"RequestRefusedError"}),
-    ("csv", "another scheme"): (lambda _: broken.redirect("http://localhost/"), {"RequestRefusedError"}),
-    ("csv", "rows without end"): (lambda _: broken.endless(b'"1","a"\r\n' * 8192, "text/csv"), {"OutOfTimeError"}),
+    ("csv", "a redirect to the metadata address"): (lambda _: broken.redirect(METADATA), {"RequestRefusedError"}),
+    ("csv", "a redirect to another scheme"): (lambda _: broken.redirect("http://localhost/"), {"RequestRefusedError"}),
+    ("csv", "endless rows"): (lambda _: broken.endless(b'"1","a"\r\n' * 8192, "text/csv"), {"OutOfTimeError"}),
     ("csv", "a value of 100 MB"): (lambda _: broken.stream(_huge_record, CSV), {"FileTooLargeError"}),
-    ("csv", "a byte a second"): (lambda system: broken.drip(1, stop=system.domain.stopping), BUSY),
-    ("csv", "a header of a megabyte"): (lambda _: LARGE_HEADER, BUSY),
-    ("ndjson", "the metadata address"): (lambda _: broken.redirect(METADATA), {"RequestRefusedError"}),
-    ("ndjson", "a page without end"): (
+    ("csv", "one byte per second"): (lambda system: broken.drip(1, stop=system.domain.stopping), BUSY),
+    ("csv", "a header of 1 MB"): (lambda _: LARGE_HEADER, BUSY),
+    ("ndjson", "a redirect to the metadata address"): (lambda _: broken.redirect(METADATA), {"RequestRefusedError"}),
+    ("ndjson", "an endless page"): (
         lambda _: broken.endless(b"1" * 65536, "application/json"),
         {"WrongFormatError"},
     ),
-    ("ndjson", "a bomb"): (
+    ("ndjson", "a decompression bomb"): (
         lambda _: broken.stream(_encoded_bomb, {**JSON, "Content-Encoding": "gzip"}),
         {"WrongFormatError"},
     ),
-    ("ndjson", "a byte a second"): (lambda system: broken.drip(1, stop=system.domain.stopping), BUSY),
-    ("ndjson", "a header of a megabyte"): (lambda _: LARGE_HEADER, BUSY),
+    ("ndjson", "one byte per second"): (lambda system: broken.drip(1, stop=system.domain.stopping), BUSY),
+    ("ndjson", "a header of 1 MB"): (lambda _: LARGE_HEADER, BUSY),
     ("ndjson", "nested 10,000 deep"): (
         lambda _: _page('{"users":[{"id":"1","x":' + DEEP + "}]}"),
         {"WrongFormatError"},
@@ -137,11 +137,11 @@ HOSTILE_RESPONSES: dict[tuple[str, str], tuple[Serve, set[str]]] = {
 UNUSUAL_FILES = {
     ("csv", "invalid UTF-8"): b'"1","\xff\xfe\x80"\r\n',
     ("csv", "NUL bytes"): b'"1","\x00\x00"\r\n',
-    ("csv", "names like paths"): b'"../../runs/x","_manifest.json"\r\n',
+    ("csv", "names that look like paths"): b'"../../runs/x","_manifest.json"\r\n',
     ("job", "invalid UTF-8"): b'{"name":"\xff\xfe\x80"}\n',
     ("job", "NUL bytes"): b'{"name":"\x00\x00"}\n',
     ("job", "nested 10,000 deep"): b'{"name":' + b"[" * 10_000 + b"]" * 10_000 + b"}\n",
-    ("job", "names like paths"): b'{"../../runs/x":"/etc/passwd","_manifest.json":"..\\\\"}\n',
+    ("job", "names that look like paths"): b'{"../../runs/x":"/etc/passwd","_manifest.json":"..\\\\"}\n',
 }
 
 

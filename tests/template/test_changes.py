@@ -91,7 +91,7 @@ def test_dead_letter_queue_has_the_maximum_retention(template: Template) -> None
     }
 
 
-def test_dead_letter_fits_with_its_reason(template: Template) -> None:
+def test_longest_change_fits_into_the_dlq_with_its_reason(template: Template) -> None:
     max_change = template.properties("ChangesQueue")["MaximumMessageSize"]
     max_dead_letter = template.properties("ChangesDeadLetters")["MaximumMessageSize"]
 

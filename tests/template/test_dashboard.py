@@ -89,12 +89,12 @@ def test_widgets_fit_the_grid_and_do_not_overlap(widgets: list[dict[str, Any]]) 
     assert max(column for column, _ in cells) < GRID_COLUMNS
 
 
-def test_dashboard_has_a_name_of_its_own_in_each_region(template: Template) -> None:
+def test_dashboard_name_contains_the_region(template: Template) -> None:
     name = template.properties("Dashboard")["DashboardName"]
 
     assert name == "meibo-eu-central-1"
     assert re.fullmatch(r"[A-Za-z0-9_-]{1,255}", name)
 
 
-def test_dashboard_can_be_left_out(translate: Callable[..., Template]) -> None:
+def test_dashboard_can_be_disabled(translate: Callable[..., Template]) -> None:
     assert translate(DashboardState="DISABLED").of_type("AWS::CloudWatch::Dashboard") == {}

@@ -132,7 +132,7 @@ def test_every_log_group_has_a_retention(template: Template) -> None:
         ("VerifyArchive", 900),
     ],
 )
-def test_function_has_a_time_out(template: Template, function: str, seconds: int) -> None:
+def test_function_has_the_expected_timeout(template: Template, function: str, seconds: int) -> None:
     assert template.properties(function)["Timeout"] == seconds
 
 

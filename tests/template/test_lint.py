@@ -41,7 +41,7 @@ def test_workflow_passes_cfn_lint(workflow: dict[str, Any]) -> None:
     assert _findings_in_workflow(workflow) == []
 
 
-def test_mistake_in_the_workflow_is_found(workflow: dict[str, Any]) -> None:
+def test_error_in_the_workflow_is_reported(workflow: dict[str, Any]) -> None:
     broken = json.loads(json.dumps(workflow))
     broken["States"]["Complete"]["Type"] = "Succed"
 

@@ -167,7 +167,7 @@ def _waits(retrier: dict[str, Any]) -> list[float]:
     ]
 
 
-def test_every_task_retries_a_busy_aws_for_over_an_hour(workflow: dict[str, Any]) -> None:
+def test_every_task_retries_a_busy_aws_service_for_more_than_an_hour(workflow: dict[str, Any]) -> None:
     for name, task in _tasks(workflow).items():
         retrier = _retrier(task, "AwsBusyError")
 
