@@ -88,7 +88,7 @@ class ObservedLambdaService(LambdaService):
         self.cold = False
         # Replaces the template's timeout, for tests that wait until the time is used up.
         self.timeout_seconds: int | None = None
-        # The remaining time of each invocation that ended by itself.
+        # The remaining time of each invocation when its handler ended, even if the invocation was killed.
         self.seconds_left: list[float] = []
         # Called with each error that a handler raises.
         self.on_error: Callable[[BaseException], None] | None = None

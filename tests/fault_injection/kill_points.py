@@ -41,7 +41,7 @@ def service_of(name: str) -> str:
 class CallSite:
     """A call with the lines that led to it and the kinds of objects in the bucket.
 
-    A kill at an equal call of another run would test nothing new.
+    A call of another run with the same values does not need another test.
     """
 
     function: str
@@ -140,7 +140,7 @@ def kill_at_every_point(
 ) -> None:
     """Run the attempt with a kill at every point of the counted calls, report a summary, and fail with all failures.
 
-    ``tested`` are the calls of other runs, whose points are not tried again.
+    ``tested`` contains calls that other runs have tested. Their points are skipped.
     """
     failures: list[str] = []
     points = counter.points(tested)

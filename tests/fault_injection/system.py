@@ -99,7 +99,7 @@ class WholeSystem(Stack):
         bucket.multiparts.clear()
         self._state_machine.executions[:] = snapshot.executions
 
-    # The state of moto, which its API returns more slowly or not at all.
+    # The internal state of moto. Its API returns this state more slowly, or does not return it.
     @property
     def _bucket(self) -> Any:
         return get_backend("s3")[ACCOUNT]["aws"].buckets[self.aws.bucket]
@@ -171,7 +171,7 @@ class WholeSystem(Stack):
         return exports
 
     def stored(self) -> tuple[str, ...]:
-        """Return the prefix of each object in the bucket, with its name if that does not depend on a dataset."""
+        """Return the top-level prefix of each object in the bucket, with its name if this begins with an underscore."""
         paths = [key.split("/") for key in self._bucket.keys]
         return tuple(sorted(f"{path[0]}/{path[-1] if path[-1].startswith('_') else 'object'}" for path in paths))
 

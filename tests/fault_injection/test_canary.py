@@ -123,7 +123,7 @@ def _skip_client_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         ahead[0] += seconds
 
     monkeypatch.setattr("meibo.clock.SystemClock.sleep", sleep)
-    # Shorten the hours in which a job may be pending, and the day in which a provider may return nothing.
+    # Shorten the hours for which a job may be pending, and the lifetime of a position in the pages of a provider.
     monkeypatch.setattr("meibo.exports.check.datetime", _FastDatetime)
     monkeypatch.setattr("meibo.providers.base.Pages.position_lifetime", timedelta(milliseconds=300))
 

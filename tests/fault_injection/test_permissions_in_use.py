@@ -1,4 +1,4 @@
-"""Compare the functions' calls with the policies of the template, in both directions."""
+"""Compare the functions' calls with the policies: every call must be allowed, and every grant must be used."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.changes import change_message
 from tests.support.iam import LOG_DELIVERY, Need, grants
 from tests.support.template import PSEUDO_PARAMETERS, Template
 
-# The tests share the calls that are recorded once.
+# The calls are recorded once, so all tests must run in the same process.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("permissions")]
 
 ROLES = {
@@ -29,7 +29,7 @@ ROLES = {
     "FinishRun": "FinishRunRole",
     "ChangeMembers": "ChangeMembersRole",
     "VerifyArchive": "VerifyArchiveRole",
-    # The calls of moto's interpreter, which Step Functions makes in AWS.
+    # In AWS, Step Functions makes these calls. In the tests, moto's interpreter makes them.
     WORKFLOW: "ExportWorkflowRole",
 }
 # The prefixes to which each function may write. Every object is written by one function.
@@ -40,7 +40,7 @@ WRITE_PREFIXES = {
     "ChangeMembers": ("ArchiveBucket.Arn/changes/",),
     "VerifyArchive": ("ArchiveBucket.Arn/verifications/",),
 }
-# Actions that AWS uses with the function's role, and the function does not call itself.
+# Actions that AWS performs with the role of the function. The function does not call them.
 USED_BY_OTHERS = {
     "logs:CreateLogStream": "Lambda writes a function's log as the function's role",
     "logs:PutLogEvents": "Lambda writes a function's log as the function's role",

@@ -93,7 +93,7 @@ class MembershipRestore:
                 yield PlannedObject(kind="member_role", role=role, **common)
 
     def through_queue(self) -> Pace:
-        """Send the memberships to the queue, and process it with the function."""
+        """Send the memberships to the queue, and process the queue with the function."""
         return self._measure(QueueSender(Queues(SqsClient(self.harness.queue), "", "")), self.harness.drain)  # type: ignore[arg-type]  # sends only
 
     def without_queue(self) -> Pace:
@@ -120,9 +120,10 @@ class MembershipRestore:
         )
 
     def check(self) -> None:
-        """Assert that the tenant has all memberships and roles, and that each member has at most one outcome.
+        """Assert that the tenant has all memberships and roles, and that the outcomes are complete.
 
-        An invocation may repeat the last requests of the previous invocation, so a few more requests are allowed.
+        A restore through the queue writes one outcome per membership. A restore without the queue writes no outcomes.
+        An invocation may repeat the last requests of the previous invocation, so up to 1 % more requests are allowed.
         """
         tenant = self.tenant
         assert {

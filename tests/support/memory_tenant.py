@@ -55,7 +55,7 @@ ORGANIZATION_PAGES: dict[str, type[ItemPages[OrganizationApi]]] = {
 
 
 def raw_json(value: Any) -> RawJson:
-    """Return a value with its text, as in a response."""
+    """Return a value with its JSON text, as a client reads it from a response."""
     return RawJson(value, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 

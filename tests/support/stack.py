@@ -95,7 +95,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"the condition did not hold within {seconds:.0f} s")
+            raise TimeoutError(f"expected the condition to become true within {seconds:.0f} s")
         time.sleep(0.05)
 
 

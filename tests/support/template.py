@@ -1,4 +1,4 @@
-"""The template in CloudFormation, with resolved parameters and conditions."""
+"""The translated template, with parameters and conditions resolved as in CloudFormation."""
 
 from __future__ import annotations
 
