@@ -162,7 +162,7 @@ def endless(chunk: bytes = b"\0" * 65536, content_type: str = "application/octet
 
 
 def headers(extra: dict[str, str]) -> Action:
-    """Add headers to the response, or replace existing ones."""
+    """Add headers to the response, or replace existing headers."""
 
     def action(process: Callable[[], Response]) -> Response:
         response = process()
@@ -210,7 +210,7 @@ def break_body(after_bytes: int, *, reset: bool = True) -> Action:
 
 
 def stall(seconds: float, *, after_bytes: int, stop: threading.Event | None = None) -> Action:
-    """Pause for ``seconds`` after ``after_bytes`` of the body, then send the rest. ``stop`` ends the pause."""
+    """Pause for ``seconds`` after the first ``after_bytes`` (1 or more) of the body. ``stop`` ends the pause."""
     wait = stop.wait if stop is not None else time.sleep
 
     def pause(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -228,7 +228,7 @@ def stall(seconds: float, *, after_bytes: int, stop: threading.Event | None = No
 
 
 def drip(bytes_per_second: float, *, stop: threading.Event) -> Action:
-    """Send the body byte by byte. ``stop`` ends the pauses."""
+    """Send the body byte by byte, with a pause after each byte. ``stop`` ends the pauses."""
 
     def slow(chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -240,7 +240,7 @@ def drip(bytes_per_second: float, *, stop: threading.Event) -> Action:
 
 
 def change_body(change: Callable[[bytes], bytes]) -> Action:
-    """Send the normal response with a changed body and its Content-Length."""
+    """Send the normal response with a changed body and a matching Content-Length."""
 
     def action(process: Callable[[], Response]) -> Response:
         response = process()
@@ -251,7 +251,7 @@ def change_body(change: Callable[[bytes], bytes]) -> Action:
 
 
 def truncate(size: int) -> Action:
-    """Send only the first ``size`` bytes of the file, with their Content-Length."""
+    """Send only the first ``size`` bytes of the body, with a matching Content-Length."""
     return change_body(lambda body: body[:size])
 
 

@@ -304,7 +304,7 @@ def write(results: Results, path: Path) -> None:
 
 
 def noise(results: Results) -> str:
-    """Return the spread of the runs of one contender, which shows the influence of other work on the machine."""
+    """Return the spread of the runs of a contender, which shows the influence of other programs on the machine."""
     spreads = [
         max(runs.rates) / min(runs.rates)
         for _, series in results.networks

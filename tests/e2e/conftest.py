@@ -20,9 +20,12 @@ FOLDER = ROOT / ".local/e2e"
 
 @pytest.fixture(scope="session")
 def built() -> Path:
-    """Return the folder that sam build wrote, which the tests require."""
+    """Return the template that sam build wrote. Fail if it does not exist."""
     if not (SAM.exists() and BUILT.exists()):
-        pytest.fail("nothing is built here; run: make e2e", pytrace=False)
+        pytest.fail(
+            "expected the SAM CLI in .venv-sam and the result of sam build, but one of them is missing; run: make e2e",
+            pytrace=False,
+        )
     return BUILT
 
 
@@ -39,7 +42,7 @@ def system(built: Path) -> Iterator[System]:
             return SamFunctions(functions, invocations, FOLDER, endpoint, simulators.ca_file)
 
         with local_aws(
-            # Each export starts a container, and a machine may have two cores only.
+            # Each export starts a container, and the machine may have only two cores.
             parameters={"MaxParallelExports": "2"},
             environment=simulators.environment(),
             serve=serve,

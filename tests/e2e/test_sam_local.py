@@ -19,9 +19,9 @@ FUNCTIONS = {
     Path(resource["Properties"]["CodeUri"]).name: logical_id
     for logical_id, resource in of_type(read_template(), "AWS::Serverless::Function").items()
 }
-# The other functions are invoked by their triggers.
+# The functions that the workflow invokes. Triggers invoke all other functions.
 WORKFLOW = {"CreateExports", "CheckExport", "ArchiveExport", "FinishRun"}
-# A machine may have two cores only.
+# Long enough for a machine with two cores.
 MAX_RUN_SECONDS = 900
 
 pytestmark = pytest.mark.timeout(MAX_RUN_SECONDS + 60)
@@ -46,7 +46,7 @@ def archived(system: System) -> System:
 
 
 def _expected_rows(system: System) -> dict[str, int | None]:
-    """Return the numbers of rows of the providers by export id."""
+    """Return the number of rows of each export at the provider, by export id."""
     return {
         f"acme/users/ndjson/{FIRST_CONNECTION}": system.tenant.expected_rows(FIRST_CONNECTION),
         "acme/organizations/ndjson/all": system.tenant.organizations.count(),

@@ -97,7 +97,7 @@ class Drills:
         return invoke("drill", "acme", *location, *target, "--yes")
 
     def _leave_incomplete_files(self) -> None:
-        """Write the files that a killed process leaves, and that a process with an exception removes."""
+        """Write the incomplete files that a killed process leaves. After an exception, a process removes them."""
         for name, complete in (("users-1", "journal.json"), ("users-2", "journal.json"), ("directory", "plan.json")):
             folder = self.folder / name
             if not (folder / complete).exists():

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:No application metrics to publish"),
 ]
 
-# The schedule invokes asynchronously, and Lambda retries that twice (MaximumRetryAttempts in the template).
+# The schedule invokes the function asynchronously. Lambda retries twice (MaximumRetryAttempts in the template).
 DELIVERIES = 3
 
 
@@ -45,7 +45,7 @@ def _verify(system: WholeSystem) -> int:
     for delivery in range(1, DELIVERIES + 1):
         if not system.invoke("VerifyArchive").failed:
             return delivery
-    raise AssertionError("the verification never ended")
+    raise AssertionError(f"expected a successful verification, found {DELIVERIES} failed deliveries")
 
 
 def _remove_records(system: WholeSystem) -> None:

@@ -56,7 +56,7 @@ class _Bucket:
 
 
 class RateLimits:
-    """The buckets of a tenant."""
+    """The token buckets of a tenant. ``refused`` counts the rejected requests."""
 
     def __init__(self, switches: Switches, now: Clock) -> None:
         self._switches = switches

@@ -16,7 +16,7 @@ MAX_ROLES = 1000
 
 
 class Roles:
-    """The roles of a tenant. Role number n is assigned to every (n + 2)th of the first users."""
+    """The roles of a tenant. Role number n is assigned to every (n + 2)th of the first 500 generated users."""
 
     def __init__(self, directory: Directory, new_id: Callable[[str, int], str], *, count: int) -> None:
         self._directory = directory

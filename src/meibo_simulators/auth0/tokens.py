@@ -27,7 +27,7 @@ _UNAUTHORIZED = OAuthError(401, "access_denied", "Unauthorized")
 
 @functools.cache
 def key_pair(name: str) -> tuple[str, str]:
-    """Return a private and a public key in PEM format. Within a process, each name has the same keys."""
+    """Return a private and a public key in PEM format. Within a process, a name always has the same keys."""
     del name  # used only as the key of the cache
     private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     return (
@@ -56,7 +56,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Grant:
-    """The scopes and the expiry time of a token."""
+    """The client, the OAuth scopes and the expiry time of a token."""
 
     client_id: str
     scopes: frozenset[str]
