@@ -1,8 +1,8 @@
 """A simulated source and AWS on one loopback port, over TLS, for the benchmark of the first invocation.
 
 The source issues a token, has one finished job, and serves its file with ranges. AWS has one secret, and an S3 that
-discards received data. Each connection has the rate of a connection to S3: 80 MB/s in each direction, and 60 ms to
-acknowledge a body.
+discards received data. Unless the network is unlimited, each connection has the rate of a connection to S3: 80 MB/s in
+each direction, and 60 ms to acknowledge a body.
 """
 
 from __future__ import annotations
