@@ -55,7 +55,7 @@ QUIET_LOAD_PER_CPU = 0.5
 # A gzip member has about 1 MiB. The file repeats the same member.
 USERS_PER_MEMBER = 17_000
 
-# The handler that Lambda calls. The import happens during the init phase, as without this module.
+# The handler that Lambda calls. The import runs in the init phase, as it does without this module.
 TIMED = """\
 import time
 from {module} import handler as timed

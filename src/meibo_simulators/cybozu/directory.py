@@ -136,7 +136,7 @@ class Directory:
             return list(self._order)
 
     def page(self, page: slice, *, administrator: bool) -> list[Entry]:
-        """Return a page of the list, whose first user is the built-in Administrator if ``administrator`` is set."""
+        """Return a page of users. If ``administrator`` is set, the built-in Administrator is the first user."""
         first = [administrator_record()] if administrator and page.start == 0 else []
         with self._lock:
             numbers = self._order[max(0, page.start - administrator) : page.stop - administrator]

@@ -44,7 +44,7 @@ class SimulatedDomain(Site):
         self.max_concurrent_requests = 0
 
     def configure_tls(self, context: ssl.SSLContext) -> None:
-        """Require a client certificate if the domain has secure access."""
+        """Require or request a client certificate if the domain has secure access."""
         if self.secure_access is not None:
             self.secure_access.require(context)
 
