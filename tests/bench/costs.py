@@ -72,7 +72,7 @@ USERS = [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]
 
 @dataclass(frozen=True)
 class Cost:
-    """One run of one export."""
+    """The size, duration and cost of a run with one export."""
 
     users: int
     bytes: int
@@ -88,7 +88,7 @@ def transitions(polls: int) -> int:
     )
 
     def shortest(begin: str, end: str) -> int:
-        """Return the number of transitions of the shortest path from a state to another."""
+        """Return the number of transitions of the shortest path from one state to another."""
         reached, latest, steps = {begin}, {begin}, 0
         while end not in latest:
             steps += 1

@@ -1,4 +1,4 @@
-"""Preview a restore of users like ``meibo restore --preview``; a second run is the current state of the tenant."""
+"""Preview a restore of users, like ``meibo restore --preview``. The later run replaces the state of the tenant."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.archives import EARLIER, RUN
 
 
 def main(location: str) -> None:
-    """Preview the earlier run against the later run of an archive, and print the numbers of users."""
+    """Preview the earlier run against the later run of an archive, and print the number of users in each state."""
     reader = open_archive(location)
     (export,), (live_export,) = (named_run(reader, run_id).exports for run_id in (EARLIER, RUN))
     with tempfile.TemporaryDirectory(prefix="meibo-bench-") as name:

@@ -274,7 +274,7 @@ def main() -> int:
         serve()
         return 0
     options.log.parent.mkdir(parents=True, exist_ok=True)
-    # moto reports each path of the state that does not exist, which is a branch of the workflow.
+    # moto logs an error for each JSON path that does not exist. The workflow branches on such paths.
     logging.getLogger("moto").setLevel(logging.CRITICAL)
     # A worker of moto's distributed map is recursive, and the depth is the number of exports.
     sys.setrecursionlimit(100_000)

@@ -45,7 +45,7 @@ class FifoQueue:
         key = unique or hashlib.sha256((group + body).encode()).hexdigest()
         if self._is_duplicate(f"queue:{group}:{key}"):
             return ""
-        # SQS returns a random UUID. A number makes failures reproducible.
+        # SQS returns a random UUID. Here, the id contains a number, so that failures are reproducible.
         message = Message(body, group, self.now(), f"00000000-0000-4000-8000-{len(self._sent):012d}")
         self.messages.append(message)
         return message.id

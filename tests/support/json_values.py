@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from meibo.errors import MeiboError
 
-# A value that must not appear in error messages. Ids and error codes cannot contain its space.
+# A value that must not appear in error messages. It contains a space, which ids and error codes cannot contain.
 CANARY = "canary "
 
 _TEXTS = st.text(max_size=8) | st.sampled_from([CANARY, "\ud83d", "\x00", "²", "NaN", "../x", "x" * 300])

@@ -78,7 +78,7 @@ class Transport(HTTPAdapter):
 
     def session(self) -> requests.Session:
         session = new_session(1)
-        # Otherwise, requests looks up the proxy settings for each request, which is slow.
+        # With trust_env, requests looks up the proxy settings for each request, which is slow.
         session.trust_env = False
         session.mount("https://", self)
         return session

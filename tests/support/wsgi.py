@@ -43,7 +43,7 @@ class WsgiAdapter(HTTPAdapter):
 
     def session(self) -> requests.Session:
         session = requests.Session()
-        # Otherwise, requests looks up the proxy settings for each request, which is slow.
+        # With trust_env, requests looks up the proxy settings for each request, which is slow.
         session.trust_env = False
         session.mount("https://", self)
         return session
