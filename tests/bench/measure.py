@@ -1,4 +1,4 @@
-"""Run a command and measure its time, CPU and memory."""
+"""Run a command, and measure its duration, CPU time and peak memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Series:
 
 
 def run(command: str, environment: Mapping[str, str], cpus: str | None, seconds: float) -> Run:
-    """Run a shell command, raising RuntimeError if it fails or takes longer than ``seconds``."""
+    """Run a shell command. Raise RuntimeError if it fails or takes longer than ``seconds``."""
     pinned = ["taskset", "-c", cpus] if cpus else []
     shell = [*pinned, "timeout", str(seconds), "bash", "-o", "pipefail", "-c", command]
     start = time.perf_counter()

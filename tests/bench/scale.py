@@ -130,7 +130,7 @@ class MeasuredFunctions(LambdaService):
 
 @dataclass
 class Measurement:
-    """One run."""
+    """The measurements of a run."""
 
     exports: int
     wall_seconds: float

@@ -1,4 +1,4 @@
-"""The servers of the benchmark, on loopback over TLS: nginx as source, a null sink in C, SeaweedFS."""
+"""The servers of the benchmark, on loopback over TLS: nginx as the source, a null sink in C, and SeaweedFS."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def weed_command(folder: Path, ports: Sequence[int]) -> list[str]:
 
 @contextmanager
 def running(folder: Path, cpus: str | None, *, weed: bool) -> Iterator[Servers]:
-    """Start the servers, only on these CPUs unless None, and stop them when the context ends."""
+    """Start the servers, and stop them when the context ends. ``cpus`` limits them to these CPUs."""
     (folder / "files").mkdir(exist_ok=True)
     certify(folder)
     sink = compile_sink(folder)
