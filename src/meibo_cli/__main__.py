@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _exit(*_: object) -> None:
-    # The module that is being imported could catch an exception, or print it with a traceback.
+    # The module that is being imported could catch an exception, or Python would print its traceback.
     os.write(2, b"interrupted\n")
     os._exit(_EXIT_INTERRUPTED)
 

@@ -23,7 +23,7 @@ from meibo.changes.messages import (
 from meibo.errors import ConfigurationError
 from meibo.formatting import format_count
 
-# The limit of the queue (MaximumMessageSize in the template) less the other fields of a message.
+# The limit of the queue (MaximumMessageSize in the template) minus space for the other fields of a message.
 MAX_MEMBERS_BYTES: Final = 200_000
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 # The accepted column names, and the columns that they refer to.
@@ -40,10 +40,10 @@ COLUMNS: Final = {
     "roles": "roles",
 }
 REQUIRED: Final = ("organization", "action", "member")
-# If the options for invitations are missing, this is reported once and not for each row.
+# Rows are validated with these values if the options for invitations are missing, which is reported only once.
 _PLACEHOLDER: Final = {"client_id": "x", "inviter": "x"}
 
-# Returns the ids of the users with an e-mail address.
+# A function that accepts an e-mail address and returns the ids of the users who have it.
 FindUsers = Callable[[str], Sequence[str]]
 
 
@@ -76,7 +76,7 @@ class Sheet:
     changes: tuple[Change, ...]
 
     def count(self, action: str) -> int:
-        """Return the number of members of an action."""
+        """Return the number of members in the changes with this action."""
         return sum(len(change.members) for change in self.changes if change.action == action)
 
 

@@ -48,7 +48,10 @@ class RowChange:
 
 @dataclass
 class ComparisonCounts:
-    """The numbers of rows and fields that differ."""
+    """The number of rows by kind of change, and the number of changed rows per field.
+
+    ``duplicates`` is the number of rows whose key occurs earlier in the same file.
+    """
 
     added: int = 0
     removed: int = 0
@@ -110,7 +113,7 @@ class Comparison:
         self._changed_fields = changed_fields or self._all_changed_fields
 
     def changes(self) -> Iterator[RowChange]:
-        """Yield every row that differs: removed, added, then changed rows, in the order of their keys."""
+        """Yield first the removed, then the added, then the changed rows, each in the order of their keys."""
         contents = [self._folder / f"{side}.content" for side in _SIDES]
         indexes = [self._folder / f"{side}.index" for side in _SIDES]
         with ProcessPoolExecutor(len(_SIDES), initializer=signal.signal, initargs=END_SILENTLY) as pool:

@@ -1,4 +1,4 @@
-"""Download an archived object completely and with the digest in its manifest, or not at all."""
+"""Download archived objects, and compare their length and digest with their manifests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from meibo_cli.files import new_file
 
 
 def checked_chunks(archive: ArchiveReader, export: ArchivedExport) -> Iterator[bytes]:
-    """Yield the bytes of an export, in the version that its manifest names.
+    """Yield the bytes of an export, from the object version in its manifest if this version exists.
 
     Raises CorruptFileError after the last chunk if the length or the digest differs from the manifest.
     """

@@ -34,7 +34,7 @@ def open_decompressed(path: Path) -> Any:
     """Open a file for reading and decompress it if it is gzip."""
     if not is_gzip(path):
         return path.open("rb")
-    # BufferedReader reads lines faster than isal, which implements this in Python.
+    # BufferedReader reads lines faster than isal, which splits lines in Python code.
     return io.BufferedReader(igzip.open(path, "rb"), _BUFFER_BYTES)  # type: ignore[no-untyped-call]  # isal has no types
 
 
@@ -57,7 +57,7 @@ def readable_json(line: bytes) -> bytes:
 
 
 def readable_copy(source: Path, target: Path) -> None:
-    """Copy a file of JSON lines for DuckDB. The copy is gzip if the source is gzip."""
+    """Write a copy of a file of JSON lines that DuckDB can read. The copy is gzip if the source is gzip."""
     with open_decompressed(source) as file:
         out: Any = gzip.open(target, "xb", _GZIP_LEVEL) if is_gzip(source) else target.open("xb")  # noqa: SIM115
         with out:
@@ -147,7 +147,7 @@ def _simple_json(value: Any) -> bytes | None:
         document = to_json(value)
     except ValueError:
         return None
-    # Text can contain these words too. The standard library then writes the value.
+    # A string can contain these words too; the standard library then encodes the value.
     return None if b"NaN" in document or b"Infinity" in document else document
 
 

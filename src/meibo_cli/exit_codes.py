@@ -21,13 +21,13 @@ from meibo.errors import ConfigurationError, MeiboError
 from meibo_cli.terminal import escape_control_characters
 
 EXIT_DIFFERENT: Final = 1
-"""The command succeeded and has findings, such as damage or failed users."""
+"""The command completed, but found a problem, such as damage or users that could not be imported."""
 EXIT_FAILURE: Final = 2
 """The command failed, or an argument is wrong."""
 EXIT_INTERRUPTED: Final = 130
-"""The user interrupted the command with Ctrl-C: 128 and the number of SIGINT, as in shells."""
+"""The user interrupted the command with Ctrl-C: 128 plus the number of SIGINT, as in shells."""
 EXIT_BROKEN_PIPE: Final = 141
-"""The reader of stdout ended early, for example ``head``: 128 and the number of SIGPIPE, as in shells."""
+"""The program that reads stdout, such as ``head``, ended early: 128 plus the number of SIGPIPE, as in shells."""
 
 _CREDENTIALS: Final = "set AWS_PROFILE or --profile, or run `aws configure`"
 _UNKNOWN_KEY: Final = f"AWS does not accept the credentials; {_CREDENTIALS}"
@@ -61,7 +61,7 @@ _MESSAGES: Final[dict[type[aws.BotoCoreError], str]] = {
 def report_errors() -> Iterator[None]:
     """Report an expected error in one line on stderr, and exit with ``EXIT_FAILURE``.
 
-    An interruption exits with ``EXIT_INTERRUPTED``, and a broken pipe with ``EXIT_BROKEN_PIPE`` and without a message.
+    Ctrl-C exits with ``EXIT_INTERRUPTED``. A broken pipe exits with ``EXIT_BROKEN_PIPE`` and prints no message.
     """
     try:
         yield
@@ -108,7 +108,7 @@ def _aws_message(error: aws.BotoCoreError) -> str:
 
 
 def failed_request(error_name: str) -> str:
-    """Return the message for an AWS request that failed for a reason that botocore reports only by its name."""
+    """Return the message for an AWS request that failed with a botocore error of this name."""
     return f"the AWS request failed ({error_name}); check the credentials, the region and the network"
 
 

@@ -1,4 +1,4 @@
-"""Create files and folders that only their owner can read, replace files completely, and lock folders."""
+"""Create files and folders that only their owner can read, replace files atomically, and lock folders."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def new_folder(path: Path) -> Path:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read. If the machine fails, the file has its old or its new content."""
+    """Write a file that only its owner can read. After a crash, it contains either the old or the new content."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -1,6 +1,6 @@
 """A file system through which DuckDB reads an archive. Objects of a bucket are downloaded when a query opens them.
 
-DuckDB's own S3 reader is not used, because it is an extension that DuckDB downloads on first use and that has its own
+DuckDB's own S3 reader is not used, because DuckDB downloads it on first use and because it has its own configuration of
 credentials. A query that filters by partitions downloads only the files of these partitions.
 """
 
@@ -27,7 +27,7 @@ class ArchiveFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec has
     """
 
     protocol = PROTOCOL
-    # fsspec would otherwise reuse an instance for other arguments.
+    # fsspec would otherwise cache instances.
     cachable = False
 
     def __init__(self, archive: ArchiveReader, folder: Path, *, readable: bool = False) -> None:

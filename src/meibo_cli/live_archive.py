@@ -1,4 +1,4 @@
-"""A temporary archive of the current state of a tenant, which is compared with an archived run and then deleted."""
+"""A temporary archive of the current state of tenants, which is compared with an archived run and then deleted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ArchivedRun:
 
 
 def planned_exports(reader: ArchiveReader, run: Run, archived: Iterable[ArchivedExport]) -> list[PlannedExport]:
-    """Return the planned exports of a run without their jobs, to export the current state in the same way."""
+    """Return the plans of archived exports without their jobs, to export the current state in the same way."""
     ids = {export.export_id for export in archived}
     _, plan = Plan.newest(reader, run.run_id, run.manifest.attempt)
     return [dataclasses.replace(export, job=None) for export in plan.exports if export.export_id in ids]

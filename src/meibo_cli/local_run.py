@@ -1,4 +1,4 @@
-"""A run in this process, without a stack. It archives into a folder or a bucket with the functions of the layer."""
+"""Execute a run in this process, without a stack. The functions of the layer archive into a folder or a bucket."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ INVOCATION_SECONDS: Final = 900.0
 MAX_COPY_SECONDS: Final = 7 * 24 * 3600.0
 """Time limit of copies and streams, which another invocation cannot resume."""
 COPY_WORKERS: Final = 4
-"""Workers of one copy into a bucket; parallel copies share the memory and the connection."""
+"""Workers of one copy into a bucket; parallel copies share the memory and the network bandwidth."""
 STDERR: Final = Path("-")
 """The name of stderr as the file of a log."""
 FOLDER_BUCKET: Final = "local"
@@ -49,7 +49,7 @@ FOLDER_BUCKET: Final = "local"
 class LocalFunctions:
     """The functions of the workflow. After ``stopped`` is set, their remaining time is 0, so that they end.
 
-    ``temporary`` stores the objects that are not archived permanently: reports and parts.
+    ``temporary`` stores reports and parts, which are not protected by Object Lock.
     """
 
     storage: ArchiveStorage

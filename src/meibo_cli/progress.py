@@ -58,7 +58,7 @@ class ExportLine:
 class ProgressDisplay:
     """The progress of the exports of a run. Its methods can be called by several threads.
 
-    If ``live`` is False, or if the console is not a terminal, each change of state is a line.
+    If ``live`` is False, or if the console is not a terminal, each change of state is printed as a new line.
     """
 
     def __init__(self, console: Console, *, live: bool = True) -> None:
@@ -89,7 +89,7 @@ class ProgressDisplay:
             self._live.stop()
 
     def expect(self, export_id: str, folder: str) -> None:
-        """Add an export whose objects will be below ``folder``."""
+        """Add an export whose objects are stored below ``folder``."""
         with self._lock:
             self._lines.setdefault(export_id, ExportLine())
             self._folders[folder] = export_id
@@ -144,9 +144,9 @@ class ProgressDisplay:
 def print_run(
     console: Console, archive: ArchiveReader, manifest: RunManifest, checks: Mapping[str, str] | None = None
 ) -> None:
-    """Print a table of a run's exports, and the reasons below it.
+    """Print a table of the exports of a run and, below it, the reasons why exports are suspect or missing.
 
-    ``checks`` contains the results of other checks as Rich markup, by export id.
+    ``checks`` maps an export id to the text in the column ``checked``, as Rich markup.
     """
     counts = manifest.counts
     columns = [

@@ -72,7 +72,7 @@ def _lines(source: IO[bytes], copy: IO[bytes]) -> Iterator[bytes]:
 
 
 def _csv_records(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the records of a CSV. An odd number of quotes begins or ends a field with newlines (RFC 4180)."""
+    """Yield the records of a CSV file. A line with an odd number of quotes begins or ends a field with newlines."""
     for line in lines:
         if line.count(b'"') % 2 == 0:
             yield line

@@ -101,7 +101,7 @@ def nested_value(values: Any, path: Sequence[str]) -> Any:
 
 
 def csv_records(path: Path) -> Iterator[list[str]]:
-    """Yield the records of a CSV in UTF-8, which may be gzip. Invalid bytes are decoded with ``surrogateescape``."""
+    """Yield the records of a UTF-8 CSV file, which may be gzip. Invalid bytes are decoded with ``surrogateescape``."""
     csv.field_size_limit(sys.maxsize)
     with io.TextIOWrapper(open_decompressed(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:

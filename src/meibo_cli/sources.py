@@ -1,7 +1,7 @@
 """The configuration file of the commands that work without a stack, and the credentials of its sources.
 
 Credentials are read from the environment, a file ``.env`` or AWS Secrets Manager, in this order of precedence. A source
-named ``acme-jp`` has the variables ``MEIBO_ACME_JP_CLIENT_ID`` and so on; each name ends with a key of the secret.
+named ``acme-jp`` has variables such as ``MEIBO_ACME_JP_CLIENT_ID``, whose names end with the keys of the secret.
 """
 
 from __future__ import annotations
@@ -73,8 +73,9 @@ def secret_reader(
 ) -> Callable[[str], Mapping[str, Any]]:
     """Return a function that returns a secret by its name.
 
-    Raises SecretError with all sources that have no credentials in the environment if there are no AWS credentials
-    either. If ``require_all`` is False, only the returned function raises it, for the secret of such a source.
+    If there are no AWS credentials, raises SecretError with all sources that have no credentials in the environment or
+    in ``env_file``. If ``require_all`` is False, only the returned function raises SecretError, for the secret of one
+    of these sources.
     """
     environment = {**read_env_file(env_file), **os.environ}
     secrets: dict[str, dict[str, str]] = {}
@@ -133,7 +134,7 @@ def read_env_file(path: Path) -> dict[str, str]:
             continue
         match = re.fullmatch(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*", line)
         if match is None:
-            # The line may contain a secret, so the message does not.
+            # The line may contain a secret, so the message does not contain the line.
             raise ConfigurationError(f"{path}, line {number}: expected NAME=VALUE on one line")
         name, value = match.groups()
         is_quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"

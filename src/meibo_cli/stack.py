@@ -97,7 +97,7 @@ class StackChecks:
         yield Check("alarm target", self._check_alarm_target)
 
     def read_secret(self, name: str) -> Mapping[str, Any]:
-        """Return a secret, raising SecretError if the functions of the stack are not allowed to read it."""
+        """Return a secret. Raises SecretError if the functions of the stack are not allowed to read it."""
         if not name.startswith(self._secret_prefix):
             raise SecretError(
                 f"the secret {name!r}: expected a name that begins with {self._secret_prefix!r} (parameter"
@@ -194,7 +194,7 @@ def _allow(action: str, subject: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Queues:
-    """Both queues of a stack. ``changes`` and ``dead_letters`` are their URLs."""
+    """The queue of changes and the DLQ of a stack. ``changes`` and ``dead_letters`` are their URLs."""
 
     client: SQSClient
     changes: str

@@ -41,7 +41,7 @@ _MIN_TEXT_WIDTH: Final = 20
 def escape_control_characters(text: str) -> str:
     """Return the text with a JSON escape such as ``\\u001b`` for each character that could control a terminal.
 
-    The values of a JSON document on one line do not change.
+    In a JSON document on one line, these escapes do not change the values.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -89,7 +89,7 @@ class TextConsole(Console):
             self.width = _UNLIMITED_WIDTH
 
     def on_broken_pipe(self) -> None:
-        """Raise the BrokenPipeError, which ``report_errors`` handles, instead of exiting."""
+        """Raise the BrokenPipeError again, because ``report_errors`` handles it. Rich itself would exit."""
         raise  # noqa: PLE0704  # Rich calls this method while it handles the exception
 
 

@@ -1,7 +1,7 @@
 """The export workflow in this process: the states and retries of ``statemachines/export.asl.json`` as a loop.
 
 ``RETRIES`` contains the retries of Meibo's own errors; a test compares it with the state machine. The errors of Lambda
-and Step Functions do not exist here.
+and Step Functions cannot occur here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from meibo.exports.workflow import ExecutionStatus
 from meibo.observability import metrics, sanitize_errors
 
 STOP_SECONDS: Final = 3.0
-"""Time in which the threads abort their copies after the user has stopped the run."""
+"""Time that the threads have to abort their copies after the user has stopped the run."""
 
 # If the disk is full or not writable, no export of the run can be archived.
 _DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
@@ -119,18 +119,18 @@ class LocalWorkflow:
         return "ABORTED" if any(map(self._storage.exists, documents)) else "NEVER_STARTED"
 
     def start(self, run_id: str, attempt: int, *, bucket: str, items_key: str) -> None:
-        """Do nothing: ``Execution`` executes the attempt after it was prepared."""
+        """Do nothing, because ``Execution`` executes the attempt later in this process."""
 
 
 class _StoppedError(Exception):
-    """The run was stopped. This error never leaves ``Execution``."""
+    """The run was stopped. Only ``Execution`` raises and handles this error."""
 
 
 @dataclass(kw_only=True)
 class Execution:
     """The execution of one attempt, with up to ``jobs`` exports in parallel.
 
-    ``change`` is called with the id of an export, its new state, and its ``rows``, ``bytes`` and ``ended`` if known.
+    ``change`` is called with the id and the new state of an export and, if known, ``rows``, ``bytes`` and ``ended``.
     ``wait`` waits for a number of seconds, or until the execution is stopped.
     """
 
@@ -237,9 +237,9 @@ class Execution:
     def _call(
         self, state: str, function: Callable[..., dict[str, Any]], *arguments: Any, shown: str | None = None
     ) -> dict[str, Any]:
-        """Call a function with the retries of a state of the workflow, and show them for an export.
+        """Return the result of a function, which is called with the retries of a state of the workflow.
 
-        Raises the last error of the function.
+        ``shown`` is the id of the export whose line shows the retries. Raises the last error of the function.
         """
 
         def call(_event: Any, _context: Any) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def diff(
 ) -> None:
     """Count the rows that were added, removed and changed between two runs, for each export that differs.
 
-    With `live`, the exports of the run are created again, with the same credentials as for `meibo run`.
+    With `live`, the exports of the run are created again. The command then reads the same credentials as `meibo run`.
     """
     if as_json and csv_file == STDOUT:
         raise ConfigurationError(

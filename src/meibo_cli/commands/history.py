@@ -75,7 +75,7 @@ def history(
 
 
 def _filtered(events: list[HistoryEvent], names: set[str]) -> list[HistoryEvent]:
-    """Return the events with only the named fields. An event that changes none of these fields is omitted."""
+    """Return the events with only the named fields. A changed row without any of these fields is omitted."""
 
     def is_named(field: str) -> bool:
         return field in names or field.partition(".")[0] in names

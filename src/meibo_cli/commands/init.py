@@ -44,7 +44,7 @@ def init(
 ) -> None:
     """Write a configuration (sources.json) and a file for its credentials (.env).
 
-    The command asks for the values that are not given as options. It does not change existing files. The file .env
+    The command prompts for values that are not specified as options. It does not change existing files. The file .env
     contains the names of the variables: enter the values, and test them with `meibo check`.
     """
     files = [sources, sources.with_suffix(".schema.json"), sources.parent / ENV_FILE]

@@ -64,7 +64,7 @@ def ls(
     ] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List exports by run, latest first, with rows, verdict, age and size."""
+    """List the exports of the latest runs with their number of rows, verdict, age and size."""
     reader = open_archive(archive)
     newest_runs = list(islice(runs(reader), newest))
     lines = [line for run in newest_runs for line in _lines(reader, run, export)]

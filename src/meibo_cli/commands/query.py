@@ -102,7 +102,7 @@ def query(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")] = False,
     archive: ArchiveOption = DEFAULT_ARCHIVE,
 ) -> None:
-    """Query all runs in SQL. The tables are auth0_users, auth0_organizations, auth0_members, auth0_roles,
+    """Query all runs with SQL. The tables are auth0_users, auth0_organizations, auth0_members, auth0_roles,
     auth0_role_members and cybozu_users.
 
     Accepts one SELECT, DESCRIBE, EXPLAIN or SHOW statement, which can read only files of the archive.
@@ -172,7 +172,7 @@ def _statement(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statem
 
 
 def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: str) -> None:
-    # In Athena, the function has this name.
+    # Athena has a function with this name.
     connection.execute("CREATE MACRO json_extract_scalar(document, path) AS json_extract_string(document, path)")
     named = _named_tables(sql)
     for table in named or tables():

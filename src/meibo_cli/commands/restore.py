@@ -55,7 +55,7 @@ _files_option = partial(typer.Option, rich_help_panel="Write files")
 _import_option = partial(typer.Option, rich_help_panel="Restore into an Auth0 tenant")
 _datasets_option = partial(typer.Option, rich_help_panel="Roles, organizations and memberships of Auth0")
 
-# The maximum number of runs that are searched for an export, and of run ids in the message.
+# The maximum number of runs that are searched for an export, and the maximum number of run ids in the message.
 _MAX_RUNS_SEARCHED: Final = 100
 _MAX_RUNS_SHOWN: Final = 5
 
@@ -198,8 +198,8 @@ def restore(
 ) -> None:
     """Restore users of Auth0, or, with --datasets, roles, organizations and memberships.
 
-    Without --apply or --resume, only import files or a plan are written into a new folder, and the tenant is not
-    changed. For cybozu.com, CSV files are written, which you import yourself.
+    Without --apply or --resume, the command writes import files or a plan to a new folder and does not change the
+    tenant. For cybozu.com, it writes CSV files, which you import yourself.
 
     Set the credentials of the tenant in the environment variables MEIBO_<SOURCE>_CLIENT_ID and
     MEIBO_<SOURCE>_CLIENT_SECRET (or MEIBO_<SOURCE>_PRIVATE_KEY).

@@ -67,7 +67,8 @@ def run(
 
     Credentials are read from the environment (MEIBO_ACME_CLIENT_ID for the source acme), from the file .env beside the
     configuration, or from AWS Secrets Manager. If the latest run in a folder was interrupted and began less than 12
-    hours ago, it is continued. Otherwise, or with --only, a new run begins.
+    hours ago, it is continued. Otherwise, or with --only, a new run begins. The exit status is 1 if exports of the run
+    are missing.
     """
     progress = ProgressDisplay(TextConsole(stderr=True), live=log != STDERR)
     repair = _repair_command(sources, archive)

@@ -141,7 +141,7 @@ def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, 
             progress.advance(bar, count)
 
         verifier = Verifier(reader, reads=lambda _: not quick, advance=advance)
-        # The largest objects first, so that the threads finish at about the same time.
+        # The largest objects are verified first, so that the threads finish at about the same time.
         largest_first = sorted(plan.tasks, key=lambda task: -task.bytes)
         tasks = {pool.submit(verifier.verify, task): task for task in largest_first}
         try:

@@ -35,7 +35,7 @@ def outcome(
 ) -> None:
     """Show the newest outcome of each member, per organization and action.
 
-    Exits with 1 if a member is rejected, and with 2 if the change has no outcome yet.
+    The exit status is 1 if a member was rejected, and 2 if no outcome of the change was found.
     """
     records = sorted(
         _newest(record for record in _records(open_archive(archive), days) if record.change_id == change_id),
