@@ -162,7 +162,9 @@ def _header(names: Sequence[str]) -> list[str]:
         if not header[number - 1]
     ]
     problems += [f"the column {name} is missing" for name in REQUIRED if name not in header]
-    problems += [f"the column {name} exists twice" for name in dict.fromkeys(header) if name and header.count(name) > 1]
+    problems += [
+        f"the column {name} appears more than once" for name in dict.fromkeys(header) if name and header.count(name) > 1
+    ]
     if problems:
         raise SheetError([SheetFault(0, problem) for problem in problems])
     return header
@@ -209,7 +211,11 @@ def _duplicates(rows: Sequence[Row]) -> Iterator[SheetFault]:
         earlier = first.setdefault((row.organization, row.member.casefold()), row)
         if earlier is not row:
             is_same = (earlier.action, earlier.roles) == (row.action, row.roles)
-            yield SheetFault(row.line, f"{'repeats' if is_same else 'contradicts'} line {earlier.line}")
+            reason = "is the same" if is_same else "has another action or other roles"
+            yield SheetFault(
+                row.line,
+                f"expected one row per organization and member, but line {earlier.line} {reason}; keep one of them",
+            )
 
 
 def grouped_changes(

@@ -31,7 +31,11 @@ ArchiveOption = Annotated[
 ]
 RunOption = Annotated[str, typer.Option("--run", "-r", help="The run: its id, `latest` or `previous`.")]
 ExportsArgument = Annotated[
-    str, typer.Argument(help="Only these exports: acme, acme/users, 'acme/users/ndjson/*'.", show_default=False)
+    str,
+    typer.Argument(
+        help="Only exports with this id or pattern, such as acme, acme/users or 'acme/users/ndjson/*'.",
+        show_default=False,
+    ),
 ]
 
 

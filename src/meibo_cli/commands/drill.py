@@ -29,11 +29,16 @@ from meibo_cli.terminal import escape_control_characters
 
 
 def drill(
-    source: Annotated[str, typer.Argument(help="An Auth0 source of the run (acme).", show_default=False)] = "",
+    source: Annotated[
+        str, typer.Argument(help="The name of an Auth0 source in the run, such as acme.", show_default=False)
+    ] = "",
     *,
     run: RunOption = LATEST,
     to: Annotated[
-        str | None, typer.Option("--to", help="The domain of an empty tenant, not of the source.", show_default=False)
+        str | None,
+        typer.Option(
+            "--to", help="The domain of an empty tenant, which is not the tenant of the source.", show_default=False
+        ),
     ] = None,
     audience: Annotated[
         str | None,

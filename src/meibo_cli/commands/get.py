@@ -24,7 +24,9 @@ from meibo_cli.terminal import escape_control_characters, printable, progress_ba
 
 
 def get(
-    export: Annotated[str, typer.Argument(help="The id of the export, acme/users/ndjson/all, or its first parts.")],
+    export: Annotated[
+        str, typer.Argument(help="The id of the export, such as acme/users/ndjson/all, or the first parts of the id.")
+    ],
     run: RunOption = LATEST,
     output: Annotated[
         Path | None,

@@ -42,7 +42,8 @@ def history(
         str,
         typer.Option(
             "--fields",
-            help="For changed rows, print only changes of these fields, separated by commas.",
+            help="Print only changes of these fields (separated by commas). Rows that were added or removed are always"
+            " printed.",
             show_default=False,
         ),
     ] = "",
@@ -60,9 +61,9 @@ def history(
     if not histories:
         exports = f" in an export that matches {export!r}" if export else ""
         raise ConfigurationError(
-            "expected a user with this id, login name, e-mail address or phone number, found none in"
+            "no user with this id, login name, e-mail address or phone number was found in"
             f" {format_count(len(runs), 'run')} of {reader.name}{exports}; check the spelling, or"
-            " name another archive with --archive"
+            " choose another archive with --archive"
         )
     names = {name.strip() for name in fields.split(",") if name.strip()}
     if names:

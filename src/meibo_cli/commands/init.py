@@ -27,20 +27,30 @@ T = TypeVar("T")
 def init(
     *,
     sources: Annotated[
-        Path, typer.Option("--sources", "-s", help="The new configuration; .env is written beside it.")
+        Path,
+        typer.Option(
+            "--sources", "-s", help="The new configuration. Its JSON schema and .env are written to the same folder."
+        ),
     ] = Path(SOURCES_FILE),
-    provider: Annotated[str, typer.Option("--provider", help="auth0 or cybozu.", show_default=False)] = "",
+    provider: Annotated[
+        str, typer.Option("--provider", help="The provider: auth0 or cybozu.", show_default=False)
+    ] = "",
     domain: Annotated[
-        str, typer.Option("--domain", help="acme.jp.auth0.com, or https://example.cybozu.com.", show_default=False)
+        str,
+        typer.Option(
+            "--domain", help="The domain: acme.jp.auth0.com, or https://example.cybozu.com.", show_default=False
+        ),
     ] = "",
     name: Annotated[
         str,
-        typer.Option("--name", help="Name of the source. Default: the beginning of the domain.", show_default=False),
+        typer.Option(
+            "--name", help="The name of the source. Default: the first part of the domain.", show_default=False
+        ),
     ] = "",
     dataset: Annotated[
         list[str] | None, typer.Option("--dataset", help="A dataset to archive, such as users. Repeatable.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Use the options and the defaults without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not prompt: use the options and the defaults.")] = False,
 ) -> None:
     """Write a configuration (sources.json) and a file for its credentials (.env).
 

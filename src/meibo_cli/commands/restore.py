@@ -64,8 +64,8 @@ def restore(
     export: Annotated[
         str,
         typer.Argument(
-            help="Auth0: a users export (acme/users/ndjson/all), or, with --datasets, a source (acme). cybozu.com: a"
-            " source (example).",
+            help="Auth0: a users export such as acme/users/ndjson/all or, with --datasets, a source such as acme."
+            " cybozu.com: a source such as example.",
             show_default=False,
         ),
     ] = "",
@@ -76,14 +76,14 @@ def restore(
         list[str] | None,
         _users_option(
             "--select",
-            help="Only this user (Auth0: id, e-mail address or username; cybozu.com: login name). Repeatable.",
+            help="Restore only this user (Auth0: id, e-mail address or username; cybozu.com: login name). Repeatable.",
         ),
     ] = None,
     select_from: Annotated[
         Path | None,
         _users_option(
             "--select-from",
-            help="Auth0: only the users that this file of `meibo diff --csv` lists as changed or removed.",
+            help="Auth0: restore only the users that this file of `meibo diff --csv` lists as changed or removed.",
         ),
     ] = None,
     only_fields: Annotated[
@@ -104,7 +104,7 @@ def restore(
     ] = None,
     only_connection: Annotated[
         str | None,
-        _users_option("--only-connection", help="Auth0: only users of the connection with this name."),
+        _users_option("--only-connection", help="Auth0: restore only users of the connection with this name."),
     ] = None,
     output: Annotated[Path, _files_option("--output", "-o", help="A new folder for the files.")] = Path("restore"),
     hashes: Annotated[
@@ -146,13 +146,13 @@ def restore(
     ] = None,
     connection_id: Annotated[
         str | None,
-        _import_option("--connection-id", help="Users: the id of the database connection to import into."),
+        _import_option("--connection-id", help="For users: the id of the database connection to import into."),
     ] = None,
     target_connection: Annotated[
         str | None,
         _import_option(
             "--target-connection",
-            help="Users: the name of the connection in --connection-id; required if the users in the export have"
+            help="For users: the name of the connection in --connection-id; required if the users in the export have"
             " a connection with another name, or if the export contains no connections.",
         ),
     ] = None,

@@ -51,7 +51,8 @@ def run(
     sources: SourcesOption = Path(SOURCES_FILE),
     archive: ArchiveOption = DEFAULT_ARCHIVE,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Archive only these exports: acme, acme/users. Repeatable.")
+        list[str] | None,
+        typer.Option("--only", help="Archive only these exports, such as acme or acme/users. Repeatable."),
     ] = None,
     run_id: Annotated[
         str, typer.Option("--run", "-r", help="Repair the run with this id, or `latest`: archive its missing exports.")

@@ -71,7 +71,7 @@ def test_file_with_an_invalid_line_is_not_sent(queue: ChangesSystem, meibo: Meib
 
     assert sent.exit_code == 2
     faults = {line.partition(":")[0]: line for line in sent.output.splitlines()}
-    assert "repeats line 2" in faults["line 3"]
+    assert "expected one row per organization and member, but line 2 is the same; keep one of them" in faults["line 3"]
     assert "organization_id: expected the id of an organization, such as org_0123456789abcdef" in faults["line 4"]
     assert "action: expected add, remove or invite" in faults["line 5"]
     assert "no user has this e-mail address" in faults["line 6"]

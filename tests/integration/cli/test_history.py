@@ -200,7 +200,7 @@ def test_unknown_user_is_an_error_without_the_name(builder: ArchiveBuilder, meib
 
     assert result.status == 2
     assert result.errors.startswith(
-        "expected a user with this id, login name, e-mail address or phone number, found none in 2 runs of "
+        "no user with this id, login name, e-mail address or phone number was found in 2 runs of "
     )
-    assert result.errors.endswith("; check the spelling, or name another archive with --archive\n")
+    assert result.errors.endswith("; check the spelling, or choose another archive with --archive\n")
     assert "absent" not in result.errors

@@ -88,8 +88,11 @@ def test_every_error_is_reported_with_its_line(tmp_path: Path) -> None:
     )
 
     assert [error.partition(":")[0] for error in errors] == [f"line {number}" for number in range(3, 12)]
-    assert "repeats line 2" in errors[0]
-    assert "contradicts line 2" in errors[1]
+    assert "expected one row per organization and member, but line 2 is the same; keep one of them" in errors[0]
+    assert (
+        "expected one row per organization and member, but line 2 has another action or other roles; keep one of them"
+        in errors[1]
+    )
     assert "auth0|t1, google-oauth2|t2" in errors[6]
 
 
@@ -116,7 +119,7 @@ def test_invited_address_is_not_resolved(tmp_path: Path) -> None:
         ("", "the column organization is missing"),
         ("organization,action\n", "the column member is missing"),
         ("organization,action,member,color\n", "column 4"),
-        ("organization,action,member,user\n", "the column member exists twice"),
+        ("organization,action,member,user\n", "the column member appears more than once"),
         ("organization,action,member\n", "expected at least one row below the header, found none"),
         ('organization,action,member\n"unclosed', "line 2"),
     ],

@@ -61,7 +61,7 @@ class StoredDeadLetter:
 
 def redrive(
     stack: StackOption = DEFAULT_STACK,
-    change_id: Annotated[str, typer.Option("--change-id", help="Only the DLQ messages of this change.")] = "",
+    change_id: Annotated[str, typer.Option("--change-id", help="Move only the DLQ messages of this change.")] = "",
     output: Annotated[
         Path | None,
         typer.Option("--take", help="Move DLQ messages that are not valid changes to this new file."),
@@ -91,7 +91,9 @@ def redrive(
         return
     print_table(console, _COLUMNS, list(map(_row, selected)))
     if source and invalid:
-        raise ConfigurationError("the file contains invalid changes and nothing was sent; correct them")
+        raise ConfigurationError(
+            "--from: the file contains invalid changes; correct them and run the command again. Nothing was sent"
+        )
     try:
         is_confirmed = yes or typer.confirm(f"Move {len(valid)} of {format_count(len(selected), 'message')}?", err=True)
     except typer.Abort:

@@ -32,7 +32,9 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
     file: Annotated[
         Path,
         typer.Argument(
-            exists=True, dir_okay=False, help="A CSV file with the columns organization, action, member, roles."
+            exists=True,
+            dir_okay=False,
+            help="A CSV file with the columns organization, action, member and, optionally, roles.",
         ),
     ],
     source: Annotated[str, typer.Option("--source", help="Name of the Auth0 source in the configuration.")],
@@ -49,10 +51,19 @@ def send(  # noqa: PLR0917  # typer reads options from the signature
     confirm_removals: Annotated[
         int | None, typer.Option("--confirm-removals", min=0, help="The exact number of removals in the file.")
     ] = None,
-    client_id: Annotated[str, typer.Option("--client-id", help="Invitations: the application's client id.")] = "",
-    inviter: Annotated[str, typer.Option("--inviter", help="Invitations: the name of the inviter.")] = "",
-    ttl_sec: Annotated[int, typer.Option("--ttl-sec", min=0, help="Invitations: seconds until they expire.")] = 0,
-    send_email: Annotated[bool, typer.Option("--send-email", help="Invitations: Auth0 sends an e-mail.")] = False,
+    client_id: Annotated[
+        str, typer.Option("--client-id", help="For invitations: the client id of the application.")
+    ] = "",
+    inviter: Annotated[str, typer.Option("--inviter", help="For invitations: the name of the inviter.")] = "",
+    ttl_sec: Annotated[
+        int,
+        typer.Option(
+            "--ttl-sec", min=0, help="For invitations: the seconds until they expire, or 0 for the default of Auth0."
+        ),
+    ] = 0,
+    send_email: Annotated[
+        bool, typer.Option("--send-email", help="For invitations: let Auth0 send an e-mail.")
+    ] = False,
     configuration: Annotated[
         str, typer.Option("--configuration", help="SSM parameter with the sources, to look up e-mail addresses.")
     ] = "/meibo/sources",
@@ -99,7 +110,8 @@ def _confirm(sheet: Sheet, confirmed: int | None, *, dry_run: bool, yes: bool) -
     removals = sheet.count("remove")
     if confirmed not in {None, removals}:
         raise ConfigurationError(
-            f"--confirm-removals: expected {removals}, the removals in the file, found {confirmed}; nothing was sent"
+            f"--confirm-removals: expected {removals}, the number of removals in the file, found {confirmed};"
+            " nothing was sent"
         )
     if yes and removals and confirmed is None and not dry_run:
         raise ConfigurationError(
