@@ -17,7 +17,7 @@ def main() -> None:
         from meibo_cli.main import app  # noqa: PLC0415  # see above
 
         command = get_command(app)
-        # The command reports KeyboardInterrupt.
+        # After the imports, the command itself reports KeyboardInterrupt.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         command(prog_name="meibo")
     finally:

@@ -1,4 +1,4 @@
-"""The folder of an archive, which contains either a real archive or a demonstration. One process can write to it."""
+"""The folder of an archive, which contains either a real archive or a demonstration. Only one process at a time can write to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from meibo.errors import ConfigurationError
 from meibo_cli.files import locked_folder, new_file
 
 MARKER: Final = ".meibo"
-"""A JSON file with the kind of the archive, written at first use."""
+"""A JSON file with the kind of the archive, written when the folder is first used."""
 MARKER_VERSION: Final = 1
 PAGE: Final = "index.html"
 """The report of all runs, which each run replaces."""

@@ -40,7 +40,7 @@ COLUMNS: Final = {
     "roles": "roles",
 }
 REQUIRED: Final = ("organization", "action", "member")
-# Rows are validated with these values if the options for invitations are missing, which is reported only once.
+# If the options for invitations are missing, this is reported once, and the rows are validated with these values.
 _PLACEHOLDER: Final = {"client_id": "x", "inviter": "x"}
 
 # A function that accepts an e-mail address and returns the ids of the users who have it.
@@ -104,8 +104,8 @@ def read_sheet(
     if invitation is None and any(row.action == "invite" for row in resolved):
         faults.append(SheetFault(0, "invitations require --client-id and --inviter"))
     for row in resolved:
-        # The function validates a change in the same way. Here, each row is a separate change, so that each error has
-        # the number of its line.
+        # The Lambda function validates changes in the same way. Here, each row is a separate change, so that each error
+        # has the number of its line.
         faults += _faults(row.line, next(grouped_changes([row], common, invitation or _PLACEHOLDER)))
     changes: list[Change] = []
     if not faults:

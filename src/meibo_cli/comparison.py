@@ -138,7 +138,7 @@ class Comparison:
                     self.counts.unchanged += 1
 
     def _seeds(self) -> tuple[int, int]:
-        """Return the seeds of the digests. With different seeds, no rows are identical."""
+        """Return the seeds of the digests. If the CSV columns differ, so do the seeds, because then no rows are identical."""
         seed = secrets.randbits(_SEED_BITS)
         is_same_form = self._files[0].form != "csv" or self._files[0].columns == self._files[1].columns
         return seed, seed if is_same_form else seed ^ 1
@@ -217,8 +217,8 @@ def field_changes(
 
 
 def _is_same(old: Any, new: Any) -> bool:
-    # In Python, True equals 1 and 1 equals 1.0. In a directory, only 1 and 1.0 are the same value. For most values, a
-    # comparison of repr() is sufficient, which is several times faster than JSON.
+    # In Python, True equals 1, and 1 equals 1.0. In a directory, 1 and 1.0 are the same value, but true and 1 are not.
+    # For most values, a comparison of repr() is sufficient, which is several times faster than JSON.
     if old == new and type(old) is type(new) and (not isinstance(old, (dict, list)) or repr(old) == repr(new)):
         return True
     return json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True) or (

@@ -102,7 +102,7 @@ def _aws_message(error: aws.BotoCoreError) -> str:
     name = type(error).__name__
     if "endpoint_url" not in error.kwargs:
         return failed_request(name)
-    # Only the host, because the URL may be signed.
+    # Only the host is printed, because the URL may be signed.
     host = urlsplit(error.kwargs["endpoint_url"]).hostname
     return f"cannot reach {host} ({name}); check the region and the network connection"
 
@@ -141,6 +141,6 @@ def _interrupt() -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    # Messages contain names and keys of the archive.
+    # Messages may contain archived names and keys with control characters.
     typer.echo("\n".join(map(escape_control_characters, message.split("\n"))), err=True)
     raise typer.Exit(EXIT_FAILURE) from None

@@ -40,7 +40,7 @@ MAX_COPY_SECONDS: Final = 7 * 24 * 3600.0
 COPY_WORKERS: Final = 4
 """Workers of one copy into a bucket; parallel copies share the memory and the network bandwidth."""
 STDERR: Final = Path("-")
-"""The name of stderr as the file of a log."""
+"""The value of ``--log`` that selects stderr."""
 FOLDER_BUCKET: Final = "local"
 """The name of the bucket in the manifests of an archive in a folder."""
 

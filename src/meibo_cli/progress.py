@@ -118,7 +118,7 @@ class ProgressDisplay:
             self._console.print(text, highlight=False, soft_wrap=True)
 
     def table(self) -> Table:
-        """Return a table of all exports, or only of those in progress if the terminal is too small."""
+        """Return a table of all exports. If the terminal is too small, it contains only the exports in progress."""
         with self._lock:
             lines = list(self._lines.items())
         ended = sum(line.ended is not None for _, line in lines)

@@ -36,7 +36,10 @@ class RowFile:
     form: Form = "json"
 
     def values(self, record: bytes) -> Mapping[str, Any]:
-        """Return the values of a record by name. Raises WrongFormatError if it is not a record of this form."""
+        """Return the values of a record by name.
+
+        Raises WrongFormatError if it is not a record of this form, and RecursionError if its JSON is nested too deeply.
+        """
         if self.form == "csv":
             cells = next(csv.reader(io.StringIO(record.decode("utf-8", "surrogateescape"), newline="")), [])
             return {
@@ -53,7 +56,10 @@ class RowFile:
 
 
 def fetch_rows(archive: ArchiveReader, export: ArchivedExport, folder: Path, *, key: Sequence[str] = ()) -> RowFile:
-    """Download an export and verify its digest. A CSV file without a header row is converted to JSON lines."""
+    """Download an export and verify its digest. A CSV file without a header row is converted to JSON lines.
+
+    Raises ConfigurationError if the export does not have the columns of the key.
+    """
     address = export.folder.address
     target = folder / f"{export.folder.run_id}.{address.format}"
     download(archive, export, target)

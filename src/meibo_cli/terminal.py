@@ -125,9 +125,9 @@ Rows = Sequence[Sequence[str]]
 
 
 def fitted_table(console: Console, columns: Sequence[Column], rows: Rows, *, title: str = "") -> Table | None:
-    """Return a table that fits the console, without its last optional columns if necessary, or None if none fits.
+    """Return a table that fits the console, or None if the required columns are too wide.
 
-    Cells are Rich markup; see ``printable``.
+    If necessary, optional columns are omitted, beginning with the last. Cells are Rich markup; see ``printable``.
     """
     shown = [n for n, column in enumerate(columns) if not column.wraps or any(row[n] for row in rows)]
     unlimited = console.options.update(width=_UNLIMITED_WIDTH)
@@ -140,7 +140,7 @@ def fitted_table(console: Console, columns: Sequence[Column], rows: Rows, *, tit
 
 
 def print_table(console: Console, columns: Sequence[Column], rows: Rows, *, title: str = "") -> None:
-    """Print a table that fits the console, or, if none fits, each row as a record of one line per column."""
+    """Print a table that fits the console. If no table fits, print each row as a record with one line per column."""
     table = fitted_table(console, columns, rows, title=title)
     if table is not None:
         with console.capture() if not console.is_terminal else nullcontext() as output:
@@ -189,7 +189,7 @@ def _table(
 
 
 def json_text(document: Any, *, indent: int | None = None) -> str:
-    """Return a document as JSON that is safe on a terminal. A program reads the same values."""
+    """Return a document as JSON that is safe to print on a terminal. Its values do not change."""
     is_ascii = not sys.stdout.encoding.lower().startswith("utf")
     text = json.dumps(document, ensure_ascii=is_ascii, indent=indent, default=str)
     # Newlines within strings are escaped already, so only those of the indentation remain.
@@ -202,7 +202,7 @@ def _json_escape(character: str) -> str:
 
 
 def spreadsheet_text(cell: str) -> str:
-    """Return the text of a cell that ``spreadsheet_writer`` wrote to a file."""
+    """Return the original text of a cell that ``spreadsheet_writer`` wrote to a file."""
     return cell[1:] if cell.startswith("'") and cell[1:].startswith(_FORMULA_STARTS) else cell
 
 

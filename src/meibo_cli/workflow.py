@@ -53,7 +53,7 @@ class Retry:
     jitter: bool = True
 
     def delay(self, retries: int) -> float:
-        """Return the seconds to wait before the next attempt, after a number of earlier retries."""
+        """Return the delay before the next attempt in seconds. ``retries`` is the number of earlier retries."""
         ceiling = self.interval_seconds * self.backoff_rate**retries
         if self.max_delay_seconds is not None:
             ceiling = min(ceiling, self.max_delay_seconds)
@@ -106,13 +106,13 @@ class Functions(Protocol):
 
 
 class LocalWorkflow:
-    """The status of attempts according to the archive. Only this process executes attempts."""
+    """The status of attempts according to the archive, assuming that no other process executes them."""
 
     def __init__(self, storage: ArchiveStorage) -> None:
         self._storage = storage
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
-        """Return the state of the attempt. An attempt that was planned, but has no run manifest, was killed."""
+        """Return the status of an attempt. An attempt that was planned, but has no run manifest, is ABORTED."""
         if self._storage.exists(run_manifest_key(run_id, attempt)):
             return "SUCCEEDED"
         documents = (plan_key(run_id, attempt), attempt_key(run_id, attempt))
@@ -193,7 +193,7 @@ class Execution:
         try:
             self._call("RecordFailure", self.functions.record_failure, self.run_id, self.attempt, export, error)
         except MeiboError:
-            # As in the state machine: the run manifest then reports that no reason was recorded.
+            # As in the state machine, the run manifest then reports that no reason was recorded.
             return
 
     def _archive(self, export: PlannedExport) -> None:

@@ -97,7 +97,7 @@ class Interview:
     _sources: list[dict[str, Any]] = field(default_factory=list)
 
     def sources(self) -> list[dict[str, Any]]:
-        """Ask for sources until the user adds no more, and return them as in the configuration."""
+        """Ask for sources until the user adds no more, and return them in the form of the configuration file."""
         while True:
             self._sources.append(self._source())
             if not self.ask or not typer.confirm("add another source?", err=True):
