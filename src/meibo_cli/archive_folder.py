@@ -1,4 +1,4 @@
-"""The folder of an archive, which contains either a real archive or a demonstration. Only one process at a time can write to it."""
+"""The folder of a real archive or of a demonstration. Only one process at a time can write to it."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Comparison:
                     self.counts.unchanged += 1
 
     def _seeds(self) -> tuple[int, int]:
-        """Return the seeds of the digests. If the CSV columns differ, so do the seeds, because then no rows are identical."""
+        """Return the seeds of the digests. They differ if the CSV columns differ: then, no rows are identical."""
         seed = secrets.randbits(_SEED_BITS)
         is_same_form = self._files[0].form != "csv" or self._files[0].columns == self._files[1].columns
         return seed, seed if is_same_form else seed ^ 1

@@ -48,7 +48,7 @@ def credentials_of(source: str, keys: Sequence[str], environment: Mapping[str, s
     """Return the credentials of a source in the environment; empty if there are none."""
     prefix = variable_prefix(source)
     credentials = {key: environment[prefix + key.upper()] for key in keys if environment.get(prefix + key.upper())}
-    # A PEM key on one line contains a backslash and the letter n instead of each line break.
+    # A PEM key on one line contains the characters \n instead of line breaks.
     return {
         key: value.replace("\\n", "\n") if value.startswith("-----BEGIN") else value
         for key, value in credentials.items()

@@ -70,8 +70,8 @@ def check(
 ) -> None:
     """Test everything that a run requires. The command does not start a run or change any data.
 
-    A failed check does not stop the other checks. Its message states what to change. The exit status is 0 if no check
-    failed, 1 if a check failed, and 2 if the configuration cannot be read.
+    A failed check does not stop the other checks. The message of a failed check states what to change. The exit status
+    is 0 if no check failed, 1 if a check failed, and 2 if the configuration cannot be read.
     """
     if sources and stack:
         raise ConfigurationError("--sources and --stack cannot be used together: the stack has its own configuration")

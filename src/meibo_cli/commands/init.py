@@ -75,7 +75,7 @@ def init(
 
 
 def env_text(configuration: Configuration) -> str:
-    """Return a file ``.env`` with the names of the variables of a configuration; optional variables are comments."""
+    """Return the text of ``.env`` with the variables of a configuration. Optional variables are commented out."""
     parts = ["# Credentials of the sources for `meibo run` and `meibo check`. Do not commit this file.\n"]
     for source in configuration.sources:
         source_provider = find_provider(source.provider)

@@ -181,7 +181,7 @@ def _define(connection: duckdb.DuckDBPyConnection, reader: ArchiveReader, sql: s
                 raise ConfigurationError(f"{reader.name} contains no NDJSON export of {table.provider} {table.dataset}")
             continue
         columns = ", ".join(f"\"{name}\": 'VARCHAR'" for name in table.columns)
-        # TRY_CAST converts a value of another type to null. With a type in the reader's columns, the query would fail.
+        # TRY_CAST converts a value of another type to null. If read_ndjson converted the value, the query would fail.
         typed = ", ".join(
             f'TRY_CAST("{name}" AS {_TYPES[kind]}) AS "{name}"'
             for name, kind in table.columns.items()
@@ -202,7 +202,7 @@ def _keys(reader: ArchiveReader, table: Table) -> Iterator[str]:
 
 
 def _partitions(reader: ArchiveReader, sql: str) -> str:
-    """Return the sources, scopes and days of the tables in a query."""
+    """Describe the sources, scopes and days of the tables in a query."""
     scopes = [
         scope
         for table in _named_tables(sql)

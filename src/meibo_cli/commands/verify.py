@@ -105,7 +105,7 @@ def _plan(reader: ArchiveReader, pattern: str, run: str | None) -> VerificationP
         return matches(folder.address.export_id, pattern)
 
     if run is not None:
-        # A run id is verified even if its run manifest is missing.
+        # A run that is specified by its id is verified even if its run manifest is missing.
         run_id = named_run(reader, run).run_id if not run[:1].isdigit() else checked_id(run)
         if next(reader.list(run_folder(run_id)), None) is None and not _has_exports(reader, run_id):
             raise ConfigurationError(f"{reader.name} contains no run {run_id}; `meibo ls` lists the runs")

@@ -62,7 +62,7 @@ def outcome(
 
 
 def _newest(records: Iterable[OutcomeRecord]) -> Iterable[OutcomeRecord]:
-    """Return the newest record per organization, member and action: a corrected change supersedes its rejection."""
+    """Return the newest record per organization, member and action. After a redrive, it replaces the rejection."""
     newest: dict[tuple[str | None, ...], OutcomeRecord] = {}
     for record in sorted(records, key=lambda record: (record.outcome.at, record.sent_at)):
         newest[record.organization_id, record.outcome.member, record.action] = record

@@ -1,4 +1,4 @@
-"""``meibo changes redrive``: move DLQ messages to the queue of changes again."""
+"""``meibo changes redrive``: move DLQ messages back to the queue of changes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class StoredDeadLetter:
 
     @property
     def change(self) -> Change | InvalidChange:
-        """The change as the function parses it, except that the limit of removals is not checked."""
+        """The change as the Lambda function parses it, except that the limit of removals is not checked."""
         return parse_change(self.body)
 
 
@@ -72,7 +72,7 @@ def redrive(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Move without confirmation.")] = False,
 ) -> None:
-    """Move DLQ messages to the queue again after the cause of their rejection is fixed.
+    """Move DLQ messages back to the queue after the cause of their rejection is fixed.
 
     A DLQ message contains only the members that were rejected. DLQ messages that are not valid changes remain in the
     DLQ, or are moved to a file with --take. Correct them in the file, and send them with --from.
