@@ -34,7 +34,7 @@ def open_decompressed(path: Path) -> Any:
     """Open a file for reading and decompress it if it is gzip."""
     if not is_gzip(path):
         return path.open("rb")
-    # BufferedReader reads lines faster than isal, which splits lines in Python code.
+    # BufferedReader reads lines faster than isal, which calls a Python method for each line.
     return io.BufferedReader(igzip.open(path, "rb"), _BUFFER_BYTES)  # type: ignore[no-untyped-call]  # isal has no types
 
 
