@@ -1,7 +1,7 @@
-"""The export workflow in this process: the states and retries of ``statemachines/export.asl.json`` as a loop.
+"""Run the export workflow in this process, with the states and retries of ``statemachines/export.asl.json``.
 
 ``RETRIES`` contains the retries of Meibo's own errors; a test compares it with the state machine. The errors of Lambda
-and Step Functions cannot occur here.
+and Step Functions cannot occur in a local run, so they have no retries.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from meibo.exports.workflow import ExecutionStatus
 from meibo.observability import metrics, sanitize_errors
 
 STOP_SECONDS: Final = 3.0
-"""Time that the threads have to abort their copies after the user has stopped the run."""
+"""Maximum time in which the threads can abort their copies after the user has stopped the run."""
 
 # If the disk is full or not writable, no export of the run can be archived.
 _DISK_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES})
@@ -85,7 +85,7 @@ class Functions(Protocol):
     """The functions that the workflow invokes. ``LocalFunctions`` implements them."""
 
     def create(self, export: PlannedExport) -> dict[str, Any]:
-        """Return the JSON form of the export with its next job."""
+        """Create the next job of an export, and return the export with this job as a JSON object."""
         ...
 
     def check(self, export: PlannedExport) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class LocalWorkflow:
         self._storage = storage
 
     def status(self, run_id: str, attempt: int) -> ExecutionStatus:
-        """Return the status of an attempt. An attempt that was planned, but has no run manifest, is ABORTED."""
+        """Return the status of an attempt: ABORTED if it was planned but has no run manifest."""
         if self._storage.exists(run_manifest_key(run_id, attempt)):
             return "SUCCEEDED"
         documents = (plan_key(run_id, attempt), attempt_key(run_id, attempt))
@@ -237,9 +237,10 @@ class Execution:
     def _call(
         self, state: str, function: Callable[..., dict[str, Any]], *arguments: Any, shown: str | None = None
     ) -> dict[str, Any]:
-        """Return the result of a function, which is called with the retries of a state of the workflow.
+        """Call a function with the retries of a state of the workflow, and return the result.
 
-        ``shown`` is the id of the export whose line shows the retries. Raises the last error of the function.
+        The retries are displayed as the state of the export ``shown``. Raises the last error of the function, or
+        _StoppedError if the run was stopped.
         """
 
         def call(_event: Any, _context: Any) -> dict[str, Any]:

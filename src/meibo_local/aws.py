@@ -1,4 +1,4 @@
-"""AWS on one machine, built from ``template.yaml``.
+"""Simulate the AWS resources of ``template.yaml`` on one machine.
 
 The SAM transform translates the template to CloudFormation, moto creates its resources, and moto's interpreter runs the
 workflow definition. This package implements the parts that moto does not support:
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 REGION: Final = "ap-northeast-1"
 STACK = "meibo"
 
-# Resources that moto's CloudFormation does not create. The tests of the template check them.
+# Types of resources that are not created, because moto does not support them or implements them differently. The tests
+# of the template check them.
 _UNSUPPORTED: Final = frozenset(
     {
         "AWS::CloudWatch::Alarm",
@@ -196,7 +197,7 @@ def local_aws(
     """
     source = read_template()
     with ExitStack() as stack:
-        # A proxy of the network cannot reach local services. The parameter HttpsProxy can still set a proxy.
+        # Proxies are disabled, because they cannot reach local services. The parameter HttpsProxy can set a proxy.
         proxies = dict.fromkeys((name for name in os.environ if name.lower().endswith("_proxy")), "")
         stack.enter_context(_variables({**_CREDENTIALS, **proxies, **(environment or {})}))
         stack.enter_context(environment_per_invocation())
@@ -343,7 +344,7 @@ def _create_state_machine(source: dict[str, Any], create_exports: LocalFunction,
     definition = (ROOT / properties["DefinitionUri"]).read_text(encoding="utf-8")
     for name, value in properties["DefinitionSubstitutions"].items():
         definition = definition.replace(f"${{{name}}}", _substitution(name, value, arns))
-    # The function has the ARN in its environment, so the state machine must have the same name.
+    # The environment of the function already contains this ARN, so the state machine must be created with its name.
     arn = create_exports.environment["MEIBO_STATE_MACHINE_ARN"]
     for machine in client.list_state_machines()["stateMachines"]:
         client.delete_state_machine(stateMachineArn=machine["stateMachineArn"])

@@ -102,7 +102,7 @@ class DirectoryPlanner:
         elif match.state == "found" and not match.certain:
             more = len(role_permissions(self._roles.by_id[match.target or ""]).keys() - permissions.keys())
             if more:
-                reason = f"the role of this name in the tenant has {format_count(more, 'other permission')}"
+                reason = f"the role with this name in the tenant has {format_count(more, 'additional permission')}"
                 match = Match("conflict", reason=reason)
         if match.state == "conflict":
             self.mapping.add("role", identity, name, match)

@@ -161,7 +161,7 @@ def test_role_with_the_same_name_and_other_permissions_is_a_conflict_until_it_is
     assert conflicts["role"] == 1
     assert conflicts["assignment"]
     assert conflicts["member_role"]
-    assert "the role of this name in the tenant has 1 other permission" in result.output
+    assert "the role with this name in the tenant has 1 additional permission" in result.output
     assert not target.roles.users(role_id)
 
     mapping = Path("restore/mapping.csv").read_text(encoding="utf-8").splitlines()

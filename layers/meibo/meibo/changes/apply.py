@@ -57,7 +57,7 @@ MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0
 # maxReceiveCount and a backoff of 900 s, a message is retried for more than nine days.
 MAX_LATE_RECEIVES: Final = 100
 
-# The metrics that the alarms evaluate, by their key in ``ChangeApplier.counts``.
+# The metrics of the alarms and the dashboard, by their key in ``ChangeApplier.counts``.
 _METRICS: Final = {"applied": "AppliedMembers", "rejected": "RejectedMembers", "failures": "FailedChangeGroups"}
 # A retry resolves these errors, so they do not count as failures of a group.
 _BUSY: Final = (AwsBusyError, ProviderBusyError, OutOfTimeError)
@@ -112,10 +112,10 @@ class ChangeApplier:
         return unprocessed
 
     def _guarded(self, group_id: str, work: Callable[[], None]) -> Exception | None:
-        """Call ``work`` and return its error, if any. An error of a group does not affect the other groups."""
+        """Call ``work`` and return its error, if any, so that the invocation continues with the other groups."""
         try:
             work()
-        except Exception as raised:  # noqa: BLE001  # any error of one organization must not stop the others
+        except Exception as raised:  # noqa: BLE001  # an error of a group must not fail the invocation
             error = busy_error(raised) or raised
             if isinstance(error, _BUSY):
                 logger.info("group deferred", extra={"reason": str(error)})
@@ -131,9 +131,14 @@ class ChangeApplier:
     def _wait_seconds(self, first: QueueMessage, error: Exception | None, *, is_late: bool) -> int:
         """Return the visibility timeout, in seconds, of a group's messages that are returned to the queue.
 
-        If AWS or Auth0 is busy or the invocation runs out of time, there is no backoff if outcomes of this group were
-        written or if the group started late. In all other cases, backoff is required: S3 may be busy for hours, and
-        without backoff the messages would reach maxReceiveCount too early.
+        The messages are returned without backoff, but with the wait that Auth0 requires, if two conditions are met:
+
+        - AWS or Auth0 is busy, or the invocation runs out of time.
+        - Outcomes of this group were written, or the group started late and was received at most ``MAX_LATE_RECEIVES``
+          times.
+
+        In all other cases, backoff is required: S3 may be busy for hours, and without backoff the messages would reach
+        maxReceiveCount too early.
         """
         retry_after = min(math.ceil(getattr(error, "retry_after", None) or 0.0), MAX_BACKOFF_SECONDS)
         if isinstance(error, _BUSY) and (
@@ -219,7 +224,7 @@ class ChangeApplier:
     def _send_dead_letter(self, store: OutcomeStore) -> None:
         """Send the rejected members of a finished message to the DLQ, and count the outcomes.
 
-        The rejected members of a dry run are not sent. A message that is not a valid change is sent unchanged.
+        The rejected members of a valid dry run are not sent. A message that is not a valid change is sent unchanged.
         """
         change, by_member = store.change, store.by_member
         outcomes = [by_member[member] for member in change.members]

@@ -146,7 +146,8 @@ class Change(StrictModel):
     change_id: Annotated[
         str,
         pattern_field(
-            pattern="^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$", expected="1 to 128 letters, digits and . _ : / @ + -"
+            pattern="^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$",
+            expected="1 to 128 letters, digits and . _ : / @ + -, beginning with a letter or digit",
         ),
     ]
     source: Name

@@ -54,7 +54,8 @@ def numbered_pages(
 ) -> Iterator[tuple[list[RawJson], dict[str, Any]]]:
     """Yield the rows and the other members of each page of a list with page numbers.
 
-    A page may contain fewer rows than ``size``, so only an empty page marks the end. The empty page is yielded too.
+    A page may contain fewer rows than ``size``, so pages are read until a page is empty, which is yielded too, or until
+    the limit of 1,000 rows is reached.
     """
     for number in range(MAX_NUMBERED_ROWS // size):
         rows, members = client.request_list(source, ("page", str(number)), ("per_page", str(size)))
@@ -67,8 +68,8 @@ def numbered_pages(
 class CursorWatch:
     """Detects a list that does not end, across several invocations.
 
-    One cursor is stored at a time, at distances that double (Brent's algorithm). A cycle of any length is detected
-    within three rounds, and the state that is passed to the next invocation is small.
+    Only one cursor is stored. It is replaced after 1, 2, 4, 8, … pages (Brent's algorithm). A cycle of any length is
+    detected, and the state that is passed to the next invocation is small.
     """
 
     mark: str | None = field(default=None, repr=False)
@@ -91,7 +92,7 @@ class CursorWatch:
 
 @dataclass(frozen=True, kw_only=True)
 class ListPosition(Document):
-    """A position in a list: the cursor of the next page, and the watch of the cursors."""
+    """A position in a list: the cursor of the next page, and the state that detects a list that does not end."""
 
     cursor: str | None = field(default=None, repr=False)
     watch: CursorWatch = field(default_factory=CursorWatch, repr=False)
@@ -103,7 +104,7 @@ class ListPosition(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberPosition(ListPosition):
-    """A position in the members of an item. The key of ``item_id`` is the key in existing parts."""
+    """A position in the members of an item. In JSON, ``item_id`` has the key of the first version of Meibo."""
 
     item_id: Annotated[str, Key("organization_id")]
 
@@ -114,8 +115,8 @@ class ItemPosition(ListPosition):
 
     ``done`` contains the ids of the items in the current page that were read or skipped. A count would not be
     sufficient, because the items shift if one of them is deleted. ``inside`` is the position in the item that is being
-    read. ``with_roles`` and ``had_roles`` are used for the members of organizations: whether roles are requested, and
-    whether rows with roles were read.
+    read. Two fields are used only for the members of organizations: ``with_roles`` is true if roles are requested, and
+    ``had_roles`` is true if rows with roles were read.
     """
 
     done: tuple[str, ...]
@@ -172,7 +173,10 @@ Api = TypeVar("Api", bound=ListApi)
 
 
 class ItemPages(Pages, Generic[Api]):
-    """Rows of the items in a list. An item that is deleted before it is read is skipped."""
+    """Rows of the items in a list.
+
+    An item that is deleted before or while it is read is skipped. The rows that were already read remain in the export.
+    """
 
     def __init__(self, api: Api) -> None:
         self.api = api
@@ -207,7 +211,7 @@ class ItemPages(Pages, Generic[Api]):
 class MemberPages(ItemPages[Api]):
     """Rows of the members of each item, with the id of the item.
 
-    ``id_key`` is the key of the id. ``members_subject`` names the members in messages, and the id follows it.
+    ``id_key`` is the key of the id in each row. In messages, ``members_subject`` precedes the id of the item.
     """
 
     id_key: ClassVar[str]
@@ -229,7 +233,10 @@ class MemberPages(ItemPages[Api]):
 
     @abstractmethod
     def members(self, item_id: str, cursor: str | None, position: ItemPosition) -> tuple[Page, ItemPosition]:
-        """Return the page of an item's members at a cursor, and the position with ``with_roles`` and ``had_roles``."""
+        """Return the page of an item's members at a cursor, and the position.
+
+        The fields ``with_roles`` and ``had_roles`` of the position are updated.
+        """
 
 
 def _current_first(items: list[RawJson], inside: MemberPosition | None) -> list[RawJson]:
