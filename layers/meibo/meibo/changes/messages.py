@@ -147,7 +147,7 @@ class Change(StrictModel):
         str,
         pattern_field(
             pattern="^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$",
-            expected="1 to 128 letters, digits and . _ : / @ + -, beginning with a letter or digit",
+            expected="1 to 128 letters, digits and . _ : / @ + -, beginning with an alphanumeric character",
         ),
     ]
     source: Name
