@@ -14,6 +14,6 @@ from meibo.providers.base import ProviderContext
 @logger.inject_lambda_context
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return the status of the job and the time until the next check, never the location."""
+    """Return the status of the job and the time until the next check. The location is not returned."""
     request = parse_export_event(event)
     return check(request.export, ProviderContext(time_left(context)))

@@ -14,5 +14,5 @@ from meibo.settings import VerifyArchiveSettings
 @metrics.log_metrics
 @sanitize_errors
 def handler(event: Any, context: Any) -> dict[str, Any]:
-    """Return the number of verified runs, verified exports and damaged objects."""
+    """Verify the runs, and return the counts of the verification record."""
     return scheduled_verification(VerifyArchiveSettings.from_env(), time_left(context)).run()

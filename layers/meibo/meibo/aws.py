@@ -168,7 +168,7 @@ def put_if_absent(
 ) -> PutObjectOutputTypeDef | None:
     """Write an object if its key is free. Returns the response of S3, or None if the key is not free (412).
 
-    S3 responds with 409 while another request writes to the key. This request may fail, so the write is repeated;
+    S3 responds with 409 while another request writes to the key. The other request may fail, so the write is repeated;
     ``wait`` is called between the attempts. Raises AwsBusyError if S3 responds to every attempt with 409.
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """

@@ -1,8 +1,8 @@
 """Verify archived exports: objects against their manifests, and the manifests against each other.
 
-The run manifest repeats the key, size, number of rows, SHA-256 and verdict of each export's manifest, so that a change
-to only one of the two manifests is detected. A consistent change to the object and both manifests cannot be detected;
-see docs/reading.md.
+The run manifest repeats five values of each export's manifest: the key, the size, the number of rows, the SHA-256, and
+the verdict (``ok`` or ``suspect``). A change to only one of the two manifests is therefore detected. A consistent
+change to the object and both manifests cannot be detected; see docs/reading.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MAX_RUN_DURATION: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Finding:
-    """Damage to an object: its kind, the key of the object, and details. The details contain no content of rows."""
+    """Damage to an object: its kind, the key of the object, and details. The details contain no values from rows."""
 
     # A Damage, or a kind of damage that only another version of Meibo reports.
     damage: str
