@@ -54,10 +54,10 @@ class Archiver:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def archive(self, event: ExportEvent) -> dict[str, Any]:
-        """Archive one export of a run and return its counts and verdict.
+        """Archive one export of a run, and return its counts and the verdict of the sanity check.
 
         If the export is not finished, ``status`` is ``continue``: the workflow waits ``wait_seconds`` and invokes the
-        function again with the ``progress``. If the manifest exists, its counts are returned and nothing is copied.
+        function again with the ``progress``. If the manifest exists, its values are returned and nothing is copied.
         """
         export = event.export
         manifest_key = export.address.manifest_key(event.run_id)

@@ -19,8 +19,8 @@ MAX_JOB_WAIT_SECONDS = 120
 def check(export: PlannedExport, context: ProviderContext, *, now: datetime | None = None) -> dict[str, Any]:
     """Return ``{"status": "ready" | "pending" | "gone", "wait_seconds": n}`` for the export's job.
 
-    ``wait_seconds`` is the time until the next check. A job that is still pending after its deadline is ``gone``, so
-    that it is replaced.
+    ``wait_seconds`` is the time until the next check. A job that is still pending after its deadline is reported
+    as ``gone``, and the workflow replaces it. Raises EventError if the export has no job.
     """
     if export.job is None:
         raise EventError("export.job: expected a job, found nothing; create the job first")

@@ -35,7 +35,7 @@ RESERVE_SECONDS: Final = 30.0
 MIN_COMBINE_SECONDS: Final = 120.0
 # Minimum wait after an invocation that read no rows. Step Functions does not charge for waiting.
 IDLE_WAIT_SECONDS: Final = 60
-# Maximum wait that is accepted from a response header.
+# Maximum wait before an export is resumed. A longer wait in a response header is reduced to this value.
 MAX_RESUME_WAIT_SECONDS: Final = 3600
 
 # Exports that are read page by page are smaller than the files of jobs, so zlib's default level is fast enough.
@@ -59,7 +59,7 @@ def gzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """The counts of all parts up to and including a part. ``Pages`` describes the items."""
+    """The counts of all parts up to and including a part. Items are, for example, organizations (see ``Pages``)."""
 
     rows: int = 0
     items: ItemCount = 0

@@ -125,7 +125,7 @@ class RunCreator:
     def create_job(self, export: PlannedExport) -> PlannedExport:
         """Create the next job of an export, and return the export with this job.
 
-        An export without a job is returned unchanged. Raises JobsExhaustedError after ``MAX_JOBS`` jobs.
+        An export that needs no job is returned unchanged. Raises JobsExhaustedError after ``MAX_JOBS`` jobs.
         """
         if not export.has_job:
             return export

@@ -65,8 +65,8 @@ class CheckpointProgress(Event):
     """The progress of an export that takes several invocations: its counts, and the number of the last part.
 
     The position is stored with the part and not in the state of the workflow, which is retained for 90 days, because a
-    position may contain user ids, and user ids may be e-mail addresses. ``moved_at`` is the time at which the last rows
-    were read.
+    position may contain user ids, and user ids may be e-mail addresses. ``moved_at`` is the end of the last
+    invocation that finished a part, or of the first invocation if no part is finished.
     """
 
     part: int

@@ -1,4 +1,7 @@
-"""Finish a run with its manifest, metrics, event and report. The Lambda function ``finish_run`` runs this code."""
+"""Finish a run: write its manifest, metrics and report, and send its event.
+
+The Lambda function ``finish_run`` runs this code.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +95,8 @@ class RunFinisher:
     def finish(self, run_id: str, attempt: int) -> dict[str, Any]:
         """Write the run manifest, the metrics, the event and the report of an attempt, and return its counts.
 
-        An export is archived if its manifest exists. If the run manifest exists, it is not changed, and its event is
-        sent again. The heartbeat is sent if the run is complete.
+        An export is archived if its manifest exists. If the run manifest exists, it is not changed, and the
+        other steps are repeated. The heartbeat is sent if the run is complete.
         """
         key = run_manifest_key(run_id, attempt)
         manifest = RunManifest.read(self.storage, key)

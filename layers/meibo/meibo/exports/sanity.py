@@ -17,7 +17,7 @@ _MAX_BASELINE_AGE = timedelta(days=30)
 
 
 def assess_sanity(archive: ArchiveReader, export: PlannedExport, run_id: str, rows: int | None) -> Sanity:
-    """Return the verdict on an export with this number of rows, with the reason and the runs that were compared.
+    """Check the number of rows of an export, and return the verdict, its reason and the earlier exports that were used.
 
     An export without rows is suspect unless its dataset may be empty. An export is also suspect if it has less than
     ``suspect_share`` of the rows of the previous export or of the baseline, which is the last export of the previous 30

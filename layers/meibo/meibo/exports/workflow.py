@@ -55,7 +55,8 @@ class StepFunctionsWorkflow:
             "items": {"bucket": bucket, "key": items_key},
             "max_parallel_exports": self.max_parallel_exports,
         }
-        # A second request with the same name and input is idempotent while the execution runs, and then rejected:
+        # While the execution runs, a second request with the same name and input has no effect. After the execution
+        # has ended, the request is rejected:
         # https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html
         try:
             self.client.start_execution(
