@@ -136,8 +136,9 @@ def _client(service: str, config: Config | None = None) -> Any:
 def busy_error(error: BaseException) -> AwsBusyError | None:
     """Return the AwsBusyError for a botocore error, or None if a retry would not help.
 
-    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached. The message contains only the host, or
-    the operation and the error code, because a message from S3 may contain a signed URL.
+    AWS is busy if it throttles, responds with 429 or 5xx, or cannot be reached, or if the connection fails. The message
+    contains only the host, the operation, and the type or code of the error, because a message from S3 may contain a
+    signed URL.
     """
     if isinstance(error, _UNREACHABLE):
         host = urlsplit(str(error.kwargs.get("endpoint_url", ""))).hostname or "an AWS service"

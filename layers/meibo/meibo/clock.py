@@ -29,5 +29,5 @@ class SystemClock:
 
 
 def time_left(context: Any) -> TimeLeft:
-    """Return the remaining time of an invocation from its Lambda context."""
+    """Return a function that returns the remaining time of the invocation with this Lambda context, in seconds."""
     return lambda: context.get_remaining_time_in_millis() / 1000

@@ -86,7 +86,7 @@ def parse_configuration(text: str) -> Configuration:
 
 
 def parse_documents(documents: Mapping[str, str]) -> Configuration:
-    """Parse and combine the documents of the configuration. The keys are the names of their SSM parameters.
+    """Parse and combine the documents of the configuration. The keys of ``documents`` are the names of SSM parameters.
 
     Raises one ConfigurationError with the parameters and paths of all errors. Two parameters must not contain a source
     with the same name.

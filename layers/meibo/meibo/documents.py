@@ -1,11 +1,12 @@
 """Typed JSON documents: dataclasses that are read from and written to JSON objects.
 
 The fields of a class are the keys of its object. Their types are ``bool``, ``int`` (≥ 0), ``float``, ``str`` (not
-empty unless optional), ``datetime`` (with a time zone), ``Literal``, ``Mapping``, ``tuple``, dataclasses and unions. A
-missing field has its default value, or None if its type includes None. Unknown keys are ignored.
+empty unless the type is ``Text`` or includes None), ``datetime`` (with a time zone), ``Literal``, ``Mapping``,
+``tuple``, dataclasses and unions. A missing field has its default value, or None if its type includes None. Unknown
+keys are ignored.
 
-Error messages contain the field, the expected type and the actual type. They never contain a value, because a document
-may contain user data. docs/decisions.md explains why this module does not use pydantic.
+Error messages contain the field, the expected type and the actual type. They contain no value except the version of the
+document, because a document may contain user data. docs/decisions.md explains why this module does not use pydantic.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class ScopeMissingError(MeiboError):
 
 
 class RequestRefusedError(MeiboError):
-    """The provider rejected the request as invalid, for example because a connection does not exist (400, 404).
+    """The provider rejected the request as invalid (400, 404), for example because a connection does not exist.
 
     ``foreign`` is true if the response is from an intermediary such as a proxy and not from the provider's API. A 404
     from an intermediary does not mean that the requested resource does not exist.

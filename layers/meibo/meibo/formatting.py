@@ -42,7 +42,10 @@ def format_age(seconds: int) -> str:
 
 
 def format_duration(seconds: int, units: tuple[str, str, str] = ("{count} h", "{count} min", "{count} s")) -> str:
-    """Return a duration in hours, minutes and seconds. Units with the value 0 are omitted."""
+    """Return a duration in hours, minutes and seconds, for example ``1 h 5 s``.
+
+    Units with the value 0 are omitted, but a duration of 0 is ``0 s``. ``units`` contains the format of each unit.
+    """
     counts = (seconds // 3600, seconds // 60 % 60, seconds % 60)
     parts = [unit.format(count=count) for count, unit in zip(counts, units, strict=True) if count]
     return " ".join(parts) or units[-1].format(count=0)

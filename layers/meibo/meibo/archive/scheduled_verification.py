@@ -84,7 +84,10 @@ class VerificationRecord(StoredDocument):
 
 
 def has_turn(run_id: str, *, rotation_days: int, day: int) -> bool:
-    """Return whether a run is verified on a day (see ``date.toordinal``). Each run is verified once per rotation."""
+    """Return whether a run is verified on a day. Each run is verified once per rotation.
+
+    ``day`` is the number that ``date.toordinal`` returns for the day.
+    """
     return zlib.crc32(run_id.encode()) % rotation_days == day % rotation_days
 
 

@@ -240,7 +240,7 @@ class S3Storage(S3Reader, ArchiveStorage):
 class FolderReader(ArchiveReader):
     """An archive in a folder. The paths of its files are the keys that the objects have in a bucket.
 
-    A key that points outside the folder is treated as not existing. Files have no versions and no checksums.
+    An object whose key points outside the folder is treated as missing. Files have no versions and no checksums.
     """
 
     folder: Path
