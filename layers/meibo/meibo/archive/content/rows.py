@@ -1,7 +1,7 @@
 """Row counts of decompressed CSV and NDJSON.
 
-Most rows are counted without parsing them. Of a CSV, the first record is parsed and the fields of the last record are
-counted. Of NDJSON, the first 1,000 rows and the last row are parsed.
+Most rows are counted without parsing them. In a CSV file, the first record is parsed and the fields of the last record
+are counted. In an NDJSON file, the first 1,000 rows and the last row are parsed.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Target:
 class CopyOptions:
     """Concurrency, timeouts and retries of a copy.
 
-    The parts in memory have at most ``workers`` times ``part_bytes``. Only a file of more than 10,000 times this size
+    The parts in memory use at most ``workers`` times ``part_bytes``. Only a file of more than 10,000 times this size
     (781 GiB with the default values) needs more memory: the size of one of its 10,000 parts.
 
     A worker raises an error after ``max_attempts`` consecutive failures. If the file changes, the copy starts again, at

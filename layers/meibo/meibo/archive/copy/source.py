@@ -131,7 +131,7 @@ class LocationReader:
     """Reads the file at a location and resumes after a failure at the first missing byte.
 
     With ranges, each worker has a reader. Without ranges, all parts are read from one response. Every response must
-    have the ETag and the size of the first: otherwise the file has changed and the copy starts again.
+    have the same ETag and file size as the first response. Otherwise, the file has changed and the copy starts again.
     """
 
     def __init__(
