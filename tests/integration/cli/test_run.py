@@ -215,7 +215,7 @@ def test_unknown_run_is_refused(runs: LocalRuns, meibo: Meibo) -> None:
     assert [unknown.status, invalid.status, none.status] == [2, 2, 2]
     assert unknown.errors == (
         "continuing run 20261121T180000Z in archive\n"
-        "EventError: run 20261121T180000Z: expected a run with a plan, found none; check the id (`meibo ls` lists"
+        "EventError: run 20261121T180000Z: expected a plan in the archive, found none; check the id (`meibo ls` lists"
         " finished runs)\n"
     )
     assert (

@@ -353,7 +353,7 @@ def test_repair_reads_the_state_of_each_export_once(harness: ExportsHarness, mon
 
 
 def test_unknown_run_cannot_be_repaired(harness: ExportsHarness) -> None:
-    with pytest.raises(EventError, match=f"^run {RUN}: expected a run with a plan, found none; check the id"):
+    with pytest.raises(EventError, match=f"^run {RUN}: expected a plan in the archive, found none; check the id"):
         harness.creator.repair(RUN)
 
 

@@ -130,7 +130,7 @@ def test_repair_has_its_own_manifest_and_can_complete_the_run(run: FinishHarness
 
 
 def test_run_without_a_plan_is_an_event_error() -> None:
-    with pytest.raises(EventError, match=f"^run {RUN}: expected a run with a plan, found none; check the id"):
+    with pytest.raises(EventError, match=f"^run {RUN}: expected a plan in the archive, found none; check the id"):
         RunFinisher(storage=ExportsHarness(None).storage).finish(RUN, 1)  # type: ignore[arg-type]  # no configuration is read
 
 

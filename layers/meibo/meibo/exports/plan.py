@@ -116,7 +116,7 @@ class Plan(StoredDocument):
             if plan is not None:
                 return number, plan
         raise EventError(
-            f"run {run_id}: expected a run with a plan, found none; check the id (`meibo ls` lists finished runs)"
+            f"run {run_id}: expected a plan in the archive, found none; check the id (`meibo ls` lists finished runs)"
         )
 
 
