@@ -119,7 +119,9 @@ def _parse_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, value in pairs:
         is_repeated = key in document
         document[key] = (
-            _InvalidValue("expected the key once, found it more than once; remove the others") if is_repeated else value
+            _InvalidValue("expected the key once, found it more than once; remove the duplicates")
+            if is_repeated
+            else value
         )
     return document
 

@@ -139,7 +139,7 @@ def test_missing_field_of_an_export_manifest_is_named(path: tuple[str, ...]) -> 
 def test_export_id_of_another_export_is_an_error() -> None:
     document = {**export_manifest(USERS).to_json(), "scope": "con_0000000000000001"}
 
-    expected = r"export_id: expected acme/users/ndjson/con_0{15}1, found a different export"
+    expected = r"export_id: expected acme/users/ndjson/con_0{15}1, found a different id"
     with pytest.raises(ArchiveConflictError, match=expected):
         ExportManifest.from_json(document, KEY)
 

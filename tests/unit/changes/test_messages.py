@@ -152,11 +152,11 @@ def test_body_that_is_not_a_json_object_is_invalid(body: str) -> None:
     [
         (
             '{"version": 1, "version": 1}',
-            "$.version: expected the key once, found it more than once; remove the others",
+            "$.version: expected the key once, found it more than once; remove the duplicates",
         ),
         (
             '{"version": 1, "rejections": [{"taro.yamada@example.com": {"a": 1, "a": 2}}]}',
-            "$.rejections[0].*.a: expected the key once, found it more than once; remove the others",
+            "$.rejections[0].*.a: expected the key once, found it more than once; remove the duplicates",
         ),
         (
             '{"version": 1, "change_id": "\\ud800"}',

@@ -104,7 +104,7 @@ def test_line_that_is_not_a_record_is_an_error(document: Any, fault: str) -> Non
 @pytest.mark.parametrize("body", [b'{"version": 1', b"\xff\n", lines(RECORD)[:-20]])
 def test_line_that_is_not_json_is_an_error(body: bytes) -> None:
     with pytest.raises(
-        ArchiveConflictError, match=f"^{KEY}: expected an outcome per line, found a line that is not JSON"
+        ArchiveConflictError, match=f"^{KEY}: expected one outcome per line, found a line that is not JSON"
     ):
         parse_records(body, KEY)
 

@@ -123,7 +123,7 @@ class ExportManifest(Manifest):
 
     def __post_init__(self) -> None:
         if self.export_id != self.address.export_id:
-            raise InvalidFieldError("export_id", f"expected {self.address.export_id}, found a different export")
+            raise InvalidFieldError("export_id", f"expected {self.address.export_id}, found a different id")
 
     @property
     def folder(self) -> ExportFolder:

@@ -80,7 +80,7 @@ def parse_records(body: bytes, key: str) -> list[OutcomeRecord]:
             OutcomeRecord.from_json(json.loads(line), f"{key}, line {number}") for number, line in enumerate(lines, 1)
         ]
     except ValueError:
-        raise ArchiveConflictError(f"{key}: expected an outcome per line, found a line that is not JSON") from None
+        raise ArchiveConflictError(f"{key}: expected one outcome per line, found a line that is not JSON") from None
 
 
 def format_records(records: Iterable[OutcomeRecord]) -> bytes:
