@@ -56,7 +56,7 @@ class Archiver:
     def archive(self, event: ExportEvent) -> dict[str, Any]:
         """Archive one export of a run, and return its counts and the verdict of the sanity check.
 
-        If the export is not finished, ``status`` is ``continue``: the workflow waits ``wait_seconds`` and invokes the
+        If the export is incomplete, ``status`` is ``continue``: the workflow waits ``wait_seconds`` and invokes the
         function again with the ``progress``. If the manifest exists, its values are returned and nothing is copied.
         """
         export = event.export

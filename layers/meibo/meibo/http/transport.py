@@ -133,7 +133,11 @@ class HttpTransport:
         self._session.close()
 
     def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Return the first response that is not busy, raising ProviderBusyError if the remaining time is too short."""
+        """Return the first response that is not busy.
+
+        Raises ProviderBusyError if the provider remains busy or the remaining time is too short, and ConfigurationError
+        if a retry cannot succeed, for example because the certificate is not trusted.
+        """
         return self._send_with_retries(request, stream=False)[1]
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""Render the report as one HTML file without scripts and external resources."""
+"""Render the report as one HTML file without scripts or external resources."""
 
 from __future__ import annotations
 
