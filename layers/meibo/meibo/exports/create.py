@@ -70,7 +70,7 @@ class RunCreator:
         """Start the run of a schedule tick, or complete its preparation if an earlier invocation did not.
 
         If the run has already started, the tick has no effect. The plan is written first. Then jobs are created while
-        time remains, and the workflow creates the remaining jobs. ``not_created`` in the response lists the exports that
+        time remains, and the workflow creates the remaining jobs. ``not_created`` in the response lists exports that
         were refused or whose job could not be created, with the reason. Raises OutOfTimeError if another invocation is
         still preparing the run when this invocation runs out of time.
         """
