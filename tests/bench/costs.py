@@ -49,7 +49,7 @@ INTELLIGENT_TIERS = [(30, 0.023), (60, 0.0125), (None, 0.004)]
 DAYS_PER_MONTH = 30
 
 ALARM_MONTH, METRIC_MONTH = 0.10, 0.30
-"""https://aws.amazon.com/cloudwatch/pricing/ (a metric is charged for each hour in which it has values)"""
+"""https://aws.amazon.com/cloudwatch/pricing/ (per metric of an alarm; a metric is charged per hour with values)"""
 
 SECRET_MONTH = 0.40
 """https://aws.amazon.com/secrets-manager/pricing/"""
@@ -161,8 +161,11 @@ def storage_table(rotation_days: int, cold_rotation_days: int) -> list[str]:
     return rows
 
 
-def example_table(alarms: int) -> list[str]:
-    """Return a Markdown table of a year of daily runs with one export of users and this number of alarms."""
+def example_table(alarms: list[int]) -> list[str]:
+    """Return a Markdown table of a year of daily runs with one export of users.
+
+    ``alarms`` contains the number of metrics of each alarm.
+    """
     run = cost(EXAMPLE_USERS, EXAMPLE_BYTES_PER_USER, EXAMPLE_MIB_PER_SECOND)
     gigabytes = run.bytes * EXAMPLE_RUNS / 1e9
     # A verification reads the two newest runs and, on average over the year, a thirtieth of half of the others.
@@ -171,7 +174,7 @@ def example_table(alarms: int) -> list[str]:
         f"Lambda, Step Functions and S3 requests of {EXAMPLE_RUNS} runs": run.usd * EXAMPLE_RUNS,
         f"Lambda and S3 requests of {EXAMPLE_RUNS} verifications": verified.usd * EXAMPLE_RUNS,
         f"S3 Standard storage, which grows to {gigabytes:.1f} GB": gigabytes / 2 * STORAGE["STANDARD"][0] * 12,
-        f"{alarms} CloudWatch alarms": alarms * ALARM_MONTH * 12,
+        f"{len(alarms)} CloudWatch alarms with {sum(alarms)} metrics": sum(alarms) * ALARM_MONTH * 12,
         f"{EXAMPLE_METRICS} CloudWatch metrics": EXAMPLE_METRICS * METRIC_MONTH * 2 / 24 * 12,
         "1 secret and 1 advanced parameter": (SECRET_MONTH + ADVANCED_PARAMETER_MONTH) * 12,
     }
@@ -179,13 +182,17 @@ def example_table(alarms: int) -> list[str]:
     return ["| item | USD per year |", "|---|---|", *rows, f"| **total** | **{sum(items.values()):.2f}** |"]
 
 
-def alarms_in_template() -> int:
-    """Return the number of alarms in the template."""
+def alarms_in_template() -> list[int]:
+    """Return the number of metrics of each alarm in the template."""
     # The environment of ``make bench`` does not contain the SAM translator.
     from meibo_local.template import read_template  # noqa: PLC0415
 
-    resources = read_template()["Resources"].values()
-    return sum(resource["Type"] == "AWS::CloudWatch::Alarm" for resource in resources)
+    alarms = [
+        resource["Properties"]
+        for resource in read_template()["Resources"].values()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
+    ]
+    return [sum("MetricStat" in metric for metric in alarm.get("Metrics", ())) or 1 for alarm in alarms]
 
 
 if __name__ == "__main__":

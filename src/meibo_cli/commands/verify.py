@@ -91,7 +91,8 @@ def verify(
     if not (plan.tasks or plan.findings or plan.running):
         # An empty selection has no damage, but a misspelled name must not be reported as success.
         matching = f" that matches {export!r}" if export else ""
-        raise ConfigurationError(f"{reader.name} contains no export{matching}; `meibo ls` lists the exports")
+        subject = f"run {run} of {reader.name}" if run else reader.name
+        raise ConfigurationError(f"{subject} contains no export{matching}; `meibo ls` lists the exports")
     result = _verify(reader, plan, console, quick=quick, jobs=jobs)
     if as_json:
         typer.echo(json_text(result.to_json(), indent=2))
@@ -126,7 +127,7 @@ def _verify(reader: ArchiveReader, plan: VerificationPlan, console: Console, *, 
     result = Result(plan, quick, list(plan.findings))
     columns = (TextColumn("verify"), BarColumn(), MofNCompleteColumn())
     if not quick:
-        columns = (TextColumn("verify"), BarColumn(), DownloadColumn(), TransferSpeedColumn())  # type: ignore[assignment]  # other columns
+        columns = (TextColumn("verify"), BarColumn(), DownloadColumn(), TransferSpeedColumn())  # type: ignore[assignment]  # the columns of the other rows differ
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
         reading_pool(jobs) as pool,
@@ -176,10 +177,11 @@ def _print(result: Result) -> None:
         return
     exports = format_count(len(result.plan.tasks), "export")
     runs = format_count(result.plan.runs - len(result.plan.running), "run")
-    method = "compared without reading" if result.quick else "read completely"
+    method = "quick verification" if result.quick else "read completely"
+    damaged = len({finding.key for finding in result.findings})
     verdict = {
         EXIT_FAILURE: f"[yellow]{format_count(len(result.unchecked), 'export')} not checked[/]",
         0: "[green]no damage[/]",
-        EXIT_DIFFERENT: f"[red]{format_count(len(result.findings), 'damaged object')}[/]",
+        EXIT_DIFFERENT: f"[red]{format_count(damaged, 'damaged object')}[/]",
     }
     console.print(f"{exports} of {runs}, {method}: {verdict[result.status]}")

@@ -100,7 +100,7 @@ class UserRestore:
 def restore_users(restore: UserRestore) -> None:
     """Write the import files, and print the numbers of users.
 
-    With a target and without ``preview``, import the users after a confirmation.
+    With a target and without ``preview``, import the users, after a confirmation unless ``yes`` is true.
     """
     export, target = restore.export, restore.target
     if target is not None and restore.connection is not None:
@@ -139,7 +139,9 @@ def restore_users(restore: UserRestore) -> None:
 def _preview(
     written: ImportFiles, fields: ComparedFields, restore: UserRestore, target: ImportTarget, id_column: str
 ) -> UserPreview:
-    """Compare the users with the tenant, and remove from the files the users who would not change."""
+    """Compare the users with the tenant, and remove users who would not change from the files.
+
+    With an expected run, each user was compared with the tenant before, so only ``preview.csv`` is written."""
     if written.users:
         target.check_connection(restore.connection or next(iter(written.connections), None))
     try:
@@ -208,7 +210,7 @@ def new_journal(
     connection: TargetConnection,
     upsert: bool,
 ) -> Journal:
-    """Write and return the journal of import files."""
+    """Write and return the journal, which records the state of each import file."""
     return Journal.create(
         written.folder,
         list(written.files.items()),
@@ -224,7 +226,7 @@ def new_journal(
 
 
 def _import(client: Auth0Client, journal: Journal, *, yes: bool) -> None:
-    """Import the files of a journal that were not imported before, and print the results."""
+    """Import the files that the journal does not list as imported, and print the results."""
     resume = f"`meibo restore --resume {journal.folder}`"
     files = [file for file in journal.files if file.state != "done"]
     users = sum(file.users for file in files)

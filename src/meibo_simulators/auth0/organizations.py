@@ -1,4 +1,6 @@
-"""The organizations of a tenant, their members and roles, which are generated until a request changes them."""
+"""The organizations of a tenant, with their members and roles.
+
+They are generated from numbers. Only the changes that requests made are stored."""
 
 from __future__ import annotations
 
@@ -115,7 +117,7 @@ class Organizations:
             self._numbers.pop(organization_id, None)
 
     def create(self, body: dict[str, Any]) -> Organization:
-        """Create an organization without members and connections, and return it."""
+        """Create an organization without members or connections, and return it."""
         with self._lock:
             number = self._next_number
             self._next_number += 1
@@ -214,7 +216,7 @@ class Organizations:
         users = self._directory.generated
         if not users or not self._members_each or number % 10 == 8 or number >= self._generated_count:
             return {}
-        # Sizes range from 0.5 to 1.5 times the requested average. Consecutive organizations share some members.
+        # Sizes range from 0.5 to 1.5 times the requested average. Many consecutive organizations share members.
         size = min(users, max(1, self._members_each // 2 + number * 7 % (self._members_each + 1)))
         first = number * (self._members_each * 2 // 3 + 1) % users
         created, seed = self._created(number), self._directory.seed

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from meibo.archive.keys import plan_key, report_key, run_id_of
 from meibo.archive.storage import S3Reader
 from meibo.archive.verification import Verifier, plan_everything, plan_runs
+from meibo.formatting import format_count
 from tests.integration.cli.conftest import Meibo
 from tests.support.archives import (
     RUN,
@@ -133,6 +134,16 @@ DAMAGES: list[Any] = [
         id="an export that no run lists",
     ),
 ]
+
+
+def test_object_with_several_kinds_of_damage_counts_once(builder: ArchiveBuilder, meibo: Meibo) -> None:
+    flip(builder)
+
+    *findings, summary = meibo("verify").output.splitlines()
+
+    keys = {finding.partition(" archive/")[2].partition(": ")[0] for finding in findings}
+    assert len(findings) > len(keys)
+    assert summary.endswith(f"read completely: {format_count(len(keys), 'damaged object')}")
 
 
 def test_unchanged_archive_has_no_damage(meibo: Meibo) -> None:

@@ -55,8 +55,9 @@ class ArchivedObject:
 class ArchivedContent:
     """The content of an archived file. ``rows``, ``uncompressed_bytes`` and ``columns`` are None if they are unknown.
 
-    If a CSV file has no header row, ``columns`` is the number of its columns. ``notes`` contains counts and ids that
-    only some datasets have, such as the number of organizations.
+    ``columns`` contains the names in the header row of a CSV file, or the keys of the first NDJSON rows. If a CSV file
+    has no header row, it is the number of columns. ``notes`` contains counts and ids that only some datasets have, such
+    as the number of organizations.
     """
 
     gzip: bool
