@@ -36,7 +36,7 @@ Source = tuple[str, str]
 
 @dataclass(frozen=True)
 class HistoryEvent:
-    """A change of a row between two consecutive runs that contain its export.
+    """A change to a row between two consecutive runs that contain its export, or a row in the first of these runs.
 
     ``present`` means that the row is in the first run that contains the export. ``row`` identifies the row among the
     user's rows, for example by the organization. ``fields`` maps the name of each changed field to its old and new
@@ -158,7 +158,10 @@ def _events(exports: Sequence[_ExportRows], ids: Collection[str]) -> Iterator[Hi
 
 
 def _row_name(rows: _ExportRows, row: Row) -> str:
-    """Return the columns and values that identify a row among the rows of its user, such as ``role_id=rol_1``."""
+    """Return the columns and values that identify a row among the rows of its user, such as ``role_id=rol_1``.
+
+    The result is empty if the dataset has alternative keys.
+    """
     if len(rows.dataset.keys) > 1:
         return ""
     columns = [name for name in rows.dataset.keys[0] if name not in rows.dataset.user_ids]
@@ -195,7 +198,7 @@ def _rows_in(
 
 
 def _candidates(path: Path, address: ExportAddress, dataset: Dataset, needles: Collection[bytes]) -> Iterator[Row]:
-    """Yield the rows of a file that may contain one of the byte strings."""
+    """Yield the lines of an NDJSON file with one of the byte strings, or all rows of a CSV file that contains one."""
     with open_decompressed(path) as file:
         lines = _lines_with(file, needles)
         if address.format != "csv":
@@ -209,7 +212,7 @@ def _candidates(path: Path, address: ExportAddress, dataset: Dataset, needles: C
 
 
 def _lines_with(file: IO[bytes], needles: Collection[bytes]) -> Iterator[bytes]:
-    """Yield the lines that contain one of the lowercase byte strings. The case of the lines is ignored."""
+    """Yield the lines that contain one of the lowercase byte strings. The case of ASCII characters is ignored."""
 
     def contains(text: bytes) -> bool:
         text = text.lower()

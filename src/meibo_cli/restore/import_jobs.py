@@ -47,11 +47,11 @@ def send(
     advance: Callable[[FileImport], None] = lambda _: None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Import the files of a journal that were not imported before. No user is imported twice.
+    """Import the files of a journal that were not imported before.
 
-    A file whose result is unknown is compared with the tenant, and the missing users are written to a new file. If a
-    file fails or its result is unknown, the files after it are not sent. ``advance`` is called for each file with a
-    result, ``notify`` with the reason for a long wait.
+    First, each file of an earlier process whose job failed or whose result is unknown is compared with the tenant, and
+    only the missing users are sent again, in a new file. If a file fails or its result is unknown, no further file is
+    sent. ``advance`` is called with each file that was processed, and ``notify`` with the reason for a long wait.
     """
     _Sender(client, journal, clock or SystemClock(), advance, notify).run()
 
@@ -101,7 +101,7 @@ class _Sender:
         """Determine the results of the files that an earlier process sent."""
         for file in list(self._journal.files):
             if file.state == "failed" and not file.job_id:
-                # Auth0 rejected the request, so no user was imported.
+                # The request failed before a job was created, so no user was imported.
                 file.state, file.reason = "waiting", None
             elif file.state in ("uncertain", "failed"):
                 deadline = file.requested_at + MAX_JOB_SECONDS if file.state == "uncertain" else 0.0
@@ -112,11 +112,11 @@ class _Sender:
         now = self._clock.now()
         if self._busy_since is None:
             self._busy_since = now
-            self._notify("Auth0 accepts no further import job now; waiting until a running import job has ended")
+            self._notify("Auth0 does not accept another import job at present; waiting for a running import job to end")
         return now - self._busy_since > MAX_JOB_SECONDS
 
     def _start(self, file: FileImport) -> None:
-        """Send a file. If two other jobs are running, its state is ``waiting`` again."""
+        """Send a file. If Auth0 is busy, for example because two jobs are running, the state returns to ``waiting``."""
         journal, users = self._journal, self._journal.content(file)
         file.state, file.requested_at, file.reason = "uncertain", self._clock.now(), None
         journal.write()
@@ -206,7 +206,7 @@ class _Sender:
         file.inserted, file.updated, file.failed = (
             (0, imported, 0) if self._journal.upsert else (imported, 0, len(other))
         )
-        file.state, file.reason = "done", f"{imported} users found in the tenant"
+        file.state, file.reason = "done", f"{format_count(imported, 'user')} found in the tenant"
         file.codes = {DUPLICATED: len(other)} if other else {}
         error = {"code": DUPLICATED, "message": "The tenant has a user with this id and different values."}
         self._journal.write_failed(file, [{**user, "errors": [error]} for user in other])
@@ -215,10 +215,10 @@ class _Sender:
         self._journal.write()
 
     def _state(self, user: dict[str, Any]) -> Literal["imported", "other", "missing"]:
-        """Return the state of a user of the file in the tenant.
+        """Return whether the tenant contains a user with the values in the file.
 
-        With ``upsert``, a user with other values was not updated, so the state is ``missing``. Without it, this user
-        existed before the import, so the state is ``other``.
+        If a user has different values, the update is assumed to be missing with ``upsert``. Without ``upsert``, the user is
+        assumed to have existed before the import, so the state is ``other``.
         """
         live = live_user(self._client, PREFIX + user["user_id"])
         if live is None:

@@ -121,7 +121,7 @@ class Files:
         }
         signed = f"{path}?{urlencode(parameters)}"
         signature = hmac.digest(self._key, signed.encode(), "sha256").hex()
-        # X-Amz-Expires is an integer, but tests use shorter lifetimes, so the exact time is stored.
+        # X-Amz-Expires contains whole seconds. The exact time is stored, so that a lifetime can be less than a second.
         self._expiry[signature] = now + self._switches.location_ttl
         return f"{urlencode(parameters)}&X-Amz-Signature={signature}"
 

@@ -178,7 +178,7 @@ def test_reasons_of_long_waits_are_reported(target: ImportTarget, tmp_path: Path
 
     assert len(messages) == 2
     assert messages[0].startswith("users-0001.json: 2 users not in the tenant yet; waiting until 2027-01-15 ")
-    assert messages[1] == "Auth0 accepts no further import job now; waiting until a running import job has ended"
+    assert messages[1] == "Auth0 does not accept another import job at present; waiting for a running import job to end"
 
 
 def test_missing_scope_is_named_before_a_file_is_sent_again(target: ImportTarget, tmp_path: Path) -> None:

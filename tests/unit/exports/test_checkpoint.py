@@ -443,8 +443,8 @@ def test_part_record_of_another_version_is_rejected() -> None:
     with pytest.raises(
         ArchiveConflictError,
         match=(
-            r"^part record: expected the fields of this version of Meibo, found other fields; repair the run to restart"
-            " this export$"
+            rf"^{FOLDER}00001\.json: expected the record of a part, found other content or a record of another version"
+            " of Meibo; repair the run to restart this export$"
         ),
     ):
         harness.collect()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK_BYTES = 1024 * 1024
-# Files whose names have this prefix are incomplete and not part of the archive in a folder.
+# Files and folders whose names have this prefix are not part of the archive, for example incomplete files.
 TEMPORARY_PREFIX = ".meibo-"
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound", "NoSuchVersion"})
 # HeadObject responds with 400 and without a body if a version id is malformed.
@@ -216,7 +216,8 @@ class S3Reader(ArchiveReader):
 class S3Storage(S3Reader, ArchiveStorage):
     """An archive bucket that can be written.
 
-    ``wait`` is called before a write is repeated because another write to the same key is in progress.
+    If another write to the same key is in progress, ``wait`` is called with the delay in seconds before the write is
+    retried.
     """
 
     object_lock: ObjectLock = NO_OBJECT_LOCK
@@ -240,7 +241,7 @@ class S3Storage(S3Reader, ArchiveStorage):
 class FolderReader(ArchiveReader):
     """An archive in a folder. The paths of its files are the keys that the objects have in a bucket.
 
-    An object whose key points outside the folder is treated as missing. Files have no versions and no checksums.
+    An object whose key points outside the folder is never read. Files have no versions and no checksums.
     """
 
     folder: Path
@@ -303,10 +304,11 @@ class FolderReader(ArchiveReader):
 class FolderStorage(FolderReader, ArchiveStorage):
     """An archive in a folder that can be written. Only the owner can read its files.
 
-    A file is either complete or absent: it is written as a temporary file, flushed to the disk, and linked to its key.
+    A file is either complete or absent: it is written to a temporary file and flushed to the disk, and then a hard link
+    to it is created at the path of its key.
     """
 
-    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # files have no type
+    def put_bytes(self, key: str, body: bytes, *, content_type: str) -> bool:  # noqa: ARG002  # files have no content type
         with self.temporary_file() as file:
             file.write(body)
             return self.publish(file, key)
@@ -319,9 +321,9 @@ class FolderStorage(FolderReader, ArchiveStorage):
             yield file
 
     def publish(self, file: IO[bytes], key: str) -> bool:
-        """Flush a temporary file to the disk and link it to a key. Returns False if the key is not free."""
+        """Flush a temporary file to the disk and link it to the path of a key. Return False if the path exists."""
         if not is_archive_key(key):
-            raise ConfigurationError(f"{key!r} is not a key that a folder can contain")
+            raise ConfigurationError(f"expected a key without empty, '.' or '..' segments, found {key!r}")
         path = self.folder / key
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file.flush()

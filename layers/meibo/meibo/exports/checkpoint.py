@@ -1,11 +1,12 @@
 """Collect an export in parts, over several invocations.
 
-A part is an object in the bucket that contains one gzip member. Its record is a JSON document that contains the
-position from which the next invocation resumes. The record is written last, and a part without a record is ignored. If
-two invocations collect the same part, the first record is used, and the other invocation continues after that part.
+A part has a record, which is a JSON document that contains the position from which the next invocation resumes. Its rows
+are an object in the bucket that contains one gzip member. The record is written last, and a part without a record is
+ignored. If two invocations collect the same part, the first record is used, and the other invocation continues after
+that part.
 
-If the provider is busy, the export does not fail: the rows that were read are written as a part, and the workflow
-resumes the export later.
+If the provider is busy, the rows that were read are written as a part, and the workflow resumes the export later. The
+export fails only if no part is finished for 24 hours.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ PART_BYTES: Final = 16 * 1024 * 1024
 RESERVE_SECONDS: Final = 30.0
 # Minimum time for combining the parts. If less time remains, the next invocation combines the parts.
 MIN_COMBINE_SECONDS: Final = 120.0
-# Minimum wait after an invocation that read no rows. Step Functions does not charge for waiting.
+# Minimum wait after an invocation that finished no part. Step Functions does not charge for waiting.
 IDLE_WAIT_SECONDS: Final = 60
 # Maximum wait before an export is resumed. A longer wait in a response header is reduced to this value.
 MAX_RESUME_WAIT_SECONDS: Final = 3600
 
-# Exports that are read page by page are smaller than the files of jobs, so zlib's default level is fast enough.
+# Exports that are read page by page are smaller than the files of export jobs, so zlib's default level is sufficient.
 _GZIP_LEVEL = 6
 _GZIP_WINDOW_BITS = 31
 
@@ -164,13 +165,13 @@ class Checkpoint:
     folder: str
 
     def part(self, number: int) -> CheckpointPart | None:
-        """Return the part with a number, starting at 1, or None if it is not finished."""
+        """Return the part with this number, or None if it is not finished. The first part has the number 1."""
         try:
             return CheckpointPart.read(self.storage, part_record_key(self.folder, number))
         except ArchiveConflictError as error:
             raise ArchiveConflictError(
-                "part record: expected the fields of this version of Meibo, found other fields; repair the run to"
-                " restart this export"
+                f"{part_record_key(self.folder, number)}: expected the record of a part, found other content or a record"
+                " of another version of Meibo; repair the run to restart this export"
             ) from error
 
     def last_part(self, known: int) -> CheckpointPart | None:
@@ -240,7 +241,7 @@ class Collected:
             yield from part_chunks(part, self.storage)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return the counts, the ids of skipped items, and the notes of the pages for the manifest."""
+        """Return the numbers of parts and items, the ids of skipped items, and the result of ``Pages.notes``."""
         last = self.parts[-1]
         skipped = [item_id for part in self.parts for item_id in part.skipped]
         return {
@@ -289,7 +290,7 @@ class Collector:
     def _read(
         self, pages: Pages, checkpoint: Checkpoint, last: CheckpointPart | None
     ) -> tuple[CheckpointPart | None, ProviderBusyError | None]:
-        """Read until the dataset ends or the provider is busy for longer than this invocation can wait."""
+        """Read until all rows are read, no time remains, or the provider requires a wait that is too long."""
         while last is None or not last.last:
             draft = PartBuilder(last)
             try:
@@ -315,7 +316,7 @@ class Collector:
         moved_at = now if moved or before is None else before.moved_at
         if busy is not None and now - moved_at >= pages.position_lifetime:
             hours = pages.position_lifetime.total_seconds() / 3600
-            raise ProviderBusyError(f"{busy}; no rows were received for {hours:.0f} hours; repair the run") from None
+            raise ProviderBusyError(f"{busy}; no progress for {hours:.0f} hours; repair the run") from None
         wait = min(math.ceil(busy.retry_after or 0), MAX_RESUME_WAIT_SECONDS) if busy else 0
         wait = wait if moved else max(wait, IDLE_WAIT_SECONDS)
         totals = last.totals if last else Totals()
