@@ -217,8 +217,8 @@ class _Sender:
     def _state(self, user: dict[str, Any]) -> Literal["imported", "other", "missing"]:
         """Return whether the tenant contains a user with the values in the file.
 
-        If a user has different values, the update is assumed to be missing with ``upsert``. Without ``upsert``, the user is
-        assumed to have existed before the import, so the state is ``other``.
+        If a user has different values, the update is assumed to be missing with ``upsert``. Without ``upsert``, the
+        user is assumed to have existed before the import, so the state is ``other``.
         """
         live = live_user(self._client, PREFIX + user["user_id"])
         if live is None:

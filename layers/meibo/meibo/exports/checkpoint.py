@@ -1,8 +1,8 @@
 """Collect an export in parts, over several invocations.
 
-A part has a record, which is a JSON document that contains the position from which the next invocation resumes. Its rows
-are an object in the bucket that contains one gzip member. The record is written last, and a part without a record is
-ignored. If two invocations collect the same part, the first record is used, and the other invocation continues after
+A part has a record, which is a JSON document that contains the position from which the next invocation resumes. Its
+rows are an object in the bucket that contains one gzip member. The record is written last, and a part without a record
+is ignored. If two invocations collect the same part, the first record is used, and the other invocation continues after
 that part.
 
 If the provider is busy, the rows that were read are written as a part, and the workflow resumes the export later. The
@@ -170,8 +170,8 @@ class Checkpoint:
             return CheckpointPart.read(self.storage, part_record_key(self.folder, number))
         except ArchiveConflictError as error:
             raise ArchiveConflictError(
-                f"{part_record_key(self.folder, number)}: expected the record of a part, found other content or a record"
-                " of another version of Meibo; repair the run to restart this export"
+                f"{part_record_key(self.folder, number)}: expected the record of a part, found other content or a"
+                " record of another version of Meibo; repair the run to restart this export"
             ) from error
 
     def last_part(self, known: int) -> CheckpointPart | None:
