@@ -21,10 +21,10 @@ help: ## list all targets
 # Installs the locked dependencies, and prints each package, because pip --quiet prints nothing for a minute.
 # $(call install,VENV,REQUIREMENTS,OPTIONS)
 define install
-	@echo "installing $$(grep -c == $(2)) packages into $(1)/ (once; a minute or two)"
+	@echo "installing $$(grep -c == $(2)) packages into $(1)/ (only the first time; this takes a minute or two)"
 	@$(PYTHON) -m venv $(1)
 	@$(1)/bin/python -m pip install --disable-pip-version-check --require-hashes $(3) -r $(2) | \
-	  awk '/^Collecting/ {printf "  %s\n", $$2} /^Installing/ {print "  copying all packages to $(1)/ (half a minute)"} {fflush()}'
+	  awk '/^Collecting/ {printf "  %s\n", $$2} /^Installing/ {print "  copying all packages to $(1)/ (this takes half a minute)"} {fflush()}'
 endef
 
 $(READY): requirements/dev.txt pyproject.toml
@@ -44,11 +44,11 @@ CYBOZU_USERS ?= 1000
 SOURCES ?=
 RUN_FLAGS ?=
 # $(call check-count,NAME): stop if the value of the variable is not a positive integer.
-check-count = $(if $(shell [[ '$($(1))' =~ ^[1-9][0-9]*$$ ]] && echo ok),,$(error $(1): expected an integer ≥ 1, got '$($(1))'))
+check-count = $(if $(shell [[ '$($(1))' =~ ^[1-9][0-9]*$$ ]] && echo ok),,$(error $(1): expected an integer ≥ 1, found '$($(1))'))
 $(call check-count,USERS)$(call check-count,CYBOZU_USERS)
 
 .PHONY: run
-run: $(READY) ## run the system and archive simulated directories to ./archive-demo/ (USERS=…, RUN_FLAGS="--proxy --client-certificate"); with SOURCES=sources.json: meibo run
+run: $(READY) ## run the system and archive simulated directories to ./archive-demo/ (USERS=…, RUN_FLAGS="--proxy --client-certificate"); SOURCES=sources.json archives the directories of that configuration instead
 	@$(if $(SOURCES),$(BIN)/meibo run --sources '$(SOURCES)',$(BIN)/python -m meibo_local --users '$(USERS)' --cybozu-users '$(CYBOZU_USERS)' $(RUN_FLAGS))
 
 ORGANIZATIONS ?= 12
@@ -69,7 +69,7 @@ SEEDS ?= 100
 SEED ?=
 
 .PHONY: proof
-proof: $(READY) ## run the fault injection: crash points, malicious files, planted secrets, permissions, random faults (minutes)
+proof: $(READY) ## run the fault injection tests: crash points, malicious files, planted secrets, permissions, random faults (takes minutes)
 	MEIBO_SOAK_SEEDS='$(SEEDS)' $(BIN)/python -m pytest -n 2 --dist loadgroup tests/fault_injection
 
 .PHONY: soak
@@ -124,7 +124,7 @@ scan: .venv-scan/.ready ## scan the template with checkov and the code with band
 	.venv-scan/bin/python -m checkov.main --config-file .checkov.yaml
 	.venv-scan/bin/bandit --quiet --recursive --configfile .bandit.yaml layers/meibo/meibo functions src/meibo_cli
 
-# Not part of CI, because it requests the database of known vulnerabilities over the network.
+# This target is not part of CI, because it needs the database of known vulnerabilities, which is on the network.
 .PHONY: audit
 audit: .venv-scan/.ready ## check the layer's dependencies for known vulnerabilities with pip-audit (needs the network)
 	.venv-scan/bin/pip-audit --strict --disable-pip --require-hashes -r layers/meibo/requirements.txt
@@ -139,15 +139,15 @@ bench-changes: $(READY) ## measure the throughput of membership changes in real 
 	$(BIN)/python -m tests.bench.bench_changes $(BENCH_FLAGS)
 
 .PHONY: bench-restore
-bench-restore: $(READY) ## measure the pace of 100,000 restored memberships in simulated time (BENCH_FLAGS="--memberships 20000")
+bench-restore: $(READY) ## measure how fast 100,000 memberships are restored, in simulated time (BENCH_FLAGS="--memberships 20000")
 	$(BIN)/python -m tests.bench.bench_restore $(BENCH_FLAGS)
 
 .PHONY: bench-invocation
-bench-invocation: $(READY) build ## compare the first invocation of archive_export with a function without checks (needs Docker)
+bench-invocation: $(READY) build ## compare the first invocation of archive_export with that of a function that copies without checks (needs Docker)
 	$(BIN)/python -m tests.bench.bench_invocation $(BENCH_FLAGS)
 
 .PHONY: e2e
-e2e: $(READY) build ## test every function in a Lambda container (needs Docker), and sam deploy on a local AWS
+e2e: $(READY) build ## test every function in a Lambda container, and sam deploy on a local simulation of AWS (needs Docker)
 	$(BIN)/python -m pytest tests/e2e
 
 SCREENSHOTS ?=
@@ -166,7 +166,7 @@ pictures: $(READY) ## render docs/terminal.svg from a run and the pictures of th
 	$(MAKE) browser SCREENSHOTS="$(CURDIR)/docs"
 
 .PHONY: bench-read
-bench-read: $(READY) ## measure meibo verify and meibo diff with exports of 1,000,000 users; each must take less than a minute and 1 GiB
+bench-read: $(READY) ## measure meibo verify and meibo diff with exports of 1,000,000 users; each must take less than a minute and use less than 1 GiB
 	$(BIN)/python -m tests.bench.reading $(BENCH_FLAGS)
 
 .PHONY: bench-scale
@@ -174,7 +174,7 @@ bench-scale: $(READY) ## measure runs with 200, 2,000 and 10,000 exports on this
 	$(BIN)/python -m tests.bench.scale $(BENCH_FLAGS)
 
 .PHONY: hooks
-hooks: $(READY) ## install the git hooks that run the checks before a commit and a push
+hooks: $(READY) ## install the git hooks that run the checks before each commit and push
 	$(BIN)/pre-commit install
 
 .PHONY: lock
@@ -192,5 +192,5 @@ $(BENCH_READY): requirements/bench.txt
 	@touch $@
 
 .PHONY: bench
-bench: $(READY) $(BENCH_READY) ## compare the copy with other tools; writes docs/performance.md (BENCH_FLAGS="--size 20")
+bench: $(READY) $(BENCH_READY) ## compare the speed of the copy with other tools, and write docs/performance.md (BENCH_FLAGS="--size 20")
 	PYTHONPATH=. $(BENCH)/bin/python -m tests.bench.bench $(BENCH_FLAGS)
