@@ -97,7 +97,7 @@ def _objects(path: Path) -> Iterator[Mapping[str, Any] | UnreadableUser]:
 
 
 def parsed_lines(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any] | UnreadableUser]:
-    """Yield the user in each line of an NDJSON export."""
+    """Yield the user in each line of an NDJSON export, or the line itself if it is not a valid user."""
     for line in lines:
         if simple := parse_simple_object(line):
             yield simple
@@ -163,7 +163,10 @@ class DatasetRows:
         return sorted(exports, key=lambda export: (export.folder.address.scope != "all", export.export_id))
 
     def rows(self, dataset: str) -> Iterator[Mapping[str, Any]]:
-        """Yield the rows of a dataset, whose exports are NDJSON. A number that Python cannot represent is a string."""
+        """Yield the rows of a dataset, whose exports are NDJSON. A number that Python cannot represent is a string.
+
+        Raises WrongFormatError if a line is not a JSON object.
+        """
         for export in self.exports(dataset):
             with tempfile.TemporaryDirectory(prefix="meibo-restore-") as folder:
                 path = Path(folder) / "export"
@@ -179,7 +182,7 @@ class DatasetRows:
                             yield row
 
     def users(self) -> Iterator[ExportedUser]:
-        """Yield the users of all users exports. A user can be in several exports."""
+        """Yield the users of all users exports. A user who is in several exports is yielded several times."""
         for export in self.exports("users"):
             with archived_users(self.reader, export) as archived:
                 for row in archived.rows:

@@ -1,4 +1,4 @@
-"""Requests to the tenant that is restored, about its connections and users."""
+"""Read connections and users of the tenant that is restored, and check the OAuth scopes of the access token."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TargetConnection:
 
 
 def target_credentials(source: str, scopes: Iterable[str]) -> dict[str, str]:
-    """Return the credentials of the tenant in the environment variables of a source.
+    """Return the credentials of the tenant from the environment variables of a source.
 
     Raises SecretError, with the OAuth scopes that the application requires, if the variables are not set.
     """
@@ -57,7 +57,7 @@ def import_client(source: str, domain: str, audience: str | None) -> Auth0Client
 
 
 def missing_scopes(client: Auth0Client, scopes: Iterable[str]) -> list[str]:
-    """Return the OAuth scopes that the access token does not contain, or none if its scopes are unknown."""
+    """Return the OAuth scopes that the access token does not contain, or an empty list if its scopes are unknown."""
     granted = client.granted_scopes()
     return [] if granted is None else [scope for scope in scopes if scope not in granted]
 
@@ -100,7 +100,7 @@ def live_user(client: Auth0Client, user_id: str) -> dict[str, Any] | None:
 
 
 def live_users_by_email(client: Auth0Client, email: str) -> list[Any]:
-    """Return the users with an e-mail address, which is in lower case."""
+    """Return the users with this e-mail address. The address must be in lower case."""
     params = (("email", email),)
     users = ApiList("users-by-email", None, "a list of users by e-mail", USERS_SCOPE, "users", params)
     rows, _ = client.request_list(users)
@@ -108,9 +108,9 @@ def live_users_by_email(client: Auth0Client, email: str) -> list[Any]:
 
 
 def has_values(live: Mapping[str, Any], user: Mapping[str, Any], fields: Iterable[str]) -> bool:
-    """Return whether a user of the tenant has the values of a user in a file.
+    """Return whether a user of the tenant has the same values of these fields as a user in a file.
 
-    A missing value is equal to an empty object and to false. Auth0 stores e-mail addresses in lower case.
+    A missing value is equal to an empty object, an empty string and false. Auth0 stores e-mail addresses in lower case.
     """
     values = {**user, "email": user["email"].lower()}
     return all((live.get(name) or None) == (values.get(name) or None) for name in fields)

@@ -53,7 +53,10 @@ class BlockedRestore:
 
 
 def restore_blocked_users(restore: BlockedRestore) -> None:
-    """Print the numbers of users by blocked state, and set the state of each user in the tenant."""
+    """Print how many users were blocked in the run, and set the blocked state of the users in the tenant.
+
+    Exits with ``EXIT_DIFFERENT`` if a user was changed since the expected run or is not in the tenant.
+    """
     reader, export, client = restore.reader, restore.export, restore.client
     states = blocked_states(reader, export, restore.ids)
     count = format_count(len(states), "user")
@@ -94,8 +97,8 @@ def restore_blocked_states(
 ) -> Counter[str]:
     """Set the blocked state of each user who still has the expected state, and count the results.
 
-    The result of each user is written to ``results.ndjson`` in a new folder. Users who were restored by an earlier
-    call are skipped.
+    The result of each user is written to ``results.ndjson`` in a new folder. Users who already have
+    the state, for example after an earlier call, are not changed.
     """
     results: Counter[str] = Counter()
     with (new_folder(folder) / "results.ndjson").open("xb") as file:

@@ -106,8 +106,11 @@ def write_files(
     """Write users to numbered files (``users-0001.json``) in a new folder, and skipped users to one file per reason.
 
     If the selection has fields, only these fields, the id and the e-mail address of each user are written.
-    ``skip_reason`` returns the reason why a user is skipped, or None. ``secrets`` are additional fields by user id
-    without its prefix. Raises ConfigurationError, and removes the folder, if no user has the connection.
+    ``skip_reason`` returns the reason why a user is skipped, or None. ``secrets`` maps user ids without the prefix
+    ``auth0|`` to additional fields.
+
+    Raises ConfigurationError if ``connection`` is specified, but the export does not contain the connections of users,
+    or none of the selected users belongs to this connection. In both cases, no folder remains.
     """
     if connection is not None and not {"identities", "identities[0].connection"} & names.keys():
         raise ConfigurationError(

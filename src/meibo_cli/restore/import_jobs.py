@@ -98,7 +98,7 @@ class _Sender:
                 self._clock.sleep(POLL_SECONDS)
 
     def _settle(self) -> None:
-        """Determine the results of the files that an earlier process sent."""
+        """Determine the results of the files that an earlier process left ``uncertain`` or ``failed``."""
         for file in list(self._journal.files):
             if file.state == "failed" and not file.job_id:
                 # The request failed before a job was created, so no user was imported.
@@ -138,9 +138,9 @@ class _Sender:
         journal.write()
 
     def _is_finished(self, file: FileImport) -> bool:
-        """Update the result of a job, and return False while the job is pending.
+        """Update the state of a file, and return False while its job is pending.
 
-        The state remains ``sent`` if the result cannot be read.
+        The state remains ``sent`` if the result cannot be read, or if the job is pending for more than two hours.
         """
         try:
             status = get_job(self._client, file.job_id)

@@ -45,7 +45,7 @@ METADATA: Final = ("user_metadata", "app_metadata")
 _METADATA_PART: Final = re.compile(r"(app_metadata|user_metadata)\.(.+)")
 # The schema of Auth0 is stricter. Auth0 reports other invalid addresses as failed.
 _EMAIL: Final = re.compile(r"[^@\s]+@[^@\s]+")
-# password_hash accepts bcrypt hashes with 10 salt rounds. Other hashes are imported as custom_password_hash:
+# password_hash accepts bcrypt hashes with 10 salt rounds. Other bcrypt hashes are imported as custom_password_hash:
 # https://auth0.com/docs/manage-users/user-migration/bulk-user-import-database-schema-and-examples
 _PASSWORD_HASH: Final = re.compile(r"\$2[ab]\$10\$[./A-Za-z0-9]{53}")
 _BCRYPT: Final = re.compile(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}")
@@ -139,7 +139,7 @@ class Converter:
             return "no e-mail address"
         if not _EMAIL.fullmatch(email):
             return "invalid e-mail address"
-        # Auth0 stores addresses in lower case. A second user with the address would fail or change the first user.
+        # Auth0 stores addresses in lower case. Importing a second user with the address would fail or change the first.
         address = f"{connection} {email.lower()}"
         if address in self._addresses:
             return "e-mail address of another user"
@@ -216,9 +216,10 @@ UserSecrets = Mapping[str, Any]
 
 
 def read_user_secrets(path: Path) -> dict[str, UserSecrets]:
-    """Return the fields ``password_hash``, ``custom_password_hash`` and ``mfa_factors`` by user id without its prefix.
+    """Return ``password_hash``, ``custom_password_hash`` and ``mfa_factors`` by user id without the prefix ``auth0|``.
 
-    Raises ConfigurationError, with the number of the line but no value, if a line is invalid.
+    Raises ConfigurationError if the file does not exist or a line is invalid. The message contains the number of the
+    line, but no value.
     """
     secrets: dict[str, UserSecrets] = {}
     try:

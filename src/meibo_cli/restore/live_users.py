@@ -29,7 +29,7 @@ from meibo_cli.terminal import printable, show_activity
 # The fields by which Auth0 identifies an existing user, in addition to the id.
 ADDRESSES: Final = ("email", "username", "phone_number")
 LINKED: Final = "linked_to"
-# More users are exported instead of read one by one. An export takes several seconds.
+# Up to this number, users are read one by one. For more users, an export, which takes several seconds, is faster.
 MAX_USERS_READ: Final = 100
 _PROCESSES: Final = 2
 _BLOCK_BYTES: Final = 1024 * 1024
@@ -56,7 +56,7 @@ class LiveUsers:
 
     @classmethod
     def of_export(cls, path: Path, export: Path, fields: Collection[str], connection: str) -> LiveUsers:
-        """Write the users in an NDJSON export to a file like ``write``, in the same order, with several processes."""
+        """Do the same as ``write`` for the rows of an NDJSON export, with several processes."""
         pending: deque[Future[bytes]] = deque()
         with (
             open_decompressed(export) as rows,
@@ -83,7 +83,7 @@ class LiveUsers:
 
 
 def addresses_of(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the field and the lowercase value of each address."""
+    """Yield the field and the lowercase value of each address of a user."""
     for name in ADDRESSES:
         if isinstance(value := user.get(name), str):
             yield name, value.lower()

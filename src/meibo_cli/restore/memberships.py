@@ -78,7 +78,7 @@ class QueueSender:
     queues: Queues
 
     def send(self, changes: Sequence[Change]) -> Iterator[MemberResult]:
-        """Send the changes. The queue ignores a change that was sent during the last five minutes."""
+        """Send the changes. The queue ignores a change that was already sent during the last five minutes."""
         for change in changes:
             self.queues.send(change, deduplication_id=hashlib.sha256(encode_message(change).encode()).hexdigest())
             for member in change.members:
@@ -115,13 +115,19 @@ class Queueing:
 
     @classmethod
     def of_options(cls, queue: str | None, stack: str, configuration: str, *, without_queue: bool) -> Queueing | None:
-        """Return the choice that the options specify, or None if neither option was used."""
+        """Return the choice that the options specify, or None if neither option was used.
+
+        Raises ConfigurationError if both options were used.
+        """
         if queue is not None and without_queue:
             raise ConfigurationError("--queue and --without-queue cannot be used together")
         return cls(queue, stack, configuration) if queue is not None or without_queue else None
 
     def sender(self, client: Auth0Client) -> MembershipSender:
-        """Return the sender. Raises ConfigurationError if the source of the stack is another tenant."""
+        """Return the sender.
+
+        Raises ConfigurationError if the stack does not have the source, or if the source is another tenant.
+        """
         if self.source is None:
             return DirectSender(client)
         source = parse_documents(read_configuration(self.configuration)).source(self.source)

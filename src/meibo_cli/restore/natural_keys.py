@@ -73,7 +73,10 @@ class IdMapping:
         return match
 
     def target(self, kind: MappedKind, archived_id: str, known: Iterable[str]) -> str | None:
-        """Return the chosen id of an object. Raises ConfigurationError if the tenant has no object with this id."""
+        """Return the id that the operator chose for an object, or None.
+
+        Raises ConfigurationError if the id is not one of the ``known`` ids of the tenant.
+        """
         target = self.chosen.get((kind, archived_id))
         if target is not None and target not in known:
             raise ConfigurationError(

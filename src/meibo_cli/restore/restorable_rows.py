@@ -37,7 +37,7 @@ _GENERATED: Final = ("name", "nickname", "picture")
 _NO_DATABASE: Final = "an import accepts only users of database connections"
 _NO_CONNECTION: Final = "the tenant has no database connection with this name"
 
-# The kind of an object, and the archived ids of its organization, role, connection and user.
+# The kind of an object, and the archived ids of its organization, role, connection and user, or empty strings.
 Reference = tuple[Kind, str, str, str, str]
 Omitted = Counter[tuple[str, str]]
 """Numbers of rows, or parts of rows, that cannot be restored, by their name in the report and the reason."""
@@ -137,7 +137,8 @@ class RestorableUsers:
     def restored(self, live: DatasetRows) -> Iterator[RestorableRow]:
         """Yield the users of the tenant, with the fields that ``archived`` found in the run.
 
-        A user of a database connection who could not be imported, such as a second user with an address, has no values.
+        A user of a database connection who cannot be imported, for example because another user has the same e-mail
+        address, has no values.
         """
         names = {name: name for name in USER_FIELDS if name in self._fields or name in ("user_id", "identities")}
         for export in live.exports(USERS):
@@ -170,7 +171,10 @@ def connection_of(key: str) -> str:
 
 
 def _restorable_user(connection: str, user_id: str, user: Mapping[str, Any]) -> RestorableRow:
-    """Return a converted user. Auth0 stores e-mail addresses in lower case; false is the default of a boolean."""
+    """Return the row of a converted user.
+
+    Auth0 stores e-mail addresses in lower case. False and empty values are omitted, because they are the defaults.
+    """
     values = {**user, "email": user["email"].lower()}
     return RestorableRow(f"{connection} {user_id}", {name: values[name] for name in values if values[name]})
 

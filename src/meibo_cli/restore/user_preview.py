@@ -1,6 +1,6 @@
 """Compare the users in import files with the users of the tenant before the import.
 
-Users who would not change are removed from the files. ``preview.csv`` contains the state of each user.
+Only users who would be created or updated remain in the files. ``preview.csv`` contains the state of each user.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class UserPreview:
 class ComparedFields:
     """The fields of users that are compared with the tenant.
 
-    ``names`` are the fields of the export, and ``compared`` are the fields to restore. ``partial`` is the metadata that
-    the export contains only in part.
+    ``names`` are the fields of the export that an import accepts, and ``compared`` are the fields to restore.
+    ``partial`` is the metadata that the export contains only in part.
     """
 
     names: tuple[str, ...]
@@ -104,7 +104,10 @@ class ComparedFields:
         return cls(tuple(roots), frozenset(only or roots), frozenset(roots) - set(names))
 
     def changed(self, user: Mapping[str, Any], live: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the fields of a user in an import file that have other values in the tenant."""
+        """Return the fields of a user in an import file that have other values in the tenant.
+
+        If the account is linked to another user, the only field is ``linked_to``.
+        """
         if LINKED in live:
             return (LINKED,)
         differs = [name for name in user if name in self.compared and not self._has_value(live, user, name)]
@@ -126,7 +129,7 @@ def _contains(value: Any, part: Any) -> bool:
 def preview_users(
     written: ImportFiles, fields: ComparedFields, live: LiveUsers | None, *, id_column: str, upsert: bool
 ) -> UserPreview:
-    """Write ``preview.csv``, and remove from the files the users who would not change.
+    """Write ``preview.csv``, and remove from the files the users who would not be created or updated.
 
     ``id_column`` is the name of the user id in the export. If ``live`` is None, all users in the files differ, because
     they were compared with the tenant before.
@@ -203,7 +206,7 @@ def _state(fields: tuple[str, ...]) -> UserState:
 def _taken_addresses(
     written: ImportFiles, new_addresses: Mapping[str, Collection[str]], live: LiveUsers
 ) -> Iterator[tuple[str, str]]:
-    """Yield the id, and the field with an address that another user of the tenant has."""
+    """Yield the id of each user in the files with an address of another user of the tenant, and the field."""
     users: dict[tuple[str, str], str] = {}
     for line in written.lines() if new_addresses else ():
         user_id = user_id_of(line)

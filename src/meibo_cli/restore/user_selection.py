@@ -67,7 +67,7 @@ def user_selection(
 
 
 def changed_users(path: Path, export_id: str, only_fields: Collection[str]) -> frozenset[str]:
-    """Return the ids of the users who were changed or removed, or who have a change in one of ``only_fields``.
+    """Return the ids of the users who were changed or removed or, with ``only_fields``, changed in one of these fields.
 
     Users who were added are not selected, because the earlier run does not contain them. Raises ConfigurationError if
     the file is not a file of ``meibo diff --csv``, or if it contains no such user of the export.

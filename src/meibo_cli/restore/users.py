@@ -80,8 +80,8 @@ class UserRestore:
     """A restore of the users of an export. The files are written into ``output``, a new folder.
 
     With ``connection``, only users of this connection are written. With ``upsert``, existing users are updated. With
-    ``expected_run``, only users who still have the values of this run are updated. ``secrets`` maps user ids to their
-    password hashes and MFA factors. With ``preview``, the tenant is not changed.
+    ``expected_run``, only users who still have the values of this run are updated. ``secrets`` maps user ids
+    without the prefix ``auth0|`` to password hashes and MFA factors. With ``preview``, the tenant is not changed.
     """
 
     reader: ArchiveReader
@@ -139,9 +139,10 @@ def restore_users(restore: UserRestore) -> None:
 def _preview(
     written: ImportFiles, fields: ComparedFields, restore: UserRestore, target: ImportTarget, id_column: str
 ) -> UserPreview:
-    """Compare the users with the tenant, and remove users who would not change from the files.
+    """Compare the users with the tenant, and remove from the files the users who would not be created or updated.
 
-    With an expected run, each user was compared with the tenant before, so only ``preview.csv`` is written."""
+    With an expected run, each user was compared with the tenant before, so only ``preview.csv`` is written.
+    """
     if written.users:
         target.check_connection(restore.connection or next(iter(written.connections), None))
     try:
