@@ -21,7 +21,7 @@ help: ## list all targets
 # Installs the locked dependencies, and prints each package, because pip --quiet prints nothing for a minute.
 # $(call install,VENV,REQUIREMENTS,OPTIONS)
 define install
-	@echo "installing $$(grep -c == $(2)) packages into $(1)/ (only the first time; this takes a minute or two)"
+	@echo "installing $$(grep -c == $(2)) packages into $(1)/ (this takes a minute or two)"
 	@$(PYTHON) -m venv $(1)
 	@$(1)/bin/python -m pip install --disable-pip-version-check --require-hashes $(3) -r $(2) | \
 	  awk '/^Collecting/ {printf "  %s\n", $$2} /^Installing/ {print "  copying all packages to $(1)/ (this takes half a minute)"} {fflush()}'

@@ -48,7 +48,10 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class JobState:
-    """The state of an export job. If the job is gone, ``reason`` is the state that the provider reports."""
+    """The state of an export job.
+
+    If the job is gone, ``reason`` is the state that the provider reports, or ``missing`` if the job does not exist.
+    """
 
     status: Literal["pending", "completed", "gone"]
     reason: str | None = None
@@ -127,7 +130,8 @@ class Pages(ABC):
 
     The rows belong to items, such as organizations or roles, which are read one after another. ``item_noun`` is the
     plural noun of the items, which is used in keys of the manifest. ``position_lifetime`` is the time for which the
-    provider accepts a position. An export that receives no rows for this time fails.
+    provider accepts a position. If the provider is unavailable and no new part is written for this time, the export
+    fails.
     """
 
     item_noun: str
@@ -174,7 +178,7 @@ class Provider(ABC):
     setup: ClassVar[SourceSetup | None] = None
 
     def dataset(self, name: str) -> Dataset:
-        """Return the dataset with a name, raising EventError if it does not exist."""
+        """Return the dataset that is called ``name``, raising EventError if it does not exist."""
         for dataset in self.datasets:
             if dataset.name == name:
                 return dataset
@@ -192,9 +196,9 @@ class Provider(ABC):
         return dataset
 
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002, ARG002  # the term of the configuration; a default for subclasses
-        """Return the column names in the file of an export, by the names of the fields.
+        """Return a mapping from the names of fields to the column names in the file of an export.
 
-        Fields that are not in the result have the same name in the file. ``request`` is the request in the manifest.
+        Fields that are not in the mapping have the same name in the file. ``request`` is the request in the manifest.
         """
         return {}
 

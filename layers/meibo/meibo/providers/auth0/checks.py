@@ -61,7 +61,8 @@ class _ScopeRequest:
 
 
 _WITH_TOTAL: Final = (("per_page", "1"), ("include_totals", "true"))
-# In the order of the checks. The list of organizations contains the organization for the following requests.
+# The requests in the order of the checks. The response with the organizations contains the id of an organization, which
+# later requests use.
 _REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
     USERS_SCOPE: _ScopeRequest(
         "users", "users", (*_WITH_TOTAL, ("fields", "user_id"), ("include_fields", "true")), "user"
@@ -78,7 +79,8 @@ _REQUESTS: Final[Mapping[str, _ScopeRequest]] = {
     ),
     TENANT_ROLES_SCOPE: _ScopeRequest("roles", "roles", _WITH_TOTAL, "role"),
 }
-# Used if a tenant has no organizations. The id is sufficient, because Auth0 checks the OAuth scope first.
+# Used if a tenant has no organizations. An id that does not exist is sufficient, because Auth0 checks the OAuth scope
+# first.
 UNKNOWN_ORGANIZATION: Final = "org_0000000000000000"
 # The header x-ratelimit-limit contains the burst limit. Each documented limit per minute is at least ten times the
 # burst limit: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/rate-limit-policy

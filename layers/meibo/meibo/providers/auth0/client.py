@@ -120,10 +120,12 @@ class Auth0Client:
     ) -> Any:
         """Send a request, and return the parsed response, or None if it is empty.
 
-        ``path`` is the path below /api/v2/, with quoted ids. ``subject`` names the resource in messages ("the job
-        job_…"). ``scope`` is the required OAuth scope. ``bucket`` names the rate limit that applies to the request. If
-        ``repeatable`` is False, the request is not retried if its outcome is unknown (5xx, reset). All other requests
-        are retried for ``max_retry_seconds``. Then ProviderBusyError is raised.
+        ``path`` is the path below /api/v2/, with percent-encoded ids. ``subject`` names the resource in messages ("the
+        job job_…"). ``scope`` is the required OAuth scope. ``bucket`` names the rate limit that applies to the request.
+
+        If ``repeatable`` is False and the outcome of the request is unknown (5xx, reset), the request is not retried,
+        and ProviderBusyError with ``uncertain`` is raised. After other temporary errors, the request is retried for up
+        to ``max_retry_seconds``. Then ProviderBusyError is raised.
         """
         request = self._new_request(
             method,
@@ -150,7 +152,7 @@ class Auth0Client:
     def request_list(self, source: ApiList, *params: tuple[str, str]) -> tuple[list[RawJson], dict[str, Any]]:
         """Return the objects in a list of the API, and the other members of the response.
 
-        ``params`` are added to the parameters of the list. Endpoints that ignore the parameters of pages return an
+        ``params`` are added to the parameters of the list. Endpoints that ignore the pagination parameters return an
         array instead of an object with the list. Raises WrongFormatError for any other response.
         """
         request = self._new_request("GET", source.path, source.bucket, params=(*source.params, *params))
@@ -172,7 +174,11 @@ class Auth0Client:
         return ProviderRequest(method, f"/api/v2/{path}", bucket=bucket, max_bytes=MAX_RESPONSE_BYTES, **options)
 
     def _send(self, request: ProviderRequest, subject: str, scope: str) -> ProviderResponse:
-        """Return the successful response. If credentials are rejected that were accepted before, read them again."""
+        """Return the successful response.
+
+        If credentials that were accepted before are rejected or an OAuth scope is missing, read the credentials again
+        and repeat the request once.
+        """
         is_first = self._token is None
         try:
             return self._send_with_token(request, subject, scope)

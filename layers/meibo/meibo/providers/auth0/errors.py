@@ -41,7 +41,7 @@ _IDS: Final = re.compile(r"\b(?:rol|con|org|job|uinv)_[A-Za-z0-9]{16}\b")
 
 
 def error_from_response(response: ProviderResponse, *, provider: str, subject: str, scope: str) -> MeiboError:
-    """Return the error for a response that is not successful, busy or 401."""
+    """Return the error for an unsuccessful response that is not retried. The client handles the status 401."""
     document = response.members()
     status, code = response.status, error_code(document.get("errorCode"))
     message = document.get("message")

@@ -51,7 +51,7 @@ def created_job_id(client: Auth0Client, document: object, subject: str) -> str:
 
 
 def get_job(client: Auth0Client, job_id: str) -> JobState:
-    """Return the state of a job, without its location. If the job does not exist, it is ``gone`` (``missing``)."""
+    """Return the state of a job, without its location. A job that failed, expired or does not exist is ``gone``."""
     document = read_job(client, job_id)
     if document is None:
         return JobState("gone", "missing")

@@ -39,7 +39,8 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str]) -> str:
     """Return a new, validated location of a completed job.
 
-    Raises JobGoneError if the job has no location, and LocationRefusedError if its host is not allowed.
+    Raises JobGoneError if the job does not exist, is not completed or has no location. Raises LocationRefusedError if
+    the location is not valid or its host is not allowed.
     """
     document = read_job(client, job_id)
     if document is None:
@@ -54,9 +55,10 @@ def fresh_location(client: Auth0Client, job_id: str, allowed_hosts: Iterable[str
 
 
 def validate_location(location: str, allowed_hosts: Iterable[str]) -> str:
-    """Return the location as an https URL, raising LocationRefusedError if its host is not allowed.
+    """Return the location as an https URL.
 
-    A location without a scheme, as in earlier versions of Auth0's documentation, is an https URL. The returned URL is
+    Raises LocationRefusedError if the location is not a valid https URL or if its host is not allowed. A
+    location without a scheme, as in earlier versions of Auth0's documentation, is an https URL. The returned URL is
     built from the validated parts, so that other URL parsers cannot find a different host in it.
     """
     patterns = [_pattern(pattern) for pattern in allowed_hosts]

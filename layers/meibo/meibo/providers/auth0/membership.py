@@ -32,7 +32,7 @@ INVITATIONS_PER_PAGE: Final = 50
 MAX_NAME_LENGTH: Final = 300
 MAX_TTL_SECONDS: Final = 2_592_000
 DEFAULT_TTL_SECONDS: Final = 604_800
-# A smaller difference is not a different lifetime, because Auth0 sets both timestamps separately.
+# Smaller differences between two lifetimes are ignored, because Auth0 sets the two timestamps separately.
 MAX_TTL_DIFFERENCE_SECONDS: Final = 60
 
 
@@ -189,8 +189,8 @@ def create_invitation(
 ) -> Invitation:
     """Invite a person to an organization.
 
-    The request is not idempotent: it creates another invitation, and may send another e-mail. If its outcome is
-    unknown, it is not retried, and ProviderBusyError with ``uncertain`` is raised.
+    The request is not idempotent: each request creates another invitation, and may send another e-mail. If the
+    outcome is unknown, the request is not retried, and ProviderBusyError with ``uncertain`` is raised.
     """
     body: dict[str, Any] = {
         "inviter": {"name": terms.inviter},

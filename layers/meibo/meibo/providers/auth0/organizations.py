@@ -20,8 +20,8 @@ ORGANIZATIONS_SCOPE: Final = "read:organizations"
 ENABLED_CONNECTIONS_SCOPE: Final = "read:organization_connections"
 MEMBERS_SCOPE: Final = "read:organization_members"
 ROLES_SCOPE: Final = "read:organization_member_roles"
-# It is not documented whether the endpoint has pages. This page size is sufficient, because an organization has at most
-# ten connections: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
+# It is not documented whether the endpoint is paginated. This page size is sufficient, because an organization has at
+# most ten connections: https://auth0.com/docs/troubleshoot/customer-support/operational-policies/entity-limit-policy
 ENABLED_CONNECTIONS_PER_PAGE: Final = 50
 # The response contains roles only if the parameter "fields" contains "roles" and the other fields.
 FIELDS_WITH_ROLES: Final = "user_id,email,picture,name,roles"

@@ -28,7 +28,7 @@ MAX_EMPTY_PAGES: Final = 10
 
 @dataclass(frozen=True)
 class Page:
-    """Rows, and the cursor of the next page, or None after the last page. A cursor is valid for 24 hours."""
+    """A page of a list. ``next`` is the cursor of the next page, valid for 24 hours, or None after the last page."""
 
     rows: list[RawJson] = field(repr=False)
     next: str | None
@@ -42,7 +42,7 @@ def read_page(client: Auth0Client, source: ApiList, cursor: str | None) -> Page:
     rows, members = client.request_list(source, *params)
     next_cursor = members.get("next")
     if next_cursor is not None and not isinstance(next_cursor, str):
-        # If this page were considered the last page, the rest of the list would be missing without an error.
+        # If this page were considered the last page, the remaining rows would be missing without an error.
         raise WrongFormatError(
             f"{client.name}: expected a string as the cursor of {source.subject}, found {type(next_cursor).__name__}"
         )
@@ -54,8 +54,8 @@ def numbered_pages(
 ) -> Iterator[tuple[list[RawJson], dict[str, Any]]]:
     """Yield the rows and the other members of each page of a list with page numbers.
 
-    A page may contain fewer rows than ``size``, so pages are read until a page is empty, which is yielded too, or until
-    the limit of 1,000 rows is reached.
+    A page may contain fewer rows than ``size``. Therefore, pages are read until a page is empty or the limit of 1,000
+    rows is reached. The empty page is also yielded.
     """
     for number in range(MAX_NUMBERED_ROWS // size):
         rows, members = client.request_list(source, ("page", str(number)), ("per_page", str(size)))
@@ -104,7 +104,7 @@ class ListPosition(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberPosition(ListPosition):
-    """A position in the members of an item. In JSON, ``item_id`` has the key of the first version of Meibo."""
+    """A position in the members of an item. ``item_id`` has the key ``organization_id`` in JSON, as in older documents."""
 
     item_id: Annotated[str, Key("organization_id")]
 
@@ -144,7 +144,7 @@ class ItemPosition(ListPosition):
 
 
 class ListApi(ABC):
-    """The methods that read a list of items, such as organizations, and the lists of each item."""
+    """The methods that read a list of items, such as organizations, and the lists that belong to each item."""
 
     item_noun: ClassVar[str]
 
@@ -235,7 +235,7 @@ class MemberPages(ItemPages[Api]):
     def members(self, item_id: str, cursor: str | None, position: ItemPosition) -> tuple[Page, ItemPosition]:
         """Return the page of an item's members at a cursor, and the position.
 
-        The fields ``with_roles`` and ``had_roles`` of the position are updated.
+        For organizations, the fields ``with_roles`` and ``had_roles`` of the position are updated.
         """
 
 

@@ -74,14 +74,14 @@ class Auth0Provider(Provider):
         return Auth0Source
 
     def column_names(self, dataset: str, format: str, request: Mapping[str, Any]) -> Mapping[str, str]:  # noqa: A002  # the term of the configuration
-        """Return the column names in the file of a users export, by the names of the fields."""
+        """Return a mapping from the names of fields to the column names in the file of a users export."""
         if dataset != USERS.name:
             return {}
         fields = request.get("fields") or DEFAULT_FIELDS[format]
         return {field["name"]: field.get("export_as", field["name"]) for field in wire_fields(fields)}
 
     def source_settings(self, source: Auth0Source) -> dict[str, Any]:
-        """Return the endpoint, the secret and the settings of a tenant. Default settings are omitted."""
+        """Return the fields of an export request that depend only on the tenant. Default options are omitted."""
         options: dict[str, Any] = {}
         if source.location_hosts != DEFAULT_LOCATION_HOSTS:
             options["location_hosts"] = list(source.location_hosts)
@@ -94,7 +94,10 @@ class Auth0Provider(Provider):
         }
 
     def resolve(self, source: Auth0Source, export: ExportModel, context: ProviderContext) -> Iterable[ExportRequest]:
-        """Return the export requests for one configured export. An organization has a request per connection."""
+        """Return the export requests for one configured export.
+
+        A users export of an organization has one request for each enabled connection.
+        """
         request = ExportRequest(
             dataset=export.dataset, format=export.format, scope=export.scope, **self.source_settings(source)
         )
@@ -133,7 +136,7 @@ class Auth0Provider(Provider):
         return get_job(_client(export, context), job_id)
 
     def open_source(self, export: ExportRequest, job_id: str | None, context: ProviderContext) -> ExportSource | Pages:
-        """Return the file of a finished job, or the pages of the other datasets."""
+        """Return the file of a finished users export job, or the pages of another dataset."""
         dataset = self.requested_dataset(export)
         if dataset.reading == "pages":
             return PAGES[dataset.name](_client(export, context))

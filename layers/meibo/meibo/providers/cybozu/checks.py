@@ -144,8 +144,8 @@ class DomainChecks:
             return -(-len(export.ids or export.codes or ()) // MAX_FILTER_VALUES)
         if export.dataset != "members":
             return self._bound(_LISTS[export.dataset]) // STRIDE + 1
-        # One request for each organization and group, and the pages of all members. A user is usually in one
-        # organization, and always in the group "everyone".
+        # One request for each organization and group, the pages of their lists, and the pages of all members. A user
+        # is usually in one organization, and always in the group "everyone".
         owners = self._bound(ORGANIZATIONS) + self._bound(GROUPS)
         return owners + owners // STRIDE + 2 * (self._bound(USERS) // STRIDE + 1)
 

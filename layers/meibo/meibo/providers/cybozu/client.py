@@ -3,9 +3,9 @@
 https://cybozu.dev/ja/common/docs/user-api/
 https://cybozu.dev/ja/common/docs/user-api/overview/authentication/
 
-The API's error messages are in the language of the caller and may quote values. Therefore, no message is copied. A
-message is only searched for known states of an account, such as a locked account. A gateway in front of the API returns
-HTML, or JSON without a code.
+The API's error messages are in the language of the caller and may quote values. Therefore, no message is copied into
+an error. A message is only searched for known states of an account, such as a locked account. A gateway in front of
+the API returns HTML, or JSON without a code.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ class CybozuClient:
 
 
 def error_from_response(response: ProviderResponse, *, provider: str, path: str) -> MeiboError:
-    """Return the error for a response whose status is neither 200 nor busy."""
+    """Return the error for an unsuccessful response that is not retried."""
     status = response.status
     code = error_code(response.members().get("code")) or error_code(response.headers.get("x-cybozu-error"))
     detail = f"{status}, {code}" if code else str(status)

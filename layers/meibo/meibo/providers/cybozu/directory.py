@@ -1,7 +1,8 @@
 """Read the lists of a cybozu.com domain as NDJSON: users, organizations, groups, and the members of both.
 
-A member is ``{"organization":{"id":…,"code":…},"member":…}``, or has the key ``group`` instead of ``organization``. The
-value of ``member`` is the row as received: ``{"user":…,"title":…}`` in an organization, and a user in a group.
+A row of the members is ``{"organization":{"id":…,"code":…},"member":…}``, or has the key ``group`` instead of
+``organization``. The value of ``member`` is the row as received: ``{"user":…,"title":…}`` in an organization, and a
+user in a group.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def stream_list_ndjson(
     concurrency: int = DEFAULT_CONCURRENCY,
     report: PagingReport | None = None,
 ) -> Iterator[bytes]:
-    """Yield the rows of a list as NDJSON. The rows have the text of the response, and each id occurs once."""
+    """Yield the rows of a list as NDJSON. The text of each row is unchanged, and each id occurs once."""
     return _lines(ListReader(client, listing, report or PagingReport()).pages(concurrency))
 
 
@@ -73,7 +74,7 @@ def stream_users_ndjson(
     concurrency: int = DEFAULT_CONCURRENCY,
     report: PagingReport | None = None,
 ) -> Iterator[bytes]:
-    """Yield users as NDJSON. The rows have the text of the response, and each id occurs once.
+    """Yield users as NDJSON. The text of each row is unchanged, and each id occurs once.
 
     If users are added or deleted while the list is read, the other users shift. If a user is read twice, the second row
     is dropped and counted in ``report``. A user that exists during the entire time is always included.
@@ -139,8 +140,8 @@ def stream_members_ndjson(
 
 def _members_of_kind(client: CybozuClient, kind: _Kind, concurrency: int, report: PagingReport) -> Iterator[bytes]:
     def open_pages(owner: _Owner) -> tuple[ListReader, Iterable[list[RawJson]]] | None:
-        # Most organizations have less than a page of members, so organizations are read concurrently. The pages of a
-        # larger organization are read concurrently below.
+        # Most organizations have fewer members than a page contains, so organizations are read concurrently. The pages
+        # of a larger organization are read concurrently below.
         reader = ListReader(client, owner.members, PagingReport())
         try:
             page = reader.first_page()

@@ -87,7 +87,8 @@ _DATASETS: Final = (
         row_noun="groups",
         may_be_empty=True,
     ),
-    # Each record contains a login name and all codes of the user, so the number of columns differs.
+    # Each record contains the login name of a user and the codes of all organizations, groups or services of the user, so
+    # the number of columns differs between records.
     _csv("user_organizations", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_groups", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_services", "code", csv_ragged=True, user_ids=("code",)),
@@ -131,7 +132,10 @@ class DirectoryStream(ByteStream):
             yield from _NDJSON[export.dataset](client, concurrency=concurrency, report=self.report, **export.request)
 
     def notes(self) -> Mapping[str, Any]:
-        """Return the counts of pages and rows. There are none if an earlier invocation wrote the object."""
+        """Return the counts of pages, dropped duplicates and, for members, skipped owners.
+
+        The result is empty for CSV files, or if an earlier invocation wrote the object.
+        """
         if not self.report.pages:
             return {}
         counts: dict[str, Any] = {"pages": self.report.pages, "duplicates_dropped": self.report.duplicates}
@@ -142,7 +146,7 @@ class DirectoryStream(ByteStream):
 
 def _base_url(text: str) -> str:
     host = text.strip().lower().removeprefix("https://").rstrip("/")
-    # Only the subdomain may have been entered.
+    # The user may have entered only the subdomain.
     return f"https://{host}" if "." in host or ":" in host or not host else f"https://{host}.cybozu.com"
 
 
@@ -175,7 +179,7 @@ class CybozuProvider(Provider):
         return CybozuSource
 
     def source_settings(self, source: CybozuSource) -> dict[str, Any]:
-        """Return the endpoint, the secret and the settings of a domain. Default settings are omitted."""
+        """Return the fields of an export request that depend only on the domain. Default options are omitted."""
         options = {} if source.concurrency == DEFAULT_CONCURRENCY else {"concurrency": source.concurrency}
         return {**super().source_settings(source), "options": options}
 
