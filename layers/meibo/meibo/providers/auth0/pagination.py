@@ -21,8 +21,7 @@ from meibo.providers.base import PageResult, Pages
 
 MAX_PAGE_SIZE: Final = 100
 MAX_NUMBERED_ROWS: Final = 1000
-# Empty pages with a cursor are not documented. After this number of consecutive empty pages, the list is considered
-# endless.
+# Empty pages with a cursor are not documented. After this number of consecutive empty pages, reading the list fails.
 MAX_EMPTY_PAGES: Final = 10
 
 
@@ -104,7 +103,7 @@ class ListPosition(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class MemberPosition(ListPosition):
-    """A position in the members of an item. ``item_id`` has the key ``organization_id`` in JSON, as in older documents."""
+    """A position in the members of an item. In JSON, the key of ``item_id`` is ``organization_id``, even for roles."""
 
     item_id: Annotated[str, Key("organization_id")]
 

@@ -87,8 +87,8 @@ _DATASETS: Final = (
         row_noun="groups",
         may_be_empty=True,
     ),
-    # Each record contains the login name of a user and the codes of all organizations, groups or services of the user, so
-    # the number of columns differs between records.
+    # Each record contains the login name of a user and the codes of all organizations, groups or services of the user,
+    # so the number of columns differs between records.
     _csv("user_organizations", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_groups", "code", csv_ragged=True, user_ids=("code",)),
     _csv("user_services", "code", csv_ragged=True, user_ids=("code",)),
