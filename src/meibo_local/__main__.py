@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit status: 0 if all exports are archived and verified and all changes are processed correctly."""
+    """Execute a run. Return 0 if all exports are archived and verified and all changes have the expected outcomes."""
     parser = argparse.ArgumentParser(prog="python -m meibo_local", description=__doc__)
     parser.add_argument("--users", type=_count, default=50_000, help="users of the simulated Auth0 tenant")
     parser.add_argument("--cybozu-users", type=_count, default=1_000, help="users of the simulated cybozu.com domain")

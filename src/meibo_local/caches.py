@@ -52,7 +52,7 @@ def _comparable(value: Any) -> str:
 
 @contextmanager
 def shared_clients() -> Iterator[None]:
-    """Make ``boto3.client`` return shared clients, and all sessions use the same loader."""
+    """Make ``boto3.client`` return shared clients, and make all sessions use the same loader."""
     with (
         patch.object(botocore.session, "create_loader", lambda *_: _loader()),
         patch.object(boto3, "DEFAULT_SESSION", SharingSession()),

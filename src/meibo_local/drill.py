@@ -63,7 +63,7 @@ def _connections(first: int, users: int | None) -> dict[str, Connection]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Return the exit status of the first command that fails, or of ``meibo drill``."""
+    """Run both commands, and return the exit status of the first command that fails, or else of ``meibo drill``."""
     parser = argparse.ArgumentParser(prog="python -m meibo_local.drill", description=__doc__)
     parser.add_argument("--users", type=int, default=300, help="users of the simulated tenant, in two connections")
     parser.add_argument("--organizations", type=int, default=12, help="organizations of the simulated tenant")

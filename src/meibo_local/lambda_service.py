@@ -128,7 +128,7 @@ class Observer(Protocol):
 
 
 class LambdaService:
-    """Invoke functions by name or ARN, and return their results and errors as Lambda does."""
+    """Invokes functions by name or ARN, and returns their results and errors as Lambda does."""
 
     def __init__(self, functions: list[LocalFunction], observer: Observer | None = None) -> None:
         self._functions = {name: function for function in functions for name in (function.name, function.arn)}
@@ -181,7 +181,7 @@ def load_handler(code_uri: str, handler: str) -> Callable[[Any, Any], Any]:
 
 
 class InvokeInterceptor:
-    """Respond to the ``lambda:Invoke`` requests of boto3 clients if ``service`` is set."""
+    """Responds to the ``lambda:Invoke`` requests of boto3 clients if ``service`` is set."""
 
     def __init__(self) -> None:
         self.service: LambdaService | None = None

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 Invoke = Callable[[dict[str, Any]], InvocationResult]
 
-# Pause of a poller after an empty response. It is doubled each time, because messages may be hidden for minutes.
+# The pause of a poller after an empty response. It is doubled each time, up to the maximum, because messages may be
+# hidden for minutes.
 _MIN_IDLE_SECONDS = 0.05
 _MAX_IDLE_SECONDS = 0.4
 

@@ -41,7 +41,7 @@ class SampleChangesResult:
 
     @property
     def ok(self) -> bool:
-        """Return whether all messages were processed with the expected outcomes."""
+        """True if all messages were processed with the expected outcomes."""
         return self.drained and self.expected == self.actual
 
     def table(self) -> Table:
@@ -77,7 +77,7 @@ def send_sample_changes(aws: LocalAws, changes: Sequence[SampleChange]) -> Sampl
 def sample_changes(
     source: str, organizations: Sequence[str], users: Sequence[str], roles: Sequence[str], *, count: int = 300
 ) -> list[SampleChange]:
-    """Return changes. One in ten is invalid or a dry run."""
+    """Return ``count`` changes. One in ten is invalid or a dry run."""
     return list(_changes(source, organizations, users, roles, count))
 
 

@@ -124,7 +124,8 @@ def write_csv(
 ) -> CsvFiles:
     """Write the CSV files of a source, numbered and unchanged, into a new folder.
 
-    With ``selected`` login names, write only the files about users, with the rows of these users.
+    With ``selected`` login names, write only the files about users, with the rows of these users. Raises
+    ConfigurationError if the run contains none of the files.
     """
     wanted = [dataset for dataset in ORDER if not selected or dataset in OF_USERS]
     if not any(dataset in exports for dataset in wanted):

@@ -65,7 +65,10 @@ _USER_FIELDS: Final = ("user_id", "email", "identities")
 
 
 def datasets_of(text: str) -> tuple[str, ...]:
-    """Return the datasets of the option ``--datasets`` in the order of the restore."""
+    """Return the datasets of the option ``--datasets`` in the order of the restore.
+
+    Raises ConfigurationError if one of the names is not the name of a dataset that can be restored.
+    """
     names = DATASETS if text.strip() == ALL else [name.strip() for name in text.split(",")]
     if unknown := [name for name in names if name not in DATASETS]:
         raise ConfigurationError(f"--datasets: expected {', '.join(DATASETS)} or {ALL}, found {unknown[0]!r}")
@@ -88,7 +91,10 @@ class DirectoryTarget:
     def of_options(
         cls, source: str, domain: str | None, location_hosts: Sequence[str] | None, audience: str | None
     ) -> DirectoryTarget:
-        """Return the tenant that the options specify."""
+        """Return the tenant that the options specify.
+
+        Raises ConfigurationError if ``domain`` is None or a location host is invalid.
+        """
         if domain is None:
             raise ConfigurationError("--datasets requires --domain, because the restore is compared with the tenant")
         hosts = tuple(location_hosts or ())
@@ -148,7 +154,8 @@ class DirectoryRestore:
         """Compare the datasets with the tenant, write a plan, and return the plan.
 
         Raises ScopeMissingError if the access token does not contain all OAuth scopes for reading the tenant and, with
-        ``apply``, for applying the plan. Without ``apply``, prints the OAuth scopes for applying it as a warning.
+        ``apply``, for applying the plan. Without ``apply``, prints a warning if OAuth scopes for applying
+        the plan are missing.
         """
         target = self.target
         archive = DatasetRows(self.reader, self.run, target.source)

@@ -74,17 +74,17 @@ class PlanExecution:
     sender: MembershipSender
     source: str
     advance: Callable[[int], None] = lambda _: None
-    # The ids in the tenant by archived id. The id of an object that was not created is None.
+    # The ids of roles and organizations in the tenant by archived id. The id of an object that was not created is None.
     _targets: dict[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._targets.update(self.plan.targets)
 
     def run(self) -> None:
-        """Send the requests that were not sent before, and those whose result is unknown.
+        """Send the requests that were not sent before, that failed before, or whose result is unknown.
 
-        A request that Auth0 rejects is recorded, and the other requests are sent. Raises another MeiboError if the
-        tenant cannot be reached or rejects the credentials. Another execution can then continue the plan.
+        If Auth0 rejects a request, this is recorded, and the next requests are sent. Raises MeiboError if the tenant
+        cannot be reached or rejects the credentials. Another execution can then continue the plan.
         """
         for section, objects in groupby(planned_objects(self.folder), key=_section):
             if section == "assignment":
@@ -181,7 +181,7 @@ class PlanExecution:
             self._assign_batch(role, pending[start : start + MAX_USERS_PER_REQUEST])
 
     def _assign_batch(self, role: str, batch: Sequence[NumberedObject]) -> None:
-        """Assign a role. If Auth0 rejects a batch, each half is sent, until a rejected request contains one user."""
+        """Assign a role. If Auth0 rejects a batch, each half is sent, until each rejected request has only one user."""
         try:
             assign_role(self.client, self._target(role, "role"), [planned.target or "" for _, planned in batch])
         except RequestRefusedError as error:
@@ -229,7 +229,7 @@ def _section(item: NumberedObject) -> str:
 
 
 def failed_lines(folder: Path, progress: ProgressFile) -> Iterator[bytes]:
-    """Yield the objects that Auth0 rejected as lines with the reason."""
+    """Yield a line of NDJSON, with the reason, for each object that was not restored because of an error."""
     for line, planned in planned_objects(folder):
         result = progress.get(line)
         if result is not None and result.state == "failed":
@@ -269,7 +269,7 @@ class OpenPlan:
     source: str
 
     def run(self) -> int:
-        """Execute or continue the plan, print the results, and return the number of objects that Auth0 rejected."""
+        """Execute or continue the plan, print the results, and return the number of objects that were not restored."""
         total = sum(self.plan.applied(kind) for kind in KINDS)
         with open_progress(self.folder) as progress:
             with progress_bar("restore", total) as advance:
@@ -312,7 +312,7 @@ def _applied_datasets(plan: DirectoryPlan) -> list[str]:
 
 
 def _print_results(folder: Path, plan: DirectoryPlan, progress: ProgressFile) -> int:
-    """Print the results by kind, write the objects that Auth0 rejected to a file, and return their number."""
+    """Print the results by kind, write the objects that were not restored to a file, and return their number."""
     counts: Counter[tuple[str, str]] = Counter()
     for line, planned in planned_objects(folder):
         result = progress.get(line)

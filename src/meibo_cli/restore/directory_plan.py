@@ -43,9 +43,10 @@ class PlannedObject:
     """An archived object and its state in the tenant.
 
     ``role``, ``organization``, ``connection`` and ``user`` are archived ids. ``target`` is the id of the object in the
-    tenant, or, for an assignment or a membership, the id of the user; None if the object does not exist. ``body``
-    contains the properties of a new object, or those that differ, which are named in ``fields``. ``reason`` is the
-    reason for the states ``conflict`` and ``impossible``.
+    tenant, or, for an assignment, a membership or a role of a member, the id of the user. It is None if the object or
+    the user does not exist. ``body`` contains the properties of a new object, or those that differ. ``permissions`` are
+    the permissions to add to a role. ``fields`` are the names of the properties that differ. ``reason`` is the reason
+    for the states ``conflict`` and ``impossible``.
     """
 
     kind: Kind
@@ -158,7 +159,7 @@ class PlanWriter:
 
 @contextmanager
 def plan_writer(folder: Path) -> Iterator[PlanWriter]:
-    """Create ``plan.ndjson`` in a folder."""
+    """Create ``plan.ndjson`` in a folder, and yield its writer."""
     path = folder / OBJECTS
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         yield PlanWriter(file)

@@ -234,7 +234,7 @@ class Drill:
             self.show(f"Auth0 rejected {rejected}; the reasons are in {journal.folder / 'failed-*.ndjson'}")
 
     def _write_files(self, export: ArchivedExport, connection: TargetConnection, folder: Path) -> None:
-        # An earlier execution was interrupted before it sent a request.
+        # The folder exists only if an earlier execution was interrupted before it sent a request.
         shutil.rmtree(folder, ignore_errors=True)
         with archived_users(self.reader, export) as archived:
             written = write_files(

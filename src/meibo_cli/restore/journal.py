@@ -35,8 +35,8 @@ class FileImport(_Document):
     """The import of a file.
 
     ``state`` is ``waiting`` before the request, ``uncertain`` during the request or if its result is unknown, ``sent``
-    when the response contains a ``job_id``, and ``done`` or ``failed`` when the job has ended. A file that Auth0
-    rejected is ``failed`` without a ``job_id``. ``requested_at`` is in seconds since 1970.
+    when the response contains a ``job_id``, and ``done`` or ``failed`` when the job has ended. A file whose request
+    failed before a job was created is ``failed`` without a ``job_id``. ``requested_at`` is in seconds since 1970.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")
