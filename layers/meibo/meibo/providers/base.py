@@ -116,7 +116,7 @@ class PageResult:
     """Rows as lines of NDJSON, and the position after them as a JSON object.
 
     ``finished`` is the id of an item that was read completely. ``skipped`` is the id of an item that was deleted before
-    it was read.
+    it was read completely.
     """
 
     lines: tuple[bytes, ...] = field(repr=False)

@@ -26,7 +26,7 @@ class CheckResult:
     """The result of a successful check.
 
     If ``warning`` is true, ``detail`` recommends a change, but a run would succeed without it. ``requests`` is the
-    number of requests that a run sends to the source, and ``seconds`` is their duration.
+    estimated number of requests that a run sends to the source, and ``seconds`` is their estimated duration.
     """
 
     detail: str = ""

@@ -28,7 +28,7 @@ ALGORITHMS: Final = ("RS256", "RS384", "PS256")
 MAX_CLIENT_ID_LENGTH: Final = 64
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 MAX_ASSERTION_BYTES: Final = 2048
-# Auth0 accepts at most five minutes. Half of this time tolerates clock skew in both directions.
+# Auth0 accepts a lifetime of at most five minutes. Half of this time tolerates clock skew in both directions.
 ASSERTION_LIFETIME_SECONDS: Final = 150
 # If the clock skew is larger, a new assertion is signed with the time in the Date header of the response.
 MAX_CLOCK_SKEW_SECONDS: Final = 30.0

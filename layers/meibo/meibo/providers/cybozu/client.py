@@ -223,7 +223,7 @@ class CybozuClient:
         raise WrongFormatError(f"{self.name}: expected UTF-8 for {path}, found other bytes")
 
     def stream_csv(self, dataset: str) -> Iterator[bytes]:
-        """Yield the CSV file of a dataset as delivered. Its status, content type and first bytes are checked first.
+        """Yield the CSV file of a dataset as delivered, after a check of the status, type and first bytes.
 
         The request requires a cybozu.com Administrator or an API token. The file has no header row. The file of users
         contains all users except the built-in account ``Administrator``. Raises ConfigurationError if the dataset has
