@@ -57,7 +57,11 @@ class ArchivedUsers:
     rows: Iterator[Mapping[str, Any] | UnreadableUser]
 
     def check(self, fields: Collection[str], *, upsert: bool) -> None:
-        """Raise ConfigurationError if the export does not contain the fields or the complete metadata of an update."""
+        """Raise ConfigurationError if the export does not contain the fields.
+
+        With ``upsert`` and without fields, also raise it if the export contains only parts of the metadata, because an
+        update replaces all metadata.
+        """
         if missing := sorted(set(fields) - self.names.keys()):
             raise ConfigurationError(
                 f"--only-fields: the export does not contain {', '.join(missing)}; use other fields or another export"

@@ -71,7 +71,7 @@ def create_users_import(client: Auth0Client, *, connection_id: str, users: bytes
 
 
 def import_summary(client: Auth0Client, job_id: str) -> ImportSummary | None:
-    """Return the numbers of users of a finished import, or None if the job has no summary.
+    """Return the numbers of users of a finished import, or None if the job does not exist or has no summary.
 
     A completed job can contain users who were not imported. Raises WrongFormatError if a count is not an integer ≥ 0.
     """

@@ -97,8 +97,8 @@ def restore_blocked_states(
 ) -> Counter[str]:
     """Set the blocked state of each user who still has the expected state, and count the results.
 
-    The result of each user is written to ``results.ndjson`` in a new folder. Users who already have
-    the state, for example after an earlier call, are not changed.
+    The result of each user is written to ``results.ndjson`` in a new folder. Users who already have the
+    state, for example after an earlier call, are not changed.
     """
     results: Counter[str] = Counter()
     with (new_folder(folder) / "results.ndjson").open("xb") as file:

@@ -24,7 +24,7 @@ from meibo_cli.restore.console import report_not_found, warn_if_suspect
 from meibo_cli.rows import csv_records
 from meibo_cli.terminal import escape_control_characters
 
-# The names of the files in the order of the import: a file refers only to earlier files.
+# The names of the files in the order of the import: a file refers only to itself and to earlier files.
 ORDER: Final = {
     "titles": "title",
     "organizations": "organization",

@@ -187,7 +187,8 @@ class Progress:
     """The last state of a line of the plan.
 
     ``sent`` is written before a request that must not be sent twice; its result is unknown until the next state is
-    written. ``target`` is the id of a new object. ``reason`` is the reason why Auth0 rejected the request.
+    written. ``queued`` means that the change was sent to the queue of a stack. ``target`` is the id of a new object.
+    ``reason`` is the reason for the state ``failed``.
     """
 
     line: int

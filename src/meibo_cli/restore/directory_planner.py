@@ -53,7 +53,11 @@ class DirectoryPlanner:
     add: Callable[[PlannedObject], None]
 
     def plan(self) -> None:
-        """Plan the datasets. Roles and organizations that are not planned must exist in the tenant."""
+        """Plan the datasets.
+
+        If a role or an organization is not planned and does not exist in the tenant, all objects that refer to it are
+        ``impossible``.
+        """
         self._plan_roles()
         self._plan_organizations()
         if ROLE_MEMBERS in self.datasets:

@@ -41,7 +41,7 @@ _UPDATE_SCOPES: Final = ("update:organizations", "update:organization_connection
 
 
 def live_datasets(datasets: Iterable[str]) -> list[str]:
-    """Return the datasets of the tenant that are compared with the datasets."""
+    """Return the datasets of the tenant that must be read to plan a restore of these datasets."""
     return list(dict.fromkeys(name for dataset in datasets for name in LIVE_DATASETS[dataset]))
 
 

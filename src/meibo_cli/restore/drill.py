@@ -92,7 +92,7 @@ class DrillSettings(StrictModel):
 
 
 def check_source(reader: ArchiveReader, run: Run, target: DirectoryTarget) -> None:
-    """Raise ConfigurationError if the run has no Auth0 source with this name, or if the target is its own tenant."""
+    """Raise ConfigurationError if the run does not have the Auth0 source, or if the target is the source's tenant."""
     _, plan = Plan.newest(reader, run.run_id, run.manifest.attempt)
     exports = [export for export in plan.exports if export.source == target.source]
     if not exports or exports[0].provider != "auth0":

@@ -177,7 +177,7 @@ class DrillComparison:
 
 
 def _group(dataset: str, key: str) -> str:
-    """Return the report's name for the group in which a row is counted."""
+    """Return the name of the group in which the report counts a row."""
     return users_of(connection_of(key)) if dataset == USERS else dataset
 
 

@@ -215,10 +215,10 @@ class _Sender:
         self._journal.write()
 
     def _state(self, user: dict[str, Any]) -> Literal["imported", "other", "missing"]:
-        """Return whether the tenant contains a user with the values in the file.
+        """Return whether the tenant contains a user of the file with the same values.
 
-        If a user has different values, the update is assumed to be missing with ``upsert``. Without ``upsert``, the
-        user is assumed to have existed before the import, so the state is ``other``.
+        If the values differ, the result is ``missing`` with ``upsert``, because the user was not updated. Without
+        ``upsert``, it is ``other``, because the user existed before the import.
         """
         live = live_user(self._client, PREFIX + user["user_id"])
         if live is None:

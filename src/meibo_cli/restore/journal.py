@@ -131,7 +131,7 @@ class Journal(_Document):
         replace_file(self._folder / NAME, self.model_dump_json(indent=1).encode() + b"\n")
 
     def write_failed(self, file: FileImport, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the users of a file who were not imported, with the errors that Auth0 returned, to a report."""
+        """Write a report with the users of a file who were not imported, and with the errors of each user."""
         if rows:
             path = self._folder / f"failed-{file.name.removesuffix('.json')}.ndjson"
             lines = ({name: row[name] for name in _REPORTED if name in row} for row in rows)

@@ -100,7 +100,8 @@ def live_users(
 ) -> Iterator[LiveUsers]:
     """Yield the users of a connection with these fields. The file is deleted when the context ends.
 
-    If the import files contain few users, only these users are read. Otherwise, all users are exported.
+    If the import files contain few users, only users with the same ids or e-mail addresses are read. Otherwise, all
+    users of the connection are exported.
     """
     with tempfile.TemporaryDirectory(prefix="meibo-restore-") as name:
         path = Path(name) / "live.ndjson"

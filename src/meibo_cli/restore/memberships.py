@@ -97,7 +97,8 @@ def send_members(
                 yield MemberResult(member, "failed", "failed", change.reason)
     valid = [change for change in changes if not isinstance(change, InvalidChange)]
     if valid:
-        # The function receives ten messages at a time. It uses both rate limits if some of the changes assign roles.
+        # The function receives ten messages at a time. Auth0 limits the requests for members and for roles separately,
+        # so if the changes with roles came last, only one of the limits would be used at a time.
         yield from sender.send(spread_roles(valid, assigns_roles))
 
 

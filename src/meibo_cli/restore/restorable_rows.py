@@ -37,7 +37,8 @@ _GENERATED: Final = ("name", "nickname", "picture")
 _NO_DATABASE: Final = "an import accepts only users of database connections"
 _NO_CONNECTION: Final = "the tenant has no database connection with this name"
 
-# The kind of an object, and the archived ids of its organization, role, connection and user, or empty strings.
+# The kind of an object, and the archived ids of its organization, role, connection and user. An id is empty if the
+# object has none.
 Reference = tuple[Kind, str, str, str, str]
 Omitted = Counter[tuple[str, str]]
 """Numbers of rows, or parts of rows, that cannot be restored, by their name in the report and the reason."""
@@ -161,7 +162,7 @@ class RestorableUsers:
 
 
 def users_of(connection: str) -> str:
-    """Return the report's name for the users of a connection."""
+    """Return the name of the group in which the report of a drill counts the users of a connection."""
     return f"{USERS} of {connection}"
 
 

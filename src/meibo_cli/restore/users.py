@@ -80,8 +80,8 @@ class UserRestore:
     """A restore of the users of an export. The files are written into ``output``, a new folder.
 
     With ``connection``, only users of this connection are written. With ``upsert``, existing users are updated. With
-    ``expected_run``, only users who still have the values of this run are updated. ``secrets`` maps user ids
-    without the prefix ``auth0|`` to password hashes and MFA factors. With ``preview``, the tenant is not changed.
+    ``expected_run``, only users who still have the values of this run are updated. ``secrets`` maps user ids without
+    the prefix ``auth0|`` to password hashes and MFA factors. With ``preview``, the tenant is not changed.
     """
 
     reader: ArchiveReader
