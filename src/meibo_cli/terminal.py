@@ -94,13 +94,13 @@ class TextConsole(Console):
 
 
 def show_activity(text: str) -> Status:
-    """Return a context that shows a spinner with Rich markup beside it, if stderr is a terminal."""
+    """Return a context manager that shows a spinner with ``text``, which is Rich markup, if stderr is a terminal."""
     return TextConsole(stderr=True).status(text)
 
 
 @contextmanager
 def progress_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with Rich markup beside it, if stderr is a terminal. Yield the function that advances it."""
+    """Show a progress bar with ``text``, which is Rich markup, if stderr is a terminal. Yield the function that advances it."""
     console = TextConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         yield partial(progress.advance, progress.add_task(text, total=total))

@@ -93,7 +93,7 @@ class Faults:
             self._faults.clear()
 
     def take(self, environ: WSGIEnvironment) -> Fault | None:
-        """Return the fault that applies to a request, or None. Decrement the fault's counters."""
+        """Return the fault that applies to a request, or None. Update the counters of the matching faults."""
         with self._lock:
             for fault in self._faults:
                 if fault.times == 0 or not fault.matches(environ):

@@ -48,7 +48,7 @@ class ProviderRequest:
     """A request and the rules for its retries.
 
     ``bucket`` names the rate limit that applies to the request. If ``repeatable`` is False, the request must not be
-    executed twice: it is retried only after a failure without effect (429, no connection). Retries end after
+    executed twice: it is retried only if the provider did not execute it (429, no connection). Retries end after
     ``max_retry_seconds``. ``form`` is called for each attempt, because a signed assertion can be used only once.
     """
 
@@ -68,7 +68,7 @@ class ProviderRequest:
 
 @dataclass(frozen=True)
 class ProviderResponse:
-    """A complete response of a provider."""
+    """A response of a provider. ``body`` is empty if the response is streamed."""
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
@@ -80,11 +80,11 @@ class ProviderResponse:
         return self.headers.get("content-type", "").partition(";")[0].strip().lower()[:60]
 
     def json(self) -> Any:
-        """Return the JSON value of the body, raising ValueError if the body is not JSON or has too many levels."""
+        """Return the JSON value of the body, raising ValueError if the body is not JSON or is nested too deeply."""
         try:
             return json.loads(self.text())
         except RecursionError:
-            raise ValueError("expected fewer levels") from None
+            raise ValueError("the JSON document is nested too deeply") from None
 
     def text(self) -> str:
         """Return the body as a string, raising ValueError if it is not UTF-8."""
@@ -103,7 +103,7 @@ class HttpTransport:
     """Sends the requests of one client with one session and one rate limiter.
 
     ``provider`` names the provider in messages. ``base_url`` precedes the path of each request. ``busy`` returns
-    whether a request is retried after a response with a status.
+    whether the request is retried after a response with this status.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class HttpTransport:
         connections: int = 4,
         headroom: int = 0,
     ) -> None:
-        # This call only validates the proxy. requests evaluates the variables for each request.
+        # This call only validates the proxy. requests reads the environment variables of the proxy for each request.
         proxy_for(base_url)
         self.provider = provider
         self.base_url = base_url
@@ -133,7 +133,7 @@ class HttpTransport:
         self._session.close()
 
     def send(self, request: ProviderRequest) -> ProviderResponse:
-        """Return the first response that is not busy.
+        """Return the first response that does not require a retry.
 
         Raises ProviderBusyError if the provider remains busy or the remaining time is too short, and ConfigurationError
         if a retry cannot succeed, for example because the certificate is not trusted.
@@ -142,7 +142,7 @@ class HttpTransport:
 
     @contextmanager
     def stream(self, request: ProviderRequest) -> Iterator[tuple[ProviderResponse, Iterator[bytes] | None]]:
-        """Yield the first response that is not busy and, if its status is 200, an iterator of its body.
+        """Yield the first response that does not require a retry and, if its status is 200, an iterator of its body.
 
         If the status is not 200, the body is read completely, up to ``request.max_bytes``. If the connection breaks,
         the iterator raises one of ``CONNECTION_ERRORS``.

@@ -55,7 +55,7 @@ class StoredDeadLetter:
 
     @property
     def change(self) -> Change | InvalidChange:
-        """The change as the Lambda function parses it, except that the limit of removals is not checked."""
+        """The change as the Lambda function parses it. The limit on removals and the MessageGroupId are not checked."""
         return parse_change(self.body)
 
 

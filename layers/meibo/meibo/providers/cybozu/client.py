@@ -220,7 +220,7 @@ class CybozuClient:
             return response.body.decode("utf-8-sig")
         except UnicodeDecodeError:
             pass
-        raise WrongFormatError(f"{self.name}: expected UTF-8 for {path}, found other bytes")
+        raise WrongFormatError(f"{self.name}: expected UTF-8 for {path}, found invalid bytes")
 
     def stream_csv(self, dataset: str) -> Iterator[bytes]:
         """Yield the CSV file of a dataset as delivered, after a check of the status, type and first bytes.
