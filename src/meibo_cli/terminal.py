@@ -100,7 +100,7 @@ def show_activity(text: str) -> Status:
 
 @contextmanager
 def progress_bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar with ``text``, which is Rich markup, if stderr is a terminal. Yield the function that advances it."""
+    """Show a progress bar with ``text`` (Rich markup) if stderr is a terminal. Yield the function that advances it."""
     console = TextConsole(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         yield partial(progress.advance, progress.add_task(text, total=total))
