@@ -1,4 +1,7 @@
-"""Apply a plan: roles and permissions, organizations, enabled connections, direct roles, memberships, roles of members.
+"""Apply the plan of a restore.
+
+The order is: roles and permissions, organizations, enabled connections, direct role assignments, and the memberships and
+roles of members of each organization.
 
 All requests are idempotent, except those that create a role or an organization. These requests are recorded before they
 are sent. If the result of such a request is unknown, the tenant is searched for the name of the object before the
@@ -173,7 +176,7 @@ class PlanExecution:
             raise RequestRefusedError(f"the {noun} {identity} was not created")
         return target
 
-    # -- direct roles
+    # -- direct role assignments
 
     def _assign(self, role: str, assignments: Iterable[NumberedObject]) -> None:
         pending = [item for item in assignments if self._is_pending(item)]
@@ -248,8 +251,8 @@ def apply_directory_plan(folder: Path, queueing: Queueing | None, *, yes: bool) 
         resume = f"`meibo restore --resume {folder}`"
         if total and not yes:
             require_confirmation(
-                f"Create or change {format_count(total, 'object')} of {plan.domain} as in plan {plan.sha256[:12]} of"
-                f" run {plan.run_id}?",
+                f"Apply plan {plan.sha256[:12]} of run {plan.run_id}, which creates or changes"
+                f" {format_count(total, 'object')} in {plan.domain}?",
                 f"nothing was sent; {resume} applies the plan",
             )
         with resumable(f"{resume} continues the plan"):

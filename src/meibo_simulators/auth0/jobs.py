@@ -1,4 +1,7 @@
-"""Export and import jobs. Exports end after a number of polls, imports after a time; all expire after ``job_ttl``."""
+"""Export and import jobs.
+
+Exports end after a set number of polls, and imports after a set duration. All jobs expire after ``job_ttl``.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Verify archived exports: objects against their manifests, and the manifests against each other.
 
 The run manifest repeats five values of each export's manifest: the key, the size, the number of rows, the SHA-256, and
-the verdict (``ok`` or ``suspect``). A change to only one of the two manifests is therefore detected. A consistent
-change to the object and both manifests cannot be detected; see docs/reading.md.
+the verdict (``ok`` or ``suspect``). A change to one of these values in only one of the two manifests is therefore
+detected. A consistent change to the object and both manifests cannot be detected; see docs/reading.md.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _MAX_RUN_DURATION: Final = timedelta(days=1)
 class Finding:
     """Damage to an object: its kind, the key of the object, and details. The details contain no values from rows."""
 
-    # A Damage, or a kind of damage that only another version of Meibo reports.
+    # One of the values of ``Damage``, or a kind of damage that only another version of Meibo reports.
     damage: str
     key: str
     detail: str

@@ -105,7 +105,7 @@ class RunCreator:
         if status == "NEVER_STARTED" and prepared:
             return self._take_over(plan, attempt)
         # The attempt has ended or was never started. A new attempt is required, because the old list may contain an
-        # outdated domain or secret, or jobs that no longer exist.
+        # outdated domain or name of a secret, or jobs that no longer exist.
         exports, planned = plan.exports, {export.address for export in plan.exports}
         archived = self._archived(run_id, planned)
         if archived != planned:
