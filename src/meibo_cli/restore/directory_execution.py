@@ -1,7 +1,7 @@
 """Apply the plan of a restore.
 
-The order is: roles and permissions, organizations, enabled connections, direct role assignments, and the memberships and
-roles of members of each organization.
+The order is: roles and permissions, organizations, enabled connections, direct role assignments, and then the
+memberships and roles of members of each organization.
 
 All requests are idempotent, except those that create a role or an organization. These requests are recorded before they
 are sent. If the result of such a request is unknown, the tenant is searched for the name of the object before the
