@@ -60,7 +60,7 @@ def gzip_chunks(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """The counts of all parts up to and including a part. Items are, for example, organizations (see ``Pages``)."""
+    """The counts of all parts up to and including a part. ``Pages`` explains the term item."""
 
     rows: int = 0
     items: ItemCount = 0
