@@ -36,7 +36,7 @@ Source = tuple[str, str]
 
 @dataclass(frozen=True)
 class HistoryEvent:
-    """A change to a row between two consecutive runs that contain its export, or a row in the first of these runs.
+    """A change to a row between two consecutive runs that contain its export, or a row in the earliest of these runs.
 
     ``present`` means that the row is in the first run that contains the export. ``row`` identifies the row among the
     user's rows, for example by the organization. ``fields`` maps the name of each changed field to its old and new
@@ -198,7 +198,11 @@ def _rows_in(
 
 
 def _candidates(path: Path, address: ExportAddress, dataset: Dataset, needles: Collection[bytes]) -> Iterator[Row]:
-    """Yield the lines of an NDJSON file with one of the byte strings, or all rows of a CSV file that contains one."""
+    """Yield the rows that may match.
+
+    These are the rows of an NDJSON file whose lines contain one of the byte strings, or all rows of a CSV file that
+    contains one of them.
+    """
     with open_decompressed(path) as file:
         lines = _lines_with(file, needles)
         if address.format != "csv":

@@ -214,7 +214,7 @@ class S3Reader(ArchiveReader):
 
 @dataclass(eq=False)
 class S3Storage(S3Reader, ArchiveStorage):
-    """An archive bucket that can be written.
+    """A writable archive bucket.
 
     If another write to the same key is in progress, ``wait`` is called with the delay in seconds before the write is
     retried.
@@ -302,7 +302,7 @@ class FolderReader(ArchiveReader):
 
 
 class FolderStorage(FolderReader, ArchiveStorage):
-    """An archive in a folder that can be written. Only the owner can read its files.
+    """A writable archive in a folder. Only the owner can read its files.
 
     A file is either complete or absent: it is written to a temporary file and flushed to the disk, and then a hard link
     to it is created at the path of its key.

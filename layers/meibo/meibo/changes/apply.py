@@ -1,8 +1,8 @@
 """Apply the changes of one invocation of ``change_members``.
 
 The steps for each organization are: merge the changes, send the requests, write the outcomes, send rejected members to
-the DLQ, and acknowledge the messages. Unfinished messages are returned to the queue in order, after their existing
-outcomes were written.
+the DLQ, and acknowledge the messages. Unfinished messages are returned to the queue in order, after the outcomes of
+their finished members have been written.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class ChangeApplier:
     # -- finish
 
     def _finish(self, stores: Sequence[OutcomeStore], finished: list[OutcomeStore]) -> None:
-        """Write the outcomes, and append the finished messages before the first unfinished message to ``finished``."""
+        """Write the outcomes. Append the finished messages to ``finished``, up to the first unfinished message."""
         for store in stores:
             self._write(store)
         for store in stores:

@@ -83,7 +83,7 @@ def by_group(messages: Iterable[QueueMessage]) -> list[list[QueueMessage]]:
     """Return the messages of each group, in their order.
 
     The order of the groups differs for each delivery. Otherwise, a group that uses all the time of an invocation could
-    always delay the same other groups.
+    always delay the same groups.
     """
     groups: dict[str, list[QueueMessage]] = {}
     for message in messages:

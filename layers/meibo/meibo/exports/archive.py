@@ -172,7 +172,7 @@ def _copy_source(source: ExportSource | Collected) -> LocationSource | StreamSou
         return StreamSource(gzip_chunks(source.chunks()) if source.gzip else source.chunks())
     if isinstance(source, Collected):
         return StreamSource(source.chunks())
-    raise TypeError(f"unknown source of an export: {type(source).__name__}")
+    raise TypeError(f"unsupported type of ExportSource: {type(source).__name__}")
 
 
 def archiver(settings: BucketSettings, object_lock: ObjectLock, time_left: TimeLeft) -> Archiver:
