@@ -116,8 +116,7 @@ class EventSource:
     def drain(self, seconds: float, *, until: Callable[[], bool] | None = None) -> bool:
         """Poll with the maximum concurrency, for at most ``seconds``. Return whether the queue is empty.
 
-        If ``until`` is specified, stop as soon as it returns True, for example because some messages are never
-        processed.
+        If ``until`` is specified, stop as soon as it returns True. Use it if some messages are never processed.
         """
         end = time.monotonic() + seconds
         errors: list[BaseException] = []

@@ -118,7 +118,7 @@ def diff(
 
 @contextmanager
 def _later_run(before: ArchivedRun, name: str, pattern: str, sources: Path | None) -> Iterator[ArchivedRun]:
-    """Return the run with a name, or the current state of the exports of ``before`` that match a pattern."""
+    """Yield the named run or, for ``live``, the current state of the exports of ``before`` that match a pattern."""
     if name != LIVE:
         yield ArchivedRun(before.reader, named_run(before.reader, name))
         return

@@ -1,7 +1,7 @@
 """Merge the changes of an organization to reduce the number of requests, and execute them.
 
-The changes of the same user are executed in their order. The changes of different users can be merged: n ids with the
-same action require ⌈n/10⌉ requests, regardless of the number of messages.
+Changes to the same user are executed in the order in which they were sent. Changes to different users can be merged: to
+add or remove n users without roles, ⌈n/10⌉ requests are sufficient, regardless of the number of messages.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def merge(changes: Sequence[tuple[int, Change, Sequence[str]]]) -> list[ChangeSt
 
 
 def _place(steps: list[ChangeStep], change: Change, after: int) -> int:
-    """Return the index of the first step at or after ``after`` with the change's action, or of a new step."""
+    """Return the index of the first step at or after ``after`` that can contain the change, or of a new step."""
     for number in range(after, len(steps)):
         step = steps[number]
         if not step.single and (step.source, step.action) == (change.source, change.action):

@@ -124,7 +124,7 @@ class RunFinisher:
         return summary
 
     def record_failure(self, run_id: str, attempt: int, export: PlannedExport, error: CaughtError) -> dict[str, Any]:
-        """Record the failure of an export in the bucket, the metrics and the log."""
+        """Record the failure of an export in the archive, the metrics and the log."""
         missing = MissingExport(export_id=export.export_id, error=error.name, reason=_reason(error))
         record = FailureRecord(attempt=attempt, export=missing)
         record.write(self.storage, failure_key(run_id, attempt, export.export_id))
@@ -178,7 +178,7 @@ def _add_metrics(manifest: RunManifest) -> None:
 
 def run_finisher(settings: FinishRunSettings, object_lock: ObjectLock) -> RunFinisher:
     """Return a RunFinisher for the archive bucket in the settings and the account's event bus."""
-    # Reports have no Object Lock, because they can be created again, and a lifecycle rule may expire them.
+    # Reports have no Object Lock, because they can be created again, and you can add a lifecycle rule that expires them.
     reports = S3Storage(aws.s3(), settings.bucket)
     return RunFinisher(
         storage=S3Storage(aws.s3(), settings.bucket, object_lock=object_lock),

@@ -85,7 +85,8 @@ class ExportSource(ABC):
     def notes(self) -> Mapping[str, Any]:
         """Return counts and ids for the manifest.
 
-        The method is called after the last byte was read, or without reading if an earlier invocation wrote the object.
+        The method is called after the last byte is read. If an earlier invocation wrote the object, it is called although
+        no byte was read.
         """
         return {}
 
@@ -129,9 +130,9 @@ class Pages(ABC):
     """Rows that are read page by page, in several invocations if the rate limits of the provider require it.
 
     The rows belong to items, such as organizations or roles, which are read one after another. ``item_noun`` is the
-    plural noun of the items, which is used in keys of the manifest. ``position_lifetime`` is the time for which the
-    provider accepts a position. If the provider is unavailable and no new part is written for this time, the export
-    fails.
+    plural name of the items, such as ``organizations``, and is used in keys of the manifest. ``position_lifetime`` is the
+    period in which the provider accepts a position. If the provider is busy and no new part is written within this
+    period, the export fails.
     """
 
     item_noun: str
@@ -149,7 +150,7 @@ class Pages(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSetup:
-    """The questions of ``meibo init`` about a source of a provider.
+    """The questions that ``meibo init`` asks about a source of a provider.
 
     ``endpoint`` is the key of the endpoint in the configuration, and ``endpoint_example`` is an example of its value.
     ``choices`` are the datasets that the user can select, and ``default`` are the datasets that are selected by
