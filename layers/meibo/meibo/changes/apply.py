@@ -49,7 +49,7 @@ MIN_FINISH_SECONDS: Final = 15.0
 # period of the queue depend on each other; docs/changes.md contains the calculation.
 MIN_BACKOFF_SECONDS: Final = 30
 MAX_BACKOFF_SECONDS: Final = 900
-# If less time is left when a group starts, earlier requests may have used up the rate limit, and the next window (a
+# Minimum time for a group. With less time, earlier requests may have used up the rate limit, and the next window (a
 # second or a minute) may start too late. Such a group is returned without backoff if AWS or Auth0 is busy or the
 # invocation runs out of time.
 MIN_TURN_SECONDS: Final = MIN_FINISH_SECONDS + 60.0

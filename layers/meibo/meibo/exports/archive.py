@@ -113,7 +113,7 @@ class Archiver:
             result = self.copier.read_back(key, content)
         else:
             result = self.copier.copy(_copy_source(source), key, content)
-        # The export's current job may not be the job that created an adopted object.
+        # If the object already existed, the export's current job may not be the job that created it.
         job = None if adopted else export.job
         manifest = ExportManifest(
             run_id=run_id,

@@ -104,8 +104,8 @@ class RunCreator:
             return {"run_id": run_id, "attempt": attempt, "status": "running"}
         if status == "NEVER_STARTED" and prepared:
             return self._take_over(plan, attempt)
-        # The attempt has ended or was never started. A new attempt is required, because the old list may contain an
-        # outdated domain or name of a secret, or jobs that no longer exist.
+        # The attempt has ended or was never started. A new attempt is required, because the list of the ended attempt
+        # may contain an outdated domain or secret name, or jobs that no longer exist.
         exports, planned = plan.exports, {export.address for export in plan.exports}
         archived = self._archived(run_id, planned)
         if archived != planned:

@@ -178,7 +178,7 @@ def _add_metrics(manifest: RunManifest) -> None:
 
 def run_finisher(settings: FinishRunSettings, object_lock: ObjectLock) -> RunFinisher:
     """Return a RunFinisher for the archive bucket in the settings and the account's event bus."""
-    # Reports have no Object Lock, because they can be created again, and you can add a lifecycle rule that expires them.
+    # Reports have no Object Lock, because they can be created again, and an operator may add a rule that expires them.
     reports = S3Storage(aws.s3(), settings.bucket)
     return RunFinisher(
         storage=S3Storage(aws.s3(), settings.bucket, object_lock=object_lock),

@@ -85,8 +85,7 @@ class ExportSource(ABC):
     def notes(self) -> Mapping[str, Any]:
         """Return counts and ids for the manifest.
 
-        The method is called after the last byte is read. If an earlier invocation wrote the object, it is called although
-        no byte was read.
+        The method is called after the last byte is read. If an earlier invocation wrote the object, no byte is read.
         """
         return {}
 
@@ -130,7 +129,7 @@ class Pages(ABC):
     """Rows that are read page by page, in several invocations if the rate limits of the provider require it.
 
     The rows belong to items, such as organizations or roles, which are read one after another. ``item_noun`` is the
-    plural name of the items, such as ``organizations``, and is used in keys of the manifest. ``position_lifetime`` is the
+    plural name of the items, such as ``organizations``, which is used in manifest keys. ``position_lifetime`` is the
     period in which the provider accepts a position. If the provider is busy and no new part is written within this
     period, the export fails.
     """
