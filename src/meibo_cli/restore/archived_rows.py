@@ -110,8 +110,6 @@ def parsed_lines(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any] | Unreada
 
 
 def _object(line: bytes) -> Mapping[str, Any] | UnreadableUser:
-    if simple := parse_simple_object(line):
-        return simple
     try:
         row: Any = parse_json(line.decode())
     except UnicodeDecodeError:

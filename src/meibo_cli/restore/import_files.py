@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from meibo.errors import ConfigurationError
-from meibo_cli.encoding import json_bytes
+from meibo_cli.encoding import json_bytes, parse_written_object
 from meibo_cli.files import new_folder
 from meibo_cli.restore.archived_rows import UnreadableUser
 from meibo_cli.restore.auth0_imports import MAX_FILE_BYTES
@@ -216,7 +216,7 @@ def _only(user: dict[str, Any], fields: Collection[str]) -> dict[str, Any]:
 def user_id_of(line: bytes) -> str:
     """Return the id in a line of an import file. Most ids are found without parsing the line."""
     match = _USER_ID.match(line)
-    return match[1].decode() if match else str(json.loads(line)["user_id"])
+    return match[1].decode() if match else str(parse_written_object(line)["user_id"])
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import tempfile
 from collections import deque
@@ -123,7 +122,7 @@ def _read_users(client: Auth0Client, lines: Iterable[bytes]) -> Iterable[Mapping
     """Return the users of the tenant with the id or the e-mail address of one of the users in the lines."""
     users: dict[str, Mapping[str, Any]] = {}
     for line in lines:
-        user = json.loads(line)
+        user = parse_written_object(line)
         live = live_user(client, PREFIX + user["user_id"])
         for row in (*live_users_by_email(client, user["email"].lower()), *([live] if live else ())):
             users[str(row.get("user_id"))] = row

@@ -6,7 +6,6 @@ Only users who would be created or updated remain in the files. ``preview.csv`` 
 from __future__ import annotations
 
 import io
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -18,7 +17,7 @@ import typer
 
 from meibo.formatting import format_count, format_number
 from meibo_cli.comparison import Comparison
-from meibo_cli.encoding import parse_row
+from meibo_cli.encoding import parse_row, parse_written_object
 from meibo_cli.files import new_file
 from meibo_cli.restore.auth0_target import has_values
 from meibo_cli.restore.directory_plan import STATES, State
@@ -211,7 +210,8 @@ def _taken_addresses(
     for line in written.lines() if new_addresses else ():
         user_id = user_id_of(line)
         if names := new_addresses.get(user_id):
-            users |= {(name, value): user_id for name, value in addresses_of(json.loads(line)) if name in names}
+            addresses = addresses_of(parse_written_object(line))
+            users |= {(name, value): user_id for name, value in addresses if name in names}
     for (name, value), owner in live.owners(users).items():
         if owner != users[name, value]:
             yield users[name, value], name
