@@ -111,9 +111,8 @@ def transitions(polls: int) -> int:
         "ArchiveExport",
         "Archived",
     ]
-    return 2 + sum(
-        shortest(begin, end) for begin, end in pairwise(stops)
-    )  # the start of the execution and the first state
+    # Two more for the start of the execution and the first state.
+    return 2 + sum(shortest(begin, end) for begin, end in pairwise(stops))
 
 
 def cost(users: int, bytes_per_user: float, mib_per_second: float, polls: int = 3) -> Cost:

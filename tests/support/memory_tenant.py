@@ -28,7 +28,7 @@ def read_in_invocations(
     stops: Iterable[int],
     between: Callable[[int], None] = lambda _: None,
 ) -> list[PageResult]:
-    """Read pages to the end in several invocations, and return their results.
+    """Read all pages in several invocations, and return their results.
 
     The tenant is busy after each number of calls in ``stops``. Then ``between`` is called with the number of the
     invocation, and the next invocation continues from the last position, which was stored as JSON.
